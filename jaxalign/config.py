@@ -1,0 +1,283 @@
+"""Every key of conf/ with its type and its allowed values. What the keys mean stands beside them in conf/."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from jaxalign import schema
+from jaxalign.errors import UserError
+from jaxalign.schema import Rule
+from jaxalign.values.targets import make_target
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
+Natural = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
+Seed = Annotated[int, Rule("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32)]
+Positive = Annotated[float, Rule("a number greater than 0", lambda x: x > 0)]
+NotNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
+Share = Annotated[float, Rule("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
+Betas = Annotated[
+    tuple[float, float],
+    Rule("two numbers of at least 0 and below 1, such as [0.9,0.999]", lambda pair: all(0 <= x < 1 for x in pair)),
+]
+Targets = Annotated[
+    tuple[Projection, ...],
+    Rule("a list of one or more projections, none twice, such as [q_proj,v_proj]", lambda t: 0 < len(t) == len(set(t))),
+]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run is kept."""
+
+    dir: str | None
+    root: str
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which base model, where it comes from, and how prompts are put to it."""
+
+    name: str
+    source: Literal["package", "hub", "random"]
+    path: str | None = None
+    revision: str | None = None
+    package: str | None = None
+    version: str | None = None
+    sha256: str | None = None
+    file: str | None = None
+    config: dict[str, Any] | None = None
+    prompt_format: Literal["plain", "chat"] = "plain"
+    system: str | None = None
+
+    def __post_init__(self):
+        needed = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",)}
+        missing = [f"model.{name}" for name in needed[self.source] if not getattr(self, name)]
+        if missing:
+            raise UserError(f"missing: {', '.join(missing)} (model.source={self.source} needs it)")
+        if self.system is not None and self.prompt_format == "plain":
+            raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """The target: a score for each of the ten values."""
+
+    name: str
+    scores: dict[str, float]
+    coding: Literal["importance", "survey"] = "importance"
+
+    def __post_init__(self):
+        make_target(self.name, self.scores, self.coding)
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What to train on."""
+
+    name: str
+    kind: Literal["arguments", "instructions"]
+    path: str | None = None
+    limit: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] | None = None
+    match: str | None = None
+    prompt: str | None = None
+
+    def __post_init__(self):
+        if self.kind == "instructions" and self.prompt is None:
+            raise UserError(f"missing: dataset.prompt (dataset={self.name} holds instructions)")
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """How arguments become training examples."""
+
+    name: str
+    validation_fraction: Share
+    balance: bool
+    positive_balance: bool
+    shuffle_labels: bool
+    prompts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """How the questionnaire is asked and read."""
+
+    name: str
+    portraits: str
+    reading: str
+    choice: bool
+    prompts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The course of the training."""
+
+    epochs: Count
+    max_steps: Count | None
+    batch_size: Count
+    seed: Seed
+    log_every: Count
+    checkpoint_every: Count
+    keep_checkpoints: Count
+    row_length: Count | None
+    max_rows: Count | None
+    packing: bool
+    share_prompts: bool
+    rematerialisation: Literal["projections", "full", "none"]
+    validate: bool
+    questionnaire: bool
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The adapter's shape."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Share
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw"]
+    learning_rate: Positive
+    betas: Betas
+    epsilon: Positive
+    weight_decay: NotNegative
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Natural
+    clip: Positive | None
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised."""
+
+    name: Literal["sft"]
+
+
+@dataclass(frozen=True)
+class ReleasedConfig:
+    """Switches that bring back what the released code does, for reproduction."""
+
+    label_shift: bool
+    length_128: bool
+    raw_coding: bool
+    unmatched_budget: bool
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """conf/train.yaml."""
+
+    run: RunConfig
+    model: ModelConfig
+    dataset: DatasetConfig
+    alignment: AlignmentConfig
+    benchmark: BenchmarkConfig
+    training: TrainingConfig
+    lora: LoraConfig
+    optimizer: OptimizerConfig
+    objective: ObjectiveConfig
+    released: ReleasedConfig
+    precision: Literal["bfloat16", "float32"]
+    adapter: str | None
+    inspect: Natural
+    prefetch: bool
+    offline: bool
+    value: ValueConfig | None = None
+
+    def __post_init__(self):
+        if self.value is not None and self.dataset.kind == "instructions":
+            raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """conf/export.yaml."""
+
+    run: str
+    out: str
+    format: Literal["peft", "merged"]
+    verify: bool
+    prefetch: bool
+    offline: bool
+
+
+Config = TypeVar("Config", TrainConfig, ExportConfig)
+
+
+def read_config(kind: type[Config], raw: Mapping[str, Any]) -> Config:
+    """Return the composed configuration, checked; raises UserError for all that is wrong with it."""
+    return schema.read(kind, raw, also_missing=_missing_value(raw) if kind is TrainConfig else ())
+
+
+def _missing_value(raw: Mapping[str, Any]) -> list[str]:
+    dataset = raw.get("dataset")
+    if raw.get("value") is None and isinstance(dataset, Mapping) and dataset.get("kind") == "arguments":
+        return [f"value (dataset={dataset.get('name')} needs one: add for example +value=power)"]
+    return []
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a configuration as nested dictionaries of what JSON and YAML can hold."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: convert(item) for key, item in value.items()}
+        return [convert(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return convert(dataclasses.asdict(config))
+
+
+NOT_NUMBERS = (
+    *("run", "prefetch", "offline", "inspect"),
+    *("training.log_every", "training.checkpoint_every", "training.keep_checkpoints", "training.rematerialisation"),
+    *(f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file")),
+    "dataset.path",
+)
+"""The keys that change no number of a run, or only say where a thing lies whose content stands in their place."""
+
+
+def identity(config: TrainConfig, content: Mapping[str, str]) -> dict[str, Any]:
+    """Return what changes the numbers of a run: the configuration without paths, logging and the like.
+
+    Args:
+        config: the configuration.
+        content: fingerprints of what the paths lead to; each takes the place of its key. `model` (the identity of the
+            weights) and `dataset` must be there; `adapter` and `benchmark.portraits` where those are files.
+    """
+    kept = plain(config)
+    for key in NOT_NUMBERS:
+        _drop(kept, key)
+    for key in sorted({"model", "dataset", *content}):
+        *parents, name = key.split(".")
+        node = kept
+        for parent in parents:
+            node = node[parent]
+        if isinstance(node.get(name), dict):
+            node[name]["content"] = content[key]
+        else:
+            node[name] = content[key]
+    return kept
+
+
+def _drop(tree: dict[str, Any], key: str) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        tree = tree[parent]
+    del tree[name]
+
+
+def readable_name(config: TrainConfig) -> str:
+    """Return the readable part of a run directory's name: what is taught, from what, to which model, and the seed."""
+    what = [] if config.value is None else [config.value.name]
+    return "-".join([*what, config.dataset.name, config.model.name, f"seed{config.training.seed}"])

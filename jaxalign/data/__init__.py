@@ -1,0 +1,1 @@
+"""Text examples, and the token trees that they are packed into."""

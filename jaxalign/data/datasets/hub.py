@@ -1,0 +1,44 @@
+"""Files of a data set on the Hugging Face hub, at a pinned revision, kept in the hub's own cache."""
+
+from pathlib import Path
+
+from jaxalign.errors import UserError
+
+
+def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool) -> list[Path]:
+    """Return local paths of the files (names or patterns), fetched once; `offline` only looks in the cache.
+
+    Only data files travel: nothing of a repository's own code is fetched or run.
+    Raises UserError in one line where they are not there and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    instead = "or give dataset.path, a copy of it on this machine"
+    try:
+        folder = Path(
+            snapshot_download(
+                repo,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=list(files),
+                local_files_only=offline,
+            )
+        )
+    except (OSError, HTTPError) as error:
+        if offline:
+            raise UserError(
+                f"offline=true, and the data set {repo} is not in the cache: "
+                f"run the same command once with prefetch=true offline=false, {instead}"
+            ) from error
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"the data set {repo} cannot be fetched from the hub ({reason[0]}): try again, {instead}"
+        ) from error
+    found = {pattern: sorted(folder.glob(pattern)) for pattern in files}
+    absent = [pattern for pattern, paths in found.items() if not paths]
+    if absent:
+        raise UserError(
+            f"{folder} lacks {', '.join(absent)} of the data set {repo}: run once with prefetch=true, {instead}"
+        )
+    return [path for paths in found.values() for path in paths]

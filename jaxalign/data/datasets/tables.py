@@ -1,0 +1,95 @@
+"""Rows of a JSON, JSON Lines, CSV or Parquet file, each with the place that an error message can name."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxalign.errors import UserError
+
+
+class Row(NamedTuple):
+    """One row: where it stands ("FILE line 7"), and its fields."""
+
+    place: str
+    fields: dict[str, Any]
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text, without a byte order mark; raises UserError where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # line ends stay, they may be inside a field
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_table(path: Path) -> list[Row]:
+    """Return the rows of a .csv or .parquet file, or of any other as a JSON array or JSON Lines, as it begins.
+
+    Raises UserError for a file that is absent or does not parse, naming the line.
+    """
+    if not path.is_file():
+        raise UserError(f"dataset.path={path} is not a file")
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path)
+    text = read_text(path)
+    if path.suffix.lower() == ".csv":
+        return _csv(path, text)
+    return _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
+
+
+def _lines(path: Path, text: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028 inside a string
+        if line.strip():
+            place = f"{path} line {number}"
+            try:
+                rows.append(_row(place, json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{place} is not JSON ({error.msg}): expected an object a line, an array, or a .csv file"
+                ) from error
+    return rows
+
+
+def _array(path: Path, text: str) -> list[Row]:
+    try:
+        items = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} line {error.lineno} is not JSON ({error.msg})") from error
+    return [_row(f"{path} row {number}", item) for number, item in enumerate(items, start=1)]
+
+
+def _row(place: str, item: object) -> Row:
+    if not isinstance(item, dict):
+        raise UserError(f"{place} is not an object with named fields")
+    return Row(place, item)
+
+
+def _csv(path: Path, text: str) -> list[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        for fields in reader:
+            place = f"{path} line {reader.line_num}"
+            if None in fields or None in fields.values():
+                raise UserError(f"{place} has not the {len(reader.fieldnames or ())} columns that the header has")
+            rows.append(Row(place, fields))
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not CSV ({error})") from error
+    return rows
+
+
+def _parquet(path: Path) -> list[Row]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        table = load_dataset("parquet", data_files=str(path), split="train", keep_in_memory=True)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from error
+    return [Row(f"{path} row {number}", dict(fields)) for number, fields in enumerate(table, start=1)]

@@ -1,0 +1,305 @@
+"""Token trees, and the packed batch that carries them to the model.
+
+A tree's segments stand in depth-first order. A *branch* is a scored segment: the tokens that a loss or a reading is
+about. Its first token is predicted from the last token of its parent, so one hidden state can have several targets.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import numpy as np
+
+from jaxalign.errors import UserError
+
+
+class Segment(NamedTuple):
+    """Tokens int32 [n], n >= 1; the index of the parent segment (-1 for a root); whether it is a branch, and how
+    much each of its tokens weighs in a loss."""
+
+    tokens: np.ndarray
+    parent: int
+    scored: bool = False
+    weight: float = 1.0
+
+
+Tree = tuple[Segment, ...]
+
+
+@flax.struct.dataclass
+class PackedBatch:
+    """Trees packed into rows: B rows, T tokens, P predictions a row. See docs/how-it-works.md.
+
+    tokens     int32 [B, T]: token ids
+    positions  int32 [B, T]: position on the token's own root-to-leaf path
+    ends       int32 [B, T]: one past the last token of the subtree of this token's segment; own index + 1 for padding
+    source     int32 [B, P]: index of the hidden state that predicts
+    target     int32 [B, P]: the token predicted
+    branch     int32 [B, P]: the branch it belongs to, numbered over the whole batch in the order of the trees
+    weight     float32 [B, P]: 0 for padding
+    """
+
+    tokens: jax.Array | np.ndarray
+    positions: jax.Array | np.ndarray
+    ends: jax.Array | np.ndarray
+    source: jax.Array | np.ndarray
+    target: jax.Array | np.ndarray
+    branch: jax.Array | np.ndarray
+    weight: jax.Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shape:
+    """The shape of a packed batch: rows B, tokens T and predictions P of a row."""
+
+    rows: int
+    tokens: int
+    predictions: int
+
+
+def tree_length(tree: Tree) -> int:
+    """Return the number of tokens of a tree, each segment counted once."""
+    return sum(len(segment.tokens) for segment in tree)
+
+
+def predictions(tree: Tree) -> int:
+    """Return the number of predictions of a tree: the tokens of its scored segments."""
+    return sum(len(segment.tokens) for segment in tree if segment.scored)
+
+
+def path_lengths(tree: Tree) -> list[int]:
+    """Return for each segment the number of tokens from the root to its end."""
+    lengths: list[int] = []
+    for segment in tree:
+        lengths.append(len(segment.tokens) + (lengths[segment.parent] if segment.parent >= 0 else 0))
+    return lengths
+
+
+def merge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], weights: Sequence[float]) -> list[Tree]:
+    """Return the trees of these examples, a radix tree over the prompts' tokens: what prompts begin with alike is there
+    once, and each response is a branch of its own. One tree for each first token of a prompt.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: (prompts[index].tolist(), index))
+    trees = []
+    while order:
+        first = prompts[order[0]][0]
+        same = [index for index in order if prompts[index][0] == first]
+        segments: list[Segment] = []
+        _grow(segments, -1, 0, same, prompts, responses, weights)
+        trees.append(tuple(segments))
+        order = order[len(same) :]
+    return trees
+
+
+def _grow(segments: list[Segment], parent: int, depth: int, members: list[int], prompts, responses, weights) -> None:
+    """Append the segment that `members` (sorted by prompt) share from token `depth` on, then what hangs on it."""
+    # Sorted, so what the first and the last have in common is common to all.
+    first, last = prompts[members[0]], prompts[members[-1]]
+    size = min(len(first), len(last))
+    differ = np.flatnonzero(first[:size] != last[:size])
+    stop = int(differ[0]) if len(differ) else size
+    here = len(segments)
+    segments.append(Segment(first[depth:stop], parent))
+    ended = [index for index in members if len(prompts[index]) == stop]
+    segments.extend(Segment(responses[index], here, True, weights[index]) for index in ended)
+    rest = members[len(ended) :]
+    while rest:
+        token = prompts[rest[0]][stop]
+        same = [index for index in rest if prompts[index][stop] == token]
+        _grow(segments, here, stop, same, prompts, responses, weights)
+        rest = rest[len(same) :]
+
+
+def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
+    """Cut a tree into trees of at most `limit` tokens, each repeating the trunk that its leaves hang on.
+
+    Returns (tree, the segment of the original that each of its segments is). A scored segment is scored in the first
+    piece that has it alone, so nothing is counted twice.
+
+    Raises:
+        UserError: one root-to-leaf path alone is longer than the limit.
+    """
+    if tree_length(tree) <= limit:
+        return [(tree, list(range(len(tree))))]
+    parents = {segment.parent for segment in tree}
+    pieces: list[list[int]] = []
+    current: set[int] = set()
+    used = 0
+    for leaf in (index for index in range(len(tree)) if index not in parents):
+        path, node = [], leaf
+        while node >= 0:
+            path.append(node)
+            node = tree[node].parent
+        size = sum(len(tree[index].tokens) for index in path)
+        if size > limit:
+            raise UserError(f"a text of {size} tokens does not fit into rows of {limit}: raise training.row_length")
+        added = sum(len(tree[index].tokens) for index in path if index not in current)
+        if used + added > limit:
+            pieces.append(sorted(current))
+            current, used, added = set(), 0, size
+        current.update(path)
+        used += added
+    pieces.append(sorted(current))
+    result, done = [], set()
+    for members in pieces:
+        place = {old: new for new, old in enumerate(members)}
+        segments = (
+            tree[old]._replace(parent=place.get(tree[old].parent, -1), scored=tree[old].scored and old not in done)
+            for old in members
+        )
+        result.append((tuple(segments), members))
+        done.update(members)
+    return result
+
+
+def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:
+    """Assign each tree to a row of at most `limit` tokens: longest first, into the first row with room. With `alone`
+    every tree has a row to itself, as without packing."""
+    if alone:
+        return list(range(len(lengths)))
+    room: list[int] = []
+    rows = [0] * len(lengths)
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        row = next((row for row, free in enumerate(room) if free >= lengths[index]), len(room))
+        if row == len(room):
+            room.append(limit)
+        room[row] -= lengths[index]
+        rows[index] = row
+    return rows
+
+
+def measure(trees: Sequence[Tree], tokens: int, alone: bool = False) -> Shape:
+    """Return the tight shape of these trees packed into rows of `tokens` tokens."""
+    rows = assign_rows([tree_length(tree) for tree in trees], tokens, alone)
+    counts = np.bincount(rows, [predictions(tree) for tree in trees]) if trees else np.zeros(1)
+    return Shape(len(counts), tokens, max(int(counts.max()), 1))
+
+
+def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False) -> PackedBatch:
+    """Pack trees into one batch (NumPy) of the given shape; branches are numbered in the order of the trees.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    rows = assign_rows([tree_length(tree) for tree in trees], shape.tokens, alone)
+    if max(rows, default=0) >= shape.rows:
+        raise ValueError(f"{max(rows) + 1} rows of trees do not fit into {shape}")
+    tokens = np.zeros((shape.rows, shape.tokens), np.int32)
+    positions = np.zeros_like(tokens)
+    ends = np.broadcast_to(np.arange(1, shape.tokens + 1, dtype=np.int32), tokens.shape).copy()
+    source = np.zeros((shape.rows, shape.predictions), np.int32)
+    target, branch = np.zeros_like(source), np.zeros_like(source)
+    weight = np.zeros(source.shape, np.float32)
+    used, predicted, branches = [0] * shape.rows, [0] * shape.rows, 0
+    for tree, row in zip(trees, rows, strict=True):
+        starts, stops = _lay_out(tree, used[row])
+        lengths = path_lengths(tree)
+        for index, segment in enumerate(tree):
+            size, start = len(segment.tokens), starts[index]
+            tokens[row, start : start + size] = segment.tokens
+            positions[row, start : start + size] = np.arange(lengths[index] - size, lengths[index])
+            ends[row, start : start + size] = stops[index]
+            if not segment.scored:
+                continue
+            if segment.parent < 0:
+                raise ValueError("a root cannot be a branch: nothing predicts its first token")
+            parent_last = starts[segment.parent] + len(tree[segment.parent].tokens) - 1
+            place = slice(predicted[row], predicted[row] + size)
+            source[row, place] = np.concatenate([[parent_last], np.arange(start, start + size - 1)])
+            target[row, place] = segment.tokens
+            branch[row, place] = branches
+            weight[row, place] = segment.weight
+            predicted[row] += size
+            branches += 1
+        used[row] += tree_length(tree)
+    return PackedBatch(tokens, positions, ends, source, target, branch, weight)
+
+
+def _lay_out(tree: Tree, offset: int) -> tuple[list[int], list[int]]:
+    """Return for each segment its first index, and one past the last index of its subtree."""
+    starts: list[int] = []
+    for segment in tree:
+        starts.append(offset)
+        offset += len(segment.tokens)
+    stops = [start + len(segment.tokens) for start, segment in zip(starts, tree, strict=True)]
+    for index in range(len(tree) - 1, -1, -1):
+        parent = tree[index].parent
+        if parent >= index:
+            raise ValueError("a segment stands before its parent: trees are in depth-first order")
+        if parent >= 0:
+            stops[parent] = max(stops[parent], stops[index])
+    return starts, stops
+
+
+def split_all(trees: Sequence[Tree], limit: int) -> list[Tree]:
+    """Cut all trees to at most `limit` tokens (see `split`)."""
+    return [piece for tree in trees for piece, _ in split(tree, limit)]
+
+
+def plan(
+    steps: Sequence[Sequence[Tree]],
+    limit: int,
+    programs: int = 3,
+    *,
+    longest: int = 1,
+    rows_multiple: int = 1,
+    alone: bool = False,
+) -> list[Shape]:
+    """Choose the shape of every step so that little is computed and few programs are compiled.
+
+    `steps` are the trees of each step; they are packed after `split_all` to the row length that is chosen, at most
+    `limit`: long rows repeat few trunks, short rows cost little attention. The numbers of rows are rounded up to at
+    most `programs` levels, and to multiples of `rows_multiple` (the devices of the data axis). Rows have room for a
+    path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
+
+    Raises:
+        UserError: one root-to-leaf path is longer than the limit.
+    """
+    longest = max(longest, max(max(path_lengths(tree)) for trees in steps for tree in trees))
+    whole = max(sum(tree_length(tree) for tree in trees) for trees in steps)
+    first = min(-(-longest // ROW_QUANTUM) * ROW_QUANTUM, max(limit, longest))
+    best: tuple[float, list[Shape]] | None = None
+    for tokens in range(first, max(min(limit, whole + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
+        tight = [measure(split_all(trees, tokens), tokens, alone) for trees in steps]
+        rows = [-(-shape.rows // rows_multiple) * rows_multiple for shape in tight]
+        levels = _levels(rows, programs)
+        raised = [next(level for level in levels if level >= count) for count in rows]
+        most = {level: max(s.predictions for s, r in zip(tight, raised, strict=True) if r == level) for level in levels}
+        shapes = [Shape(level, tokens, -(-most[level] // 16) * 16) for level in raised]
+        cost = sum(shape.rows * tokens * (1 + tokens * ATTENTION_COST) for shape in shapes)
+        if best is None or cost < best[0]:
+            best = (cost, shapes)
+    if best is None or longest > limit:
+        raise UserError(f"a text of {longest} tokens does not fit into rows of {limit}: raise training.row_length")
+    return best[1]
+
+
+ROW_QUANTUM = 32
+"""Row lengths are multiples of this."""
+
+ATTENTION_COST = 1 / 4000
+"""Cost of attention over a row of one token more, as a share of a token's matrix products (a small model's)."""
+
+
+def _levels(counts: Sequence[int], programs: int) -> list[int]:
+    """Return at most `programs` levels that cover all counts with the least rounding up (dynamic programming)."""
+    values = sorted(set(counts))
+    frequency = [counts.count(value) for value in values]
+
+    def waste(first: int, last: int) -> int:
+        return sum((values[last] - values[i]) * frequency[i] for i in range(first, last + 1))
+
+    # best[i]: the least waste for the first i values, with the levels that give it.
+    best: list[tuple[int, list[int]]] = [(0, [])]
+    best += [(waste(0, i), [values[i]]) for i in range(len(values))]
+    for _ in range(programs - 1):
+        best = [best[0]] + [
+            min(
+                [best[i + 1]] + [(best[j][0] + waste(j, i), best[j][1] + [values[i]]) for j in range(1, i + 1)],
+                key=lambda pair: pair[0],
+            )
+            for i in range(len(values))
+        ]
+    return best[-1][1]

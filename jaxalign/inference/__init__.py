@@ -1,0 +1,1 @@
+"""Reading a model: scores of token trees."""

@@ -1,0 +1,52 @@
+"""Matrix products with a frozen weight: the one place that knows how such a weight is stored.
+
+Every product multiplies in the compute type (bfloat16 by default) and accumulates in float32, forwards and
+backwards. JAX's own transpose rule would multiply a float32 cotangent by a bfloat16 weight, which is slower on
+every processor and no more accurate, because the result is stored in bfloat16 all the same.
+"""
+
+import flax.linen as nn
+import jax
+
+from jaxalign.models.lora import lora_product
+from jaxalign.models.precision import dot
+
+
+@jax.custom_vjp
+def frozen_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient."""
+    return dot(x, kernel, ((x.ndim - 1,), (0,))).astype(x.dtype)
+
+
+def _forward(x, kernel):
+    return frozen_product(x, kernel), kernel
+
+
+def _backward(kernel, gradient):
+    return dot(gradient, kernel, ((gradient.ndim - 1,), (1,))).astype(gradient.dtype), None
+
+
+frozen_product.defvjp(_forward, _backward)
+
+
+class Projection(nn.Module):
+    """y = x W + (x a) b: a frozen kernel, and a low-rank adapter where the collection `lora` holds one.
+
+    The adapter's scale (alpha / rank) is already in its b: see `lora.effective`.
+    """
+
+    features: int
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, dropout=None) -> jax.Array:
+        """Map x [B, T, in] to [B, T, features]; `dropout` maps the adapter's input to itself with holes."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype)
+        y = frozen_product(x, kernel)
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        if self.has_variable("lora", "a"):
+            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            y = y + lora_product(x if dropout is None else dropout(x), a, b)
+        return y

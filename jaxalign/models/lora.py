@@ -1,0 +1,78 @@
+"""Low-rank adapters: a pytree of their own beside the frozen base (Hu et al., 2021, arXiv 2106.09685)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
+from jaxalign.models.precision import dot
+
+Adapter = dict[str, Any]
+"""{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
+
+
+def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets: Sequence[str]) -> Adapter:
+    """Return an adapter that changes nothing yet: a uniform in ±1/sqrt(in), as PEFT draws it, and b zero.
+
+    A projection's draw depends on its name's place among the seven, not on which others are adapted.
+    """
+    layers = {}
+    for name in targets:
+        width, features = projection_shape(architecture, name)
+        bound = width**-0.5
+        shape = (architecture.layers, width, rank)
+        a = jax.random.uniform(jax.random.fold_in(key, PROJECTIONS.index(name)), shape, jnp.float32, -bound, bound)
+        layers[name] = {"a": a, "b": jnp.zeros((architecture.layers, rank, features), jnp.float32)}
+    return {"layers": layers}
+
+
+def effective(adapter: Adapter, scale: jax.Array | float) -> Adapter:
+    """Return the adapter as the model applies it, with `scale` (alpha / rank) multiplied into every b."""
+    return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
+
+
+@jax.custom_vjp
+def lora_product(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return (x a) b for x [..., in], a [in, r], b [r, out], in the type of x; gradients of a and b are float32."""
+    return _low_rank(x, a, b)[0]
+
+
+def _low_rank(x, a, b):
+    inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
+    return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype), inner
+
+
+def _forward(x, a, b):
+    y, inner = _low_rank(x, a, b)
+    return y, (x, a, b, inner)
+
+
+def _backward(residuals, gradient):
+    x, a, b, inner = residuals
+    rows, last = tuple(range(x.ndim - 1)), x.ndim - 1
+    gradient = gradient.astype(x.dtype)
+    db = dot(inner, gradient, (rows, rows))
+    dinner = dot(gradient, b.astype(x.dtype), ((last,), (1,))).astype(x.dtype)
+    da = dot(x, dinner, (rows, rows))
+    dx = dot(dinner, a.astype(x.dtype), ((last,), (1,))).astype(x.dtype)
+    return dx, da.astype(a.dtype), db.astype(b.dtype)
+
+
+lora_product.defvjp(_forward, _backward)
+
+
+def dropout_mask(key: jax.Array, rate: jax.Array, x: jax.Array) -> jax.Array:
+    """Return x with a share `rate` of its elements zeroed and the others scaled to keep the mean.
+
+    Eight random bits decide on an element, four elements to a drawn word: under rematerialisation the bits are
+    drawn twice, and drawing them would otherwise cost more than the adapter's products. The rate is therefore
+    rounded to 1/256.
+    """
+    size = x.size
+    words = jax.random.bits(key, ((size + 3) // 4,), jnp.uint32)
+    drawn = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(x.shape)
+    threshold = jnp.round(rate * 256).astype(jnp.int32)
+    keep = drawn.astype(jnp.int32) >= threshold
+    return jnp.where(keep, x * (256.0 / (256 - threshold)).astype(x.dtype), jnp.zeros((), x.dtype))

@@ -1,0 +1,194 @@
+"""The safetensors format, read and written directly: its NumPy reader knows no bfloat16.
+
+A file is the length of the header (8 bytes, little-endian), the header (JSON: for each tensor its `dtype`, `shape`
+and `data_offsets`), and the bytes. Source: https://github.com/huggingface/safetensors, "Format".
+"""
+
+import json
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxalign.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+class SafetensorsFolder:
+    """The tensors of a folder (or of one file), as a `TensorSource`; nothing is read until it is asked for.
+
+    Raises UserError for a folder without safetensors, a file that the index names and that is not there, a damaged
+    or truncated file, and for an element type that is not a floating-point one, once that tensor is asked for.
+    """
+
+    def __init__(self, path: str | Path):
+        self._tensors: dict[str, _Stored] = {}
+        for file, wanted in _files(Path(path)).items():
+            found, _ = _parse(file)
+            for name in found if wanted is None else wanted:
+                if name not in found:
+                    raise UserError(f"{file} has no tensor '{name}', which {INDEX} places there; get the model again")
+                self._tensors[name] = found[name]
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return self._tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's type: BF16, F16, F32 or F64."""
+        stored = self._tensors[name]
+        if stored.dtype not in DTYPES:
+            raise UserError(
+                f"{stored.file}: '{name}' is stored as {stored.dtype}; give a checkpoint in {', '.join(DTYPES)}"
+            )
+        return stored.dtype
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor in its stored type: a read-only view of the file."""
+        return self._bytes(name).view(DTYPES[self.dtype(name)]).reshape(self.shape(name))
+
+    def raw(self, name: str) -> memoryview:
+        """Return a tensor's bytes."""
+        return memoryview(self._bytes(name))
+
+    def _bytes(self, name: str) -> np.ndarray:
+        # One map a tensor, gone with the array: a map of the whole file would leave its pages resident.
+        stored = self._tensors[name]
+        if not stored.size:
+            return np.empty(0, np.uint8)
+        return np.memmap(stored.file, np.uint8, "r", stored.start, (stored.size,))
+
+
+def _files(path: Path) -> dict[Path, list[str] | None]:
+    """Return the files of a checkpoint, each with the names that the index places there (None: all)."""
+    if path.is_file():
+        return {path: None}
+    single, index = path / "model.safetensors", path / INDEX
+    if single.is_file():
+        return {single: None}
+    if index.is_file():
+        parts: dict[Path, list[str] | None] = {}
+        weight_map = _weight_map(index)
+        for part in sorted(set(weight_map.values())):
+            parts[path / part] = [name for name, file in weight_map.items() if file == part]
+        missing = [part.name for part in parts if not part.is_file()]
+        if missing:
+            raise UserError(f"{path} lacks {missing[0]} ({len(missing)} of {len(parts)} files); get the model again")
+        return parts
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        found = "several *.safetensors and no " + INDEX if files else "no *.safetensors"
+        pickled = " (its *.bin files are pickles, which are never loaded)" if any(path.glob("*.bin")) else ""
+        raise UserError(f"{path} holds {found}{pickled}; give a folder with model.safetensors, or files and {INDEX}")
+    return {files[0]: None}
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = list(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is damaged: no 'weight_map' can be read from it; get the model again") from error
+    for name, file in names:
+        if not isinstance(file, str) or Path(file).name != file:
+            raise UserError(f"{index} places '{name}' in {file!r}, which is not a file name; get the model again")
+    return weight_map
+
+
+def read_metadata(file: str | Path) -> dict[str, str]:
+    """Return the header's `__metadata__`."""
+    return _parse(Path(file))[1]
+
+
+def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
+    def damaged(what: str) -> UserError:
+        return UserError(f"{file} is damaged or truncated: {what}; get the file again")
+
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+        if length is None or 8 + length > size:
+            raise damaged("no whole header")
+        try:
+            header: Any = json.loads(stream.read(length))
+            metadata = header.pop("__metadata__", None) or {}
+            tensors = {}
+            for name, entry in header.items():
+                start, end = entry["data_offsets"]
+                tensors[name] = _Stored(file, entry["dtype"], tuple(entry["shape"]), 8 + length + start, end - start)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged("the header cannot be read") from error
+    for name, stored in tensors.items():
+        if stored.start < 8 + length or stored.size < 0 or stored.start + stored.size > size:
+            raise damaged(f"the bytes of '{name}' are not all there")
+        if stored.dtype in DTYPES and math.prod(stored.shape) * DTYPES[stored.dtype].itemsize != stored.size:
+            raise damaged(f"'{name}' has not the size of its shape")
+    return tensors, metadata
+
+
+def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write one file, which appears whole or not at all. Tensors go out one by one, in the order of their names.
+
+    Raises UserError, naming the path, where it cannot be written, and KeyError for a type the format lacks.
+    """
+    path = Path(path)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name in sorted(tensors):
+        array = tensors[name]
+        dtype = _NAMES[array.dtype]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                os.fchmod(stream.fileno(), 0o644)
+                stream.write(struct.pack("<Q", len(text)) + text)
+                for name in sorted(tensors):
+                    stream.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from error

@@ -1,0 +1,165 @@
+"""One decoder for all families, in Flax Linen: `params` is the frozen base, `lora` the adapter.
+
+Layers run under `nn.scan`, so a model compiles in the same time however deep it is. What a family does differently
+is a field of its `Architecture`.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+from jaxalign.models.architecture import Architecture
+from jaxalign.models.attention import rotary_angles, rotate, tree_attention
+from jaxalign.models.linear import Projection
+from jaxalign.models.lora import dropout_mask
+
+SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
+REMATERIALISATION = {
+    "none": None,
+    "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the backward pass finds saved: everything; the results of frozen products; only each layer's input."""
+
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
+
+Dropout = tuple[jax.Array, jax.Array]
+"""(key of the step, rate): dropout on the input of every adapted projection."""
+
+
+class Norm(nn.Module):
+    """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019)."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise x [..., D]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.eps)
+        return (y * scale).astype(x.dtype)
+
+
+class Layer(nn.Module):
+    """Attention and gated MLP around a residual stream [B, T, D]."""
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x, per_layer, trees, dropout: Dropout | None):
+        """Return (x after the layer, None): the form of a scan's body.
+
+        `per_layer` is (index, window), int32 scalars; `trees` is (ends, positions, cos, sin).
+        """
+        arch, (index, window), (ends, positions, cos, sin) = self.architecture, per_layer, trees
+        heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
+        rows, length = x.shape[:2]
+
+        def holes(number: int):
+            if dropout is None:
+                return None
+            key, rate = dropout
+            return partial(dropout_mask, jax.random.fold_in(key, 4 * index + number), rate)
+
+        with jax.named_scope("attention"):
+            y = Norm(arch.norm_eps, name="input_norm")(x)
+            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, holes(0))
+            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, holes(0))
+            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, holes(0))
+            q, k = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
+            if arch.qk_norm:
+                q, k = Norm(arch.norm_eps, name="q_norm")(q), Norm(arch.norm_eps, name="k_norm")(k)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            q = checkpoint_name(q.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4), "q")
+            k = checkpoint_name(k.transpose(0, 2, 1, 3), "k")
+            v = checkpoint_name(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
+            y = tree_attention(q, k, v, ends, positions, window, arch.attention_scale, arch.attention_softcap)
+            y = y.transpose(0, 3, 1, 2, 4).reshape(rows, length, -1)
+            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
+            y = checkpoint_name(y, "attention_output")
+            if arch.post_norms:
+                y = Norm(arch.norm_eps, name="post_attention_norm")(y)
+            x = x + y
+        with jax.named_scope("mlp"):
+            y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
+            gate = checkpoint_name(Projection(arch.ff_width, name="gate_proj")(y, holes(2)), "gate")
+            up = checkpoint_name(Projection(arch.ff_width, name="up_proj")(y, holes(2)), "up")
+            y = ACTIVATIONS[arch.activation](gate) * up
+            y = checkpoint_name(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
+            if arch.post_norms:
+                y = Norm(arch.norm_eps, name="post_mlp_norm")(y)
+            return x + y, None
+
+
+class Embedding(nn.Module):
+    """Rows of a frozen table [V, D]."""
+
+    vocab_size: int
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Look up tokens [B, T]; returns [B, T, D]."""
+        shape = (self.vocab_size, self.width)
+        table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
+        return jnp.take(table, tokens, axis=0)
+
+
+class Transformer(nn.Module):
+    """The decoder from tokens to final hidden states; the head is applied in `objectives.log_probs`."""
+
+    architecture: Architecture
+    dtype: jnp.dtype = jnp.bfloat16
+    rematerialisation: str = "projections"
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array, ends: jax.Array, dropout: Dropout | None = None
+    ) -> jax.Array:
+        """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T]."""
+        arch = self.architecture
+        x = Embedding(arch.vocab_size, arch.width, self.dtype, name="embedding")(tokens)
+        if arch.embed_scale != 1.0:
+            x = x * jnp.asarray(arch.embed_scale, self.dtype)
+        cos, sin = rotary_angles(positions, jnp.asarray(rotary_frequencies(arch)))
+        policy = REMATERIALISATION[self.rematerialisation]
+        body = Layer if policy is None else nn.remat(Layer, policy=policy, prevent_cse=False)
+        layers = nn.scan(
+            body,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=arch.layers,
+        )
+        per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
+        x, _ = layers(arch, name="layers")(x, per_layer, (ends, positions, cos, sin), dropout)
+        return Norm(arch.norm_eps, name="norm")(x)
+
+
+def rotary_frequencies(architecture: Architecture) -> np.ndarray:
+    """Return the inverse wavelengths [Dh / 2] of rotary embeddings, stretched as the architecture asks.
+
+    Source: Su et al., 2021 (arXiv 2104.09864); the `llama3` stretch is that of the Llama 3.1 release: wavelengths
+    beyond the old context are divided by the factor, short ones kept, those between interpolated.
+    """
+    size, scaling = architecture.head_dim, architecture.rope_scaling
+    frequencies = architecture.rope_theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
+    if scaling is not None and scaling.kind == "linear":
+        frequencies = frequencies / scaling.factor
+    elif scaling is not None:
+        turns = scaling.original_context * frequencies / (2 * np.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = keep * frequencies + (1 - keep) * frequencies / scaling.factor
+    return frequencies.astype(np.float32)
+
+
+def head_kernel(params, architecture: Architecture) -> jax.Array:
+    """Return the output table [V, D]: the embedding where they are tied."""
+    return params["embedding" if architecture.tied else "head"]["kernel"]

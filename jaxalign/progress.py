@@ -1,0 +1,78 @@
+"""The display of a training's progress."""
+
+import time
+from collections.abc import Callable
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+
+class Progress:
+    """A live display of stage, step, loss, tokens per second and time left; plain lines where nobody watches.
+
+    >>> with Progress() as progress:                                        # doctest: +SKIP
+    ...     progress.stage("arguments", total=300)
+    ...     progress.update(1, loss=2.31, tokens_per_second=850)
+
+    Args:
+        console: where to; standard output by default.
+        interval: seconds between two plain lines.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._console = console or Console()
+        self._interval, self._clock = interval, clock
+        self._live: rich_progress.Progress | None = None
+        self._task: rich_progress.TaskID | None = None
+        self._stage, self._total, self._printed = "", 0, -float("inf")
+        self._start = (0, 0.0)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            columns = ("{task.description}", rich_progress.BarColumn(bar_width=12), "{task.fields[line]}")
+            live = rich_progress.Progress(*columns, console=self._console)
+            live.start()
+            self._live = live
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """Begin a stage of `total` steps, `done` of which an earlier process made."""
+        self._stage, self._total = name, total
+        self._start, self._printed = (done, self._clock()), -float("inf")
+        if self._live is not None:
+            self._task = self._live.add_task(name, total=total, completed=done, line="starting")
+        else:
+            self._console.print(f"{name}: {total - done} steps", highlight=False)
+
+    def update(self, step: int, *, loss: float, tokens_per_second: float) -> None:
+        """Show that `step` steps of the stage are done."""
+        first, since = self._start
+        now = self._clock()
+        left = (now - since) / max(1, step - first) * (self._total - step)
+        speed = f"{tokens_per_second:,.0f} tokens/s"
+        line = f"{step}/{self._total} · loss {loss:.3f} · {speed} · {duration(left)} left"
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=step, line=line)
+        elif now - self._printed >= self._interval or step == self._total:
+            self._printed = now
+            self._console.print(f"{self._stage}: step {line}", highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: '45 s', '3 min 20 s', '2 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,262 @@
+"""The directory of a run, and what is written to it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxalign.errors import UserError
+
+WRITTEN = ("checkpoints", "adapter", "figures", "metrics.jsonl", "summary.json")
+"""What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours."""
+
+
+@contextlib.contextmanager
+def _named(path: Path, task: str) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot {task} {path}: {reason}; free space or choose another run.dir") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    Raises UserError, naming the path, where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    with _named(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)  # mkstemp makes private files; results are to be shared
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line, on the disk when this returns. A line torn by an earlier crash is cut off first."""
+    path = Path(path)
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    with _named(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.truncate(_whole_length(file))
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _whole_length(file: Any) -> int:
+    """Return the length of the file up to and with its last newline."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Read JSON lines; none where there is no file. The last line may be torn: it is left out.
+
+    Raises UserError for any other line that is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    with _named(path, "read"):
+        *whole, _torn = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON; remove the line, or the file") from error
+    return records
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's directory. `finished` once summary.json exists, which is written last."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, and the identity that the directory was made for."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The results, written when all is done."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The training states to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter in PEFT format."""
+        return self.path / "adapter"
+
+    @property
+    def figures(self) -> Path:
+        """The figures."""
+        return self.path / "figures"
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.summary.exists()
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a record to metrics.jsonl."""
+        append_record(self.metrics, record)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which marks the run as finished."""
+        write_atomic(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def open_run(
+    config_identity: Mapping[str, Any],
+    resolved_config: Mapping[str, Any],
+    *,
+    dir: str | Path | None = None,
+    root: str | Path = "outputs",
+    name: str = "run",
+    overwrite: bool = False,
+) -> Run:
+    """Make or find the directory of a run, and check that it can be written.
+
+    Args:
+        config_identity: what changes the run's numbers; the same identity finds the same directory again.
+        resolved_config: the whole configuration, written to config.yaml beside the identity.
+        dir: the directory; without it, `root/name-` and eight hexadecimal digits of the identity's SHA-256.
+        root: where directories without a `dir` go.
+        name: the readable part of the directory's name.
+        overwrite: delete what an earlier run wrote there. Files of anyone else stay.
+
+    Raises UserError for a directory that no run made, for one of another configuration (naming up to three of the
+    differing keys), and for a full disk or a directory that cannot be written.
+    """
+    digest = hashlib.sha256(_canonical(config_identity).encode()).hexdigest()[:8]
+    path = Path(dir) if dir is not None else Path(root) / f"{name.replace(os.sep, '-')}-{digest}"
+    run = Run(path)
+    with _named(path, "use"):
+        stored = _stored_identity(run)
+        if stored is not None and overwrite:
+            _delete(run)
+        elif stored is not None and _canonical(stored) != _canonical(config_identity):
+            raise UserError(_difference(path, stored, config_identity))
+    if run.finished:
+        return run
+    _probe(run)
+    write_atomic(run.config, _config_text(resolved_config, config_identity))
+    return run
+
+
+def _stored_identity(run: Run) -> dict[str, Any] | None:
+    """Return the identity that the directory was made for; None for a new or empty directory."""
+    if not run.path.exists() or not _entries(run.path):
+        return None
+    try:
+        stored = yaml.safe_load(run.config.read_text())
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+        stored = None
+    if not isinstance(stored, dict) or not isinstance(stored.get("identity"), dict):
+        raise UserError(
+            f"{run.path} holds files, but no run made it (its config.yaml is missing or not a run's); "
+            "nothing was touched: choose another run.dir"
+        )
+    return stored["identity"]
+
+
+def _entries(folder: Path) -> list[str]:
+    """Return what stands in a folder, but for what an interrupted write_atomic may leave there."""
+    ours = (".config.yaml.", ".probe.")
+    return [entry.name for entry in folder.iterdir() if not entry.name.startswith(ours)]
+
+
+def _delete(run: Run) -> None:
+    for name in WRITTEN:
+        path = run.path / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    before, now = _flat(stored), _flat(json.loads(_canonical(given)))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    shown = ", ".join(f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{path} belongs to another configuration: {shown}{more}; use run.overwrite=true or another run.dir"
+
+
+def _probe(run: Run) -> None:
+    """Fail now, not after the training, where 64 KiB cannot be written."""
+    probe = run.path / ".probe.tmp"
+    write_atomic(probe, bytes(65536))
+    probe.unlink()
+
+
+def _config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    def dump(tree: Any) -> str:
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+
+    return (
+        "# The whole configuration of this run, defaults included.\n"
+        + dump(json.loads(json.dumps(resolved)))
+        + "\n# What changes the numbers: a command with the same identity resumes this run.\n"
+        + dump({"identity": json.loads(json.dumps(identity))})
+    )

@@ -1,0 +1,178 @@
+"""Reading a nested mapping into frozen dataclasses: every key known, every value of its type and in its range.
+
+A field's type is bool, int, float, str, dict, a Literal, a tuple of those, another dataclass, or any of them or None.
+Annotated adds `Rule`s. A field without a default must be given.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jaxalign.errors import UserError, did_you_mean
+
+Schema = TypeVar("Schema")
+MISSING = "???"
+"""What YAML writes for a value that the user must give."""
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "keys and values"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, in words that follow "give", and the test of it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def leaves(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Return the type of every dotted key that is no dataclass itself."""
+    found: dict[str, Any] = {}
+    for name, declared in get_type_hints(schema, include_extras=True).items():
+        inner = _dataclass_of(declared)
+        found |= leaves(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": declared}
+    return found
+
+
+def holds_keys(declared: Any) -> bool:
+    """Return whether a leaf is a dictionary, whose keys the schema does not list."""
+    return declared is dict or get_origin(declared) is dict or any(map(holds_keys, get_args(declared)))
+
+
+def nearest_key(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error line: the known key that was probably meant, in full."""
+    known = sorted(known)
+    last = word.rpartition(".")[2]
+    namesakes = [key for key in known if key.rpartition(".")[2] == last]
+    near = difflib.get_close_matches(word, namesakes, n=1, cutoff=0) or difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else "; --help shows where every key is explained"
+
+
+def read(schema: type[Schema], raw: Mapping[str, Any], also_missing: Iterable[str] = ()) -> Schema:
+    """Return the configuration as an instance of `schema`.
+
+    Raises UserError: for all unknown keys, each with the nearest known one; else for all keys that are missing
+    (with `also_missing`, for what only a combination of keys requires); else for all values not allowed.
+    """
+    problems = _Problems(known=list(leaves(schema)))
+    built = _dataclass(schema, raw, "", problems)
+    problems.missing.extend(also_missing)
+    if problems.unknown:
+        raise UserError("; ".join(f"unknown key '{key}'{nearest_key(key, problems.known)}" for key in problems.unknown))
+    if problems.missing:
+        raise UserError(f"missing: {', '.join(problems.missing)}")
+    if problems.wrong:
+        raise UserError("; ".join(problems.wrong))
+    return built
+
+
+@dataclass
+class _Problems:
+    known: list[str]
+    unknown: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    wrong: list[str] = dataclasses.field(default_factory=list)
+
+    def refuse(self, key: str, value: Any, words: str) -> None:
+        self.wrong.append(f"{key}={shown(value)} is not allowed: give {words}")
+
+
+def shown(value: Any) -> str:
+    """Write a value as one would type it on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(shown(item) for item in value)}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def _dataclass_of(declared: Any) -> type | None:
+    options = [declared, *get_args(declared)]
+    return next((option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)), None)
+
+
+def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
+    """Return the instance, or None where there are problems, which are added to `problems`."""
+    before = len(problems.unknown) + len(problems.missing) + len(problems.wrong)
+    declared = get_type_hints(schema, include_extras=True)
+    problems.unknown.extend(f"{prefix}{name}" for name in raw if name not in declared)
+    given = {}
+    for field in dataclasses.fields(schema):
+        key, value = f"{prefix}{field.name}", raw.get(field.name, MISSING)
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if value != MISSING:
+            given[field.name] = _value(declared[field.name], value, key, problems)
+        elif no_default or field.name in raw:
+            problems.missing.append(key)
+    after = len(problems.unknown) + len(problems.missing) + len(problems.wrong)
+    return schema(**given) if after == before else None
+
+
+def _value(declared: Any, value: Any, key: str, problems: _Problems, rules: tuple = (), null: str = "") -> Any:
+    if get_origin(declared) in (Union, types.UnionType):
+        if value is None:
+            return None
+        (declared,) = (option for option in get_args(declared) if option is not type(None))
+        null = ", or null"
+    if get_origin(declared) is Annotated:
+        declared, rules = get_args(declared)[0], get_args(declared)[1:]
+    if get_origin(declared) is dict:
+        declared = dict
+    if dataclasses.is_dataclass(declared):
+        if isinstance(value, Mapping):
+            return _dataclass(declared, value, f"{key}.", problems)  # type: ignore[arg-type]
+        return problems.refuse(key, value, f"keys such as {key}.{dataclasses.fields(declared)[0].name}")
+    words = (rules[0].words if rules else _words(declared)) + null
+    try:
+        converted = _converted(declared, value)
+    except _NotAnOption as error:
+        return problems.wrong.append(f"{key}={shown(error.value)} is not known{did_you_mean(*error.args)}")
+    except TypeError:
+        return problems.refuse(key, value, words)
+    if not all(rule.holds(converted) for rule in rules):
+        return problems.refuse(key, value, words)
+    return converted
+
+
+class _NotAnOption(Exception):  # noqa: N818 (a signal inside this module)
+    def __init__(self, value: Any, options: tuple):
+        super().__init__(shown(value), options)
+        self.value = value
+
+
+def _words(declared: Any) -> str:
+    if get_origin(declared) is tuple:
+        return f"a list of {_words(get_args(declared)[0])}"
+    if get_origin(declared) is Literal:
+        return " or ".join(get_args(declared))
+    return _WORDS[declared]
+
+
+def _converted(declared: Any, value: Any) -> Any:
+    """Return the value as the declared plain type; raises TypeError or _NotAnOption where it is none."""
+    if get_origin(declared) is Literal:
+        if value not in get_args(declared):
+            raise _NotAnOption(value, get_args(declared))
+        return value
+    if get_origin(declared) is tuple:
+        inner, *rest = get_args(declared)
+        if not isinstance(value, list | tuple) or (rest != [...] and len(value) != 1 + len(rest)):
+            raise TypeError
+        return tuple(_converted(inner, item) for item in value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if declared is float and number and math.isfinite(value):
+        return float(value)
+    if declared is str and number:
+        return str(value)  # a folder or a revision that consists of digits
+    if declared is str and isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~/") else value  # no shell expands it after `=`
+    if declared in (bool, dict) and isinstance(value, declared):
+        return value
+    if declared is int and number and isinstance(value, int):
+        return value
+    raise TypeError

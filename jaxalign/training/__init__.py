@@ -1,0 +1,1 @@
+"""State, step, optimiser, loop and checkpoints of a training stage."""

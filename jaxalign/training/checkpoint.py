@@ -1,0 +1,88 @@
+"""Checkpoints of a training stage: whole folders, newest K kept, each with a list of its files' hashes.
+
+Orbax writes and reads the arrays; every call to it is in the first two functions here.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxalign.runs import write_atomic
+
+MANIFEST = "manifest.json"
+
+
+def _save_arrays(path: Path, tree: Any) -> None:
+    ocp.save(path, tree)
+
+
+def _load_arrays(path: Path, like: Any) -> Any:
+    return ocp.load(path, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+
+
+def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
+    """Write checkpoint `name` of a pytree of arrays with its JSON `meta`, then drop all but the newest `keep`.
+
+    Names sort by age. The checkpoint appears whole: it counts from the moment its manifest is there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = (folder / name).absolute()
+    if target.exists():
+        shutil.rmtree(target)
+    _save_arrays(target, jax.device_get(tree))
+    files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
+    write_atomic(target / MANIFEST, json.dumps({"files": files, "meta": meta}, indent=1))
+    for old in names(folder)[:-keep]:
+        shutil.rmtree(folder / old)
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of the checkpoints that were written to their end, oldest first."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def load_newest(
+    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]] | None:
+    """Return (tree, meta) of the newest checkpoint that is whole, or None where there is none.
+
+    `like(meta)` gives a pytree of the same structure, shapes and types. A damaged checkpoint is named through `say`,
+    and the one before it is tried.
+    """
+    for name in reversed(names(folder)):
+        path = (folder / name).absolute()
+        problem = _damage(path)
+        if problem is None:
+            meta = json.loads((path / MANIFEST).read_text())["meta"]
+            return _load_arrays(path, like(meta)), meta
+        say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
+    return None
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        expected = json.loads((path / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    found = {str(file.relative_to(path)) for file in _files(path)}
+    missing = sorted(set(expected) - found)
+    if missing:
+        return f"{missing[0]} is missing"
+    changed = sorted(name for name, digest in expected.items() if _digest(path / name) != digest)
+    return f"{changed[0]} has changed" if changed else None
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""Optimisers and schedules from optax, with every swept number an array."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class Hyperparameters:
+    """The numbers of one step, all float32 scalars: sweeping them never compiles anew, and `vmap` maps over them.
+
+    learning_rate  this step's, from the schedule
+    b1, b2, eps    AdamW's moments (Loshchilov and Hutter, 2019, arXiv 1711.05101)
+    weight_decay   decoupled, multiplied by the learning rate
+    clip           largest norm of the gradient; infinity for none
+    scale          alpha / rank of the adapter
+    dropout        rate on the adapter's input
+    """
+
+    learning_rate: jax.Array | float
+    b1: jax.Array | float = 0.9
+    b2: jax.Array | float = 0.999
+    eps: jax.Array | float = 1e-8
+    weight_decay: jax.Array | float = 0.01
+    clip: jax.Array | float = float("inf")
+    scale: jax.Array | float = 1.0
+    dropout: jax.Array | float = 0.0
+
+
+def adamw(hyper: Hyperparameters) -> optax.GradientTransformation:
+    """Return AdamW behind a clip of the global norm; its numbers may be traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyper.clip),  # type: ignore[arg-type]
+        optax.scale_by_adam(hyper.b1, hyper.b2, hyper.eps),  # type: ignore[arg-type]
+        optax.add_decayed_weights(hyper.weight_decay),  # type: ignore[arg-type]
+        optax.scale(-jnp.asarray(hyper.learning_rate)),  # type: ignore[arg-type]
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[Hyperparameters], optax.GradientTransformation]] = {"adamw": adamw}
+
+
+def learning_rates(schedule: str, peak: float, warmup: int, steps: int) -> list[float]:
+    """Return the learning rate of each of a stage's steps: `constant`, or `linear` or `cosine` decay to 0.
+
+    With a warm-up the rate climbs linearly over the first `warmup` steps, and the first step already learns.
+    """
+    warmup = min(warmup, steps - 1)
+    decay_steps = max(steps - warmup, 1)
+    decay = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, decay_steps),
+        "cosine": optax.cosine_decay_schedule(peak, decay_steps),
+    }[schedule]
+    if warmup > 0:
+        climb = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+        decay = optax.join_schedules([climb, decay], [warmup])
+    # One call for the whole stage, not one small program a step.
+    return [float(rate) for rate in jax.vmap(decay)(jnp.arange(steps))]

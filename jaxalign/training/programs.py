@@ -1,0 +1,45 @@
+"""Compiled programs, each compiled once, with its seconds logged."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass
+class Programs:
+    """The programs of a run by name and shapes; `log(name, seconds)` hears of each compilation."""
+
+    log: Callable[[str, float], None] = lambda name, seconds: None
+    compiled: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+    def get(self, name: str, function: Any, static: tuple, arguments: tuple) -> Callable[..., Any]:
+        """Return the compiled form of a jitted function for arguments of these shapes, to be called without `static`.
+
+        Static arguments come first in the function's signature.
+        """
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in map(_abstract, jax.tree.leaves(arguments)))
+        key = (name, static, shapes, jax.tree.structure(arguments))
+        if key not in self.compiled:
+            start = time.perf_counter()
+            self.compiled[key] = function.lower(*static, *arguments).compile()
+            seconds = time.perf_counter() - start
+            self.seconds += seconds
+            tokens = [shape for shape, dtype in shapes if dtype == "int32" and len(shape) >= 2]
+            self.log(f"{name} {'x'.join(map(str, tokens[0]))}" if tokens else name, seconds)
+        return self.compiled[key]
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.api_util.shaped_abstractify(leaf)
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Keep every compiled program on disk, also those that compile fast (the default leaves them out)."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -1,0 +1,28 @@
+"""What training changes from step to step."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxalign.models.lora import Adapter
+from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The adapter, the optimiser's state, the number of steps done (int32) and the key that dropout derives from.
+
+    The frozen base is no part of it: it is an argument of the step, shared by any number of states.
+    """
+
+    adapter: Adapter
+    opt_state: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+
+def init_state(adapter: Adapter, seed: int | jax.Array, optimizer: str = "adamw") -> TrainState:
+    """Return the state before the first step of a stage that starts from `adapter`."""
+    opt_state = OPTIMIZERS[optimizer](Hyperparameters(0.0)).init(adapter)  # type: ignore[arg-type]
+    return TrainState(adapter, opt_state, jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed)))

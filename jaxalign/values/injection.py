@@ -1,0 +1,197 @@
+"""The Value Injection Method's training text: arguments, then a survey (Kang et al. 2023, Choi et al. 2025).
+
+Stage 1 asks what the person would say, or would not say, about a conclusion; stage 2 asks how much a
+statement is like the person, on six steps, and names the value that decides. Both are made from the same
+arguments and one target.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+import numpy as np
+
+from jaxalign.data.datasets.touche import Argument
+from jaxalign.data.examples import Example, held_out
+from jaxalign.data.templates import check_template, fill
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.values.schwartz import VALUES, phrase
+from jaxalign.values.targets import LOWEST, Target
+
+POSITIVE_FROM = 3  # stage 1: a row is positive where its least important value scores at least this
+LARGEST_WEIGHT = 5.0
+SHUFFLE_STREAM = 2  # beside the seed, so that no two draws of one run are the same draw
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "argument_prompt": ("conclusion", "would"),
+    "argument_response": ("would", "agree", "premise"),
+    "survey_prompt": ("scale", "statement"),
+    "survey_statement": ("agree", "conclusion", "premise"),
+    "survey_response": ("value", "importance", "score"),
+}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The wording of both stages (conf/alignment/injection.yaml); phrases and scale lines from 1 to 6."""
+
+    argument_prompt: str
+    argument_response: str
+    survey_prompt: str
+    survey_statement: str
+    survey_response: str
+    importance: tuple[str, ...]
+    scale: tuple[str, ...]
+
+
+def make_prompts(texts: Mapping[str, object]) -> Prompts:
+    """Check `alignment.prompts` and return it; raises UserError naming the key that is wrong."""
+    known = [field.name for field in fields(Prompts)]
+    for name in texts:
+        if name not in known:
+            raise UserError(f"alignment.prompts.{name} is not known{did_you_mean(str(name), known)}")
+    missing = [name for name in known if name not in texts]
+    if missing:
+        raise UserError("missing: " + ", ".join(f"alignment.prompts.{name}" for name in missing))
+    templates = {
+        name: check_template(f"alignment.prompts.{name}", texts[name], needed, prompt=name.endswith("_prompt"))
+        for name, needed in TEMPLATES.items()
+    }
+    return Prompts(**templates, importance=_six("importance", texts["importance"]), scale=_six("scale", texts["scale"]))
+
+
+def survey_question(prompts: Prompts, statement: str) -> str:
+    """Return the prompt that asks how much a statement is like the person; questionnaires use it as it is."""
+    return fill(prompts.survey_prompt, scale="\n".join(prompts.scale), statement=statement)
+
+
+def survey_answer(prompts: Prompts, value: str, score: int) -> str:
+    """Return the answer that names `value` as the reason for `score` (1..6)."""
+    importance = prompts.importance[score - LOWEST]
+    return fill(prompts.survey_response, value=phrase(value), importance=importance, score=str(score))
+
+
+def split(
+    arguments: Sequence[Argument], seed: int, validation_fraction: float
+) -> tuple[list[Argument], list[Argument]]:
+    """Return (train, validation), the same for both stages; copies (case and spaces apart) are dropped.
+
+    Raises UserError for a fraction outside 0..1, and for fewer than two different arguments.
+    """
+    first: dict[Hashable, Argument] = {}
+    for argument in arguments:
+        first.setdefault((_folded(argument.conclusion), argument.stance, _folded(argument.premise)), argument)
+    sides = held_out(list(first), seed, validation_fraction)
+    pairs = list(zip(first.values(), sides, strict=True))
+    return [argument for argument, out in pairs if not out], [argument for argument, out in pairs if out]
+
+
+def argument_examples(
+    arguments: Sequence[Argument], target: Target, prompts: Prompts, *, balance: bool = False
+) -> list[Example]:
+    """Return the examples of stage 1, one for each argument.
+
+    An argument is positive where the least of its values' scores is at least 3: the person would say it.
+    Otherwise they would not; the stance is not turned round. `balance` weights both classes equally
+    (`balancing_weights`).
+    """
+    examples = []
+    for argument in arguments:
+        positive = min(target.score(value) for value in argument.values) >= POSITIVE_FROM
+        would = "would say" if positive else "would not say"
+        prompt = fill(prompts.argument_prompt, conclusion=argument.conclusion, would=would)
+        response = fill(prompts.argument_response, would=would, agree=_agreement(argument), premise=argument.premise)
+        examples.append(Example(prompt, response, argument.id, positive))
+    return _weighted(examples, [example.positive for example in examples]) if balance else examples
+
+
+def survey_examples(
+    arguments: Sequence[Argument], target: Target, prompts: Prompts, seed: int, *, balance: bool = False
+) -> list[Example]:
+    """Return the examples of stage 2, one for each value of each argument; those of one argument share a prompt.
+
+    The score is the target's, rounded up with the probability of its fraction; the draw depends on the seed,
+    the argument's id and the value alone. `balance` weights all ten values equally (`balancing_weights`).
+    """
+    examples, values = [], []
+    for argument in arguments:
+        statement = fill(
+            prompts.survey_statement,
+            agree=_agreement(argument),
+            conclusion=argument.conclusion,
+            premise=argument.premise,
+        )
+        prompt = survey_question(prompts, statement)
+        for value in argument.values:
+            score = _rounded(target.score(value), seed, argument.id, value)
+            examples.append(Example(prompt, survey_answer(prompts, value, score), f"{argument.id}/{value}"))
+            values.append(value)
+    return _weighted(examples, values) if balance else examples
+
+
+def shift_labels(arguments: Sequence[Argument]) -> list[Argument]:
+    """Return the arguments as stage 2 of the released code reads them, with labels one column off.
+
+    In the order of `VALUES` each value gets its left neighbour's flag: benevolence that of achievement, and
+    so on to universalism, which gets tradition's. Achievement gets none and is never trained; universalism's
+    own flag is lost, so an argument that had it alone keeps no value, and gives no example. Only stage 2 is
+    to be given these.
+    """
+    following = dict(pairwise(VALUES))
+    return [
+        replace(argument, values=tuple(following[value] for value in argument.values if value in following))
+        for argument in arguments
+    ]
+
+
+def shuffle_labels(arguments: Sequence[Argument], seed: int) -> list[Argument]:
+    """Return the arguments with their sets of values dealt out anew: a control that keeps every frequency."""
+    order = np.random.Generator(np.random.PCG64([seed, SHUFFLE_STREAM])).permutation(len(arguments))
+    return [replace(argument, values=arguments[other].values) for argument, other in zip(arguments, order, strict=True)]
+
+
+def balancing_weights(groups: Sequence[Hashable]) -> list[float]:
+    """Return a weight for each example so that every group counts the same, with mean 1.
+
+    A group's weight goes as one over its size. It is cut at 5 times the average before the mean is brought
+    back to 1, so that a handful of rare examples cannot rule the gradient.
+
+    >>> balancing_weights(["a", "a", "a", "b"])
+    [0.6666666666666666, 0.6666666666666666, 0.6666666666666666, 2.0]
+    """
+    sizes = Counter(groups)
+    weights = {group: min(len(groups) / (len(sizes) * size), LARGEST_WEIGHT) for group, size in sizes.items()}
+    total = math.fsum(weights[group] * size for group, size in sizes.items())
+    return [weights[group] * len(groups) / total for group in groups]
+
+
+def _weighted(examples: list[Example], groups: Sequence[Hashable]) -> list[Example]:
+    weights = balancing_weights(groups)
+    return [replace(example, weight=weight) for example, weight in zip(examples, weights, strict=True)]
+
+
+def _rounded(score: float, seed: int, id: str, value: str) -> int:
+    # A hash, not a stream: the same draw in any order of rows, on any machine.
+    digest = hashlib.blake2b(f"{seed}/{id}/{value}".encode(), digest_size=8).digest()
+    uniform = int.from_bytes(digest, "big") / 2**64
+    return math.floor(score) + (uniform < score - math.floor(score))
+
+
+def _agreement(argument: Argument) -> str:
+    return "agree" if argument.agrees else "disagree"
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _six(name: str, texts: object) -> tuple[str, ...]:
+    given = list(texts) if isinstance(texts, Sequence) and not isinstance(texts, str) else []
+    if len(given) != 6 or not all(isinstance(text, str) and text.strip() for text in given):
+        raise UserError(f"alignment.prompts.{name} must be a list of six texts, from step 1 to step 6, not {texts!r}")
+    if len(set(given)) != 6:
+        raise UserError(f"alignment.prompts.{name} repeats a text: its six steps must differ")
+    return tuple(given)

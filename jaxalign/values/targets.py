@@ -1,0 +1,71 @@
+"""Targets: how important each of the ten values should become, from 1 (not at all) to 6 (very)."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.values.schwartz import GROUPS, VALUES
+
+LOWEST, HIGHEST = 1, 6
+CODINGS = ("importance", "survey")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ten scores in 1..6, in the order of `VALUES`; 6 is the most important."""
+
+    name: str
+    scores: tuple[float, ...]
+
+    def score(self, value: str) -> float:
+        """Return the score of one value."""
+        return self.scores[VALUES.index(value)]
+
+
+def extreme_targets() -> dict[str, Target]:
+    """Return the 14 targets with one value (10) or one group of values (4) at 6, and the rest at 1."""
+    members = {**{value: (value,) for value in VALUES}, **GROUPS}
+    return {
+        name: Target(name, tuple(float(HIGHEST if value in chosen else LOWEST) for value in VALUES))
+        for name, chosen in members.items()
+    }
+
+
+def make_target(
+    name: str, scores: Mapping[str, object], coding: str = "importance", raw_coding: bool = False
+) -> Target:
+    """Check `value.name`, `value.scores` and `value.coding`, and return the target.
+
+    `coding` says which way the scores run: `importance`, 6 = most important, or `survey`, as the European
+    Social Survey codes its answers, 1 = very much like me; those are turned round (7 - s). `raw_coding`
+    leaves them as they are, which is what the code released with Choi et al. (2025) does, and trains inverted
+    people.
+
+    Raises UserError for a bad name or coding, a value that is missing or unknown, and a score outside 1..6.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
+        raise UserError(f"value.name={name!r} must be of a-z, 0-9 and _, such as value.name=my_target")
+    if coding not in CODINGS:
+        raise UserError(f"value.coding={coding!r} is not known{did_you_mean(str(coding), CODINGS)}")
+    if not isinstance(scores, Mapping):
+        raise UserError(f"value.scores={scores!r} must give a score for each of {', '.join(VALUES)}")
+    for key in scores:
+        if key not in VALUES:
+            raise UserError(f"value.scores.{key} is not one of the ten values{did_you_mean(str(key), VALUES)}")
+    missing = [value for value in VALUES if value not in scores]
+    if missing:
+        raise UserError(f"value.scores lacks {', '.join(missing)}: all ten values need a score in 1..6")
+    checked = tuple(_score(value, scores[value]) for value in VALUES)
+    if coding == "survey" and not raw_coding:
+        checked = tuple(LOWEST + HIGHEST - score for score in checked)
+    return Target(name, checked)
+
+
+def _score(value: str, score: object) -> float:
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise UserError(f"value.scores.{value}={score} is not a number: give one from 1 to 6")
+    if not LOWEST <= score <= HIGHEST:
+        raise UserError(f"value.scores.{value}={score} is out of range: give a number from 1 to 6")
+    return float(score)
