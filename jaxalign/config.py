@@ -88,6 +88,8 @@ class DatasetConfig:
     def __post_init__(self):
         if self.kind == "instructions" and self.prompt is None:
             raise UserError(f"missing: dataset.prompt (dataset={self.name} holds instructions)")
+        if self.kind == "arguments" and self.match is not None:
+            raise UserError(f"dataset.match is for instructions; dataset={self.name} holds arguments: leave it out")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import yaml
 
 from jaxalign.errors import UserError
 
-WRITTEN = ("checkpoints", "adapter", "figures", "metrics.jsonl", "summary.json")
+WRITTEN = ("checkpoints", "adapter", "figures", "metrics.jsonl", "questionnaire.jsonl", "summary.json")
 """What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours."""
 
 

@@ -72,16 +72,15 @@ def test_home_is_found_after_the_equals_sign(monkeypatch):
 
 
 @pytest.mark.parametrize("flag_first", [True, False])
-def test_a_multirun_is_one_run_for_each_combination(flag_first, folder):
+def test_a_multirun_is_one_run_for_each_combination(flag_first):
     overrides = ["+value=power,benevolence", "training.seed=1,2"]
     seen = configs(*(["-m", *overrides] if flag_first else [overrides[0], "-m", overrides[1]]))
     names = [(config.value.name, config.training.seed) for config in seen if config.value]
     assert names == [("power", 1), ("power", 2), ("benevolence", 1), ("benevolence", 2)]
 
 
-@pytest.mark.parametrize("prefix", ["", "+"])
-def test_a_pattern_finds_exactly_the_fourteen_extreme_targets(prefix):
-    seen = configs("-m", f"{prefix}value=glob(*)")
+def test_a_pattern_finds_exactly_the_fourteen_extreme_targets():
+    seen = configs("-m", "+value=glob(*)", "model=tiny")
     assert {config.value.name for config in seen if config.value} == set(extreme_targets())
     assert len(seen) == 14
 

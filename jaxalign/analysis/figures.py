@@ -37,7 +37,7 @@ def profile_figure(
         path: where the PNG goes; it appears whole or not at all.
         target: value to score, or None for a model trained towards no value.
         before, after: value to score; None where nothing could be read, which is drawn as a dash.
-        title: stands above the plot, in one line of up to 60 letters or so.
+        title: stands above the plot, in one line.
 
     Raises:
         UserError: the file cannot be written.
@@ -46,14 +46,14 @@ def profile_figure(
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.37, 0.11, 0.39, 0.71))
     _draw_frame(axes)
-    profiles = {"Target": target, "Before": before, "After": after}
     for row, value in enumerate(value for _, values in CIRCLE for value in values):
-        _draw_row(axes, row, *(scores and scores[value] for scores in profiles.values()))
-    columns = ((name, color) for name, color in (("Target", TARGET_END), ("Before", BEFORE), ("After", AFTER)))
-    for place, (name, color) in enumerate(columns):
-        if profiles[name] is not None:
-            _draw_column(axes, 6.75 + 0.92 * place, name, color, profiles[name])
-    figure.text(0.03, 0.925, title, fontsize=23, fontweight="bold", color=INK)
+        _draw_row(axes, row, target[value] if target else None, before[value], after[value])
+    if target is not None:
+        _draw_column(axes, 6.75, "Target", TARGET_END, target)
+    _draw_column(axes, 7.67, "Before", BEFORE, before)
+    _draw_column(axes, 8.59, "After", AFTER, after)
+    size = min(23, 1400 / max(len(title), 1))  # a long title shrinks to one line
+    figure.text(0.03, 0.925, title, fontsize=size, fontweight="bold", color=INK, parse_math=False)
     picture = io.BytesIO()
     canvas.print_png(picture)
     write_atomic(path, picture.getvalue())
@@ -97,9 +97,8 @@ def _draw_row(axes: Axes, row: int, target: float | None, before: float | None, 
         axes.plot(after, row, "o", markersize=12, color=AFTER, mec="white", mew=1, zorder=6, clip_on=False)
 
 
-def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[str, float | None] | None) -> None:
+def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[str, float | None]) -> None:
     """Write one profile's scores on the right, under its name and its mark: the columns are the legend."""
-    row = 0
     if name == "Target":
         axes.barh(-1.42, 0.4, left=x - 0.2, height=0.4, color=TARGET, clip_on=False)
         axes.plot([x + 0.2, x + 0.2], [-1.62, -1.22], color=TARGET_END, linewidth=4, clip_on=False)
@@ -107,9 +106,8 @@ def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[st
         fill = "white" if name == "Before" else color
         axes.plot(x, -1.42, "o", markersize=14, mfc=fill, mec=color, mew=3, clip_on=False)
     axes.text(x, -0.82, name, ha="center", va="center", fontsize=15, fontweight="bold", color=color)
-    for value in (value for _, values in CIRCLE for value in values):
-        score = (scores or {}).get(value)
+    for row, value in enumerate(value for _, values in CIRCLE for value in values):
+        score = scores[value]
         text = "–" if score is None else f"{score:.1f}"
         weight = "bold" if name == "After" else "normal"
         axes.text(x, row, text, ha="center", va="center", fontsize=16, fontweight=weight, color=color)
-        row += 1

@@ -96,7 +96,8 @@ def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[np.ndarra
     text, kept = example.shorten, encoder.text(example.shorten) if example.shorten else np.zeros(0, np.int32)
     while over > 0 and len(kept):
         kept = kept[: max(len(kept) - over, 0)]
-        short = encoder.tokenizer.decode(kept).rstrip()
+        # A cut inside a character of several tokens leaves a replacement character behind.
+        short = encoder.tokenizer.decode(kept).rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
         if text in example.prompt:
             prompt = encoder.prompt(example.prompt.replace(text, short))
         else:

@@ -17,7 +17,7 @@ class Example:
     """A prompt and the response to learn. Examples with equal prompts can share them, and stand together.
 
     `positive` says on which side of stage 1 it is (None elsewhere); `weight` multiplies its tokens in the
-    loss.
+    loss; `shorten` is the text in it that may lose its end where the example is too long ("": nothing may).
     """
 
     prompt: str
@@ -25,6 +25,7 @@ class Example:
     id: str
     positive: bool | None = None
     weight: float = 1.0
+    shorten: str = ""
 
 
 def take(rows: Sequence[Row], limit: int | None, source: str) -> list[Row]:

@@ -9,18 +9,15 @@ from jaxalign.errors import UserError, did_you_mean
 # The words that may lose their capital inside a sentence. Anything else keeps it: it may be a name.
 _PLAIN_OPENERS = frozenset(
     """
-    a abolishing adopting adults all allowing an and animals any artists as at banks banning because being
-    both businesses but by capital children cities citizens companies cosmetic countries couples
-    democracies doctors drivers each employees employers every everybody everyone families farmers few for
-    from given giving governments had having he her his homes hospitals houses how if immigrants in it
-    it's its just kids landlords legalising legalizing letting libraries like local making mandatory many
-    men migrants more most museums my neighbors neighbours news no nobody not nothing now nuclear nurses
-    of on once one only organ other others our parents people people's politicians primary prisons private
-    public religion requiring residents retired rich school schools scientists she shops since so social
-    some someone students subsidizing such taxes teachers technology teenagers that the their them then
-    there there's these they they're this those though to too towns universities using voters we we're
-    wealthy well what when where whether which while who why with without women workers working you young
-    your
+    a adults all alternative an any anyone artists as at both businesses by children cities citizens climate
+    comments companies countries couples each electric employees employers equal every everybody everyone families
+    farmers few first food football for from governments grown-up he her high his historic homes hospitals houses
+    how if in is it it's its keeping local making many men more most museums my neighbors neighbours news no nobody
+    not nothing nuclear on once one only organ our owners parents people phones political politicians primary
+    prisons private public religion residents school schools she shops since so social solar some someone stray
+    street students such taking taxes teachers technology teenagers that the their them there these they this those
+    to toilet towns universities using voters voting we what when where which while who why with without women
+    workers young your zoos
     """.split()  # noqa: SIM905 (a list of literals would take a line for each)
 )
 

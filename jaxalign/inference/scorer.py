@@ -88,7 +88,7 @@ def pack_for_reading(
     rows = assign_rows([tree_length(piece) for piece, _, _ in chosen], tokens)
     size = max(min(batch_tokens // tokens, max(rows) + 1), 1)
     counts = np.bincount(rows, [predictions(piece) for piece, _, _ in chosen])
-    shape = Shape(size, tokens, -(-int(counts.max()) // 16) * 16)
+    shape = Shape(size, tokens, -(-max(int(counts.max()), 1) // 16) * 16)
     batches = []
     for start in range(0, max(rows) + 1, size):
         members = [item for item, row in zip(chosen, rows, strict=True) if start <= row < start + size]

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxalign.models.precision import dot
 
-BLOCK = 256
+BLOCK = 128
 """Queries of one block; a block's scores are [B, K, G * BLOCK, keys], never [B, H, T, T]."""
 
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN

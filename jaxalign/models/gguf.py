@@ -17,6 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
+from jaxalign.models.tokenizer import from_gguf
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -70,7 +71,7 @@ class GgufFile:
             with self._path.open("rb") as file:
                 self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             self._fields, stored = _Header(self._data).read()
-        except (ValueError, EOFError) as error:  # an empty file cannot be mapped: ValueError
+        except (ValueError, EOFError, ZeroDivisionError) as error:  # an empty file cannot be mapped: ValueError
             raise UserError(f"{path} is not a whole GGUF file ({error}); get it again") from error
         self._kind = str(self._fields.get("general.architecture"))
         if self._kind not in ARCHITECTURES:
@@ -118,12 +119,10 @@ class GgufFile:
         Raises UserError for a missing size, and for a rope scaling that the file holds only as finished frequencies.
         """
         width, heads = self._value("embedding_length"), self._value("attention.head_count")
-        config = {
+        return {
             "architectures": [ARCHITECTURES[self._kind]],
             "model_type": self._kind,
-            "vocab_size": self._tensors["model.embed_tokens.weight"].shape[0]
-            if "model.embed_tokens.weight" in self._tensors
-            else len(self.field("tokenizer.ggml.tokens")),
+            "vocab_size": len(self.field("tokenizer.ggml.tokens")),
             "hidden_size": width,
             "intermediate_size": self._value("feed_forward_length"),
             "num_hidden_layers": self._value("block_count"),
@@ -139,7 +138,6 @@ class GgufFile:
             "bos_token_id": self._fields.get("tokenizer.ggml.bos_token_id"),
             "eos_token_id": self._fields.get("tokenizer.ggml.eos_token_id"),
         }
-        return config
 
     def field(self, key: str) -> Any:
         """Return a metadata value; UserError where there is none."""
@@ -149,9 +147,7 @@ class GgufFile:
 
     def tokenizer(self) -> Any:
         """Return the tokenizer as a `PreTrainedTokenizerFast`; UserError for a kind other than byte-level BPE."""
-        from jaxalign.models.tokenizer import from_gguf
-
-        return from_gguf(self._fields, str(self._path))
+        return from_gguf(self._fields, self._path)
 
     def _value(self, key: str, default: Any = None) -> Any:
         found = self._fields.get(f"{self._kind}.{key}", default)

@@ -79,7 +79,7 @@ class SafetensorsFolder:
 
     def raw(self, name: str) -> memoryview:
         """Return a tensor's bytes."""
-        return memoryview(self._bytes(name))
+        return self._bytes(name).data
 
     def _bytes(self, name: str) -> np.ndarray:
         # One map a tensor, gone with the array: a map of the whole file would leave its pages resident.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.data.encoding import Encoded
@@ -184,7 +185,7 @@ def validation_loss(
             log_probs = np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
             weight = np.asarray(batch.weight, np.float64)
             total, count = total - (log_probs * weight).sum(), count + weight.sum()
-    return total / count
+    return float(total / count)
 
 
 @dataclasses.dataclass
@@ -283,7 +284,7 @@ def fit(
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
     packer, validation = (
-        Packer(part, settings.share_prompts, not settings.packing, settings.row_length, settings.max_rows)
+        Packer(part, settings.share_prompts and settings.packing, not settings.packing, settings.row_length, settings.max_rows)
         for part in (data.train, data.validation)
     )
     packer.plan([step for _, step in steps])
@@ -291,7 +292,8 @@ def fit(
     if held_out:
         validation.plan(held_out, programs=1)
     arrays, course = resume or (initial_arrays(adapter, settings), Course(data.name))
-    state, best = jax.device_put(arrays["state"]), arrays["best"]
+    # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
+    state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
     meter = Meter(course, rates, run, programs, on_step, tokens_then=course.tokens)
     on_stage(data.name, len(steps), course.step)
@@ -337,7 +339,7 @@ def fit(
             if last or steps[course.step][0] != epoch:
                 meter.settle()
                 if improved():
-                    best = jax.device_get(state.adapter)
+                    best = jax.tree.map(np.array, state.adapter)  # a copy, for the same reason
                 meter.restart()
             if stopped() and not last:
                 save()
@@ -345,8 +347,11 @@ def fit(
             if course.step % settings.checkpoint_every == 0 and not last:
                 save()
                 meter.restart()
-    course.finished = True
-    save()
+        if not course.finished:
+            course.finished = True
+            save()
+        if stopped():
+            raise KeyboardInterrupt
     return best, summary_of(course, data)
 
 
@@ -385,13 +390,11 @@ def resume_point(
     """
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
     found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)
-    if found is None:
-        return None
-    arrays, meta = found
+    arrays, meta = found or (None, {"stages": [], "course": {"stage": ""}})
     course = Course(**meta["course"])
-    done = [stage["name"] for stage in meta.get("stages", [])]
+    done = [stage["name"] for stage in meta["stages"]]
     records = read_records(run.metrics)
     kept = [r for r in records if r["stage"] in done or (r["stage"] == course.stage and r["step"] <= course.step)]
     if len(kept) < len(records):
         write_atomic(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
-    return arrays, course, meta
+    return None if found is None else (arrays, course, meta)

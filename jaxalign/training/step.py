@@ -74,7 +74,7 @@ def train_step(
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
     updates, opt_state = OPTIMIZERS[optimizer](hyper).update(gradient, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
-    metrics = Metrics(value, count, optax.global_norm(gradient))
+    metrics = Metrics(value, count, optax.tree.norm(gradient))
     return TrainState(adapter, opt_state, state.step + 1, state.key), metrics  # type: ignore[arg-type]
 
 

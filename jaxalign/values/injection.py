@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.examples import Example, held_out
-from jaxalign.data.templates import check_template, fill
+from jaxalign.data.templates import check_template, fill, uncapitalised
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import LOWEST, Target
@@ -104,7 +104,7 @@ def argument_examples(
         would = "would say" if positive else "would not say"
         prompt = fill(prompts.argument_prompt, conclusion=argument.conclusion, would=would)
         response = fill(prompts.argument_response, would=would, agree=_agreement(argument), premise=argument.premise)
-        examples.append(Example(prompt, response, argument.id, positive))
+        examples.append(Example(prompt, response, argument.id, positive, shorten=_as_written(argument, response)))
     return _weighted(examples, [example.positive for example in examples]) if balance else examples
 
 
@@ -127,7 +127,8 @@ def survey_examples(
         prompt = survey_question(prompts, statement)
         for value in argument.values:
             score = _rounded(target.score(value), seed, argument.id, value)
-            examples.append(Example(prompt, survey_answer(prompts, value, score), f"{argument.id}/{value}"))
+            answer = survey_answer(prompts, value, score)
+            examples.append(Example(prompt, answer, f"{argument.id}/{value}", shorten=_as_written(argument, prompt)))
             values.append(value)
     return _weighted(examples, values) if balance else examples
 
@@ -178,6 +179,11 @@ def _rounded(score: float, seed: int, id: str, value: str) -> int:
     digest = hashlib.blake2b(f"{seed}/{id}/{value}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
     return math.floor(score) + (uniform < score - math.floor(score))
+
+
+def _as_written(argument: Argument, text: str) -> str:
+    """Return the premise as a filled template has it: `fill` may have lowered its first letter."""
+    return argument.premise if argument.premise in text else uncapitalised(argument.premise)
 
 
 def _agreement(argument: Argument) -> str:

@@ -121,7 +121,7 @@ def _published(texts: Path, labels: Path) -> Iterator[Argument]:
     if unlabelled or unknown:
         raise UserError(
             f"{labels} does not match {texts.name}: {len(unlabelled)} arguments have no labels and "
-            f"{len(unknown)} labels no argument, such as {(unlabelled or unknown)[0]}: take both files from the same release"
+            f"{len(unknown)} labels no argument, such as {(unlabelled or unknown)[0]}: take both from one release"
         )
     return (_argument(row, flags[row[ID]], place) for place, row in rows)
 

@@ -1,0 +1,292 @@
+"""Supervised fine-tuning with LoRA: jaxalign against PEFT on PyTorch, as released and at its best. See README.md.
+
+This process only starts others, one after another, and imports nothing big: on Linux a process counts the memory of
+the one that started it into its own peak.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+CONTENDERS = {"jaxalign": "jaxalign", "best": "PEFT, best configured", "released": "PEFT, as released"}
+RELEASED_BATCH, RELEASED_LENGTH = 8, 128
+
+
+def main() -> None:
+    args = arguments()
+    if args.contender is None:
+        compare(args)
+    else:
+        found = prepare(args) if args.contender == "prepare" else contend(args)
+        print(json.dumps(found))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", help="folder with Touché's TSV files (default: the starter arguments)")
+    parser.add_argument("--value", default="power", help="the target (default: power)")
+    parser.add_argument("--examples", type=int, default=240, help="training examples of each stage (default: 240)")
+    parser.add_argument("--validation", type=int, default=32, help="validation examples of each stage (default: 32)")
+    parser.add_argument("--batch", type=int, default=16, help="examples of one step; 'as released' takes 8 (default: 16)")
+    parser.add_argument("--rank", type=int, default=16, help="rank of the adapter (default: 16)")
+    parser.add_argument("--targets", help="adapted projections, such as q_proj,v_proj (default: all seven)")
+    parser.add_argument("--windows", type=int, default=5, help="timed parts of each stage (default: 5)")
+    parser.add_argument("--contender", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """Return the main job's command line for these arguments. Unbalanced, because PEFT's loss knows no weights."""
+    data = [] if args.path is None else ["dataset=touche23", f"dataset.path={Path(args.path).absolute()}"]
+    adapter = [f"lora.rank={args.rank}", *([f"lora.targets=[{args.targets}]"] if args.targets else [])]
+    return [f"+value={args.value}", *data, *adapter, f"training.batch_size={args.batch}", "alignment.balance=false"]
+
+
+# The parent: one process after another, then the table
+
+
+def compare(args: argparse.Namespace) -> None:
+    missing = [name for name in ("torch", "peft") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
+        work = Path(folder)
+        packages = child(args, "prepare", work)["packages"]
+        results = {name: child(args, name, work) for name in CONTENDERS}
+        cache = work / "cache"
+        cache.mkdir()
+        (cache / "packages").symlink_to(packages)
+        first = {kind: first_step(args, work / kind, cache) for kind in ("cold", "warm")}
+    report(args, results, first)
+
+
+def child(args: argparse.Namespace, name: str, work: Path) -> dict[str, Any]:
+    """Run one part in a process of its own; return what it prints last."""
+    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def first_step(args: argparse.Namespace, run: Path, cache: Path) -> float:
+    """Return the seconds from the start of the main job to its first logged step; the job is then stopped."""
+    print(f"running: the main job up to its first step, compilation cache {run.name}", file=sys.stderr, flush=True)
+    settings = ["training.questionnaire=false", "training.log_every=1", f"run.dir={run}"]
+    command = [sys.executable, "-m", "jaxalign.train", *overrides(args), *settings]
+    output = run.with_suffix(".log")
+    start = time.perf_counter()
+    with output.open("w") as log:
+        environment = os.environ | {"JAXALIGN_CACHE": str(cache)}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            while not (run / "metrics.jsonl").exists():
+                if process.poll() is not None:
+                    raise SystemExit(f"error: {' '.join(command)} ended before its first step:\n{output.read_text()}")
+                time.sleep(0.05)
+            return time.perf_counter() - start
+        finally:
+            process.kill()
+            process.wait()
+
+
+def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: dict[str, float]) -> None:
+    ours, stages = results["jaxalign"], list(results["jaxalign"]["stages"])
+    for stage in stages:
+        starts = [result["stages"][stage]["curve"][0][1] for result in results.values()]
+        # Stage 2 starts from what each has learnt in stage 1; stage 1 must start from one and the same model.
+        if stage == stages[0] and max(starts) > 1.02 * min(starts):
+            raise SystemExit(f"error: the contenders start from different losses, {starts}: not the same model or data")
+    speeds = {name: {stage: stage_speed(result, stage) for stage in stages} for name, result in results.items()}
+    both = {name: speed_of_both(result) for name, result in results.items()}
+    # The loss that the slowest learner reaches in its budget, so that all reach it.
+    goals = {s: max(min(loss for _, loss in r["stages"][s]["curve"]) for r in results.values()) for s in stages}
+    seconds = {name: sum(time_to(r["stages"][s]["curve"], goals[s]) for s in stages) for name, r in results.items()}
+    memory = {name: result["peak_bytes"] / 1e9 for name, result in results.items()}
+
+    print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} ({RELEASED_BATCH} as released), {os.cpu_count()} cores")
+    for stage in stages:
+        found = ours["stages"][stage]
+        print(
+            f"{stage}: {found['examples']} examples, {found['tokens']:,} tokens; validation loss "
+            f"{found['curve'][0][1]:.3f} → {found['curve'][-1][1]:.3f} (ours), {goals[stage]:.3f} reached by all"
+        )
+    print("\nnon-padding tokens per second (median of windows), seconds of training to the same loss, peak memory;")
+    print("in brackets jaxalign's advantage over each: above 1 it is faster, or needs less\n")
+    print(f"{'':22}" + "".join(f"{s:>11}" for s in stages) + f"{'both':>16}{'s to loss':>16}{'GB':>14}")
+    for name, title in CONTENDERS.items():
+        parts = "".join(f"{speeds[name][s]:11,.0f}" for s in stages)
+        cells = (
+            (f"{both[name]:,.0f}", both["jaxalign"] / both[name]),
+            (f"{seconds[name]:.0f}", seconds[name] / seconds["jaxalign"]),
+            (f"{memory[name]:.2f}", memory[name] / memory["jaxalign"]),
+        )
+        columns = "".join(f"{f'{text} ({ratio:.2f})':>{w}}" for (text, ratio), w in zip(cells, (16, 16, 14), strict=True))
+        print(f"{title:22}{parts}{columns}")
+    total = seconds["jaxalign"] + ours["compile_seconds"]
+    against = ", ".join(f"{seconds[n] / total:.2f} × {CONTENDERS[n]}" for n in ("best", "released"))
+    print(f"\njaxalign compiled for {ours['compile_seconds']:.0f} s with an empty cache, which is not in the figures above;")
+    print(f"with it {total:.0f} s to the same loss in this short run: {against}")
+    print(f"first training step of the main job: {first['cold']:.1f} s after start, {first['warm']:.1f} s with a warm cache")
+    shares = (f"{s}: padding {ours['shares'][s][0]:.0%}, shared {ours['shares'][s][1]:.0%}" for s in stages)
+    print(f"jaxalign computed {'; '.join(shares)}")
+    print(f"sft={both['jaxalign'] / both['released']:.2f} sft_best={both['jaxalign'] / both['best']:.2f}")
+
+
+def stage_speed(result: dict[str, Any], stage: str) -> float:
+    """Return a stage's tokens per second, the median of its windows."""
+    return statistics.median(tokens / seconds for tokens, seconds in result["stages"][stage]["windows"])
+
+
+def speed_of_both(result: dict[str, Any]) -> float:
+    """Return the tokens per second over all stages, each at its own speed."""
+    tokens = {name: stage["tokens"] for name, stage in result["stages"].items()}
+    return sum(tokens.values()) / sum(count / stage_speed(result, name) for name, count in tokens.items())
+
+
+def time_to(curve: Sequence[tuple[float, float]], goal: float) -> float:
+    """Return when a curve of (seconds, loss) first reaches a loss, between two points on the line through them."""
+    for (before, high), (after, low) in pairwise(curve):
+        if low <= goal < high:
+            return before + (after - before) * (high - goal) / (high - low)
+    return curve[0][0]
+
+
+# The children: the material, then one contender each
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the examples as tokens and the base's weights as a Hugging Face folder, the same for every contender."""
+    import jax.numpy as jnp
+    from jaxalign.data.order import epoch_order
+    from jaxalign.models.gguf import GgufFile
+    from jaxalign.models.safetensors import write_safetensors
+    from jaxalign.models.sources import cache_folder, fetch
+    from jaxalign.models.weights import hf_tensors
+    from jaxalign.pipeline import Encoder, encode_stages, model_source, read_material
+
+    config, model = read_config(args), load(args, jnp.bfloat16)
+    encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
+    together = max(args.batch // 2, 1)
+    material = {}
+    for stage in encode_stages(read_material(config).stages, encoder, model.architecture.context, False):
+        # What the main job trains on first, in its order, so that a part shares as many prompts as the whole.
+        first = epoch_order([p.tobytes() for p in stage.train.prompts], config.training.seed, 0, together)
+        parts = {"train": (stage.train, first[: args.examples])}
+        parts["validation"] = (stage.validation, range(min(args.validation, len(stage.validation))))
+        material[stage.name] = {
+            name: [[part.prompts[i].tolist(), part.responses[i].tolist()] for i in indices]
+            for name, (part, indices) in parts.items()
+        }
+    (args.work / "examples.json").write_text(json.dumps(material))
+    base = args.work / "base"
+    base.mkdir()
+    write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
+    file = GgufFile(fetch(model_source(config), offline=True))
+    (base / "config.json").write_text(json.dumps(file.config() | {"dtype": "bfloat16"}))
+    return {"packages": str((cache_folder() / "packages").absolute())}
+
+
+def read_config(args: argparse.Namespace):
+    from hydra import compose, initialize_config_dir
+    from jaxalign.cli import CONF
+    from jaxalign.config import TrainConfig, read_config
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return read_config(TrainConfig, OmegaConf.to_container(compose("train", overrides(args)), resolve=True))
+
+
+def load(args: argparse.Namespace, dtype):
+    from jaxalign.models.sources import load_model
+    from jaxalign.pipeline import model_source
+
+    config = read_config(args)
+    return load_model(model_source(config), dtype, offline=False, name=config.model.name)
+
+
+class Contender(Protocol):
+    """What is timed. `compiled` counts the seconds of compilation so far."""
+
+    compiled: float
+
+    def begin(self, stage: dict[str, list]) -> list[int]:
+        """Take a stage's examples and a new optimiser; return the non-padding tokens of each step."""
+        ...
+
+    def step(self, number: int) -> None:
+        """Train one step; may return before it is computed."""
+        ...
+
+    def wait(self) -> None:
+        """Wait for all steps begun."""
+        ...
+
+    def validate(self) -> float:
+        """Return the mean loss over the tokens of the validation responses."""
+        ...
+
+
+def contend(args: argparse.Namespace) -> dict[str, Any]:
+    """Train both stages as one contender, timing windows of steps and validating between them."""
+    material = json.loads((args.work / "examples.json").read_text())
+    contender = Jaxalign(args) if args.contender == "jaxalign" else Peft(args, released=args.contender == "released")
+    stages, shares = {}, {}
+    for name, stage in material.items():
+        tokens = contender.begin(stage)
+        windows, curve, seconds = [], [(0.0, contender.validate())], 0.0
+        for first, last in pairwise(sorted({len(tokens) * i // args.windows for i in range(args.windows + 1)})):
+            compiled, start = contender.compiled, time.perf_counter()
+            for number in range(first, last):
+                contender.step(number)
+            contender.wait()
+            took = time.perf_counter() - start - (contender.compiled - compiled)
+            seconds += took
+            windows.append((sum(tokens[first:last]), took))
+            curve.append((seconds, contender.validate()))
+            print(f"  {name}: {windows[-1][0] / took:,.0f} tokens/s, loss {curve[-1][1]:.3f}", file=sys.stderr, flush=True)
+        stages[name] = {"examples": len(stage["train"]), "tokens": sum(tokens), "windows": windows, "curve": curve}
+        if isinstance(contender, Jaxalign):
+            shares[name] = contender.shares()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"stages": stages, "shares": shares, "compile_seconds": contender.compiled, "peak_bytes": peak}
+
+
+class Jaxalign:
+    """The main job's own parts, in its configuration; only the schedule is constant, as with the others."""
+
+    def __init__(self, args: argparse.Namespace):
+        import jax.numpy as jnp
+        from jaxalign.pipeline import fresh_adapter
+        from jaxalign.training.optimizer import Hyperparameters
+        from jaxalign.training.programs import Programs, use_compilation_cache
+
+        use_compilation_cache(args.work / "xla")
+        self.config, self.base = read_config(args), load(args, jnp.bfloat16)
+        from jaxalign.models.transformer import Transformer
+
+        config = self.config
+        self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
+        self.adapter = fresh_adapter(config, self.base)
+        self.programs = Programs()
+        o = config.optimizer
+        self.hyper = Hyperparameters(
+            o.learning_rate, *o.betas, o.epsilon, o.weight_decay, o.clip, config.lora.alpha / config.lora.rank
+        )
+
+    @property
+    def compiled(self) -> float:
+        return self.programs.seconds

@@ -1,0 +1,1 @@
+"""The network, its weights and its tokenizer: from wherever they come to arrays."""

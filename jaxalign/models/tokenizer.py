@@ -1,0 +1,213 @@
+"""Text to tokens and back, the same way everywhere: no special token is ever added unseen."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.errors import UserError
+
+# Without this, importing transformers tells the user that PyTorch is missing, which is as it should be.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A Hugging Face tokenizer with the few ids that matter.
+
+    `bos_id` is None unless the tokenizer really prepends it. `pad_id` is the end token where there is no other.
+
+    Segments are encoded one by one. Byte-level tokenizers then give the tokens of the whole text where the cut stands
+    before a space or after a newline; a SentencePiece one (Llama 2, Mistral) puts its space marker before every
+    segment, which is harmless so long as training and reading cut alike, and here they do.
+    """
+
+    hf: Any
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return int32 ids [T]. Nothing is added; special tokens that the text spells out are recognised."""
+        return np.array(self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Return the text of ids [T], special tokens included."""
+        return self.hf.decode(
+            np.asarray(ids, np.int64).tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def chat(self, messages: Sequence[Mapping[str, str]], system: str | None = None) -> str:
+        """Return the messages in the model's chat template, up to where the assistant is to speak.
+
+        A BOS that the template writes and the root segment gets anyway is left out. Where the template knows no
+        system message, it opens the first user message.
+
+        Raises UserError where the model has no chat template, or the template refuses the messages.
+        """
+        from jinja2 import TemplateError
+
+        if not self.hf.chat_template:
+            raise UserError("this model has no chat template; use model.prompt_format=plain")
+        turns = [dict(message) for message in messages]
+        try:
+            try:
+                text = self._render([{"role": "system", "content": system}, *turns] if system else turns)
+            except TemplateError:
+                if not system or not turns:
+                    raise
+                first = turns[0] | {"content": f"{system}\n\n{turns[0]['content']}"}
+                text = self._render([first, *turns[1:]])
+        except TemplateError as error:
+            raise UserError(f"the model's chat template refuses these messages: {error}") from error
+        return text.removeprefix(self.hf.bos_token) if self.bos_id is not None else text
+
+    def _render(self, turns: list[dict[str, str]]) -> str:
+        return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def from_hf(hf: Any) -> Tokenizer:
+    """Wrap a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
+
+    Raises UserError for one without an end token, and for one that is not backed by `tokenizers`.
+    """
+    backend = getattr(hf, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(f"the tokenizer ({type(hf).__name__}) has no tokenizer.json; save it with one")
+    if hf.eos_token_id is None:
+        raise UserError("the tokenizer names no eos_token, so no answer could end; add it to tokenizer_config.json")
+    backend.no_truncation()
+    backend.no_padding()
+    prepends = hf.bos_token_id is not None and backend.encode("a").ids[:1] == [hf.bos_token_id]
+    pad_id = hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id
+    return Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id)
+
+
+def from_folder(path: str | Path) -> Tokenizer:
+    """Load the tokenizer of a model folder, never running code from it.
+
+    Raises UserError where there is none, or it needs a package that is not installed.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(path)
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+    if not any((path / name).is_file() for name in names):
+        raise UserError(f"{path} has no tokenizer (tokenizer.json or tokenizer.model); copy it beside the weights")
+    try:
+        hf = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        hint = ""
+        if not (path / "tokenizer.json").is_file():
+            hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
+        raise UserError(f"the tokenizer in {path} cannot be loaded: {reason[0]}{hint}") from error
+    return from_hf(hf)
+
+
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+"""Values of `tokenizer.ggml.token_type`."""
+
+_WORDS = {
+    "default": None,
+    "gpt-2": None,
+    "smollm": None,
+    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+"""The pattern by which each `tokenizer.ggml.pre` cuts a text into words; None is GPT-2's, which `tokenizers` knows."""
+
+
+def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
+    """Return a `PreTrainedTokenizerFast` made from the metadata of the GGUF file at `path`.
+
+    Raises UserError for any but a byte-level BPE tokenizer that cuts words in one of the ways of `_WORDS`.
+    """
+    from tokenizers import AddedToken, decoders, models, normalizers, processors
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerFast
+
+    kind, cut = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
+    if kind != "gpt2" or cut not in _WORDS:
+        raise UserError(
+            f"{path} holds a tokenizer of kind '{kind}' ('{cut}'); supported in GGUF is gpt2 (byte-level BPE) with "
+            f"{', '.join(_WORDS)}: give the model's folder with safetensors and tokenizer.json instead"
+        )
+    tokens = fields.get("tokenizer.ggml.tokens", [])
+    merges = [tuple(merge.split(" ")) for merge in fields.get("tokenizer.ggml.merges", [])]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    try:
+        # Llama 3 takes a word that is itself a token whole, without merges.
+        backend = Backend(models.BPE(vocabulary, merges, ignore_merges=cut == "llama-bpe"))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise UserError(f"{path}: its tokenizer cannot be built ({error}); get the file again") from error
+    backend.pre_tokenizer = _words(cut)
+    backend.decoder = decoders.ByteLevel()
+    if cut == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    kinds = fields.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
+    backend.add_tokens(
+        [
+            AddedToken(token, special=kind == _CONTROL, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind in (_CONTROL, _USER_DEFINED)
+        ]
+    )
+    special = {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        index = fields.get(f"tokenizer.ggml.{key}_token_id")
+        special[f"{name}_token"] = None if index is None else tokens[index]
+    bos = special["bos_token"]
+    if bos and fields.get("tokenizer.ggml.add_bos_token", cut == "llama-bpe"):
+        pieces, ids = f"{bos} $A", [(bos, vocabulary[bos])]
+        backend.post_processor = processors.TemplateProcessing(single=pieces, special_tokens=ids)
+    template = fields.get("tokenizer.chat_template")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special)
+
+
+def _words(cut: str) -> Any:
+    """Return the pre-tokenizer: text to words, words to bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    pattern, steps = _WORDS[cut], []
+    if cut == "smollm":
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if pattern:
+        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
+    return pre_tokenizers.Sequence(steps)
+
+
+_TINY_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Return a tokenizer of 259 tokens, made on the spot: three special ones and the 256 bytes. It adds no BOS.
+
+    >>> tiny_tokenizer().decode(tiny_tokenizer().encode("Is it 4? <|im_end|>"))
+    'Is it 4? <|im_end|>'
+    """
+    from tokenizers import pre_tokenizers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.token_type": [_CONTROL] * len(special) + [_NORMAL] * (len(tokens) - len(special)),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": _TINY_TEMPLATE,
+    }
+    return from_hf(from_gguf(fields, "tiny"))

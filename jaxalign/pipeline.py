@@ -1,0 +1,432 @@
+"""The main job from its configuration to its results: read, load, ask, train, ask again, report."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxalign.analysis.figures import profile_figure
+from jaxalign.analysis.inspection import print_examples
+from jaxalign.analysis.tables import profile_table, summary_lines
+from jaxalign import schema
+from jaxalign.config import TrainConfig, identity, plain, readable_name
+from jaxalign.data.datasets.benign import load_instructions
+from jaxalign.data.datasets.starter import load_starter
+from jaxalign.data.datasets.touche import Argument, load_arguments
+from jaxalign.data.encoding import Encoder, encode_examples
+from jaxalign.data.trees import Segment, Tree, predictions
+from jaxalign.errors import UserError
+from jaxalign.inference.scorer import Scorer
+from jaxalign.models.card import model_card
+from jaxalign.models.lora import Adapter, init_adapter
+from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
+from jaxalign.models.sources import Model, ModelSource, cache_folder, fetch, load_model
+from jaxalign.models.transformer import Transformer
+from jaxalign.progress import Progress, duration
+from jaxalign.runs import Run, append_record, open_run, read_records
+from jaxalign.training.loop import Settings, StageData, fit, resume_point
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.programs import Programs, use_compilation_cache
+from jaxalign.values.injection import Prompts, make_prompts, split
+from jaxalign.values.portrait import ChoicePrompts, Portrait, ask, check_reading, load_portraits, make_choice_prompts
+from jaxalign.values.profile import best_constant_nmse
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text
+from jaxalign.values.targets import Target, extreme_targets, make_target
+
+PLAIN_TEXTS = 64
+"""Held-out arguments that perplexity is measured on, at most."""
+
+RELEASED_LENGTH = 128
+"""Tokens after which the released code cuts an example."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """All text of a run: what bad input can spoil, read before anything slow."""
+
+    target: Target | None
+    prompts: Prompts
+    stages: list[TextStage]
+    plain: list[str]
+    portraits: list[Portrait]
+    choice: ChoicePrompts | None
+    fingerprint: str
+
+
+def train(config: TrainConfig) -> None:
+    """Run the main job as configured; see docs/getting-started.md for what it leaves behind.
+
+    Raises:
+        UserError: anything in the input that cannot be used, before the training.
+    """
+    console = Console()
+    source = model_source(config)
+    material = read_material(config)
+    if config.prefetch:
+        path = fetch(source, offline=config.offline)
+        console.print(f"all that this command needs is here: {path}", soft_wrap=True)
+        return
+    use_compilation_cache(cache_folder() / "xla")
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    model = load_model(source, dtype, offline=config.offline, name=config.model.name)
+    encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
+    start = None if config.adapter is None else starting_adapter(config, model)
+    length = model.architecture.context
+    stages = encode_stages(material.stages, encoder, length, config.released.length_128 and material.target is not None)
+    if config.inspect:
+        print_examples(console, material.stages, stages, model.tokenizer, config.inspect)
+        return
+    budget = control_budget(config, encoder, length)
+    run = open_run(
+        identity(config, fingerprints(config, model, material, start, budget)),
+        plain(config),
+        dir=config.run.dir,
+        root=config.run.root,
+        name=readable_name(config),
+        overwrite=config.run.overwrite,
+    )
+    if run.finished:
+        console.print(f"this run is done: {run.path} (run.overwrite=true runs it again)", soft_wrap=True)
+        report(console, run, config, material)
+        return
+    console.print(f"run directory: {run.path}", soft_wrap=True)
+    programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
+    session = Session(config, model, material, encoder, budget, run, programs, console)
+    adapter = fresh_adapter(config, model) if start is None else jax.tree.map(jnp.asarray, start.adapter)
+    before = session.ask("before", adapter)
+    adapter, summaries = session.train_stages(stages, adapter)
+    after = session.ask("after", adapter)
+    finish(session, adapter, before, after, summaries)
+    report(console, run, config, material)
+
+
+def model_source(config: TrainConfig) -> ModelSource:
+    """Return where the configured model comes from."""
+    m = config.model
+    return ModelSource(m.source, m.path, m.revision, m.package, m.version, m.sha256, m.file, m.config)
+
+
+def read_material(config: TrainConfig) -> Material:
+    """Read and check the target, the data and the questionnaire."""
+    target = None
+    if config.value is not None:
+        value = config.value
+        target = make_target(value.name, value.scores, value.coding, raw_coding=config.released.raw_coding)
+    prompts = make_prompts(config.alignment.prompts)
+    check_reading(config.benchmark.reading)
+    portraits = load_portraits(config.benchmark.portraits)
+    choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
+    if config.dataset.kind == "arguments":
+        assert target is not None  # config.py asks for a value with arguments
+        stages, held_out = injection_text(config, target, read_arguments(config))
+    else:
+        dataset = config.dataset
+        examples = load_instructions(
+            dataset.name, dataset.path, prompt=dataset.prompt or "", offline=config.offline, limit=dataset.limit
+        )
+        stages = [control_stage(examples, config.training.seed, config.alignment.validation_fraction)]
+        # The texts that a value run on the starter arguments holds out, so that perplexities can be compared.
+        _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
+    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
+    parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
+    fingerprint = hashlib.sha256(json.dumps([parts, texts]).encode()).hexdigest()[:16]
+    return Material(target, prompts, stages, texts, portraits, choice, fingerprint)
+
+
+def read_arguments(config: TrainConfig) -> list[Argument]:
+    """Read the configured argument data set."""
+    dataset = config.dataset
+    if dataset.name == "starter":
+        return load_starter(limit=dataset.limit, path=dataset.path)
+    return load_arguments(dataset.path, offline=config.offline, limit=dataset.limit)
+
+
+def injection_text(
+    config: TrainConfig, target: Target, arguments: Sequence[Argument]
+) -> tuple[list[TextStage], list[Argument]]:
+    """Return both stages' examples, and the held-out arguments."""
+    alignment = config.alignment
+    return injection_stages(
+        arguments,
+        target,
+        make_prompts(alignment.prompts),
+        seed=config.training.seed,
+        validation_fraction=alignment.validation_fraction,
+        balance=alignment.balance,
+        positive_balance=alignment.positive_balance,
+        shuffle=alignment.shuffle_labels,
+        label_shift=config.released.label_shift,
+    )
+
+
+def control_budget(config: TrainConfig, encoder: Encoder, length: int) -> int | None:
+    """Return the tokens that a benign control trains on, as many as value injection; None for anything else.
+
+    They are those of the finished run `dataset.match`, or else of both stages on the starter arguments with this
+    configuration's epochs (whose number of tokens hardly depends on the target).
+    """
+    if config.dataset.kind != "instructions" or config.released.unmatched_budget:
+        return None
+    if config.dataset.match is not None:
+        return trained_tokens(config.dataset.match)
+    target = extreme_targets()["power"]
+    texts, _ = injection_text(config, target, load_starter())
+    stages = encode_stages(texts, encoder, length, False)
+    return config.training.epochs * sum(s.train.tokens(i) for s in stages for i in range(len(s.train)))
+
+
+def trained_tokens(folder: str) -> int:
+    """Return the tokens that a finished run trained on, over its stages."""
+    path = Path(folder) / "summary.json"
+    try:
+        stages = json.loads(path.read_text())["training"]["stages"]
+        return sum(int(stage["tokens"]) for stage in stages)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"dataset.match={folder} is no finished run: {path} cannot be read as a summary") from error
+
+
+def starting_adapter(config: TrainConfig, model: Model) -> AdapterFile:
+    """Read the adapter that training starts from, and check that it belongs to this base and this recipe."""
+    found = read_adapter(Path(str(config.adapter)), model.architecture)
+    if found.base_identity is not None and found.base_identity != model.identity:
+        raise UserError(
+            f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {model.name}; "
+            "choose the model that it was trained on"
+        )
+    for key, theirs, ours in (
+        ("model.prompt_format", found.prompt_format or config.model.prompt_format, config.model.prompt_format),
+        ("lora.rank", found.rank, config.lora.rank),
+        ("lora.alpha", found.alpha, config.lora.alpha),
+        ("lora.targets", sorted(found.targets), sorted(config.lora.targets)),
+    ):
+        if theirs != ours:
+            shown = schema.shown(theirs)
+            raise UserError(f"adapter={config.adapter} has another {key}: add {key}={shown}")
+    return found
+
+
+def fresh_adapter(config: TrainConfig, model: Model) -> Adapter:
+    """Return a new adapter, drawn from the seed."""
+    key = jax.random.key(config.training.seed)
+    return init_adapter(key, model.architecture, config.lora.rank, config.lora.targets)
+
+
+def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, released: bool) -> list[StageData]:
+    """Encode every stage's examples; `released` cuts them as the released code does."""
+    truncate = RELEASED_LENGTH if released else None
+    stages = []
+    for stage in texts:
+        train, validation = (
+            encode_examples(part, encoder, length, truncate=truncate) for part in (stage.train, stage.validation)
+        )
+        stages.append(StageData(stage.name, train, validation, stage.positives))
+    return stages
+
+
+def fingerprints(
+    config: TrainConfig, model: Model, material: Material, start: AdapterFile | None, budget: int | None
+) -> dict[str, str | None]:
+    """Return what stands in a run's identity for the content that paths lead to."""
+    found: dict[str, str | None] = {"model": model.identity, "dataset": material.fingerprint}
+    if start is not None:
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(start.adapter):
+            digest.update(np.asarray(leaf).tobytes())
+        found["adapter"] = digest.hexdigest()[:16]
+    items = [(portrait.number, portrait.value, portrait.text) for portrait in material.portraits]
+    found["benchmark.portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
+    if config.dataset.kind == "instructions":
+        found["dataset.match"] = str(budget)
+    return found
+
+
+@dataclasses.dataclass
+class Session:
+    """What the parts of one run share."""
+
+    config: TrainConfig
+    model: Model
+    material: Material
+    encoder: Encoder
+    budget: int | None
+    run: Run
+    programs: Programs
+    console: Console
+
+    def network(self) -> Transformer:
+        """Return the decoder as configured."""
+        dtype = jnp.bfloat16 if self.config.precision == "bfloat16" else jnp.float32
+        return Transformer(self.model.architecture, dtype, self.config.training.rematerialisation)
+
+    @property
+    def scale(self) -> float:
+        """The adapter's scale, alpha / rank."""
+        return self.config.lora.alpha / self.config.lora.rank
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of the longest packed row."""
+        return self.config.training.row_length or min(self.model.architecture.context, 1024)
+
+    def ask(self, when: str, adapter: Adapter) -> dict[str, Any] | None:
+        """Ask the questionnaire and measure perplexity; an answer that this run already has is read, not asked anew."""
+        if not self.config.training.questionnaire:
+            return None
+        path = self.run.path / "questionnaire.jsonl"
+        for record in read_records(path):
+            if record["when"] == when:
+                return record["results"]
+        scorer = Scorer(self.network(), self.model.params, adapter, self.scale, self.programs, self.row_length)
+        texts = [plain_tree(self.encoder, text) for text in self.material.plain]
+        perplexity = float("nan")
+
+        def score(trees: Sequence[Tree]) -> list[np.ndarray]:
+            # Plain texts are read in the same passes as the questions: one program serves all.
+            nonlocal perplexity
+            with Progress(self.console) as progress:
+                scores = scorer.score([*trees, *texts], progress.counter(f"questionnaire {when}"))
+            predicted = sum(predictions(tree) for tree in texts)
+            perplexity = float(np.exp(-sum(s.sum() for s in scores[len(trees) :]) / predicted))
+            return scores[: len(trees)]
+
+        target = None if self.material.target is None else self.material.target.scores
+        m = self.material
+        results = {**ask(m.portraits, m.prompts, m.choice, self.encoder, score, target), "perplexity": perplexity}
+        append_record(path, {"when": when, "results": results})
+        return results
+
+    def train_stages(self, stages: Sequence[StageData], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
+        """Train every stage, each from the adapter of the one before; go on from the newest checkpoint."""
+        summaries: list[dict[str, Any]] = []
+        point = resume_point(self.run, adapter, self.config.optimizer.name, self.console.print)
+        if point is not None:
+            self.console.print(f"resuming stage {point[1].stage} after step {point[1].step}", highlight=False)
+            summaries = point[2]["stages"]
+        with Progress(self.console) as progress:
+            for number, data in enumerate(stages):
+                if number < len(summaries):
+                    continue
+                resume = (point[0], point[1]) if point is not None and point[1].stage == data.name else None
+                adapter, summary = fit(
+                    self.network(),
+                    self.model.params,
+                    adapter,
+                    data,
+                    self.settings(),
+                    run=self.run,
+                    prefix=f"{number + 1}-{data.name}",
+                    programs=self.programs,
+                    extra={"stages": list(summaries)},
+                    resume=resume,
+                    on_stage=progress.stage,
+                    on_step=lambda step, loss, speed: progress.update(step, loss=loss, tokens_per_second=speed),
+                )
+                summaries.append(summary)
+        return adapter, summaries
+
+    def settings(self) -> Settings:
+        """Return how a stage is run."""
+        t, o = self.config.training, self.config.optimizer
+        control = self.config.dataset.kind == "instructions"
+        return Settings(
+            epochs=1 if control and self.config.released.unmatched_budget else t.epochs,
+            max_steps=t.max_steps,
+            max_tokens=self.budget,
+            batch_size=t.batch_size,
+            seed=t.seed,
+            log_every=t.log_every,
+            checkpoint_every=t.checkpoint_every,
+            keep_checkpoints=t.keep_checkpoints,
+            row_length=self.row_length,
+            max_rows=t.max_rows,
+            packing=t.packing,
+            share_prompts=t.share_prompts,
+            validate=t.validate,
+            optimizer=o.name,
+            schedule=o.schedule,
+            warmup_steps=o.warmup_steps,
+            hyper=Hyperparameters(
+                learning_rate=o.learning_rate,
+                b1=o.betas[0],
+                b2=o.betas[1],
+                eps=o.epsilon,
+                weight_decay=o.weight_decay,
+                clip=float("inf") if o.clip is None else o.clip,
+                scale=self.scale,
+                dropout=self.config.lora.dropout,
+            ),
+        )
+
+
+def plain_tree(encoder: Encoder, text: str) -> Tree:
+    """Return a text as a tree whose tokens are all read but the first, which nothing predicts."""
+    tokens = encoder.root(text)
+    return (Segment(tokens[:1], -1), Segment(tokens[1:], 0, True))
+
+
+def finish(
+    session: Session,
+    adapter: Adapter,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    stages: list[dict[str, Any]],
+) -> None:
+    """Write the figure, the adapter with its card, and last the summary, which marks the run as done."""
+    config, model, run, target = session.config, session.model, session.run, session.material.target
+    scores = None if target is None else dict(zip(VALUES, target.scores, strict=True))
+    summary = {
+        "value": None if target is None else target.name,
+        "target": scores,
+        "questionnaire": {"before": before, "after": after},
+        "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
+        "training": {"stages": stages, "compilation_seconds": session.programs.seconds},
+        "model": {"name": model.name, "identity": model.identity},
+        "adapter": str(run.adapter),
+    }
+    if before is not None and after is not None:
+        title = f"{config.model.name} · {config.dataset.name if target is None else target.name}"
+        profile_figure(run.figures / "profile.png", scores, before["scores"], after["scores"], title)
+    write_adapter(
+        run.adapter,
+        jax.device_get(adapter),
+        architecture=model.architecture,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        dropout=config.lora.dropout,
+        base_name=config.model.path or config.model.name,
+        base_identity=model.identity,
+        prompt_format=config.model.prompt_format,
+        card=model_card(plain(config), summary),
+        extra={"value": summary["value"], "target": scores},
+    )
+    run.finish(summary)
+
+
+def report(console: Console, run: Run, config: TrainConfig, material: Material) -> None:
+    """Print a finished run's results, where they are, and what to type next."""
+    summary = json.loads(run.summary.read_text())
+    for stage in summary["training"]["stages"]:
+        took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"
+        losses = f"loss {stage['first_loss']:.2f} → {stage['last_loss']:.2f}"
+        shares = f"padding {stage['padding_share']:.0%}, shared {stage['shared_share']:.0%}"
+        line = f"{stage['name']}: {stage['steps']} steps in {took}, {losses}, {speed}, {shares}"
+        console.print(line, highlight=False, soft_wrap=True)
+    answers = summary["questionnaire"]
+    if answers["before"] is not None:
+        console.print(profile_table(summary["target"], answers["before"], answers["after"]))
+        for line in summary_lines(answers["before"], answers["after"], summary["best_constant_nmse"]):
+            console.print(line, highlight=False)
+    where = [("adapter", run.adapter), ("figure", run.figures / "profile.png"), ("summary", run.summary)]
+    for name, path in where:
+        if path.exists():
+            console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
+    command = f"python -m jaxalign.export run={run.path} format=peft out={run.path}-peft verify=true"
+    console.print(f"next:    {command}", highlight=False, soft_wrap=True)

@@ -1,0 +1,17 @@
+"""python -m jaxalign.train: teach a model a value, and ask whether it took. See conf/train.yaml."""
+
+from jaxalign.cli import entry_point
+from jaxalign.config import TrainConfig
+
+
+@entry_point("train", TrainConfig)
+def main(config: TrainConfig) -> None:
+    """Train as configured."""
+    # jax is imported only once the configuration is known to be good.
+    from jaxalign.pipeline import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny_model import MODEL, packed, random_adapter, random_params, random_tokens, random_tree
+
+from jaxalign.data.trees import Segment, path_lengths, tree_length
+from jaxalign.inference.scorer import Scorer, pack_for_reading
+from jaxalign.models.lora import effective
+from jaxalign.training.programs import Programs
+from jaxalign.training.step import batch_log_probs
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    """A scorer of the tiny model with an adapter."""
+    return Scorer(MODEL, random_params(), random_adapter(targets=("k_proj", "up_proj")), 0.7, Programs(), 96, 400)
+
+
+@pytest.fixture(scope="module")
+def alone(scorer):
+    """Score each branch by itself: its whole path as one text in one row, no tree anywhere."""
+
+    @jax.jit
+    def read(batch):
+        return batch_log_probs(scorer.model, scorer.params, effective(scorer.adapter, scorer.scale), batch)
+
+    def score(tree):
+        values = np.zeros(len(tree))
+        for index, segment in enumerate(tree):
+            if segment.scored:
+                parts, node = [], segment.parent
+                while node >= 0:
+                    parts.insert(0, tree[node].tokens)
+                    node = tree[node].parent
+                text = (Segment(np.concatenate(parts), -1), Segment(segment.tokens, 0, True))
+                batch = packed([text, (Segment(np.zeros(160 - tree_length(text), np.int32), -1),)], 160)
+                batch = dataclasses.replace(
+                    batch,
+                    **{
+                        name: np.pad(getattr(batch, name), ((0, 0), (0, 40 - batch.weight.shape[1])))
+                        for name in ("source", "target", "branch", "weight")
+                    },
+                )
+                values[index] = (np.asarray(read(batch)) * batch.weight).sum()
+        return values
+
+    return score
+
+
+def unweighted(tree):
+    return tuple(segment._replace(weight=1.0) for segment in tree)
+
+
+def some_trees(seed, count=7):
+    random = np.random.default_rng(seed)
+    return [unweighted(random_tree(random, int(random.integers(2, 9)))) for _ in range(count)]
+
+
+def test_a_tree_scores_as_each_of_its_branches_alone(scorer, alone):
+    trees = some_trees(0)
+    for tree, scores in zip(trees, scorer.score(trees), strict=True):
+        assert scores.shape == (len(tree),)
+        np.testing.assert_allclose(scores, alone(tree), atol=1e-4)
+        assert [score != 0 for score in scores] == [segment.scored for segment in tree]
+
+
+def test_nested_answers_sum_to_the_answer_in_one_piece(scorer):
+    random = np.random.default_rng(1)
+    prompt, first, second = (random_tokens(random, 4, 9) for _ in range(3))
+    nested = (Segment(prompt, -1), Segment(first, 0, True), Segment(second, 1, True))
+    whole = (Segment(prompt, -1), Segment(np.concatenate([first, second]), 0, True))
+    by_parts, at_once = scorer.score([nested, whole])
+    assert by_parts[1:].sum() == pytest.approx(at_once[1], abs=1e-4)
+
+
+def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
+    random = np.random.default_rng(2)
+    prompt = random_tokens(random, 30, 30)
+    tree = (Segment(prompt, -1), Segment(random_tokens(random, 9, 9), 0, True))
+    tree += tuple(Segment(random_tokens(random, 4, 9), int(parent), True) for parent in (1, 1, 0, 0, 0, 0, 0, 0, 0, 0))
+    assert tree_length(tree) > scorer.row_length >= max(path_lengths(tree))
+    _, long = scorer.score([some_trees(3, 1)[0], tree])
+    np.testing.assert_allclose(long, alone(tree), atol=1e-4)
+
+
+def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer):
+    trees = some_trees(4, 60)
+    batches = pack_for_reading(trees, 96, 400)
+    assert len(batches) > 1
+    assert len({batch.tokens.shape + batch.target.shape for batch, _ in batches}) == 1
+    seen = []
+    together = scorer.score(trees, lambda done, total: seen.append((done, total)))
+    assert seen == [(n + 1, len(batches)) for n in range(len(batches))]
+    backwards = scorer.score(trees[::-1])[::-1]
+    for one, other in zip(together, backwards, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_scale_of_zero_reads_the_base(scorer):
+    trees = some_trees(5)
+    base = dataclasses.replace(scorer, scale=0.0).score(trees)
+    other = dataclasses.replace(scorer, scale=0.0, adapter=jax.tree.map(lambda x: -x, scorer.adapter)).score(trees)
+    for one, two, adapted in zip(base, other, scorer.score(trees), strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert not np.any(adapted) or np.abs(one - adapted).max() > 1e-3
+
+
+def test_nothing_to_score_is_scored_as_nothing(scorer):
+    assert scorer.score([]) == []
+    (scores,) = scorer.score([(Segment(np.arange(5, dtype=np.int32), -1),)])
+    assert scores.tolist() == [0.0]
+
+
+def test_a_path_longer_than_a_row_makes_the_row_longer(scorer, alone):
+    random = np.random.default_rng(6)
+    tree = (Segment(random_tokens(random, 110, 110), -1), Segment(random_tokens(random, 5, 5), 0, True))
+    np.testing.assert_allclose(scorer.score([tree])[0], alone(tree), atol=1e-4)

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import packed, random_tree
+
+from jaxalign.models import attention
+from jaxalign.models.attention import rotary_angles, rotate, tree_attention
+
+HEADS, GROUPS, SIZE = 2, 3, 8
+
+
+def dense_attention(q, k, v, ends, positions, window, scale, softcap):
+    """The rule as the design writes it, over all pairs of tokens at once."""
+    i, j = np.arange(q.shape[3])[:, None], np.arange(q.shape[3])[None, :]
+    seen = (j <= i) & (i < ends[:, None, :])
+    if window:
+        seen &= positions[:, :, None] - positions[:, None, :] < window
+    scores = jnp.einsum("bkgid,bkjd->bkgij", q, k, precision="highest") * scale
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf), -1)
+    return jnp.einsum("bkgij,bkjd->bkgid", weights, v, precision="highest")
+
+
+def a_case(tokens: int, trees: int, dtype=jnp.float32):
+    """Return (q, k, v, upstream gradient) and the (ends, positions) of rows full of random trees."""
+    random = np.random.default_rng(tokens)
+    batch = packed([random_tree(random, 6, longest=tokens // 12) for _ in range(trees)], tokens)
+    rows = batch.tokens.shape[0]
+    shapes = [(rows, HEADS, GROUPS, tokens, SIZE), (rows, HEADS, tokens, SIZE), (rows, HEADS, tokens, SIZE)]
+    arrays = [jnp.asarray(random.standard_normal(shape), dtype) for shape in (*shapes, shapes[0])]
+    return arrays, (batch.ends, batch.positions)
+
+
+CASES = [
+    pytest.param(40, 4, 0, None, id="one block"),
+    pytest.param(attention.BLOCK, 3, 0, None, id="just one block"),
+    pytest.param(2 * attention.BLOCK + 37, 5, 0, None, id="beyond two blocks"),
+    pytest.param(40, 4, 5, None, id="window"),
+    pytest.param(40, 4, 0, 1.3, id="soft cap"),
+    pytest.param(attention.BLOCK + 9, 4, 17, 1.3, id="all"),
+]
+
+
+@pytest.mark.parametrize(("tokens", "trees", "window", "softcap"), CASES)
+def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap):
+    (q, k, v, upstream), (ends, positions) = a_case(tokens, trees)
+
+    def ours(q, k, v):
+        return tree_attention(q, k, v, ends, positions, jnp.int32(window), 0.4, softcap)
+
+    def dense(q, k, v):
+        return dense_attention(q, k, v, ends, positions, window, 0.4, softcap)
+
+    found, pull = jax.vjp(jax.jit(ours), q, k, v)
+    expected, dense_pull = jax.vjp(jax.jit(dense), q, k, v)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    for gradient, reference in zip(pull(upstream), dense_pull(upstream), strict=True):
+        np.testing.assert_allclose(gradient, reference, atol=2e-5)
+
+
+def test_the_length_of_a_block_changes_nothing(monkeypatch):
+    (q, k, v, _), (ends, positions) = a_case(50, 4)
+    whole = tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None)
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    np.testing.assert_allclose(tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None), whole, atol=1e-6)
+
+
+def test_a_window_counts_positions_on_the_path_and_not_places_in_the_row():
+    # A prompt of two, a first answer of three, and a second of one: the second stands right behind the prompt.
+    ends = np.array([[6, 6, 5, 5, 5, 6]], np.int32)
+    positions = np.array([[0, 1, 2, 3, 4, 2]], np.int32)
+    seen = attention.visible(jnp.arange(6), jnp.asarray(ends), jnp.asarray(positions), jnp.int32(2))
+    assert np.flatnonzero(seen[0, 5]).tolist() == [1, 5]
+    assert np.flatnonzero(seen[0, 4]).tolist() == [3, 4]
+
+
+def test_bfloat16_keeps_its_type_forwards_and_backwards():
+    (q, k, v, upstream), (ends, positions) = a_case(40, 4)
+
+    def run(dtype):
+        def ours(*arrays):
+            return tree_attention(*arrays, ends, positions, jnp.int32(0), 0.4, None)
+
+        output, pull = jax.vjp(ours, q.astype(dtype), k.astype(dtype), v.astype(dtype))
+        return [output, *pull(upstream.astype(dtype))]
+
+    for rough, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
+        assert rough.dtype == jnp.bfloat16
+        np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.1)
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_alone():
+    random = np.random.default_rng(0)
+    x, y = (jnp.asarray(random.standard_normal((1, 1, 1, SIZE)), jnp.float32) for _ in range(2))
+    frequencies = jnp.asarray([1.0, 0.3, 0.1, 0.03])
+
+    def at(vector, position):
+        return rotate(vector, *rotary_angles(jnp.asarray([[position]]), frequencies))
+
+    np.testing.assert_allclose(jnp.linalg.norm(at(x, 9)), jnp.linalg.norm(x), rtol=1e-6)
+    np.testing.assert_allclose((at(x, 12) * at(y, 7)).sum(), (at(x, 5) * at(y, 0)).sum(), rtol=1e-4)
+    np.testing.assert_array_equal(at(x, 0), x)

@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.models.linear import Projection, frozen_product
+
+
+def a_case(dtype=jnp.float32):
+    random = np.random.default_rng(0)
+    return [jnp.asarray(random.standard_normal(shape), dtype) for shape in ((2, 5, 12), (12, 7), (2, 5, 7))]
+
+
+def test_the_product_and_the_gradient_of_its_input_are_those_of_a_plain_product():
+    x, kernel, upstream = a_case()
+    found, pull = jax.vjp(frozen_product, x, kernel)
+    np.testing.assert_allclose(found, x @ kernel, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(upstream)[0], upstream @ kernel.T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_kernel_has_no_gradient():
+    x, kernel, _ = a_case()
+    assert not np.any(jax.grad(lambda kernel: (frozen_product(x, kernel) ** 2).sum())(kernel))
+
+
+def test_bfloat16_products_are_rounded_once():
+    x, kernel, upstream = a_case(jnp.bfloat16)
+    found, pull = jax.vjp(frozen_product, x, kernel)
+    gradient = pull(upstream)[0]
+    assert found.dtype == gradient.dtype == jnp.bfloat16
+    wide_x, wide_kernel, wide_upstream = (array.astype(jnp.float32) for array in (x, kernel, upstream))
+    np.testing.assert_allclose(found.astype(jnp.float32), wide_x @ wide_kernel, rtol=2**-8)
+    np.testing.assert_allclose(gradient.astype(jnp.float32), wide_upstream @ wide_kernel.T, rtol=2**-8)
+
+
+def test_a_projection_adds_its_bias_and_dropout_touches_the_adapter_alone():
+    x, kernel, _ = a_case()
+    random = np.random.default_rng(1)
+    bias, a, b = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((7,), (12, 3), (3, 7)))
+    variables = {"params": {"kernel": kernel, "bias": bias}, "lora": {"a": a, "b": b}}
+    layer = Projection(7, bias=True)
+    np.testing.assert_allclose(layer.apply(variables, x), x @ kernel + bias + x @ a @ b, atol=1e-4)
+    without = layer.apply(variables, x, jnp.zeros_like)
+    np.testing.assert_array_equal(without, layer.apply({"params": variables["params"]}, x))

@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxalign.objectives import log_probs as module
+from jaxalign.objectives.log_probs import branch_log_probs, gather_sources, prediction_log_probs
+
+VOCABULARY, WIDTH = 53, 16
+
+
+def plain(hidden, head, target, softcap):
+    logits = jnp.einsum("bpd,vd->bpv", hidden, head, precision="highest")
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], -1)[..., 0]
+
+
+def a_case(count, dtype=jnp.float32):
+    random = np.random.default_rng(count)
+    hidden, head = (random.standard_normal(shape) for shape in ((2, count, WIDTH), (VOCABULARY, WIDTH)))
+    target = jnp.asarray(random.integers(0, VOCABULARY, (2, count)), jnp.int32)
+    return jnp.asarray(hidden, dtype), jnp.asarray(head, dtype), target
+
+
+@pytest.mark.parametrize("count", [1, module.CHUNK, 2 * module.CHUNK + 11])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(count, softcap):
+    hidden, head, target = a_case(count)
+    weight = jnp.asarray(np.random.default_rng(0).standard_normal((2, count)), jnp.float32)
+    found, pull = jax.vjp(lambda hidden: prediction_log_probs(hidden, head, target, softcap), hidden)
+    expected, plain_pull = jax.vjp(lambda hidden: plain(hidden, head, target, softcap), hidden)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(pull(weight)[0], plain_pull(weight)[0], atol=2e-5)
+
+
+def test_reading_without_a_gradient_gives_the_same_numbers():
+    hidden, head, target = a_case(9)
+    read = prediction_log_probs(hidden, head, target, None)
+    trained, _ = jax.vjp(lambda hidden: prediction_log_probs(hidden, head, target, None), hidden)
+    np.testing.assert_array_equal(read, trained)
+
+
+def test_huge_logits_overflow_nowhere():
+    hidden, head, target = a_case(5)
+    found, pull = jax.vjp(lambda hidden: prediction_log_probs(1e4 * hidden, head, target, None), hidden)
+    assert np.all(np.isfinite(found))
+    assert np.all(np.isfinite(pull(jnp.ones_like(found))[0]))
+
+
+def test_a_frozen_head_has_no_gradient():
+    hidden, head, target = a_case(5)
+    assert not np.any(jax.grad(lambda head: prediction_log_probs(hidden, head, target, None).sum())(head))
+
+
+def test_bfloat16_states_give_float32_log_probabilities():
+    hidden, head, target = a_case(30, jnp.bfloat16)
+    found, pull = jax.vjp(lambda hidden: prediction_log_probs(hidden, head, target, None), hidden)
+    wide = plain(hidden.astype(jnp.float32), head.astype(jnp.float32), target, None)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, wide, atol=1e-4)
+    assert pull(jnp.ones_like(found))[0].dtype == jnp.bfloat16
+
+
+def test_one_state_may_predict_several_tokens():
+    states = jnp.arange(24.0).reshape(2, 4, 3)
+    source = jnp.asarray([[3, 3, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(gather_sources(states, source)[0, :, 0], [9, 9, 0])
+    np.testing.assert_array_equal(gather_sources(states, source)[1, :, 0], [15, 12, 15])
+
+
+def test_a_branch_is_the_sum_of_its_predictions_over_all_rows_without_padding():
+    log_probs = jnp.asarray([[-1.0, -2.0, -jnp.inf], [-4.0, -8.0, jnp.nan]])
+    branch = jnp.asarray([[0, 2, 0], [2, 1, 1]])
+    weight = jnp.asarray([[1.0, 3.0, 0.0], [0.5, 1.0, 0.0]])
+    assert branch_log_probs(log_probs, branch, weight, 4).tolist() == [-1.0, -8.0, -6.0, 0.0]

@@ -1,0 +1,89 @@
+"""A decoder of a few thousand parameters with known weights, and random trees for it to read."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from golden.draw import draw
+
+from jaxalign.data.trees import PackedBatch, Segment, Tree, measure, pack
+from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
+from jaxalign.models.transformer import Transformer
+from jaxalign.models.weights import leaves, load_params
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+ARCHITECTURE = from_config(CONFIG)
+MODEL = Transformer(ARCHITECTURE, jnp.float32)
+
+
+class Arrays:
+    """A TensorSource over NumPy arrays."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]):
+        self.tensors = tensors
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        return str(self.tensors[name].dtype)
+
+    def read(self, name: str) -> np.ndarray:
+        return self.tensors[name]
+
+    def raw(self, name: str) -> memoryview:
+        return memoryview(self.tensors[name]).cast("B")
+
+
+def random_params(architecture: Architecture = ARCHITECTURE, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """Return parameters large enough that every part of the model matters."""
+    shapes = {name: leaf.shape for leaf in leaves(architecture) for name in leaf.names(architecture.layers)}
+    return load_params(architecture, Arrays(draw(shapes, 1.0)), dtype)[0]
+
+
+def random_adapter(seed: int = 0, rank: int = 3, targets=PROJECTIONS, architecture: Architecture = ARCHITECTURE):
+    """Return an adapter whose b is not zero, so that it changes the model."""
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jnp.ndarray:
+        return jnp.asarray(0.2 * random.standard_normal((architecture.layers, *shape)), jnp.float32)
+
+    layers = {}
+    for name in targets:
+        width, features = projection_shape(architecture, name)
+        layers[name] = {"a": normal(width, rank), "b": normal(rank, features)}
+    return {"layers": layers}
+
+
+def random_tokens(random: np.random.Generator, low: int, high: int) -> np.ndarray:
+    """Return between `low` and `high` tokens, int32."""
+    return random.integers(0, CONFIG["vocab_size"], random.integers(low, high + 1)).astype(np.int32)
+
+
+def random_tree(random: np.random.Generator, segments: int, longest: int = 6) -> Tree:
+    """Return a tree in depth-first order, any of whose segments but the root may be scored."""
+    tree = [Segment(random_tokens(random, 1, longest), -1)]
+    path = [0]
+    for index in range(1, segments):
+        del path[random.integers(1, len(path) + 1) :]
+        weight = float(random.integers(1, 4))
+        tree.append(Segment(random_tokens(random, 1, longest), path[-1], bool(random.random() < 0.7), weight))
+        path.append(index)
+    return tuple(tree)
+
+
+def packed(trees: list[Tree], tokens: int, **options: Any) -> PackedBatch:
+    """Return the trees in rows of `tokens` tokens, as tight as they go."""
+    return pack(trees, measure(trees, tokens, **options), **options)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from jaxalign.training import checkpoint
+
+TREE = {
+    "state": {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "key": np.array([1, 2**32 - 1], np.uint32)},
+    "step": np.int32(3) * np.ones((), np.int32),
+}
+
+
+def like(meta):
+    return {"state": {"a": np.zeros((2, 3), np.float32), "key": np.zeros(2, np.uint32)}, "step": np.zeros((), np.int32)}
+
+
+def save(folder, number, keep=5):
+    tree = {"state": {"a": TREE["state"]["a"] + number, "key": TREE["state"]["key"]}, "step": TREE["step"]}
+    checkpoint.save(folder, f"1-{number:07d}", tree, {"step": number}, keep)
+
+
+def silent(line):
+    raise AssertionError(line)
+
+
+def test_a_checkpoint_comes_back_bit_by_bit_with_its_meta(tmp_path):
+    meta = {"course": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
+    checkpoint.save(tmp_path / "new", "1-0000003", TREE, meta, 1)
+    tree, found = checkpoint.load_newest(tmp_path / "new", like, silent)
+    assert found == meta
+    np.testing.assert_array_equal(tree["state"]["a"], TREE["state"]["a"])
+    np.testing.assert_array_equal(tree["state"]["key"], TREE["state"]["key"])
+    assert tree["step"].dtype == np.int32
+    assert int(tree["step"]) == 3
+
+
+def test_the_newest_are_kept_and_the_newest_is_loaded(tmp_path):
+    for number in (1, 2, 10):
+        save(tmp_path, number, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1-0000002", "1-0000010"]
+    tree, meta = checkpoint.load_newest(tmp_path, like, silent)
+    assert meta == {"step": 10}
+    assert tree["state"]["a"][0, 0] == 10
+
+
+def test_saving_again_replaces_what_was_there(tmp_path):
+    save(tmp_path, 4)
+    checkpoint.save(tmp_path, "1-0000004", TREE, {"step": "again"}, 5)
+    tree, meta = checkpoint.load_newest(tmp_path, like, silent)
+    assert meta == {"step": "again"}
+    assert tree["state"]["a"][0, 0] == 0
+
+
+def flip_a_byte(path):
+    files = (file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json")
+    largest = max(files, key=lambda file: file.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+def lose_a_file(path):
+    max((f for f in path.rglob("*") if f.is_file() and f.name != "manifest.json"), key=lambda f: len(str(f))).unlink()
+
+
+def tear_the_manifest(path):
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(flip_a_byte, "has changed"), (lose_a_file, "is missing"), (tear_the_manifest, "manifest.json cannot be read")],
+)
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage, reason):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    damage(tmp_path / "1-0000002")
+    said = []
+    tree, meta = checkpoint.load_newest(tmp_path, like, said.append)
+    assert meta == {"step": 1}
+    assert tree["state"]["a"][0, 0] == 1
+    (line,) = said
+    assert line.startswith("checkpoint 1-0000002 is damaged (")
+    assert line.endswith("; trying the one before it")
+    assert reason in line
+
+
+def test_where_all_are_damaged_or_there_is_none_nothing_is_loaded(tmp_path):
+    assert checkpoint.load_newest(tmp_path / "none", like, silent) is None
+    save(tmp_path, 1)
+    flip_a_byte(tmp_path / "1-0000001")
+    said = []
+    assert checkpoint.load_newest(tmp_path, like, said.append) is None
+    assert len(said) == 1
+
+
+def test_a_folder_that_was_never_finished_is_passed_over_in_silence(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    (tmp_path / "1-0000002" / "manifest.json").unlink()
+    assert checkpoint.load_newest(tmp_path, like, silent)[1] == {"step": 1}
+    assert checkpoint.names(tmp_path) == ["1-0000001"]
+    save(tmp_path, 2, keep=1)
+    assert checkpoint.load_newest(tmp_path, like, silent)[1] == {"step": 2}

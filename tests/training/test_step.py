@@ -1,0 +1,131 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens
+
+from jaxalign.data.trees import Segment, Shape, merge, pack, split_all
+from jaxalign.models.lora import effective, init_adapter
+from jaxalign.objectives.sft import sft_loss
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.state import init_state
+from jaxalign.training.step import batch_log_probs, log_probs_program, train_step
+
+SHAPE = Shape(6, 96, 48)
+TARGETS = ("q_proj", "v_proj", "down_proj")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params()
+
+
+def some_examples(seed=0):
+    """Return prompts, responses and weights of six examples; two prompts are shared, and all begin alike."""
+    random = np.random.default_rng(seed)
+    stem = random_tokens(random, 7, 7)
+    prompts = [np.concatenate([stem, random_tokens(random, 3, 9)]) for _ in range(3)]
+    responses = [random_tokens(random, 2, 7) for _ in range(6)]
+    return [prompts[i] for i in (0, 0, 0, 1, 1, 2)], responses, [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
+
+
+def apart(prompts, responses, weights):
+    """Return a tree for each example, with a copy of the prompt of its own."""
+    examples = zip(prompts, responses, weights, strict=True)
+    return [(Segment(prompt, -1), Segment(response, 0, True, weight)) for prompt, response, weight in examples]
+
+
+def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
+    @jax.jit
+    def loss_and_gradient(adapter, batch):
+        def loss(adapter):
+            value, count = sft_loss(batch_log_probs(MODEL, params, adapter, batch), batch.weight)
+            return value / count
+
+        return jax.value_and_grad(loss)(adapter)
+
+    examples, adapter = some_examples(), random_adapter()
+    unpacked = loss_and_gradient(adapter, pack(apart(*examples), SHAPE, alone=True))
+    shared = merge(*examples)
+    layouts = {
+        "packed": pack(apart(*examples), SHAPE),
+        "shared": pack(shared, SHAPE),
+        "shared and split": pack(split_all(shared, 40), SHAPE),
+    }
+    assert len(split_all(shared, 40)) > 1
+    assert sum(np.bincount(layouts["packed"].weight.any(1))) < 12
+    for batch in layouts.values():
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+            loss_and_gradient(adapter, batch),
+            unpacked,
+        )
+
+
+def stacked(trees):
+    """Return a step of many trees."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_three_adapters_under_vmap_train_as_three_single_runs(params, dropout):
+    rates = [0.0, 0.2, 0.5] if dropout else [0.0] * 3
+    hypers = [
+        jax.tree.map(jnp.float32, Hyperparameters(lr, clip=clip, scale=scale, eps=1e-4, dropout=rate))
+        for lr, clip, scale, rate in zip([1e-2, 3e-3, 1e-4], [np.inf, 0.1, 1.0], [2.0, 1.0, 0.5], rates, strict=True)
+    ]
+    states = [init_state(random_adapter(seed, targets=TARGETS), seed) for seed in range(3)]
+    steps = [[pack(apart(*some_examples(10 * step + run)), Shape(2, 96, 48)) for run in range(3)] for step in range(2)]
+    steps = [[jax.tree.map(lambda x: x[None], batch) for batch in step] for step in steps]
+    single = jax.jit(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments))
+    fused = jax.jit(jax.vmap(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments)))
+    together, losses = stacked(states), []
+    for batches in steps:
+        together, metrics = fused(together, stacked(hypers), stacked(batches))
+        states, alone = zip(*map(single, states, hypers, batches), strict=True)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), metrics, stacked(alone))
+        losses.append(metrics.loss_sum)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), together, stacked(states))
+    assert len({float(loss) for loss in losses[1]}) == 3
+
+
+@pytest.fixture(scope="module")
+def one_step(params):
+    """`train_step` without dropout, compiled for each shape."""
+    return jax.jit(lambda *arguments: train_step(MODEL, "adamw", False, params, *arguments))
+
+
+def test_accumulating_micro_batches_is_one_big_batch(one_step):
+    hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4))
+    state = init_state(random_adapter(targets=TARGETS), 0)
+    batch = pack(apart(*some_examples()), Shape(6, 64, 16), alone=True)
+    whole = jax.tree.map(lambda x: x[None], batch)
+    parts = jax.tree.map(lambda x: x.reshape(3, 2, *x.shape[1:]), batch)
+    one, many = one_step(state, hyper, whole), one_step(state, hyper, parts)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), one, many)
+    assert float(one[1].loss_count) == sum(len(r) * w for _, r, w in zip(*some_examples(), strict=True))
+
+
+def test_steps_lower_the_loss_and_leave_the_old_state_and_the_base_alone(one_step, params):
+    before = jax.tree.map(np.array, params)
+    hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2))
+    adapter = init_adapter(jax.random.key(0), ARCHITECTURE, 3, TARGETS)
+    state, losses = init_state(adapter, 0), []
+    batch = jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(6, 64, 16), alone=True))
+    for _ in range(6):
+        state, metrics = one_step(state, hyper, batch)
+        losses.append(float(metrics.loss_sum / metrics.loss_count))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.3
+    assert int(state.step) == 6
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_reading_applies_the_scale_and_zero_reads_the_base(params):
+    batch, adapter = packed(apart(*some_examples()), 96), random_adapter(targets=TARGETS)
+    base = np.asarray(log_probs_program(MODEL, params, adapter, np.float32(0), batch))
+    doubled = log_probs_program(MODEL, params, adapter, np.float32(2), batch)
+    by_hand = jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, effective(adapter, 2.0), batch)
+    np.testing.assert_allclose(doubled, by_hand, atol=1e-5)
+    np.testing.assert_allclose(base, jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, None, batch), atol=1e-5)
+    assert np.abs(base - doubled).max() > 0.1
