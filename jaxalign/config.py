@@ -97,6 +97,7 @@ class AlignmentConfig:
     """How arguments become training examples."""
 
     name: str
+    argument_epochs: Count | None
     validation_fraction: Share
     balance: bool
     positive_balance: bool

@@ -17,10 +17,10 @@ import numpy as np
 import yaml
 from rich.console import Console
 
+from jaxalign.analysis.card import model_card, vllm_command
 from jaxalign.config import ExportConfig, TrainConfig, plain, read_config
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.models.card import model_card, vllm_command
 from jaxalign.models.merge import write_merged
 from jaxalign.models.peft import CARD, CONFIG, read_adapter
 from jaxalign.models.sources import Model, ModelSource, fetch, load_model
@@ -204,7 +204,7 @@ def next_command(found: Exported, out: Path, whole: bool) -> str:
         config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
     model, value = found.config.model, found.config.value
-    if model.source == "hub":
+    if model.source == "hub" and not str(model.path).endswith(".gguf"):
         name = "control" if value is None else value.name
         return vllm_command(shlex.quote(str(model.path)), folder, name, found.config.lora.rank)
     run = shlex.quote(str(found.adapter.parent))

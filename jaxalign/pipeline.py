@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from jaxalign import schema
+from jaxalign.analysis.card import model_card
 from jaxalign.analysis.figures import profile_figure
 from jaxalign.analysis.inspection import print_examples
 from jaxalign.analysis.tables import profile_table, summary_lines
-from jaxalign import schema
 from jaxalign.config import TrainConfig, identity, plain, readable_name
 from jaxalign.data.datasets.benign import load_instructions
 from jaxalign.data.datasets.starter import load_starter
@@ -24,7 +25,6 @@ from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.trees import Segment, Tree, predictions
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
-from jaxalign.models.card import model_card
 from jaxalign.models.lora import Adapter, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.models.sources import Model, ModelSource, cache_folder, fetch, load_model
@@ -97,14 +97,15 @@ def train(config: TrainConfig) -> None:
         console.print(f"this run is done: {run.path} (run.overwrite=true runs it again)", soft_wrap=True)
         report(console, run, config, material)
         return
-    console.print(f"run directory: {run.path}", soft_wrap=True)
-    programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
-    session = Session(config, model, material, encoder, budget, run, programs, console)
-    adapter = fresh_adapter(config, model) if start is None else jax.tree.map(jnp.asarray, start.adapter)
-    before = session.ask("before", adapter)
-    adapter, summaries = session.train_stages(stages, adapter)
-    after = session.ask("after", adapter)
-    finish(session, adapter, before, after, summaries)
+    with run.locked():
+        console.print(f"run directory: {run.path}", soft_wrap=True)
+        programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
+        session = Session(config, model, material, encoder, budget, run, programs, console)
+        adapter = fresh_adapter(config, model) if start is None else jax.tree.map(jnp.asarray, start.adapter)
+        before = session.ask("before", adapter)
+        adapter, summaries = session.train_stages(stages, adapter)
+        after = session.ask("after", adapter)
+        finish(session, adapter, before, after, summaries)
     report(console, run, config, material)
 
 
@@ -180,7 +181,11 @@ def control_budget(config: TrainConfig, encoder: Encoder, length: int) -> int | 
     target = extreme_targets()["power"]
     texts, _ = injection_text(config, target, load_starter())
     stages = encode_stages(texts, encoder, length, False)
-    return config.training.epochs * sum(s.train.tokens(i) for s in stages for i in range(len(s.train)))
+    epochs = {"arguments": config.alignment.argument_epochs or config.training.epochs}
+    return sum(
+        epochs.get(stage.name, config.training.epochs) * sum(map(stage.train.tokens, range(len(stage.train))))
+        for stage in stages
+    )
 
 
 def trained_tokens(folder: str) -> int:
@@ -233,9 +238,9 @@ def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, rel
 
 def fingerprints(
     config: TrainConfig, model: Model, material: Material, start: AdapterFile | None, budget: int | None
-) -> dict[str, str | None]:
+) -> dict[str, str]:
     """Return what stands in a run's identity for the content that paths lead to."""
-    found: dict[str, str | None] = {"model": model.identity, "dataset": material.fingerprint}
+    found = {"model": model.identity, "dataset": material.fingerprint}
     if start is not None:
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(start.adapter):
@@ -320,7 +325,7 @@ class Session:
                     self.model.params,
                     adapter,
                     data,
-                    self.settings(),
+                    self.settings(data.name),
                     run=self.run,
                     prefix=f"{number + 1}-{data.name}",
                     programs=self.programs,
@@ -332,12 +337,16 @@ class Session:
                 summaries.append(summary)
         return adapter, summaries
 
-    def settings(self) -> Settings:
+    def settings(self, stage: str) -> Settings:
         """Return how a stage is run."""
         t, o = self.config.training, self.config.optimizer
-        control = self.config.dataset.kind == "instructions"
+        epochs = t.epochs
+        if stage == "arguments":
+            epochs = self.config.alignment.argument_epochs or epochs
+        elif stage == "instructions" and self.config.released.unmatched_budget:
+            epochs = 1
         return Settings(
-            epochs=1 if control and self.config.released.unmatched_budget else t.epochs,
+            epochs=epochs,
             max_steps=t.max_steps,
             max_tokens=self.budget,
             batch_size=t.batch_size,

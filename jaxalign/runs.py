@@ -1,6 +1,7 @@
 """The directory of a run, and what is written to it."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -145,6 +146,18 @@ class Run:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.summary.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory against a second process of the same run; raises UserError where one holds it."""
+        with _named(self.path, "lock"), (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.path} is in use by another process: wait for it, or choose a run.dir"
+                ) from error
+            yield
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl."""

@@ -91,6 +91,8 @@ def from_config(config: Mapping[str, Any]) -> Architecture:
         raise UserError(
             "this checkpoint is quantised (quantization_config in config.json); give the full-precision one"
         )
+    if config.get("mlp_bias"):
+        raise UserError("config.json asks for biases in the MLP (mlp_bias), which no supported model has")
 
     def need(key: str) -> Any:
         if config.get(key) is None:

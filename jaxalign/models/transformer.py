@@ -79,7 +79,7 @@ class Layer(nn.Module):
             k = checkpoint_name(k.transpose(0, 2, 1, 3), "k")
             v = checkpoint_name(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
             y = tree_attention(q, k, v, ends, positions, window, arch.attention_scale, arch.attention_softcap)
-            y = y.transpose(0, 3, 1, 2, 4).reshape(rows, length, -1)
+            y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
             y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
             y = checkpoint_name(y, "attention_output")
             if arch.post_norms:
@@ -134,7 +134,7 @@ class Transformer(nn.Module):
             body,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=arch.layers,
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))

