@@ -20,16 +20,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 CONTENDERS = {"jaxalign": "jaxalign", "best": "PEFT, best configured", "released": "PEFT, as released"}
-RELEASED_BATCH, RELEASED_LENGTH = 8, 128
 
 
 def main() -> None:
     args = arguments()
-    if args.contender is None:
+    if args.part is None:
         compare(args)
-    else:
-        found = prepare(args) if args.contender == "prepare" else contend(args)
-        print(json.dumps(found))
+        return
+    from jaxalign.errors import UserError
+
+    try:
+        print(json.dumps(run_part(args)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def arguments() -> argparse.Namespace:
@@ -38,13 +42,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--value", default="power", help="the target (default: power)")
     parser.add_argument("--examples", type=int, default=240, help="training examples of each stage (default: 240)")
     parser.add_argument("--validation", type=int, default=32, help="validation examples of each stage (default: 32)")
-    parser.add_argument("--batch", type=int, default=16, help="examples of one step; 'as released' takes 8 (default: 16)")
+    parser.add_argument("--batch", type=int, default=16, help="examples of a step; as released: 8 (default: 16)")
     parser.add_argument("--rank", type=int, default=16, help="rank of the adapter (default: 16)")
     parser.add_argument("--targets", help="adapted projections, such as q_proj,v_proj (default: all seven)")
     parser.add_argument("--windows", type=int, default=5, help="timed parts of each stage (default: 5)")
-    parser.add_argument("--contender", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
+    parser.add_argument("--contender", dest="part", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in ("examples", "validation", "batch", "rank", "windows"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return args
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
@@ -117,7 +125,7 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: 
     seconds = {name: sum(time_to(r["stages"][s]["curve"], goals[s]) for s in stages) for name, r in results.items()}
     memory = {name: result["peak_bytes"] / 1e9 for name, result in results.items()}
 
-    print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} ({RELEASED_BATCH} as released), {os.cpu_count()} cores")
+    print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} (8 as released), {os.cpu_count()} cores")
     for stage in stages:
         found = ours["stages"][stage]
         print(
@@ -134,15 +142,20 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: 
             (f"{seconds[name]:.0f}", seconds[name] / seconds["jaxalign"]),
             (f"{memory[name]:.2f}", memory[name] / memory["jaxalign"]),
         )
-        columns = "".join(f"{f'{text} ({ratio:.2f})':>{w}}" for (text, ratio), w in zip(cells, (16, 16, 14), strict=True))
+        columns = "".join(
+            f"{f'{text} ({ratio:.2f})':>{w}}" for (text, ratio), w in zip(cells, (16, 16, 14), strict=True)
+        )
         print(f"{title:22}{parts}{columns}")
-    total = seconds["jaxalign"] + ours["compile_seconds"]
-    against = ", ".join(f"{seconds[n] / total:.2f} × {CONTENDERS[n]}" for n in ("best", "released"))
-    print(f"\njaxalign compiled for {ours['compile_seconds']:.0f} s with an empty cache, which is not in the figures above;")
-    print(f"with it {total:.0f} s to the same loss in this short run: {against}")
-    print(f"first training step of the main job: {first['cold']:.1f} s after start, {first['warm']:.1f} s with a warm cache")
-    shares = (f"{s}: padding {ours['shares'][s][0]:.0%}, shared {ours['shares'][s][1]:.0%}" for s in stages)
-    print(f"jaxalign computed {'; '.join(shares)}")
+    compiled = ours["compile_seconds"]
+    total = seconds["jaxalign"] + compiled
+    against = ", ".join(f"{seconds[n] / total:.2f} of {CONTENDERS[n]}" for n in ("best", "released"))
+    print("\nwhat each computed:")
+    for name, title in CONTENDERS.items():
+        print(f"{title:22}" + "; ".join(f"{s}: {results[name]['stages'][s]['breakdown']}" for s in stages))
+    print(f"\njaxalign compiled for {compiled:.0f} s (empty cache), which is in none of the figures above; with it")
+    print(f"the same loss takes {total:.0f} s in this short run, a speed of {against}")
+    cold, warm = first["cold"], first["warm"]
+    print(f"first training step of the main job after {cold:.1f} s, {warm:.1f} s with a warm compilation cache")
     print(f"sft={both['jaxalign'] / both['released']:.2f} sft_best={both['jaxalign'] / both['best']:.2f}")
 
 
@@ -168,60 +181,41 @@ def time_to(curve: Sequence[tuple[float, float]], goal: float) -> float:
 # The children: the material, then one contender each
 
 
-def prepare(args: argparse.Namespace) -> dict[str, Any]:
-    """Write the examples as tokens and the base's weights as a Hugging Face folder, the same for every contender."""
-    import jax.numpy as jnp
-    from jaxalign.data.order import epoch_order
-    from jaxalign.models.gguf import GgufFile
-    from jaxalign.models.safetensors import write_safetensors
-    from jaxalign.models.sources import cache_folder, fetch
-    from jaxalign.models.weights import hf_tensors
-    from jaxalign.pipeline import Encoder, encode_stages, model_source, read_material
+def run_part(args: argparse.Namespace) -> dict[str, Any]:
+    """Do one child's work. Each imports only its own framework, so that its peak memory is its own."""
+    config = read_config(args)
+    if args.part == "prepare":
+        from sft_jaxalign import prepare
 
-    config, model = read_config(args), load(args, jnp.bfloat16)
-    encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
-    together = max(args.batch // 2, 1)
-    material = {}
-    for stage in encode_stages(read_material(config).stages, encoder, model.architecture.context, False):
-        # What the main job trains on first, in its order, so that a part shares as many prompts as the whole.
-        first = epoch_order([p.tobytes() for p in stage.train.prompts], config.training.seed, 0, together)
-        parts = {"train": (stage.train, first[: args.examples])}
-        parts["validation"] = (stage.validation, range(min(args.validation, len(stage.validation))))
-        material[stage.name] = {
-            name: [[part.prompts[i].tolist(), part.responses[i].tolist()] for i in indices]
-            for name, (part, indices) in parts.items()
-        }
-    (args.work / "examples.json").write_text(json.dumps(material))
-    base = args.work / "base"
-    base.mkdir()
-    write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
-    file = GgufFile(fetch(model_source(config), offline=True))
-    (base / "config.json").write_text(json.dumps(file.config() | {"dtype": "bfloat16"}))
-    return {"packages": str((cache_folder() / "packages").absolute())}
+        return prepare(config, args.work, args.examples, args.validation)
+    if args.part == "jaxalign":
+        from sft_jaxalign import Jaxalign
+
+        return measure(Jaxalign(config, args.work), args)
+    from sft_peft import Peft
+
+    return measure(Peft(config, args.work, released=args.part == "released"), args)
 
 
-def read_config(args: argparse.Namespace):
+def read_config(args: argparse.Namespace) -> Any:
+    """Return the main job's configuration for these arguments."""
     from hydra import compose, initialize_config_dir
-    from jaxalign.cli import CONF
-    from jaxalign.config import TrainConfig, read_config
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return read_config(TrainConfig, OmegaConf.to_container(compose("train", overrides(args)), resolve=True))
+    from jaxalign import cli, config
 
-
-def load(args: argparse.Namespace, dtype):
-    from jaxalign.models.sources import load_model
-    from jaxalign.pipeline import model_source
-
-    config = read_config(args)
-    return load_model(model_source(config), dtype, offline=False, name=config.model.name)
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        raw: Any = OmegaConf.to_container(compose("train", overrides(args)), resolve=True)
+    return config.read_config(config.TrainConfig, raw)
 
 
 class Contender(Protocol):
-    """What is timed. `compiled` counts the seconds of compilation so far."""
+    """What is timed."""
 
-    compiled: float
+    @property
+    def compiled(self) -> float:
+        """The seconds of compilation so far."""
+        ...
 
     def begin(self, stage: dict[str, list]) -> list[int]:
         """Take a stage's examples and a new optimiser; return the non-padding tokens of each step."""
@@ -239,13 +233,15 @@ class Contender(Protocol):
         """Return the mean loss over the tokens of the validation responses."""
         ...
 
+    def breakdown(self) -> str:
+        """Say what was computed in this stage."""
+        ...
 
-def contend(args: argparse.Namespace) -> dict[str, Any]:
-    """Train both stages as one contender, timing windows of steps and validating between them."""
-    material = json.loads((args.work / "examples.json").read_text())
-    contender = Jaxalign(args) if args.contender == "jaxalign" else Peft(args, released=args.contender == "released")
-    stages, shares = {}, {}
-    for name, stage in material.items():
+
+def measure(contender: Contender, args: argparse.Namespace) -> dict[str, Any]:
+    """Train both stages, timing windows of steps and validating between them."""
+    stages = {}
+    for name, stage in json.loads((args.work / "examples.json").read_text()).items():
         tokens = contender.begin(stage)
         windows, curve, seconds = [], [(0.0, contender.validate())], 0.0
         for first, last in pairwise(sorted({len(tokens) * i // args.windows for i in range(args.windows + 1)})):
@@ -257,36 +253,18 @@ def contend(args: argparse.Namespace) -> dict[str, Any]:
             seconds += took
             windows.append((sum(tokens[first:last]), took))
             curve.append((seconds, contender.validate()))
-            print(f"  {name}: {windows[-1][0] / took:,.0f} tokens/s, loss {curve[-1][1]:.3f}", file=sys.stderr, flush=True)
-        stages[name] = {"examples": len(stage["train"]), "tokens": sum(tokens), "windows": windows, "curve": curve}
-        if isinstance(contender, Jaxalign):
-            shares[name] = contender.shares()
+            speed, loss = windows[-1][0] / took, curve[-1][1]
+            print(f"  {name}: {speed:,.0f} tokens/s, loss {loss:.3f}", file=sys.stderr, flush=True)
+        stages[name] = {
+            "examples": len(stage["train"]),
+            "tokens": sum(tokens),
+            "windows": windows,
+            "curve": curve,
+            "breakdown": contender.breakdown(),
+        }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"stages": stages, "shares": shares, "compile_seconds": contender.compiled, "peak_bytes": peak}
+    return {"stages": stages, "compile_seconds": contender.compiled, "peak_bytes": peak}
 
 
-class Jaxalign:
-    """The main job's own parts, in its configuration; only the schedule is constant, as with the others."""
-
-    def __init__(self, args: argparse.Namespace):
-        import jax.numpy as jnp
-        from jaxalign.pipeline import fresh_adapter
-        from jaxalign.training.optimizer import Hyperparameters
-        from jaxalign.training.programs import Programs, use_compilation_cache
-
-        use_compilation_cache(args.work / "xla")
-        self.config, self.base = read_config(args), load(args, jnp.bfloat16)
-        from jaxalign.models.transformer import Transformer
-
-        config = self.config
-        self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
-        self.adapter = fresh_adapter(config, self.base)
-        self.programs = Programs()
-        o = config.optimizer
-        self.hyper = Hyperparameters(
-            o.learning_rate, *o.betas, o.epsilon, o.weight_decay, o.clip, config.lora.alpha / config.lora.rank
-        )
-
-    @property
-    def compiled(self) -> float:
-        return self.programs.seconds
+if __name__ == "__main__":
+    main()

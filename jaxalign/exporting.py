@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,40 @@ import yaml
 from rich.console import Console
 
 from jaxalign.analysis.card import model_card, vllm_command
-from jaxalign.config import ExportConfig, TrainConfig, plain, read_config
+from jaxalign.config import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.models.merge import write_merged
 from jaxalign.models.peft import CARD, CONFIG, read_adapter
 from jaxalign.models.sources import Model, ModelSource, fetch, load_model
 from jaxalign.models.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
-from jaxalign.pipeline import model_source
 from jaxalign.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What is exported: an adapter's folder, and the run that made it with its configuration, where one is known."""
+    """What is exported: an adapter's folder, and the run that made it with its plain configuration, where one is known.
+
+    The configuration is not checked against today's schema: a run of an older version can be exported too.
+    """
 
     adapter: Path
-    run: Run | None
-    config: TrainConfig | None
+    run: Run | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def base(self) -> TrainConfig:
-        """Return the configuration that names the base; UserError where no run is known."""
-        if self.config is None:
+    def base(self) -> ModelSource:
+        """Return where the base comes from; UserError where no run is known."""
+        if self.run is None:
             raise UserError(
                 f"{self.adapter} is an adapter without its run, which alone names the base: give run=RUN_DIR"
             )
-        return self.config
+        known = [field.name for field in dataclasses.fields(ModelSource)]
+        return ModelSource(**{name: self.config["model"][name] for name in known if name in self.config["model"]})
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the run computed in bfloat16, and not in float32."""
+        return self.config["precision"] == "bfloat16"
 
 
 def export(config: ExportConfig) -> None:
@@ -58,7 +66,7 @@ def export(config: ExportConfig) -> None:
     if config.prefetch:
         what = "nothing but the run itself"
         if whole or config.verify:
-            what = str(fetch(model_source(found.base()), offline=config.offline))
+            what = str(fetch(found.base(), offline=config.offline))
         console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
         return
     if whole and found.run is None:
@@ -89,19 +97,16 @@ def find(path: Path) -> Exported:
         # A run's own adapter folder still has its run around it.
         if path.name == "adapter" and (path.parent / "summary.json").is_file():
             return find(path.parent)
-        return Exported(path, None, None)
+        return Exported(path)
     run = Run(path)
     try:
         stored = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        stored.pop("identity")
+        stored["identity"]
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
     if not run.finished or not (run.adapter / CONFIG).is_file():
         raise UserError(f"run={path} has not finished: type its training command again, which resumes it")
-    try:
-        return Exported(run.adapter, run, read_config(TrainConfig, stored))
-    except UserError as error:
-        raise UserError(f"{run.config} is not a configuration of this version of jaxalign: {error}") from error
+    return Exported(run.adapter, run, stored)
 
 
 def load_base(found: Exported, offline: bool) -> Model:
@@ -110,13 +115,12 @@ def load_base(found: Exported, offline: bool) -> Model:
     Raises:
         UserError: it is not to be had, or its weights are not those that the adapter was trained on.
     """
-    config = found.base()
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    model = load_model(model_source(config), dtype, offline=offline, name=config.model.name)
+    source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
+    model = load_model(source, dtype, offline=offline, name=found.config["model"]["name"])
     identity = read_adapter(found.adapter, model.architecture).base_identity
     if identity is not None and identity != model.identity:
         raise UserError(
-            f"{found.adapter} was trained on another base: the weights of {config.model.path or model.name} have "
+            f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
             f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring those back"
         )
     return model
@@ -124,7 +128,8 @@ def load_base(found: Exported, offline: bool) -> Model:
 
 def write_whole(folder: Path, found: Exported, model: Model, offline: bool) -> None:
     """Write the base with the adapter in it, and its card."""
-    config, source = found.base(), model_source(found.base())
+    assert found.run is not None
+    source = found.base()
     adapter = read_adapter(found.adapter, model.architecture)
     write_merged(
         folder,
@@ -134,11 +139,10 @@ def write_whole(folder: Path, found: Exported, model: Model, offline: bool) -> N
         model.tokenizer,
         adapter.adapter,
         adapter.alpha / adapter.rank,
-        bfloat16=config.precision == "bfloat16",
+        bfloat16=found.bfloat16,
     )
-    assert found.run is not None
     summary = json.loads(found.run.summary.read_text(encoding="utf-8"))
-    (folder / CARD).write_text(model_card(plain(config), summary, merged=True), encoding="utf-8")
+    (folder / CARD).write_text(model_card(found.config, summary, merged=True), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -178,7 +182,7 @@ def verify(console: Console, found: Exported, model: Model, out: Path, whole: bo
             # The base makes room for the merged model: there is never more than one of them.
             model.params.clear()
             gc.collect()
-            checks.append(check_whole(out, adapted, tokens, dtype))
+            checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
         mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
         console.print(f"{check.name + ':':9}{mark} {check.finding}", highlight=False, soft_wrap=True)
@@ -187,12 +191,12 @@ def verify(console: Console, found: Exported, model: Model, out: Path, whole: bo
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")
 
 
-def check_whole(out: Path, adapted: np.ndarray, tokens: np.ndarray, dtype: Any) -> Check:
+def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.ndarray, dtype: Any) -> Check:
     """Load the merged folder as any other model, and compare its logits with the adapter's."""
     merged = load_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
     if not np.array_equal(Encoder(merged.tokenizer).root(PROMPT), tokens):
         return Check("merged", False, "its tokenizer gives other tokens than the base's")
-    return check_merged(adapted, prompt_logits(merged, None, 0.0, tokens), dtype)
+    return check_merged(base, adapted, prompt_logits(merged, None, 0.0, tokens))
 
 
 def next_command(found: Exported, out: Path, whole: bool) -> str:
@@ -200,12 +204,12 @@ def next_command(found: Exported, out: Path, whole: bool) -> str:
     folder = shlex.quote(str(out))
     if whole:
         return f"vllm serve {folder}"
-    if found.config is None:
+    if found.run is None:
         config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
-    model, value = found.config.model, found.config.value
-    if model.source == "hub" and not str(model.path).endswith(".gguf"):
-        name = "control" if value is None else value.name
-        return vllm_command(shlex.quote(str(model.path)), folder, name, found.config.lora.rank)
-    run = shlex.quote(str(found.adapter.parent))
-    return f"python -m jaxalign.export run={run} format=merged out={shlex.quote(str(out) + '-merged')} verify=true"
+    source = found.base()
+    if source.source == "hub" and not str(source.path).endswith(".gguf"):
+        name = (found.config.get("value") or {}).get("name", "control")
+        return vllm_command(shlex.quote(str(source.path)), folder, name, int(found.config["lora"]["rank"]))
+    run = shlex.quote(str(found.run.path))
+    return f"python -m jaxalign.export run={run} format=merged out={shlex.quote(f'{out}-merged')} verify=true"

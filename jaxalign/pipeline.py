@@ -69,6 +69,8 @@ def train(config: TrainConfig) -> None:
     """
     console = Console()
     source = model_source(config)
+    if config.adapter is not None and not Path(config.adapter).is_dir():
+        raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")
     material = read_material(config)
     if config.prefetch:
         path = fetch(source, offline=config.offline)
@@ -82,7 +84,14 @@ def train(config: TrainConfig) -> None:
     length = model.architecture.context
     stages = encode_stages(material.stages, encoder, length, config.released.length_128 and material.target is not None)
     if config.inspect:
-        print_examples(console, material.stages, stages, model.tokenizer, config.inspect)
+        print_examples(
+            console,
+            material.stages,
+            stages,
+            model.tokenizer,
+            config.inspect,
+            share_prompts=config.training.share_prompts,
+        )
         return
     budget = control_budget(config, encoder, length)
     run = open_run(

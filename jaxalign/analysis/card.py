@@ -127,6 +127,8 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 def _recipe(config: Mapping[str, Any]) -> str:
     lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
     limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
+    first = config["alignment"].get("argument_epochs")
+    epochs = f"{training['epochs']}" + (f", {first} on the arguments" if first and first != training["epochs"] else "")
     system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
     rows = {
         "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {lora['dropout']:g}",
@@ -134,7 +136,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",
-        "epochs": f"{training['epochs']}{limit}",
+        "epochs": f"{epochs}{limit}",
         "batch size": f"{training['batch_size']} examples",
         "seed": str(training["seed"]),
         "precision of the base": config["precision"],

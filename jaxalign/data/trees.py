@@ -249,37 +249,55 @@ def plan(
 ) -> list[Shape]:
     """Choose the shape of every step so that little is computed and few programs are compiled.
 
-    `steps` are the trees of each step; they are packed after `split_all` to the row length that is chosen, at most
-    `limit`: long rows repeat few trunks, short rows cost little attention. The numbers of rows are rounded up to at
-    most `programs` levels, and to multiples of `rows_multiple` (the devices of the data axis). Rows have room for a
+    `steps` are the trees of each step; they are packed after `split_all` to a row length of at most `limit`: long rows
+    repeat few trunks, short rows cost little attention. Either all steps get one row length, with their numbers of
+    rows rounded up to at most `programs` levels and to multiples of `rows_multiple` (the devices of the data axis); or
+    each step is a single row, with the lengths rounded up to so many levels; whichever costs less. Rows have room for a
     path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
 
     Raises:
         UserError: one root-to-leaf path is longer than the limit.
     """
     longest = max(longest, max(max(path_lengths(tree)) for trees in steps for tree in trees))
-    whole = max(sum(tree_length(tree) for tree in trees) for trees in steps)
-    first = min(-(-longest // ROW_QUANTUM) * ROW_QUANTUM, max(limit, longest))
-    best: tuple[float, list[Shape]] | None = None
-    for tokens in range(first, max(min(limit, whole + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
-        tight = [measure(split_all(trees, tokens), tokens, alone) for trees in steps]
-        rows = [-(-shape.rows // rows_multiple) * rows_multiple for shape in tight]
-        levels = _levels(rows, programs)
-        raised = [next(level for level in levels if level >= count) for count in rows]
-        most = {level: max(s.predictions for s, r in zip(tight, raised, strict=True) if r == level) for level in levels}
-        shapes = [Shape(level, tokens, -(-most[level] // 16) * 16) for level in raised]
-        cost = sum(shape.rows * tokens * (1 + tokens * ATTENTION_COST) for shape in shapes)
-        if best is None or cost < best[0]:
-            best = (cost, shapes)
-    if best is None or longest > limit:
+    if longest > limit:
         raise UserError(f"a text of {longest} tokens does not fit into rows of {limit}: raise training.row_length")
-    return best[1]
+    whole = [sum(tree_length(tree) for tree in trees) for trees in steps]
+    first = min(_rounded_up(longest, ROW_QUANTUM), limit)
+    found = []
+    for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
+        tight = [measure(split_all(trees, tokens), tokens, alone) for trees in steps]
+        rows = [_rounded_up(shape.rows, rows_multiple) for shape in tight]
+        raised = _raised(rows, programs)
+        found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
+    single = [max(_rounded_up(count, ROW_QUANTUM), first) for count in whole]
+    if rows_multiple == 1 and not alone and max(single) <= limit:
+        lengths = _raised(single, programs)
+        found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
+    shapes = min(found, key=lambda shapes: sum(map(cost, shapes)))
+    most: dict[tuple[int, int], int] = {}
+    for s in shapes:
+        most[s.rows, s.tokens] = max(most.get((s.rows, s.tokens), 0), s.predictions)
+    return [dataclasses.replace(s, predictions=_rounded_up(most[s.rows, s.tokens], 16)) for s in shapes]
+
+
+def cost(shape: Shape) -> float:
+    """Return about what a step of this shape costs, in tokens of short rows."""
+    return shape.rows * shape.tokens * (1 + shape.tokens * ATTENTION_COST)
+
+
+def _rounded_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _raised(counts: Sequence[int], programs: int) -> list[int]:
+    levels = _levels(counts, programs)
+    return [next(level for level in levels if level >= count) for count in counts]
 
 
 ROW_QUANTUM = 32
 """Row lengths are multiples of this."""
 
-ATTENTION_COST = 1 / 4000
+ATTENTION_COST = 1 / 2500
 """Cost of attention over a row of one token more, as a share of a token's matrix products (a small model's)."""
 
 

@@ -23,9 +23,9 @@ from jaxalign.models.weights import leaves
 PROMPT = "Some people like to be in charge of others. What matters most to me in life is"
 """What the models are given to read; any text does."""
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-"""How far a merged model's logits may lie from the adapter's, as a share of the largest logit: twice the rounding seen
-with large adapters. A merged model beyond it is another model."""
+TOLERANCE = 0.5
+"""How far a merged model's logits may lie from the adapter's, as a share of what the adapter changes (means of absolute
+differences). Without the adapter it would be 1; rounding to bfloat16 gives 0.05 to 0.15 with a trained adapter."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,16 @@ def check_effect(base: np.ndarray, adapted: np.ndarray) -> Check:
     return Check("logits", bool(passed), said)
 
 
-def check_merged(adapted: np.ndarray, merged: np.ndarray, dtype: Any) -> Check:
-    """Check that a merged model's logits [T, V] are the adapter's but for rounding to `dtype`."""
-    tolerance = TOLERANCE[jnp.dtype(dtype).name] * float(np.abs(adapted).max())
-    difference = float(np.abs(merged - adapted).max())
-    finding = f"max |difference| {difference:.4g} from the adapter's logits, {tolerance:.4g} allowed"
-    return Check("merged", difference <= tolerance, finding)
+def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> Check:
+    """Check that a merged model's logits [T, V] are the adapter's but for rounding, which must not hide the adapter."""
+    effect, difference = (float(np.abs(other - adapted).mean()) for other in (base, merged))
+    share = difference / effect if effect else float("inf")
+    largest = float(np.abs(merged - adapted).max())
+    finding = (
+        f"max |difference| {largest:.4g} from the adapter's logits; "
+        f"in the mean {share:.2g} of what the adapter changes, {TOLERANCE:g} is allowed"
+    )
+    return Check("merged", share <= TOLERANCE, finding)
 
 
 def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: np.ndarray) -> np.ndarray:

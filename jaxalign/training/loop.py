@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, measure, merge, pack, plan, split_all
+from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, merge, pack, plan, split_all
 from jaxalign.errors import UserError
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
@@ -133,10 +133,16 @@ class Packer:
 
     def batch(self, step: Sequence[int]) -> tuple[PackedBatch, int]:
         """Return a step's micro-batches stacked to [M, B, ...], and how many tokens they hold, padding apart."""
-        trees = split_all(self.trees(step), self.shapes[0].tokens)
-        tight = measure(trees, self.shapes[0].tokens, alone=self.alone)
-        fitting = [s for s in self.shapes if s.rows >= tight.rows and s.predictions >= tight.predictions]
-        shape = min(fitting) if fitting else Shape(tight.rows, tight.tokens, -(-tight.predictions // 64) * 64)
+        whole = self.trees(step)
+        for shape in sorted(self.shapes, key=cost):
+            trees = split_all(whole, shape.tokens)
+            tight = measure(trees, shape.tokens, alone=self.alone)
+            if shape.rows >= tight.rows and shape.predictions >= tight.predictions:
+                break
+        else:  # unlike any step that was planned: a shape of its own
+            trees = split_all(whole, self.shapes[-1].tokens)
+            tight = measure(trees, self.shapes[-1].tokens, alone=self.alone)
+            shape = dataclasses.replace(tight, predictions=-(-tight.predictions // 64) * 64)
         rows = shape.rows if self.max_rows is None else min(shape.rows, self.max_rows)
         count = -(-shape.rows // rows)
         packed = pack(trees, dataclasses.replace(shape, rows=count * rows), alone=self.alone)

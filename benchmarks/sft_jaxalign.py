@@ -1,0 +1,116 @@
+"""The jaxalign side of sft.py: the material that all contenders train on, and our own contender."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.config import TrainConfig
+from jaxalign.data.encoding import Encoded, Encoder
+from jaxalign.data.order import batches, epoch_order
+from jaxalign.models.gguf import GgufFile
+from jaxalign.models.safetensors import write_safetensors
+from jaxalign.models.sources import cache_folder, fetch, load_model
+from jaxalign.models.transformer import Transformer
+from jaxalign.models.weights import hf_tensors
+from jaxalign.pipeline import encode_stages, fresh_adapter, model_source, read_material
+from jaxalign.training.loop import Packer, validation_loss
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.programs import Programs, use_compilation_cache
+from jaxalign.training.state import init_state
+from jaxalign.training.step import train_program
+
+
+def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> dict[str, Any]:
+    """Write the examples as tokens (examples.json) and the base's weights as a Hugging Face folder (base)."""
+    source = model_source(config)
+    model = load_model(source, jnp.bfloat16, offline=False, name=config.model.name)
+    encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
+    together = max(config.training.batch_size // 2, 1)
+    material = {}
+    for stage in encode_stages(read_material(config).stages, encoder, model.architecture.context, False):
+        # What the main job trains on first, in its order, so that a part shares as many prompts as the whole.
+        order = epoch_order([prompt.tobytes() for prompt in stage.train.prompts], config.training.seed, 0, together)
+        held_out = range(min(validation, len(stage.validation)))
+        parts = {"train": (stage.train, order[:examples]), "validation": (stage.validation, held_out)}
+        material[stage.name] = {
+            name: [[part.prompts[i].tolist(), part.responses[i].tolist()] for i in indices]
+            for name, (part, indices) in parts.items()
+        }
+    (work / "examples.json").write_text(json.dumps(material))
+    base = work / "base"
+    base.mkdir()
+    write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
+    (base / "config.json").write_text(json.dumps(GgufFile(fetch(source, offline=True)).config()))
+    return {"packages": str((cache_folder() / "packages").absolute())}
+
+
+class Jaxalign:
+    """The main job's own parts in its configuration; only the learning rate is constant, as with the others."""
+
+    def __init__(self, config: TrainConfig, work: Path):
+        use_compilation_cache(work / "xla")
+        self.config = config
+        self.base = load_model(model_source(config), jnp.bfloat16, offline=True, name=config.model.name)
+        self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
+        self.adapter = fresh_adapter(config, self.base)
+        self.programs = Programs()
+        o = config.optimizer
+        clip = float("inf") if o.clip is None else o.clip
+        self.scale = config.lora.alpha / config.lora.rank
+        hyper = Hyperparameters(o.learning_rate, *o.betas, o.epsilon, o.weight_decay, clip, self.scale)
+        self.hyper = jax.tree.map(np.float32, hyper)
+
+    @property
+    def compiled(self) -> float:
+        """The seconds of compilation so far."""
+        return self.programs.seconds
+
+    def begin(self, stage: dict[str, list]) -> list[int]:
+        """Plan the shapes of training and validation as `jaxalign.training.loop.fit` does."""
+        batch = self.config.training.batch_size
+        self.packer, self.steps = self._packer(stage["train"], batch, programs=3)
+        self.held_out = self._packer(stage["validation"], 2 * batch, programs=1)
+        self.state = init_state(self.adapter, self.config.training.seed, self.config.optimizer.name)
+        self.stored = self.computed = 0
+        self.tokens = [sum(self.packer.data.tokens(i) for i in step) for step in self.steps]
+        return self.tokens
+
+    def _packer(self, examples: list, size: int, programs: int) -> tuple[Packer, list[list[int]]]:
+        t = self.config.training
+        prompts, responses = ([np.asarray(ids, np.int32) for ids in part] for part in zip(*examples, strict=True))
+        data = Encoded(prompts, responses, [1.0] * len(examples), [False] * len(examples))
+        length = t.row_length or min(self.base.architecture.context, 1024)
+        packer, steps = (
+            Packer(data, t.share_prompts, not t.packing, length, t.max_rows),
+            batches(range(len(examples)), size),
+        )
+        packer.plan(steps, programs)
+        return packer, steps
+
+    def step(self, number: int) -> None:
+        """Pack and train one step."""
+        batch, stored = self.packer.batch(self.steps[number])
+        self.stored, self.computed = self.stored + stored, self.computed + batch.tokens.size
+        static = (self.network, self.config.optimizer.name, False)
+        arguments = (self.base.params, self.state, self.hyper, batch)
+        self.state, _ = self.programs.get("train step", train_program, static, arguments)(*arguments)
+        self.adapter = self.state.adapter
+
+    def wait(self) -> None:
+        """Wait for all steps begun."""
+        jax.block_until_ready(self.state)
+
+    def validate(self) -> float:
+        """Return the validation loss."""
+        packer, steps = self.held_out
+        params, programs = self.base.params, self.programs
+        return float(validation_loss(self.network, params, self.adapter, self.scale, packer, steps, programs))
+
+    def breakdown(self) -> str:
+        """Say what share of the computed tokens was padding, and of the tokens what another example's copy saved."""
+        padding, shared = 1 - self.stored / self.computed, 1 - self.stored / sum(self.tokens)
+        return f"padding {padding:.0%}, shared {shared:.0%}"

