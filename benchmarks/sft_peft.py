@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import peft
@@ -27,6 +28,7 @@ class Peft:
         torch.set_num_threads(os.cpu_count() or 1)
         torch.manual_seed(config.training.seed)
         transformers.utils.logging.disable_progress_bar()
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         self.optimizer_config, self.released = config.optimizer, released
         self.batch_size = RELEASED_BATCH if released else config.training.batch_size
         dtype = torch.float32 if released else torch.bfloat16

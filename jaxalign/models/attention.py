@@ -9,11 +9,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-from jaxalign.models.precision import dot
+from jaxalign.models.precision import dot, name_bits
 
-BLOCK = 128
+BLOCK = 256
 """Queries of one block; a block's scores are [B, K, G * BLOCK, keys], never [B, H, T, T]."""
 
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN
@@ -81,7 +80,8 @@ def _attend(q, k, v, ends, positions, window, scale, softcap):
 
 def _forward(q, k, v, ends, positions, window, scale, softcap):
     output, sums = _attend(q, k, v, ends, positions, window, scale, softcap)
-    output, sums = checkpoint_name(output, "attention"), checkpoint_name(sums, "attention_sums")
+    # Not `saved`, whose inside the policy would not see from within this rule.
+    output, sums = name_bits(output, "attention"), name_bits(sums, "attention_sums")
     return output, (q, k, v, ends, positions, window, output, sums)
 
 

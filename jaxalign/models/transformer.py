@@ -10,12 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import dropout_mask
+from jaxalign.models.precision import saved
 
 SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
@@ -75,22 +75,22 @@ class Layer(nn.Module):
             if arch.qk_norm:
                 q, k = Norm(arch.norm_eps, name="q_norm")(q), Norm(arch.norm_eps, name="k_norm")(k)
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            q = checkpoint_name(q.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4), "q")
-            k = checkpoint_name(k.transpose(0, 2, 1, 3), "k")
-            v = checkpoint_name(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
+            q = saved(q.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4), "q")
+            k = saved(k.transpose(0, 2, 1, 3), "k")
+            v = saved(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
             y = tree_attention(q, k, v, ends, positions, window, arch.attention_scale, arch.attention_softcap)
             y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
             y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
-            y = checkpoint_name(y, "attention_output")
+            y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)
             x = x + y
         with jax.named_scope("mlp"):
             y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
-            gate = checkpoint_name(Projection(arch.ff_width, name="gate_proj")(y, holes(2)), "gate")
-            up = checkpoint_name(Projection(arch.ff_width, name="up_proj")(y, holes(2)), "up")
+            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, holes(2)), "gate")
+            up = saved(Projection(arch.ff_width, name="up_proj")(y, holes(2)), "up")
             y = ACTIVATIONS[arch.activation](gate) * up
-            y = checkpoint_name(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
+            y = saved(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)
             return x + y, None

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxalign.models.precision import dot
 
-CHUNK = 64
-"""Predictions of a row that the head handles at a time: B * CHUNK * V float32 logits live at once."""
+CHUNK = 128
+"""Predictions that the head handles at a time, over all rows: CHUNK * V float32 logits live at once."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -52,7 +52,7 @@ def _chunk(head, softcap, with_slopes, hidden, target):
 
 def _run(hidden, head, target, softcap, with_slopes):
     rows, count, _ = hidden.shape
-    size = min(CHUNK, count)
+    size = min(max(CHUNK // rows, 8), count)
     padding = -count % size
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     target = jnp.pad(target, ((0, 0), (0, padding)))
