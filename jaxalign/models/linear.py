@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from jaxalign.models.lora import lora_product
-from jaxalign.models.precision import dot
+from jaxalign.models.precision import dot, from_bits, to_bits
 
 
 @jax.custom_vjp
@@ -29,6 +29,11 @@ def _backward(kernel, gradient):
 frozen_product.defvjp(_forward, _backward)
 
 
+def stored(params):
+    """Return a base as it goes into a program: the layers' weights as bits, since a scan slices them (`to_bits`)."""
+    return {**params, "layers": jax.tree.map(to_bits, params["layers"])}
+
+
 class Projection(nn.Module):
     """y = x W + (x a) b: a frozen kernel, and a low-rank adapter where the collection `lora` holds one.
 
@@ -42,10 +47,10 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array, dropout=None) -> jax.Array:
         """Map x [B, T, in] to [B, T, features]; `dropout` maps the adapter's input to itself with holes."""
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype)
+        kernel = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
         y = frozen_product(x, kernel)
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+            y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
         if self.has_variable("lora", "a"):
             a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
             y = y + lora_product(x if dropout is None else dropout(x), a, b)

@@ -15,7 +15,7 @@ from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import dropout_mask
-from jaxalign.models.precision import saved
+from jaxalign.models.precision import saved, take_rows
 
 SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
@@ -108,7 +108,7 @@ class Embedding(nn.Module):
         """Look up tokens [B, T]; returns [B, T, D]."""
         shape = (self.vocab_size, self.width)
         table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
-        return jnp.take(table, tokens, axis=0)
+        return take_rows(table, tokens)
 
 
 class Transformer(nn.Module):

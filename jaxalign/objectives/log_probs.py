@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxalign.models.precision import dot
+from jaxalign.models.precision import dot, take_rows
 
 CHUNK = 128
 """Predictions that the head handles at a time, over all rows: CHUNK * V float32 logits live at once."""
@@ -42,7 +42,7 @@ def _chunk(head, softcap, with_slopes, hidden, target):
     if not with_slopes:
         return log_probs, None
     weights = weights / total
-    row = jnp.take(head, target, axis=0).astype(jnp.float32)
+    row = take_rows(head, target).astype(jnp.float32)
     if slope is not None:
         weights = weights * slope
         row = row * jnp.take_along_axis(slope, target[..., None], -1)
