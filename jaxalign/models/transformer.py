@@ -83,7 +83,7 @@ class Layer(nn.Module):
             y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
             y = saved(y, "attention_output")
             if arch.post_norms:
-                y = Norm(arch.norm_eps, name="post_attention_norm")(y)
+                y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
             x = x + y
         with jax.named_scope("mlp"):
             y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
@@ -92,7 +92,7 @@ class Layer(nn.Module):
             y = ACTIVATIONS[arch.activation](gate) * up
             y = saved(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
             if arch.post_norms:
-                y = Norm(arch.norm_eps, name="post_mlp_norm")(y)
+                y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
             return x + y, None
 
 
