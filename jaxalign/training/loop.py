@@ -116,7 +116,7 @@ class Packer:
     max_rows: int | None
     shapes: list[Shape] = dataclasses.field(default_factory=list)
 
-    def plan(self, steps: Sequence[list[int]], programs: int) -> None:
+    def plan(self, steps: Sequence[list[int]], programs: int = 2) -> None:
         """Choose the shapes from a sample of the steps."""
         stride = max(len(steps) // PLANNED_STEPS, 1)
         longest = max(self.data.tokens(index) for index in range(len(self.data)))
