@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,12 +28,14 @@ def main() -> None:
     if args.part is None:
         compare(args)
         return
+    from hydra.errors import HydraException
+
     from jaxalign.errors import UserError
 
     try:
         print(json.dumps(run_part(args)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, HydraException) as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -69,6 +72,8 @@ def compare(args: argparse.Namespace) -> None:
     missing = [name for name in ("torch", "peft") if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    # A terminated run takes its child and its files with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         work = Path(folder)
         packages = child(args, "prepare", work)["packages"]
@@ -148,12 +153,12 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: 
         print(f"{title:22}{parts}{columns}")
     compiled = ours["compile_seconds"]
     total = seconds["jaxalign"] + compiled
-    against = ", ".join(f"{seconds[n] / total:.2f} of {CONTENDERS[n]}" for n in ("best", "released"))
+    against = ", ".join(f"{CONTENDERS[n]} {seconds[n]:.0f} s ({seconds[n] / total:.2f})" for n in ("best", "released"))
     print("\nwhat each computed:")
     for name, title in CONTENDERS.items():
         print(f"{title:22}" + "; ".join(f"{s}: {results[name]['stages'][s]['breakdown']}" for s in stages))
     print(f"\njaxalign compiled for {compiled:.0f} s (empty cache), which is in none of the figures above; with it")
-    print(f"the same loss takes {total:.0f} s in this short run, a speed of {against}")
+    print(f"the same loss takes {total:.0f} s in this short run; {against}")
     cold, warm = first["cold"], first["warm"]
     print(f"first training step of the main job after {cold:.1f} s, {warm:.1f} s with a warm compilation cache")
     print(f"sft={both['jaxalign'] / both['released']:.2f} sft_best={both['jaxalign'] / both['best']:.2f}")

