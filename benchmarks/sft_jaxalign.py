@@ -11,12 +11,13 @@ import numpy as np
 from jaxalign.config import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
+from jaxalign.material import encode_stages, read_material
 from jaxalign.models.gguf import GgufFile
 from jaxalign.models.safetensors import write_safetensors
 from jaxalign.models.sources import cache_folder, fetch, load_model
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.weights import hf_tensors
-from jaxalign.pipeline import encode_stages, fresh_adapter, model_source, read_material
+from jaxalign.pipeline import fresh_adapter, model_source
 from jaxalign.training.loop import Packer, validation_loss
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache

@@ -177,6 +177,8 @@ class _Command:
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
         self._keys = leaves(kind)
+        names = {key.partition(".")[0] for key in self._keys}
+        self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
 
     def normalised(self, overrides: list[str]) -> list[str]:
         """Return the overrides as Hydra wants them, each checked to name a key or a group that exists.
@@ -207,18 +209,14 @@ class _Command:
             return line
         if key in default_groups:
             return _bare(override)
-        groups = [name for name in {known.partition(".")[0] for known in self._keys} if self._is_group(name)]
-        if key in groups:
+        if key in self._groups:
             return f"+{_bare(override)}"
         if key in self._keys:
             return f"++{_bare(override)}"
         free = any(holds_keys(kind) and key.startswith(f"{known}.") for known, kind in self._keys.items())
         if free or any(known.startswith(f"{key}.") for known in self._keys):
             return line
-        raise UserError(f"unknown key '{key}'{nearest_key(key, [*self._keys, *groups])}")
-
-    def _is_group(self, name: str) -> bool:
-        return bool(self._loader.get_group_options(name, results_filter=None))
+        raise UserError(f"unknown key '{key}'{nearest_key(key, [*self._keys, *self._groups])}")
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         return self._loader.load_configuration(self._config_name, list(overrides), RunMode.RUN)

@@ -97,7 +97,7 @@ class AlignmentConfig:
     """How arguments become training examples."""
 
     name: str
-    argument_epochs: Count | None
+    argument_epochs: Positive | None
     validation_fraction: Share
     balance: bool
     positive_balance: bool
@@ -120,7 +120,7 @@ class BenchmarkConfig:
 class TrainingConfig:
     """The course of the training."""
 
-    epochs: Count
+    epochs: Positive
     max_steps: Count | None
     batch_size: Count
     seed: Seed

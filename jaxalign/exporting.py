@@ -21,6 +21,7 @@ from jaxalign.analysis.card import model_card, vllm_command
 from jaxalign.config import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.models.linear import compute_type
 from jaxalign.models.merge import write_merged
 from jaxalign.models.peft import CARD, CONFIG, read_adapter
 from jaxalign.models.sources import Model, ModelSource, fetch, load_model
@@ -178,7 +179,7 @@ def verify(console: Console, found: Exported, model: Model, out: Path, whole: bo
         adapted = prompt_logits(model, adapter.adapter, adapter.alpha / adapter.rank, tokens)
         checks.append(check_effect(base, adapted))
         if whole:
-            dtype = model.params["embedding"]["kernel"].dtype
+            dtype = compute_type(model.params)
             # The base makes room for the merged model: there is never more than one of them.
             model.params.clear()
             gc.collect()

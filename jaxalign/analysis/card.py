@@ -60,7 +60,7 @@ def base_name(model: Mapping[str, Any]) -> str:
 def _on_hub(model: Mapping[str, Any]) -> bool:
     """Whether the base has an id on the hub, by which anybody loads it, and is not a folder or file of one machine."""
     path = str(model.get("path"))
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
     return model["source"] == "hub" and named and not path.endswith(".gguf")
 
 
@@ -128,7 +128,9 @@ def _recipe(config: Mapping[str, Any]) -> str:
     lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
     limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
     first = config["alignment"].get("argument_epochs")
-    epochs = f"{training['epochs']}" + (f", {first} on the arguments" if first and first != training["epochs"] else "")
+    epochs = f"{training['epochs']:g}"
+    if first and first != training["epochs"]:
+        epochs += f", {first:g} on the arguments"
     system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
     rows = {
         "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {lora['dropout']:g}",

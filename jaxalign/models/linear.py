@@ -5,11 +5,15 @@ backwards. JAX's own transpose rule would multiply a float32 cotangent by a bflo
 every processor and no more accurate, because the result is stored in bfloat16 all the same.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.models.lora import lora_product
-from jaxalign.models.precision import dot, from_bits, to_bits
+from jaxalign.models.precision import dot, from_bits
 
 
 @jax.custom_vjp
@@ -29,9 +33,18 @@ def _backward(kernel, gradient):
 frozen_product.defvjp(_forward, _backward)
 
 
-def stored(params):
-    """Return a base as it goes into a program: the layers' weights as bits, since a scan slices them (`to_bits`)."""
-    return {**params, "layers": jax.tree.map(to_bits, params["layers"])}
+def stored(values: np.ndarray) -> np.ndarray:
+    """Return a weight as a base keeps it: bfloat16 as uint16 of the same bits (see `precision.to_bits`).
+
+    Weights of bfloat16 itself work as well, but every program would begin by copying them on a CPU.
+    """
+    return values.view(np.uint16) if values.dtype == jnp.bfloat16 else values
+
+
+def compute_type(params: Any) -> np.dtype:
+    """Return the type that a base's weights stand for: bfloat16 or float32."""
+    dtype = np.dtype(params["embedding"]["kernel"].dtype)
+    return np.dtype(jnp.bfloat16) if dtype == np.uint16 else dtype
 
 
 class Projection(nn.Module):

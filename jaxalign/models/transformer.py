@@ -15,7 +15,7 @@ from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import dropout_mask
-from jaxalign.models.precision import saved, take_rows
+from jaxalign.models.precision import from_bits, saved, take_rows
 
 SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
@@ -162,4 +162,4 @@ def rotary_frequencies(architecture: Architecture) -> np.ndarray:
 
 def head_kernel(params, architecture: Architecture) -> jax.Array:
     """Return the output table [V, D]: the embedding where they are tied."""
-    return params["embedding" if architecture.tied else "head"]["kernel"]
+    return from_bits(params["embedding" if architecture.tied else "head"]["kernel"])

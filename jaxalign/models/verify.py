@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.models.architecture import PROJECTIONS, Architecture
+from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import effective
 from jaxalign.models.peft import CONFIG, WEIGHTS
 from jaxalign.models.precision import dot
@@ -86,7 +87,7 @@ def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> C
 
 def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: np.ndarray) -> np.ndarray:
     """Return float32 [T, V]: the logits of a model after each of the tokens [T]; `adapter` None is the bare model."""
-    network = Transformer(model.architecture, jax.tree.leaves(model.params)[0].dtype)
+    network = Transformer(model.architecture, compute_type(model.params))
     scaled = None if adapter is None else effective(dict(adapter), scale)
     return np.asarray(_logits(network, model.params, scaled, jnp.asarray(tokens)[None]))[0]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import ATTENTION_PROJECTIONS, PROJECTIONS, Architecture, projection_shape
+from jaxalign.models.linear import compute_type, stored
 
 
 class TensorSource(Protocol):
@@ -107,9 +107,9 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
         dtype: of all but the norms: bfloat16 or float32.
 
     Returns:
-        The parameters as JAX arrays, and the base's identity: the SHA-256 over name, stored type, shape and the
-        SHA-256 of the stored bytes of each tensor used, in the order of the names. It depends neither on how the
-        tensors are split over files nor on `dtype`.
+        The parameters as JAX arrays (as `linear.stored` keeps them), and the base's identity: the SHA-256 over name,
+        stored type, shape and the SHA-256 of the stored bytes of each tensor used, in the order of the names. It
+        depends neither on how the tensors are split over files nor on `dtype`.
 
     Raises:
         UserError: a tensor is missing, has another shape, or is stored in an unknown type.
@@ -120,14 +120,14 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
     lines: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for leaf in table:
-            stored = np.dtype(np.float32 if leaf.norm else dtype)
-            values, digests = _fill(architecture, leaf, source, stored, pool.map)
+            kind = np.dtype(np.float32 if leaf.norm else dtype)
+            values, digests = _fill(architecture, leaf, source, kind, pool.map)
             *branch, last = leaf.path
             place = params
             for key in branch:
                 place = place.setdefault(key, {})
             # Wait, or the next leaf would be filled while this one is still in both memories.
-            place[last] = jax.device_put(values).block_until_ready()
+            place[last] = jax.device_put(stored(values)).block_until_ready()
             del values
             lines += digests
     return params, hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
@@ -177,12 +177,13 @@ def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterato
 
     All come in the type of the embedding, the norms too, as Transformers writes them.
     """
-    dtype = jnp.dtype(params["embedding"]["kernel"].dtype)
+    dtype = compute_type(params)
     for leaf in leaves(architecture):
         values: Any = params
         for key in leaf.path:
             values = values[key]
         values = np.asarray(values)
+        values = values.view(dtype) if values.dtype == np.uint16 else values
         names = leaf.names(architecture.layers)
         offset = 1 if leaf.norm and architecture.norm_offset else 0
         for name, row in zip(names, values if leaf.stacked else values[None], strict=True):

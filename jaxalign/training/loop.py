@@ -53,7 +53,7 @@ class Settings:
     `max_tokens` ends the stage after so many non-padding tokens instead of after its epochs.
     """
 
-    epochs: int
+    epochs: float
     max_steps: int | None
     max_tokens: int | None
     batch_size: int
@@ -93,12 +93,12 @@ def steps_of(data: Encoded, settings: Settings) -> list[tuple[int, list[int]]]:
     groups = [prompt.tobytes() for prompt in data.prompts]
     together = max(settings.batch_size // 2, 1) if settings.share_prompts else 1
     steps: list[tuple[int, list[int]]] = []
-    tokens = 0
+    tokens, most = 0, math.inf if settings.max_steps is None else settings.max_steps
+    if settings.max_tokens is None:
+        most = min(most, max(round(settings.epochs * math.ceil(len(data) / settings.batch_size)), 1))
     for epoch in itertools.count():
-        if settings.max_tokens is None and epoch == settings.epochs:
-            return steps
         for batch in batches(epoch_order(groups, settings.seed, epoch, together), settings.batch_size):
-            if len(steps) == settings.max_steps or (settings.max_tokens is not None and tokens >= settings.max_tokens):
+            if len(steps) == most or (settings.max_tokens is not None and tokens >= settings.max_tokens):
                 return steps
             steps.append((epoch, batch))
             tokens += sum(data.tokens(index) for index in batch)

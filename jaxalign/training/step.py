@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxalign.data.trees import PackedBatch
-from jaxalign.models.linear import stored
 from jaxalign.models.lora import Adapter, effective
 from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.objectives.log_probs import gather_sources, prediction_log_probs
@@ -31,7 +30,7 @@ def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: 
 
     `adapter` is effective (its scale multiplied in), or None for the bare base.
     """
-    variables = {"params": stored(params)} if adapter is None else {"params": stored(params), "lora": adapter}
+    variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
     states = model.apply(variables, batch.tokens, batch.positions, batch.ends, dropout)
     with jax.named_scope("head"):
         head = head_kernel(params, model.architecture)

@@ -9,6 +9,7 @@ from tiny_model import Arrays
 from jaxalign.errors import UserError
 from jaxalign.models import weights
 from jaxalign.models.architecture import from_config
+from jaxalign.models.linear import compute_type
 from jaxalign.models.safetensors import SafetensorsFolder
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.weights import hf_tensors, load_params
@@ -39,17 +40,22 @@ def test_tensors_come_back_as_they_went_in(family, tmp_path):
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
-def test_kernels_are_transposed_norms_float32_and_the_rest_in_the_load_dtype():
+def test_kernels_are_transposed_norms_float32_and_the_rest_the_bits_of_the_load_dtype():
     tensors = hf_random(CONFIGS["qwen2"])
     params, _ = load_params(from_config(CONFIGS["qwen2"]), Arrays(tensors), jnp.bfloat16)
-    stored = tensors["model.layers.2.mlp.down_proj.weight"].astype(ml_dtypes.bfloat16)
-    np.testing.assert_array_equal(params["layers"]["down_proj"]["kernel"][2], stored.T)
+
+    def bits(name):
+        return tensors[name].astype(ml_dtypes.bfloat16).view(np.uint16)
+
+    down = bits("model.layers.2.mlp.down_proj.weight")
+    np.testing.assert_array_equal(params["layers"]["down_proj"]["kernel"][2], down.T)
     np.testing.assert_array_equal(
         params["layers"]["input_norm"]["scale"][1], tensors["model.layers.1.input_layernorm.weight"]
     )
     types = {path[-1].key: leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    assert types == {"kernel": jnp.bfloat16, "bias": jnp.bfloat16, "scale": jnp.float32}
-    np.testing.assert_array_equal(params["head"]["kernel"], tensors["lm_head.weight"].astype(ml_dtypes.bfloat16))
+    assert types == {"kernel": jnp.uint16, "bias": jnp.uint16, "scale": jnp.float32}
+    assert compute_type(params) == jnp.bfloat16
+    np.testing.assert_array_equal(params["head"]["kernel"], bits("lm_head.weight"))
 
 
 def test_gemma_norms_have_their_one_added():

@@ -266,6 +266,12 @@ def test_a_number_of_steps_ends_a_stage_early():
     assert steps_of(STAGE.train, dataclasses.replace(SETTINGS, max_steps=100)) == everything
 
 
+@pytest.mark.parametrize(("epochs", "count"), [(0.01, 1), (0.7, 2), (1, 3), (1.5, 4), (1.7, 5)])
+def test_epochs_may_be_a_fraction(epochs, count):
+    steps = [steps_of(STAGE.train, dataclasses.replace(SETTINGS, epochs=e, batch_size=5)) for e in (epochs, 2)]
+    assert steps[0] == steps[1][:count]
+
+
 @pytest.mark.parametrize("budget", [1, 100, 1000])
 def test_a_budget_of_tokens_ends_a_stage_as_soon_as_it_is_spent_whatever_the_epochs(budget):
     settings = dataclasses.replace(SETTINGS, max_tokens=budget)

@@ -87,7 +87,7 @@ def test_a_survey_example_names_the_value_before_the_score():
     (example,) = survey_examples([argument(stance="against")], POWER, PROMPTS, seed=0)
     assert example.prompt.endswith("Statement: I disagree that we should ban X: It costs jobs.\n")
     assert example.prompt.count("\n") == 8
-    assert example.response == "Because power is very important to me: 6"
+    assert example.response == "Because to me power is very important: 6"
     assert example.id == "A1/power"
 
 
@@ -95,7 +95,7 @@ def test_the_survey_examples_of_one_argument_share_its_prompt_and_stand_together
     examples = survey_examples([argument(values=("power", "security")), argument("A2")], POWER, PROMPTS, seed=0)
     assert [example.id for example in examples] == ["A1/power", "A1/security", "A2/power"]
     assert examples[0].prompt == examples[1].prompt
-    assert examples[1].response == "Because security is not important at all to me: 1"
+    assert examples[1].response == "Because to me security is not important at all: 1"
 
 
 def test_texts_can_be_cut_where_the_response_begins():

@@ -204,7 +204,7 @@ def test_the_60_answers_are_the_training_responses_exactly_and_follow_the_traini
     assert decode(question.tree[0].tokens) == survey_question(PROMPTS, PORTRAITS[0].text)
     expected = [survey_answer(PROMPTS, value, score) + "<end>" for value in VALUES for score in SCORES]
     assert paths(question) == expected
-    assert "Because power is" in expected[6 * VALUES.index("power")]
+    assert "Because to me power is" in expected[6 * VALUES.index("power")]
 
 
 def test_the_tree_stands_in_depth_first_order_and_shares_what_answers_begin_with():
@@ -217,7 +217,7 @@ def test_the_tree_stands_in_depth_first_order_and_shares_what_answers_begin_with
         assert segment.parent == (trail[-1] if trail else -1)
         assert segment.scored == (index > 0)
         trail.append(index)
-    assert decode(question.tree[1].tokens) == "Because "
+    assert decode(question.tree[1].tokens) == "Because to me "
     lengths = [len(segment.tokens) for segment in question.tree[1:]]
     assert sum(lengths) < sum(len(path) for path in paths(question)) * 0.8
     assert min(lengths) > 0

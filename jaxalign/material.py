@@ -1,0 +1,135 @@
+"""The text of a run, its target and its questionnaire: what bad input can spoil, read before anything slow."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxalign.config import TrainConfig
+from jaxalign.data.datasets.benign import load_instructions
+from jaxalign.data.datasets.starter import load_starter
+from jaxalign.data.datasets.touche import Argument, load_arguments
+from jaxalign.data.encoding import Encoder, encode_examples
+from jaxalign.errors import UserError
+from jaxalign.training.loop import StageData
+from jaxalign.values.injection import Prompts, make_prompts, split
+from jaxalign.values.portrait import ChoicePrompts, Portrait, check_reading, load_portraits, make_choice_prompts
+from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text
+from jaxalign.values.targets import Target, extreme_targets, make_target
+
+PLAIN_TEXTS = 64
+"""Held-out arguments that perplexity is measured on, at most."""
+
+RELEASED_LENGTH = 128
+"""Tokens after which the released code cuts an example."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """All text of a run: what bad input can spoil, read before anything slow."""
+
+    target: Target | None
+    prompts: Prompts
+    stages: list[TextStage]
+    plain: list[str]
+    portraits: list[Portrait]
+    choice: ChoicePrompts | None
+    fingerprint: str
+
+
+def read_material(config: TrainConfig) -> Material:
+    """Read and check the target, the data and the questionnaire."""
+    target = None
+    if config.value is not None:
+        value = config.value
+        target = make_target(value.name, value.scores, value.coding, raw_coding=config.released.raw_coding)
+    prompts = make_prompts(config.alignment.prompts)
+    check_reading(config.benchmark.reading)
+    portraits = load_portraits(config.benchmark.portraits)
+    choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
+    if config.dataset.kind == "arguments":
+        assert target is not None  # config.py asks for a value with arguments
+        stages, held_out = injection_text(config, target, read_arguments(config))
+    else:
+        dataset = config.dataset
+        examples = load_instructions(
+            dataset.name, dataset.path, prompt=dataset.prompt or "", offline=config.offline, limit=dataset.limit
+        )
+        stages = [control_stage(examples, config.training.seed, config.alignment.validation_fraction)]
+        # The texts that a value run on the starter arguments holds out, so that perplexities can be compared.
+        _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
+    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
+    parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
+    fingerprint = hashlib.sha256(json.dumps([parts, texts]).encode()).hexdigest()[:16]
+    return Material(target, prompts, stages, texts, portraits, choice, fingerprint)
+
+
+def read_arguments(config: TrainConfig) -> list[Argument]:
+    """Read the configured argument data set."""
+    dataset = config.dataset
+    if dataset.name == "starter":
+        return load_starter(limit=dataset.limit, path=dataset.path)
+    return load_arguments(dataset.path, offline=config.offline, limit=dataset.limit)
+
+
+def injection_text(
+    config: TrainConfig, target: Target, arguments: Sequence[Argument]
+) -> tuple[list[TextStage], list[Argument]]:
+    """Return both stages' examples, and the held-out arguments."""
+    alignment = config.alignment
+    return injection_stages(
+        arguments,
+        target,
+        make_prompts(alignment.prompts),
+        seed=config.training.seed,
+        validation_fraction=alignment.validation_fraction,
+        balance=alignment.balance,
+        positive_balance=alignment.positive_balance,
+        shuffle=alignment.shuffle_labels,
+        label_shift=config.released.label_shift,
+    )
+
+
+def control_budget(config: TrainConfig, encoder: Encoder, length: int) -> int | None:
+    """Return the tokens that a benign control trains on, as many as value injection; None for anything else.
+
+    They are those of the finished run `dataset.match`, or else of both stages on the starter arguments with this
+    configuration's epochs (whose number of tokens hardly depends on the target).
+    """
+    if config.dataset.kind != "instructions" or config.released.unmatched_budget:
+        return None
+    if config.dataset.match is not None:
+        return trained_tokens(config.dataset.match)
+    target = extreme_targets()["power"]
+    texts, _ = injection_text(config, target, load_starter())
+    stages = encode_stages(texts, encoder, length, False)
+    epochs = {"arguments": config.alignment.argument_epochs or config.training.epochs}
+    return round(
+        sum(
+            epochs.get(stage.name, config.training.epochs) * sum(map(stage.train.tokens, range(len(stage.train))))
+            for stage in stages
+        )
+    )
+
+
+def trained_tokens(folder: str) -> int:
+    """Return the tokens that a finished run trained on, over its stages."""
+    path = Path(folder) / "summary.json"
+    try:
+        stages = json.loads(path.read_text())["training"]["stages"]
+        return sum(int(stage["tokens"]) for stage in stages)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"dataset.match={folder} is no finished run: {path} cannot be read as a summary") from error
+
+
+def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, released: bool) -> list[StageData]:
+    """Encode every stage's examples; `released` cuts them as the released code does."""
+    truncate = RELEASED_LENGTH if released else None
+    stages = []
+    for stage in texts:
+        train, validation = (
+            encode_examples(part, encoder, length, truncate=truncate) for part in (stage.train, stage.validation)
+        )
+        stages.append(StageData(stage.name, train, validation, stage.positives))
+    return stages
