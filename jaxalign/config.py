@@ -111,7 +111,7 @@ class BenchmarkConfig:
 
     name: str
     portraits: str
-    reading: str
+    reading: Literal["likelihood"]
     choice: bool
     prompts: dict[str, Any]
 

@@ -14,7 +14,7 @@ from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.errors import UserError
 from jaxalign.training.loop import StageData
 from jaxalign.values.injection import Prompts, make_prompts, split
-from jaxalign.values.portrait import ChoicePrompts, Portrait, check_reading, load_portraits, make_choice_prompts
+from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
 from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text
 from jaxalign.values.targets import Target, extreme_targets, make_target
 
@@ -45,7 +45,6 @@ def read_material(config: TrainConfig) -> Material:
         value = config.value
         target = make_target(value.name, value.scores, value.coding, raw_coding=config.released.raw_coding)
     prompts = make_prompts(config.alignment.prompts)
-    check_reading(config.benchmark.reading)
     portraits = load_portraits(config.benchmark.portraits)
     choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
     if config.dataset.kind == "arguments":

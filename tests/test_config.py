@@ -146,6 +146,7 @@ BAD = [
     ("training.max_steps=0", f"training.max_steps=0 is not allowed: give {COUNT}, or null"),
     ("training.seed=-1", "training.seed=-1 is not allowed: give a whole number from 0"),
     ("training.packing=yes please", "training.packing=yes please is not allowed: give true or false"),
+    ("benchmark.reading=parse", "benchmark.reading=parse is not known; choose from likelihood"),
     ("precision=fp16", "precision=fp16 is not known; choose from bfloat16, float32"),
     ("dataset.limit=1", "dataset.limit=1 is not allowed: give a whole number of at least 2, or null"),
     ("inspect=-1", "inspect=-1 is not allowed"),

@@ -1,7 +1,7 @@
 """Prompt templates that users can replace: text with {fields}, checked once, filled as sentences want it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 
 from jaxalign.errors import UserError, did_you_mean
@@ -20,6 +20,16 @@ _PLAIN_OPENERS = frozenset(
     workers young your zoos
     """.split()  # noqa: SIM905 (a list of literals would take a line for each)
 )
+
+
+def check_names(key: str, texts: Mapping[str, object], known: Sequence[str]) -> None:
+    """Raise UserError where the texts under `key` are not exactly those that are known."""
+    for name in texts:
+        if name not in known:
+            raise UserError(f"{key}.{name} is not known{did_you_mean(str(name), known)}")
+    missing = [f"{key}.{name}" for name in known if name not in texts]
+    if missing:
+        raise UserError(f"missing: {', '.join(missing)}")
 
 
 def check_template(key: str, text: object, fields: Iterable[str], *, prompt: bool) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.examples import Example, held_out
-from jaxalign.data.templates import check_template, fill, uncapitalised
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.data.templates import check_names, check_template, fill, uncapitalised
+from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import LOWEST, Target
 
@@ -49,13 +49,7 @@ class Prompts:
 
 def make_prompts(texts: Mapping[str, object]) -> Prompts:
     """Check `alignment.prompts` and return it; raises UserError naming the key that is wrong."""
-    known = [field.name for field in fields(Prompts)]
-    for name in texts:
-        if name not in known:
-            raise UserError(f"alignment.prompts.{name} is not known{did_you_mean(str(name), known)}")
-    missing = [name for name in known if name not in texts]
-    if missing:
-        raise UserError("missing: " + ", ".join(f"alignment.prompts.{name}" for name in missing))
+    check_names("alignment.prompts", texts, [field.name for field in fields(Prompts)])
     templates = {
         name: check_template(f"alignment.prompts.{name}", texts[name], needed, prompt=name.endswith("_prompt"))
         for name, needed in TEMPLATES.items()

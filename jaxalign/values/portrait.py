@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxalign.data.datasets.tables import Row, read_table, read_text
+from jaxalign.data.datasets.tables import Row, read_table, read_tsv
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.templates import check_template, fill
+from jaxalign.data.templates import check_names, check_template, fill
 from jaxalign.data.trees import Segment, Tree
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.injection import Prompts, survey_answer, survey_question
@@ -70,21 +70,9 @@ Pair = tuple[Portrait, Portrait]
 """Portraits of two values, in the order in which they are shown."""
 
 
-def check_reading(reading: str) -> None:
-    """Raise UserError for a `benchmark.reading` other than `likelihood`."""
-    if reading != "likelihood":
-        raise UserError(f"benchmark.reading={reading} is not known; choose from likelihood")
-
-
 def make_choice_prompts(texts: Mapping[str, object]) -> ChoicePrompts:
     """Check `benchmark.prompts` and return it; raises UserError naming the key that is wrong."""
-    known = ("choice_prompt", "choices")
-    for name in texts:
-        if name not in known:
-            raise UserError(f"benchmark.prompts.{name} is not known{did_you_mean(str(name), known)}")
-    missing = [name for name in known if name not in texts]
-    if missing:
-        raise UserError("missing: " + ", ".join(f"benchmark.prompts.{name}" for name in missing))
+    check_names("benchmark.prompts", texts, ("choice_prompt", "choices"))
     key, choices = "benchmark.prompts.choice_prompt", texts["choices"]
     prompt = check_template(key, texts["choice_prompt"], ("first", "second"), prompt=True)
     given = list(choices) if isinstance(choices, Sequence) and not isinstance(choices, str) else []
@@ -106,7 +94,7 @@ def load_portraits(source: str) -> list[Portrait]:
     if not path.is_file():
         raise UserError(f"benchmark.portraits={source} is not a file: give starter, or a .jsonl, .csv or .tsv file")
     portraits: dict[int, Portrait] = {}
-    for row in _tab_separated(path) if path.suffix.lower() == ".tsv" else read_table(path):
+    for row in read_tsv(path) if path.suffix.lower() == ".tsv" else read_table(path):
         portrait = _portrait(row)
         if portrait.number in portraits:
             raise UserError(f"{row.place} repeats the number {portrait.number}")
@@ -116,18 +104,6 @@ def load_portraits(source: str) -> list[Portrait]:
     if absent:
         raise UserError(f"benchmark.portraits={source} has no portrait of {', '.join(absent)}: each value needs one")
     return [portraits[number] for number in sorted(portraits)]
-
-
-def _tab_separated(path: Path) -> list[Row]:
-    header, *lines = [line.rstrip("\r").split("\t") for line in read_text(path).split("\n")]
-    rows = []
-    for number, cells in enumerate(lines, start=2):
-        if cells != [""]:
-            place = f"{path} line {number}"
-            if len(cells) != len(header):
-                raise UserError(f"{place} has {len(cells)} columns, and the header has {len(header)}")
-            rows.append(Row(place, dict(zip(header, cells, strict=True))))
-    return rows
 
 
 def _portrait(row: Row) -> Portrait:

@@ -13,7 +13,6 @@ from jaxalign.values.portrait import (
     SCORES,
     answer_log_probs,
     ask,
-    check_reading,
     choice_pairs,
     choice_question,
     load_portraits,
@@ -320,12 +319,6 @@ def test_a_reading_is_plain_json():
     reading = read(table(lambda *_: 1 / 60))
 
     assert json.loads(json.dumps(reading)) == reading
-
-
-def test_only_the_likelihood_reading_is_known():
-    check_reading(group("benchmark/portraits")["reading"])
-    with pytest.raises(UserError, match=r"benchmark.reading=parse .*likelihood"):
-        check_reading("parse")
 
 
 # --- the unseen format

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,27 @@ def read_table(path: Path) -> list[Row]:
     if path.suffix.lower() == ".csv":
         return _csv(path, text)
     return _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
+
+
+def read_tsv(path: Path, columns: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of a file in which tabs separate and quotes mean nothing; spaces around a field are dropped.
+
+    Raises UserError for a file that cannot be read, one of `columns` that the header lacks, and a row of another width.
+    """
+    lines = [line.rstrip("\r") for line in read_text(path).split("\n")]
+    header = [name.strip() for name in lines[0].split("\t")]
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]!r}; its columns are: {', '.join(header) or 'none'}")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        place, fields = f"{path} line {number}", line.split("\t")
+        if len(fields) != len(header):
+            raise UserError(f"{place} has {len(fields)} columns where the header has {len(header)}")
+        rows.append(Row(place, {name: field.strip() for name, field in zip(header, fields, strict=True)}))
+    return rows
 
 
 def _lines(path: Path, text: str) -> list[Row]:

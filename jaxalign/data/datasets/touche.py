@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxalign.data.datasets.hub import download
-from jaxalign.data.datasets.tables import read_text
+from jaxalign.data.datasets.tables import read_tsv
 from jaxalign.data.examples import take
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import LEVEL2, VALUES
@@ -111,11 +111,11 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def _published(texts: Path, labels: Path) -> Iterator[Argument]:
     flags = {}
-    for place, row in _rows(labels, (ID, *LEVEL2)):
+    for place, row in read_tsv(labels, (ID, *LEVEL2)):
         if row[ID] in flags:
             raise UserError(f"{place} repeats the id {row[ID]}")
         flags[row[ID]] = _values({column: row[column] for column in LEVEL2}, place)
-    rows = list(_rows(texts, (ID, *TEXT_COLUMNS)))
+    rows = read_tsv(texts, (ID, *TEXT_COLUMNS))
     ids = {row[ID] for _, row in rows}
     unlabelled, unknown = sorted(ids - flags.keys()), sorted(flags.keys() - ids)
     if unlabelled or unknown:
@@ -127,7 +127,7 @@ def _published(texts: Path, labels: Path) -> Iterator[Argument]:
 
 
 def _joint(path: Path) -> Iterator[Argument]:
-    for place, row in _rows(path, (ID, *TEXT_COLUMNS, "Labels")):
+    for place, row in read_tsv(path, (ID, *TEXT_COLUMNS, "Labels")):
         row = {name: _unquoted(field) for name, field in row.items()}
         flags = re.findall(r"[^\[\],\s]+", row["Labels"])
         if len(flags) != len(HUB_ORDER):
@@ -148,22 +148,6 @@ def _values(flags: dict[str, str], place: str) -> tuple[str, ...]:
             raise UserError(f"{place} has the label {flag!r} in column {column!r}: it must be 0 or 1")
     held = {LEVEL2[column] for column, flag in flags.items() if flag == "1" and column in LEVEL2}
     return tuple(value for value in VALUES if value in held)
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (place, fields by column) of a TSV file: tabs separate, quotes mean nothing."""
-    lines = [line.rstrip("\r") for line in read_text(path).split("\n")]
-    header = [name.strip() for name in lines[0].split("\t")]
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]!r}; its columns are: {', '.join(header) or 'none'}")
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        place, fields = f"{path} line {number}", line.split("\t")
-        if len(fields) != len(header):
-            raise UserError(f"{place} has {len(fields)} columns where the header has {len(header)}")
-        yield place, {name: field.strip() for name, field in zip(header, fields, strict=True)}
 
 
 def _unquoted(field: str) -> str:
