@@ -1,5 +1,6 @@
 """The jaxalign side of sft.py: the material that all contenders train on, and our own contender."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from jaxalign.data.order import batches, epoch_order
 from jaxalign.material import encode_stages, read_material
 from jaxalign.models.gguf import GgufFile
 from jaxalign.models.safetensors import write_safetensors
-from jaxalign.models.sources import cache_folder, fetch, load_model
+from jaxalign.models.sources import cache_folder, fetch, load_model, source_of
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.weights import hf_tensors
-from jaxalign.pipeline import fresh_adapter, model_source
+from jaxalign.pipeline import fresh_adapter
 from jaxalign.training.loop import Packer, validation_loss
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache
@@ -27,7 +28,7 @@ from jaxalign.training.step import train_program
 
 def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> dict[str, Any]:
     """Write the examples as tokens (examples.json) and the base's weights as a Hugging Face folder (base)."""
-    source = model_source(config)
+    source = source_of(dataclasses.asdict(config.model))
     model = load_model(source, jnp.bfloat16, offline=False, name=config.model.name)
     encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
     together = max(config.training.batch_size // 2, 1)
@@ -55,7 +56,9 @@ class Jaxalign:
     def __init__(self, config: TrainConfig, work: Path):
         use_compilation_cache(work / "xla")
         self.config = config
-        self.base = load_model(model_source(config), jnp.bfloat16, offline=True, name=config.model.name)
+        self.base = load_model(
+            source_of(dataclasses.asdict(config.model)), jnp.bfloat16, offline=True, name=config.model.name
+        )
         self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
         self.adapter = fresh_adapter(config, self.base)
         self.programs = Programs()

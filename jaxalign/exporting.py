@@ -24,7 +24,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.linear import compute_type
 from jaxalign.models.merge import write_merged
 from jaxalign.models.peft import CARD, CONFIG, read_adapter
-from jaxalign.models.sources import Model, ModelSource, fetch, load_model
+from jaxalign.models.sources import Model, ModelSource, fetch, load_model, source_of
 from jaxalign.models.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
 from jaxalign.runs import Run
 
@@ -46,8 +46,7 @@ class Exported:
             raise UserError(
                 f"{self.adapter} is an adapter without its run, which alone names the base: give run=RUN_DIR"
             )
-        known = [field.name for field in dataclasses.fields(ModelSource)]
-        return ModelSource(**{name: self.config["model"][name] for name in known if name in self.config["model"]})
+        return source_of(self.config["model"])
 
     @property
     def bfloat16(self) -> bool:

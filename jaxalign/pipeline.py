@@ -24,7 +24,7 @@ from jaxalign.inference.scorer import Scorer
 from jaxalign.material import Material, control_budget, encode_stages, read_material
 from jaxalign.models.lora import Adapter, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
-from jaxalign.models.sources import Model, ModelSource, cache_folder, fetch, load_model
+from jaxalign.models.sources import Model, cache_folder, fetch, load_model, source_of
 from jaxalign.models.transformer import Transformer
 from jaxalign.progress import Progress, duration
 from jaxalign.runs import Run, append_record, open_run, read_records
@@ -43,13 +43,14 @@ def train(config: TrainConfig) -> None:
         UserError: anything in the input that cannot be used, before the training.
     """
     console = Console()
-    source = model_source(config)
+    source = source_of(dataclasses.asdict(config.model))
     if config.adapter is not None and not Path(config.adapter).is_dir():
         raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")
     material = read_material(config)
     if config.prefetch:
         path = fetch(source, offline=config.offline)
-        console.print(f"all that this command needs is here: {path}", soft_wrap=True)
+        what = "nothing but the program" if source.source == "random" else str(path)
+        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
         return
     use_compilation_cache(cache_folder() / "xla")
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
@@ -91,12 +92,6 @@ def train(config: TrainConfig) -> None:
         after = session.ask("after", adapter)
         finish(session, adapter, before, after, summaries)
     report(console, run, config, material)
-
-
-def model_source(config: TrainConfig) -> ModelSource:
-    """Return where the configured model comes from."""
-    m = config.model
-    return ModelSource(m.source, m.path, m.revision, m.package, m.version, m.sha256, m.file, m.config)
 
 
 def starting_adapter(config: TrainConfig, model: Model) -> AdapterFile:

@@ -4,7 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class ModelSource:
     file: str | None = None
     config: Mapping[str, Any] | None = None
     seed: int = 0
+
+
+def source_of(config: Mapping[str, Any]) -> ModelSource:
+    """Return the source that the `model` part of a configuration names; its other keys are passed over."""
+    return ModelSource(**{field.name: config[field.name] for field in fields(ModelSource) if field.name in config})
 
 
 @dataclass

@@ -18,6 +18,7 @@ from jaxalign.errors import UserError
 from jaxalign.runs import write_atomic
 
 MANIFEST = "manifest.json"
+META = "meta.json"
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
@@ -44,8 +45,9 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
         raise UserError(
             f"cannot write the checkpoint {target}: {reason}; free space or choose another run.dir"
         ) from error
+    write_atomic(target / META, json.dumps(meta, indent=1))
     files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
-    write_atomic(target / MANIFEST, json.dumps({"files": files, "meta": meta}, indent=1))
+    write_atomic(target / MANIFEST, json.dumps(files, indent=1))
     for old in names(folder)[:-keep]:
         shutil.rmtree(folder / old)
 
@@ -67,7 +69,7 @@ def load_newest(
         path = (folder / name).absolute()
         problem = _damage(path)
         if problem is None:
-            meta = json.loads((path / MANIFEST).read_text())["meta"]
+            meta = json.loads((path / META).read_text())
             return _load_arrays(path, like(meta)), meta
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
     return None
@@ -75,8 +77,8 @@ def load_newest(
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = json.loads((path / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = dict(json.loads((path / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
         return f"{MANIFEST} cannot be read"
     found = {str(file.relative_to(path)) for file in _files(path)}
     missing = sorted(set(expected) - found)
