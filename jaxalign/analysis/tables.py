@@ -44,9 +44,9 @@ def summary_lines(before: Reading, after: Reading, best_constant: float | None) 
             f"before {number(before[key], 3)} · after {number(after[key], 3)}" for key in ("nmse", "nmse_centred")
         )
         lines += [
-            f"NMSE                {error} · best constant {number(best_constant, 3)} (lower is better)",
-            f"NMSE after centring {shape}",
-            f"Profile correlation before {_correlation(before)} · after {_correlation(after)}",
+            f"NMSE, less is better {error} · best constant {number(best_constant, 3)}",
+            f"NMSE after centring  {shape}",
+            f"Profile correlation  before {_correlation(before)} · after {_correlation(after)}",
         ]
     for name, reading in (("before", before), ("after", after)):
         if reading["missing"]:
