@@ -4,12 +4,14 @@ Layers run under `nn.scan`, so a model compiles in the same time however deep it
 is a field of its `Architecture`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
@@ -26,6 +28,9 @@ REMATERIALISATION = {
 """What the backward pass finds saved: everything; the results of frozen products; only each layer's input."""
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
+
+Attend = Callable[..., jax.Array]
+"""(q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]: what is seen, and how."""
 
 Dropout = tuple[jax.Array, jax.Array]
 """(key of the step, rate): dropout on the input of every adapted projection."""
@@ -51,12 +56,12 @@ class Layer(nn.Module):
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, x, per_layer, trees, dropout: Dropout | None):
+    def __call__(self, x, per_layer, attend: Attend, angles, dropout: Dropout | None):
         """Return (x after the layer, None): the form of a scan's body.
 
-        `per_layer` is (index, window), int32 scalars; `trees` is (ends, positions, cos, sin).
+        `per_layer` is (index, window), int32 scalars; `angles` is (cos, sin) of the positions, [B, T, Dh / 2].
         """
-        arch, (index, window), (ends, positions, cos, sin) = self.architecture, per_layer, trees
+        arch, (index, window), (cos, sin) = self.architecture, per_layer, angles
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
 
@@ -78,7 +83,7 @@ class Layer(nn.Module):
             q = saved(q.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4), "q")
             k = saved(k.transpose(0, 2, 1, 3), "k")
             v = saved(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
-            y = tree_attention(q, k, v, ends, positions, window, arch.attention_scale, arch.attention_softcap)
+            y = attend(q, k, v, window, arch.attention_scale, arch.attention_softcap)
             y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
             y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
             y = saved(y, "attention_output")
@@ -134,12 +139,17 @@ class Transformer(nn.Module):
             body,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=arch.layers,
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
-        x, _ = layers(arch, name="layers")(x, per_layer, (ends, positions, cos, sin), dropout)
+        attend = Partial(_attend_trees, ends, positions)
+        x, _ = layers(arch, name="layers")(x, per_layer, attend, (cos, sin), dropout)
         return Norm(arch.norm_eps, name="norm")(x)
+
+
+def _attend_trees(ends, positions, q, k, v, window, scale, softcap):
+    return tree_attention(q, k, v, ends, positions, window, scale, softcap)
 
 
 def rotary_frequencies(architecture: Architecture) -> np.ndarray:

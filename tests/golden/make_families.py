@@ -14,6 +14,7 @@ from draw import draw
 FOLDER = Path(__file__).parent / "families"
 TOKENS = np.random.default_rng(7).integers(0, 97, (2, 24)).tolist()
 KEPT = [0, 3, 7, 12, 18, 23]
+NEW_TOKENS = 24
 COMMON = dict(vocab_size=97, intermediate_size=80, num_hidden_layers=3, max_position_embeddings=64)
 CONFIGS = {
     "llama": transformers.LlamaConfig(
@@ -83,7 +84,7 @@ CONFIGS = {
 
 
 def golden(config: transformers.PreTrainedConfig) -> dict:
-    """Return the configuration, tokens and some logits of a model with drawn weights."""
+    """Return the configuration, tokens, some logits and the greedy continuation of a model with drawn weights."""
     config._attn_implementation = "eager"  # SDPA knows no soft cap
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -96,7 +97,18 @@ def golden(config: transformers.PreTrainedConfig) -> dict:
     assert set(missing) <= {"lm_head.weight"}
     model.tie_weights()
     with torch.no_grad():
-        logits = model(torch.tensor(TOKENS)).logits[:, KEPT].double().numpy()
+        tokens = torch.tensor(TOKENS)
+        logits = model(tokens).logits[:, KEPT].double().numpy()
+        # Without an end token, so that all go on; every token is read from the start again, with no cache to err.
+        greedy = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+            use_cache=False,
+        )[:, tokens.shape[1] :]
     stored = json.loads(config.to_json_string()) | {"architectures": [type(model).__name__]}
     return {
         "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -106,6 +118,7 @@ def golden(config: transformers.PreTrainedConfig) -> dict:
         "tokens": TOKENS,
         "positions": KEPT,
         "logits": logits.round(6).tolist(),
+        "greedy": greedy.tolist(),
     }
 
 

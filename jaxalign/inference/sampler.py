@@ -1,0 +1,398 @@
+"""Sampling: many prompts in, many samples of each out.
+
+Rows decode together in slots, N samples of one prompt in each. A finished row takes the prompt's next sample, and a
+slot whose prompt has none left takes the next prompt, so a long answer holds up its own slot at most.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.inference.cache import (
+    Keys,
+    Knobs,
+    Rows,
+    decode_program,
+    empty_keys,
+    longer_program,
+    place_program,
+    prefill_program,
+)
+from jaxalign.models.architecture import Architecture
+from jaxalign.models.linear import compute_type
+from jaxalign.models.lora import Adapter
+from jaxalign.models.tokenizer import Tokenizer
+from jaxalign.training.programs import Programs
+
+STEPS = 8
+"""Tokens that every row chooses before the host looks for stops."""
+
+GROUP = 16
+"""Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
+
+PREFILL = 256
+"""Tokens of one prefill, at least: short prompts go together."""
+
+SHARED = 32
+"""Tokens that all prompts of a call must begin with alike to be computed once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn.
+
+    `temperature` 0 takes the most probable token each time; `top_k` 0 and `top_p` 1 keep all tokens. A sample ends
+    with the model's end token, before the first of the strings in `stop`, or after `max_tokens`.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, wrong, rule in (
+            ("temperature", not 0 <= self.temperature < float("inf"), "a number of at least 0 (0 is greedy)"),
+            ("top_k", self.top_k < 0, "a whole number of at least 0 (0 keeps all tokens)"),
+            ("top_p", not 0 < self.top_p <= 1, "a number greater than 0, up to 1 (1 keeps all tokens)"),
+            ("max_tokens", self.max_tokens < 1, "a whole number of at least 1"),
+            ("stop", not all(self.stop), "strings that are not empty"),
+        ):
+            if wrong:
+                raise UserError(f"sampling.{name}={getattr(self, name)!r} will not do: give {rule}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A prompt's tokens, which samples of it are wanted (by index), and which adapter answers."""
+
+    prompt: np.ndarray
+    samples: tuple[int, ...] = (0,)
+    adapter: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sample: its tokens, the end token included where there is one; its text; why it ended.
+
+    `end` is `eos`, `stop` (a stop string, which the text does not contain) or `length`.
+    """
+
+    index: int
+    tokens: tuple[int, ...]
+    text: str
+    end: str
+
+
+@dataclasses.dataclass
+class Sampler:
+    """A model that samples, with a stack of adapters or none.
+
+    `params` is the base `by_layer`; `adapters` is stacked [A, ...] and effective, or None for the bare base. `rows` is
+    how many samples decode together, over all adapters.
+    """
+
+    architecture: Architecture
+    params: dict[str, Any]
+    adapters: Adapter | None
+    tokenizer: Tokenizer
+    programs: Programs
+    rows: int = 64
+    ends: tuple[int, ...] = ()
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        on_done: Callable[[int, Completion], None] = lambda request, completion: None,
+        on_text: Callable[[int, int, str], None] | None = None,
+        progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
+    ) -> list[list[Completion]]:
+        """Return each request's completions, in the order of its `samples`.
+
+        Which tokens a sample has depends on the model, the prompt, the sampling and the sample's index alone, not on
+        what else is asked: its random numbers derive from (seed, hash of the prompt, index, token).
+
+        Args:
+            requests: what to sample.
+            sampling: how.
+            on_done: told (request, completion) as soon as a sample has ended.
+            on_text: told (request, sample, its text so far) after every few tokens.
+            progress: told (samples done, all samples, tokens per second).
+
+        Raises:
+            UserError: a prompt is empty, or longer than the context less the new tokens.
+        """
+        self._check(requests, sampling)
+        return _Call(self, requests, sampling, on_done, on_text, progress).run()
+
+    def _check(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        room = self.architecture.context - sampling.max_tokens
+        for number, request in enumerate(requests):
+            if not len(request.prompt):
+                raise UserError(f"prompt {number + 1} is empty")
+            if len(request.prompt) > room:
+                raise UserError(
+                    f"prompt {number + 1} has {len(request.prompt)} tokens, and the context of "
+                    f"{self.architecture.context} holds {max(room, 0)} beside sampling.max_tokens="
+                    f"{sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
+                )
+
+
+def bucket(length: int) -> int:
+    """Return the next of few lengths, which programs are compiled for: 16, 24, 32, 48, 64, 96, ..."""
+    size = 16
+    while size < length:
+        size = size * 4 // 3 if size & (size - 1) else size * 3 // 2
+    return size
+
+
+def sample_keys(requests: Sequence[Request], seed: int) -> list[dict[int, np.ndarray]]:
+    """Return for each request the random key of each of its samples, uint32 [2]."""
+    words = []
+    for request in requests:
+        digest = hashlib.sha256(np.asarray(request.prompt, np.int32).tobytes()).digest()
+        words += [(*np.frombuffer(digest[:8], np.uint32), index) for index in request.samples]
+    padded = np.zeros((bucket(len(words)), 3), np.uint32)
+    padded[: len(words)] = words
+
+    @jax.jit
+    def derive(root, words):
+        def fold(row):
+            return jax.random.key_data(
+                jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, row[0]), row[1]), row[2])
+            )
+
+        return jax.vmap(fold)(words)
+
+    keys = iter(np.asarray(derive(jax.random.key(seed), padded)))
+    return [{index: next(keys) for index in request.samples} for request in requests]
+
+
+def shared_prefix(prompts: Sequence[np.ndarray]) -> int:
+    """Return how many tokens all prompts begin with alike, short of the last of each; 0 where it is not worth it."""
+    length = min(len(prompt) for prompt in prompts) - 1
+    first = prompts[0][:length]
+    for prompt in prompts[1:]:
+        differs = np.flatnonzero(first != prompt[: len(first)])
+        first = first[: differs[0]] if len(differs) else first
+    distinct = {prompt.tobytes() for prompt in prompts}
+    return len(first) if len(distinct) > 1 and len(first) >= SHARED else 0
+
+
+@dataclasses.dataclass
+class _Row:
+    """A sample on its way."""
+
+    index: int
+    tokens: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class _Slot:
+    """N rows of one request; None where a row is idle. `waiting` are its samples that have no row yet."""
+
+    request: int | None
+    waiting: deque[int]
+    rows: list[_Row | None]
+
+
+class _Call:
+    """One call of `Sampler.sample`: the rows' state on the host, their keys on the device."""
+
+    def __init__(self, sampler: Sampler, requests: Sequence[Request], sampling: Sampling, on_done, on_text, progress):
+        self.sampler, self.requests, self.sampling = sampler, requests, sampling
+        self.on_done, self.on_text, self.progress = on_done, on_text, progress
+        self.ends = sampler.ends or (sampler.tokenizer.eos_id,)
+        self.dtype = compute_type(sampler.params)
+        stack = jax.tree.leaves(sampler.adapters)
+        self.stack = stack[0].shape[0] if stack else 1
+        self.total = sum(len(request.samples) for request in requests)
+        group = min(GROUP, max((len(request.samples) for request in requests), default=1))
+        wanted = [sum(-(-len(r.samples) // group) for r in requests if r.adapter == a) for a in range(self.stack)]
+        self.shape = (self.stack, max(min(sampler.rows // (self.stack * group), max(wanted)), 1), group)
+        self.slots = [[_Slot(None, deque(), [None] * group) for _ in range(self.shape[1])] for _ in range(self.stack)]
+        self.queues = [deque(n for n, r in enumerate(requests) if r.adapter == a) for a in range(self.stack)]
+        self.results: list[dict[int, Completion]] = [{} for _ in requests]
+
+    def run(self) -> list[list[Completion]]:
+        if self.total:
+            self.prepare()
+            while self.fill():
+                self.advance()
+        return [
+            [done[index] for index in request.samples]
+            for request, done in zip(self.requests, self.results, strict=True)
+        ]
+
+    def prepare(self) -> None:
+        """Allocate the caches, and read what all prompts begin with."""
+        architecture, shape = self.sampler.architecture, self.shape
+        self.keys = sample_keys(self.requests, self.sampling.seed)
+        self.prefix_length = shared_prefix([request.prompt for request in self.requests])
+        longest = max(len(request.prompt) for request in self.requests) - 1 - self.prefix_length
+        heads = architecture.kv_heads
+        self.prefix: list[Keys] = []
+        self.prompt = empty_keys(architecture, self.dtype, (*shape[:2], heads), bucket(longest))
+        self.ring = min(64, bucket(self.sampling.max_tokens))
+        self.samples = empty_keys(architecture, self.dtype, (*shape[:2], heads, shape[2]), self.ring)
+        self.step = 0
+        self.token, self.read = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self.active, self.key = np.zeros(shape, bool), np.zeros((*shape, 2), np.uint32)
+        self.lengths = np.zeros(shape[:2], np.int32)
+        s = self.sampling
+        self.knobs = Knobs(
+            np.float32(s.temperature), np.int32(s.top_k), np.float32(s.top_p), np.array(self.ends, np.int32)
+        )  # type: ignore[arg-type]
+        self.count, self.since = 0, time.perf_counter()
+        if self.prefix_length:
+            first = self.requests[0].prompt[: self.prefix_length]
+            found = [self.read_prompts([first], a, []) for a in range(self.stack)]
+            self.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+
+    def read_prompts(self, prompts: Sequence[np.ndarray], adapter: int, prefix: list[Keys]) -> list[Keys]:
+        """Return the keys of prompts of about one length."""
+        tokens = np.zeros((len(prompts), bucket(max(map(len, prompts)))), np.int32)
+        for row, prompt in zip(tokens, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        length = self.prefix_length if prefix else 0
+        s = self.sampler
+        arguments = (s.params, s.adapters, np.int32(adapter), prefix, np.int32(length), tokens)
+        return s.programs.get("prefill", prefill_program, (s.architecture,), arguments)(*arguments)
+
+    def fill(self) -> bool:
+        """Give idle slots a request and idle rows a sample; return whether anything is left to do."""
+        taken: list[tuple[int, int]] = []
+        for a, slots in enumerate(self.slots):
+            for s, slot in enumerate(slots):
+                if slot.request is None and self.queues[a]:
+                    slot.request = self.queues[a].popleft()
+                    slot.waiting.extend(self.requests[slot.request].samples)
+                    taken.append((a, s))
+                self.start(a, s)
+            for s, slot in enumerate(slots):
+                # Nothing new is left: help out where most samples wait.
+                busiest = max(slots, key=lambda other: len(other.waiting))
+                if slot.request is None and busiest.waiting:
+                    slot.request = busiest.request
+                    slot.waiting.extend(busiest.waiting.pop() for _ in range(min(self.shape[2], len(busiest.waiting))))
+                    taken.append((a, s))
+                    self.start(a, s)
+        self.read_taken(taken)
+        return bool(self.active.any())
+
+    def start(self, a: int, s: int) -> None:
+        """Start waiting samples in a slot's idle rows."""
+        slot = self.slots[a][s]
+        for n, row in enumerate(slot.rows):
+            if row is None and slot.waiting:
+                assert slot.request is not None
+                index, prompt = slot.waiting.popleft(), self.requests[slot.request].prompt
+                slot.rows[n] = _Row(index)
+                # Each row reads the prompt's last token itself, which gives it its first logits.
+                self.token[a, s, n], self.read[a, s, n], self.active[a, s, n] = prompt[-1], 0, True
+                self.key[a, s, n] = self.keys[slot.request][index]
+
+    def read_taken(self, taken: Sequence[tuple[int, int]]) -> None:
+        """Prefill the requests of slots that have just been taken, each request once."""
+        groups: dict[tuple[int, int], dict[int, list[int]]] = {}
+        for a, s in taken:
+            request = self.slots[a][s].request
+            assert request is not None
+            length = len(self.requests[request].prompt) - 1 - self.prefix_length
+            self.lengths[a, s] = length
+            if length:
+                groups.setdefault((a, bucket(length)), {}).setdefault(request, []).append(s)
+        for (a, size), members in groups.items():
+            together = max(PREFILL // size, 1)
+            numbers = list(members)
+            for first in range(0, len(numbers), together):
+                part = numbers[first : first + together]
+                rows = [self.requests[number].prompt[self.prefix_length : -1] for number in part]
+                found = self.read_prompts(rows + rows[-1:] * (together - len(rows)), a, self.prefix)
+                places = [(place, s) for place, number in enumerate(part) for s in members[number]]
+                # One shape for any number of places: the last is repeated.
+                places += places[-1:] * (max(self.shape[1], together) - len(places))
+                which, slots = np.array(places, np.int32).T
+                arguments = (self.prompt, found, which, np.int32(a), slots)
+                program = self.sampler.programs.get("place", place_program, (), arguments)
+                self.prompt = program(*arguments)
+
+    def advance(self) -> None:
+        """Let all rows choose some tokens, and see which have ended."""
+        s, limit = self.sampler, self.sampling.max_tokens
+        while self.ring < min(int(self.read[self.active].max()) + STEPS, limit):
+            arguments = (self.samples, np.int32(self.step % self.ring))
+            self.samples = s.programs.get("longer ring", longer_program, (), arguments)(*arguments)
+            self.step, self.ring = self.ring, 2 * self.ring
+        limits = np.full(self.shape, limit, np.int32)
+        rows = Rows(self.token, self.read, self.active, limits, self.key, self.lengths, np.int32(self.prefix_length))  # type: ignore[arg-type]
+        static = (s.architecture, STEPS, bool(self.sampling.top_k) or self.sampling.top_p < 1)
+        start = np.int32(self.step % self.ring)
+        arguments = (s.params, s.adapters, self.prefix, self.prompt, self.samples, rows, start, self.knobs)
+        self.samples, chosen = s.programs.get("decode", decode_program, static, arguments)(*arguments)
+        self.step += STEPS
+        for place, tokens in self.chosen(np.asarray(chosen)):
+            self.note(place, tokens)
+        done = sum(map(len, self.results))
+        self.progress(done, self.total, self.count / (time.perf_counter() - self.since))
+
+    def chosen(self, chosen: np.ndarray):
+        """Yield ((adapter, slot, row), its new tokens) of every active row."""
+        for place in map(tuple, np.argwhere(self.active)):
+            tokens = chosen[(slice(None), *place)]
+            yield place, tokens[tokens >= 0]
+
+    def note(self, place: tuple[int, int, int], tokens: np.ndarray) -> None:
+        """Add a row's new tokens to its sample, and end it where it ends."""
+        a, s, n = place
+        slot = self.slots[a][s]
+        row = slot.rows[n]
+        assert row is not None and slot.request is not None
+        row.tokens += tokens.tolist()
+        self.count += len(tokens)
+        self.read[place] += len(tokens)
+        self.token[place] = tokens[-1]
+        completion = self.ended(row, len(tokens))
+        if completion is None:
+            if self.on_text is not None:
+                text = self.sampler.tokenizer.decode(row.tokens).rstrip("\N{REPLACEMENT CHARACTER}")
+                self.on_text(slot.request, row.index, text)
+            return
+        self.active[place] = False
+        slot.rows[n] = None
+        self.results[slot.request][row.index] = completion
+        if self.on_text is not None:
+            self.on_text(slot.request, row.index, completion.text)
+        self.on_done(slot.request, completion)
+        if not slot.waiting and not any(slot.rows):
+            slot.request = None
+
+    def ended(self, row: _Row, new: int) -> Completion | None:
+        """Return a row's completion if it has ended with its newest tokens."""
+        tokens, decode, stops = row.tokens, self.sampler.tokenizer.decode, self.sampling.stop
+        end = "eos" if tokens[-1] in self.ends else "length" if len(tokens) == self.sampling.max_tokens else None
+        if stops:
+            # A stop string may have begun earlier; a character takes up to four tokens.
+            tail = decode(tokens[-new - 4 * max(map(len, stops)) :])
+            if any(stop in tail for stop in stops):
+                for length in range(len(tokens) - new + 1, len(tokens) + 1):
+                    text = decode(tokens[:length])
+                    found = [text.index(stop) for stop in stops if stop in text]
+                    if found:
+                        return Completion(row.index, tuple(tokens[:length]), text[: min(found)], "stop")
+        if end is None:
+            return None
+        text = decode(tokens[:-1] if end == "eos" else tokens)
+        return Completion(row.index, tuple(tokens), text, end)

@@ -1,0 +1,246 @@
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.draw import draw
+from tiny_model import ARCHITECTURE, Arrays, random_adapter, random_params
+
+from jaxalign.errors import UserError
+from jaxalign.inference import sampler as module
+from jaxalign.inference.cache import by_layer
+from jaxalign.inference.sampler import GROUP, STEPS, Completion, Request, Sampler, Sampling, bucket, shared_prefix
+from jaxalign.models.architecture import from_config
+from jaxalign.models.lora import effective
+from jaxalign.models.weights import load_params
+from jaxalign.training.programs import Programs
+
+GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
+NEVER = (-1,)
+"""An end token that no sample chooses."""
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Compiled programs, shared by the tests."""
+    return Programs()
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The tiny model's weights, by layer."""
+    return by_layer(random_params())
+
+
+@pytest.fixture
+def make(base, programs, tokenizer):
+    """Make samplers of the tiny model."""
+
+    def build(adapters=None, rows=8, ends=NEVER):
+        return Sampler(ARCHITECTURE, base, adapters, tokenizer, programs, rows, ends)
+
+    return build
+
+
+def prompts(*lengths, seed=0):
+    """Prompts of these lengths."""
+    random = np.random.default_rng(seed)
+    return [random.integers(3, 97, length).astype(np.int32) for length in lengths]
+
+
+def tokens_of(results):
+    """The tokens of all completions, request by request."""
+    return [[completion.tokens for completion in completions] for completions in results]
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("shared", [0, 8])
+def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monkeypatch):
+    stored = json.loads(path.read_text())
+    architecture = from_config(stored["config"])
+    tensors = draw({name: tuple(shape) for name, shape in stored["shapes"].items()}, stored["norm_mean"])
+    params, _ = load_params(architecture, Arrays(tensors), jnp.float32)
+    asked = [Request(np.array(row, np.int32)) for row in stored["tokens"]]
+    if shared:  # the same beginning for all, so that it is read once
+        monkeypatch.setattr(module, "SHARED", shared)
+        asked = [asked[0], Request(asked[0].prompt[: shared + 4])]
+        assert shared_prefix([request.prompt for request in asked]) == shared + 3
+    sampler = Sampler(architecture, by_layer(params), None, tokenizer, Programs(), 8, NEVER)
+    results = sampler.sample(asked, Sampling(temperature=0.0, max_tokens=len(stored["greedy"][0])))
+    assert results[0][0].tokens == tuple(stored["greedy"][0])
+    if not shared:
+        assert results[1][0].tokens == tuple(stored["greedy"][1])
+
+
+def test_a_sample_is_the_same_in_any_company(make):
+    asked = prompts(5, 40, 1, 17, 30)
+    sampling = Sampling(max_tokens=21, seed=3)
+    wanted = range(5)
+    together = tokens_of(make(rows=8).sample([Request(p, tuple(wanted)) for p in asked], sampling))
+    alone = [[make(rows=1).sample([Request(p, (index,))], sampling)[0][0].tokens for index in wanted] for p in asked]
+    assert together == alone
+    backwards = tokens_of(make(rows=40).sample([Request(p, tuple(wanted)) for p in asked[::-1]], sampling))
+    assert backwards[::-1] == alone
+    assert len({tuple(sample) for samples in alone for sample in samples}) == 25
+
+
+def test_seeds_and_indices_give_different_samples(make):
+    (prompt,) = prompts(9)
+    first, second = (make().sample([Request(prompt, (0, 1))], Sampling(max_tokens=12, seed=seed))[0] for seed in (0, 1))
+    assert len({c.tokens for c in first + second}) == 4
+
+
+def test_more_samples_than_rows_and_long_answers(make):
+    (prompt,) = prompts(12)
+    sampling = Sampling(max_tokens=3 * STEPS + 1)
+    wanted = tuple(range(GROUP + 5))
+    many = make(rows=2 * GROUP).sample([Request(prompt, wanted)], sampling)[0]
+    few = make(rows=1).sample([Request(prompt, wanted)], sampling)[0]
+    assert [c.tokens for c in many] == [c.tokens for c in few]
+    assert [c.index for c in many] == list(wanted)
+    assert {c.end for c in many} == {"length"}
+
+
+def test_answers_longer_than_the_first_ring(make):
+    asked = prompts(7, 3)
+    long = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], Sampling(max_tokens=150, seed=5)))
+    short = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], Sampling(max_tokens=40, seed=5)))
+    assert [[sample[:40] for sample in samples] for samples in long] == short
+
+
+def test_end_tokens_end_a_sample_and_free_its_row(make):
+    asked = prompts(6, 11, 20, seed=2)
+    free = make().sample([Request(p, (0, 1, 2)) for p in asked], Sampling(max_tokens=30))
+    ends = tuple(range(20))  # many, so that samples end at different times
+    found = make(rows=3, ends=ends).sample([Request(p, (0, 1, 2)) for p in asked], Sampling(max_tokens=30))
+    free, found = list(itertools.chain(*free)), list(itertools.chain(*found))
+    for all_tokens, cut in zip(free, found, strict=True):
+        stop = next((n for n, token in enumerate(all_tokens.tokens) if token in ends), None)
+        assert cut.tokens == (all_tokens.tokens if stop is None else all_tokens.tokens[: stop + 1])
+        assert cut.end == ("length" if stop is None else "eos")
+    assert {c.end for c in found} >= {"eos"}
+
+
+def test_stacked_adapters_equal_one_at_a_time(make):
+    asked = prompts(5, 30, 18)
+    adapters = [effective(random_adapter(seed), 0.7) for seed in range(3)]
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
+    sampling = Sampling(max_tokens=10)
+    requests = [Request(p, (0, 1), adapter) for p in asked for adapter in (2, 0, 1)]
+    together = tokens_of(make(stack, rows=12).sample(requests, sampling))
+    for request, found in zip(requests, together, strict=True):
+        one = jax.tree.map(lambda leaf, a=request.adapter: leaf[a : a + 1], stack)
+        alone = make(one).sample([dataclasses.replace(request, adapter=0)], sampling)
+        assert tokens_of(alone) == [found]
+    assert together[0] != together[1] != together[2]
+
+
+def test_a_zero_adapter_is_the_base(make):
+    asked = [Request(p, (0, 1)) for p in prompts(5, 30)]
+    zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], random_adapter())
+    sampling = Sampling(max_tokens=10)
+    assert tokens_of(make(zero).sample(asked, sampling)) == tokens_of(make().sample(asked, sampling))
+
+
+class Spelling:
+    """A tokenizer whose tokens are fixed bytes."""
+
+    eos_id = 0
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def decode(self, ids):
+        return b"".join(self.pieces[i] for i in ids).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "tokens"),
+    [
+        ("lo w", "hel", 4),  # over three tokens
+        ("hel", "", 1),
+        ("wor", "hello ", 4),
+        ("é", "hello wor", 6),  # its two bytes are two tokens
+        ("zzz", "hello worééx", 9),
+    ],
+)
+def test_stop_strings_are_found_in_the_text(make, monkeypatch, stop, text, tokens):
+    pieces = [b"hel", b"lo", b" ", b"wor", *(bytes([b]) for b in "éé".encode()), b"x"]
+    spoken = []
+    sampler = dataclasses.replace(make(), tokenizer=Spelling(pieces))
+    row = module._Row(0)
+    call = object.__new__(module._Call)
+    call.sampler, call.sampling, call.ends = sampler, Sampling(max_tokens=9, stop=(stop, "never")), (99,)
+    completion = None
+    for start in range(0, 9, 4):
+        new = list(range(9))[start : start + 4]
+        row.tokens += new
+        completion = call.ended(row, len(new))
+        spoken.append(completion)
+        if completion:
+            break
+    assert completion is not None
+    assert completion.text == text
+    assert len(completion.tokens) == tokens
+    assert completion.end == ("length" if stop == "zzz" else "stop")
+
+
+def test_what_is_said_on_the_way(make):
+    (prompt,) = prompts(9)
+    said, done, counts = [], [], []
+    result = make().sample(
+        [Request(prompt, (0, 1))],
+        Sampling(max_tokens=20),
+        on_text=lambda request, sample, text: said.append((request, sample, text)),
+        on_done=lambda request, completion: done.append((request, completion)),
+        progress=lambda finished, total, speed: counts.append((finished, total)),
+    )
+    assert done == [(0, completion) for completion in result[0]]
+    assert all(isinstance(completion, Completion) for _, completion in done)
+    for index in (0, 1):
+        texts = [text for _, sample, text in said if sample == index]
+        assert texts[-1] == result[0][index].text
+        assert len(texts) == 3
+        assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
+    assert counts[-1] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"temperature": -1.0}, "sampling.temperature=-1.0 will not do: give a number of at least 0"),
+        ({"temperature": float("nan")}, "sampling.temperature"),
+        ({"top_p": 0.0}, "sampling.top_p=0.0 will not do"),
+        ({"top_p": 1.5}, "sampling.top_p=1.5 will not do"),
+        ({"top_k": -1}, "sampling.top_k=-1 will not do"),
+        ({"max_tokens": 0}, "sampling.max_tokens=0 will not do"),
+        ({"stop": ("a", "")}, "strings that are not empty"),
+    ],
+)
+def test_sampling_that_cannot_be(wrong, words):
+    with pytest.raises(UserError, match=words):
+        Sampling(**wrong)
+
+
+def test_prompts_that_do_not_fit(make):
+    context = ARCHITECTURE.context
+    long = np.zeros(context, np.int32)
+    with pytest.raises(UserError, match=rf"prompt 2 has {context} tokens.*holds {context - 20} beside"):
+        make().sample([Request(long[:5]), Request(long)], Sampling(max_tokens=20))
+    with pytest.raises(UserError, match="prompt 1 is empty"):
+        make().sample([Request(long[:0])], Sampling(max_tokens=20))
+
+
+def test_nothing_asked_is_nothing_done(make):
+    assert make().sample([], Sampling()) == []
+
+
+def test_buckets_are_few_and_close():
+    sizes = sorted({bucket(length) for length in range(1, 4097)})
+    assert sizes[:6] == [16, 24, 32, 48, 64, 96]
+    assert len(sizes) == 17
+    assert all(bucket(length) >= length for length in range(1, 4097))
