@@ -4,6 +4,7 @@ Nothing here, nor in config.py, imports jax: `--help` and bad input answer at on
 """
 
 import contextlib
+import os
 import sys
 import tempfile
 import warnings
@@ -31,6 +32,9 @@ from jaxalign import __version__
 from jaxalign.config import Config, read_config
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.schema import holds_keys, leaves, nearest_key
+
+# The hub's library warns at length of what we then say in one line.
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 CONF = next(
     folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
