@@ -12,6 +12,7 @@ import json
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -303,7 +304,7 @@ def fit(
     held_out = batches(range(len(data.validation)), 2 * settings.batch_size) if settings.validate else []
     if held_out:
         validation.plan(held_out, programs=1)
-    arrays, course = resume or (initial_arrays(adapter, settings), Course(data.name))
+    arrays, course = resume or (initial_arrays(adapter, settings, data.name), Course(data.name))
     # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
@@ -367,9 +368,10 @@ def fit(
     return best, summary_of(course, data)
 
 
-def initial_arrays(adapter: Adapter, settings: Settings) -> dict[str, Any]:
+def initial_arrays(adapter: Adapter, settings: Settings, stage: str) -> dict[str, Any]:
     """Return what a stage's checkpoint holds before its first step: the state, and the best adapter so far."""
-    return jax.device_get({"state": init_state(adapter, settings.seed, settings.optimizer), "best": adapter})
+    state = init_state(adapter, settings.seed, settings.optimizer, zlib.crc32(stage.encode()))
+    return jax.device_get({"state": state, "best": adapter})
 
 
 def summary_of(course: Course, data: StageData) -> dict[str, Any]:
