@@ -17,7 +17,7 @@ class Stream(enum.IntEnum):
 def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -> list[int]:
     """Return a permutation of the examples' indices for one epoch (counted from 0).
 
-    Examples of one group (those that share a prompt) stand together, up to `limit` of them, so that they fall into one
+    Examples of one group (those that share a prompt) stand together, up to `limit` of them, so that most fall into one
     step and share it; beyond that a group is cut into parts that are shuffled like any other. `limit` 1 is a plain
     shuffle. Depends on nothing but its arguments: not on hash order, not on earlier epochs.
     """
