@@ -4,6 +4,7 @@ Nothing here, nor in config.py, imports jax: `--help` and bad input answer at on
 """
 
 import contextlib
+import os
 import sys
 import tempfile
 import warnings
@@ -28,9 +29,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from jaxalign import __version__
-from jaxalign.config import Config, read_config
+from jaxalign.config import Config, TrainConfig, read_config
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.schema import holds_keys, leaves, nearest_key
+
+# The hub's library warns at length of what we then say in one line.
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 CONF = next(
     folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
@@ -57,7 +61,8 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
                 _fail(str(error))
             except KeyboardInterrupt:
                 again = "without run.overwrite=true " if "run.overwrite=true" in arguments else ""
-                print(f"interrupted; the same command {again}resumes", file=sys.stderr)
+                resumes = f"; the same command {again}resumes" if kind is TrainConfig else ""
+                print(f"interrupted{resumes}", file=sys.stderr)
                 raise SystemExit(130) from None
 
         return main
@@ -226,6 +231,9 @@ class _Command:
         jobs = [list(overrides)]
         if self._options.multirun:
             jobs = self._sweep(overrides)
+        shared = [line for line in overrides if line.lstrip("+").startswith("run.dir=")]
+        if len(jobs) > 1 and shared and shared[0] in set.intersection(*map(set, jobs)):
+            raise UserError(f"{_spoken(shared)}: {len(jobs)} jobs cannot share a directory; use run.root instead")
         for number, job in enumerate(jobs, start=1):
             try:
                 with _one_line():

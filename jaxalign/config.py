@@ -18,6 +18,7 @@ Seed = Annotated[int, Rule("a whole number from 0 to 4294967295", lambda n: 0 <=
 Positive = Annotated[float, Rule("a number greater than 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Rule("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
+Part = Annotated[float, Rule("a number above 0 and below 1", lambda x: 0 < x < 1)]
 Betas = Annotated[
     tuple[float, float],
     Rule("two numbers of at least 0 and below 1, such as [0.9,0.999]", lambda pair: all(0 <= x < 1 for x in pair)),
@@ -96,9 +97,9 @@ class DatasetConfig:
 class AlignmentConfig:
     """How arguments become training examples."""
 
-    name: str
+    name: Literal["injection"]
     argument_epochs: Positive | None
-    validation_fraction: Share
+    validation_fraction: Part
     balance: bool
     positive_balance: bool
     shuffle_labels: bool
@@ -109,7 +110,7 @@ class AlignmentConfig:
 class BenchmarkConfig:
     """How the questionnaire is asked and read."""
 
-    name: str
+    name: Literal["portraits"]
     portraits: str
     reading: Literal["likelihood"]
     choice: bool

@@ -11,7 +11,7 @@ from jaxalign.data.datasets.benign import load_instructions
 from jaxalign.data.datasets.starter import load_starter
 from jaxalign.data.datasets.touche import Argument, load_arguments
 from jaxalign.data.encoding import Encoder, encode_examples
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, did_you_mean
 from jaxalign.training.loop import StageData
 from jaxalign.values.injection import Prompts, make_prompts, split
 from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
@@ -36,6 +36,10 @@ class Material:
     portraits: list[Portrait]
     choice: ChoicePrompts | None
     fingerprint: str
+
+
+CONTROL_LENGTH = 2048
+"""Tokens of a benign control's example at most (Choi et al., 2025)."""
 
 
 def read_material(config: TrainConfig) -> Material:
@@ -67,9 +71,13 @@ def read_material(config: TrainConfig) -> Material:
 def read_arguments(config: TrainConfig) -> list[Argument]:
     """Read the configured argument data set."""
     dataset = config.dataset
-    if dataset.name == "starter":
-        return load_starter(limit=dataset.limit, path=dataset.path)
-    return load_arguments(dataset.path, offline=config.offline, limit=dataset.limit)
+    readers = {
+        "starter": lambda: load_starter(limit=dataset.limit, path=dataset.path),
+        "touche23": lambda: load_arguments(dataset.path, offline=config.offline, limit=dataset.limit),
+    }
+    if dataset.name not in readers:
+        raise UserError(f"dataset.name={dataset.name!r} is not known{did_you_mean(dataset.name, readers)}")
+    return readers[dataset.name]()
 
 
 def injection_text(
@@ -123,7 +131,11 @@ def trained_tokens(folder: str) -> int:
 
 
 def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, released: bool) -> list[StageData]:
-    """Encode every stage's examples; `released` cuts them as the released code does."""
+    """Encode every stage's examples, to `length` tokens at most; `released` cuts them as the released code does.
+
+    Raises:
+        UserError: an example's prompt is too long (which).
+    """
     truncate = RELEASED_LENGTH if released else None
     stages = []
     for stage in texts:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,20 @@ from jaxalign.analysis.inspection import print_examples
 from jaxalign.analysis.tables import profile_table, summary_lines
 from jaxalign.config import TrainConfig, identity, plain, readable_name
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree, predictions
+from jaxalign.data.trees import Segment, Tree, path_lengths, predictions
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
-from jaxalign.material import Material, control_budget, encode_stages, read_material
+from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_stages, read_material
 from jaxalign.models.lora import Adapter, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
-from jaxalign.models.sources import Model, cache_folder, fetch, load_model, source_of
+from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
 from jaxalign.models.transformer import Transformer
 from jaxalign.progress import Progress, duration
 from jaxalign.runs import Run, append_record, open_run, read_records
 from jaxalign.training.loop import Settings, StageData, fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache
-from jaxalign.values.portrait import ask
+from jaxalign.values.portrait import ask, portrait_question
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES
 
@@ -53,23 +54,27 @@ def train(config: TrainConfig) -> None:
         console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
         return
     use_compilation_cache(cache_folder() / "xla")
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    model = load_model(source, dtype, offline=config.offline, name=config.model.name)
-    encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
-    start = None if config.adapter is None else starting_adapter(config, model)
-    length = model.architecture.context
+    files = open_model(source, offline=config.offline, name=config.model.name)
+    encoder = Encoder(files.tokenizer, config.model.prompt_format, config.model.system)
+    context = files.architecture.context
+    length = context if material.target is not None else min(context, CONTROL_LENGTH)
     stages = encode_stages(material.stages, encoder, length, config.released.length_128 and material.target is not None)
     if config.inspect:
         print_examples(
             console,
             material.stages,
             stages,
-            model.tokenizer,
+            files.tokenizer,
             config.inspect,
-            share_prompts=config.training.share_prompts,
+            share_prompts=config.training.share_prompts and config.training.packing,
         )
         return
-    budget = control_budget(config, encoder, length)
+    if config.training.questionnaire:
+        check_questions(material, encoder, context)
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    model = files.load(dtype)
+    start = None if config.adapter is None else starting_adapter(config, model)
+    budget = control_budget(config, encoder, context)
     run = open_run(
         identity(config, fingerprints(config, model, material, start, budget)),
         plain(config),
@@ -80,18 +85,21 @@ def train(config: TrainConfig) -> None:
     )
     if run.finished:
         console.print(f"this run is done: {run.path} (run.overwrite=true runs it again)", soft_wrap=True)
-        report(console, run, config, material)
+        report(console, run)
         return
     with run.locked():
         console.print(f"run directory: {run.path}", soft_wrap=True)
         programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
         session = Session(config, model, material, encoder, budget, run, programs, console)
         adapter = fresh_adapter(config, model) if start is None else jax.tree.map(jnp.asarray, start.adapter)
-        before = session.ask("before", adapter)
+        readings = {}
+        if start is not None:  # then "before" is the starting adapter's, and the bare base stands beside it
+            readings["base"] = session.ask("base", adapter, scale=0.0)
+        readings["before"] = session.ask("before", adapter)
         adapter, summaries = session.train_stages(stages, adapter)
-        after = session.ask("after", adapter)
-        finish(session, adapter, before, after, summaries)
-    report(console, run, config, material)
+        readings["after"] = session.ask("after", adapter)
+        finish(session, adapter, readings, summaries)
+    report(console, run)
 
 
 def starting_adapter(config: TrainConfig, model: Model) -> AdapterFile:
@@ -165,16 +173,21 @@ class Session:
         """Tokens of the longest packed row."""
         return self.config.training.row_length or min(self.model.architecture.context, 1024)
 
-    def ask(self, when: str, adapter: Adapter) -> dict[str, Any] | None:
-        """Ask the questionnaire and measure perplexity; an answer that this run already has is read, not asked anew."""
+    def ask(self, when: str, adapter: Adapter, scale: float | None = None) -> dict[str, Any] | None:
+        """Ask the questionnaire and measure perplexity; an answer that this run already has is read, not asked anew.
+
+        `scale` is the adapter's (None: alpha / rank; 0: the bare base). Returns None where nothing is to be asked.
+        """
         if not self.config.training.questionnaire:
             return None
-        path = self.run.path / "questionnaire.jsonl"
+        path = self.run.questionnaire
         for record in read_records(path):
             if record["when"] == when:
                 return record["results"]
-        scorer = Scorer(self.network(), self.model.params, adapter, self.scale, self.programs, self.row_length)
-        texts = [plain_tree(self.encoder, text) for text in self.material.plain]
+        scale = self.scale if scale is None else scale
+        scorer = Scorer(self.network(), self.model.params, adapter, scale, self.programs, self.row_length)
+        context = self.model.architecture.context
+        texts = [plain_tree(self.encoder, text, context) for text in self.material.plain]
         perplexity = float("nan")
 
         def score(trees: Sequence[Tree]) -> list[np.ndarray]:
@@ -188,7 +201,8 @@ class Session:
 
         target = None if self.material.target is None else self.material.target.scores
         m = self.material
-        results = {**ask(m.portraits, m.prompts, m.choice, self.encoder, score, target), "perplexity": perplexity}
+        reading = ask(m.portraits, m.prompts, m.choice, self.encoder, score, target)
+        results = {**reading, "perplexity": perplexity if np.isfinite(perplexity) else None}
         append_record(path, {"when": when, "results": results})
         return results
 
@@ -259,26 +273,37 @@ class Session:
         )
 
 
-def plain_tree(encoder: Encoder, text: str) -> Tree:
-    """Return a text as a tree whose tokens are all read but the first, which nothing predicts."""
-    tokens = encoder.root(text)
+def check_questions(material: Material, encoder: Encoder, context: int) -> None:
+    """Raise UserError for a portrait whose question does not fit into the context of the model."""
+    for portrait in material.portraits:
+        longest = max(path_lengths(portrait_question(portrait, material.prompts, encoder).tree))
+        if longest > context:
+            raise UserError(
+                f"portrait {portrait.number} takes {longest} tokens as a question with its answer, and the context "
+                f"holds {context}: shorten it, or choose a model with a longer context"
+            )
+
+
+def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:
+    """Return a text, up to the context, as a tree whose tokens are all read but the first, which nothing predicts."""
+    tokens = encoder.root(text)[:context]
     return (Segment(tokens[:1], -1), Segment(tokens[1:], 0, True))
 
 
 def finish(
     session: Session,
     adapter: Adapter,
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
+    readings: dict[str, dict[str, Any] | None],
     stages: list[dict[str, Any]],
 ) -> None:
     """Write the figure, the adapter with its card, and last the summary, which marks the run as done."""
+    before, after = readings["before"], readings["after"]
     config, model, run, target = session.config, session.model, session.run, session.material.target
     scores = None if target is None else dict(zip(VALUES, target.scores, strict=True))
     summary = {
         "value": None if target is None else target.name,
         "target": scores,
-        "questionnaire": {"before": before, "after": after},
+        "questionnaire": readings,
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
         "training": {"stages": stages, "compilation_seconds": session.programs.seconds},
         "model": {"name": model.name, "identity": model.identity},
@@ -305,7 +330,7 @@ def finish(
     run.finish(summary)
 
 
-def report(console: Console, run: Run, config: TrainConfig, material: Material) -> None:
+def report(console: Console, run: Run) -> None:
     """Print a finished run's results, where they are, and what to type next."""
     summary = json.loads(run.summary.read_text())
     for stage in summary["training"]["stages"]:
@@ -323,5 +348,6 @@ def report(console: Console, run: Run, config: TrainConfig, material: Material) 
     for name, path in where:
         if path.exists():
             console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
-    command = f"python -m jaxalign.export run={run.path} format=peft out={run.path}-peft verify=true"
+    command = shlex.join(["run=" + str(run.path), "format=peft", f"out={run.path}-peft", "verify=true"])
+    command = f"python -m jaxalign.export {command}"
     console.print(f"next:    {command}", highlight=False, soft_wrap=True)

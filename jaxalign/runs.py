@@ -16,18 +16,26 @@ import yaml
 
 from jaxalign.errors import UserError
 
-WRITTEN = ("checkpoints", "adapter", "figures", "metrics.jsonl", "questionnaire.jsonl", "summary.json")
-"""What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours."""
+HINT = "free space or choose another run.dir"
+
+WRITTEN = (
+    *("summary.json", "checkpoints", "adapter", "figures"),
+    *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
+)
+"""What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
+
+The summary is first: whoever deletes them in this order, and is stopped, leaves no run that seems done.
+"""
 
 
 @contextlib.contextmanager
-def _named(path: Path, task: str) -> Iterator[None]:
+def _named(path: Path, task: str, hint: str = HINT) -> Iterator[None]:
     """Turn a full disk, a read-only folder and their like into one line that names the path."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot {task} {path}: {reason}; free space or choose another run.dir") from error
+        raise UserError(f"cannot {task} {path}: {reason}; {hint}") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -38,13 +46,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: str | Path, data: str | bytes) -> None:
+def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut.
 
-    Raises UserError, naming the path, where the disk is full or the folder cannot be written.
+    Raises UserError, naming the path and what to do (`hint`), where the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    with _named(path, "write"):
+    with _named(path, "write", hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -123,6 +131,16 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def validation(self) -> Path:
+        """One JSON record a validation: stage, step, validation_loss."""
+        return self.path / "validation.jsonl"
+
+    @property
+    def questionnaire(self) -> Path:
+        """One JSON record a reading of the questionnaire."""
+        return self.path / "questionnaire.jsonl"
+
+    @property
     def summary(self) -> Path:
         """The results, written when all is done."""
         return self.path / "summary.json"
@@ -150,7 +168,9 @@ class Run:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory against a second process of the same run; raises UserError where one holds it."""
-        with _named(self.path, "lock"), (self.path / ".lock").open("w") as file:
+        with _named(self.path, "lock"):
+            file = (self.path / ".lock").open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -200,7 +220,8 @@ def open_run(
     with _named(path, "use"):
         stored = _stored_identity(run)
         if stored is not None and overwrite:
-            _delete(run)
+            with run.locked():  # never from under a process that is still at it
+                _delete(run)
         elif stored is not None and _canonical(stored) != _canonical(config_identity):
             raise UserError(_difference(path, stored, config_identity))
     if run.finished:

@@ -111,7 +111,7 @@ def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(tmp_path):
     other = {**IDENTITY, "seed": 1}
     fresh = open_run(other, CONFIG, dir=run.path, overwrite=True)
     assert not fresh.finished
-    assert sorted(os.listdir(run.path)) == ["config.yaml", "notes.txt"]
+    assert sorted(os.listdir(run.path)) == [".lock", "config.yaml", "notes.txt"]
     assert yaml.safe_load(run.config.read_text())["identity"] == other
 
 
@@ -143,3 +143,27 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, mon
     monkeypatch.setattr("tempfile.mkstemp", read_only)
     with pytest.raises(UserError, match=r"Read-only file system; free space or choose another run\.dir"):
         a_run(tmp_path)
+
+
+def test_a_run_in_progress_is_not_deleted_by_overwrite(tmp_path):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run.log({"step": 1})
+    with run.locked(), pytest.raises(UserError, match="in use by another process"):
+        open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+    assert run.metrics.exists()
+
+
+def test_an_overwrite_that_is_stopped_leaves_no_run_that_seems_done(tmp_path, monkeypatch):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run.adapter.mkdir()
+    run.finish({})
+    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+    assert run.adapter.exists() and not run.finished
+
+
+def test_what_goes_wrong_under_the_lock_is_not_called_a_lock(tmp_path):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    with pytest.raises(FileNotFoundError), run.locked():
+        (tmp_path / "nowhere" / "file").read_text()

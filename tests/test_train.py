@@ -189,6 +189,27 @@ def test_a_benign_control_is_one_stage_without_a_value(tmp_path, capsys):
     assert summary["value"] is None and [stage["name"] for stage in summary["training"]["stages"]] == ["instructions"]
 
 
+def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path, capsys):
+    rows = [{"instruction": f"Sum up {i}", "input": "so " * 500, "output": f"{i}"} for i in range(12)]
+    (tmp_path / "alpaca.json").write_text(json.dumps(rows))
+    folder, small = tmp_path / "run", "model.config.max_position_embeddings=900"
+    run(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", small, *QUIET], capsys)
+    (stage,) = json.loads((folder / "summary.json").read_text())["training"]["stages"]
+    assert stage["cut"] == stage["examples"] == 11
+
+
+def test_beside_a_starting_adapter_stands_the_bare_base(data, tmp_path, capsys):
+    base = ["+value=power", f"dataset.path={data}", "benchmark.choice=false", *SMALL]
+    run([*base, f"run.dir={tmp_path / 'first'}"], capsys)
+    run([*base, f"adapter={tmp_path / 'first'}", f"run.dir={tmp_path / 'second'}"], capsys)
+    first, second = (
+        json.loads((tmp_path / name / "summary.json").read_text())["questionnaire"] for name in ("first", "second")
+    )
+    assert set(first) == {"before", "after"}
+    for ours, theirs in ((second["base"], first["before"]), (second["before"], first["after"])):
+        assert ours["scores"] == pytest.approx(theirs["scores"], abs=1e-4)
+
+
 def test_inspect_shows_both_stages_and_writes_nothing(data, tmp_path, capsys):
     printed = run(["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", "inspect=2", *SMALL], capsys)
     assert "arguments" in printed and "survey" in printed and "segment" in printed
@@ -214,6 +235,23 @@ def test_a_prompt_longer_than_the_context_is_named_before_training(data, tmp_pat
     line = refused([*arguments, "model.config.max_position_embeddings=64"], capsys)
     assert "context" in line and "64" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *SMALL]
+    portraits = [{"number": n, "text": "They rest. " * (100 if n == 3 else 1)} for n in range(1, 41)]
+    (tmp_path / "portraits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in portraits))
+    line = refused(
+        [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=900"],
+        capsys,
+    )
+    assert "portrait 3 takes" in line and "holds 900" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_reader_of_arguments_is_refused(data, tmp_path, capsys):
+    line = refused(["+value=power", f"dataset.path={data}", "dataset.name=touche", *SMALL], capsys)
+    assert "dataset.name='touche' is not known; did you mean 'touche23'?" in line
 
 
 def test_offline_names_what_is_missing(tmp_path, capsys):

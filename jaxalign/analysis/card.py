@@ -171,7 +171,7 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
     ]
     rows.append(["portraits that could not be read", *(_count(reading.get("missing")) for reading in (before, after))])
     notes = [
-        "Scores run from 1 (not like me) to 6 (very much like me): the expected answer to short portraits of people."
+        "Scores run from 1 (not like me) to 6 (exactly like me): the expected answer to short portraits of people."
     ]
     if "chosen after" in columns:
         notes.append(

@@ -49,7 +49,7 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Examples as tokens, index by index; `cut` says which were shortened."""
+    """Examples as tokens, index by index; `cut` says of each that came in, also of those left out, if it was cut."""
 
     prompts: list[np.ndarray]
     responses: list[np.ndarray]

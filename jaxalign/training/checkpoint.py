@@ -34,11 +34,11 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
 
     Names sort by age. The checkpoint appears whole: it counts from the moment its manifest is there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = (folder / name).absolute()
-    if target.exists():
-        shutil.rmtree(target)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
         _save_arrays(target, jax.device_get(tree))
     except (OSError, ValueError) as error:  # Orbax hands on what the file system says as either
         reason = str(error).strip().splitlines()[0]
@@ -48,8 +48,11 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
     write_atomic(target / META, json.dumps(meta, indent=1))
     files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
     write_atomic(target / MANIFEST, json.dumps(files, indent=1))
-    for old in names(folder)[:-keep]:
-        shutil.rmtree(folder / old)
+    # Also what a kill or a damage left behind, which no longer counts.
+    kept = {name, *names(folder)[-keep:]}
+    for old in folder.iterdir():
+        if old.is_dir() and old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def names(folder: Path) -> list[str]:
@@ -63,7 +66,7 @@ def load_newest(
     """Return (tree, meta) of the newest checkpoint that is whole, or None where there is none.
 
     `like(meta)` gives a pytree of the same structure, shapes and types. A damaged checkpoint is named through `say`,
-    and the one before it is tried.
+    counts no longer, and the one before it is tried.
     """
     for name in reversed(names(folder)):
         path = (folder / name).absolute()
@@ -72,6 +75,7 @@ def load_newest(
             meta = json.loads((path / META).read_text())
             return _load_arrays(path, like(meta)), meta
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
+        (path / MANIFEST).unlink()
     return None
 
 

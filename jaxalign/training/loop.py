@@ -12,6 +12,7 @@ import json
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure
 from jaxalign.errors import UserError
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
-from jaxalign.runs import Run, read_records, write_atomic
+from jaxalign.runs import Run, append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
 from jaxalign.training.optimizer import Hyperparameters, learning_rates
 from jaxalign.training.programs import Programs
@@ -267,13 +268,13 @@ def fit(
     """Train one stage; return the adapter of the best validation loss and the stage's summary.
 
     Args:
-        model: the decoder; `params`: its frozen base; `adapter`: what the stage starts from, not changed.
-        params: see model.
-        adapter: see model.
+        model: the decoder.
+        params: its frozen base.
+        adapter: what the stage starts from; not changed.
         data: the examples.
         settings: how they are trained.
-        run: where metrics and checkpoints go; checkpoints are named prefix-step.
-        prefix: see run; prefixes sort in the order of the stages.
+        run: where metrics and checkpoints go.
+        prefix: checkpoints are named prefix-step; prefixes sort in the order of the stages.
         programs: compiled programs, shared between stages.
         extra: JSON that travels in each checkpoint (the summaries of the stages before).
         resume: (arrays, course) of a checkpoint of this stage.
@@ -303,7 +304,7 @@ def fit(
     held_out = batches(range(len(data.validation)), 2 * settings.batch_size) if settings.validate else []
     if held_out:
         validation.plan(held_out, programs=1)
-    arrays, course = resume or (initial_arrays(adapter, settings), Course(data.name))
+    arrays, course = resume or (initial_arrays(adapter, settings, data.name), Course(data.name))
     # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
@@ -321,7 +322,7 @@ def fit(
         if not held_out:
             return True
         loss = validation_loss(model, params, state.adapter, settings.hyper.scale, validation, held_out, programs)
-        run.log({"stage": data.name, "step": course.step, "validation_loss": loss})
+        append_record(run.validation, {"stage": data.name, "step": course.step, "validation_loss": loss})
         if not math.isfinite(loss):
             raise UserError(
                 f"stage {data.name}, step {course.step}: the validation loss is {loss:g}; "
@@ -367,9 +368,10 @@ def fit(
     return best, summary_of(course, data)
 
 
-def initial_arrays(adapter: Adapter, settings: Settings) -> dict[str, Any]:
+def initial_arrays(adapter: Adapter, settings: Settings, stage: str) -> dict[str, Any]:
     """Return what a stage's checkpoint holds before its first step: the state, and the best adapter so far."""
-    return jax.device_get({"state": init_state(adapter, settings.seed, settings.optimizer), "best": adapter})
+    state = init_state(adapter, settings.seed, settings.optimizer, zlib.crc32(stage.encode()))
+    return jax.device_get({"state": state, "best": adapter})
 
 
 def summary_of(course: Course, data: StageData) -> dict[str, Any]:
@@ -398,15 +400,16 @@ def resume_point(
 ) -> tuple[Any, Course, dict[str, Any]] | None:
     """Return (arrays, course, meta) of the newest whole checkpoint of a run, or None.
 
-    Records of steps that are to be run again are dropped from metrics.jsonl.
+    Records of steps that are to be run again are dropped from metrics.jsonl and validation.jsonl.
     """
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
     found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)
     arrays, meta = found or (None, {"stages": [], "course": {"stage": ""}})
     course = Course(**meta["course"])
     done = [stage["name"] for stage in meta["stages"]]
-    records = read_records(run.metrics)
-    kept = [r for r in records if r["stage"] in done or (r["stage"] == course.stage and r["step"] <= course.step)]
-    if len(kept) < len(records):
-        write_atomic(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+    for path in (run.metrics, run.validation):
+        records = read_records(path)
+        kept = [r for r in records if r["stage"] in done or (r["stage"] == course.stage and r["step"] <= course.step)]
+        if len(kept) < len(records):
+            write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
     return None if found is None else (arrays, course, meta)

@@ -22,7 +22,11 @@ class TrainState:
     key: jax.Array
 
 
-def init_state(adapter: Adapter, seed: int | jax.Array, optimizer: str = "adamw") -> TrainState:
-    """Return the state before the first step of a stage that starts from `adapter`."""
+def init_state(adapter: Adapter, seed: int | jax.Array, optimizer: str = "adamw", stage: int = 0) -> TrainState:
+    """Return the state before the first step of a stage that starts from `adapter`.
+
+    `stage` is a number of the stage's own, so that no two stages of a run draw the same dropout.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), stage)
     opt_state = OPTIMIZERS[optimizer](Hyperparameters(0.0)).init(adapter)  # type: ignore[arg-type]
-    return TrainState(adapter, opt_state, jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed)))
+    return TrainState(adapter, opt_state, jnp.zeros((), jnp.int32), jax.random.key_data(key))

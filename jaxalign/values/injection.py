@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.examples import Example, held_out
+from jaxalign.data.order import Stream
 from jaxalign.data.templates import check_names, check_template, fill, uncapitalised
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, phrase
@@ -23,7 +24,6 @@ from jaxalign.values.targets import LOWEST, Target
 
 POSITIVE_FROM = 3  # stage 1: a row is positive where its least important value scores at least this
 LARGEST_WEIGHT = 5.0
-SHUFFLE_STREAM = 2  # beside the seed, so that no two draws of one run are the same draw
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "argument_prompt": ("conclusion", "would"),
@@ -144,7 +144,7 @@ def shift_labels(arguments: Sequence[Argument]) -> list[Argument]:
 
 def shuffle_labels(arguments: Sequence[Argument], seed: int) -> list[Argument]:
     """Return the arguments with their sets of values dealt out anew: a control that keeps every frequency."""
-    order = np.random.Generator(np.random.PCG64([seed, SHUFFLE_STREAM])).permutation(len(arguments))
+    order = np.random.Generator(np.random.PCG64([seed, Stream.SHUFFLE])).permutation(len(arguments))
     return [replace(argument, values=arguments[other].values) for argument, other in zip(arguments, order, strict=True)]
 
 

@@ -58,8 +58,8 @@ WRITERS = [(as_json, ".json"), (as_lines, ".jsonl"), (as_lines, ".json"), (as_cs
 def test_every_form_of_a_file_gives_the_same_examples(tmp_path, monkeypatch, write, suffix):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     first, second = load("alpaca", write(tmp_path / f"alpaca{suffix}", ALPACA))
-    assert first == Example("Task: Name a colour.\nAnswer:\n", "Blue.", "alpaca-0")
-    assert second == Example("Task: Add them.\nInput: 1 and 2\nAnswer:\n", "3", "alpaca-1")
+    assert first == Example("Task: Name a colour.\nAnswer:\n", "Blue.", "alpaca-0", shorten="Name a colour.")
+    assert second == Example("Task: Add them.\nInput: 1 and 2\nAnswer:\n", "3", "alpaca-1", shorten="Add them.")
 
 
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)

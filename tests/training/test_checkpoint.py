@@ -102,3 +102,12 @@ def test_a_folder_that_was_never_finished_is_passed_over_in_silence(tmp_path):
     assert checkpoint.names(tmp_path) == ["1-0000001"]
     save(tmp_path, 2, keep=1)
     assert checkpoint.load_newest(tmp_path, like, silent)[1] == {"step": 2}
+
+
+def test_a_damaged_checkpoint_does_not_outlive_a_new_one(tmp_path):
+    save(tmp_path, 9)
+    flip_a_byte(tmp_path / "1-0000009")
+    assert checkpoint.load_newest(tmp_path, like, print) is None
+    save(tmp_path, 1, keep=1)
+    assert checkpoint.load_newest(tmp_path, like, silent)[1] == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["1-0000001"]

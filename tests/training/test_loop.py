@@ -105,6 +105,7 @@ def assert_same(folder, result, straight):
         k: v for k, v in summary.items() if k not in TIMES
     }
     assert records(folder) == records(other)
+    assert read_records(Run(folder).validation) == read_records(Run(other).validation) != []
     (ours, course, _), (theirs, their_course, _) = (
         resume_point(Run(path), new_adapter(), "adamw", print) for path in (folder, other)
     )
@@ -201,7 +202,7 @@ def test_the_adapter_of_the_best_validation_loss_is_kept(tmp_path, programs):
     hyper = SETTINGS.hyper.replace(learning_rate=0.1)
     settings = dataclasses.replace(SETTINGS, epochs=3, hyper=hyper, schedule="constant", warmup_steps=0)
     best, summary = train(tmp_path, programs, settings)
-    losses = [record["validation_loss"] for record in records(tmp_path) if "validation_loss" in record]
+    losses = [record["validation_loss"] for record in read_records(Run(tmp_path).validation)]
     assert len(losses) == 3
     assert losses[-1] > min(losses) == summary["best_validation_loss"]
     assert read_validation(best, programs) == pytest.approx(min(losses), rel=1e-5)
@@ -211,7 +212,7 @@ def test_without_validation_the_last_adapter_is_kept(tmp_path, programs):
     best, summary = train(tmp_path, programs, dataclasses.replace(SETTINGS, validate=False, max_steps=3))
     assert summary["best_validation_loss"] is None
     assert summary["steps"] == 3
-    assert not any("validation_loss" in record for record in records(tmp_path))
+    assert not Run(tmp_path).validation.exists()
     state = resume_point(Run(tmp_path), new_adapter(), "adamw", print)[0]["state"]
     jax.tree.map(np.testing.assert_array_equal, best, state.adapter)
 

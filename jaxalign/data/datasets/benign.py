@@ -67,9 +67,10 @@ def load_instructions(
 ) -> list[Example]:
     """Return a set's examples, from a JSON, JSON Lines, CSV or Parquet file, or (`path` None) from the hub.
 
-    `prompt` is a template with the set's fields (`dataset.prompt`); a line of it whose fields are all empty
-    is left out. Rows without a task or an answer are dropped, and `log` is told how many. Raises UserError
-    for an unknown name, a missing field (its line and the fields found), and too few rows.
+    `prompt` is a template with the set's fields (`dataset.prompt`); a line of it whose fields are all empty is left
+    out, and the longest of the fields may lose its end where the context asks for it. Rows without a task or an answer
+    are dropped, and `log` is told how many. Raises UserError for an unknown name, a missing field (its line and the
+    fields found), and too few rows.
     """
     if name not in INSTRUCTION_SETS:
         raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, INSTRUCTION_SETS)}")
@@ -82,7 +83,9 @@ def load_instructions(
     for number, row in enumerate(rows):
         texts = _texts(row, form)
         if texts[form.given[0]] and texts[form.answer]:
-            examples.append(Example(_prompt(prompt, texts), texts[form.answer], f"{name}-{number}"))
+            longest = max((texts[field] for field in form.given), key=len)
+            example = Example(_prompt(prompt, texts), texts[form.answer], f"{name}-{number}", shorten=longest)
+            examples.append(example)
     if len(examples) < len(rows):
         log(f"{source}: {len(rows) - len(examples)} of {len(rows)} rows dropped: no task or no answer")
     return take(examples, limit, source)

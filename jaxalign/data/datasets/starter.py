@@ -8,7 +8,7 @@ from jaxalign.data.examples import take
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.schwartz import VALUES
 
-FOLDER = Path(__file__).parents[1] / "starter"
+FILE = Path(__file__).parents[1] / "starter" / "arguments.jsonl"
 FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
@@ -18,9 +18,8 @@ def load_starter(limit: int | None = None, path: str | None = None) -> list[Argu
     `values` lists names of the ten values; a row without any is dropped, as ValueEval's are. Raises UserError
     naming the line for a missing field, an unknown value or stance, or an id that comes twice.
     """
-    files = sorted(FOLDER.glob("arguments_*.jsonl")) if path is None else [Path(path)]
     arguments: dict[str, Argument] = {}
-    for row in (row for file in files for row in read_table(file)):
+    for row in read_table(FILE if path is None else Path(path)):
         argument = _argument(row)
         if argument.id in arguments:
             raise UserError(f"{row.place} repeats the id {argument.id!r}")
