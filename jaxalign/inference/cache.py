@@ -21,7 +21,7 @@ from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import Adapter
 from jaxalign.models.precision import dot, from_bits, to_bits
-from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, head_kernel, rotary_frequencies
+from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
 QUERIES = 256
 """Queries of a block in prefill: scores are [B, K, G, QUERIES, keys] at most."""
@@ -43,8 +43,9 @@ class Keys:
 def by_layer(params: dict[str, Any]) -> dict[str, Any]:
     """Return a base whose stacked layers are a list of layers, as decoding wants it; `params` is emptied.
 
-    Weights are bfloat16 itself here, not its bits: a product of few rows would spend its time on turning them.
-    One leaf at most is in memory twice.
+    Weights are bfloat16 itself here, not its bits: a product of few rows would spend its time on turning them. `head`
+    is always there, and transposed, [D, V], as its product wants it; the embedding keeps its bits, because rows are
+    taken from it. One leaf at most is in memory twice, and of a tied model the embedding.
     """
 
     def own(leaf) -> jax.Array:
@@ -57,8 +58,14 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
         leaf, stacked[number] = np.asarray(stacked[number]), None
         for layer, values in zip(layers, leaf, strict=True):
             layer.append(own(values))
-    rest = {name: jax.tree.map(own, params.pop(name)) for name in list(params)}
-    return rest | {"layers": [jax.tree.unflatten(treedef, leaves) for leaves in layers]}
+    embedding = params.pop("embedding")
+    head = own(np.ascontiguousarray(np.asarray(params.pop("head", embedding)["kernel"]).T))
+    return {
+        "embedding": embedding,
+        "layers": [jax.tree.unflatten(treedef, leaves) for leaves in layers],
+        "norm": jax.tree.map(own, params.pop("norm")),
+        "head": head,
+    }
 
 
 def states(
@@ -90,7 +97,7 @@ def states(
             variables["lora"] = jax.tree.map(lambda leaf, index=index: leaf[index], adapter["layers"])
         per_layer = (index, architecture.windows[index])
         x, _ = Layer(architecture).apply(variables, x, per_layer, attend, angles, None)
-    return Norm(architecture.norm_eps).apply({"params": params["norm"]}, x)
+    return Norm(architecture.norm_eps).apply({"params": params["norm"]}, x)  # type: ignore[return-value]
 
 
 def merged_attention(
@@ -260,57 +267,61 @@ def decode(
         adapters: stacked [A, ...] and effective, or None (then A is 1).
         prefix: Keys [A, K, s, Dh] for each layer, or an empty list.
         prompt: Keys [A, S, K, s, Dh] for each layer.
-        sample: Keys [A, S, K, N, s, Dh] for each layer: rings, in which step t writes to place t modulo s.
+        sample: Keys [A, S, K, N, s, Dh] for each layer: rings, in which step t writes to place t modulo s; `steps`
+            divides s.
         rows: where the rows stand.
-        start: int32 scalar, the place in the ring of the first step, before modulo.
+        start: int32 scalar, the place in the rings of the first step, a multiple of `steps`.
         knobs: how tokens are chosen.
 
     Returns:
         The samples' keys, and int32 [steps, A, S, N]: the tokens that were chosen, -1 where a row was not active.
     """
     ring = sample[0].k.shape[-2]
-    table = head_kernel(params, architecture)
+    # Keys of this call's steps have a buffer of their own, so that the large rings are only read in the loop, and
+    # written once behind it.
+    newest = [jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), keys) for keys in sample]
 
-    def forward(adapter, prefix, prompt, sample, token, read, lengths, place):
-        """One adapter's next logits [S, N, V] and its samples' new keys."""
-        position = rows.prefix + lengths[:, None] + read
-        age = (place - jnp.arange(ring)) % ring
-        fresh: list[Keys] = []
+    def forward(adapter, prefix, prompt, sample, newest, token, read, lengths, done):
+        """One adapter's next logits [S, N, V] and its `newest` keys."""
+        place = rows.prefix + lengths[:, None] + read
+        written: list[Keys] = []
 
         def attend(layer, q, k, v, window, scale, softcap):
             def write(keys, new):
-                return lax.dynamic_update_slice_in_dim(keys, to_bits(new)[..., None, :], place, 3)
+                return lax.dynamic_update_slice_in_dim(keys, to_bits(new)[..., None, :], done, 3)
 
-            own = Keys(write(sample[layer].k, k), write(sample[layer].v, v))
-            fresh.append(own)
-            seen = (age <= read[..., None]) & _recent(age, window)
-            parts = [(own, seen[:, None, None])]
+            own = Keys(write(newest[layer].k, k), write(newest[layer].v, v))
+            written.append(own)
+            parts = [(own, _recent(done - jnp.arange(steps), window))]
+            # All of a row's keys that stand in the ring were read just before this call's.
+            age = (start - 1 - jnp.arange(ring)) % ring
+            seen = (age < read[..., None] - done) & _recent(age + 1 + done, window)
+            parts.append((sample[layer], seen[:, None, None]))
             slot = jnp.arange(prompt[layer].k.shape[-2])
             distance = (lengths[:, None] + read)[..., None] - slot
             seen = _recent(distance, window) & (slot < lengths[:, None])[:, None]
             parts.append((prompt[layer], seen[:, None, None]))
             if prefix:
                 before = jnp.arange(prefix[layer].k.shape[-2])
-                seen = _recent(position[..., None] - before, window) & (before < rows.prefix)
+                seen = _recent(place[..., None] - before, window) & (before < rows.prefix)
                 parts.append((prefix[layer], seen[:, None, None]))
             return merged_attention(q, parts, scale, softcap)
 
         attends = [partial(attend, layer) for layer in range(architecture.layers)]
-        hidden = states(architecture, params, adapter, token, position, attends)
-        logits = dot(hidden, table, ((2,), (1,)))
+        hidden = states(architecture, params, adapter, token, place, attends)
+        logits = dot(hidden, params["head"], ((2,), (0,)))
         if architecture.logit_softcap:
             logits = architecture.logit_softcap * jnp.tanh(logits / architecture.logit_softcap)
-        return logits, fresh
+        return logits, written
 
     def step(carry):
-        done, sample, token, read, active, chosen = carry
-        arguments = (adapters, prefix, prompt, sample, token, read, rows.prompt)
-        place = (start + done) % ring
+        done, newest, token, read, active, chosen = carry
+        arguments = (adapters, prefix, prompt, sample, newest, token, read, rows.prompt)
         if token.shape[0] == 1:
-            result = forward(*jax.tree.map(lambda leaf: leaf[0], arguments), place)
-            logits, sample = jax.tree.map(lambda leaf: leaf[None], result)
+            result = forward(*jax.tree.map(lambda leaf: leaf[0], arguments), done)  # pyright: ignore[reportCallIssue]
+            logits, newest = jax.tree.map(lambda leaf: leaf[None], result)
         else:
-            logits, sample = jax.vmap(forward, in_axes=(0,) * 7 + (None,))(*arguments, place)
+            logits, newest = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))(*arguments, done)
         flat = logits.reshape(-1, logits.shape[-1])
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key.reshape(-1, 2)), read.reshape(-1))
         uniform = jax.vmap(jax.random.uniform)(keys)
@@ -319,14 +330,15 @@ def decode(
         chosen = chosen.at[done].set(jnp.where(active, token, -1))
         read = read + 1
         active = active & (read < rows.limit) & (token[..., None] != knobs.ends).all(-1)
-        return done + 1, sample, token, read, active, chosen
+        return done + 1, newest, token, read, active, chosen
 
     def going(carry):
         return (carry[0] < steps) & carry[4].any()
 
     chosen = jnp.full((steps, *rows.token.shape), -1, jnp.int32)
-    carry = (jnp.int32(0), sample, rows.token, rows.read, rows.active, chosen)
-    _, sample, _, _, _, chosen = lax.while_loop(going, step, carry)
+    carry = (jnp.int32(0), newest, rows.token, rows.read, rows.active, chosen)
+    _, newest, _, _, _, chosen = lax.while_loop(going, step, carry)
+    sample = jax.tree.map(lambda keys, new: lax.dynamic_update_slice_in_dim(keys, new, start, 4), sample, newest)
     return sample, chosen
 
 

@@ -33,13 +33,14 @@ def choose(
         top_p: of those only the most probable whose mass reaches this share (Holtzman et al., 2020, arXiv 1904.09751).
         filtered: static; False leaves top_k and top_p unread.
     """
-    best = logits.argmax(-1)
-    scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
-    # The most probable token weighs 1, so bits up to those of 1.0 order all weights.
-    weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
-    if filtered:
-        weights = _most(weights, top_k, top_p)
-    return jnp.where(temperature > 0, _draw(weights, uniform), best).astype(jnp.int32)
+
+    def drawn():
+        scaled = logits / temperature
+        # The most probable token weighs 1, so bits up to those of 1.0 order all weights.
+        weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
+        return _draw(_most(weights, top_k, top_p) if filtered else weights, uniform)
+
+    return lax.cond(temperature > 0, drawn, lambda: logits.argmax(-1)).astype(jnp.int32)
 
 
 def _most(weights: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:

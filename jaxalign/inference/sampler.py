@@ -38,6 +38,9 @@ STEPS = 8
 GROUP = 16
 """Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
 
+FEWEST_ROWS = 4
+"""Rows that decode together, at least."""
+
 PREFILL = 256
 """Tokens of one prefill, at least: short prompts go together."""
 
@@ -220,8 +223,12 @@ class _Call:
         self.stack = stack[0].shape[0] if stack else 1
         self.total = sum(len(request.samples) for request in requests)
         group = min(GROUP, max((len(request.samples) for request in requests), default=1))
+        # A product of fewer rows takes a CPU longer than one of a few: some may be idle.
+        group = max(group, -(-FEWEST_ROWS // (self.stack * min(len(requests), sampler.rows) or 1)))
         wanted = [sum(-(-len(r.samples) // group) for r in requests if r.adapter == a) for a in range(self.stack)]
-        self.shape = (self.stack, max(min(sampler.rows // (self.stack * group), max(wanted)), 1), group)
+        most = max(sampler.rows // (self.stack * group), 1)
+        # A power of two, so that calls of many sizes compile few programs.
+        self.shape = (self.stack, min(1 << (max(wanted) - 1).bit_length(), most), group)
         self.slots = [[_Slot(None, deque(), [None] * group) for _ in range(self.shape[1])] for _ in range(self.stack)]
         self.queues = [deque(n for n, r in enumerate(requests) if r.adapter == a) for a in range(self.stack)]
         self.results: list[dict[int, Completion]] = [{} for _ in requests]
@@ -252,9 +259,8 @@ class _Call:
         self.active, self.key = np.zeros(shape, bool), np.zeros((*shape, 2), np.uint32)
         self.lengths = np.zeros(shape[:2], np.int32)
         s = self.sampling
-        self.knobs = Knobs(
-            np.float32(s.temperature), np.int32(s.top_k), np.float32(s.top_p), np.array(self.ends, np.int32)
-        )  # type: ignore[arg-type]
+        knobs = (np.float32(s.temperature), np.int32(s.top_k), np.float32(s.top_p), np.array(self.ends, np.int32))
+        self.knobs = Knobs(*map(jnp.asarray, knobs))
         self.count, self.since = 0, time.perf_counter()
         if self.prefix_length:
             first = self.requests[0].prompt[: self.prefix_length]

@@ -57,8 +57,14 @@ def tokens_of(results):
     return [[completion.tokens for completion in completions] for completions in results]
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("shared", [0, 8])
+WINDOWED = [path for path in GOLDENS if path.stem in ("llama", "mistral", "gemma2")]
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [(path, 0) for path in GOLDENS] + [(path, 8) for path in WINDOWED],
+    ids=lambda value: value.stem if isinstance(value, Path) else f"shared{value}",
+)
 def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monkeypatch):
     stored = json.loads(path.read_text())
     architecture = from_config(stored["config"])
@@ -77,15 +83,15 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
 
 
 def test_a_sample_is_the_same_in_any_company(make):
-    asked = prompts(5, 40, 1, 17, 30)
+    asked = prompts(5, 40, 1, 9)
     sampling = Sampling(max_tokens=21, seed=3)
-    wanted = range(5)
+    wanted = range(4)
     together = tokens_of(make(rows=8).sample([Request(p, tuple(wanted)) for p in asked], sampling))
     alone = [[make(rows=1).sample([Request(p, (index,))], sampling)[0][0].tokens for index in wanted] for p in asked]
     assert together == alone
     backwards = tokens_of(make(rows=40).sample([Request(p, tuple(wanted)) for p in asked[::-1]], sampling))
     assert backwards[::-1] == alone
-    assert len({tuple(sample) for samples in alone for sample in samples}) == 25
+    assert len({tuple(sample) for samples in alone for sample in samples}) == 16
 
 
 def test_seeds_and_indices_give_different_samples(make):
@@ -126,7 +132,7 @@ def test_end_tokens_end_a_sample_and_free_its_row(make):
 
 
 def test_stacked_adapters_equal_one_at_a_time(make):
-    asked = prompts(5, 30, 18)
+    asked = prompts(5, 12)
     adapters = [effective(random_adapter(seed), 0.7) for seed in range(3)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
     sampling = Sampling(max_tokens=10)

@@ -1,0 +1,224 @@
+"""Sampling: jaxalign against `generate` of Transformers on PyTorch, in bf16 and in float32. See README.md.
+
+This process only starts others, one after another.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONTENDERS = {"jaxalign": "jaxalign", "bfloat16": "Transformers, bf16", "float32": "Transformers, float32"}
+
+
+def main() -> None:
+    args = arguments()
+    if args.part is not None:
+        print(json.dumps(PARTS[args.part](args)))
+        return
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
+        child("prepare", Path(folder))
+        results = {name: child(name, Path(folder)) for name in CONTENDERS}
+    report(args, results)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt (default: 512)")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens of each sample (default: 64)")
+    parser.add_argument("--samples", type=int, nargs="+", default=[1, 16, 64], help="N (default: 1 16 64)")
+    parser.add_argument("--repeat", type=int, default=2, help="runs of each, of which the fastest counts (default: 2)")
+    parser.add_argument("--contender", dest="part", choices=list(PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.tokens < 2 or args.prompt < 2 or args.repeat < 1 or min(args.samples) < 1:
+        parser.error("--tokens and --prompt must be at least 2, --repeat and --samples at least 1")
+    return args
+
+
+def child(name: str, work: Path) -> dict[str, Any]:
+    """Run one part in a process of its own; return what it prints last."""
+    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+    print(f"\nSmolLM2-135M, a prompt of {args.prompt} tokens, {args.tokens} new ones, {os.cpu_count()} cores")
+    print("first: seconds to the first token of all samples; then milliseconds for each further token of all of them\n")
+    print(f"{'N':>4}  {'':24}{'new tokens/s':>14}{'first':>9}{'then':>9}{'jaxalign is':>16}")
+    ratios = {}
+    for number, count in enumerate(args.samples):
+        speeds = {}
+        for name, title in CONTENDERS.items():
+            first, whole = results[name]["seconds"][number]
+            speeds[name] = count * args.tokens / whole
+            then = 1e3 * (whole - first) / (args.tokens - 1)
+            ratio = "" if name == "jaxalign" else f"{speeds['jaxalign'] / speeds[name]:.1f} × as fast"
+            print(f"{count:4}  {title:24}{speeds[name]:14,.0f}{first:9.2f}{then:9.1f}{ratio:>16}")
+        ratios[count] = speeds["jaxalign"] / max(speed for name, speed in speeds.items() if name != "jaxalign")
+        first, whole = results["jaxalign"]["seconds"][number]
+        work = results["jaxalign"]["operations"]
+        decoding = work["token"] * count * (args.tokens - 1) / (whole - first)
+        peak = results["jaxalign"]["peak"]
+        print(
+            f"{'':6}jaxalign's products: {work['prompt'] / first / peak:.0%} of the measured peak to the first token, "
+            f"{decoding / peak:.0%} after it\n"
+        )
+    ours = results["jaxalign"]
+    print(f"the peak: {ours['peak'] / 1e9:.0f} GFLOP/s in a large bf16 product of the model's own shapes")
+    print(f"jaxalign compiled for {ours['compile_seconds']:.0f} s (empty cache), which is in no figure")
+    print(f"sampling={ratios.get(16, ratios[args.samples[0]]):.2f}")
+
+
+def fastest(args: argparse.Namespace, sample: Callable[[int, int], None]) -> list[tuple[float, float]]:
+    """Return for each N (seconds to the first token, seconds to all), each the fastest of a few runs."""
+
+    def seconds(count: int, tokens: int) -> float:
+        start = time.perf_counter()
+        sample(count, tokens)
+        return time.perf_counter() - start
+
+    found = []
+    for count in args.samples:
+        sample(count, 2)  # compiles, and warms up
+        first, whole = (min(seconds(count, tokens) for _ in range(args.repeat)) for tokens in (1, args.tokens))
+        found.append((first, whole))
+        print(f"  N = {count}: {whole:.2f} s", file=sys.stderr, flush=True)
+    return found
+
+
+# The children
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the prompt's tokens (real English) and the model as a Hugging Face folder."""
+    from jaxalign.data.datasets.starter import load_starter
+    from jaxalign.models.gguf import GgufFile
+    from jaxalign.models.safetensors import write_safetensors
+    from jaxalign.models.sources import fetch
+    from jaxalign.models.weights import hf_tensors
+
+    model, source = load(offline=False)
+    text = "\n".join(f"{argument.conclusion}: {argument.premise}" for argument in load_starter())
+    (args.work / "prompt.json").write_text(json.dumps(model.tokenizer.encode(text)[: args.prompt].tolist()))
+    base = args.work / "base"
+    base.mkdir()
+    write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
+    (base / "config.json").write_text(json.dumps(GgufFile(fetch(source, offline=True)).config()))
+    return {}
+
+
+def load(*, offline: bool) -> tuple[Any, Any]:
+    """Return the default model in bf16, and where it comes from."""
+    import jax.numpy as jnp
+    import yaml
+
+    from jaxalign.cli import CONF
+    from jaxalign.models.sources import load_model, source_of
+
+    source = source_of(yaml.safe_load((CONF / "model" / "smollm2_135m.yaml").read_text()))
+    return load_model(source, jnp.bfloat16, offline=offline, name="smollm2_135m"), source
+
+
+def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
+    """Time the sampler."""
+    import numpy as np
+
+    from jaxalign.inference.cache import by_layer
+    from jaxalign.inference.sampler import Request, Sampler, Sampling
+    from jaxalign.training.programs import Programs, use_compilation_cache
+
+    use_compilation_cache(args.work / "xla")
+    model, _ = load(offline=True)
+    programs = Programs()
+    prompt = np.array(json.loads((args.work / "prompt.json").read_text()), np.int32)
+    # No token ends a sample, so that all have the same length.
+    sampler = Sampler(model.architecture, by_layer(model.params), None, model.tokenizer, programs, 64, (-1,))
+
+    def sample(count: int, tokens: int) -> None:
+        sampler.sample([Request(prompt, tuple(range(count)))], Sampling(max_tokens=tokens))
+
+    weights = model.architecture.layers * layer_weights(model.architecture)
+    head = model.architecture.vocab_size * model.architecture.width
+    return {
+        "seconds": fastest(args, sample),
+        "peak": product_peak(model.architecture),
+        # Two operations a weight and token; of the prompt only the last token needs the head.
+        "operations": {"token": 2 * (weights + head), "prompt": 2 * (weights * args.prompt + head)},
+        "compile_seconds": programs.seconds,
+    }
+
+
+def layer_weights(architecture: Any) -> int:
+    """Return the number of weights in one layer's projections."""
+    from jaxalign.models.architecture import PROJECTIONS, projection_shape
+
+    return sum(a * b for a, b in (projection_shape(architecture, name) for name in PROJECTIONS))
+
+
+def product_peak(architecture: Any) -> float:
+    """Return the operations per second of a product of 1,024 rows with the gate's weights, in bf16."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxalign.models.linear import frozen_product
+
+    rows, width, out = 1024, architecture.width, architecture.ff_width
+    x, kernel = jnp.ones((rows, width), jnp.bfloat16), jnp.ones((width, out), jnp.bfloat16)
+    product = jax.jit(frozen_product)
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x, kernel))
+        seconds.append(time.perf_counter() - start)
+    return 2 * rows * width * out / min(seconds)
+
+
+def transformers(args: argparse.Namespace) -> dict[str, Any]:
+    """Time `generate`."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    transformers.utils.logging.disable_progress_bar()
+    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[args.part]
+    model = transformers.AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=dtype).eval()
+    prompt = torch.tensor([json.loads((args.work / "prompt.json").read_text())])
+
+    def sample(count: int, tokens: int) -> None:
+        with torch.inference_mode():
+            model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                num_return_sequences=count,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+
+    return {"seconds": fastest(args, sample)}
+
+
+PARTS = {"prepare": prepare, "jaxalign": jaxalign, "bfloat16": transformers, "float32": transformers}
+
+if __name__ == "__main__":
+    main()
