@@ -1,0 +1,99 @@
+"""Samples on disk: append-only records, each named by what makes it, so that asking again does only what is missing."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling
+from jaxalign.runs import append_record, read_records
+
+ENGINE = "jaxalign"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A prompt as text and as tokens, and the adapter (by place in the sampler's stack) that is to answer it."""
+
+    text: str
+    tokens: np.ndarray
+    adapter: int = 0
+
+
+def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling, index: int) -> str:
+    """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
+
+    Args:
+        model: identity of the base's weights, precision included.
+        adapter: identity of the adapter's weights and its scale; empty for the bare base.
+        prompt: the prompt's tokens.
+        sampling: how the sample is drawn.
+        index: which of the prompt's samples it is.
+    """
+    parts = [ENGINE, model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def generate(
+    sampler: Sampler,
+    asked: Sequence[Asked],
+    samples: int,
+    sampling: Sampling,
+    path: Path,
+    *,
+    model: str,
+    adapters: Sequence[str] = ("",),
+    progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
+) -> list[list[dict[str, Any]]]:
+    """Return the records of `samples` samples of each prompt, drawing only those that `path` does not hold yet.
+
+    A record is written as soon as its sample has ended, so a kill at any moment loses what was on its way and nothing
+    else. Records of other prompts, models or settings may stand in the same file.
+
+    Args:
+        sampler: the model, and a stack of adapters.
+        asked: the prompts; two that are alike share their records.
+        samples: how many of each.
+        sampling: how they are drawn.
+        path: the JSON Lines file.
+        model: identity of the base (see `record_key`).
+        adapters: identities of the sampler's adapters, in the order of the stack.
+        progress: told (samples done, samples that were missing, tokens per second).
+
+    Raises:
+        UserError: a prompt does not fit into the context, the file cannot be written, or a line of it is not JSON.
+    """
+    wanted = [
+        [record_key(model, adapters[one.adapter], one.tokens, sampling, index) for index in range(samples)]
+        for one in asked
+    ]
+    known = {record["key"]: record for record in read_records(path) if "key" in record}
+    requests, owners, claimed = [], [], set(known)
+    for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
+        missing = tuple(index for index, key in enumerate(keys) if key not in claimed)
+        claimed.update(keys)
+        if missing:
+            requests.append(Request(one.tokens, missing, one.adapter))
+            owners.append(number)
+
+    def keep(request: int, completion: Completion) -> None:
+        number = owners[request]
+        record = {
+            "key": wanted[number][completion.index],
+            "engine": ENGINE,
+            "adapter": adapters[asked[number].adapter],
+            "prompt": asked[number].text,
+            "index": completion.index,
+            "text": completion.text,
+            "tokens": len(completion.tokens),
+            "end": completion.end,
+        }
+        append_record(path, record)
+        known[record["key"]] = record
+
+    sampler.sample(requests, sampling, on_done=keep, progress=progress)
+    return [[known[key] for key in keys] for keys in wanted]
