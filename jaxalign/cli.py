@@ -5,6 +5,7 @@ Nothing here, nor in config.py, imports jax: `--help` and bad input answer at on
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -29,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from jaxalign import __version__
-from jaxalign.config import Config, TrainConfig, read_config
+from jaxalign.config import TEXTS, Config, TrainConfig, read_config
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.schema import holds_keys, leaves, nearest_key
 
@@ -191,7 +192,7 @@ class _Command:
         `value=power` and `+value=power` mean the same, whichever Hydra asks for; so do `key=1` and `+key=1`.
         """
         # No shell expands ~ after =, and Hydra's grammar has no ~ in a value.
-        parsed = self._parsed([override.replace("=~/", f"={Path.home()}/", 1) for override in overrides])
+        parsed = self._parsed([_literal(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
         default_groups = self._default_groups(parsed)
         return [self._normal(override, default_groups) for override in parsed]
 
@@ -218,6 +219,8 @@ class _Command:
             return f"+{_bare(override)}"
         if key in self._keys:
             return f"++{_bare(override)}"
+        if f"{key}.path" in self._keys:  # adapter=RUN is short for adapter.path=RUN
+            return f"++{_bare(override).replace(key, f'{key}.path', 1)}"
         free = any(holds_keys(kind) and key.startswith(f"{known}.") for known, kind in self._keys.items())
         if free or any(known.startswith(f"{key}.") for known in self._keys):
             return line
@@ -257,6 +260,17 @@ class _Command:
         if not jobs:
             raise UserError(f"{_spoken(overrides)}: no option matches the pattern")
         return [[*for_hydra, *job] for job in jobs]
+
+
+def _literal(override: str) -> str:
+    """Quote the value of a key of `TEXTS` for Hydra, unless the user has."""
+    key, sign, value = override.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in TEXTS or not sign or quoted or value in ("", "null"):
+        return override
+    value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    value = value.replace("${", "\\${")  # nor is it an interpolation
+    return f"{key}='{value}'"
 
 
 def _bare(override: Override) -> str:

@@ -23,6 +23,8 @@ Betas = Annotated[
     tuple[float, float],
     Rule("two numbers of at least 0 and below 1, such as [0.9,0.999]", lambda pair: all(0 <= x < 1 for x in pair)),
 ]
+TopP = Annotated[float, Rule("a number greater than 0, up to 1 (1 keeps all tokens)", lambda x: 0 < x <= 1)]
+Stops = Annotated[tuple[str, ...], Rule("a list of strings that are not empty, such as ['Q:']", all)]
 Targets = Annotated[
     tuple[Projection, ...],
     Rule("a list of one or more projections, none twice, such as [q_proj,v_proj]", lambda t: 0 < len(t) == len(set(t))),
@@ -56,11 +58,27 @@ class ModelConfig:
 
     def __post_init__(self):
         needed = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",)}
-        missing = [f"model.{name}" for name in needed[self.source] if not getattr(self, name)]
+        missing = [f"model.{name}" for name in needed.get(self.source, ()) if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={self.source} needs it)")
         if self.system is not None and self.prompt_format == "plain":
             raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+
+
+@dataclass(frozen=True)
+class AskedModelConfig(ModelConfig):
+    """Which model is asked: one of its own, or (source: run) that of the adapter's run."""
+
+    source: Literal["run", "package", "hub", "random"]  # type: ignore[assignment]
+    prompt_format: Literal["plain", "chat"] | None = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which adapter, and how strong."""
+
+    path: str | None
+    scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
 
 
 @dataclass(frozen=True)
@@ -97,13 +115,14 @@ class DatasetConfig:
 class AlignmentConfig:
     """How arguments become training examples."""
 
-    name: Literal["injection"]
+    name: Literal["injection", "roleplay"]
     argument_epochs: Positive | None
     validation_fraction: Part
     balance: bool
     positive_balance: bool
     shuffle_labels: bool
     prompts: dict[str, Any]
+    roleplay: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,9 @@ class BenchmarkConfig:
 
     name: Literal["portraits"]
     portraits: str
-    reading: Literal["likelihood"]
+    reading: Literal["likelihood", "parse", "both"]
+    max_tokens: Count
+    limit: Annotated[int, Rule("a whole number of at least 10 (one portrait for each value)", lambda n: n >= 10)] | None
     choice: bool
     prompts: dict[str, Any]
 
@@ -202,6 +223,15 @@ class TrainConfig:
     def __post_init__(self):
         if self.value is not None and self.dataset.kind == "instructions":
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
+        if self.alignment.name != "injection":
+            raise UserError(
+                f"alignment={self.alignment.name} trains nothing: python -m jaxalign.evaluate asks a model with it"
+            )
+        if self.benchmark.reading != "likelihood":
+            raise UserError(
+                f"benchmark.reading={self.benchmark.reading} is for python -m jaxalign.evaluate; "
+                "training reads by likelihood"
+            )
 
 
 @dataclass(frozen=True)
@@ -216,7 +246,90 @@ class ExportConfig:
     offline: bool
 
 
-Config = TypeVar("Config", TrainConfig, ExportConfig)
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How many samples, and how they are drawn."""
+
+    n: Count
+    temperature: NotNegative
+    top_p: TopP
+    top_k: Natural
+    max_tokens: Count
+    stop: Stops
+    seed: Seed
+    rows: Count
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What answers: this program, or a server."""
+
+    name: Literal["jaxalign", "openai"]
+    url: str | None = None
+    models: tuple[str, ...] | None = None
+    concurrency: Count = 1
+    retries: Natural = 0
+    timeout: Positive = 1.0
+    send: Literal["tokens", "text"] = "tokens"
+    check: Natural = 0
+
+    def __post_init__(self):
+        if self.name == "openai" and not self.url:
+            raise UserError("missing: engine.url (engine=openai needs it, such as engine.url=http://localhost:8000/v1)")
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """conf/generate.yaml."""
+
+    run: RunConfig
+    model: AskedModelConfig
+    engine: EngineConfig
+    sampling: SamplingConfig
+    adapter: AdapterConfig
+    adapters: tuple[str, ...]
+    base: bool | None
+    prompt: str | None
+    prompts: str | None
+    precision: Literal["bfloat16", "float32"]
+    prefetch: bool
+    offline: bool
+
+    def __post_init__(self):
+        if self.adapter.path is not None and self.adapters:
+            raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
+        if self.prompt is not None and self.prompts is not None:
+            raise UserError("prompt and prompts are both given: leave one of them out")
+        if self.prompt is not None and not self.prompt.strip():
+            raise UserError("prompt is empty: write prompt='What is ...?'")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """conf/evaluate.yaml."""
+
+    run: RunConfig
+    model: AskedModelConfig
+    alignment: AlignmentConfig
+    benchmark: BenchmarkConfig
+    adapter: AdapterConfig
+    adapters: tuple[str, ...]
+    precision: Literal["bfloat16", "float32"]
+    prefetch: bool
+    offline: bool
+    value: ValueConfig | None = None
+
+    def __post_init__(self):
+        if self.adapter.path is not None and self.adapters:
+            raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
+        if self.alignment.name == "roleplay" and self.value is None:
+            raise UserError("missing: value (alignment=roleplay needs one: add for example +value=power)")
+
+
+Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig)
+
+TEXTS = ("prompt", "model.system")
+"""Keys whose value is taken as it stands, commas, quotes and all."""
 
 
 def read_config(kind: type[Config], raw: Mapping[str, Any]) -> Config:

@@ -19,7 +19,6 @@ from jaxalign.analysis.inspection import print_examples
 from jaxalign.analysis.tables import profile_table, summary_lines
 from jaxalign.config import TrainConfig, identity, plain, readable_name
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree, path_lengths, predictions
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_stages, read_material
@@ -28,11 +27,11 @@ from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
 from jaxalign.models.transformer import Transformer
 from jaxalign.progress import Progress, duration
+from jaxalign.questionnaire import check_questions, read_by_likelihood
 from jaxalign.runs import Run, append_record, open_run, read_records
 from jaxalign.training.loop import Settings, StageData, fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache
-from jaxalign.values.portrait import ask, portrait_question
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES
 
@@ -70,7 +69,7 @@ def train(config: TrainConfig) -> None:
         )
         return
     if config.training.questionnaire:
-        check_questions(material, encoder, context)
+        check_questions(material.portraits, material.prompts, encoder, context)
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
     model = files.load(dtype)
     start = None if config.adapter is None else starting_adapter(config, model)
@@ -187,22 +186,20 @@ class Session:
         scale = self.scale if scale is None else scale
         scorer = Scorer(self.network(), self.model.params, adapter, scale, self.programs, self.row_length)
         context = self.model.architecture.context
-        texts = [plain_tree(self.encoder, text, context) for text in self.material.plain]
-        perplexity = float("nan")
-
-        def score(trees: Sequence[Tree]) -> list[np.ndarray]:
-            # Plain texts are read in the same passes as the questions: one program serves all.
-            nonlocal perplexity
-            with Progress(self.console) as progress:
-                scores = scorer.score([*trees, *texts], progress.counter(f"questionnaire {when}"))
-            predicted = sum(predictions(tree) for tree in texts)
-            perplexity = float(np.exp(-sum(s.sum() for s in scores[len(trees) :]) / predicted))
-            return scores[: len(trees)]
-
         target = None if self.material.target is None else self.material.target.scores
         m = self.material
-        reading = ask(m.portraits, m.prompts, m.choice, self.encoder, score, target)
-        results = {**reading, "perplexity": perplexity if np.isfinite(perplexity) else None}
+        with Progress(self.console) as progress:
+            results = read_by_likelihood(
+                scorer,
+                self.encoder,
+                m.portraits,
+                m.prompts,
+                m.choice,
+                m.plain,
+                context,
+                target,
+                progress.counter(f"questionnaire {when}"),
+            )
         append_record(path, {"when": when, "results": results})
         return results
 
@@ -271,23 +268,6 @@ class Session:
                 dropout=self.config.lora.dropout,
             ),
         )
-
-
-def check_questions(material: Material, encoder: Encoder, context: int) -> None:
-    """Raise UserError for a portrait whose question does not fit into the context of the model."""
-    for portrait in material.portraits:
-        longest = max(path_lengths(portrait_question(portrait, material.prompts, encoder).tree))
-        if longest > context:
-            raise UserError(
-                f"portrait {portrait.number} takes {longest} tokens as a question with its answer, and the context "
-                f"holds {context}: shorten it, or choose a model with a longer context"
-            )
-
-
-def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:
-    """Return a text, up to the context, as a tree whose tokens are all read but the first, which nothing predicts."""
-    tokens = encoder.root(text)[:context]
-    return (Segment(tokens[:1], -1), Segment(tokens[1:], 0, True))
 
 
 def finish(

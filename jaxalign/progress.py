@@ -1,4 +1,4 @@
-"""The display of a training's progress."""
+"""The display of the progress of training and sampling."""
 
 import time
 from collections.abc import Callable
@@ -31,6 +31,7 @@ class Progress:
         self._live: rich_progress.Progress | None = None
         self._task: rich_progress.TaskID | None = None
         self._stage, self._total, self._printed = "", 0, -float("inf")
+        self._unit = "step"
         self._start = (0, 0.0)
 
     def __enter__(self) -> "Progress":
@@ -45,14 +46,15 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def stage(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a stage of `total` steps, `done` of which an earlier process made."""
+    def stage(self, name: str, total: int, done: int = 0, unit: str = "step") -> None:
+        """Begin a stage of `total` steps (or what `unit` says), `done` of which an earlier process made."""
+        self._unit = unit
         self._stage, self._total = name, total
         self._start, self._printed = (done, self._clock()), -float("inf")
         if self._live is not None:
             self._task = self._live.add_task(name, total=total, completed=done, line="starting")
         else:
-            self._console.print(f"{name}: {total - done} steps", highlight=False)
+            self._console.print(f"{name}: {total - done} {unit}s", highlight=False)
 
     def counter(self, name: str) -> Callable[[int, int], None]:
         """Begin a count of passes; return the function that is told (done, total) after each."""
@@ -66,18 +68,19 @@ class Progress:
 
         return count
 
-    def update(self, step: int, *, loss: float, tokens_per_second: float) -> None:
+    def update(self, step: int, *, tokens_per_second: float, loss: float | None = None) -> None:
         """Show that `step` steps of the stage are done."""
         first, since = self._start
         now = self._clock()
         left = (now - since) / max(1, step - first) * (self._total - step)
         speed = f"{tokens_per_second:,.0f} tokens/s"
-        line = f"{step}/{self._total} · loss {loss:.3f} · {speed} · {duration(left)} left"
+        parts = [f"{step}/{self._total}", *([] if loss is None else [f"loss {loss:.3f}"]), speed]
+        line = " · ".join([*parts, f"{duration(left)} left"])
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=step, line=line)
         elif now - self._printed >= self._interval or step == self._total:
             self._printed = now
-            self._console.print(f"{self._stage}: step {line}", highlight=False)
+            self._console.print(f"{self._stage}: {self._unit} {line}", highlight=False)
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,8 @@ HINT = "free space or choose another run.dir"
 
 WRITTEN = (
     *("summary.json", "checkpoints", "adapter", "figures"),
-    *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
+    *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl", "generations.jsonl", "answers.jsonl"),
+    *("table.csv", "table.md"),
 )
 """What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
 
@@ -139,6 +140,11 @@ class Run:
     def questionnaire(self) -> Path:
         """One JSON record a reading of the questionnaire."""
         return self.path / "questionnaire.jsonl"
+
+    @property
+    def generations(self) -> Path:
+        """One JSON record a sample."""
+        return self.path / "generations.jsonl"
 
     @property
     def summary(self) -> Path:

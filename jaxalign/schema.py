@@ -161,6 +161,8 @@ def _converted(declared: Any, value: Any) -> Any:
         return value
     if get_origin(declared) is tuple:
         inner, *rest = get_args(declared)
+        if inner is str and isinstance(value, str):
+            value = [value]  # a list of one may go without brackets
         if not isinstance(value, list | tuple) or (rest != [...] and len(value) != 1 + len(rest)):
             raise TypeError
         return tuple(_converted(inner, item) for item in value)

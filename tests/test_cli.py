@@ -142,7 +142,7 @@ BAD = [
     (["-m", "value=power", "lora.rank=1,0"], "job 2 of 2 (value=power lora.rank=0): lora.rank=0 is not allowed"),
     (["-m", "value=power", "--cfg", "job"], "--cfg goes without -m"),
     (["-m", "value=power,security", "run.dir=here"], "run.dir=here: 2 jobs cannot share a directory"),
-    (["value=power", "alignment.name=roleplay"], "alignment.name=roleplay is not known; choose from injection"),
+    (["value=power", "alignment.name=roleplay"], "alignment=roleplay trains nothing"),
     (["--config-dir", "/nowhere", "value=power"], "--config-dir /nowhere is not a folder"),
     (["hydra.searchpath=[/nowhere]", "value=power"], "provider=hydra.searchpath in command-line, path=/nowhere is not"),
     (["value=power", "hydra.foo=1"], "unknown key 'hydra.foo'"),

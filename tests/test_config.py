@@ -8,7 +8,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from jaxalign.cli import CONF
-from jaxalign.config import ExportConfig, TrainConfig, identity, plain, read_config, readable_name
+from jaxalign.config import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    TrainConfig,
+    identity,
+    plain,
+    read_config,
+    readable_name,
+)
 from jaxalign.errors import UserError
 from jaxalign.runs import open_run
 from jaxalign.schema import leaves
@@ -49,7 +58,16 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
         chosen.append("+value=power")
     if name == "hub":
         chosen.append("model.path=folder")
-    made = config(*chosen)
+    if name == "openai":
+        chosen.append("engine.url=http://localhost:8000/v1")
+    where, kind = {
+        "engine": ("generate", GenerateConfig),
+        "run": ("generate", GenerateConfig),
+        "roleplay": ("evaluate", EvaluateConfig),
+    }.get(group if group == "engine" else name, ("train", TrainConfig))
+    if where == "generate":
+        chosen.remove("+value=power")
+    made = read_config(kind, raw(*chosen, name=where))
     if group not in ("experiment", "value"):
         assert getattr(made, group).name == name
     if group == "value":
@@ -62,6 +80,8 @@ def test_the_defaults_compose_for_every_entry_point():
     with pytest.raises(UserError, match=r"^missing: run, out$"):
         read_config(ExportConfig, raw(name="export"))
     assert read_config(ExportConfig, raw("run=a", "out=b", name="export")).format == "peft"
+    assert read_config(GenerateConfig, raw(name="generate")).engine.name == "jaxalign"
+    assert read_config(EvaluateConfig, raw(name="evaluate")).benchmark.reading == "both"
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("experiment/")])
@@ -146,7 +166,7 @@ BAD = [
     ("training.max_steps=0", f"training.max_steps=0 is not allowed: give {COUNT}, or null"),
     ("training.seed=-1", "training.seed=-1 is not allowed: give a whole number from 0"),
     ("training.packing=yes please", "training.packing=yes please is not allowed: give true or false"),
-    ("benchmark.reading=parse", "benchmark.reading=parse is not known; choose from likelihood"),
+    ("benchmark.reading=guess", "benchmark.reading=guess is not known; choose from both, likelihood, parse"),
     ("precision=fp16", "precision=fp16 is not known; choose from bfloat16, float32"),
     ("dataset.limit=1", "dataset.limit=1 is not allowed: give a whole number of at least 2, or null"),
     ("inspect=-1", "inspect=-1 is not allowed"),

@@ -16,14 +16,19 @@ from jaxalign.models.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Puts prompts into the model's format: `plain` text, or one user turn of its `chat` template."""
+    """Puts prompts into the model's format: `plain` text, or one user turn of its `chat` template.
+
+    `preamble` stands before every prompt.
+    """
 
     tokenizer: Tokenizer
     prompt_format: str = "plain"
     system: str | None = None
+    preamble: str = ""
 
     def render(self, prompt: str) -> str:
         """Return the prompt as the model reads it, BOS apart."""
+        prompt = self.preamble + prompt
         if self.prompt_format == "plain":
             return prompt
         return self.tokenizer.chat([{"role": "user", "content": prompt.strip()}], system=self.system)

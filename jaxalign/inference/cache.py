@@ -68,6 +68,30 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def stacked(params: dict[str, Any], tied: bool) -> dict[str, Any]:
+    """Return a base `by_layer` as training wants it, its layers stacked; `params` is emptied. Has no head if `tied`."""
+
+    def own(leaf) -> np.ndarray:
+        values = np.asarray(leaf)
+        return values.view(np.uint16) if values.dtype == jnp.bfloat16 else values
+
+    layers = params.pop("layers")
+    treedef = jax.tree.structure(layers[0])
+    leaves = [jax.tree.leaves(layer) for layer in layers]
+    layers.clear()
+    joined = []
+    for number in range(treedef.num_leaves):
+        joined.append(jnp.asarray(np.stack([own(layer[number]) for layer in leaves])))
+        for layer in leaves:
+            layer[number] = None
+    whole = {"embedding": params.pop("embedding"), "layers": jax.tree.unflatten(treedef, joined)}
+    head = params.pop("head")
+    if not tied:
+        whole["head"] = {"kernel": jnp.asarray(np.ascontiguousarray(own(head).T))}
+    whole["norm"] = jax.tree.map(lambda leaf: jnp.asarray(own(leaf)), params.pop("norm"))
+    return whole
+
+
 def states(
     architecture: Architecture,
     params: dict[str, Any],

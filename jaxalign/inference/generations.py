@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ ENGINE = "jaxalign"
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A prompt as text and as tokens, and the adapter (by place in the sampler's stack) that is to answer it."""
+    """A prompt as text and as tokens, and the adapter (by place in the sampler's stack) that is to answer it.
+
+    `about` is what else its records are to say, as JSON.
+    """
 
     text: str
     tokens: np.ndarray
     adapter: int = 0
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling, index: int) -> str:
@@ -47,6 +51,7 @@ def generate(
     *,
     model: str,
     adapters: Sequence[str] = ("",),
+    on_text: Callable[[int, int, str], None] | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> list[list[dict[str, Any]]]:
     """Return the records of `samples` samples of each prompt, drawing only those that `path` does not hold yet.
@@ -62,6 +67,7 @@ def generate(
         path: the JSON Lines file.
         model: identity of the base (see `record_key`).
         adapters: identities of the sampler's adapters, in the order of the stack.
+        on_text: told (prompt, sample, its text so far) after every few tokens of those that are drawn.
         progress: told (samples done, samples that were missing, tokens per second).
 
     Raises:
@@ -84,6 +90,7 @@ def generate(
         number = owners[request]
         record = {
             "key": wanted[number][completion.index],
+            **asked[number].about,
             "engine": ENGINE,
             "adapter": adapters[asked[number].adapter],
             "prompt": asked[number].text,
@@ -95,5 +102,6 @@ def generate(
         append_record(path, record)
         known[record["key"]] = record
 
-    sampler.sample(requests, sampling, on_done=keep, progress=progress)
+    told = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
+    sampler.sample(requests, sampling, on_done=keep, on_text=told, progress=progress)
     return [[known[key] for key in keys] for keys in wanted]

@@ -137,20 +137,22 @@ class Sampler:
         Raises:
             UserError: a prompt is empty, or longer than the context less the new tokens.
         """
-        self._check(requests, sampling)
+        check_requests(requests, sampling, self.architecture.context)
         return _Call(self, requests, sampling, on_done, on_text, progress).run()
 
-    def _check(self, requests: Sequence[Request], sampling: Sampling) -> None:
-        room = self.architecture.context - sampling.max_tokens
-        for number, request in enumerate(requests):
-            if not len(request.prompt):
-                raise UserError(f"prompt {number + 1} is empty")
-            if len(request.prompt) > room:
-                raise UserError(
-                    f"prompt {number + 1} has {len(request.prompt)} tokens, and the context of "
-                    f"{self.architecture.context} holds {max(room, 0)} beside sampling.max_tokens="
-                    f"{sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
-                )
+
+def check_requests(requests: Sequence[Request], sampling: Sampling, context: int) -> None:
+    """Raise UserError for the first prompt that is empty, or longer than the context less the new tokens."""
+    room = context - sampling.max_tokens
+    for number, request in enumerate(requests):
+        if not len(request.prompt):
+            raise UserError(f"prompt {number + 1} is empty")
+        if len(request.prompt) > room:
+            raise UserError(
+                f"prompt {number + 1} has {len(request.prompt)} tokens, and the context of "
+                f"{context} holds {max(room, 0)} beside sampling.max_tokens="
+                f"{sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
+            )
 
 
 def bucket(length: int) -> int:
@@ -217,7 +219,7 @@ class _Call:
     def __init__(self, sampler: Sampler, requests: Sequence[Request], sampling: Sampling, on_done, on_text, progress):
         self.sampler, self.requests, self.sampling = sampler, requests, sampling
         self.on_done, self.on_text, self.progress = on_done, on_text, progress
-        self.ends = sampler.ends or (sampler.tokenizer.eos_id,)
+        self.ends = sampler.ends or sampler.tokenizer.end_ids
         self.dtype = compute_type(sampler.params)
         stack = jax.tree.leaves(sampler.adapters)
         self.stack = stack[0].shape[0] if stack else 1

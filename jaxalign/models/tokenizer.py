@@ -1,5 +1,6 @@
 """Text to tokens and back, the same way everywhere: no special token is ever added unseen."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Tokenizer:
     """A Hugging Face tokenizer with the few ids that matter.
 
     `bos_id` is None unless the tokenizer really prepends it. `pad_id` is the end token where there is no other.
+    `end_ids` are all tokens that end an answer: many chat models end a turn with another token than a text.
 
     Segments are encoded one by one. Byte-level tokenizers then give the tokens of the whole text where the cut stands
     before a space or after a newline; a SentencePiece one (Llama 2, Mistral) puts its space marker before every
@@ -29,6 +31,7 @@ class Tokenizer:
     bos_id: int | None
     eos_id: int
     pad_id: int
+    end_ids: tuple[int, ...]
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids [T]. Nothing is added; special tokens that the text spells out are recognised."""
@@ -69,8 +72,10 @@ class Tokenizer:
         return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
-def from_hf(hf: Any) -> Tokenizer:
+def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     """Wrap a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
+
+    `end_ids` are tokens that end an answer beside the tokenizer's own end token.
 
     Raises UserError for one without an end token, and for one that is not backed by `tokenizers`.
     """
@@ -83,7 +88,8 @@ def from_hf(hf: Any) -> Tokenizer:
     backend.no_padding()
     prepends = hf.bos_token_id is not None and backend.encode("a").ids[:1] == [hf.bos_token_id]
     pad_id = hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id
-    return Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id)
+    ends = tuple(dict.fromkeys([hf.eos_token_id, *end_ids]))
+    return Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id, ends)
 
 
 def from_folder(path: str | Path) -> Tokenizer:
@@ -105,7 +111,18 @@ def from_folder(path: str | Path) -> Tokenizer:
         if not (path / "tokenizer.json").is_file():
             hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
         raise UserError(f"the tokenizer in {path} cannot be loaded: {reason[0]}{hint}") from error
-    return from_hf(hf)
+    return from_hf(hf, _generation_ends(path / "generation_config.json"))
+
+
+def _generation_ends(path: Path) -> list[int]:
+    """Return the end tokens that a model's generation_config.json names; none where there is no such file."""
+    if not path.is_file():
+        return []
+    try:
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); get the model again") from error
+    return [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]
 
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4

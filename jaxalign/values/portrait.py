@@ -106,6 +106,13 @@ def load_portraits(source: str) -> list[Portrait]:
     return [portraits[number] for number in sorted(portraits)]
 
 
+def some_portraits(portraits: Sequence[Portrait], limit: int | None) -> list[Portrait]:
+    """Return at most `limit` portraits (None: all), by number; the values take turns, so that each has one early."""
+    turns = itertools.zip_longest(*([p for p in portraits if p.value == value] for value in VALUES))
+    mixed = [portrait for turn in turns for portrait in turn if portrait is not None]
+    return sorted(mixed[:limit], key=lambda portrait: portrait.number)
+
+
 def _portrait(row: Row) -> Portrait:
     fields = {str(name).strip().lower(): field for name, field in row.fields.items()}
     column = "number" if "number" in fields else "id"

@@ -1,0 +1,17 @@
+"""python -m jaxalign.evaluate: put a questionnaire to a model, its adapters, or a role. See conf/evaluate.yaml."""
+
+from jaxalign.cli import entry_point
+from jaxalign.config import EvaluateConfig
+
+
+@entry_point("evaluate", EvaluateConfig)
+def main(config: EvaluateConfig) -> None:
+    """Evaluate as configured."""
+    # jax is imported only once the configuration is known to be good.
+    from jaxalign.evaluating import evaluate
+
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    main()

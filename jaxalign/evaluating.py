@@ -1,0 +1,341 @@
+"""The evaluate job from its configuration to its table: find who is asked, load, ask in two ways, compare."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from jaxalign.analysis.comparison import Row, as_csv, as_markdown, baselines, table_of
+from jaxalign.config import EvaluateConfig, plain
+from jaxalign.data.datasets.starter import load_starter
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.cache import by_layer
+from jaxalign.inference.generations import Asked
+from jaxalign.inference.generations import generate as draw
+from jaxalign.inference.sampler import Request, Sampler, Sampling, check_requests
+from jaxalign.inference.scorer import Scorer
+from jaxalign.material import PLAIN_TEXTS
+from jaxalign.models.lora import init_adapter
+from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
+from jaxalign.models.transformer import Transformer
+from jaxalign.progress import Progress
+from jaxalign.questionnaire import check_questions, read_by_likelihood
+from jaxalign.runs import Run, append_record, open_run, read_records, write_atomic
+from jaxalign.subjects import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
+from jaxalign.training.programs import Programs, use_compilation_cache
+from jaxalign.values.injection import Prompts, make_prompts, split, survey_question
+from jaxalign.values.parsing import read_texts
+from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts, some_portraits
+from jaxalign.values.profile import profile_fit
+from jaxalign.values.roleplay import make_role_prompts, preamble
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.stages import plain_text
+from jaxalign.values.targets import Target, make_target
+
+TOGETHER = 8
+"""Adapters of one shape that generate in one program, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """One row of the comparison: who is asked, after which preamble, and which target it is held against."""
+
+    subject: Subject
+    method: str
+    preamble: str = ""
+    target: Target | None = None
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return "role-play" if self.preamble else self.subject.name
+
+    @property
+    def key(self) -> str:
+        """What its records are called: targets do not matter to what is asked."""
+        said = hashlib.sha256(self.preamble.encode()).hexdigest()[:8] if self.preamble else "plain"
+        return f"{self.subject.identity or 'base'}-{said}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What is asked: portraits, the wording, and texts for perplexity."""
+
+    portraits: list[Portrait]
+    prompts: Prompts
+    choice: ChoicePrompts | None
+    texts: list[str]
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Run the evaluate job as configured.
+
+    Raises:
+        UserError: anything in the input that cannot be used, before anything is asked.
+    """
+    console = Console()
+    names = [config.adapter.path] if config.adapter.path is not None else config.adapters
+    folders = find_adapters("adapter" if config.adapter.path is not None else "adapters", names)
+    questions = read_questions(config)
+    target = None
+    if config.value is not None:
+        target = make_target(config.value.name, config.value.scores, config.value.coding)
+    role = make_role_prompts(config.alignment.roleplay) if config.alignment.roleplay is not None else None
+    keys = asked_model(config.model, folders)
+    source = source_of(keys)
+    if config.prefetch:
+        path = fetch(source, offline=config.offline)
+        what = "nothing but the program" if source.source == "random" else str(path)
+        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        return
+    use_compilation_cache(cache_folder() / "xla")
+    files = open_model(source, offline=config.offline, name=keys["name"])
+    encoder = Encoder(files.tokenizer, keys["prompt_format"], keys["system"])
+    subjects = read_subjects(folders, files.architecture, config.adapter.scale)
+    said = preamble(target, role, "question") if role is not None and target is not None else ""
+    asking = who_is_asked(subjects, target, said)
+    for words in dict.fromkeys(one.preamble for one in asking):
+        led = dataclasses.replace(encoder, preamble=words)
+        check_questions(questions.portraits, questions.prompts, led, files.architecture.context)
+        if config.benchmark.reading != "likelihood":
+            check_requests(parse_requests(questions, led), parse_sampling(config), files.architecture.context)
+    model = files.load(jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32)
+    check_base(subjects, model)
+    run = open_run(
+        run_identity(config, keys, model, asking, questions),
+        plain(config),
+        dir=config.run.dir,
+        root=config.run.root,
+        name="-".join(["portraits", *dict.fromkeys(one.name for one in asking[:4]), keys["name"]]),
+        overwrite=config.run.overwrite,
+    )
+    if not run.finished:
+        with run.locked():
+            console.print(f"run directory: {run.path}", soft_wrap=True)
+            rows = Job(config, model, questions, encoder, run, console).rows(asking)
+            write_results(run, rows, keys["name"], model)
+    report(console, run)
+
+
+def read_questions(config: EvaluateConfig) -> Questions:
+    """Read and check the portraits and the wording."""
+    portraits = some_portraits(load_portraits(config.benchmark.portraits), config.benchmark.limit)
+    choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
+    # The texts that a run on the starter arguments holds out, so that perplexities can be compared.
+    _, held_out = split(load_starter(), 0, config.alignment.validation_fraction)
+    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
+    return Questions(portraits, make_prompts(config.alignment.prompts), choice, texts)
+
+
+def who_is_asked(subjects: Sequence[Subject], target: Target | None, said: str) -> list[Asking]:
+    """Return the rows, target by target: the base, the base in a role, and the adapters that were trained towards it.
+
+    An adapter that names no target is held against the configured one, if there is one.
+    """
+    theirs = [target_of(subject) or target for subject in subjects]
+    targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
+    asking = []
+    for one in targets:
+        asking.append(Asking(BASE, "base", target=one))
+        if said and one == target:
+            asking.append(Asking(BASE, "role-play", said, one))
+        members = zip(subjects, theirs, strict=True)
+        asking += [Asking(subject, "adapter", target=one) for subject, mine in members if mine == one]
+    return asking
+
+
+def target_of(subject: Subject) -> Target | None:
+    """Return the target that an adapter says it was trained towards."""
+    if subject.target is None or subject.value is None:
+        return None
+    return Target(subject.value, tuple(float(subject.target[value]) for value in VALUES))
+
+
+def run_identity(
+    config: EvaluateConfig, keys: Mapping[str, Any], model: Model, asking: Sequence[Asking], questions: Questions
+) -> dict[str, Any]:
+    """Return what changes the numbers."""
+    items = [(portrait.number, portrait.value, portrait.text) for portrait in questions.portraits]
+    benchmark = plain(config.benchmark)
+    benchmark["portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
+    return {
+        "model": model.identity,
+        "precision": config.precision,
+        "prompt_format": keys["prompt_format"],
+        "system": keys["system"],
+        "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asking],
+        "benchmark": benchmark,
+        "prompts": plain(config.alignment)["prompts"],
+    }
+
+
+def parse_sampling(config: EvaluateConfig) -> Sampling:
+    """Return how answers are generated: greedily."""
+    return Sampling(temperature=0.0, max_tokens=config.benchmark.max_tokens)
+
+
+def parse_requests(questions: Questions, encoder: Encoder, adapter: int = 0) -> list[Request]:
+    """Return the portraits as requests for one generated answer each."""
+    return [
+        Request(encoder.prompt(survey_question(questions.prompts, portrait.text)), (0,), adapter)
+        for portrait in questions.portraits
+    ]
+
+
+@dataclasses.dataclass
+class Job:
+    """What the parts of one evaluation share."""
+
+    config: EvaluateConfig
+    model: Model
+    questions: Questions
+    encoder: Encoder
+    run: Run
+    console: Console
+
+    def __post_init__(self):
+        self.programs = Programs(self._compiled)
+
+    def _compiled(self, name: str, seconds: float) -> None:
+        self.console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
+
+    def rows(self, asking: Sequence[Asking]) -> list[Row]:
+        """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
+        reading = self.config.benchmark.reading
+        readings: dict[tuple[str, str], dict[str, Any]] = {}
+        different = list({one.key: one for one in asking}.values())
+        if reading != "parse":
+            for one in different:
+                readings[one.key, "likelihood"] = self.by_likelihood(one)
+        if reading != "likelihood":
+            for key, found in self.by_parsing(different).items():
+                readings[key, "parse"] = found
+        rows = []
+        for one in asking:
+            scores = None if one.target is None else one.target.scores
+            for how in ("likelihood", "parse"):
+                if (one.key, how) in readings:
+                    found = readings[one.key, how]
+                    fit = profile_fit([found["scores"][value] for value in VALUES], scores)
+                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}))
+        return [*rows, *baselines([one.target for one in asking])]
+
+    def by_likelihood(self, one: Asking) -> dict[str, Any]:
+        """Return one subject's reading by log-probabilities."""
+        path = self.run.questionnaire
+        for record in read_records(path):
+            if record["when"] == one.key:
+                return record["results"]
+        architecture, config = self.model.architecture, self.config
+        dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+        adapter = (
+            init_adapter(jax.random.key(0), architecture, 1, ("q_proj",))
+            if one.subject.file is None
+            else jax.tree.map(jnp.asarray, one.subject.file.adapter)
+        )
+        network = Transformer(architecture, dtype, "none")
+        row_length = min(architecture.context, 1024)
+        scorer = Scorer(network, self.model.params, adapter, one.subject.scale, self.programs, row_length)
+        with Progress(self.console) as progress:
+            results = read_by_likelihood(
+                scorer,
+                dataclasses.replace(self.encoder, preamble=one.preamble),
+                self.questions.portraits,
+                self.questions.prompts,
+                self.questions.choice,
+                self.questions.texts,
+                architecture.context,
+                None,
+                progress.counter(f"questionnaire: {one.name}"),
+            )
+        append_record(path, {"when": one.key, "results": results})
+        return results
+
+    def by_parsing(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+        """Return everyone's reading from generated answers, by key; adapters of one shape generate together."""
+        params = by_layer(self.model.params)  # the other layout is used up: nothing is scored after this
+        groups: dict[Any, list[Asking]] = {}
+        for one in asking:
+            shape = None if one.subject.file is None else (one.subject.file.rank, tuple(one.subject.file.targets))
+            groups.setdefault(shape, []).append(one)
+        readings = {}
+        for members in groups.values():
+            for start in range(0, len(members), TOGETHER):
+                readings |= self._parse_together(params, members[start : start + TOGETHER])
+        return readings
+
+    def _parse_together(self, params: dict[str, Any], members: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+        asked = []
+        portraits = self.questions.portraits
+        alone = members[0].subject.file is None
+        for number, one in enumerate(members):
+            encoder = dataclasses.replace(self.encoder, preamble=one.preamble)
+            requests = parse_requests(self.questions, encoder)
+            asked += [
+                Asked(portrait.text, request.prompt, 0 if alone else number, {"id": portrait.number, "from": one.name})
+                for portrait, request in zip(portraits, requests, strict=True)
+            ]
+        subjects = [one.subject for one in members]
+        model = self.model
+        sampler = Sampler(
+            model.architecture, params, None if alone else stack(subjects), model.tokenizer, self.programs
+        )
+        with Progress(self.console) as progress:
+            begun = False
+
+            def count(done: int, total: int, speed: float) -> None:
+                nonlocal begun
+                if not begun:
+                    progress.stage("generated answers", total, unit="answer")
+                    begun = True
+                progress.update(done, tokens_per_second=speed)
+
+            records = draw(
+                sampler,
+                asked,
+                1,
+                parse_sampling(self.config),
+                self.run.generations,
+                model=f"{model.identity}-{self.config.precision}",
+                adapters=[""] if alone else [subject.identity for subject in subjects],
+                progress=count,
+            )
+        texts = [record["text"] for (record,) in records]
+        size = len(portraits)
+        return {
+            one.key: read_texts(portraits, texts[number * size : (number + 1) * size], self.questions.prompts, None)
+            for number, one in enumerate(members)
+        }
+
+
+def write_results(run: Run, rows: Sequence[Row], model_name: str, model: Model) -> None:
+    """Write the table, the figure, and last the summary, which marks the run as done."""
+    from jaxalign.analysis.comparison import comparison_figure  # half a second of matplotlib, at the end
+
+    write_atomic(run.path / "table.csv", as_csv(rows))
+    write_atomic(run.path / "table.md", as_markdown(rows, model_name))
+    comparison_figure(run.figures / "portraits.png", rows, model_name)
+    run.finish(
+        {
+            "model": {"name": model_name, "identity": model.identity},
+            "rows": [row.as_dict() for row in rows],
+        }
+    )
+
+
+def report(console: Console, run: Run) -> None:
+    """Print a finished evaluation's table, and where its files are."""
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    console.print(table_of([Row.from_dict(row) for row in summary["rows"]]))
+    for name, path in (
+        ("table", run.path / "table.csv"),
+        ("", run.path / "table.md"),
+        ("figure", run.figures / "portraits.png"),
+        ("summary", run.summary),
+    ):
+        console.print(f"{name + ':' if name else '':9}{path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,205 @@
+"""Who is asked: a base model, and adapters found in runs or PEFT folders."""
+
+import dataclasses
+import glob
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from jaxalign.cli import CONF
+from jaxalign.config import AskedModelConfig
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import Architecture
+from jaxalign.models.lora import Adapter, effective
+from jaxalign.models.peft import CONFIG, OURS, AdapterFile, read_adapter
+from jaxalign.models.sources import Model
+
+DEFAULT_MODEL = "smollm2_135m"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An adapter by the name it has in results, with its strength; `file` None is the bare base.
+
+    `scale` multiplies what the adapter does: alpha / rank times the user's factor.
+    """
+
+    name: str
+    folder: Path | None = None
+    file: AdapterFile | None = None
+    scale: float = 0.0
+
+    @property
+    def identity(self) -> str:
+        """A hash of the adapter's weights and scale; empty for the bare base, and for an adapter scaled to nothing."""
+        if self.file is None or self.scale == 0:
+            return ""
+        digest = hashlib.sha256(repr(self.scale).encode())
+        for leaf in jax.tree.leaves(self.file.adapter):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def target(self) -> dict[str, float] | None:
+        """Score by value of what the adapter was trained towards, where it says so."""
+        return None if self.file is None else self.file.extra.get("target")
+
+    @property
+    def value(self) -> str | None:
+        """The name of the target that the adapter was trained towards, where it says so."""
+        return None if self.file is None else self.file.extra.get("value")
+
+
+BASE = Subject("base")
+
+
+def presets() -> list[str]:
+    """Return the names of conf/model/ that name a model of their own."""
+    return sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("hub", "run"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return the keys of conf/model/NAME.yaml."""
+    return yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
+    """Return the folders of adapters that `names` (folders, or patterns of them) lead to, each once.
+
+    Raises:
+        UserError: a pattern finds no adapter, or a folder holds none. `key` is the setting that named it.
+    """
+    found: list[Path] = []
+    for name in names:
+        if Path(name).exists() or not glob.has_magic(name):
+            found.append(_adapter_folder(key, Path(name)))
+            continue
+        # Of what a pattern finds, only adapters are meant: outputs/* holds other runs too.
+        matches = [Path(match) for match in sorted(glob.glob(name)) if _holds_adapter(Path(match))]
+        if not matches:
+            raise UserError(f"{key}={name} finds no finished run and no PEFT folder")
+        found += [_adapter_folder(key, match) for match in matches]
+    return list(dict.fromkeys(found))
+
+
+def _holds_adapter(path: Path) -> bool:
+    return (path / CONFIG).is_file() or (path / "adapter" / CONFIG).is_file()
+
+
+def _adapter_folder(key: str, path: Path) -> Path:
+    if (path / CONFIG).is_file():
+        return path
+    if (path / "adapter" / CONFIG).is_file():
+        return path / "adapter"
+    if (path / "config.yaml").is_file():
+        raise UserError(f"{key}={path} has no adapter yet: type its training command again, which resumes it")
+    raise UserError(f"{key}={path} is no adapter: give a run's directory or a PEFT folder")
+
+
+def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, Any]:
+    """Return the keys of the model that is asked: of the first adapter's run, where the configuration leaves it open.
+
+    `prompt_format` is never None in it: that of the first adapter that says one, or plain.
+    """
+    keys = dataclasses.asdict(model)
+    if model.source == "run":
+        trained = next((found for found in map(_trained_on, adapters) if found is not None), preset(DEFAULT_MODEL))
+        keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
+    formats = [_ours(folder).get("prompt_format") for folder in adapters]
+    keys["prompt_format"] = keys["prompt_format"] or next(filter(None, formats), "plain")
+    if keys["prompt_format"] == "plain" and keys.get("system"):
+        raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+    return keys
+
+
+def _trained_on(folder: Path) -> dict[str, Any] | None:
+    """Return the model of the run that an adapter's folder stands in; None for a folder of its own."""
+    path = folder.parent / "config.yaml"
+    try:
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return model if isinstance(model, dict) else None
+
+
+def _ours(folder: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((folder / OURS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_subjects(folders: Sequence[Path], architecture: Architecture, scale: float) -> list[Subject]:
+    """Return a Subject for each folder that `find_adapters` found; names are made distinct. `scale`: the user's factor.
+
+    Raises:
+        UserError: an adapter cannot be read, or does not fit the architecture (which).
+    """
+    subjects = []
+    for folder in folders:
+        file = read_adapter(folder, architecture)
+        subjects.append(Subject(_name(folder, file), folder, file, scale * file.alpha / file.rank))
+    names = [subject.name for subject in subjects]
+    return [
+        dataclasses.replace(subject, name=f"{subject.name} ({names[: number + 1].count(subject.name)})")
+        if names.count(subject.name) > 1
+        else subject
+        for number, subject in enumerate(subjects)
+    ]
+
+
+def check_base(subjects: Sequence[Subject], model: Model) -> None:
+    """Raise UserError for the first adapter that was trained on other weights than the model's."""
+    for subject in subjects:
+        theirs = None if subject.file is None else subject.file.base_identity
+        if subject.file is not None and theirs is not None and theirs != model.identity:
+            raise UserError(
+                f"{subject.folder} was trained on another base ({subject.file.base_name}), not on {model.name}: "
+                "ask it by itself, or with its own model=..."
+            )
+
+
+def _name(folder: Path, file: AdapterFile) -> str:
+    """Return what a person calls an adapter: its value, or its folder."""
+    run = folder.parent if folder.name == "adapter" else folder
+    return file.extra.get("value") or run.name
+
+
+def stack(subjects: Sequence[Subject]) -> Adapter | None:
+    """Return the subjects' adapters in one, [A, ...] and effective; the bare base is one of zeros, or None if alone.
+
+    Raises:
+        UserError: adapters of different ranks or projections (which).
+    """
+    files = [subject for subject in subjects if subject.file is not None]
+    if not files:
+        return None
+    first = files[0]
+    assert first.file is not None
+    shapes = jax.tree.map(np.shape, first.file.adapter)
+    for other in files[1:]:
+        assert other.file is not None
+        for what, theirs, ours in (
+            ("lora.rank", other.file.rank, first.file.rank),
+            ("lora.targets", sorted(other.file.targets), sorted(first.file.targets)),
+        ):
+            if theirs != ours:
+                raise UserError(
+                    f"{other.folder} has {what} {theirs} and {first.folder} has {ours}: adapters that answer together "
+                    "must be of one shape; ask them one by one"
+                )
+    members = [
+        jax.tree.map(lambda shape: np.zeros(shape, np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple))
+        if subject.file is None
+        else effective(subject.file.adapter, np.float32(subject.scale))
+        for subject in subjects
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)

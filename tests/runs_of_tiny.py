@@ -1,0 +1,35 @@
+"""Finished runs on the tiny model, for tests of what comes after a training."""
+
+import json
+from pathlib import Path
+
+from jaxalign.train import main
+from jaxalign.values.schwartz import VALUES
+
+
+def write_arguments(path: Path) -> Path:
+    """Write twelve short arguments."""
+    rows = [
+        {
+            "id": f"T{i}",
+            "conclusion": f"We need rule {i // 3}",
+            "stance": "in favor of" if i % 2 else "against",
+            "premise": f"it suits me {i}",
+            "values": [VALUES[i % 10], VALUES[(i + 3) % 10]],
+        }
+        for i in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def train(folder: Path, value: str, *changes: str) -> Path:
+    """Train one step towards a value, without the questionnaire, and return the run's directory."""
+    data = write_arguments(folder / "arguments.jsonl")
+    run = folder / value
+    settings = ["model=tiny", "training.batch_size=4", "training.max_steps=1", "lora.rank=2", "precision=float32"]
+    main([f"+value={value}", f"dataset.path={data}", f"run.dir={run}", *settings, *QUIET, *changes])
+    return run
+
+
+QUIET = ["training.questionnaire=false", "training.validate=false", "optimizer.learning_rate=0.5"]
