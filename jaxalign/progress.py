@@ -73,9 +73,10 @@ class Progress:
         first, since = self._start
         now = self._clock()
         left = (now - since) / max(1, step - first) * (self._total - step)
+        remaining = [f"{duration(left)} left"] if step > first else []
         speed = f"{tokens_per_second:,.0f} tokens/s"
         parts = [f"{step}/{self._total}", *([] if loss is None else [f"loss {loss:.3f}"]), speed]
-        line = " · ".join([*parts, f"{duration(left)} left"])
+        line = " · ".join([*parts, *remaining])
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=step, line=line)
         elif now - self._printed >= self._interval or step == self._total:

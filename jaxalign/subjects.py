@@ -199,7 +199,7 @@ def stack(subjects: Sequence[Subject]) -> Adapter | None:
     members = [
         jax.tree.map(lambda shape: np.zeros(shape, np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple))
         if subject.file is None
-        else effective(subject.file.adapter, np.float32(subject.scale))
+        else effective(subject.file.adapter, subject.scale)
         for subject in subjects
     ]
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)

@@ -25,6 +25,7 @@ def write_arguments(path: Path) -> Path:
 
 def train(folder: Path, value: str, *changes: str) -> Path:
     """Train one step towards a value, without the questionnaire, and return the run's directory."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = write_arguments(folder / "arguments.jsonl")
     run = folder / value
     settings = ["model=tiny", "training.batch_size=4", "training.max_steps=1", "lora.rank=2", "precision=float32"]

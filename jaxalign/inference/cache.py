@@ -13,14 +13,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 from jaxalign.inference.choose import choose
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
-from jaxalign.models.linear import compute_type
+from jaxalign.models.linear import TRANSPOSED, compute_type, stored, transposed_product
 from jaxalign.models.lora import Adapter
-from jaxalign.models.precision import dot, from_bits, to_bits
+from jaxalign.models.precision import from_bits, to_bits
 from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
 QUERIES = 256
@@ -43,53 +44,54 @@ class Keys:
 def by_layer(params: dict[str, Any]) -> dict[str, Any]:
     """Return a base whose stacked layers are a list of layers, as decoding wants it; `params` is emptied.
 
-    Weights are bfloat16 itself here, not its bits: a product of few rows would spend its time on turning them. `head`
-    is always there, and transposed, [D, V], as its product wants it; the embedding keeps its bits, because rows are
-    taken from it. One leaf at most is in memory twice, and of a tied model the embedding.
+    Weights are bfloat16 itself here, not its bits, and kernels are kept as [out, in]: a product of few rows would spend
+    its time on turning them. `head` [V, D] is always there; the embedding keeps its bits, because rows are taken from
+    it. One leaf at most is in memory twice, and of a tied model the embedding.
     """
 
-    def own(leaf) -> jax.Array:
+    def own(leaf) -> np.ndarray:
         values = np.asarray(leaf)
-        return jnp.asarray(values.view(jnp.bfloat16) if values.dtype == np.uint16 else values)
+        return values.view(jnp.bfloat16) if values.dtype == np.uint16 else values
 
-    stacked, treedef = jax.tree.flatten(params.pop("layers"))
-    layers: list[list[jax.Array]] = [[] for _ in range(stacked[0].shape[0])]
-    for number in range(len(stacked)):
-        leaf, stacked[number] = np.asarray(stacked[number]), None
-        for layer, values in zip(layers, leaf, strict=True):
-            layer.append(own(values))
+    flat = flatten_dict(params.pop("layers"))
+    names = list(flat)
+    layers: list[dict[Any, jax.Array]] = [{} for _ in range(len(flat[names[0]]))]
+    for name in names:
+        values = own(flat.pop(name))
+        kernel = name[-1] == "kernel"
+        for number, layer in enumerate(layers):
+            one = np.ascontiguousarray(values[number].T) if kernel else values[number]
+            layer[(*name[:-1], TRANSPOSED) if kernel else name] = jnp.asarray(one)
     embedding = params.pop("embedding")
-    head = own(np.ascontiguousarray(np.asarray(params.pop("head", embedding)["kernel"]).T))
     return {
         "embedding": embedding,
-        "layers": [jax.tree.unflatten(treedef, leaves) for leaves in layers],
-        "norm": jax.tree.map(own, params.pop("norm")),
-        "head": head,
+        "layers": [unflatten_dict(layer) for layer in layers],
+        "norm": jax.tree.map(lambda leaf: jnp.asarray(own(leaf)), params.pop("norm")),
+        "head": jnp.asarray(own(params.pop("head", embedding)["kernel"])),
     }
 
 
 def stacked(params: dict[str, Any], tied: bool) -> dict[str, Any]:
     """Return a base `by_layer` as training wants it, its layers stacked; `params` is emptied. Has no head if `tied`."""
 
-    def own(leaf) -> np.ndarray:
-        values = np.asarray(leaf)
-        return values.view(np.uint16) if values.dtype == jnp.bfloat16 else values
+    def bits(leaf) -> np.ndarray:
+        return stored(np.asarray(leaf))
 
-    layers = params.pop("layers")
-    treedef = jax.tree.structure(layers[0])
-    leaves = [jax.tree.leaves(layer) for layer in layers]
-    layers.clear()
-    joined = []
-    for number in range(treedef.num_leaves):
-        joined.append(jnp.asarray(np.stack([own(layer[number]) for layer in leaves])))
-        for layer in leaves:
-            layer[number] = None
-    whole = {"embedding": params.pop("embedding"), "layers": jax.tree.unflatten(treedef, joined)}
+    layers = [flatten_dict(layer) for layer in params.pop("layers")]
+    joined = {}
+    for name in list(layers[0]):
+        kernel = name[-1] == TRANSPOSED
+        values = np.stack([bits(layer.pop(name)) for layer in layers])
+        joined[(*name[:-1], "kernel") if kernel else name] = jnp.asarray(
+            np.ascontiguousarray(values.swapaxes(1, 2)) if kernel else values
+        )
+    whole = {
+        "embedding": params.pop("embedding"),
+        "layers": unflatten_dict(joined),
+        "norm": jax.tree.map(lambda leaf: jnp.asarray(bits(leaf)), params.pop("norm")),
+    }
     head = params.pop("head")
-    if not tied:
-        whole["head"] = {"kernel": jnp.asarray(np.ascontiguousarray(own(head).T))}
-    whole["norm"] = jax.tree.map(lambda leaf: jnp.asarray(own(leaf)), params.pop("norm"))
-    return whole
+    return whole if tied else whole | {"head": {"kernel": jnp.asarray(bits(head))}}
 
 
 def states(
@@ -114,7 +116,8 @@ def states(
     x = Embedding(architecture.vocab_size, architecture.width, dtype).apply({"params": params["embedding"]}, tokens)
     if architecture.embed_scale != 1.0:
         x = x * jnp.asarray(architecture.embed_scale, dtype)
-    angles = rotary_angles(positions, jnp.asarray(rotary_frequencies(architecture)))
+    # Without the barrier XLA computes the sines anew in every layer.
+    angles = lax.optimization_barrier(rotary_angles(positions, jnp.asarray(rotary_frequencies(architecture))))
     for index, (layer, attend) in enumerate(zip(params["layers"], attends, strict=True)):
         variables = {"params": layer}
         if adapter is not None:
@@ -304,6 +307,9 @@ def decode(
     # Keys of this call's steps have a buffer of their own, so that the large rings are only read in the loop, and
     # written once behind it.
     newest = [jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), keys) for keys in sample]
+    single = rows.token.shape[0] == 1
+    if single:  # the loop would copy what it carries with an axis of one
+        newest = jax.tree.map(lambda leaf: leaf[0], newest)
 
     def forward(adapter, prefix, prompt, sample, newest, token, read, lengths, done):
         """One adapter's next logits [S, N, V] and its `newest` keys."""
@@ -322,18 +328,21 @@ def decode(
             seen = (age < read[..., None] - done) & _recent(age + 1 + done, window)
             parts.append((sample[layer], seen[:, None, None]))
             slot = jnp.arange(prompt[layer].k.shape[-2])
-            distance = (lengths[:, None] + read)[..., None] - slot
-            seen = _recent(distance, window) & (slot < lengths[:, None])[:, None]
+            seen = (slot < lengths[:, None])[:, None]
+            if window:
+                seen &= _recent((lengths[:, None] + read)[..., None] - slot, window)
             parts.append((prompt[layer], seen[:, None, None]))
             if prefix:
                 before = jnp.arange(prefix[layer].k.shape[-2])
-                seen = _recent(place[..., None] - before, window) & (before < rows.prefix)
+                seen = (before < rows.prefix)[None, None]
+                if window:
+                    seen &= _recent(place[..., None] - before, window)
                 parts.append((prefix[layer], seen[:, None, None]))
             return merged_attention(q, parts, scale, softcap)
 
         attends = [partial(attend, layer) for layer in range(architecture.layers)]
         hidden = states(architecture, params, adapter, token, place, attends)
-        logits = dot(hidden, params["head"], ((2,), (0,)))
+        logits = transposed_product(hidden, params["head"])
         if architecture.logit_softcap:
             logits = architecture.logit_softcap * jnp.tanh(logits / architecture.logit_softcap)
         return logits, written
@@ -341,9 +350,10 @@ def decode(
     def step(carry):
         done, newest, token, read, active, chosen = carry
         arguments = (adapters, prefix, prompt, sample, newest, token, read, rows.prompt)
-        if token.shape[0] == 1:
-            result = forward(*jax.tree.map(lambda leaf: leaf[0], arguments), done)  # pyright: ignore[reportCallIssue]
-            logits, newest = jax.tree.map(lambda leaf: leaf[None], result)
+        if single:
+            one = jax.tree.map(lambda leaf: leaf[0], (adapters, prefix, prompt, sample))
+            logits, newest = forward(*one, newest, token[0], read[0], rows.prompt[0], done)
+            logits = logits[None]
         else:
             logits, newest = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))(*arguments, done)
         flat = logits.reshape(-1, logits.shape[-1])
@@ -362,6 +372,8 @@ def decode(
     chosen = jnp.full((steps, *rows.token.shape), -1, jnp.int32)
     carry = (jnp.int32(0), newest, rows.token, rows.read, rows.active, chosen)
     _, newest, _, _, _, chosen = lax.while_loop(going, step, carry)
+    if single:
+        newest = jax.tree.map(lambda leaf: leaf[None], newest)
     sample = jax.tree.map(lambda keys, new: lax.dynamic_update_slice_in_dim(keys, new, start, 4), sample, newest)
     return sample, chosen
 

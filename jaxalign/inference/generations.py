@@ -5,19 +5,38 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling
+from jaxalign.inference.sampler import Completion, Request, Sampling
 from jaxalign.runs import append_record, read_records
 
-ENGINE = "jaxalign"
+
+class Engine(Protocol):
+    """What answers requests: this program's `Sampler`, or a server."""
+
+    @property
+    def engine(self) -> str:
+        """The name that records give it."""
+        ...
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        on_done: Callable[[int, Completion], None] = ...,
+        on_text: Callable[[int, int, str], None] | None = ...,
+        progress: Callable[[int, int, float], None] = ...,
+    ) -> list[list[Completion]]:
+        """See `Sampler.sample`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A prompt as text and as tokens, and the adapter (by place in the sampler's stack) that is to answer it.
+    """A prompt as text and as tokens, and the adapter (by place in the engine's stack) that is to answer it.
 
     `about` is what else its records are to say, as JSON.
     """
@@ -38,12 +57,12 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
         sampling: how the sample is drawn.
         index: which of the prompt's samples it is.
     """
-    parts = [ENGINE, model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
+    parts = [model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def generate(
-    sampler: Sampler,
+    engine: Engine,
     asked: Sequence[Asked],
     samples: int,
     sampling: Sampling,
@@ -60,13 +79,13 @@ def generate(
     else. Records of other prompts, models or settings may stand in the same file.
 
     Args:
-        sampler: the model, and a stack of adapters.
+        engine: what answers; another one may go on with the same file.
         asked: the prompts; two that are alike share their records.
         samples: how many of each.
         sampling: how they are drawn.
         path: the JSON Lines file.
         model: identity of the base (see `record_key`).
-        adapters: identities of the sampler's adapters, in the order of the stack.
+        adapters: identities of the adapters, in the order of the engine's stack.
         on_text: told (prompt, sample, its text so far) after every few tokens of those that are drawn.
         progress: told (samples done, samples that were missing, tokens per second).
 
@@ -91,7 +110,7 @@ def generate(
         record = {
             "key": wanted[number][completion.index],
             **asked[number].about,
-            "engine": ENGINE,
+            "engine": engine.engine,
             "adapter": adapters[asked[number].adapter],
             "prompt": asked[number].text,
             "index": completion.index,
@@ -103,5 +122,5 @@ def generate(
         known[record["key"]] = record
 
     told = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
-    sampler.sample(requests, sampling, on_done=keep, on_text=told, progress=progress)
+    engine.sample(requests, sampling, on_done=keep, on_text=told, progress=progress)
     return [[known[key] for key in keys] for keys in wanted]

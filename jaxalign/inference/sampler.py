@@ -32,8 +32,11 @@ from jaxalign.models.lora import Adapter
 from jaxalign.models.tokenizer import Tokenizer
 from jaxalign.training.programs import Programs
 
-STEPS = 8
+STEPS = 16
 """Tokens that every row chooses before the host looks for stops."""
+
+WATCHED = 4
+"""The same where somebody reads along."""
 
 GROUP = 16
 """Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
@@ -112,6 +115,7 @@ class Sampler:
     programs: Programs
     rows: int = 64
     ends: tuple[int, ...] = ()
+    engine: str = "jaxalign"
 
     def sample(
         self,
@@ -219,6 +223,7 @@ class _Call:
     def __init__(self, sampler: Sampler, requests: Sequence[Request], sampling: Sampling, on_done, on_text, progress):
         self.sampler, self.requests, self.sampling = sampler, requests, sampling
         self.on_done, self.on_text, self.progress = on_done, on_text, progress
+        self.steps = STEPS if on_text is None else WATCHED
         self.ends = sampler.ends or sampler.tokenizer.end_ids
         self.dtype = compute_type(sampler.params)
         stack = jax.tree.leaves(sampler.adapters)
@@ -254,7 +259,9 @@ class _Call:
         heads = architecture.kv_heads
         self.prefix: list[Keys] = []
         self.prompt = empty_keys(architecture, self.dtype, (*shape[:2], heads), bucket(longest))
-        self.ring = min(64, bucket(self.sampling.max_tokens))
+        self.ring = STEPS
+        while self.ring < min(4 * STEPS, self.sampling.max_tokens):
+            self.ring *= 2
         self.samples = empty_keys(architecture, self.dtype, (*shape[:2], heads, shape[2]), self.ring)
         self.step = 0
         self.token, self.read = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -340,17 +347,17 @@ class _Call:
     def advance(self) -> None:
         """Let all rows choose some tokens, and see which have ended."""
         s, limit = self.sampler, self.sampling.max_tokens
-        while self.ring < min(int(self.read[self.active].max()) + STEPS, limit):
+        while self.ring < min(int(self.read[self.active].max()) + self.steps, limit):
             arguments = (self.samples, np.int32(self.step % self.ring))
             self.samples = s.programs.get("longer ring", longer_program, (), arguments)(*arguments)
             self.step, self.ring = self.ring, 2 * self.ring
         limits = np.full(self.shape, limit, np.int32)
         rows = Rows(self.token, self.read, self.active, limits, self.key, self.lengths, np.int32(self.prefix_length))  # type: ignore[arg-type]
-        static = (s.architecture, STEPS, bool(self.sampling.top_k) or self.sampling.top_p < 1)
+        static = (s.architecture, self.steps, bool(self.sampling.top_k) or self.sampling.top_p < 1)
         start = np.int32(self.step % self.ring)
         arguments = (s.params, s.adapters, self.prefix, self.prompt, self.samples, rows, start, self.knobs)
         self.samples, chosen = s.programs.get("decode", decode_program, static, arguments)(*arguments)
-        self.step += STEPS
+        self.step += self.steps
         for place, tokens in self.chosen(np.asarray(chosen)):
             self.note(place, tokens)
         done = sum(map(len, self.results))

@@ -33,6 +33,19 @@ def _backward(kernel, gradient):
 frozen_product.defvjp(_forward, _backward)
 
 
+TRANSPOSED = "transposed"
+"""The name of a kernel that is kept as [out, in], of its own type and not as bits, for products of few rows."""
+
+
+def transposed_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return x [..., in] times a kernel kept as [out, in], in float32.
+
+    With few rows the product waits for the kernel; a CPU reads it fastest along the axis that is summed over.
+    """
+    # The kernel on the left: on the right XLA would turn it round first.
+    return jnp.moveaxis(dot(kernel, x, ((1,), (x.ndim - 1,))), 0, -1)
+
+
 def stored(values: np.ndarray) -> np.ndarray:
     """Return a weight as a base keeps it: bfloat16 as uint16 of the same bits (see `precision.to_bits`).
 
@@ -59,9 +72,12 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, dropout=None) -> jax.Array:
         """Map x [B, T, in] to [B, T, features]; `dropout` maps the adapter's input to itself with holes."""
-        shape = (x.shape[-1], self.features)
-        kernel = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
-        y = frozen_product(x, kernel)
+        if self.has_variable("params", TRANSPOSED):
+            y = transposed_product(x, self.get_variable("params", TRANSPOSED)).astype(x.dtype)
+        else:
+            shape = (x.shape[-1], self.features)
+            kernel = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
+            y = frozen_product(x, kernel)
         if self.bias:
             y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
         if self.has_variable("lora", "a"):

@@ -33,7 +33,9 @@ class Counting:
     def __init__(self, sampler, dies_after=None):
         self.sampler, self.dies_after, self.asked = sampler, dies_after, 0
 
-    def sample(self, requests, sampling, *, on_done, progress):
+    engine = "jaxalign"
+
+    def sample(self, requests, sampling, *, on_done, on_text, progress):
         self.asked = sum(len(request.samples) for request in requests)
         done = 0
 

@@ -1,0 +1,63 @@
+"""A chat in the terminal, in the model's chat template."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.generations import Engine
+from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.models.sources import ModelFiles
+
+
+def chat(
+    console: Console, engine: Engine, files: ModelFiles, sampling: Sampling, system: str | None, name: str
+) -> None:
+    """Talk until the user ends it (Ctrl-D or /quit); /new begins anew.
+
+    When the talk no longer fits into the context beside the next answer, its oldest turns are left out, and a line says
+    so.
+
+    Raises:
+        UserError: the model has no chat template.
+    """
+    files.tokenizer.chat([{"role": "user", "content": "?"}])  # refuse before the first question, not after it
+    encoder, room = Encoder(files.tokenizer), files.architecture.context - sampling.max_tokens
+    console.print(f"chat with {name}: /new begins anew, /quit or Ctrl-D ends", style="dim")
+    turns: list[Mapping[str, str]] = []
+    while True:
+        try:
+            said = console.input("[bold]you:[/] ").strip()
+        except EOFError:
+            console.print()
+            return
+        if said == "/quit":
+            return
+        if said == "/new":
+            turns = []
+            continue
+        if not said:
+            continue
+        turns.append({"role": "user", "content": said})
+        left_out = 0
+        tokens = encoder.root(files.tokenizer.chat(turns, system))
+        while len(tokens) > room and len(turns) > 1:
+            turns, left_out = turns[2:], left_out + 2
+            tokens = encoder.root(files.tokenizer.chat(turns, system))
+        if left_out:
+            console.print(f"the context is full: the {left_out} oldest turns are left out", style="dim")
+        if len(tokens) > room:
+            console.print(f"that is {len(tokens)} tokens, and there is room for {room}: say it shorter", style="dim")
+            turns.pop()
+            continue
+        console.print(f"[bold]{name}:[/] ", end="")
+        shown = 0
+
+        def show(_request: int, _index: int, text: str) -> None:
+            nonlocal shown
+            console.print(text[shown:], end="", highlight=False, markup=False, soft_wrap=True)
+            shown = len(text)
+
+        ((completion,),) = engine.sample([Request(tokens)], sampling, on_text=show)
+        console.print()
+        turns.append({"role": "assistant", "content": completion.text})
