@@ -10,15 +10,16 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxalign.data.datasets.tables import Row, read_table, read_tsv
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.templates import check_names, check_template, fill
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Tree
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.inference.reading import Question, answer_log_probs, answer_tree, probabilities
 from jaxalign.values.injection import Prompts, survey_answer, survey_question
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.schwartz import VALUES
@@ -57,13 +58,6 @@ class ChoicePrompts:
 
     choice_prompt: str
     choices: tuple[str, str]
-
-
-class Question(NamedTuple):
-    """A prompt with its answers as one tree; `ends[i]` is the segment that the i-th answer ends in."""
-
-    tree: Tree
-    ends: tuple[int, ...]
 
 
 Pair = tuple[Portrait, Portrait]
@@ -141,7 +135,7 @@ def _portrait(row: Row) -> Portrait:
 def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> Question:
     """Return the survey prompt of a portrait with its 60 trained answers, by value (`VALUES`), then score."""
     answers = [encoder.response(survey_answer(prompts, value, score)) for value in VALUES for score in SCORES]
-    return _question(encoder.prompt(survey_question(prompts, portrait.text)), answers)
+    return answer_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
 
 
 def choice_pairs(portraits: Sequence[Portrait]) -> list[Pair]:
@@ -154,39 +148,7 @@ def choice_pairs(portraits: Sequence[Portrait]) -> list[Pair]:
 def choice_question(pair: Pair, prompts: ChoicePrompts, encoder: Encoder) -> Question:
     """Return the choice between two people, with the answer for the first and the one for the second."""
     prompt = fill(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
-    return _question(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
-
-
-def _question(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> Question:
-    """Hang a radix tree of the answers' tokens on the prompt: what answers begin with alike is computed once.
-
-    Each answer is encoded whole, so it has the tokens that training gave it.
-    """
-    segments, ends = [Segment(prompt, -1)], [0] * len(answers)
-
-    def grow(parent: int, depth: int, members: list[int]) -> None:
-        for _, group in itertools.groupby(members, key=lambda index: int(answers[index][depth])):
-            same = list(group)
-            columns = zip(*(answers[index][depth:].tolist() for index in same), strict=False)
-            size = len(list(itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)))
-            here, stop = len(segments), depth + size
-            segments.append(Segment(answers[same[0]][depth:stop], parent, scored=True))
-            for index in same:
-                if len(answers[index]) == stop:
-                    ends[index] = here
-            grow(here, stop, [index for index in same if len(answers[index]) > stop])
-
-    grow(0, 0, sorted(range(len(answers)), key=lambda index: answers[index].tolist()))
-    return Question(tuple(segments), tuple(ends))
-
-
-def answer_log_probs(question: Question, scores: np.ndarray) -> np.ndarray:
-    """Return the log-probability of each answer, float64 [answers]: the sum of the segments' scores along its path."""
-    sums = np.array(scores, np.float64)
-    for index, segment in enumerate(question.tree):  # parents stand before their children
-        if segment.parent >= 0:
-            sums[index] += sums[segment.parent]
-    return sums[list(question.ends)]
+    return answer_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
 
 
 def ask(
@@ -218,7 +180,7 @@ def ask(
     questions += [choice_question(pair, choice, encoder) for pair in pairs if choice]
     results = score([question.tree for question in questions])
     answers = [
-        _probabilities(answer_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
+        probabilities(answer_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
     ]
     reading = _read_portraits(portraits, answers[: len(portraits)])
     return {
@@ -228,22 +190,13 @@ def ask(
     }
 
 
-def _probabilities(log_probs: np.ndarray) -> np.ndarray | None:
-    """Normalise over the answers; None where there is no number to read."""
-    peak = log_probs.max()
-    if not np.isfinite(peak):
-        return None
-    weights = np.exp(log_probs - peak)
-    return weights / weights.sum()
-
-
 def _read_portraits(portraits: Sequence[Portrait], answers: Sequence[np.ndarray | None]) -> dict[str, Any]:
     expected: dict[str, list[float]] = {value: [] for value in VALUES}
     likeliest: dict[str, list[float]] = {value: [] for value in VALUES}
     named = []
-    for portrait, probabilities in zip(portraits, answers, strict=True):
-        if probabilities is not None:
-            table = probabilities.reshape(len(VALUES), len(SCORES))
+    for portrait, reading in zip(portraits, answers, strict=True):
+        if reading is not None:
+            table = reading.reshape(len(VALUES), len(SCORES))
             expected[portrait.value].append(float(table.sum(axis=0) @ np.array(SCORES)))
             likeliest[portrait.value].append(SCORES[int(table.sum(axis=0).argmax())])
             named.append(VALUES[int(table.sum(axis=1).argmax())] == portrait.value)
@@ -257,10 +210,10 @@ def _read_portraits(portraits: Sequence[Portrait], answers: Sequence[np.ndarray 
 
 def _read_choices(pairs: Sequence[Pair], answers: Sequence[np.ndarray | None]) -> dict[str, float | None]:
     chosen: dict[str, list[float]] = {value: [] for value in VALUES}
-    for pair, probabilities in zip(pairs, answers, strict=True):
+    for pair, reading in zip(pairs, answers, strict=True):
         # A comparison that cannot be read makes both of its values unread: without it the orders are not balanced.
         for place, portrait in enumerate(pair):
-            chosen[portrait.value].append(float("nan") if probabilities is None else float(probabilities[place]))
+            chosen[portrait.value].append(float("nan") if reading is None else float(reading[place]))
     means = {value: _mean(probabilities) for value, probabilities in chosen.items()}
     return {value: None if mean != mean else mean for value, mean in means.items()}
 

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
+from jaxalign.inference.reading import answer_log_probs
 from jaxalign.values.injection import make_prompts, survey_answer, survey_question
 from jaxalign.values.portrait import (
     KEY,
     SCORES,
-    answer_log_probs,
     ask,
     choice_pairs,
     choice_question,
