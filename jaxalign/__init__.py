@@ -1,3 +1,19 @@
-"""jaxalign: align language models to human values, and train them on their own rationales, in JAX."""
+"""jaxalign: align language models to human values, and train them on their own rationales, in JAX.
+
+From Python: `jaxalign.load_model(NAME)` returns a `LanguageModel`, which samples, scores and trains adapters
+(jaxalign/api.py). From a shell: `python -m jaxalign.train --help`, and likewise generate, evaluate and export.
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["Adapter", "LanguageModel", "__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    # jax is imported when it is first needed, so that --help and refusals of bad input are instant.
+    if name in ("Adapter", "LanguageModel", "load_model"):
+        from jaxalign import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'jaxalign' has no attribute {name!r}")

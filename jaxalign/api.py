@@ -1,0 +1,255 @@
+"""jaxalign from Python, without Hydra: load a model, train an adapter, sample, score.
+
+>>> import jaxalign
+>>> model = jaxalign.load_model("tiny", precision="float32")
+>>> model.sample("Once", n=2, max_tokens=4, seed=1) == model.sample("Once", n=2, max_tokens=4, seed=1)
+True
+>>> model.log_probs("Is it late?\\n", ["yes", "no"]).shape
+(2,)
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.data.encoding import Encoder, encode_examples
+from jaxalign.data.examples import Example, split_examples
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.inference.cache import by_layer, stacked
+from jaxalign.inference.reading import answer_log_probs, answer_tree
+from jaxalign.inference.sampler import Request, Sampler, Sampling
+from jaxalign.inference.scorer import Scorer
+from jaxalign.models.architecture import PROJECTIONS
+from jaxalign.models.lora import Adapter as Weights
+from jaxalign.models.lora import effective, init_adapter
+from jaxalign.models.peft import read_adapter, write_adapter
+from jaxalign.models.sources import Model, ModelSource, source_of
+from jaxalign.models.sources import load_model as load
+from jaxalign.models.transformer import Transformer
+from jaxalign.runs import open_run
+from jaxalign.subjects import find_adapters, preset, presets
+from jaxalign.training.loop import Settings, StageData, fit
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.programs import Programs
+
+ROW_LENGTH = 1024
+"""Tokens of a packed row at most, in training and scoring."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: float32 weights {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}; alpha / rank is
+    its scale, and `factor` what the user multiplies it by."""
+
+    weights: Weights
+    rank: int
+    alpha: float
+    factor: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        """What x A B is multiplied by."""
+        return self.factor * self.alpha / self.rank
+
+    def times(self, factor: float) -> "Adapter":
+        """Return the adapter with `factor` times its effect."""
+        return dataclasses.replace(self, factor=self.factor * factor)
+
+
+class LanguageModel:
+    """A base model that samples, scores and trains adapters.
+
+    The base exists once, in one layout at a time: sampling wants it layer by layer, scoring and training stacked, and
+    going from the one to the other takes a moment.
+    """
+
+    def __init__(self, model: Model, precision: str, prompt_format: str = "plain", system: str | None = None):
+        self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
+        self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
+        self.dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+        self.programs = Programs()
+        self._params, self._by_layer = model.params, False
+
+    def _weights(self, layered: bool) -> dict[str, Any]:
+        if layered and not self._by_layer:
+            self._params = by_layer(self._params)
+        elif self._by_layer and not layered:
+            self._params = stacked(self._params, self.architecture.tied)
+        self._by_layer = layered
+        return self._params
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        n: int = 1,
+        adapter: Adapter | None = None,
+        rows: int = 64,
+        **sampling: Any,
+    ) -> list[list[str]]:
+        """Return n texts for each prompt.
+
+        Args:
+            prompts: one or more.
+            n: samples of each.
+            adapter: who answers; None is the bare base.
+            rows: samples that are drawn together, at most.
+            sampling: `temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` (see `Sampling`).
+
+        Raises:
+            UserError: a setting will not do, or a prompt does not fit into the context.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        adapters = None if adapter is None else effective(adapter.weights, adapter.scale)
+        stack = None if adapters is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], adapters)
+        how = Sampling(**sampling)
+        sampler = Sampler(self.architecture, self._weights(True), stack, self.tokenizer, self.programs, rows)
+        requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
+        return [[one.text for one in completions] for completions in sampler.sample(requests, how)]
+
+    def log_probs(self, prompt: str, answers: Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
+        """Return float64 [answers], in nats: the summed log-probability of each answer's text after the prompt.
+
+        Cut texts after a newline or before a space (prompts end in a newline, or answers begin with a space).
+        """
+        question = answer_tree(self.encoder.prompt(prompt), [self.encoder.text(answer) for answer in answers])
+        return answer_log_probs(question, self._scorer(adapter).score([question.tree])[0])
+
+    def _scorer(self, adapter: Adapter | None) -> Scorer:
+        none = init_adapter(jax.random.key(0), self.architecture, 1, ("q_proj",))
+        weights = none if adapter is None else jax.tree.map(jnp.asarray, adapter.weights)
+        scale = 0.0 if adapter is None else adapter.scale
+        network = Transformer(self.architecture, self.dtype, "none")
+        row_length = min(self.architecture.context, ROW_LENGTH)
+        return Scorer(network, self._weights(False), weights, scale, self.programs, row_length)
+
+    def train_adapter(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        start: Adapter | None = None,
+        rank: int = 16,
+        alpha: float = 32.0,
+        targets: Sequence[str] = PROJECTIONS,
+        learning_rate: float = 1e-3,
+        epochs: float = 1.0,
+        max_steps: int | None = None,
+        batch_size: int = 16,
+        dropout: float = 0.0,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+    ) -> tuple[Adapter, dict[str, Any]]:
+        """Return an adapter trained on (prompt, response) pairs, and its summary: losses, steps, tokens, seconds.
+
+        The loss is on responses alone, with their end token; AdamW with linear decay. It keeps nothing on disk: for a
+        training that resumes, use `python -m jaxalign.train`.
+
+        Raises:
+            UserError: fewer than two different prompts, one that is too long, or a loss that is not a number.
+        """
+        examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
+        sides = split_examples(examples, seed, validation_fraction)
+        train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
+        if start is None:
+            key = jax.random.key(seed)
+            start = Adapter(init_adapter(key, self.architecture, rank, tuple(targets)), rank, float(alpha))
+        settings = Settings(
+            epochs=epochs,
+            max_steps=max_steps,
+            max_tokens=None,
+            batch_size=batch_size,
+            seed=seed,
+            log_every=10,
+            checkpoint_every=10**9,
+            keep_checkpoints=1,
+            row_length=min(self.architecture.context, ROW_LENGTH),
+            max_rows=None,
+            packing=True,
+            share_prompts=True,
+            validate=True,
+            optimizer="adamw",
+            schedule="linear",
+            warmup_steps=0,
+            hyper=Hyperparameters(
+                learning_rate=learning_rate,
+                b1=0.9,
+                b2=0.999,
+                eps=1e-8,
+                weight_decay=0.0,
+                clip=1.0,
+                scale=start.scale,
+                dropout=dropout,
+            ),
+        )
+        network = Transformer(self.architecture, self.dtype, "projections")
+        with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
+            weights, summary = fit(
+                network,
+                self._weights(False),
+                jax.tree.map(jnp.asarray, start.weights),
+                StageData("pairs", train, validation),
+                settings,
+                run=open_run({}, {}, dir=Path(folder) / "run"),
+                prefix="1-pairs",
+                programs=self.programs,
+                extra={},
+            )
+        return dataclasses.replace(start, weights=jax.device_get(weights)), summary
+
+    def save_adapter(self, adapter: Adapter, folder: str | Path) -> None:
+        """Write an adapter in PEFT's format, its factor multiplied in."""
+        write_adapter(
+            folder,
+            jax.device_get(adapter.weights),
+            architecture=self.architecture,
+            rank=adapter.rank,
+            alpha=adapter.alpha * adapter.factor,
+            dropout=0.0,
+            base_name=self.name,
+            base_identity=self.identity,
+            prompt_format=self.encoder.prompt_format,
+            card=f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n",
+            extra={},
+        )
+
+    def load_adapter(self, folder: str | Path) -> Adapter:
+        """Read an adapter: a run's directory or a PEFT folder.
+
+        Raises:
+            UserError: there is none, or it belongs to another base.
+        """
+        (path,) = find_adapters("folder", [str(folder)])
+        found = read_adapter(path, self.architecture)
+        if found.base_identity not in (None, self.identity):
+            raise UserError(f"{path} was trained on another base ({found.base_name}), not on {self.name}")
+        return Adapter(found.adapter, found.rank, found.alpha)
+
+
+def load_model(
+    name: str,
+    *,
+    precision: str = "bfloat16",
+    prompt_format: str = "plain",
+    system: str | None = None,
+    offline: bool = False,
+) -> LanguageModel:
+    """Return a model: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
+
+    Raises:
+        UserError: it is not to be had, or it is not supported.
+    """
+    for key, value, known in (
+        ("precision", precision, ("bfloat16", "float32")),
+        ("prompt_format", prompt_format, ("plain", "chat")),
+    ):
+        if value not in known:
+            raise UserError(f"{key}={value} is not known{did_you_mean(value, known)}")
+    source = source_of(preset(name)) if name in presets() else ModelSource("hub", name)
+    model = load(source, jnp.bfloat16 if precision == "bfloat16" else jnp.float32, offline=offline, name=name)
+    return LanguageModel(model, precision, prompt_format, system)
