@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from jaxalign import schema
 from jaxalign.errors import UserError
 from jaxalign.schema import Rule
-from jaxalign.values.targets import make_target
+from jaxalign.values.survey import read_target
+from jaxalign.values.targets import Target, make_target
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -83,14 +84,39 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class ValueConfig:
-    """The target: a score for each of the ten values."""
+    """The target: a score for each of the ten values, given, or (`table`) those of a survey's respondent.
 
-    name: str
-    scores: dict[str, float]
+    `name` and `scores` are never None in an instance.
+    """
+
+    name: str | None = None
+    scores: dict[str, float] | None = None
     coding: Literal["importance", "survey"] = "importance"
+    table: str | None = None
+    anchor: str | None = None
+    rank: Count | None = None
 
     def __post_init__(self):
-        make_target(self.name, self.scores, self.coding)
+        if self.table is not None:
+            missing = [f"value.{name}" for name in ("anchor", "rank") if getattr(self, name) is None]
+            if missing:
+                raise UserError(f"missing: {', '.join(missing)} (value.table needs it)")
+            name, scores, _ = read_target(self.table, str(self.anchor), int(self.rank or 0))
+            object.__setattr__(self, "name", self.name or name)
+            object.__setattr__(self, "scores", scores | (self.scores or {}))
+        missing = [f"value.{name}" for name in ("name", "scores") if getattr(self, name) is None]
+        if missing:
+            raise UserError(f"missing: {', '.join(missing)}")
+        make_target(str(self.name), self.scores or {}, self.coding)
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the scores are those of a table of inverted people."""
+        return self.table is not None and read_target(self.table, str(self.anchor), int(self.rank or 0))[2] == "raw"
+
+    def target(self, raw_coding: bool = False) -> Target:
+        """Return the target; `raw_coding` leaves scores in survey coding as they are."""
+        return make_target(str(self.name), self.scores or {}, self.coding, raw_coding=raw_coding)
 
 
 @dataclass(frozen=True)
@@ -223,6 +249,12 @@ class TrainConfig:
     def __post_init__(self):
         if self.value is not None and self.dataset.kind == "instructions":
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
+        if self.value is not None and self.value.table and self.value.inverted != self.released.raw_coding:
+            coding, switch = ("raw", "true") if self.value.inverted else ("reversed", "false")
+            raise UserError(
+                f"value.table={self.value.table} has coding={coding}, which goes with released.raw_coding={switch}: "
+                "change the one or the other"
+            )
         if self.alignment.name != "injection":
             raise UserError(
                 f"alignment={self.alignment.name} trains nothing: python -m jaxalign.evaluate asks a model with it"
@@ -242,6 +274,20 @@ class ExportConfig:
     out: str
     format: Literal["peft", "merged"]
     verify: bool
+    prefetch: bool
+    offline: bool
+
+
+@dataclass(frozen=True)
+class SurveyConfig:
+    """conf/survey.yaml."""
+
+    path: str
+    out: str
+    coding: Literal["reversed", "raw"]
+    neighbours: Count
+    separator: Annotated[str, Rule("one character, such as ';'", lambda text: len(text) == 1)] | None
+    missing: tuple[int, ...]
     prefetch: bool
     offline: bool
 
@@ -326,7 +372,7 @@ class EvaluateConfig:
             raise UserError("missing: value (alignment=roleplay needs one: add for example +value=power)")
 
 
-Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig)
+Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig)
 
 TEXTS = ("prompt", "model.system")
 """Keys whose value is taken as it stands, commas, quotes and all."""
@@ -358,6 +404,7 @@ def plain(config: Any) -> dict[str, Any]:
 NOT_NUMBERS = (
     *("run", "prefetch", "offline", "inspect"),
     *("training.log_every", "training.checkpoint_every", "training.keep_checkpoints", "training.rematerialisation"),
+    "value.table",
     *(f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file")),
     "dataset.path",
 )
@@ -391,10 +438,12 @@ def _drop(tree: dict[str, Any], key: str) -> None:
     *parents, name = key.split(".")
     for parent in parents:
         tree = tree[parent]
+        if tree is None:  # a part that may be left out
+            return
     del tree[name]
 
 
 def readable_name(config: TrainConfig) -> str:
     """Return the readable part of a run directory's name: what is taught, from what, to which model, and the seed."""
-    what = [] if config.value is None else [config.value.name]
+    what = [] if config.value is None else [str(config.value.name)]
     return "-".join([*what, config.dataset.name, config.model.name, f"seed{config.training.seed}"])

@@ -35,7 +35,7 @@ from jaxalign.values.profile import profile_fit
 from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.stages import plain_text
-from jaxalign.values.targets import Target, make_target
+from jaxalign.values.targets import Target
 
 TOGETHER = 8
 """Adapters of one shape that generate in one program, at most."""
@@ -84,7 +84,7 @@ def evaluate(config: EvaluateConfig) -> None:
     questions = read_questions(config)
     target = None
     if config.value is not None:
-        target = make_target(config.value.name, config.value.scores, config.value.coding)
+        target = config.value.target()
     role = make_role_prompts(config.alignment.roleplay) if config.alignment.roleplay is not None else None
     keys = asked_model(config.model, folders)
     source = source_of(keys)

@@ -16,7 +16,7 @@ from jaxalign.training.loop import StageData
 from jaxalign.values.injection import Prompts, make_prompts, split
 from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
 from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text
-from jaxalign.values.targets import Target, extreme_targets, make_target
+from jaxalign.values.targets import Target, extreme_targets
 
 PLAIN_TEXTS = 64
 """Held-out arguments that perplexity is measured on, at most."""
@@ -46,8 +46,7 @@ def read_material(config: TrainConfig) -> Material:
     """Read and check the target, the data and the questionnaire."""
     target = None
     if config.value is not None:
-        value = config.value
-        target = make_target(value.name, value.scores, value.coding, raw_coding=config.released.raw_coding)
+        target = config.value.target(config.released.raw_coding)
     prompts = make_prompts(config.alignment.prompts)
     portraits = load_portraits(config.benchmark.portraits)
     choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None

@@ -98,9 +98,9 @@ OWN_VALUE = "name: own\nscores:\n" + "".join(f"  {value}: 3\n" for value in list
 def test_options_of_ones_own_are_found(way, tmp_path):
     (tmp_path / "own" / "value" / "survey").mkdir(parents=True)
     (tmp_path / "own" / "value" / "own.yaml").write_text(OWN_VALUE)
-    (tmp_path / "own" / "value" / "survey" / "close.yaml").write_text(f"# @package value\n{OWN_VALUE}")
+    (tmp_path / "own" / "value" / "survey" / "mine.yaml").write_text(f"# @package value\n{OWN_VALUE}")
     where = ["--config-dir", f"{tmp_path}/own"] if way == "--config-dir" else [f"hydra.searchpath=[{tmp_path}/own]"]
-    for written in ("value=own", "+value=own", "+value=survey/close"):
+    for written in ("value=own", "+value=own", "+value=survey/mine"):
         (config,) = configs(*where, written)
         assert config.value is not None
         assert config.value.name == "own"

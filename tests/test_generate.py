@@ -2,8 +2,10 @@
 
 import io
 import json
+import threading
 
 import pytest
+from openai_server import Server
 from runs_of_tiny import train
 
 from jaxalign.generate import main
@@ -96,6 +98,25 @@ def test_a_scale_of_zero_answers_as_the_base_does(adapters, here, capsys):
     run([*arguments, "adapter.scale=0"], capsys)
     (line,) = records(here / "run", "answers.jsonl")
     assert line["answers"]["base"] == line["answers"]["power"]
+
+
+def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapters, here, capsys):
+    (here / "p.txt").write_text("Why?\nWho?\n")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            asked = [f"adapter={adapters / 'power'}", "prompts=p.txt", "sampling.n=2", *QUICK]
+            printed = run(
+                [*asked, "engine=openai", f"engine.url={server.url}", "engine.check=1", "run.dir=run"], capsys
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "openai and jaxalign on 1 greedy answers: 0% are the same" in printed
+    found = records(here / "run")
+    assert {(record["engine"], record["from"]) for record in found} == {("openai", "power")} and len(found) == 4
+    assert {body["model"] for body in server.asked} == {"power"}
 
 
 def test_a_chat_remembers_what_was_said(here, capsys, monkeypatch):

@@ -53,7 +53,7 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
         values = np.asarray(leaf)
         return values.view(jnp.bfloat16) if values.dtype == np.uint16 else values
 
-    flat = flatten_dict(params.pop("layers"))
+    flat: dict[Any, Any] = dict(flatten_dict(params.pop("layers")))
     names = list(flat)
     layers: list[dict[Any, jax.Array]] = [{} for _ in range(len(flat[names[0]]))]
     for name in names:
@@ -351,8 +351,9 @@ def decode(
         done, newest, token, read, active, chosen = carry
         arguments = (adapters, prefix, prompt, sample, newest, token, read, rows.prompt)
         if single:
-            one = jax.tree.map(lambda leaf: leaf[0], (adapters, prefix, prompt, sample))
-            logits, newest = forward(*one, newest, token[0], read[0], rows.prompt[0], done)
+            lead: tuple[Any, Any, Any, Any] = (adapters, prefix, prompt, sample)
+            a, b, c, d = jax.tree.map(lambda leaf: leaf[0], lead)
+            logits, newest = forward(a, b, c, d, newest, token[0], read[0], rows.prompt[0], done)
             logits = logits[None]
         else:
             logits, newest = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))(*arguments, done)

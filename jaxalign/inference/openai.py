@@ -1,0 +1,237 @@
+"""Another engine: any server with OpenAI's interface for completions, such as vLLM with an exported adapter."""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.inference.sampler import Completion, Request, Sampling, check_requests
+from jaxalign.models.tokenizer import Tokenizer
+
+KEY = "OPENAI_API_KEY"
+PASSING = (408, 409, 425, 429)
+"""Statuses, beside 500 and above, after which a request is sent again."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenAIEngine:
+    """A server that answers requests as `Sampler.sample` does, with the same policies and the same records.
+
+    Args:
+        url: up to and with the version, such as http://localhost:8000/v1. A key is read from $OPENAI_API_KEY when a
+            request is sent, and kept nowhere.
+        models: the served name for each place of `Request.adapter`.
+        tokenizer: of the model, for the tokens of the answers and for prompts that are sent as text.
+        context: tokens that the model can read.
+        concurrency: requests on their way at once.
+        retries: how often a request is sent again after an error that may pass.
+        timeout: seconds to wait for an answer.
+        send: `tokens` sends a prompt as ids, exactly those of training, its BOS included; `text` lets the server encode
+            it, which adds the BOS that is left out here.
+        pause: waits so many seconds, for tests.
+    """
+
+    url: str
+    models: tuple[str, ...]
+    tokenizer: Tokenizer
+    context: int
+    concurrency: int = 64
+    retries: int = 5
+    timeout: float = 600.0
+    send: str = "tokens"
+    pause: Callable[[float], None] = time.sleep
+    engine: str = "openai"
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        on_done: Callable[[int, Completion], None] = lambda request, completion: None,
+        on_text: Callable[[int, int, str], None] | None = None,
+        progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
+    ) -> list[list[Completion]]:
+        """Return each request's completions, in the order of its `samples`; see `Sampler.sample`.
+
+        A sample is one HTTP request with a seed of its own, from the sampling's seed, the prompt and the sample's
+        index, so it does not depend on what else is asked. `on_done`, `on_text` (told once, at the end) and `progress`
+        are called from the caller's thread. `Completion.tokens` are the text's tokens by our tokenizer.
+
+        Raises:
+            UserError: a prompt that will not do, a model that is not served, or a request that failed for good; what
+                has ended before was told to `on_done`.
+        """
+        check_requests(requests, sampling, self.context)
+        jobs = [(number, index) for number, request in enumerate(requests) for index in request.samples]
+        results: list[dict[int, Completion]] = [{} for _ in requests]
+        if jobs:
+            self._check_models()
+        since, count, done = time.perf_counter(), 0, 0
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            left = iter(jobs)
+            running: dict[Future[Completion], int] = {}
+            while True:
+                # No more are handed out than are on their way, so that a failure leaves nothing waiting behind it.
+                for number, index in left:
+                    running[pool.submit(self._answer, requests[number], index, sampling)] = number
+                    if len(running) >= self.concurrency:
+                        break
+                if not running:
+                    break
+                failed = None
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number = running.pop(future)
+                    if future.exception() is not None:
+                        failed = future.exception()
+                        continue
+                    completion = future.result()
+                    results[number][completion.index] = completion
+                    done, count = done + 1, count + len(completion.tokens)
+                    if on_text is not None:
+                        on_text(number, completion.index, completion.text)
+                    on_done(number, completion)
+                    progress(done, len(jobs), count / (time.perf_counter() - since))
+                if failed is not None:
+                    raise failed
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
+
+    def _answer(self, request: Request, index: int, sampling: Sampling) -> Completion:
+        prompt: Any = np.asarray(request.prompt).tolist()
+        if self.send == "text":
+            bos = self.tokenizer.bos_id
+            prompt = self.tokenizer.decode(prompt[1:] if bos is not None and prompt[0] == bos else prompt)
+        body = {
+            "model": self.models[request.adapter],
+            "prompt": prompt,
+            "n": 1,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sample_seed(sampling.seed, request.prompt, index),
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k  # not OpenAI's own, but vLLM and its like know it
+        answer = self._ask("completions", body)
+        try:
+            choice = answer["choices"][0]
+            text, reason = str(choice["text"]), choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.url}/completions gave no completion: {answer!r:.200}") from error
+        found = [text.index(stop) for stop in sampling.stop if stop in text]
+        if found:  # some servers leave the stop string in
+            text = text[: min(found)]
+        # vLLM says by which string it stopped, and null for the end token; others leave it open.
+        named = choice.get("stop_reason", "") is not None
+        stopped = bool(found) or (reason == "stop" and bool(sampling.stop) and named)
+        end = "length" if reason == "length" and not found else "stop" if stopped else "eos"
+        return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
+
+    def _check_models(self) -> None:
+        """Refuse names that the server does not serve; servers without a list are believed."""
+        try:
+            served = [str(model["id"]) for model in self._ask("models", None)["data"]]
+        except _NoSuchPath:
+            return
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.url}/models is no list of models: is engine.url right?") from error
+        for name in self.models:
+            if name not in served:
+                near = difflib.get_close_matches(name, served, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"it serves {', '.join(served) or 'none'}"
+                raise UserError(f"{self.url} serves no model '{name}'; {hint} (engine.models names them)")
+
+    def _ask(self, path: str, body: dict[str, Any] | None) -> Any:
+        """Return the JSON answer to a POST of `body`, or a GET where it is None; tries again what may pass."""
+        where = f"{self.url.rstrip('/')}/{path}"
+        for tried in range(self.retries + 1):
+            headers = {"Content-Type": "application/json"}
+            if os.environ.get(KEY):
+                headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+            data = None if body is None else json.dumps(body).encode()
+            wanted = 0.0
+            try:
+                request = urllib.request.Request(where, data, headers)
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    return json.loads(response.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    said = _message(error.read())
+                if error.code in (404, 405) and body is None:
+                    raise _NoSuchPath from None
+                if error.code in (401, 403):
+                    raise UserError(f"{where} refuses the key ({error.code}): set {KEY}") from None
+                problem = f"{where} answered {error.code}: {said}"
+                if error.code not in PASSING and error.code < 500:
+                    hint = "; does the server have completions (not chat alone)?" if error.code == 404 else ""
+                    raise UserError(problem + hint) from None
+                after = error.headers.get("Retry-After") or ""
+                wanted = float(after) if after.replace(".", "", 1).isdigit() else 0.0
+            except (OSError, ValueError) as error:  # no connection, a time-out, half an answer
+                problem = f"{where} does not answer ({getattr(error, 'reason', None) or error})"
+            if tried < self.retries:
+                self.pause(min(max(wanted, 0.5 * 2**tried), LONGEST_PAUSE))
+        raise UserError(f"{problem}; tried {self.retries + 1} times: is the server up, and engine.url right?")
+
+
+class _NoSuchPath(Exception):  # noqa: N818 (a signal inside this module)
+    pass
+
+
+def _message(data: bytes) -> str:
+    """Return the first line of what a server says of an error."""
+    text = data.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        error = found.get("error", found)
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        pass
+    return (text.strip().splitlines() or ["nothing"])[0][:300]
+
+
+def sample_seed(seed: int, prompt: np.ndarray, index: int) -> int:
+    """Return the seed of one sample, 31 bits: a hash of the sampling's seed, the prompt's tokens and the index."""
+    words = np.asarray(prompt, np.int32).tobytes() + f"{seed},{index}".encode()
+    return int.from_bytes(hashlib.sha256(words).digest()[:4], "little") >> 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Shares 0..1: of answers that are the same, and of the texts that comes before the first difference (mean)."""
+
+    identical: float
+    common_prefix: float
+
+
+def agreement(one: Sequence[str], other: Sequence[str]) -> Agreement:
+    """Compare two engines' answers to the same prompts.
+
+    >>> agreement(["yes it is", "no"], ["yes it was", "no"])
+    Agreement(identical=0.5, common_prefix=0.85)
+    """
+    shares = []
+    for first, second in zip(one, other, strict=True):
+        longest = max(len(first), len(second))
+        same = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+        shares.append(same / longest if longest else 1.0)
+    identical = [first == second for first, second in zip(one, other, strict=True)]
+    return Agreement(float(np.mean(identical)), float(np.mean(shares)))

@@ -1,0 +1,166 @@
+"""The engine that asks a server, against a server of our own on this machine."""
+
+import doctest
+import threading
+
+import numpy as np
+import pytest
+from openai_server import Server
+
+from jaxalign.errors import UserError
+from jaxalign.inference import openai
+from jaxalign.inference.generations import Asked, generate
+from jaxalign.inference.openai import OpenAIEngine, sample_seed
+from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.runs import read_records
+
+
+@pytest.fixture
+def server():
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make(server, tokenizer):
+    """Make engines that ask the server; they note their pauses instead of waiting."""
+
+    def build(**changes):
+        settings = {"models": ("base", "power"), "concurrency": 3, "retries": 2, "timeout": 5.0} | changes
+        return OpenAIEngine(server.url, tokenizer=tokenizer, context=64, **{"pause": lambda s: None} | settings)
+
+    return build
+
+
+SAMPLING = Sampling(max_tokens=9, temperature=0.5, seed=3)
+
+
+def requests(*adapters):
+    return [Request(np.arange(3, 6 + number, dtype=np.int32), (0, 1, 4), a) for number, a in enumerate(adapters)]
+
+
+def texts(results):
+    return [[completion.text for completion in row] for row in results]
+
+
+def test_a_sample_is_the_same_whatever_the_order_and_concurrency(make, server):
+    both = make().sample(requests(0, 1), SAMPLING)
+    assert [[completion.index for completion in row] for row in both] == [[0, 1, 4]] * 2
+    alone = make(concurrency=1).sample(requests(0, 1)[::-1], SAMPLING)[::-1]
+    assert texts(both) == texts(alone)
+    assert len({text for row in texts(both) for text in row}) == 6
+    body = server.asked[0]
+    assert (body["max_tokens"], body["temperature"], body["top_p"], body["n"]) == (9, 0.5, 1.0, 1)
+    assert body["prompt"] == [3, 4, 5] and "stop" not in body and "top_k" not in body
+
+
+def test_seeds_differ_by_seed_prompt_and_index():
+    one, other = np.array([1, 2]), np.array([1, 3])
+    seeds = {sample_seed(seed, prompt, index) for seed in (0, 1) for prompt in (one, other) for index in (0, 1)}
+    assert len(seeds) == 8 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_prompt_may_be_sent_as_text(make, server, tokenizer):
+    make(send="text").sample([Request(tokenizer.encode("Why?"))], Sampling(max_tokens=4, top_k=7, stop=("x",)))
+    (body,) = server.asked
+    assert (body["prompt"], body["top_k"], body["stop"]) == ("Why?", 7, ["x"])
+
+
+def test_errors_that_may_pass_are_tried_again(make, server):
+    pauses = []
+    server.script = [(500, {}), (429, {"Retry-After": "7"})]
+    (row,) = make(concurrency=1, pause=pauses.append).sample(requests(0), SAMPLING)
+    assert len(row) == 3 and pauses == [0.5, 7.0]
+
+
+def test_errors_that_stay_are_one_line_and_what_has_ended_is_kept(make, server):
+    server.script = [(200, {}), *[(503, {})] * 3]
+    done = []
+    with pytest.raises(UserError, match="answered 503: not now; tried 3 times") as caught:
+        make(concurrency=1).sample(requests(0), SAMPLING, on_done=lambda _, completion: done.append(completion.index))
+    assert done == [0] and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(400, "answered 400: not now"), (401, "set OPENAI_API_KEY"), (404, "does the server have completions")],
+)
+def test_errors_that_will_not_pass_are_not_tried_again(make, server, status, said):
+    server.script = [(status, {})]
+    with pytest.raises(UserError, match=said):
+        make(concurrency=1).sample(requests(0), SAMPLING)
+    assert server.asked == []
+
+
+def test_the_key_is_sent_and_never_said(make, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret")
+    engine = make(concurrency=1)
+    engine.sample(requests(0), SAMPLING)
+    assert server.keys == {"Bearer s3cret"} and "s3cret" not in repr(engine)
+    server.script = [(403, {})]
+    with pytest.raises(UserError) as caught:
+        engine.sample(requests(0), SAMPLING)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_name_that_is_not_served_gets_a_suggestion_unless_the_server_has_no_list(make, server):
+    with pytest.raises(UserError, match="serves no model 'powr'; did you mean 'power'"):
+        make(models=("powr",)).sample(requests(0), SAMPLING)
+    server.list_models = False
+    assert make(models=("powr",)).sample(requests(0), SAMPLING)
+
+
+def test_a_server_that_is_not_there_is_named(tokenizer):
+    engine = OpenAIEngine("http://127.0.0.1:9/v1", ("base",), tokenizer, 64, retries=1, pause=lambda s: None)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1/models does not answer .*tried 2 times"):
+        engine.sample(requests(0), SAMPLING)
+
+
+@pytest.mark.parametrize(
+    ("choice", "stop", "end", "text"),
+    [
+        ({"text": "ab", "finish_reason": "length"}, (), "length", "ab"),
+        ({"text": "ab", "finish_reason": "stop"}, (), "eos", "ab"),
+        ({"text": "ab", "finish_reason": "stop", "stop_reason": None}, ("Q",), "eos", "ab"),
+        ({"text": "ab", "finish_reason": "stop", "stop_reason": "Q"}, ("Q",), "stop", "ab"),
+        ({"text": "abQc", "finish_reason": "stop"}, ("Q",), "stop", "ab"),
+        ({"text": "abQc", "finish_reason": "length"}, ("c", "Q"), "stop", "ab"),
+    ],
+)
+def test_ends_and_stop_strings_are_as_our_own_engine_has_them(make, server, choice, stop, end, text):
+    server.choice = choice
+    ((completion, *_),) = make().sample(requests(0), Sampling(max_tokens=9, stop=stop))
+    assert (completion.end, completion.text) == (end, text)
+
+
+def test_an_answer_that_is_no_completion_is_refused(make, server):
+    server.choice = {"text": None, "message": "x"}
+    make().sample(requests(0), SAMPLING)  # a null text is read as it is
+    with pytest.raises(UserError, match="has 3 tokens"):
+        make().sample(requests(0), Sampling(max_tokens=62))
+
+
+def test_records_name_the_engine_and_a_resumed_run_asks_for_what_is_missing(make, server, tmp_path):
+    asked = [Asked(f"p{number}", np.arange(3, 7 + number, dtype=np.int32)) for number in range(3)]
+    path, threads = tmp_path / "g.jsonl", set()
+    server.script = [(200, {})] * 2 + [(400, {})]
+    with pytest.raises(UserError):
+        generate(make(concurrency=1), asked, 2, SAMPLING, path, model="served")
+    assert len(read_records(path)) == 2
+
+    def note(*_):
+        threads.add(threading.current_thread())
+
+    records = generate(make(), asked, 2, SAMPLING, path, model="served", progress=note)
+    assert threads == {threading.current_thread()}
+    assert len(server.asked) == 6 and {record["engine"] for row in records for record in row} == {"openai"}
+    generate(make(), asked, 2, SAMPLING, path, model="served")
+    assert len(server.asked) == 6
+
+
+def test_the_examples_in_the_documentation_are_true():
+    assert doctest.testmod(openai).failed == 0

@@ -1,0 +1,58 @@
+"""A server of our own on this machine that imitates OpenAI's interface, as vLLM has it."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """Imitates vLLM: an answer is a hash of the prompt and the seed. `script` holds statuses to give first."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[tuple[int, dict[str, str]]] = []
+        self.asked: list[dict] = []
+        self.keys: set[str | None] = set()
+        self.choice: dict = {}
+        self.list_models = True
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_):
+        pass
+
+    def give(self, status, answer, headers=None):
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        if not self.server.list_models:
+            return self.give(404, {"error": {"message": "no such path"}})
+        return self.give(200, {"data": [{"id": "base"}, {"id": "power"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.keys.add(self.headers["Authorization"])
+            step = self.server.script.pop(0) if self.server.script else (200, {})
+            if step[0] == 200:
+                self.server.asked.append(body)
+        if step[0] != 200:
+            return self.give(step[0], {"error": {"message": "not now\nreally"}}, step[1])
+        words = f"{body['model']} {body['prompt']} {body['seed']}"
+        text = hashlib.sha256(words.encode()).hexdigest()[:8]
+        return self.give(200, {"choices": [{"text": text, "finish_reason": "stop", **self.server.choice}]})
