@@ -5,6 +5,7 @@ of a prompt, and those of a sample. None is ever copied for a row. A sample's ke
 the same place at a step, whatever their lengths, and a key's age says where it stands.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import TRANSPOSED, compute_type, stored, transposed_product
 from jaxalign.models.lora import Adapter
-from jaxalign.models.precision import from_bits, to_bits
+from jaxalign.models.precision import dot, from_bits, to_bits
 from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
 QUERIES = 256
@@ -139,7 +140,7 @@ def merged_attention(
     """
     scores = []
     for keys, mask in parts:
-        product = _product(q, from_bits(keys.k), "d", "s") * scale
+        product = _product(q, from_bits(keys.k), "d") * scale
         if softcap is not None:
             product = softcap * jnp.tanh(product / softcap)
         scores.append(jnp.where(mask, product, _MASKED))
@@ -147,19 +148,21 @@ def merged_attention(
     weights = [jnp.exp(part - top) for part in scores]
     total = sum(part.sum(-1, keepdims=True) for part in weights)
     outputs = [
-        _product(part.astype(q.dtype), from_bits(keys.v), "s", "d")
-        for part, (keys, _) in zip(weights, parts, strict=True)
+        _product(part.astype(q.dtype), from_bits(keys.v), "s") for part, (keys, _) in zip(weights, parts, strict=True)
     ]
     return (sum(outputs[1:], outputs[0]) / total).astype(q.dtype)
 
 
-def _product(left: jax.Array, keys: jax.Array, over: str, out: str) -> jax.Array:
-    """Contract left [B, K, G, T, over] with keys [(B,) K, (T,) s, d] in float32, to [B, K, G, T, out]."""
-    axes = {3: "ksd", 4: "bksd", 5: "bktsd"}[keys.ndim]
-    precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
-    return jnp.einsum(
-        f"bkgt{over},{axes}->bkgt{out}", left, keys, precision=precision, preferred_element_type=jnp.float32
-    )
+def _product(left: jax.Array, keys: jax.Array, over: str) -> jax.Array:
+    """Contract left [B, K, G, T, n] with keys [(B,) K, (T,) s, Dh] over `s` or `d`, in float32, to [B, K, G, T, m]."""
+    # What the keys are told apart by comes first, and as one axis: XLA's CPU backend refuses some bfloat16 products
+    # with three of them.
+    order = {3: (1, 0, 2, 3, 4), 4: (0, 1, 2, 3, 4), 5: (0, 1, 3, 2, 4)}[keys.ndim]
+    turned = left.transpose(order)
+    batch = math.prod(keys.shape[:-2])
+    flat = turned.reshape(batch, -1, left.shape[-1])
+    product = dot(flat, keys.reshape(batch, *keys.shape[-2:]), ((2,), (2 if over == "d" else 1,)), ((0,), (0,)))
+    return product.reshape(*turned.shape[:-1], product.shape[-1]).transpose(order)  # a swap undoes itself
 
 
 @flax.struct.dataclass
