@@ -4,7 +4,10 @@ From Python: `jaxalign.load_model(NAME)` returns a `LanguageModel`, which sample
 (jaxalign/api.py). From a shell: `python -m jaxalign.train --help`, and likewise generate, evaluate and export.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxalign.api import Adapter, LanguageModel, load_model
 
 __version__ = "0.1.0"
 __all__ = ["Adapter", "LanguageModel", "__version__", "load_model"]
