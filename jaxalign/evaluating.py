@@ -286,15 +286,6 @@ class Job:
             model.architecture, params, None if alone else stack(subjects), model.tokenizer, self.programs
         )
         with Progress(self.console) as progress:
-            begun = False
-
-            def count(done: int, total: int, speed: float) -> None:
-                nonlocal begun
-                if not begun:
-                    progress.stage("generated answers", total, unit="answer")
-                    begun = True
-                progress.update(done, tokens_per_second=speed)
-
             records = draw(
                 sampler,
                 asked,
@@ -303,7 +294,7 @@ class Job:
                 self.run.generations,
                 model=f"{model.identity}-{self.config.precision}",
                 adapters=[""] if alone else [subject.identity for subject in subjects],
-                progress=count,
+                progress=progress.samples("generated answers", "answer"),
             )
         texts = [record["text"] for (record,) in records]
         size = len(portraits)

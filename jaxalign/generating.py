@@ -200,15 +200,7 @@ def answer(
                     shown.update(number, record["index"], record["text"])
         return records
     with Progress(console) as progress:
-        begun = False
-
-        def count(done: int, total: int, speed: float) -> None:
-            nonlocal begun
-            if not begun:
-                progress.stage("answers", total, unit="sample")
-                begun = True
-            progress.update(done, tokens_per_second=speed)
-
+        count = progress.samples("answers")
         return draw(engine, asked, n, sampling, path, model=identity, adapters=adapters, progress=count)
 
 

@@ -56,6 +56,17 @@ class Progress:
         else:
             self._console.print(f"{name}: {total - done} {unit}s", highlight=False)
 
+    def samples(self, name: str, unit: str = "sample") -> Callable[[int, int, float], None]:
+        """Return the function that is told (done, total, tokens per second) by an engine, first with none done."""
+
+        def count(done: int, total: int, speed: float) -> None:
+            if done == 0:
+                self.stage(name, total, unit=unit)
+            else:
+                self.update(done, tokens_per_second=speed)
+
+        return count
+
     def counter(self, name: str) -> Callable[[int, int], None]:
         """Begin a count of passes; return the function that is told (done, total) after each."""
         task = None if self._live is None else self._live.add_task(name, total=None, line="starting")

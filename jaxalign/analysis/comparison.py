@@ -126,24 +126,27 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """Return the fits of all rows, for a terminal of 80 columns."""
+    """Return the fits of all rows, target by target, for a terminal of 80 columns."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for head in ("", "target", "read by", "NMSE", "Pearson", "missing", "highest"):
+    for head in ("", "read by", "NMSE", "Pearson", "missing", "highest"):
         table.add_column(head, justify="right" if head in ("NMSE", "Pearson", "missing") else "left")
-    for row in rows:
-        results = row.results
-        known = {value: score for value, score in results["scores"].items() if score is not None}
-        top = max(known, key=lambda value: known[value]) if known and row.method != "constant" else None
-        cells = [
-            row.name,
-            "" if row.target is None else row.target.name,
-            {"none": ""}.get(row.reading, row.reading),
-            number(results.get("nmse"), 3),
-            number(results.get("pearson")),
-            str(results.get("missing", "")),
-            "" if top is None else f"{label(top)} {known[top]:.2f}",
-        ]
-        table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
+    targets = list(dict.fromkeys(row.target for row in rows))
+    for target in targets:
+        if target is not None:
+            table.add_row(Text(f"target {target.name}"), style="cyan")
+        for row in (row for row in rows if row.target == target):
+            results = row.results
+            known = {value: score for value, score in results["scores"].items() if score is not None}
+            top = max(known, key=lambda value: known[value]) if known and row.method != "constant" else None
+            cells = [
+                f"  {row.name}",
+                {"none": ""}.get(row.reading, row.reading),
+                number(results.get("nmse"), 3),
+                number(results.get("pearson")),
+                str(results.get("missing", "")),
+                "" if top is None else f"{label(top)} {known[top]:.2f}",
+            ]
+            table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
     return table
 
 

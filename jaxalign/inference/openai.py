@@ -80,6 +80,7 @@ class OpenAIEngine:
         results: list[dict[int, Completion]] = [{} for _ in requests]
         if jobs:
             self._check_models()
+            progress(0, len(jobs), 0.0)
         since, count, done = time.perf_counter(), 0, 0
         pool = ThreadPoolExecutor(self.concurrency)
         try:

@@ -136,7 +136,7 @@ class Sampler:
             sampling: how.
             on_done: told (request, completion) as soon as a sample has ended.
             on_text: told (request, sample, its text so far) after every few tokens.
-            progress: told (samples done, all samples, tokens per second).
+            progress: told (samples done, all samples, tokens per second), first of all with none done.
 
         Raises:
             UserError: a prompt is empty, or longer than the context less the new tokens.
@@ -242,6 +242,7 @@ class _Call:
 
     def run(self) -> list[list[Completion]]:
         if self.total:
+            self.progress(0, self.total, 0.0)
             self.prepare()
             while self.fill():
                 self.advance()
