@@ -77,71 +77,113 @@ def path_lengths(tree: Tree) -> list[int]:
     return lengths
 
 
-def merge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], weights: Sequence[float]) -> list[Tree]:
-    """Return the trees of these examples, a radix tree over the prompts' tokens: what prompts begin with alike is there
-    once, and each response is a branch of its own. One tree for each first token of a prompt.
+class _Node:
+    """A segment of a growing radix tree; `place` is where it ends up: (tree, segment)."""
+
+    __slots__ = ("children", "parent", "place", "scored", "tokens")
+
+    def __init__(self, tokens: np.ndarray, parent: "_Node | None", scored: bool):
+        self.tokens, self.parent, self.scored = tokens, parent, scored
+        self.children: dict[int, _Node] = {}
+        self.place: tuple[int, int] = (-1, -1)
+
+
+def _descend(node: _Node, tokens: np.ndarray, scored: bool) -> _Node:
+    """Follow `tokens` down from the end of `node`, adding what is not there yet; return the node that they end in."""
+    while len(tokens):
+        first = int(tokens[0])
+        child = node.children.get(first)
+        if child is None:
+            child = node.children[first] = _Node(tokens, node, scored)
+            return child
+        size = min(len(child.tokens), len(tokens))
+        differ = np.flatnonzero(child.tokens[:size] != tokens[:size])
+        shared = int(differ[0]) if len(differ) else size
+        if shared < len(child.tokens):
+            # The lower part stays the same node, so that what ended in it still does.
+            upper = node.children[first] = _Node(child.tokens[:shared], node, child.scored)
+            child.tokens, child.parent = child.tokens[shared:], upper
+            upper.children[int(child.tokens[0])] = child
+            child = upper
+        child.scored = child.scored or scored
+        node, tokens = child, tokens[shared:]
+    return node
+
+
+def radix(trees: Sequence[Tree]) -> tuple[list[Tree], list[list[tuple[int, int]]]]:
+    """Return trees that hold what these trees' paths begin with alike once, one tree for each first token, and for each
+    segment given the (tree, segment) that it now ends in.
+
+    A segment given begins after the end of its parent, and may have become several. Those of a scored segment are
+    scored, with weight 1. Siblings stand in the order of their tokens, so the order of `trees` changes nothing.
     """
-    order = sorted(range(len(prompts)), key=lambda index: (prompts[index].tolist(), index))
+    top, ends = _Node(np.zeros(0, np.int32), None, False), []
+    for tree in trees:
+        nodes: list[_Node] = []
+        for segment in tree:
+            above = nodes[segment.parent] if segment.parent >= 0 else top
+            nodes.append(_descend(above, segment.tokens, segment.scored))
+        ends.append(nodes)
+    merged: list[list[Segment]] = []
+    stack = [top.children[token] for token in sorted(top.children, reverse=True)]
+    while stack:
+        node = stack.pop()
+        if node.parent is top:
+            merged.append([])
+        parent = -1 if node.parent is top else node.parent.place[1]  # type: ignore[union-attr]
+        node.place = (len(merged) - 1, len(merged[-1]))
+        merged[-1].append(Segment(node.tokens, parent, node.scored))
+        stack.extend(node.children[token] for token in sorted(node.children, reverse=True))
+    return [tuple(segments) for segments in merged], [[node.place for node in nodes] for nodes in ends]
+
+
+def merge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], weights: Sequence[float]) -> list[Tree]:
+    """Return the trees of these examples: what prompts begin with alike is there once (`radix`), and each response is a
+    branch of its own.
+    """
+    trunks, ends = radix([(Segment(prompt, -1),) for prompt in prompts])
+    ended: dict[tuple[int, int], list[int]] = {}
+    for index, (place,) in enumerate(ends):
+        ended.setdefault(place, []).append(index)
     trees = []
-    while order:
-        first = prompts[order[0]][0]
-        same = [index for index in order if prompts[index][0] == first]
+    for number, trunk in enumerate(trunks):
         segments: list[Segment] = []
-        _grow(segments, -1, 0, same, prompts, responses, weights)
+        moved: list[int] = []
+        for old, segment in enumerate(trunk):
+            here = len(segments)
+            segments.append(segment._replace(parent=moved[segment.parent] if segment.parent >= 0 else -1))
+            segments.extend(Segment(responses[i], here, True, weights[i]) for i in ended.get((number, old), ()))
+            moved.append(here)
         trees.append(tuple(segments))
-        order = order[len(same) :]
     return trees
-
-
-def _grow(segments: list[Segment], parent: int, depth: int, members: list[int], prompts, responses, weights) -> None:
-    """Append the segment that `members` (sorted by prompt) share from token `depth` on, then what hangs on it."""
-    # Sorted, so what the first and the last have in common is common to all.
-    first, last = prompts[members[0]], prompts[members[-1]]
-    size = min(len(first), len(last))
-    differ = np.flatnonzero(first[:size] != last[:size])
-    stop = int(differ[0]) if len(differ) else size
-    here = len(segments)
-    segments.append(Segment(first[depth:stop], parent))
-    ended = [index for index in members if len(prompts[index]) == stop]
-    segments.extend(Segment(responses[index], here, True, weights[index]) for index in ended)
-    rest = members[len(ended) :]
-    while rest:
-        token = prompts[rest[0]][stop]
-        same = [index for index in rest if prompts[index][stop] == token]
-        _grow(segments, here, stop, same, prompts, responses, weights)
-        rest = rest[len(same) :]
 
 
 def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
     """Cut a tree into trees of at most `limit` tokens, each repeating the trunk that its leaves hang on.
 
-    Returns (tree, the segment of the original that each of its segments is). A scored segment is scored in the first
-    piece that has it alone, so nothing is counted twice.
+    What does not fit is cut as near to the root as it can be, and the parts are joined again, longest first, below the
+    trunks that they share. Returns (tree, the segment of the original that each of its segments is). A scored segment
+    is scored in the first piece that has it alone, so nothing is counted twice.
 
     Raises:
         UserError: one root-to-leaf path alone is longer than the limit.
     """
     if tree_length(tree) <= limit:
         return [(tree, list(range(len(tree))))]
-    parents = {segment.parent for segment in tree}
-    pieces: list[list[int]] = []
-    current: set[int] = set()
-    used = 0
-    for leaf in (index for index in range(len(tree)) if index not in parents):
-        path, node = [], leaf
-        while node >= 0:
-            path.append(node)
-            node = tree[node].parent
-        size = sum(len(tree[index].tokens) for index in path)
-        if size > limit:
-            raise UserError(f"a text of {size} tokens does not fit into rows of {limit}: raise training.row_length")
-        added = sum(len(tree[index].tokens) for index in path if index not in current)
-        if used + added > limit:
-            pieces.append(sorted(current))
-            current, used, added = set(), 0, size
-        current.update(path)
-        used += added
-    pieces.append(sorted(current))
+    lengths = path_lengths(tree)
+    if max(lengths) > limit:
+        raise UserError(f"a text of {max(lengths)} tokens does not fit into rows of {limit}: raise training.row_length")
+    # Of each subtree its parts: their tokens, from the subtree's root on, and their segments. The last is the forest's.
+    parts: list[list[tuple[int, list[int]]]] = [[] for _ in range(len(tree) + 1)]
+    for index in range(len(tree) - 1, -1, -1):
+        size, below = len(tree[index].tokens), parts[index]
+        rows = assign_rows([tokens for tokens, _ in below], limit - lengths[index])
+        joined = [(size, [index]) for _ in range(max(rows, default=0) + 1)]
+        for (tokens, members), row in zip(below, rows, strict=True):
+            joined[row] = (joined[row][0] + tokens, joined[row][1] + members)
+        parts[tree[index].parent].extend(joined)
+        parts[index] = []
+    pieces = sorted(sorted(members) for _, members in parts[-1])
     result, done = [], set()
     for members in pieces:
         place = {old: new for new, old in enumerate(members)}
@@ -156,17 +198,17 @@ def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
 
 def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:
     """Assign each tree to a row of at most `limit` tokens: longest first, into the first row with room. With `alone`
-    every tree has a row to itself, as without packing."""
+    every tree has a row to itself, as without packing. Raises ValueError if a tree is longer than a row."""
     if alone:
         return list(range(len(lengths)))
-    room: list[int] = []
+    if max(lengths, default=0) > limit:
+        raise ValueError(f"a tree of {max(lengths)} tokens does not fit into rows of {limit}")
+    # As many rows as trees, so that there is always one with room.
+    room = np.full(len(lengths), limit)
     rows = [0] * len(lengths)
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        row = next((row for row, free in enumerate(room) if free >= lengths[index]), len(room))
-        if row == len(room):
-            room.append(limit)
+        rows[index] = row = int((room >= lengths[index]).argmax())
         room[row] -= lengths[index]
-        rows[index] = row
     return rows
 
 

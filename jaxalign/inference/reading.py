@@ -3,13 +3,12 @@
 All of it is pure over token arrays and the log-probabilities that a `Scorer` returns.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Segment, Tree, radix
 from jaxalign.errors import UserError, did_you_mean
 
 LENGTH_RULES = ("sum", "token", "byte")
@@ -29,22 +28,8 @@ def answer_tree(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> Question:
     `prompt` and each answer are int32 [n], n >= 1. Each answer is encoded whole, so it has the tokens that training
     gave it.
     """
-    segments, ends = [Segment(prompt, -1)], [0] * len(answers)
-
-    def grow(parent: int, depth: int, members: list[int]) -> None:
-        for _, group in itertools.groupby(members, key=lambda index: int(answers[index][depth])):
-            same = list(group)
-            columns = zip(*(answers[index][depth:].tolist() for index in same), strict=False)
-            size = len(list(itertools.takewhile(lambda tokens: len(set(tokens)) == 1, columns)))
-            here, stop = len(segments), depth + size
-            segments.append(Segment(answers[same[0]][depth:stop], parent, scored=True))
-            for index in same:
-                if len(answers[index]) == stop:
-                    ends[index] = here
-            grow(here, stop, [index for index in same if len(answers[index]) > stop])
-
-    grow(0, 0, sorted(range(len(answers)), key=lambda index: answers[index].tolist()))
-    return Question(tuple(segments), tuple(ends))
+    (tree,), (ends,) = radix([(Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers))])
+    return Question(tree, tuple(segment for _, segment in ends[1:]))
 
 
 def answer_log_probs(question: Question, scores: np.ndarray) -> np.ndarray:

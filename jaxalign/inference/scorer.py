@@ -16,6 +16,7 @@ from jaxalign.data.trees import (
     pack,
     path_lengths,
     predictions,
+    radix,
     split,
     tree_length,
 )
@@ -29,7 +30,8 @@ from jaxalign.training.step import log_probs_program
 class Scorer:
     """A model that reads trees: base parameters, an adapter and its scale (0 reads the bare base).
 
-    `row_length` bounds a row, `batch_tokens` the tokens of one pass.
+    `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what paths begin with alike,
+    within a tree and between trees; without it each tree is computed as it is given.
     """
 
     model: Transformer
@@ -39,6 +41,7 @@ class Scorer:
     programs: Programs
     row_length: int = 1024
     batch_tokens: int = 2048
+    share: bool = True
 
     def score(
         self, trees: Sequence[Tree], progress: Callable[[int, int], None] = lambda done, total: None
@@ -46,15 +49,18 @@ class Scorer:
         """Return for each tree float64 [S]: the summed log-probability of each scored segment given what stands
         before it on its path, 0 for the others. An answer of nested segments is the sum along its path.
 
-        `progress(done, total)` is told the number of passes. A tree longer than a row is cut, its trunk repeated.
-
-        Raises:
-            UserError: one path is longer than a row.
+        `progress(done, total)` is told the number of passes. A tree longer than a row is cut, its trunk repeated; a
+        path longer than `row_length` makes the rows longer.
         """
-        results = [np.zeros(len(tree)) for tree in trees]
         if not trees:
-            return results
-        batches = pack_for_reading(trees, self.row_length, self.batch_tokens)
+            return []
+        if self.share:
+            shared, ends = radix(trees)
+        else:
+            shared = trees
+            ends = [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
+        results = [np.zeros(len(tree)) for tree in shared]
+        batches = pack_for_reading(shared, self.row_length, self.batch_tokens)
         for done, (batch, owners) in enumerate(batches):
             program = self.programs.get(
                 "read", log_probs_program, (self.model,), (self.params, self.adapter, np.float32(self.scale), batch)
@@ -65,7 +71,21 @@ class Scorer:
             for (tree, segment), value in zip(owners, sums, strict=True):
                 results[tree][segment] = value
             progress(done + 1, len(batches))
-        return results
+        return [_hand_back(tree, places, shared, results) for tree, places in zip(trees, ends, strict=True)]
+
+
+def _hand_back(
+    tree: Tree, places: Sequence[tuple[int, int]], shared: Sequence[Tree], results: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return float64 [S]: of each scored segment the sum over the shared segments that it has become."""
+    scores = np.zeros(len(tree))
+    for index, segment in enumerate(tree):
+        if segment.scored:
+            (number, place), start = places[index], places[segment.parent][1]
+            while place != start:
+                scores[index] += results[number][place]
+                place = shared[number][place].parent
+    return scores
 
 
 def pack_for_reading(

@@ -16,6 +16,7 @@ from jaxalign.data.trees import (
     path_lengths,
     plan,
     predictions,
+    radix,
     split,
     split_all,
     tree_length,
@@ -62,6 +63,11 @@ def total(trees) -> Counter:
     return sum((contexts(tree) for tree in trees), Counter())
 
 
+def path_tokens(tree: Tree, index: int) -> tuple[int, ...]:
+    """Return the tokens from the root to the end of a segment."""
+    return tuple(token for part in ancestry(tree, index) for token in tree[part].tokens.tolist())
+
+
 def random_forest(seed: int, most: int = 9) -> list[Tree]:
     random = np.random.default_rng(seed)
     return [random_tree(random, int(random.integers(1, 8))) for _ in range(random.integers(1, most))]
@@ -71,7 +77,7 @@ def leaf_paths(tree: Tree) -> set[tuple[int, ...]]:
     """Return the tokens of every root-to-leaf path."""
     parents = {segment.parent for segment in tree}
     leaves = (index for index in range(len(tree)) if index not in parents)
-    return {tuple(token for part in ancestry(tree, leaf) for token in tree[part].tokens.tolist()) for leaf in leaves}
+    return {path_tokens(tree, leaf) for leaf in leaves}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -140,6 +146,33 @@ def test_merging_keeps_every_example_and_holds_a_shared_beginning_once(seed):
     trunk = sum(len(segment.tokens) for tree in trees for segment in tree if not segment.scored)
     assert trunk == len({tuple(prompt[: n + 1]) for prompt in prompts for n in range(len(prompt))})
     assert len({int(tree[0].tokens[0]) for tree in trees}) == len(trees)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_radix_holds_every_beginning_once_and_says_where_each_segment_ends(seed):
+    # Few different tokens, so that much begins alike.
+    trees = [
+        tuple(segment._replace(tokens=segment.tokens % 3) for segment in tree)
+        for tree in random_forest(seed, most=30)
+        for _ in range(2)
+    ]
+    merged, ends = radix(trees)
+    assert total(merged) == Counter({(before, token, 1.0) for before, token, _ in total(trees)})
+    paths = [(trees, number, index) for number, tree in enumerate(trees) for index in range(len(tree))]
+    texts = [path_tokens(forest[number], index) for forest, number, index in paths]
+    assert texts == [path_tokens(merged[number], index) for places in ends for number, index in places]
+    beginnings = {text[: n + 1] for text in texts for n in range(len(text))}
+    assert sum(map(tree_length, merged)) == len(beginnings)
+    assert [packed_contexts(packed([tree], 512)) for tree in merged] == [contexts(tree) for tree in merged]
+    again, _ = radix(trees[::-1])
+    assert str(again) == str(merged)
+
+
+def test_splitting_repeats_a_short_trunk_before_it_breaks_what_hangs_on_it():
+    sizes = [7, 5, 6, 4, 3, 5]
+    tree = (Segment(np.zeros(2, np.int32), -1), *(Segment(np.full(size, 1, np.int32), 0, True) for size in sizes))
+    pieces = split(tree, 12)
+    assert [tree_length(piece) for piece, _ in pieces] == [12, 12, 12]
 
 
 def test_merging_equal_prompts_gives_one_trunk_with_a_branch_for_each_response():

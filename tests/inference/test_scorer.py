@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_model import MODEL, packed, random_adapter, random_params, random_tokens, random_tree
 
-from jaxalign.data.trees import Segment, path_lengths, tree_length
+from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
 from jaxalign.inference.scorer import Scorer, pack_for_reading
 from jaxalign.models.lora import effective
 from jaxalign.training.programs import Programs
@@ -87,7 +87,7 @@ def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
 
 def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer):
     trees = some_trees(4, 60)
-    batches = pack_for_reading(trees, 96, 400)
+    batches = pack_for_reading(radix(trees)[0], 96, 400)
     assert len(batches) > 1
     assert len({batch.tokens.shape + batch.target.shape for batch, _ in batches}) == 1
     seen = []
@@ -95,7 +95,7 @@ def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer
     assert seen == [(n + 1, len(batches)) for n in range(len(batches))]
     backwards = scorer.score(trees[::-1])[::-1]
     for one, other in zip(together, backwards, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_scale_of_zero_reads_the_base(scorer):
@@ -117,3 +117,44 @@ def test_a_path_longer_than_a_row_makes_the_row_longer(scorer, alone):
     random = np.random.default_rng(6)
     tree = (Segment(random_tokens(random, 110, 110), -1), Segment(random_tokens(random, 5, 5), 0, True))
     np.testing.assert_allclose(scorer.score([tree])[0], alone(tree), atol=1e-4)
+
+
+def questions(seed, count, preamble=40):
+    """Trees that begin alike, some of them twice, with answers that begin alike, some of them twice."""
+    random = np.random.default_rng(seed)
+    start = random_tokens(random, preamble, preamble)
+    trees = []
+    for _ in range(count):
+        prompt = np.concatenate([start, random_tokens(random, 3, 9)])
+        answers = [random_tokens(random, 1, 5) for _ in range(3)]
+        answers += [answers[0], np.concatenate([answers[1], random_tokens(random, 1, 3)])]
+        trees.append((Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers)))
+    return trees + trees[::3]
+
+
+def test_sharing_what_trees_begin_with_changes_no_score(scorer, alone):
+    trees = some_trees(7, 40) + questions(8, 12)
+    shared, apart = scorer.score(trees), dataclasses.replace(scorer, share=False).score(trees)
+    for one, other in zip(shared, apart, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    for tree, scores in zip(trees[-3:], shared[-3:], strict=True):
+        np.testing.assert_allclose(scores, alone(tree), atol=2e-5)
+
+
+def test_equal_trees_and_equal_answers_are_read_once_and_score_the_same(scorer):
+    (tree,) = questions(9, 1)[:1]
+    tree = tree[:5]
+    once, thrice = radix([tree[:4]])[0], radix([tree, tree[:4], tree])[0]
+    assert sum(map(tree_length, once)) == sum(map(tree_length, thrice)) < tree_length(tree)
+    first, second, third = scorer.score([tree, tree[:4], tree])
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_array_equal(first[:4], second)
+    assert first[1] == first[4] != 0
+
+
+def test_a_preamble_is_computed_once_a_row(scorer):
+    trees = questions(10, 30)
+    batches = pack_for_reading(radix(trees)[0], 192, 400)
+    rows = sum(int((batch.weight != 0).any(1).sum()) for batch, _ in batches)
+    starts = sum(int((batch.positions[:, 1:] == 1).sum()) for batch, _ in batches)
+    assert starts == rows < len(trees) / 2
