@@ -19,11 +19,11 @@ from jaxalign.models.sources import cache_folder, fetch, load_model, source_of
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.weights import hf_tensors
 from jaxalign.pipeline import fresh_adapter
-from jaxalign.training.loop import Packer, validation_loss
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache
 from jaxalign.training.state import init_state
-from jaxalign.training.step import train_program
+from jaxalign.training.step import reader, train_program
+from jaxalign.training.supervised import Packer, validation_loss
 
 
 def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Jaxalign:
         """Pack and train one step."""
         batch, stored = self.packer.batch(self.steps[number])
         self.stored, self.computed = self.stored + stored, self.computed + batch.tokens.size
-        static = (self.network, self.config.optimizer.name, False)
+        static = (self.network, self.config.optimizer.name, "sft", False)
         arguments = (self.base.params, self.state, self.hyper, batch)
         self.state, _ = self.programs.get("train step", train_program, static, arguments)(*arguments)
         self.adapter = self.state.adapter
@@ -111,8 +111,8 @@ class Jaxalign:
     def validate(self) -> float:
         """Return the validation loss."""
         packer, steps = self.held_out
-        params, programs = self.base.params, self.programs
-        return float(validation_loss(self.network, params, self.adapter, self.scale, packer, steps, programs))
+        read = reader(self.network, self.base.params, self.adapter, self.scale, self.programs)
+        return float(validation_loss(packer, steps, read))
 
     def breakdown(self) -> str:
         """Say what share of the computed tokens was padding, and of the tokens what another example's copy saved."""

@@ -34,9 +34,11 @@ from jaxalign.models.sources import load_model as load
 from jaxalign.models.transformer import Transformer
 from jaxalign.runs import open_run
 from jaxalign.subjects import find_adapters, preset, presets
-from jaxalign.training.loop import Settings, StageData, fit
+from jaxalign.training.feed import Settings
+from jaxalign.training.loop import fit
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs
+from jaxalign.training.supervised import StageData
 
 ROW_LENGTH = 1024
 """Tokens of a packed row at most, in training and scoring."""

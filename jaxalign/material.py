@@ -12,7 +12,7 @@ from jaxalign.data.datasets.starter import load_starter
 from jaxalign.data.datasets.touche import Argument, load_arguments
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.training.loop import StageData
+from jaxalign.training.supervised import StageData
 from jaxalign.values.injection import Prompts, make_prompts, split
 from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
 from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text

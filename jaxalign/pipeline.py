@@ -29,7 +29,8 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.progress import Progress, duration
 from jaxalign.questionnaire import check_questions, read_by_likelihood
 from jaxalign.runs import Run, append_record, open_run, read_records
-from jaxalign.training.loop import Settings, StageData, fit, resume_point
+from jaxalign.training.feed import Settings, Stage
+from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs, use_compilation_cache
 from jaxalign.values.profile import best_constant_nmse
@@ -203,7 +204,7 @@ class Session:
         append_record(path, {"when": when, "results": results})
         return results
 
-    def train_stages(self, stages: Sequence[StageData], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
+    def train_stages(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train every stage, each from the adapter of the one before; go on from the newest checkpoint."""
         summaries: list[dict[str, Any]] = []
         point = resume_point(self.run, adapter, self.config.optimizer.name, self.console.print)

@@ -70,15 +70,15 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
         _sync_folder(path.parent)
 
 
-def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line, on the disk when this returns. A line torn by an earlier crash is cut off first."""
+def append_record(path: str | Path, *records: Mapping[str, Any]) -> None:
+    """Append JSON lines, on the disk when this returns. A line torn by an earlier crash is cut off first."""
     path = Path(path)
-    line = json.dumps(record, ensure_ascii=False) + "\n"
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     with _named(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             file.truncate(_whole_length(file))
-            file.write(line.encode())
+            file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
 

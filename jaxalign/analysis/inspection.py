@@ -12,7 +12,7 @@ from jaxalign.data.encoding import Encoded
 from jaxalign.data.examples import Example
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths, tree_length
 from jaxalign.models.tokenizer import Tokenizer
-from jaxalign.training.loop import StageData
+from jaxalign.training.supervised import StageData
 from jaxalign.values.stages import TextStage
 
 TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"

@@ -6,7 +6,7 @@ about. Its first token is predicted from the last token of its parent, so one hi
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -39,6 +39,7 @@ class PackedBatch:
     target     int32 [B, P]: the token predicted
     branch     int32 [B, P]: the branch it belongs to, numbered over the whole batch in the order of the trees
     weight     float32 [B, P]: 0 for padding
+    preferences  what DPO compares, over the batch's branches (see objectives/dpo.py); None for anything else
     """
 
     tokens: jax.Array | np.ndarray
@@ -48,6 +49,7 @@ class PackedBatch:
     target: jax.Array | np.ndarray
     branch: jax.Array | np.ndarray
     weight: jax.Array | np.ndarray
+    preferences: Any = None
 
 
 @dataclasses.dataclass(frozen=True, order=True)

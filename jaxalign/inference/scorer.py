@@ -23,7 +23,7 @@ from jaxalign.data.trees import (
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.training.programs import Programs
-from jaxalign.training.step import log_probs_program
+from jaxalign.training.step import reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +60,10 @@ class Scorer:
             shared = trees
             ends = [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
         results = [np.zeros(len(tree)) for tree in shared]
+        read = reader(self.model, self.params, self.adapter, self.scale, self.programs)
         batches = pack_for_reading(shared, self.row_length, self.batch_tokens)
         for done, (batch, owners) in enumerate(batches):
-            program = self.programs.get(
-                "read", log_probs_program, (self.model,), (self.params, self.adapter, np.float32(self.scale), batch)
-            )
-            log_probs = np.asarray(program(self.params, self.adapter, np.float32(self.scale), batch), np.float64)
+            log_probs = read(batch)
             counted = np.asarray(batch.weight) != 0
             sums = np.bincount(np.asarray(batch.branch)[counted], log_probs[counted], minlength=len(owners))
             for (tree, segment), value in zip(owners, sums, strict=True):

@@ -19,6 +19,7 @@ class Hyperparameters:
     clip           largest norm of the gradient; infinity for none
     scale          alpha / rank of the adapter
     dropout        rate on the adapter's input
+    beta, label_smoothing, likelihood    of DPO, see objectives/dpo.py
     """
 
     learning_rate: jax.Array | float
@@ -29,6 +30,9 @@ class Hyperparameters:
     clip: jax.Array | float = float("inf")
     scale: jax.Array | float = 1.0
     dropout: jax.Array | float = 0.0
+    beta: jax.Array | float = 0.1
+    label_smoothing: jax.Array | float = 0.0
+    likelihood: jax.Array | float = 0.0
 
 
 def adamw(hyper: Hyperparameters) -> optax.GradientTransformation:

@@ -1,28 +1,35 @@
 """One optimiser step and one evaluation, as pure functions of their arguments."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxalign.data.trees import PackedBatch
 from jaxalign.models.lora import Adapter, effective
 from jaxalign.models.transformer import Transformer, head_kernel
-from jaxalign.objectives.log_probs import gather_sources, prediction_log_probs
+from jaxalign.objectives.dpo import dpo_loss
+from jaxalign.objectives.log_probs import branch_log_probs, gather_sources, prediction_log_probs
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
+from jaxalign.training.programs import Programs
 from jaxalign.training.state import TrainState
 
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over a step, divided only when they are logged: the loss, its count (weights), the gradient's norm."""
+    """Sums over a step, divided only when they are logged: the loss, its count (weights or pairs), what else the
+    objective measures; and the gradient's norm."""
 
     loss_sum: jax.Array
     loss_count: jax.Array
     gradient_norm: jax.Array
+    sums: dict[str, jax.Array]
 
 
 def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: PackedBatch, dropout=None) -> jax.Array:
@@ -42,18 +49,42 @@ def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: 
         )
 
 
+def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+    """Return (sum, count, sums of metrics) of `sft`, or of one of `dpo.LOSSES`, from the predictions' log-probabilities
+    [B, P] of a batch."""
+    if name == "sft":
+        return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
+    responses = batch.preferences.reference.shape[0]
+    sums = branch_log_probs(log_probs, batch.branch, batch.weight, responses)  # type: ignore[arg-type]
+    ones = jnp.ones_like(log_probs)
+    lengths = branch_log_probs(ones, batch.branch, batch.weight, responses)  # type: ignore[arg-type]
+    return dpo_loss(
+        sums,
+        lengths,
+        batch.preferences,
+        hyper.beta,
+        kind=name,
+        smoothing=hyper.label_smoothing,
+        likelihood=hyper.likelihood,
+    )
+
+
+objective_program = jax.jit(objective, static_argnums=(0,))
+
+
 def train_step(
     model: Transformer,
     optimizer: str,
+    objective_name: str,
     use_dropout: bool,
     params,
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step on micro-batches stacked to [M, B, ...]; model, optimizer and use_dropout are static.
+    """Take one step on micro-batches stacked to [M, B, ...]; model, optimizer, objective and use_dropout are static.
 
-    Gradients are summed over the micro-batches and divided by the sum of all weights, so accumulation changes nothing
+    Gradients are summed over the micro-batches and divided by the sum of all counts, so accumulation changes nothing
     but memory. Dropout derives from (key, step, micro-batch, layer). May be mapped by `jax.vmap` over state, hyper and
     batches, with params unmapped.
     """
@@ -62,19 +93,21 @@ def train_step(
     def loss(adapter, batch, index):
         dropout = (jax.random.fold_in(key, index), jnp.asarray(hyper.dropout)) if use_dropout else None
         log_probs = batch_log_probs(model, params, effective(adapter, hyper.scale), batch, dropout)
-        return sft_loss(log_probs, batch.weight)  # type: ignore[arg-type]
+        value, *rest = objective(objective_name, log_probs, batch, hyper)
+        return value, tuple(rest)
 
-    def accumulate(carry, item):
-        (value, count), gradient = jax.value_and_grad(loss, has_aux=True)(state.adapter, *item)
-        return jax.tree.map(jnp.add, carry, (value, count, gradient)), None
+    def one(item):
+        return jax.value_and_grad(loss, has_aux=True)(state.adapter, *item)
 
-    micro_batches = batches.tokens.shape[0]
-    start = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.adapter))
-    (value, count, gradient), _ = jax.lax.scan(accumulate, start, (batches, jnp.arange(micro_batches)))
+    items = (batches, jnp.arange(batches.tokens.shape[0]))
+    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], items))
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
+    (value, (count, sums)), gradient = summed
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
     updates, opt_state = OPTIMIZERS[optimizer](hyper).update(gradient, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
-    metrics = Metrics(value, count, optax.tree.norm(gradient))
+    metrics = Metrics(value, count, optax.tree.norm(gradient), sums)
     return TrainState(adapter, opt_state, state.step + 1, state.key), metrics  # type: ignore[arg-type]
 
 
@@ -84,5 +117,19 @@ def log_probs_program(model: Transformer, params, adapter: Adapter, scale, batch
     return batch_log_probs(model, params, effective(adapter, scale), batch)
 
 
-train_program = jax.jit(train_step, static_argnums=(0, 1, 2), donate_argnums=(4,))
+Read = Callable[[PackedBatch], np.ndarray]
+"""From a batch to the log-probabilities of its predictions, float64 [B, P]."""
+
+
+def reader(model: Transformer, params: Any, adapter: Adapter, scale: Any, programs: Programs) -> Read:
+    """Return the function that reads batches with an adapter (raw; `scale` is alpha / rank)."""
+
+    def read(batch: PackedBatch) -> np.ndarray:
+        arguments = (params, adapter, np.float32(scale), batch)
+        return np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
+
+    return read
+
+
+train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
 """`train_step`, compiled; the old state's memory becomes the new one's."""

@@ -5,7 +5,7 @@ from rich.console import Console
 from jaxalign.analysis.inspection import print_examples
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example
-from jaxalign.training.loop import StageData
+from jaxalign.training.supervised import StageData
 from jaxalign.values.stages import TextStage
 
 QUESTION = "How much is this like you?\n"

@@ -17,9 +17,12 @@ from jaxalign.data.encoding import Encoded
 from jaxalign.errors import UserError
 from jaxalign.models.lora import init_adapter
 from jaxalign.runs import Run, read_records
-from jaxalign.training.loop import Packer, Settings, StageData, fit, resume_point, steps_of, validation_loss
+from jaxalign.training.feed import Settings
+from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs
+from jaxalign.training.step import reader
+from jaxalign.training.supervised import Packer, StageData, steps_of, validation_loss
 
 SETTINGS = Settings(
     epochs=2,
@@ -195,7 +198,7 @@ def read_validation(adapter, programs, **options) -> float:
     packer = Packer(STAGE.validation, **({"share": True, "alone": False, "limit": 96, "max_rows": None} | options))
     steps = [[0, 1, 2], [3, 4, 5]]
     packer.plan(steps)
-    return validation_loss(MODEL, random_params(), adapter, SETTINGS.hyper.scale, packer, steps, programs)
+    return validation_loss(packer, steps, reader(MODEL, random_params(), adapter, SETTINGS.hyper.scale, programs))
 
 
 def test_the_adapter_of_the_best_validation_loss_is_kept(tmp_path, programs):

@@ -72,7 +72,7 @@ def one_step(params):
     """`train_step` without and with dropout, compiled once for each shape."""
 
     def step(dropout):
-        return jax.jit(lambda *arguments: train_step(MODEL, "adamw", dropout, params, *arguments))
+        return jax.jit(lambda *arguments: train_step(MODEL, "adamw", "sft", dropout, params, *arguments))
 
     return {dropout: step(dropout) for dropout in (False, True)}
 

@@ -1,0 +1,70 @@
+"""The reference of a preference stage: an adapter's log-probability of each distinct response, computed once and kept."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxalign.inference.scorer import Scorer
+from jaxalign.models.lora import Adapter
+from jaxalign.runs import append_record, read_records
+from jaxalign.training.preference import Responses
+
+AT_A_TIME = 64
+"""Prompts whose responses are read before they are written down."""
+
+
+def adapter_hash(adapter: Adapter) -> str:
+    """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(adapter):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_reference(
+    scorer: Scorer,
+    data: Responses,
+    members: Sequence[int],
+    path: Path | None = None,
+    *,
+    model: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Return float64 [R]: the log-probability of each response in `members` (distinct), 0 for the others.
+
+    Args:
+        scorer: reads with the reference's adapter.
+        data: the responses; its own `reference` is not looked at.
+        members: the responses wanted.
+        path: a JSON Lines file that keeps what was computed; None keeps nothing.
+        model: identity of the base. A number in the file counts only for the same base, adapter, scale and tokens.
+        progress: told (prompts done, prompts).
+    """
+    identity = [model, adapter_hash(scorer.adapter), float(scorer.scale)]
+
+    def key(response: int) -> str:
+        tokens = [data.prompts[data.prompt_of[response]].tolist(), data.responses[response].tolist()]
+        return hashlib.sha256(json.dumps([*identity, tokens]).encode()).hexdigest()[:32]
+
+    keys = {response: key(response) for response in members}
+    known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
+    missing = [response for response in members if keys[response] not in known]
+    trees = data.trees(missing)
+    progress(0, len(trees))
+    for start in range(0, len(trees), AT_A_TIME):
+        part = trees[start : start + AT_A_TIME]
+        fresh = {}
+        for (_, mine), scores in zip(part, scorer.score([tree for tree, _ in part]), strict=True):
+            fresh |= {keys[response]: float(score) for response, score in zip(mine, scores[1:], strict=True)}
+        known |= fresh
+        if path is not None:
+            append_record(path, *({"key": key, "log_prob": value} for key, value in fresh.items()))
+        progress(min(start + AT_A_TIME, len(trees)), len(trees))
+    found = np.zeros(len(data.responses))
+    for response, name in keys.items():
+        found[response] = known[name]
+    return found

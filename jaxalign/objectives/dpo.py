@@ -1,0 +1,76 @@
+"""Direct preference optimisation: pairs of responses, compared by how far each moved away from a reference.
+
+Everything starts from the log-probability of each *response*, so a response that stands in many pairs is computed once.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LOSSES = ("sigmoid", "ipo", "hinge")
+
+
+class Preferences(NamedTuple):
+    """The pairs of a batch: (preferred, other) as branch numbers int32 [M, 2], the weight of each float32 [M] (0 for
+    padding), and the reference's log-probability of every branch, float32 [R]."""
+
+    pairs: jax.Array
+    weight: jax.Array
+    reference: jax.Array
+
+
+def dpo_loss(
+    log_probs: jax.Array,
+    lengths: jax.Array,
+    preferences: Preferences,
+    beta: jax.Array | float,
+    *,
+    kind: str = "sigmoid",
+    smoothing: jax.Array | float = 0.0,
+    likelihood: jax.Array | float = 0.0,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Return (sum, count, sums of metrics) over the pairs of a batch; each sum is divided by the count when logged.
+
+    With d = (log-ratio of the preferred) - (log-ratio of the other), a log-ratio being log-probability less reference:
+    `sigmoid` is -log sigmoid(beta d) (Rafailov et al., 2023, arXiv 2305.18290); `hinge` is max(0, 1 - beta d) (Zhao et
+    al., 2023, arXiv 2305.10425); `ipo` is (d - 1 / (2 beta))^2 over log-ratios per token (Azar et al., 2023, arXiv
+    2310.12036; per token as in TRL).
+
+    Args:
+        log_probs: float32 [R], summed over each response's tokens.
+        lengths: float32 [R], tokens of each response.
+        preferences: the pairs and the reference.
+        beta: strength of the pull towards the reference, above 0.
+        kind: one of `LOSSES`.
+        smoothing: share of pairs taken to be labelled the wrong way round (sigmoid only; below 0.5).
+        likelihood: weight of an added term, minus the preferred response's log-probability per token.
+    """
+    ratio = log_probs - preferences.reference
+    per_token = jnp.maximum(lengths, 1.0)
+    if kind == "ipo":
+        ratio = ratio / per_token
+    better, other = preferences.pairs[:, 0], preferences.pairs[:, 1]
+    difference = ratio[better] - ratio[other]
+    if kind == "sigmoid":
+        right, wrong = jax.nn.log_sigmoid(beta * difference), jax.nn.log_sigmoid(-beta * difference)
+        losses = -(1.0 - smoothing) * right - smoothing * wrong
+    elif kind == "hinge":
+        losses = jax.nn.relu(1.0 - beta * difference)
+    else:
+        losses = (difference - 1.0 / (2.0 * beta)) ** 2
+    losses = losses - likelihood * (log_probs / per_token)[better]
+
+    def total(values: jax.Array) -> jax.Array:
+        # Padding pairs point at branch 0, whose numbers are finite; what is not finite must not hide behind a 0.
+        return jnp.where(preferences.weight != 0, values * preferences.weight, 0.0).sum()
+
+    metrics = {
+        "rewards_chosen": total(beta * ratio[better]),
+        "rewards_rejected": total(beta * ratio[other]),
+        "rewards_margin": total(beta * difference),
+        "accuracy": total((difference > 0).astype(jnp.float32)),
+        "log_probs_chosen": total(log_probs[better]),
+        "log_probs_rejected": total(log_probs[other]),
+    }
+    return total(losses), preferences.weight.sum(), metrics

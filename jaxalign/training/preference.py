@@ -1,0 +1,226 @@
+"""Pairs of responses as a feed of the training loop: which pairs each step takes, and their packed batch.
+
+A question stands in a batch once, and so does each distinct response to it; all pairs of the step are formed from them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxalign.data.order import Stream, batches
+from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, pack, plan, split
+from jaxalign.errors import UserError
+from jaxalign.objectives.dpo import Preferences
+from jaxalign.training.feed import Settings
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.step import Read, objective_program
+
+PLANNED_STEPS = 48
+"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them gets its own."""
+
+
+class Pair(NamedTuple):
+    """Numbers of two responses to one prompt: the preferred one, and the other."""
+
+    better: int
+    other: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Responses:
+    """Prompts and responses as tokens int32 [n]; `prompt_of[r]` is the number of response r's prompt, and
+    `reference[r]` its log-probability under the reference (see inference/reference.py)."""
+
+    prompts: list[np.ndarray]
+    responses: list[np.ndarray]
+    prompt_of: list[int]
+    reference: np.ndarray
+
+    def path(self, response: int) -> int:
+        """Return the tokens of a response with its prompt."""
+        return len(self.prompts[self.prompt_of[response]]) + len(self.responses[response])
+
+    def trees(self, members: Sequence[int]) -> list[tuple[Tree, list[int]]]:
+        """Return a tree for each prompt among these responses, with the response that each of its branches is."""
+        groups: dict[int, list[int]] = {}
+        for response in members:
+            groups.setdefault(self.prompt_of[response], []).append(response)
+        return [
+            ((Segment(self.prompts[prompt], -1), *(Segment(self.responses[r], 0, True) for r in mine)), mine)
+            for prompt, mine in groups.items()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferenceStage:
+    """One stage of DPO: responses, the pairs to learn and to validate on, and how they are compared.
+
+    `objective` is one of `dpo.LOSSES`. `grouped` draws whole questions until a step has its pairs; otherwise pairs are
+    drawn one by one.
+    """
+
+    name: str
+    data: Responses
+    train: list[Pair]
+    validation: list[Pair] = dataclasses.field(default_factory=list)
+    objective: str = "sigmoid"
+    grouped: bool = False
+
+    def feed(self, settings: Settings) -> "Pairs":
+        """Return the stage as the training loop takes it.
+
+        Raises:
+            UserError: there is no pair to train on.
+        """
+        if not self.train:
+            raise UserError(f"stage {self.name} has no pairs to train on")
+        return Pairs(self, settings)
+
+
+def steps_of(stage: PreferenceStage, settings: Settings) -> list[tuple[int, list[int]]]:
+    """Return (epoch, numbers of the pairs) of every step: a pure function of the pairs and the seed."""
+    found: list[tuple[int, list[int]]] = []
+    most = settings.max_steps
+    for epoch in itertools.count():
+        random = np.random.Generator(np.random.PCG64([settings.seed, Stream.ORDER, epoch]))
+        if stage.grouped:
+            groups: dict[int, list[int]] = {}
+            for number, pair in enumerate(stage.train):
+                groups.setdefault(stage.data.prompt_of[pair.better], []).append(number)
+            members = list(groups.values())
+            steps: list[list[int]] = [[]]
+            for place in random.permutation(len(members)):
+                if len(steps[-1]) >= settings.batch_size:
+                    steps.append([])
+                steps[-1] += members[place]
+        else:
+            steps = batches(random.permutation(len(stage.train)).tolist(), settings.batch_size)
+        if most is None:
+            most = max(round(settings.epochs * len(steps)), 1)
+        for step in steps:
+            if len(found) == most:
+                return found
+            found.append((epoch, step))
+    raise AssertionError("itertools.count() has no end")
+
+
+class Pairs:
+    """A feed of preference pairs (see feed.py)."""
+
+    def __init__(self, stage: PreferenceStage, settings: Settings):
+        self.stage, self.data = stage, stage.data
+        self.objective = stage.objective
+        self.steps = steps_of(stage, settings)
+        self._settings = settings
+        self._held_out = batches(range(len(stage.validation)), 2 * settings.batch_size) if settings.validate else []
+        steps = [[stage.train[n] for n in step] for _, step in self.steps]
+        steps += [[stage.validation[n] for n in step] for step in self._held_out]
+        used = sorted({response for step in steps for pair in step for response in pair})
+        self._longest = max(map(self.data.path, used))
+        self._limit = max(settings.row_length, self._longest)
+        stride = max(len(steps) // PLANNED_STEPS, 1)
+        trees = [[tree for tree, _ in self.data.trees(self._responses(step))] for step in steps[::stride]]
+        self._shapes = sorted(set(plan(trees, self._limit, 2, longest=self._longest)), key=cost)
+        # One size for all steps: these arrays are small.
+        self._pairs = _rounded(max(map(len, steps)))
+        self._branches = _rounded(max(len(self._responses(step)) for step in steps))
+
+    @staticmethod
+    def _responses(pairs: Sequence[Pair]) -> list[int]:
+        return sorted({response for pair in pairs for response in pair})
+
+    def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
+        """See feed.py."""
+        return self._batch([self.stage.train[number] for number in members])
+
+    def _batch(self, pairs: Sequence[Pair]) -> tuple[PackedBatch, int]:
+        """Pack pairs: micro-batches of whole questions, each with its own branches, pairs and reference."""
+        questions = self.data.trees(self._responses(pairs))
+        parts = [questions]
+        for shape in self._shapes:
+            if self._fits(questions, shape):
+                break
+        else:  # unlike any step that was planned: a shape of its own
+            pieces = [piece for tree, _ in questions for piece, _ in split(tree, self._shapes[-1].tokens)]
+            shape = measure(pieces, self._shapes[-1].tokens)
+            shape = dataclasses.replace(shape, predictions=_rounded(shape.predictions, 64))
+        rows = self._settings.max_rows
+        if rows is not None and rows < shape.rows:
+            parts, shape = self._cut(questions, dataclasses.replace(shape, rows=rows))
+        packed = [self._micro(part, pairs, shape) for part in parts]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[batch for batch, _ in packed])
+        return stacked, sum(tokens for _, tokens in packed)
+
+    def _fits(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape) -> bool:
+        tight = measure([piece for tree, _ in questions for piece, _ in split(tree, shape.tokens)], shape.tokens)
+        return shape.rows >= tight.rows and shape.predictions >= tight.predictions
+
+    def _cut(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape):
+        """Return the questions in parts that fit into a shape each; one alone that does not makes it larger."""
+        parts: list[list[tuple[Tree, list[int]]]] = [[]]
+        for question in questions:
+            if not parts[-1] or self._fits([*parts[-1], question], shape):
+                parts[-1].append(question)
+            else:
+                parts.append([question])
+        for part in parts:
+            pieces = [piece for tree, _ in part for piece, _ in split(tree, shape.tokens)]
+            tight = measure(pieces, shape.tokens)
+            most = max(shape.predictions, _rounded(tight.predictions, 64))
+            shape = dataclasses.replace(shape, rows=max(shape.rows, tight.rows), predictions=most)
+        return parts, shape
+
+    def _micro(
+        self, questions: Sequence[tuple[Tree, list[int]]], pairs: Sequence[Pair], shape: Shape
+    ) -> tuple[PackedBatch, int]:
+        pieces, branch = [], {}
+        for tree, responses in questions:
+            for piece, origin in split(tree, shape.tokens):
+                for segment, old in zip(piece, origin, strict=True):
+                    if segment.scored:
+                        branch[responses[old - 1]] = len(branch)
+                pieces.append(piece)
+        mine = [pair for pair in pairs if pair.better in branch]
+        indices = np.zeros((self._pairs, 2), np.int32)
+        weight, reference = np.zeros(self._pairs, np.float32), np.zeros(self._branches, np.float32)
+        indices[: len(mine)] = [(branch[better], branch[other]) for better, other in mine]
+        weight[: len(mine)] = 1.0
+        for response, number in branch.items():
+            reference[number] = self.data.reference[response]
+        batch = pack(pieces, shape).replace(preferences=Preferences(indices, weight, reference))  # type: ignore
+        return batch, sum(len(segment.tokens) for piece in pieces for segment in piece)
+
+    def tokens(self, members: Sequence[int]) -> int:
+        """See feed.py."""
+        return sum(self.data.path(response) for number in members for response in self.stage.train[number])
+
+    def validation_loss(self, read: Read) -> float | None:
+        """Return the mean loss over the validation pairs; None where there are none."""
+        if not self._held_out:
+            return None
+        hyper: Hyperparameters = jax.tree.map(np.float32, self._settings.hyper)
+        total = count = 0.0
+        for step in self._held_out:
+            stacked, _ = self._batch([self.stage.validation[number] for number in step])
+            for micro in range(stacked.tokens.shape[0]):
+                batch = jax.tree.map(lambda x, micro=micro: x[micro], stacked)
+                value, pairs, _ = objective_program(self.objective, read(batch).astype(np.float32), batch, hyper)
+                total, count = total + float(value), count + float(pairs)
+        return total / count
+
+    def summary(self) -> dict[str, Any]:
+        """See feed.py."""
+        used = {response for _, step in self.steps for number in step for response in self.stage.train[number]}
+        return {
+            "pairs": len(self.stage.train),
+            "validation_pairs": len(self.stage.validation),
+            "distinct_responses": len(used),
+        }
+
+
+def _rounded(count: int, multiple: int = 8) -> int:
+    return -(-count // multiple) * multiple
