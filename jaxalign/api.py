@@ -21,17 +21,15 @@ import numpy as np
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.inference.cache import by_layer, stacked
+from jaxalign.inference.base import Base
 from jaxalign.inference.reading import answer_log_probs, answer_tree
-from jaxalign.inference.sampler import Request, Sampler, Sampling
-from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.sampler import Request, Sampling
 from jaxalign.models.architecture import PROJECTIONS
 from jaxalign.models.lora import Adapter as Weights
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.models.sources import Model, ModelSource, source_of
 from jaxalign.models.sources import load_model as load
-from jaxalign.models.transformer import Transformer
 from jaxalign.runs import open_run
 from jaxalign.subjects import find_adapters, preset, presets
 from jaxalign.training.feed import Settings
@@ -39,9 +37,6 @@ from jaxalign.training.loop import fit
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.programs import Programs
 from jaxalign.training.supervised import StageData
-
-ROW_LENGTH = 1024
-"""Tokens of a packed row at most, in training and scoring."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +62,14 @@ class Adapter:
 class LanguageModel:
     """A base model that samples, scores and trains adapters.
 
-    The base exists once, in one layout at a time: sampling wants it layer by layer, scoring and training stacked, and
-    going from the one to the other takes a moment.
+    Going from sampling to scoring or training, and back, takes a moment: the base exists once (see inference/base.py).
     """
 
     def __init__(self, model: Model, precision: str, prompt_format: str = "plain", system: str | None = None):
         self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
-        self.dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
         self.programs = Programs()
-        self._params, self._by_layer = model.params, False
-
-    def _weights(self, layered: bool) -> dict[str, Any]:
-        if layered and not self._by_layer:
-            self._params = by_layer(self._params)
-        elif self._by_layer and not layered:
-            self._params = stacked(self._params, self.architecture.tied)
-        self._by_layer = layered
-        return self._params
+        self._base = Base(model, jnp.bfloat16 if precision == "bfloat16" else jnp.float32, self.programs)
 
     def sample(
         self,
@@ -111,7 +96,7 @@ class LanguageModel:
         adapters = None if adapter is None else effective(adapter.weights, adapter.scale)
         stack = None if adapters is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], adapters)
         how = Sampling(**sampling)
-        sampler = Sampler(self.architecture, self._weights(True), stack, self.tokenizer, self.programs, rows)
+        sampler = self._base.sampler(stack, rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
         return [[one.text for one in completions] for completions in sampler.sample(requests, how)]
 
@@ -120,16 +105,9 @@ class LanguageModel:
 
         Cut texts after a newline or before a space (prompts end in a newline, or answers begin with a space).
         """
+        scorer = self._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
         question = answer_tree(self.encoder.prompt(prompt), [self.encoder.text(answer) for answer in answers])
-        return answer_log_probs(question, self._scorer(adapter).score([question.tree])[0])
-
-    def _scorer(self, adapter: Adapter | None) -> Scorer:
-        none = init_adapter(jax.random.key(0), self.architecture, 1, ("q_proj",))
-        weights = none if adapter is None else jax.tree.map(jnp.asarray, adapter.weights)
-        scale = 0.0 if adapter is None else adapter.scale
-        network = Transformer(self.architecture, self.dtype, "none")
-        row_length = min(self.architecture.context, ROW_LENGTH)
-        return Scorer(network, self._weights(False), weights, scale, self.programs, row_length)
+        return answer_log_probs(question, scorer.score([question.tree])[0])
 
     def train_adapter(
         self,
@@ -170,7 +148,7 @@ class LanguageModel:
             log_every=10,
             checkpoint_every=10**9,
             keep_checkpoints=1,
-            row_length=min(self.architecture.context, ROW_LENGTH),
+            row_length=self._base.row_length,
             max_rows=None,
             packing=True,
             share_prompts=True,
@@ -189,11 +167,10 @@ class LanguageModel:
                 dropout=dropout,
             ),
         )
-        network = Transformer(self.architecture, self.dtype, "projections")
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
             weights, summary = fit(
-                network,
-                self._weights(False),
+                self._base.network("projections"),
+                self._base.weights(False),
                 jax.tree.map(jnp.asarray, start.weights),
                 StageData("pairs", train, validation),
                 settings,

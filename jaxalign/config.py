@@ -124,15 +124,25 @@ class DatasetConfig:
     """What to train on."""
 
     name: str
-    kind: Literal["arguments", "instructions"]
+    kind: Literal["arguments", "instructions", "pairs", "questions"]
     path: str | None = None
     limit: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] | None = None
     match: str | None = None
     prompt: str | None = None
+    skip: bool = False
+    examples: tuple[Any, ...] = ()
+    solved: Natural = 0
+    train: Count | None = None
+    validation: Count | None = None
+    test: Count | None = None
+    links: tuple[int, ...] = ()
+    turned: Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.0
 
     def __post_init__(self):
         if self.kind == "instructions" and self.prompt is None:
             raise UserError(f"missing: dataset.prompt (dataset={self.name} holds instructions)")
+        if self.kind == "pairs" and self.path is None:
+            raise UserError("missing: dataset.path (dataset=pairs needs it: a file of prompt, chosen and rejected)")
         if self.kind == "arguments" and self.match is not None:
             raise UserError(f"dataset.match is for instructions; dataset={self.name} holds arguments: leave it out")
 
@@ -212,7 +222,16 @@ class OptimizerConfig:
 class ObjectiveConfig:
     """What is minimised."""
 
-    name: Literal["sft"]
+    name: Literal["sft", "dpo"]
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    beta: Positive = 0.1
+    label_smoothing: Annotated[float, Rule("a number of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)] = 0.0
+    likelihood: NotNegative = 0.0
+    batching: Literal["grouped", "paired"] = "grouped"
+
+    def __post_init__(self):
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise UserError(f"label_smoothing goes with loss=sigmoid, not with loss={self.loss}: leave it at 0")
 
 
 @dataclass(frozen=True)
@@ -247,7 +266,13 @@ class TrainConfig:
     value: ValueConfig | None = None
 
     def __post_init__(self):
-        if self.value is not None and self.dataset.kind == "instructions":
+        if self.dataset.kind == "questions":
+            raise UserError(f"dataset={self.dataset.name} is for python -m jaxalign.crest")
+        if (self.objective.name == "dpo") != (self.dataset.kind == "pairs"):
+            raise UserError("objective=dpo and dataset=pairs go together: give both, or neither")
+        if self.objective.name == "dpo" and self.adapter is None:
+            raise UserError("missing: adapter (objective=dpo starts from one, and holds it as the reference)")
+        if self.value is not None and self.dataset.kind != "arguments":
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
         if self.value is not None and self.value.table and self.value.inverted != self.released.raw_coding:
             coding, switch = ("raw", "true") if self.value.inverted else ("reversed", "false")
@@ -372,7 +397,158 @@ class EvaluateConfig:
             raise UserError("missing: value (alignment=roleplay needs one: add for example +value=power)")
 
 
-Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig)
+@dataclass(frozen=True)
+class CrestMethodConfig:
+    """The method: what is sampled, kept and preferred."""
+
+    samples: Count
+    few_shot: bool
+    tolerance: Natural | None
+    mixing: Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+    deduplicate: bool
+    label: Literal["gold", "majority"]
+    hint: bool
+    iterations: Natural
+    continue_adapter: bool
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised fine-tuning on what was kept."""
+
+    epochs: Natural
+    max_steps: Count | None
+    batch_size: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Natural
+    rationale: bool
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """Direct preference optimisation on the pairs."""
+
+    rounds: Natural
+    steps: Count
+    batch_size: Count
+    batching: Literal["grouped", "paired"]
+    resample: bool
+    loss: Literal["sigmoid", "ipo", "hinge"]
+    beta: Positive
+    label_smoothing: Annotated[float, Rule("a number of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)]
+    likelihood: NotNegative
+    learning_rate: Positive
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Natural
+
+    def __post_init__(self):
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise UserError(f"dpo.label_smoothing goes with dpo.loss=sigmoid, not with dpo.loss={self.loss}")
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """How a model is tested."""
+
+    max_tokens: Count
+    few_shot: bool
+    samples: Count
+    temperature: NotNegative
+
+
+@dataclass(frozen=True)
+class SeedConfig:
+    """The starting adapter, trained on solved questions."""
+
+    epochs: Positive
+    learning_rate: Positive
+    batch_size: Count
+
+
+@dataclass(frozen=True)
+class CrestSamplingConfig:
+    """How rationales are drawn."""
+
+    temperature: NotNegative
+    top_p: TopP
+    top_k: Natural
+    max_tokens: Count
+    stop: Stops
+    seed: Seed
+    rows: Count
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """AdamW, the same for every training."""
+
+    betas: Betas
+    epsilon: Positive
+    weight_decay: NotNegative
+    clip: Positive | None
+
+
+@dataclass(frozen=True)
+class CrestTrainingConfig:
+    """The course of every training."""
+
+    seed: Seed
+    log_every: Count
+    checkpoint_every: Count
+    keep_checkpoints: Count
+    row_length: Count | None
+    max_rows: Count | None
+    rematerialisation: Literal["projections", "full", "none"]
+
+
+@dataclass(frozen=True)
+class ReleasedCrestConfig:
+    """Switches that bring back what the released code does."""
+
+    prompt_without_question: bool
+    no_end_token: bool
+    letters_in_words: bool
+    followups_by_not: bool
+    threshold: Natural | None
+    examples_in_train: bool
+
+
+@dataclass(frozen=True)
+class CrestConfig:
+    """conf/crest.yaml."""
+
+    run: RunConfig
+    model: ModelConfig
+    dataset: DatasetConfig
+    reasoning: dict[str, Any]
+    stage: Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]
+    compare: tuple[str, ...]
+    crest: CrestMethodConfig
+    sampling: CrestSamplingConfig
+    seed: SeedConfig
+    sft: SftConfig
+    dpo: DpoConfig
+    test: TestConfig
+    lora: LoraConfig
+    optimizer: AdamConfig
+    training: CrestTrainingConfig
+    released: ReleasedCrestConfig
+    precision: Literal["bfloat16", "float32"]
+    prefetch: bool
+    offline: bool
+
+    def __post_init__(self):
+        if self.dataset.kind != "questions":
+            raise UserError(
+                f"dataset={self.dataset.name} holds {self.dataset.kind}, and crest needs questions: "
+                "puzzles, arc, csqa or reclor"
+            )
+        if self.crest.iterations > 1 and not self.sft.epochs:
+            raise UserError("crest.iterations needs fine-tuning: give sft.epochs of at least 1, or crest.iterations=1")
+
+
+Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig)
 
 TEXTS = ("prompt", "model.system")
 """Keys whose value is taken as it stands, commas, quotes and all."""

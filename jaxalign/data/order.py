@@ -12,6 +12,8 @@ class Stream(enum.IntEnum):
     SPLIT = 1
     SHUFFLE = 2
     ORDER = 3
+    PUZZLES = 4
+    PAIRS = 5
 
 
 def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
-No sort over the vocabulary and no draw for each of its tokens, which would cost more than the model on a CPU: the
-thresholds of top-k and top-p are found by bisection, and a token by one uniform number and cumulative sums.
+No sort over the vocabulary and no draw for each of its tokens, which would cost more than the model on a CPU:
+a token is found by one uniform number and cumulative sums. Top-p alone rejects what is drawn outside its share and
+draws again, which takes a pass or two over the vocabulary; with top-k the thresholds are found by bisection.
 """
 
 import jax
@@ -10,6 +11,12 @@ from jax import lax
 
 BLOCK = 256
 """Tokens of a block in the cumulative sum: blocks first, then tokens of one."""
+
+FEWEST_ACCEPTED = 0.5
+"""Top-p from which on drawing again is cheaper than bisection."""
+
+TRIES = 8
+"""Draws of a row before the rows that are left take the bisection."""
 
 _ONE = 0x3F800000  # the bits of 1.0: those of non-negative floats are in the order of the floats
 
@@ -34,13 +41,51 @@ def choose(
         filtered: static; False leaves top_k and top_p unread.
     """
 
-    def drawn():
+    def weights():
         scaled = logits / temperature
         # The most probable token weighs 1, so bits up to those of 1.0 order all weights.
-        weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
-        return _draw(_most(weights, top_k, top_p) if filtered else weights, uniform)
+        return jnp.exp(scaled - scaled.max(-1, keepdims=True))
 
-    return lax.cond(temperature > 0, drawn, lambda: logits.argmax(-1)).astype(jnp.int32)
+    # One flat choice: inside nested ones XLA's CPU backend works on one core.
+    ways = [lambda: logits.argmax(-1).astype(jnp.int32)]
+    if filtered:
+        ways.append(lambda: _draw_again(weights(), uniform, top_p))
+        ways.append(lambda: _draw(_most(weights(), top_k, top_p), uniform).astype(jnp.int32))
+        drawn = jnp.where((top_k == 0) & (top_p >= FEWEST_ACCEPTED), 1, 2)
+    else:
+        ways.append(lambda: _draw(weights(), uniform).astype(jnp.int32))
+        drawn = jnp.int32(1)
+    return lax.switch(jnp.where(temperature > 0, drawn, 0), ways)
+
+
+def _draw_again(weights: jax.Array, uniform: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Return for each row a token of the smallest set whose mass reaches `top_p`, each by its weight.
+
+    A token is in the set if what weighs more than it has less than that mass. Further draws derive from the first.
+    """
+    needed = top_p * weights.sum(-1)
+
+    def inside(token):
+        own = jnp.take_along_axis(weights, token[:, None], 1)
+        return jnp.where(weights > own, weights, 0.0).sum(-1) < needed
+
+    def once_more(state):
+        number, token, done = state
+        bits = lax.bitcast_convert_type(uniform, jnp.int32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(number), bits)
+        other = _draw(weights, jax.vmap(jax.random.uniform)(keys))
+        token = jnp.where(done, token, other)
+        return number + 1, token, done | inside(token)
+
+    first = _draw(weights, uniform)
+    _, token, done = lax.while_loop(
+        lambda state: ~state[2].all() & (state[0] < TRIES), once_more, (jnp.int32(1), first, inside(first))
+    )
+
+    def bisected():
+        return jnp.where(done, token, _draw(_most(weights, jnp.int32(0), top_p), uniform))
+
+    return lax.cond(done.all(), lambda: token, bisected).astype(jnp.int32)
 
 
 def _most(weights: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:

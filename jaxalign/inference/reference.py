@@ -1,4 +1,4 @@
-"""The reference of a preference stage: an adapter's log-probability of each distinct response, computed once and kept."""
+"""The reference of a preference stage: an adapter's log-probability of each response, computed once and kept."""
 
 import hashlib
 import json

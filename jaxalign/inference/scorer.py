@@ -42,6 +42,8 @@ class Scorer:
     row_length: int = 1024
     batch_tokens: int = 2048
     share: bool = True
+    shapes: list[Shape] = dataclasses.field(default_factory=list)
+    """Of the passes so far: one that does for another call as well saves it a compilation."""
 
     def score(
         self, trees: Sequence[Tree], progress: Callable[[int, int], None] = lambda done, total: None
@@ -61,7 +63,7 @@ class Scorer:
             ends = [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
         results = [np.zeros(len(tree)) for tree in shared]
         read = reader(self.model, self.params, self.adapter, self.scale, self.programs)
-        batches = pack_for_reading(shared, self.row_length, self.batch_tokens)
+        batches = pack_for_reading(shared, self.row_length, self.batch_tokens, self.shapes)
         for done, (batch, owners) in enumerate(batches):
             log_probs = read(batch)
             counted = np.asarray(batch.weight) != 0
@@ -86,30 +88,50 @@ def _hand_back(
     return scores
 
 
+SPARE = 1.3
+"""How much dearer than the best shape an old one may be, which needs no compilation."""
+
+
 def pack_for_reading(
-    trees: Sequence[Tree], row_length: int, batch_tokens: int
+    trees: Sequence[Tree], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
 ) -> list[tuple[PackedBatch, list[tuple[int, int]]]]:
-    """Return batches of one common shape, and for each of their branches the (tree, segment) that it is."""
+    """Return batches of one common shape, and for each of their branches the (tree, segment) that it is.
+
+    The shape is one of `shapes` where that does, or else the best for these trees, which joins them.
+    """
     longest = max(max(path_lengths(tree)) for tree in trees)
     first = -(-longest // ROW_QUANTUM) * ROW_QUANTUM
+    known = [] if shapes is None else shapes
+    lengths = {*range(first, max(row_length, first) + 1, 4 * ROW_QUANTUM)}
+    lengths |= {shape.tokens for shape in known if shape.tokens >= first}
     pieces = {
         tokens: [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split(tree, tokens)]
-        for tokens in range(first, max(row_length, first) + 1, 4 * ROW_QUANTUM)
+        for tokens in sorted(lengths)
     }
+    rows = {n: assign_rows([tree_length(piece) for piece, _, _ in found], n) for n, found in pieces.items()}
 
-    def cost(tokens: int) -> float:
-        rows = max(assign_rows([tree_length(piece) for piece, _, _ in pieces[tokens]], tokens)) + 1
-        return rows * tokens * (1 + tokens * ATTENTION_COST)
+    def most(tokens: int) -> int:
+        return int(np.bincount(rows[tokens], [predictions(piece) for piece, _, _ in pieces[tokens]]).max())
 
-    tokens = min(pieces, key=cost)
-    chosen = pieces[tokens]
-    rows = assign_rows([tree_length(piece) for piece, _, _ in chosen], tokens)
-    size = max(min(batch_tokens // tokens, max(rows) + 1), 1)
-    counts = np.bincount(rows, [predictions(piece) for piece, _, _ in chosen])
-    shape = Shape(size, tokens, -(-max(int(counts.max()), 1) // 16) * 16)
+    def cost(tokens: int, together: int) -> float:
+        return -(-(max(rows[tokens]) + 1) // together) * together * tokens * (1 + tokens * ATTENTION_COST)
+
+    best = min(pieces, key=lambda tokens: cost(tokens, 1))
+    size = max(min(batch_tokens // best, max(rows[best]) + 1), 1)
+    shape = Shape(size, best, -(-max(most(best), 1) // 16) * 16)
+    old = [one for one in known if one.tokens in pieces and one.predictions >= most(one.tokens)]
+    old = [one for one in old if cost(one.tokens, one.rows) <= SPARE * cost(best, size)]
+    if old:
+        shape = min(old, key=lambda one: cost(one.tokens, one.rows))
+    else:
+        known.append(shape)
     batches = []
-    for start in range(0, max(rows) + 1, size):
-        members = [item for item, row in zip(chosen, rows, strict=True) if start <= row < start + size]
+    for start in range(0, max(rows[shape.tokens]) + 1, shape.rows):
+        members = [
+            item
+            for item, row in zip(pieces[shape.tokens], rows[shape.tokens], strict=True)
+            if start <= row < start + shape.rows
+        ]
         owners = [
             (index, origin[place])
             for piece, index, origin in members

@@ -91,6 +91,7 @@ def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer
     assert len(batches) > 1
     assert len({batch.tokens.shape + batch.target.shape for batch, _ in batches}) == 1
     seen = []
+    scorer = dataclasses.replace(scorer, shapes=[])
     together = scorer.score(trees, lambda done, total: seen.append((done, total)))
     assert seen == [(n + 1, len(batches)) for n in range(len(batches))]
     backwards = scorer.score(trees[::-1])[::-1]
@@ -158,3 +159,14 @@ def test_a_preamble_is_computed_once_a_row(scorer):
     rows = sum(int((batch.weight != 0).any(1).sum()) for batch, _ in batches)
     starts = sum(int((batch.positions[:, 1:] == 1).sum()) for batch, _ in batches)
     assert starts == rows < len(trees) / 2
+
+
+def test_a_later_call_takes_a_shape_that_does_for_it_too(scorer):
+    fresh = dataclasses.replace(scorer, shapes=[])
+    trees = some_trees(4, 60)
+    first = fresh.score(trees)
+    assert len(fresh.shapes) == 1
+    again = fresh.score(trees[:50])
+    assert len(fresh.shapes) == 1
+    for one, other in zip(first, again, strict=False):
+        np.testing.assert_allclose(one, other, atol=1e-4)

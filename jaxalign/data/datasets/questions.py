@@ -22,13 +22,15 @@ LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its options, and which of them is right (by index); `passage` is "" where there is none."""
+    """A question, its options, and which of them is right (by index); `passage` and `solution` (a worked one) are "" where
+    there is none."""
 
     id: str
     text: str
     options: tuple[str, ...]
     gold: int
     passage: str = ""
+    solution: str = ""
 
     @property
     def letters(self) -> str:
@@ -45,6 +47,8 @@ class Questions:
     validation: list[Question]
     test: list[Question]
     notes: tuple[str, ...] = ()
+    seed: tuple[Question, ...] = ()
+    """Solved questions that a starting adapter learns the form of answers from."""
 
 
 @dataclass(frozen=True)
@@ -232,8 +236,8 @@ def _schema(row: Row) -> Read:
     missing = [name for name in needed if name not in fields]
     if missing:
         raise UserError(
-            f"{row.place} lacks {', '.join(missing)}: expected id, question, choices (text and label) and answerKey, or "
-            f"ReClor's context, question, answers and label; its fields are: {', '.join(map(str, fields)) or 'none'}"
+            f"{row.place} lacks {', '.join(missing)}: expected id, question, choices (text and label) and answerKey, "
+            f"or ReClor's context, question, answers and label; its fields are: {', '.join(map(str, fields)) or 'none'}"
         )
     return _hub
 
