@@ -130,7 +130,7 @@ class DatasetConfig:
     match: str | None = None
     prompt: str | None = None
     skip: bool = False
-    examples: tuple[Any, ...] = ()
+    examples: tuple[dict, ...] = ()
     solved: Natural = 0
     train: Count | None = None
     validation: Count | None = None

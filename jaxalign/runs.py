@@ -21,7 +21,8 @@ HINT = "free space or choose another run.dir"
 WRITTEN = (
     *("summary.json", "checkpoints", "adapter", "figures"),
     *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl", "generations.jsonl", "answers.jsonl"),
-    *("table.csv", "table.md"),
+    *("table.csv", "table.md", "report.md"),
+    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "epochs", "rounds"),
 )
 """What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
 

@@ -92,8 +92,8 @@ def make_puzzles(
     if len(found) < total:
         raise UserError(f"dataset.train, .validation and .test ask for {total} questions, and {len(found)} were found")
     questions = iter(found.values())
-    parts = [list(itertools.islice(questions, size)) for size in (solved, train, validation, test)]
-    return Questions("puzzles", *parts[1:], seed=tuple(parts[0]))
+    first, *rest = (list(itertools.islice(questions, size)) for size in (solved, train, validation, test))
+    return Questions("puzzles", rest[0], rest[1], rest[2], seed=tuple(first))
 
 
 def _pick(random: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:

@@ -22,7 +22,7 @@ LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its options, and which of them is right (by index); `passage` and `solution` (a worked one) are "" where
+    """A question, its options, and which of them is right (by index); `passage` and the worked `solution` are "" where
     there is none."""
 
     id: str
@@ -84,6 +84,7 @@ def load_questions(
     seed: int = 0,
     limit: int | None = None,
     exclude: Iterable[str] = (),
+    skip: bool = False,
     offline: bool = False,
 ) -> Questions:
     """Return a data set from a folder with files for train, validation and test, or (`path` None) from the hub.
@@ -96,6 +97,7 @@ def load_questions(
         path: a folder; the files' names begin with, or contain, the split's.
         seed: of the part of train that is held out.
         limit: so many questions of each split at most; None for all.
+        skip: leave out the questions that are unusable, and count them, instead of stopping.
         exclude: ids that are left out of train (those of few-shot examples).
         offline: never touch the network.
 
@@ -109,7 +111,12 @@ def load_questions(
     splits, notes, hidden = {}, [], []
     seen: dict[str, str] = {}
     for split, files in found.items():
-        read = [one for file in files for one in _read_file(file, seen)]
+        unusable: list[str] = []
+        read = [one for file in files for one in _read_file(file, seen, unusable if skip else None)]
+        if unusable:
+            notes.append(
+                f"{len(unusable)} of {len(read) + len(unusable)} {split} questions left out: {unusable[0]}, ..."
+            )
         labelled = [question for question, known in read if known]
         if len(labelled) < len(read):
             if labelled or split == "train":
@@ -177,8 +184,8 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
     return {split: members for split, members in found.items() if members}
 
 
-def _read_file(path: Path, seen: dict[str, str]) -> list[tuple[Question, bool]]:
-    """Return each question of a file, and whether its label is known."""
+def _read_file(path: Path, seen: dict[str, str], unusable: list[str] | None) -> list[tuple[Question, bool]]:
+    """Return each question of a file, and whether its label is known; what is wrong goes to `unusable`, if there is."""
     found = []
     rows = read_table(path)
     if not rows:
@@ -195,7 +202,14 @@ def _read_file(path: Path, seen: dict[str, str]) -> list[tuple[Question, bool]]:
         if id in seen:
             raise UserError(f"{row.place}: id {id} occurs twice (first: {seen[id]}): every id must be its own")
         seen[id] = row.place
-        found.append((_checked(row.place, id, text, passage, options, labels, answer), answer not in (None, "")))
+        try:
+            question = _checked(row.place, id, text, passage, options, labels, answer)
+        except UserError as error:
+            if unusable is None:
+                raise UserError(f"{error}; mend it, or give dataset.skip=true to leave such questions out") from error
+            unusable.append(str(error))
+            continue
+        found.append((question, answer not in (None, "")))
     return found
 
 

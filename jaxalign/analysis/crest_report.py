@@ -1,0 +1,260 @@
+"""What a CREST run shows: a table of its models, two figures, and a page with rationales of each kind."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED
+from jaxalign.analysis.tables import number
+from jaxalign.data.datasets.questions import Question
+from jaxalign.progress import duration
+from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs import Run, write_atomic
+
+SHOWN = 3
+"""Rationales of each kind on the page."""
+
+COLUMNS = (
+    "accuracy",
+    "interval",
+    "consistency",
+    "all_agreed",
+    "right_with_contradiction",
+    "second_reading",
+    "never_read",
+)
+"""Of a split, in table.csv."""
+
+KINDS = {
+    "Right, and every follow-up agrees": lambda one, f: bool(one.right) and one.agreed == f,
+    "Right, with a contradiction": lambda one, f: bool(one.right) and one.agreed != f,
+    "Wrong": lambda one, f: one.right is False,
+    "Not read": lambda one, f: one.right is None,
+}
+
+
+def write_report(
+    run: Run,
+    summary: Mapping[str, Any],
+    rationales: Mapping[str, Sequence[Rationale]],
+    questions: Mapping[str, Question],
+) -> None:
+    """Write table.csv, table.md, the figures and report.md into a run's directory."""
+    write_atomic(run.path / "table.csv", _csv(summary))
+    write_atomic(run.path / "table.md", _markdown(summary))
+    accuracy_figure(run.figures / "accuracy.png", summary)
+    histogram = summary["stages"].get("evaluate", {}).get("z_tilde")
+    if histogram:
+        histogram_figure(run.figures / "z_tilde.png", histogram)
+    write_atomic(run.path / "report.md", _page(summary, rationales, questions))
+
+
+def _rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for model in summary["models"]:
+        row = [model["name"]]
+        for split in ("validation", "test"):
+            found = model.get(split)
+            row += [_accuracy(found), "–" if found is None else number(found["consistency"])]
+        rows.append(row)
+    return rows
+
+
+HEADS = ("model", "validation accuracy", "consistency", "test accuracy", "consistency")
+
+
+def _accuracy(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    low, high = found["interval"]
+    return f"{found['accuracy']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def report(console: Console, run: Run) -> None:
+    """Print a finished run's table, its stages, and where its files are."""
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    for name, stage in summary["stages"].items():
+        console.print(f"{name}: {', '.join(_counts(stage))}", highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for place, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for row in _rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        "accuracy over all questions with a 95 % bootstrap interval; consistency: mean share of an answer's follow-ups "
+        f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
+        style="dim",
+    )
+    files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
+    for name in files:
+        if (run.path / name).exists():
+            console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)
+    if run.adapter.exists():
+        console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)
+
+
+def _counts(stage: Mapping[str, Any]) -> list[str]:
+    words = [duration(stage["seconds"])]
+    for key, what in (
+        ("sampled", "sampled"),
+        ("distinct", "distinct"),
+        ("unread", "unread"),
+        ("right", "with z = 1"),
+        ("kept", "kept"),
+        ("distinct_responses", "distinct responses"),
+        ("tokens", "tokens"),
+    ):
+        if key in stage:
+            words.append(f"{stage[key]:,} {what}")
+    if "there" in stage:
+        words += [
+            f"{count:,} pairs by {kind.replace('z_tilde', 'follow-ups').replace('z', 'answer')}"
+            for kind, count in (stage["there"].items())
+        ]
+    if "followups_alike" in stage and stage["followups_alike"] is not None:
+        words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
+    for key, what in (("best_epoch", "epoch"), ("best_round", "round")):
+        if key in stage:
+            words.append(f"best {what} {stage[key]}")
+    return words
+
+
+def compare(console: Console, paths: Sequence[Path]) -> None:
+    """Print one table over finished runs: each with its last model on validation and test."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for place, head in enumerate(("run", *HEADS)):
+        table.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
+    for path in paths:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        named = {row[0]: row for row in _rows(summary)}
+        table.add_row(path.name, *(named.get(summary["final"]) or next(reversed(named.values()))))
+    console.print(table)
+
+
+def _csv(summary: Mapping[str, Any]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["model", *(f"{split}_{name}" for split in ("validation", "test") for name in COLUMNS)])
+    for model in summary["models"]:
+        cells = [model["name"]]
+        for split in ("validation", "test"):
+            found = model.get(split) or {}
+            cells += ["" if found.get(name) is None else found[name] for name in COLUMNS]
+        writer.writerow(cells)
+    return file.getvalue()
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    lines = [f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in _rows(summary))]) + "\n"
+
+
+def _page(
+    summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
+) -> str:
+    sizes = summary["questions"]
+    lines = [
+        f"# CREST on {summary['dataset']} with {summary['model']['name']}",
+        "",
+        f"{sizes['train']} questions to train on, {sizes['validation']} to choose by, {sizes['test']} to report.",
+        *summary["notes"],
+        "",
+        _markdown(summary),
+        "Accuracy is over all questions, with a 95 % bootstrap interval. Consistency is the mean share of an answer's "
+        f"follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
+        "",
+        "![accuracy](figures/accuracy.png)",
+        "",
+        "## Stages",
+        "",
+        *(f"- **{name}**: {', '.join(_counts(stage))}" for name, stage in summary["stages"].items()),
+        "",
+    ]
+    if any(rationales.values()):
+        if summary["stages"].get("evaluate", {}).get("z_tilde"):
+            lines += ["![follow-ups](figures/z_tilde.png)", ""]
+        lines += ["## Rationales of each kind", ""]
+        for title, belongs in KINDS.items():
+            found = [one for id, mine in rationales.items() for one in mine if belongs(one, len(questions[id].options))]
+            lines += [f"### {title} ({len(found)})", ""]
+            stride = max(len(found) // SHOWN, 1)
+            for one in found[::stride][:SHOWN]:
+                lines += _shown(one, questions[one.question])
+    return "\n".join(lines)
+
+
+def _shown(one: Rationale, question: Question) -> list[str]:
+    options = "; ".join(
+        f"**({letter}) {text}**" if place == question.gold else f"({letter}) {text}"
+        for place, (letter, text) in enumerate(zip(question.letters, question.options, strict=True))
+    )
+    answer = "nothing" if one.prediction is None else f"({question.letters[one.prediction]})"
+    agreed = "" if one.agreed is None else f"; {one.agreed} of {len(question.options)} follow-ups agree"
+    quoted = [f"> {line}" for line in (one.text or "(empty)").splitlines()]
+    return [f"{question.text} {options}", "", *quoted, "", f"It leads to {answer}{agreed}.", ""]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomic(path, picture.getvalue())
+
+
+def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
+    """Draw accuracy with its interval, model by model, on validation and (where it was asked) on the test."""
+    models = summary["models"]
+    figure = Figure(figsize=(max(6.4, 1.5 * len(models) + 2), 4.8), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for split, colour, shift in (("validation", BEFORE, -0.08), ("test", AFTER, 0.08)):
+        places = [place for place, model in enumerate(models) if model.get(split)]
+        means = [models[place][split]["accuracy"] for place in places]
+        spread = [[], []]
+        for place, mean in zip(places, means, strict=True):
+            low, high = models[place][split]["interval"]
+            spread[0].append(mean - low)
+            spread[1].append(high - mean)
+        xs = [place + shift for place in places]
+        axes.errorbar(xs, means, yerr=spread, fmt="o-", color=colour, capsize=4, markersize=8, label=split)
+        for x, mean in zip(xs, means, strict=True):
+            offset = (-8, 0) if shift < 0 else (8, 0)
+            align = "right" if shift < 0 else "left"
+            axes.annotate(
+                f"{mean:.2f}", (x, mean), offset, textcoords="offset points", color=colour, ha=align, va="center"
+            )
+    axes.set_xticks(range(len(models)), [model["name"] for model in models])
+    axes.set_xlim(-0.5, len(models) - 0.5)
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("accuracy", color=INK)
+    axes.set_title(f"{summary['dataset']} · {summary['model']['name']}", color=INK, loc="left", fontweight="bold")
+    axes.legend(frameon=False, loc="lower right")
+    axes.grid(axis="y", color="#dedede")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=MUTED)
+    _save(figure, path)
+
+
+def histogram_figure(path: Path, histogram: Mapping[str, Mapping[str, int]]) -> None:
+    """Draw how many follow-ups agree, of the rationales with z = 1; a panel for each number of options."""
+    figure = Figure(figsize=(max(6.4, 3.6 * len(histogram)), 4.2), dpi=150, facecolor="white", layout="constrained")
+    for place, (options, found) in enumerate(histogram.items(), start=1):
+        axes = figure.add_subplot(1, len(histogram), place)
+        bars = axes.bar([int(key) for key in found], list(found.values()), color=BEFORE, width=0.7)
+        axes.bar_label(bars, fmt="{:,.0f}", color=INK)
+        axes.set_xticks([int(key) for key in found])
+        axes.set_title(f"{options} options", loc="left", color=INK)
+        axes.set_xlabel("follow-ups that agree", color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=MUTED)
+        if place == 1:
+            axes.set_ylabel("rationales with z = 1", color=INK)
+    _save(figure, path)

@@ -1,0 +1,84 @@
+"""The released code's readings, for reproduction: texts are generated, and letters and "not" looked for in them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.data.datasets.questions import Question
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.sampler import Request, Sampler, Sampling
+from jaxalign.reasoning.rationales import Rationale
+from jaxalign.reasoning.wording import Wording
+
+SAID = Sampling(temperature=0.0, max_tokens=16, stop=("\n",))
+
+
+def letter_anywhere(text: str, letters: str) -> int:
+    """Return the option whose letter comes first in a text, also inside a word; the first option where there is none.
+
+    >>> letter_anywhere(" Choice D", "ABCD"), letter_anywhere("", "ABCD")
+    (2, 0)
+    """
+    return next((letters.index(character) for character in text if character in letters), 0)
+
+
+def read_answers(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    rationales: Sequence[Sequence[Rationale]],
+    encoder: Encoder,
+    wording: Wording,
+) -> list[list[Rationale]]:
+    """Return the rationales with the prediction and z that the released code reads from a generated answer."""
+    requests = [
+        Request(np.concatenate([encoder.prompt(wording.prompt(question)), _lead(one, wording.marker, encoder)]))
+        for question, mine in zip(questions, rationales, strict=True)
+        for one in mine
+    ]
+    texts = iter(completions[0].text for completions in sampler.sample(requests, SAID))
+    read = []
+    for question, mine in zip(questions, rationales, strict=True):
+        options = [letter_anywhere(next(texts), question.letters) for _ in mine]
+        read.append(
+            [
+                dataclasses.replace(one, prediction=option, right=option == question.gold)
+                for one, option in zip(mine, options, strict=True)
+            ]
+        )
+    return read
+
+
+def read_followups(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    rationales: Sequence[Sequence[Rationale]],
+    labels: Sequence[int | None],
+    encoder: Encoder,
+    wording: Wording,
+) -> list[list[Rationale]]:
+    """Return the rationales with the z~ that the released code counts: a text with "not" in it denies, any other
+    affirms. In `followups` 0 and -1 stand for the log-probabilities of what was said and what was not."""
+    requests = []
+    for question, mine in zip(questions, rationales, strict=True):
+        for one in (one for one in mine if one.right):
+            for option in range(len(question.options)):
+                prompt = encoder.prompt(wording.ask(question, option))
+                requests.append(Request(np.concatenate([prompt, _lead(one, wording.close(question, option), encoder)])))
+    texts = iter(completions[0].text for completions in sampler.sample(requests, SAID)) if requests else iter(())
+    read = []
+    for question, mine, label in zip(questions, rationales, labels, strict=True):
+        done = []
+        for one in mine:
+            if one.right:
+                denied = ["not" in next(texts) for _ in question.options]
+                agreed = sum(no != (option == label) for option, no in enumerate(denied))
+                pairs = tuple((-1.0, 0.0) if no else (0.0, -1.0) for no in denied)
+                one = dataclasses.replace(one, followups=pairs, agreed=agreed)
+            done.append(one)
+        read.append(done)
+    return read
+
+
+def _lead(rationale: Rationale, closing: str, encoder: Encoder) -> np.ndarray:
+    return np.concatenate([encoder.text(f"{rationale.text}\n"), encoder.text(closing)])
