@@ -130,6 +130,7 @@ class DatasetConfig:
     match: str | None = None
     prompt: str | None = None
     skip: bool = False
+    reply: str = "({letter})"
     examples: tuple[dict, ...] = ()
     solved: Natural = 0
     train: Count | None = None

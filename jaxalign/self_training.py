@@ -1,6 +1,7 @@
 """The crest job from its configuration to its report.
 
-Each stage is a run of its own, named by what decides its numbers, so stages are shared between runs that differ in what comes later, and every one resumes by itself.
+Each stage is a run of its own, named by what decides its numbers, so stages are shared between runs that differ in what
+comes later, and every one resumes by itself.
 """
 
 import dataclasses
@@ -66,7 +67,7 @@ def crest(config: CrestConfig) -> None:
 
         compare(console, find_finished(config.compare))
         return
-    wording = make_wording(config.reasoning, config.dataset.examples)
+    wording = make_wording(config.reasoning, config.dataset.reply, config.dataset.examples)
     questions = read_questions(config, wording)
     source = source_of(dataclasses.asdict(config.model))
     if config.prefetch:
@@ -207,7 +208,7 @@ class Job:
             "precision": c.precision,
             "prompt_format": c.model.prompt_format,
             "system": c.model.system,
-            "reasoning": plain(c)["reasoning"],
+            "reasoning": {**plain(c)["reasoning"], "reply": c.dataset.reply},
             "examples": digest(shots) if c.crest.few_shot or c.test.few_shot else None,
         }
 

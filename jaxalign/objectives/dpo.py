@@ -48,8 +48,6 @@ def dpo_loss(
     """
     ratio = log_probs - preferences.reference
     per_token = jnp.maximum(lengths, 1.0)
-    if kind == "ipo":
-        ratio = ratio / per_token
     better, other = preferences.pairs[:, 0], preferences.pairs[:, 1]
     difference = ratio[better] - ratio[other]
     if kind == "sigmoid":
@@ -58,7 +56,8 @@ def dpo_loss(
     elif kind == "hinge":
         losses = jax.nn.relu(1.0 - beta * difference)
     else:
-        losses = (difference - 1.0 / (2.0 * beta)) ** 2
+        mean = ratio / per_token
+        losses = (mean[better] - mean[other] - 1.0 / (2.0 * beta)) ** 2
     losses = losses - likelihood * (log_probs / per_token)[better]
 
     def total(values: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """Rationales: what a model wrote about a question, which answer it leads to, and what a free text answers."""
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -142,32 +141,15 @@ def relabel(rationales: Sequence[Rationale]) -> tuple[list[Rationale], int | Non
     ], label
 
 
-_ANSWER_IS = re.compile(r"\banswer\s+is\b[\s:]*(?:option\s+|choice\s+)?[(\[\"']*([A-J])\b", re.IGNORECASE)
-_STANDALONE = re.compile(r"(?<![\w'’])([A-J])(?![\w'’])(?!\s+(?!is\b|was\b|and\b|or\b|because\b|since\b)[a-z])")
-
-
-def read_letter(text: str, letters: str) -> int | None:
-    """Return the option that a free text answers with: "answer is X" first (the last of them), then a letter that
-    stands alone; None where there is none, or where letters contradict each other.
-
-    >>> read_letter(" Choice D", "ABCD"), read_letter("Both A and C", "ABCD"), read_letter("Albert", "ABCD")
-    (3, None, None)
-    """
-    said = [letter.upper() for letter in _ANSWER_IS.findall(text)]
-    said = [letter for letter in said if letter in letters][-1:]
-    found = said or [letter for letter in _STANDALONE.findall(text) if letter in letters]
-    return letters.index(found[0]) if len(set(found)) == 1 else None
-
-
-def read_response(response: str, marker: str, letters: str) -> tuple[str, int | None, bool]:
+def read_response(response: str, question: Question, wording: Wording) -> tuple[str, int | None, bool]:
     """Return (rationale, option, whether the marker stood there) of a whole response.
 
     The option is read in the line behind the last marker.
     """
-    rationale, found, answer = response.rpartition(marker)
+    rationale, found, answer = response.rpartition(wording.marker)
     if not found:
         return response.strip(), None, False
-    return rationale.strip(), read_letter(answer.strip().partition("\n")[0], letters), True
+    return rationale.strip(), wording.read(answer, question), True
 
 
 def majority(predictions: Sequence[int | None]) -> int | None:

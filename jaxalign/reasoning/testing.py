@@ -10,7 +10,7 @@ from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Asked, generate
 from jaxalign.inference.sampler import Sampler, Sampling
-from jaxalign.reasoning.rationales import majority, read_letter, read_response
+from jaxalign.reasoning.rationales import majority, read_response
 from jaxalign.reasoning.wording import Wording
 
 ANSWER_TOKENS = 8
@@ -69,7 +69,7 @@ def ask(
     ]
     found = generate(sampler, asked, samples, sampling, path, model=model, adapters=adapters, progress=progress)
     read = [
-        [read_response(record["text"], wording.marker, questions[n % len(questions)].letters) for record in records]
+        [read_response(record["text"], questions[n % len(questions)], wording) for record in records]
         for n, records in enumerate(found)
     ]
     again = []
@@ -83,8 +83,7 @@ def ask(
         second = dataclasses.replace(sampling, max_tokens=ANSWER_TOKENS, temperature=0.0)
         texts = generate(sampler, [one for _, _, one in again], 1, second, path, model=model, adapters=adapters)
         for (number, place, _), (record,) in zip(again, texts, strict=True):
-            letters = questions[number % len(questions)].letters
-            option = read_letter(record["text"].strip().partition("\n")[0], letters)
+            option = wording.read(record["text"], questions[number % len(questions)])
             read[number][place] = (read[number][place][0], option, False)
     tested = []
     for number, answers in enumerate(read):

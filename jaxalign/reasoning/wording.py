@@ -4,6 +4,7 @@ Texts are cut into segments after a newline or before a space, so a prompt is th
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -20,7 +21,7 @@ FIELDS = {
 }
 """The templates, and the fields that each must have."""
 
-NAMES = ("question", "option", "marker", "reply", "hint", "followup", "closing", "affirm", "deny")
+NAMES = ("question", "option", "marker", "hint", "followup", "closing", "affirm", "deny")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,19 @@ class Wording:
 
     def answer(self, question: Question, option: int) -> str:
         """Return the text of an option behind the marker."""
-        return f" {self.reply.format(letter=question.letters[option])}"
+        return f" {self._reply(question, option)}"
+
+    def _reply(self, question: Question, option: int) -> str:
+        return self.reply.format(letter=question.letters[option], text=question.options[option])
+
+    def read(self, text: str, question: Question) -> int | None:
+        """Return the option that a text behind the marker answers with, by its first line: the reply itself, but for
+        case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
+        line = text.strip().partition("\n")[0].strip()
+        for option in range(len(question.options)):
+            if line.casefold().rstrip(".") == self._reply(question, option).casefold().rstrip("."):
+                return option
+        return read_letter(line, question.letters) if "{letter}" in self.reply else None
 
     def response(self, question: Question, rationale: str, option: int) -> str:
         """Return what is learnt: the rationale (if any), the marker and the answer."""
@@ -83,13 +96,31 @@ class Wording:
         return self.closing.format(option=question.options[option])
 
 
-def make_wording(texts: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> Wording:
-    """Check `reasoning` and `dataset.examples`; raises UserError naming the key that is wrong."""
+_ANSWER_IS = re.compile(r"\banswer\s+is\b[\s:]*(?:option\s+|choice\s+)?[(\[\"']*([A-J])\b", re.IGNORECASE)
+_STANDALONE = re.compile(r"(?<![\w'’])([A-J])(?![\w'’])(?!\s+(?!is\b|was\b|and\b|or\b|because\b|since\b)[a-z])")
+
+
+def read_letter(text: str, letters: str) -> int | None:
+    """Return the option that a free text answers with: "answer is X" first (the last of them), then a letter that
+    stands alone; None where there is none, or where letters contradict each other.
+
+    >>> read_letter(" Choice D", "ABCD"), read_letter("Both A and C", "ABCD"), read_letter("Albert", "ABCD")
+    (3, None, None)
+    """
+    said = [letter.upper() for letter in _ANSWER_IS.findall(text)]
+    said = [letter for letter in said if letter in letters][-1:]
+    found = said or [letter for letter in _STANDALONE.findall(text) if letter in letters]
+    return letters.index(found[0]) if len(set(found)) == 1 else None
+
+
+def make_wording(texts: Mapping[str, Any], reply: str, examples: Sequence[Mapping[str, Any]]) -> Wording:
+    """Check `reasoning`, `dataset.reply` and `dataset.examples`; raises UserError naming the key that is wrong."""
     check_names("reasoning", texts, NAMES)
     for name, fields in FIELDS.items():
         check_template(f"reasoning.{name}", texts[name], fields, prompt=name != "closing")
     check_template("reasoning.option", texts["option"], ("letter", "text"), prompt=False)
-    check_template("reasoning.reply", texts["reply"], ("letter",), prompt=False)
+    fields = [field for field in ("letter", "text") if f"{{{field}}}" in reply]
+    check_template("dataset.reply", reply, fields or ("letter",), prompt=False)
     for name in ("marker", "affirm", "deny"):
         text = texts[name]
         if not isinstance(text, str) or not text.strip() or text != text.rstrip():
@@ -99,7 +130,7 @@ def make_wording(texts: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]
             raise UserError(f"reasoning.{name} must begin with a space: it goes on with reasoning.closing")
     if texts["affirm"] == texts["deny"]:
         raise UserError("reasoning.affirm and reasoning.deny are the same: they must differ")
-    return Wording(**texts, shots=tuple(_shot(number, example) for number, example in enumerate(examples)))
+    return Wording(**texts, reply=reply, shots=tuple(_shot(number, example) for number, example in enumerate(examples)))
 
 
 def _shot(number: int, example: Mapping[str, Any]) -> Shot:

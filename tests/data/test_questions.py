@@ -1,0 +1,167 @@
+import json
+
+import pytest
+
+from jaxalign.data.datasets.puzzles import make_puzzles
+from jaxalign.data.datasets.questions import load_questions
+from jaxalign.errors import UserError
+
+
+def hub_row(number, answer="A", labels="ABCD", **changes):
+    texts = [f"option {number} {label}" for label in labels]
+    row = {"id": f"q{number}", "question": f"Which is {number}?", "answerKey": answer}
+    return row | {"choices": {"text": texts, "label": list(labels)}} | changes
+
+
+def write(folder, name, rows):
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def arc(tmp_path):
+    write(tmp_path / "arc", "train.jsonl", [hub_row(n) for n in range(20)])
+    write(tmp_path / "arc", "validation.jsonl", [hub_row(n, "2", "1234") for n in range(20, 24)])
+    return write(tmp_path / "arc", "test.jsonl", [hub_row(n, "C", "ABC") for n in range(24, 30)])
+
+
+def test_a_folder_of_three_splits_with_letters_or_numbers_as_labels(arc):
+    found = load_questions("arc", str(arc))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [20, 4, 6]
+    assert found.validation[0].gold == 1 and found.validation[0].letters == "ABCD"
+    assert found.test[0].gold == 2 and len(found.test[0].options) == 3
+    assert not found.notes
+    assert len(load_questions("arc", str(arc), limit=5).train) == 5
+    assert "q3" not in [question.id for question in load_questions("arc", str(arc), exclude=["q3"]).train]
+
+
+def test_hidden_or_absent_test_labels_make_the_validation_the_test(arc):
+    hidden = [hub_row(n, None) for n in range(24, 30)]
+    write(arc, "test.jsonl", hidden)
+    found = load_questions("arc", str(arc), seed=1)
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [18, 2, 4]
+    assert "hidden" in found.notes[0]
+    (arc / "test.jsonl").unlink()
+    again = load_questions("arc", str(arc), seed=1)
+    assert again.validation == found.validation and "no test split" in again.notes[0]
+    assert load_questions("arc", str(arc), seed=2).validation != found.validation
+    assert not {q.id for q in found.train} & {q.id for q in found.validation}
+
+
+def test_the_authors_own_schemas(tmp_path):
+    rows = [
+        {
+            "id": f"c{n}",
+            "question": {"stem": "Where?", "choices": [{"label": label, "text": f"in {label}"} for label in "ABCDE"]},
+            "answerKey": "E",
+        }
+        for n in range(12)
+    ]
+    folder = write(tmp_path / "csqa", "train_rand_split.jsonl", rows)
+    write(folder, "dev_rand_split.jsonl", [row | {"id": row["id"] + "v"} for row in rows[:3]])
+    write(folder, "test_rand_split_no_answers.jsonl", [{**rows[0], "id": "t", "answerKey": None}])
+    found = load_questions("csqa", str(folder))
+    assert found.train[0].gold == 4 and found.train[0].text == "Where?"
+    assert len(found.test) == 3 and "hidden" in found.notes[0]
+    reclor = [
+        {
+            "context": "All are.",
+            "question": "So?",
+            "answers": ["a", "b", "c", "d"],
+            "label": 2,
+            "id_string": f"train_{n}",
+        }
+        for n in range(12)
+    ]
+    folder = write(tmp_path / "reclor", "train.json", reclor)
+    write(folder, "val.json", [row | {"id_string": f"val_{n}"} for n, row in enumerate(reclor[:4])])
+    without = [{key: value for key, value in row.items() if key != "label"} for row in reclor[:2]]
+    write(folder, "test.json", [row | {"id_string": f"test_{n}"} for n, row in enumerate(without)])
+    found = load_questions("reclor", str(folder))
+    assert found.test[0].passage == "All are." and found.test[0].gold == 2 and len(found.test) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (hub_row(9, "Z"), "question q9 has the answer 'Z', which is none of its options"),
+        (hub_row(9, "A", "A"), "has 1 option"),
+        (hub_row(9, choices={"text": ["same", "same"], "label": ["A", "B"]}), "has the option 'same' twice"),
+        (hub_row(9, choices={"text": ["one", " "], "label": ["A", "B"]}), "an option without text"),
+        (hub_row(1), "id q1 occurs twice"),
+        (hub_row(9, question=" "), "question q9 has no text"),
+        (hub_row(9, None), "question q9 has no label"),
+    ],
+)
+def test_a_question_that_will_not_do_is_named(arc, row, words):
+    write(arc, "train.jsonl", [*(hub_row(n) for n in range(8)), row])
+    with pytest.raises(UserError, match=r"train\.jsonl") as error:
+        load_questions("arc", str(arc))
+    assert words in str(error.value)
+
+
+def test_unusable_questions_can_be_left_out_and_are_counted(arc):
+    bad = hub_row(9, choices={"text": ["same", "same"], "label": ["A", "B"]})
+    write(arc, "train.jsonl", [*(hub_row(n) for n in range(8)), bad])
+    with pytest.raises(UserError, match=r"dataset\.skip=true"):
+        load_questions("arc", str(arc))
+    found = load_questions("arc", str(arc), skip=True)
+    assert len(found.train) == 8 and found.notes[0].startswith("1 of 9 train questions left out")
+
+
+def test_files_of_another_kind_are_refused(arc, tmp_path):
+    write(arc, "train.jsonl", [{"prompt": "x", "text": "y"}])
+    with pytest.raises(UserError, match="lacks id, question, choices"):
+        load_questions("arc", str(arc))
+    with pytest.raises(UserError, match="is not a folder"):
+        load_questions("arc", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="holds no file for train"):
+        load_questions("arc", str(write(tmp_path / "other", "notes.jsonl", [hub_row(1)])))
+    with pytest.raises(UserError, match="not on the hub"):
+        load_questions("reclor", None)
+    with pytest.raises(UserError, match="did you mean 'arc'"):
+        load_questions("arcs", None)
+
+
+def test_puzzles_follow_from_their_statements_and_are_all_different():
+    made = make_puzzles(train=40, validation=10, test=10, solved=6, links=(1, 2, 3), turned=0.5, seed=3)
+    parts = [made.seed, made.train, made.validation, made.test]
+    assert [len(part) for part in parts] == [6, 40, 10, 10]
+    everyone = [question for part in parts for question in part]
+    assert len({question.text for question in everyone}) == len({question.id for question in everyone}) == 66
+    for question in everyone:
+        assert 0 <= question.gold < len(question.options) == len(set(question.options))
+        assert question.solution.endswith(f"{question.options[question.gold]}.")
+    # Each position is right about as often as any other.
+    golds = [question.gold for question in everyone if len(question.options) == 3]
+    assert max(map(golds.count, range(3))) < 0.7 * len(golds)
+    assert make_puzzles(train=40, validation=10, test=10, solved=6, links=(1, 2, 3), turned=0.5, seed=3) == made
+    assert make_puzzles(train=40, validation=10, test=10, links=(2,), seed=4).train != made.train
+
+
+def test_an_ordering_is_solved_by_its_own_statements():
+    made = make_puzzles(train=60, validation=1, test=1, links=(3,), turned=0.5)
+    opposites = {"shorter": "taller", "younger": "older", "slower": "faster", "poorer": "richer", "weaker": "stronger"}
+    checked = 0
+    for question in made.train:
+        if not question.id.startswith("ordering"):
+            continue
+        *facts, asked = question.text.replace("?", ".").split(". ")
+        above = set()
+        for fact in facts:
+            left, _, how, _, right = fact.rstrip(".").split()
+            above.add((right, left) if how in opposites else (left, right))
+        word = asked.rstrip(".").split()[-1]
+        most = any(word == superlative for superlative in ("tallest", "oldest", "fastest", "richest", "strongest"))
+        gold = question.options[question.gold]
+        # Nobody stands above the first, nor below the last.
+        assert gold not in {pair[1] if most else pair[0] for pair in above}
+        checked += 1
+    assert checked == 20
+
+
+def test_puzzles_that_cannot_be_made_are_refused():
+    with pytest.raises(UserError, match=r"dataset\.links"):
+        make_puzzles(train=1, validation=1, test=1, links=(5,))

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from reasoning.few_questions import EXAMPLE, FIVE, TEXTS, THREE, WORDING
+
+from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
+from jaxalign.reasoning.wording import make_wording
+
+
+def test_a_prompt_names_the_options_and_leaves_out_an_empty_passage():
+    prompt = WORDING.prompt(THREE)
+    assert "(B) that\n" in prompt and prompt.endswith("\n") and not prompt.startswith("\n")
+    assert WORDING.prompt(FIVE).startswith("A cat sat.\n")
+    assert "(B: that)" not in prompt and "B: that" in WORDING.prompt(THREE, hint=True)
+
+
+def test_a_follow_up_names_an_option_by_its_text_alone():
+    asked = WORDING.ask(THREE, 2)
+    assert "neither" in asked and "(C)" not in asked and "that" not in asked.replace("that ", "")
+    assert "neither" in WORDING.close(THREE, 2)
+
+
+def test_worked_examples_look_like_what_is_asked():
+    assert WORDING.preamble().startswith(WORDING.prompt(WORDING.shots[0].question))
+    assert "It is two.\nAnswer: (A)\n\n" in WORDING.preamble()
+
+
+def test_the_pieces_of_a_response_are_the_tokens_of_the_whole(tokenizer):
+    encoder = Encoder(tokenizer)
+    whole = encoder.response(WORDING.response(THREE, "So that.", 1))
+    parts = [encoder.text("So that.\n"), encoder.text(WORDING.marker), encoder.text(WORDING.answer(THREE, 1))]
+    np.testing.assert_array_equal(whole, np.concatenate([*parts, [tokenizer.eos_id]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"question": "Reasoning:\n"}, "reasoning.question lacks"),
+        ({"followup": "{passage}{question}{option}"}, "must end in a newline"),
+        ({"affirm": "right."}, "must begin with a space"),
+        ({"deny": TEXTS["affirm"]}, "are the same"),
+        ({"marker": "Answer: "}, "reasoning.marker"),
+        ({"other": "x"}, "reasoning.other is not known"),
+    ],
+)
+def test_a_wording_that_will_not_do_is_named(changes, words):
+    with pytest.raises(UserError, match="reasoning") as error:
+        make_wording(TEXTS | changes, "({letter})", [])
+    assert words in str(error.value)
+
+
+def test_an_example_that_will_not_do_is_named():
+    with pytest.raises(UserError, match=r"dataset\.examples\[1\]\.answer=C must be one of A, B"):
+        make_wording(TEXTS, "({letter})", [EXAMPLE, EXAMPLE | {"answer": "C"}])
+    with pytest.raises(UserError, match=r"dataset\.examples\[0\]\.rationale"):
+        make_wording(TEXTS, "({letter})", [{key: value for key, value in EXAMPLE.items() if key != "rationale"}])
+
+
+def test_a_reply_is_read_as_it_was_asked_for():
+    texts = make_wording(TEXTS, "{text}", [])
+    assert texts.answer(THREE, 2) == " neither"
+    assert texts.read(" Neither.\nQuestion", THREE) == 2
+    assert texts.read(" (B)", THREE) is None and texts.read(" neither of them", THREE) is None
+    assert WORDING.read(" (B) that", THREE) == 1 and WORDING.read("", THREE) is None
+    both = make_wording(TEXTS, "({letter}) {text}", [])
+    assert both.read("(C) neither", THREE) == both.read("C", THREE) == 2
+    with pytest.raises(UserError, match=r"dataset\.reply"):
+        make_wording(TEXTS, "yes", [])

@@ -1,0 +1,228 @@
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import ARCHITECTURE, MODEL, random_adapter, random_params, random_tokens
+
+from jaxalign.errors import UserError
+from jaxalign.inference.reference import read_reference
+from jaxalign.inference.scorer import Scorer
+from jaxalign.models.lora import effective
+from jaxalign.runs import Run, read_records
+from jaxalign.training.feed import Settings
+from jaxalign.training.loop import fit, resume_point
+from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.preference import Pair, PreferenceStage, Responses
+from jaxalign.training.programs import Programs
+from jaxalign.training.step import batch_log_probs, objective, reader
+
+SETTINGS = Settings(
+    epochs=1,
+    max_steps=None,
+    max_tokens=None,
+    batch_size=4,
+    seed=3,
+    log_every=1,
+    checkpoint_every=2,
+    keep_checkpoints=2,
+    row_length=96,
+    max_rows=None,
+    packing=True,
+    share_prompts=True,
+    validate=False,
+    optimizer="adamw",
+    schedule="constant",
+    warmup_steps=0,
+    hyper=Hyperparameters(1e-2, scale=2.0, beta=0.5),
+)
+
+
+def some_responses(prompts=4, each=4, seed=0):
+    random = np.random.default_rng(seed)
+    count = prompts * each
+    return Responses(
+        [random_tokens(random, 5, 12) for _ in range(prompts)],
+        [random_tokens(random, 2, 8) for _ in range(count)],
+        [number // each for number in range(count)],
+        -10 * random.random(count),
+    )
+
+
+DATA = some_responses()
+PAIRS = [
+    Pair(first + better, first + other)
+    for first in range(0, 16, 4)
+    for better, other in itertools.combinations(range(4), 2)
+]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params()
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return Programs()
+
+
+def loss_and_gradient(params, feed, pairs):
+    """The mean loss of a step, and its gradient, summed over its micro-batches."""
+    batches, _ = feed._batch(pairs)
+    hyper = jax.tree.map(np.float32, SETTINGS.hyper)
+
+    @jax.jit
+    def both(adapter, batch):
+        def loss(adapter):
+            log_probs = batch_log_probs(MODEL, params, effective(adapter, hyper.scale), batch)
+            value, count, _ = objective("sigmoid", log_probs, batch, hyper)
+            return value, count
+
+        return jax.value_and_grad(loss, has_aux=True)(adapter)
+
+    total, count, gradient = 0.0, 0.0, None
+    for micro in range(batches.tokens.shape[0]):
+        batch = jax.tree.map(lambda x, micro=micro: x[micro], batches)
+        (value, pairs_here), part = both(random_adapter(), batch)
+        total, count = total + float(value), count + float(pairs_here)
+        gradient = part if gradient is None else jax.tree.map(jnp.add, gradient, part)
+    return total / count, jax.tree.map(lambda leaf: leaf / count, gradient)
+
+
+def test_by_question_by_pair_and_with_prompts_repeated_are_one_loss_and_gradient(params):
+    pairs = PAIRS[:10]
+    wide = dataclasses.replace(SETTINGS, batch_size=12)
+    grouped = PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(wide)
+    together = loss_and_gradient(params, grouped, pairs)
+    # Each response with a prompt of its own: two for every pair.
+    flat = [response for pair in pairs for response in pair]
+    repeated = Responses(
+        [DATA.prompts[DATA.prompt_of[r]] for r in flat],
+        [DATA.responses[r] for r in flat],
+        list(range(len(flat))),
+        DATA.reference[flat],
+    )
+    apart = [Pair(2 * n, 2 * n + 1) for n in range(len(pairs))]
+    alone = loss_and_gradient(params, PreferenceStage("dpo", repeated, apart).feed(wide), apart)
+    narrow = dataclasses.replace(wide, row_length=40)
+    split = loss_and_gradient(params, PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(narrow), pairs)
+    few = dataclasses.replace(wide, row_length=64, max_rows=1)
+    accumulated = loss_and_gradient(params, PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(few), pairs)
+    values = [loss_and_gradient(params, grouped, [pair]) for pair in pairs]
+    mean = (np.mean([value for value, _ in values]), jax.tree.map(lambda *x: sum(x) / 10, *[g for _, g in values]))
+    for other in (alone, split, accumulated, mean):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), together, other)
+
+
+def test_grouped_steps_take_whole_questions_until_they_have_their_pairs():
+    steps = PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(SETTINGS).steps
+    assert sorted(number for _, step in steps for number in step) == list(range(len(PAIRS)))
+    for _, step in steps:
+        assert len({DATA.prompt_of[PAIRS[number].better] for number in step}) == 1 and len(step) == 6
+    paired = PreferenceStage("dpo", DATA, PAIRS).feed(SETTINGS).steps
+    assert [len(step) for _, step in paired] == [4] * 6
+    assert paired != PreferenceStage("dpo", DATA, PAIRS).feed(dataclasses.replace(SETTINGS, seed=4)).steps
+
+
+def scorer(params, programs, adapter):
+    return Scorer(MODEL, params, adapter, 2.0, programs, 96)
+
+
+def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, programs, tmp_path):
+    adapter, path = random_adapter(), tmp_path / "reference.jsonl"
+    first = read_reference(scorer(params, programs, adapter), DATA, range(16), path, model="m")
+    for response in (0, 7):
+        tree = DATA.trees([response])[0][0]
+        alone = scorer(params, programs, adapter).score([tree])[0][1]
+        assert first[response] == pytest.approx(alone, abs=1e-4)
+    written = path.read_bytes()
+    done = []
+    again = read_reference(
+        scorer(params, programs, adapter), DATA, range(16), path, model="m", progress=lambda *x: done.append(x)
+    )
+    np.testing.assert_array_equal(again, first)
+    assert path.read_bytes() == written and done == [(0, 0)]
+    # Another adapter, and another base, are other numbers.
+    other = read_reference(scorer(params, programs, random_adapter(1)), DATA, range(16), path, model="m")
+    assert np.abs(other - first).max() > 1e-3
+    before = len(read_records(path))
+    read_reference(scorer(params, programs, adapter), DATA, [3], path, model="another")
+    assert len(read_records(path)) == before + 1
+
+
+def train(folder, params, programs, settings=SETTINGS, **changes):
+    adapter = random_adapter()
+    reference = read_reference(scorer(params, programs, adapter), DATA, range(16))
+    stage = PreferenceStage("dpo", dataclasses.replace(DATA, reference=reference), PAIRS, grouped=True, **changes)
+    run = Run(folder)
+    point = resume_point(run, adapter, "adamw", print)
+    found, summary = fit(
+        MODEL,
+        params,
+        adapter,
+        stage,
+        settings,
+        run=run,
+        prefix="1-dpo",
+        programs=programs,
+        extra={"stages": []},
+        resume=None if point is None else point[:2],
+    )
+    return found, summary, read_records(run.metrics)
+
+
+def test_a_stage_begins_at_log_2_learns_and_leaves_the_base_untouched(params, programs, tmp_path):
+    before = jax.tree.map(np.array, params)
+    longer = dataclasses.replace(SETTINGS, epochs=3)
+    _, summary, records = train(tmp_path, params, programs, longer, validation=PAIRS[:2])
+    assert records[0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
+    assert records[0]["rewards_margin"] == pytest.approx(0, abs=1e-3)
+    assert records[-1]["loss"] < 0.9 * np.log(2) and records[-1]["accuracy"] > records[0]["accuracy"]
+    assert records[-1]["rewards_margin"] == pytest.approx(
+        records[-1]["rewards_chosen"] - records[-1]["rewards_rejected"], abs=1e-3
+    )
+    assert summary["pairs"] == 24 and summary["distinct_responses"] == 16
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_a_stage_that_was_stopped_ends_as_an_unbroken_one(params, programs, tmp_path, monkeypatch):
+    whole, _, records = train(tmp_path / "whole", params, programs)
+    from jaxalign.training import loop
+
+    class StopError(Exception):
+        pass
+
+    def stop(*_args):
+        raise StopError
+
+    real = loop.checkpoint.save
+
+    def save(*arguments):
+        real(*arguments)
+        stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.checkpoint, "save", save)
+        with pytest.raises(StopError):
+            train(tmp_path / "broken", params, programs)
+    again, _, resumed = train(tmp_path / "broken", params, programs)
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert [record["loss"] for record in resumed] == [record["loss"] for record in records]
+
+
+def test_the_validation_loss_is_that_of_the_held_out_pairs(params, programs):
+    settings = dataclasses.replace(SETTINGS, validate=True)
+    feed = PreferenceStage("dpo", DATA, PAIRS[6:], PAIRS[:6]).feed(settings)
+    read = reader(MODEL, params, random_adapter(), 2.0, programs)
+    value, _ = loss_and_gradient(params, feed, PAIRS[:6])
+    assert feed.validation_loss(read) == pytest.approx(value, rel=1e-4)
+    assert PreferenceStage("dpo", DATA, PAIRS).feed(settings).validation_loss(read) is None
+
+
+def test_without_pairs_there_is_nothing_to_train():
+    with pytest.raises(UserError, match="no pairs"):
+        PreferenceStage("dpo", DATA, []).feed(SETTINGS)
+    assert ARCHITECTURE.layers == 2
