@@ -121,7 +121,7 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What to train on."""
+    """What to train on: arguments, instructions, pairs or questions. What a key is for stands in conf/dataset/."""
 
     name: str
     kind: Literal["arguments", "instructions", "pairs", "questions"]

@@ -6,12 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from jaxalign.config import TrainConfig
 from jaxalign.data.datasets.benign import load_instructions
+from jaxalign.data.datasets.pairs import PairText, load_pairs
 from jaxalign.data.datasets.starter import load_starter
 from jaxalign.data.datasets.touche import Argument, load_arguments
 from jaxalign.data.encoding import Encoder, encode_examples
+from jaxalign.data.examples import held_out as split_keys
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.training.preference import Pair, PreferenceStage, Responses
 from jaxalign.training.supervised import StageData
 from jaxalign.values.injection import Prompts, make_prompts, split
 from jaxalign.values.portrait import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
@@ -36,6 +41,7 @@ class Material:
     portraits: list[Portrait]
     choice: ChoicePrompts | None
     fingerprint: str
+    pairs: list[PairText] = dataclasses.field(default_factory=list)
 
 
 CONTROL_LENGTH = 2048
@@ -50,9 +56,13 @@ def read_material(config: TrainConfig) -> Material:
     prompts = make_prompts(config.alignment.prompts)
     portraits = load_portraits(config.benchmark.portraits)
     choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
+    pairs: list[PairText] = []
     if config.dataset.kind == "arguments":
         assert target is not None  # config.py asks for a value with arguments
         stages, held_out = injection_text(config, target, read_arguments(config))
+    elif config.dataset.kind == "pairs":
+        stages, pairs = [], load_pairs(str(config.dataset.path), config.dataset.limit)
+        _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
     else:
         dataset = config.dataset
         examples = load_instructions(
@@ -63,8 +73,8 @@ def read_material(config: TrainConfig) -> Material:
         _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
     texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
-    fingerprint = hashlib.sha256(json.dumps([parts, texts]).encode()).hexdigest()[:16]
-    return Material(target, prompts, stages, texts, portraits, choice, fingerprint)
+    fingerprint = hashlib.sha256(json.dumps([parts, texts, *([pairs] if pairs else [])]).encode()).hexdigest()[:16]
+    return Material(target, prompts, stages, texts, portraits, choice, fingerprint, pairs)
 
 
 def read_arguments(config: TrainConfig) -> list[Argument]:
@@ -143,3 +153,52 @@ def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, rel
         )
         stages.append(StageData(stage.name, train, validation, stage.positives))
     return stages
+
+
+def encode_pairs(
+    pairs: Sequence[PairText], encoder: Encoder, context: int, *, seed: int, fraction: float, loss: str, grouped: bool
+) -> PreferenceStage:
+    """Return pairs as a stage whose reference is not read yet: each prompt and each distinct response to it once.
+
+    A share `fraction` of the prompts is held out for validation. Where a prompt and a response are longer than the
+    context, the prompt loses its beginning, never the response.
+
+    Raises:
+        UserError: a prompt alone is longer than the context, or a response leaves no room for it (which).
+    """
+    numbers: dict[str, int] = {}
+    prompts: list[np.ndarray] = []
+    responses: list[np.ndarray] = []
+    prompt_of: list[int] = []
+    place: dict[tuple[int, str], int] = {}
+    sides = split_keys([pair.prompt for pair in pairs], seed, fraction)
+    train, validation, longest = [], [], {}
+    for pair, out in zip(pairs, sides, strict=True):
+        if pair.prompt not in numbers:
+            numbers[pair.prompt] = len(prompts)
+            prompts.append(encoder.prompt(pair.prompt))
+            if len(prompts[-1]) > context:
+                raise UserError(
+                    f"{pair.place}: its prompt takes {len(prompts[-1])} tokens, and the context holds {context}"
+                )
+        prompt = numbers[pair.prompt]
+        ends = []
+        for text in (pair.chosen, pair.rejected):
+            if (prompt, text) not in place:
+                place[prompt, text] = len(responses)
+                responses.append(encoder.response(text))
+                prompt_of.append(prompt)
+                longest[prompt] = max(longest.get(prompt, 0), len(responses[-1]))
+                if len(responses[-1]) > context - 2:
+                    size = len(responses[-1])
+                    raise UserError(f"{pair.place}: a response takes {size} tokens, and the context holds {context}")
+            ends.append(place[prompt, text])
+        (validation if out else train).append(Pair(*ends))
+    cut = []
+    for number, prompt in enumerate(prompts):
+        room = context - longest[number]
+        cut.append(len(prompt) > room)
+        if cut[-1]:  # the first token, which may be the model's BOS, stays
+            prompts[number] = np.concatenate([prompt[:1], prompt[len(prompt) - room + 1 :]])
+    data = Responses(prompts, responses, prompt_of, np.zeros(len(responses)), tuple(cut))
+    return PreferenceStage("preferences", data, train, validation, loss, grouped)

@@ -20,8 +20,9 @@ from jaxalign.analysis.tables import profile_table, summary_lines
 from jaxalign.config import TrainConfig, identity, plain, readable_name
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
-from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_stages, read_material
+from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_pairs, encode_stages, read_material
 from jaxalign.models.lora import Adapter, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
@@ -32,6 +33,7 @@ from jaxalign.runs import Run, append_record, open_run, read_records
 from jaxalign.training.feed import Settings, Stage
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.programs import Programs, use_compilation_cache
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES
@@ -59,6 +61,9 @@ def train(config: TrainConfig) -> None:
     context = files.architecture.context
     length = context if material.target is not None else min(context, CONTROL_LENGTH)
     stages = encode_stages(material.stages, encoder, length, config.released.length_128 and material.target is not None)
+    preferences = encode_preferences(config, material, encoder, context) if material.pairs else None
+    if config.inspect and preferences is not None:
+        raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
     if config.inspect:
         print_examples(
             console,
@@ -96,7 +101,10 @@ def train(config: TrainConfig) -> None:
         if start is not None:  # then "before" is the starting adapter's, and the bare base stands beside it
             readings["base"] = session.ask("base", adapter, scale=0.0)
         readings["before"] = session.ask("before", adapter)
-        adapter, summaries = session.train_stages(stages, adapter)
+        if preferences is not None:
+            adapter, summaries = session.train_stages([session.with_reference(preferences, adapter)], adapter)
+        else:
+            adapter, summaries = session.train_stages(stages, adapter)
         readings["after"] = session.ask("after", adapter)
         finish(session, adapter, readings, summaries)
     report(console, run)
@@ -120,6 +128,19 @@ def starting_adapter(config: TrainConfig, model: Model) -> AdapterFile:
             shown = schema.shown(theirs)
             raise UserError(f"adapter={config.adapter} has another {key}: add {key}={shown}")
     return found
+
+
+def encode_preferences(config: TrainConfig, material: Material, encoder: Encoder, context: int) -> PreferenceStage:
+    """Return the pairs as a stage."""
+    return encode_pairs(
+        material.pairs,
+        encoder,
+        context,
+        seed=config.training.seed,
+        fraction=config.alignment.validation_fraction,
+        loss=config.objective.loss,
+        grouped=config.objective.batching == "grouped",
+    )
 
 
 def fresh_adapter(config: TrainConfig, model: Model) -> Adapter:
@@ -204,6 +225,20 @@ class Session:
         append_record(path, {"when": when, "results": results})
         return results
 
+    def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
+        """Return a stage of pairs with the log-probabilities of the adapter that it starts from."""
+        scorer = Scorer(self.network(), self.model.params, adapter, self.scale, self.programs, self.row_length)
+        with Progress(self.console) as progress:
+            reference = read_reference(
+                scorer,
+                stage.data,
+                range(len(stage.data.responses)),
+                self.run.path / "reference.jsonl",
+                model=f"{self.model.identity}-{self.config.precision}",
+                progress=progress.counter("reference"),
+            )
+        return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
+
     def train_stages(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train every stage, each from the adapter of the one before; go on from the newest checkpoint."""
         summaries: list[dict[str, Any]] = []
@@ -266,7 +301,10 @@ class Session:
                 weight_decay=o.weight_decay,
                 clip=float("inf") if o.clip is None else o.clip,
                 scale=self.scale,
-                dropout=self.config.lora.dropout,
+                dropout=0.0 if self.config.objective.name == "dpo" else self.config.lora.dropout,
+                beta=self.config.objective.beta,
+                label_smoothing=self.config.objective.label_smoothing,
+                likelihood=self.config.objective.likelihood,
             ),
         )
 

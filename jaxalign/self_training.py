@@ -315,10 +315,12 @@ class Job:
         if self.wanted("seed", run):
             with run.locked(), self.timed(run) as done:
                 prompts, responses = [], []
-                for question in self.questions.seed:
+                for number, question in enumerate(self.questions.seed):
                     prompts.append(self.encoder.prompt(self.wording.prompt(question)))
                     responses.append(self.response(question, question.solution, question.gold))
-                    for option in range(len(question.options)):
+                    # The right option and one wrong one, in turn: as many affirmations as denials.
+                    wrong = [option for option in range(len(question.options)) if option != question.gold]
+                    for option in (question.gold, wrong[number % len(wrong)]):
                         prompts.append(self.encoder.prompt(self.wording.ask(question, option)))
                         verdict = self.wording.affirm if option == question.gold else self.wording.deny
                         responses.append(self.closed(question, question.solution, option, verdict))

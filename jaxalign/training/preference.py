@@ -39,6 +39,8 @@ class Responses:
     responses: list[np.ndarray]
     prompt_of: list[int]
     reference: np.ndarray
+    cut: tuple[bool, ...] = ()
+    """Of each prompt whether it lost its beginning; () where none did."""
 
     def path(self, response: int) -> int:
         """Return the tokens of a response with its prompt."""
@@ -219,6 +221,7 @@ class Pairs:
             "pairs": len(self.stage.train),
             "validation_pairs": len(self.stage.validation),
             "distinct_responses": len(used),
+            "truncated_prompts": sum(self.data.cut) / len(self.data.prompts),
         }
 
 

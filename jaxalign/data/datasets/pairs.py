@@ -1,0 +1,44 @@
+"""Preference pairs from a file of the user's: a prompt, the response to prefer, and the one to prefer it to."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxalign.data.datasets.tables import read_table
+from jaxalign.data.examples import take
+from jaxalign.errors import UserError
+
+FIELDS = ("prompt", "chosen", "rejected")
+
+
+class PairText(NamedTuple):
+    """A pair as text, and where it stands."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    place: str
+
+
+def load_pairs(path: str, limit: int | None = None) -> list[PairText]:
+    """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
+
+    Raises:
+        UserError: no such file; a row without one of the fields, or with one that is no text (which); a response that
+            is preferred to itself; fewer than two pairs.
+    """
+    found = []
+    for row in read_table(Path(path)):
+        missing = [name for name in FIELDS if name not in row.fields]
+        if missing:
+            fields = ", ".join(map(str, row.fields)) or "none"
+            raise UserError(f"{row.place} lacks {', '.join(missing)}; its fields are: {fields}")
+        texts = [row.fields[name] for name in FIELDS]
+        for name, text in zip(FIELDS, texts, strict=True):
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(
+                    f"{row.place} has no text in the field {name!r}: conversations are not read, only texts"
+                )
+        if texts[1] == texts[2]:
+            raise UserError(f"{row.place} prefers a response to itself: chosen and rejected are the same")
+        found.append(PairText(*texts, place=row.place))
+    return take(found, limit, f"dataset.path={path}")

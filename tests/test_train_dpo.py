@@ -1,0 +1,81 @@
+"""Preference optimisation on a file of pairs, from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from runs_of_tiny import train
+
+from jaxalign.train import main
+
+QUICK = ["model=tiny", "lora.rank=2", "precision=float32", "training.batch_size=4", "training.max_steps=3"]
+QUICK += ["objective=dpo", "dataset=pairs", "training.questionnaire=false", "training.log_every=1"]
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("start"), "power")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {"prompt": f"Question {n // 3}?\n", "chosen": f"Yes, {n}.", "rejected": f"No, {n % 2}, never."}
+        for n in range(12)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def refused(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("batching", ["grouped", "paired"])
+def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_path, batching):
+    run = tmp_path / "run"
+    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", f"objective.batching={batching}", *QUICK])
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
+    assert {"rewards_chosen", "rewards_rejected", "rewards_margin", "accuracy", "log_probs_chosen"} <= set(metrics[0])
+    (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
+    assert stage["pairs"] + stage["validation_pairs"] == 12 and stage["truncated_prompts"] == 0
+    assert (run / "adapter" / "adapter_model.safetensors").exists() and (run / "reference.jsonl").exists()
+
+
+def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs, tmp_path, capsys):
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    rows[0] |= {"prompt": "word " * 390 + "\n", "chosen": "so " * 40}  # the context of `tiny` is 2048
+    rows[0]["prompt"] = "word " * 400 + "\n"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run"
+    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", *QUICK])
+    (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
+    assert stage["truncated_prompts"] > 0
+    rows[0]["prompt"] = "word " * 500
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    assert "pairs.jsonl line 1: its prompt takes" in line
+
+
+def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
+    given = [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={tmp_path / 'run'}"]
+    assert "missing: adapter" in refused([*given[1:], *QUICK], capsys)
+    assert "missing: dataset.path" in refused([given[0], *QUICK], capsys)
+    assert "go together" in refused(["+value=power", "objective=dpo"], capsys)
+    assert "objective.beta=0 is not allowed" in refused([*given, *QUICK, "objective.beta=0"], capsys)
+    assert "goes with loss=sigmoid" in refused(
+        [*given, *QUICK, "objective.loss=hinge", "objective.label_smoothing=0.1"], capsys
+    )
+    pairs.write_text('{"prompt": "a", "chosen": "b"}\n{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert "line 1 lacks rejected" in refused([*given, *QUICK], capsys)
+    pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n')
+    assert "prefers a response to itself" in refused([*given, *QUICK], capsys)
+    pairs.write_text('{"prompt": "a", "chosen": [], "rejected": "b"}\n')
+    assert "has no text in the field 'chosen'" in refused([*given, *QUICK], capsys)
