@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from jaxalign import __version__
-from jaxalign.config import TEXTS, Config, TrainConfig, read_config
+from jaxalign.config import TEXTS, Config, ExportConfig, SurveyConfig, read_config
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.schema import holds_keys, leaves, nearest_key
 
@@ -62,7 +62,7 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
                 _fail(str(error))
             except KeyboardInterrupt:
                 again = "without run.overwrite=true " if "run.overwrite=true" in arguments else ""
-                resumes = f"; the same command {again}resumes" if kind is TrainConfig else ""
+                resumes = f"; the same command {again}resumes" if kind not in (ExportConfig, SurveyConfig) else ""
                 print(f"interrupted{resumes}", file=sys.stderr)
                 raise SystemExit(130) from None
 

@@ -677,7 +677,7 @@ class Job:
                 append_record(run.generations, *fresh)
         stages = {name: json.loads(stage.summary.read_text()) for name, stage in self.stages.items() if stage.finished}
         models = []
-        validation = self.ask(run, points, self.questions.validation, consistent=judge)
+        validation = self.ask(run, points, self.questions.validation)
         rounds = stages.get("dpo", {}).get("best_round")
         reported = [p for p in points if not p.name.startswith("round") or p.name == f"round {rounds}"]
         test = dict(zip([p.name for p in reported], self.ask(run, reported, self.questions.test), strict=True))
@@ -731,9 +731,7 @@ class Job:
 
     # What the stages are made of
 
-    def ask(
-        self, run: Run, points: Sequence[Point], questions: Sequence[Question], consistent: Point | None = None
-    ) -> list[list[testing.Tested]]:
+    def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[testing.Tested]]:
         """Return every model's answers to the questions."""
         c = self.config
         how = Sampling(
@@ -742,19 +740,22 @@ class Job:
             stop=tuple(stop for stop in c.sampling.stop if stop != self.wording.marker),
             seed=c.sampling.seed,
         )
-        with Progress(self.console) as progress:
-            return testing.ask(
-                self.base.sampler(self.stacked(points), c.sampling.rows),
-                questions,
-                self.few if c.test.few_shot else self.encoder,
-                self.wording,
-                how,
-                run.generations,
-                samples=c.test.samples,
-                model=f"{self.base.model.identity}-{c.precision}",
-                adapters=[point.identity for point in points],
-                progress=progress.samples(f"asking {points[0].name if len(points) == 1 else f'{len(points)} models'}"),
-            )
+        found = []
+        for point in points:  # one by one: the questions fill the rows, and one program serves every adapter
+            with Progress(self.console) as progress:
+                found += testing.ask(
+                    self.base.sampler(self.stacked([point]), c.sampling.rows),
+                    questions,
+                    self.few if c.test.few_shot else self.encoder,
+                    self.wording,
+                    how,
+                    run.generations,
+                    samples=c.test.samples,
+                    model=f"{self.base.model.identity}-{c.precision}",
+                    adapters=[point.identity],
+                    progress=progress.samples(f"asking {point.name}", "answer"),
+                )
+        return found
 
     def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
         """Return a response's tokens, segment by segment as the readings have them, with the end token."""

@@ -1,0 +1,195 @@
+"""A model for lm-evaluation-harness, and its command line with this model registered.
+
+    python -m jaxalign.harness run --model jaxalign --model_args model=smollm2_135m,adapter=RUN --tasks TASK
+
+Needs the extra `harness` (pip install 'jaxalign[harness]'). Everything is read by this program's own engine: contexts
+that begin alike are computed once, also between requests.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.api import LanguageModel, load_model
+from jaxalign.data.trees import Segment
+from jaxalign.errors import UserError
+from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.models.lora import effective
+
+try:
+    from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+except ImportError:  # the engine's part works, and is tested, without it
+    LM = object
+
+    def register_model(*_names: str):
+        """Leave the class as it is."""
+        return lambda kind: kind
+
+
+GENERATED = 256
+"""New tokens at most where a task does not say."""
+
+
+@register_model("jaxalign")
+class Harness(LM):  # type: ignore[misc]
+    """A base model, with an adapter or without.
+
+    Args:
+        model: a preset of conf/model, an id on the hub, a folder or a .gguf file.
+        adapter: a run's directory or a PEFT folder; "" for the bare base.
+        scale: what the adapter's effect is multiplied by.
+        precision: bfloat16 or float32.
+        rows: samples that are drawn together, at most.
+        offline: never touch the network.
+        ignored: what the harness passes to every model (batch_size, device, ...).
+    """
+
+    def __init__(
+        self,
+        model: str = "smollm2_135m",
+        adapter: str = "",
+        scale: float = 1.0,
+        precision: str = "bfloat16",
+        rows: int = 64,
+        offline: bool = False,
+        **ignored: Any,
+    ):
+        super().__init__()
+        self.language: LanguageModel = load_model(model, precision=precision, offline=bool(offline))
+        found = self.language.load_adapter(adapter) if adapter else None
+        self.adapter = None if found is None else found.times(float(scale))
+        self.rows = int(rows)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What caches of chat-formatted requests are named by."""
+        return self.language.name.replace("/", "__")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Return messages in the model's chat format."""
+        if not add_generation_prompt:
+            raise UserError("jaxalign renders chats up to the answer: leave add_generation_prompt on")
+        return self.language.tokenizer.chat(chat_history)
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Return for each (context, continuation) its log-probability, and whether greedy decoding would write it."""
+        pairs = [self._cut(*request.args) for request in requests]
+        trees = [(Segment(context, -1), Segment(rest, 0, True)) for context, rest in pairs]
+        scores = [float(found[1]) for found in self._scorer().score(trees)]
+        longest: dict[bytes, tuple[np.ndarray, int]] = {}
+        for context, rest in pairs:
+            _, size = longest.get(context.tobytes(), (context, 0))
+            longest[context.tobytes()] = (context, max(size, len(rest)))
+        greedy: dict[bytes, tuple[int, ...]] = {}
+        for size in sorted({size for _, size in longest.values()}):
+            members = [(key, context) for key, (context, most) in longest.items() if most == size]
+            texts = self._sample([Request(context) for _, context in members], Sampling(0.0, max_tokens=size))
+            greedy |= {key: found[0].tokens for (key, _), found in zip(members, texts, strict=True)}
+        return [
+            (score, greedy[context.tobytes()][: len(rest)] == tuple(rest.tolist()))
+            for score, (context, rest) in zip(scores, pairs, strict=True)
+        ]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Return the log-probability of each whole text; each token is predicted once, from a full window if it can."""
+        trees, owners = [], []
+        for number, request in enumerate(requests):
+            for tree in self._windows(self.language.encoder.text(request.args[0])):
+                trees.append(tree)
+                owners.append(number)
+        sums = [0.0] * len(requests)
+        for owner, found in zip(owners, self._scorer().score(trees), strict=True):
+            sums[owner] += float(found[-1])
+        return sums
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Return a text for each (context, settings), up to the first of its `until` strings."""
+        groups: dict[Sampling, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(sampling_of(request.args[1]), []).append(number)
+        texts = [""] * len(requests)
+        for how, members in groups.items():
+            prompts = [self._context(requests[number].args[0], how.max_tokens) for number in members]
+            for number, found in zip(members, self._sample([Request(one) for one in prompts], how), strict=True):
+                texts[number] = found[0].text
+        return texts
+
+    def _cut(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of both; spaces at the end of the context begin the continuation, where texts are cut."""
+        kept = context.rstrip(" ")
+        continuation = context[len(kept) :] + continuation
+        rest = self.language.encoder.text(continuation)
+        if not len(rest):
+            raise UserError("a continuation is empty: there is nothing to score")
+        return self._context(kept, len(rest)), rest
+
+    def _context(self, text: str, room: int) -> np.ndarray:
+        """Return a context's tokens; it loses its beginning where the model's context asks for it."""
+        tokens = self.language.encoder.root(text) if text else self._first()
+        most = self.language.architecture.context - room
+        if most < 1:
+            raise UserError(f"{room} tokens leave no room for a prompt in a context of {most + room}")
+        return tokens if len(tokens) <= most else tokens[len(tokens) - most :]
+
+    def _first(self) -> np.ndarray:
+        """Return what stands before an empty context: the model's BOS, or its end token."""
+        tokenizer = self.language.tokenizer
+        return np.array([tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id], np.int32)
+
+    def _windows(self, tokens: np.ndarray) -> list:
+        size = self.language.architecture.context - 1
+        trees = []
+        for start in range(0, len(tokens), size):
+            part = tokens[start : start + size]
+            before = self._first() if start == 0 else tokens[start + len(part) - size - 1 : start]
+            trees.append((Segment(before, -1), Segment(part, 0, True)))
+        return trees
+
+    def _scorer(self):
+        adapter = self.adapter
+        return self.language._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
+
+    def _sample(self, requests: Sequence[Request], how: Sampling):
+        stack = None
+        if self.adapter is not None:
+            raw = effective(self.adapter.weights, self.adapter.scale)
+            stack = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], raw)
+        return self.language._base.sampler(stack, self.rows).sample(requests, how)
+
+
+def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+    """Return how a task wants texts drawn: greedily, unless it says `do_sample` with a temperature."""
+    until = settings.get("until") or ()
+    until = (until,) if isinstance(until, str) else tuple(until)
+    temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
+    return Sampling(
+        temperature=temperature,
+        top_k=int(settings.get("top_k", 0) or 0) if temperature else 0,
+        top_p=float(settings.get("top_p", 1.0)) if temperature else 1.0,
+        max_tokens=int(settings.get("max_gen_toks", settings.get("max_tokens", GENERATED))),
+        stop=tuple(one for one in until if one),
+        seed=int(settings.get("seed", 0) or 0),
+    )
+
+
+def main() -> None:
+    """Run lm-evaluation-harness's own command line, which then knows the model `jaxalign`."""
+    if LM is object:
+        print("error: lm-evaluation-harness is not installed: type pip install 'jaxalign[harness]'", file=sys.stderr)
+        raise SystemExit(2)
+    from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
+
+    try:
+        cli_evaluate()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
