@@ -288,8 +288,14 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
         def on_step_end(self, *_args, **_kwargs):
             marks.append(time.perf_counter())
 
+    class Prepared(DPOTrainer):
+        """Takes token ids as they are."""
+
+        def _prepare_dataset(self, dataset, *_args, **_kwargs):
+            return dataset
+
     start = time.perf_counter()
-    trainer = DPOTrainer(
+    trainer = Prepared(
         peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()]
     )
     reference_seconds = time.perf_counter() - start if args.part == "precomputed" else 0.0

@@ -16,7 +16,7 @@ SMALL = [
     *("model=tiny", "precision=float32", "lora.rank=2"),
     *("dataset.solved=4", "dataset.train=12", "dataset.validation=3", "dataset.test=3", "dataset.links=[1]"),
     *("crest.samples=6", "crest.tolerance=null", "sampling.max_tokens=24", "test.max_tokens=8"),
-    *("seed.epochs=1", "seed.learning_rate=0.05", "sft.epochs=2", "dpo.steps=2"),
+    *("seed.epochs=1", "seed.learning_rate=0.05", "dpo.steps=2"),
 ]
 """A random model, taught just enough that it is right about some questions and wrong about others."""
 
@@ -116,7 +116,7 @@ def test_a_sweep_shares_what_comes_before(whole, tmp_path, capsys):
     assert len(list((root / "stages").glob("rationales-*"))) == 1
     assert len(list((root / "stages").glob("dpo-*"))) == 1
     main([f"compare={root}/crest-*"])
-    assert capsys.readouterr().out.count("crest-puzzles-tiny") >= 1
+    assert capsys.readouterr().out.count("round 1") == 1
 
 
 @pytest.mark.parametrize("stage", ["rationales", "evaluate", "dpo"])
@@ -126,12 +126,12 @@ def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_p
     files = {"rationales": "generations.jsonl", "evaluate": "rationales.jsonl", "dpo": "metrics.jsonl"}
     watched = folder / "stages" / stage / files[stage]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not watched.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert watched.exists(), process.stderr.read().decode() if process.stderr else ""
+    assert watched.exists()
     main([f"run.dir={folder}", *SMALL])
     assert (folder / "rationales.jsonl").read_bytes() == (whole / "rationales.jsonl").read_bytes()
     weights = "adapter/adapter_model.safetensors"
@@ -166,12 +166,20 @@ def test_star_gives_hints_and_begins_anew_at_the_base(tmp_path):
     assert all(one["z"] == 1 for one in hinted)
 
 
-def test_the_released_readings_run(tmp_path):
-    switches = ["released.letters_in_words=true", "released.followups_by_not=true", "released.no_end_token=true"]
-    switches += ["released.prompt_without_question=true", "released.threshold=0", "dpo.rounds=1", "sft.epochs=1"]
-    main([f"run.dir={tmp_path / 'run'}", *SMALL, *switches])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["released.letters_in_words=true", "released.followups_by_not=true", "released.threshold=0", "dpo.rounds=0"],
+        ["released.no_end_token=true", "released.prompt_without_question=true", "dpo.rounds=1"],
+    ],
+)
+def test_released_behaviours_run(tmp_path, switches):
+    main([f"run.dir={tmp_path / 'run'}", *SMALL, *switches, "sft.epochs=1"])
     pages = records(tmp_path / "run" / "rationales.jsonl")
-    assert all(one["z"] is not None for one in pages)
+    if "released.letters_in_words=true" in switches:
+        assert all(one["z"] is not None for one in pages)
+        said = [pair for one in pages for pair in one["followups"]]
+        assert said and all({pair["affirm"], pair["deny"]} == {0.0, -1.0} for pair in said)
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
