@@ -64,9 +64,9 @@ def child(name: str, work: Path) -> dict[str, Any]:
 
 
 def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
-    print(
-        f"\n{args.count} questions (prompt by prompt {max(args.count // 4, 1)}, Transformers {args.slow}), {args.rationales} rationales of each ({facts['tokens']:.0f} tokens in the mean),"
-    )
+    each = f"{max(args.count // 4, 1)} of them prompt by prompt, {args.slow} by Transformers"
+    print(f"\n{args.count} questions ({each}),")
+    print(f"{args.rationales} rationales of each ({facts['tokens']:.0f} tokens in the mean),")
     print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {os.cpu_count()} cores\n")
     print(f"{'':44}{'questions/s':>12}{'tokens a question':>20}{'tokens/s':>10}")
     speeds = {}

@@ -9,12 +9,10 @@ import glob
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
@@ -28,10 +26,10 @@ from jaxalign.inference.base import Base
 from jaxalign.inference.generations import Asked, generate
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.sampler import Sampling
-from jaxalign.models.lora import Adapter, effective, init_adapter
-from jaxalign.models.peft import read_adapter, write_adapter
+from jaxalign.learner import Learner, Point
+from jaxalign.models.lora import Adapter
 from jaxalign.models.sources import cache_folder, fetch, open_model, source_of
-from jaxalign.progress import Progress, duration
+from jaxalign.progress import Progress
 from jaxalign.reasoning import released, testing
 from jaxalign.reasoning.followups import read_followups
 from jaxalign.reasoning.preferences import Choice, draw, pools
@@ -39,9 +37,6 @@ from jaxalign.reasoning.rationales import Rationale, distinct, read_answers, rel
 from jaxalign.reasoning.selection import consistency, counts, passes
 from jaxalign.reasoning.wording import Wording, make_wording
 from jaxalign.runs import Run, append_record, open_run, read_records, write_atomic
-from jaxalign.training.feed import Settings, Stage
-from jaxalign.training.loop import fit, resume_point
-from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.preference import Pair, PreferenceStage, Responses
 from jaxalign.training.programs import Programs, use_compilation_cache
 from jaxalign.training.supervised import StageData
@@ -163,15 +158,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """An adapter on the way: what it is called, its weights (None: the bare base), and what identifies it."""
-
-    name: str
-    weights: Adapter | None = None
-    identity: str = ""
-
-
 @dataclasses.dataclass
 class Job:
     """What the stages share."""
@@ -184,21 +170,16 @@ class Job:
     console: Console
 
     def __post_init__(self):
+        self.learner = Learner(self.config, self.base, self.encoder, self.wording, self.console)
         self.by_id = {question.id: question for question in self.questions.train}
         self.options = {
             question.id: len(question.options)
             for part in (self.questions.train, self.questions.validation, self.questions.test)
             for question in part
         }
-        self.few = dataclasses.replace(self.encoder, preamble=self.wording.preamble())
         self.stages: dict[str, Run] = {}
 
     # What decides each stage's numbers
-
-    @property
-    def scale(self) -> float:
-        """The adapter's scale, alpha / rank."""
-        return self.config.lora.alpha / self.config.lora.rank
 
     def _common(self) -> dict[str, Any]:
         c = self.config
@@ -313,25 +294,25 @@ class Job:
         }
         run = self.stage("seed", identity)
         if self.wanted("seed", run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 prompts, responses = [], []
                 for number, question in enumerate(self.questions.seed):
                     prompts.append(self.encoder.prompt(self.wording.prompt(question)))
-                    responses.append(self.response(question, question.solution, question.gold))
+                    responses.append(self.learner.response(question, question.solution, question.gold))
                     # The right option and one wrong one, in turn: as many affirmations as denials.
                     wrong = [option for option in range(len(question.options)) if option != question.gold]
                     for option in (question.gold, wrong[number % len(wrong)]):
                         prompts.append(self.encoder.prompt(self.wording.ask(question, option)))
                         verdict = self.wording.affirm if option == question.gold else self.wording.deny
-                        responses.append(self.closed(question, question.solution, option, verdict))
+                        responses.append(self.learner.closed(question, question.solution, option, verdict))
                 data = StageData("seed", _encoded(prompts, responses), _encoded([], []))
-                settings = self.settings(
+                settings = self.learner.settings(
                     epochs=c.seed.epochs, batch_size=c.seed.batch_size, learning_rate=c.seed.learning_rate
                 )
-                adapter, summary = self.fit(run, data, settings, self.fresh(), [])
-                self.write(run.adapter, adapter)
+                adapter, summary = self.learner.fit(run, data, settings, self.learner.fresh(), [])
+                self.learner.write(run.adapter, adapter)
                 done |= {"training": [summary], "tokens": summary["tokens"]}
-        return self.point("seed", run.adapter)
+        return self.learner.point("seed", run.adapter)
 
     def rationales(self, name: str, by: Point) -> Run:
         """Sample rationales for the training questions, by the model with an adapter."""
@@ -347,7 +328,7 @@ class Job:
         }
         run = self.stage(name, identity)
         if self.wanted(name, run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 records = self.sample(run, by, self.questions.train, c.crest.samples, hint=False, what="rationales")
                 everyone = [record for mine in records for record in mine]
                 done |= {
@@ -362,14 +343,14 @@ class Job:
     ) -> list[list[dict[str, Any]]]:
         """Draw what the run does not hold yet, and return the records of each question."""
         c = self.config
-        encoder = self.few if c.crest.few_shot else self.encoder
+        encoder = self.learner.few if c.crest.few_shot else self.encoder
         asked = [
             Asked(question.text, encoder.prompt(self.wording.prompt(question, hint=hint)), 0, {"id": question.id})
             for question in questions
         ]
         s = c.sampling
         how = Sampling(s.temperature, s.top_k, s.top_p, s.max_tokens, s.stop, s.seed)
-        sampler = self.base.sampler(self.stacked([by]), s.rows)
+        sampler = self.base.sampler(self.learner.stacked([by]), s.rows)
         with Progress(self.console) as progress:
             return generate(
                 sampler,
@@ -395,7 +376,7 @@ class Job:
         }
         run = self.stage(name, identity)
         if self.wanted(name, run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 texts: dict[str, list[str]] = {}
                 for record in sorted(read_records(sampled.generations), key=lambda one: one["index"]):
                     texts.setdefault(record["id"], []).append(record["text"])
@@ -427,11 +408,11 @@ class Job:
     def read(self, questions: Sequence[Question], given: list[list[Rationale]], judge: Point) -> list[list[Rationale]]:
         """Return the rationales with answers and follow-ups, in this program's way or as released."""
         c = self.config
-        scorer = self.base.scorer(judge.weights, self.scale)
+        scorer = self.base.scorer(judge.weights, self.learner.scale)
         read = read_answers(scorer, questions, given, self.encoder, self.wording)
         model = None
         if c.released.letters_in_words or c.released.followups_by_not:
-            model = self.base.sampler(self.stacked([judge]), c.sampling.rows)
+            model = self.base.sampler(self.learner.stacked([judge]), c.sampling.rows)
         if c.released.letters_in_words and model is not None:
             read = released.read_answers(model, questions, read, self.encoder, self.wording)
         labels: list[int | None] = [question.gold for question in questions]
@@ -439,9 +420,9 @@ class Job:
             judged = [relabel(mine) for mine in read]
             read, labels = [mine for mine, _ in judged], [label for _, label in judged]
         if c.released.followups_by_not and model is not None:
-            model = self.base.sampler(self.stacked([judge]), c.sampling.rows)
+            model = self.base.sampler(self.learner.stacked([judge]), c.sampling.rows)
             return released.read_followups(model, questions, read, labels, self.encoder, self.wording)
-        scorer = self.base.scorer(judge.weights, self.scale)
+        scorer = self.base.scorer(judge.weights, self.learner.scale)
         return read_followups(scorer, questions, read, labels, self.encoder, self.wording)
 
     def hinted(self, run: Run, by: Point, judge: Point) -> None:
@@ -483,10 +464,10 @@ class Job:
         }
         run = self.stage(name, identity)
         if self.wanted(name, run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 prompts, responses = self.kept(evaluated)
                 data = StageData("sft", _encoded(prompts, responses), _encoded([], []))
-                settings = self.settings(
+                settings = self.learner.settings(
                     epochs=float(c.sft.epochs),
                     batch_size=c.sft.batch_size,
                     learning_rate=c.sft.learning_rate,
@@ -494,18 +475,20 @@ class Job:
                     warmup_steps=c.sft.warmup_steps,
                     max_steps=c.sft.max_steps,
                 )
-                first = start.weights if c.crest.continue_adapter and start.weights is not None else self.fresh()
+                first = (
+                    start.weights if c.crest.continue_adapter and start.weights is not None else self.learner.fresh()
+                )
                 epochs = run.path / "epochs"
 
                 def keep(epoch: int, adapter: Adapter) -> None:
-                    self.write(epochs / str(epoch + 1), adapter)
+                    self.learner.write(epochs / str(epoch + 1), adapter)
 
-                _, summary = self.fit(run, data, settings, first, [], on_epoch=keep)
+                _, summary = self.learner.fit(run, data, settings, first, [], on_epoch=keep)
                 folders = sorted(epochs.iterdir(), key=lambda folder: int(folder.name))
-                points = [self.point(f"{name}, epoch {folder.name}", folder) for folder in folders]
-                accuracy = [accuracy_of(tested) for tested in self.ask(run, points, self.questions.validation)]
+                points = [self.learner.point(f"{name}, epoch {folder.name}", folder) for folder in folders]
+                accuracy = [accuracy_of(tested) for tested in self.learner.ask(run, points, self.questions.validation)]
                 best = int(np.argmax(accuracy))
-                self.write(run.adapter, points[best].weights)
+                self.learner.write(run.adapter, points[best].weights)
                 done |= {
                     "kept": len(prompts),
                     "training": [summary],
@@ -513,7 +496,7 @@ class Job:
                     "validation": accuracy,
                     "best_epoch": best + 1,
                 }
-        return self.point(name, run.adapter)
+        return self.learner.point(name, run.adapter)
 
     def kept(self, evaluated: Run) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return prompts and responses to fine-tune on; raises UserError where there is none."""
@@ -521,7 +504,7 @@ class Job:
         if not c.sft.rationale:
             everyone = self.questions.train
             prompts = [self.encoder.prompt(self.wording.prompt(question)) for question in everyone]
-            return prompts, [self.response(question, "", question.gold) for question in everyone]
+            return prompts, [self.learner.response(question, "", question.gold) for question in everyone]
         found = self.read_rationales(evaluated)
         right = sum(bool(one.right) for mine in found.values() for one in mine)
         prompts, responses = [], []
@@ -532,7 +515,7 @@ class Job:
                     assert one.prediction is not None
                     prompts.append(self.encoder.prompt(self.wording.prompt(question)))
                     end = not c.released.no_end_token
-                    responses.append(self.response(question, one.text, one.prediction, end=end))
+                    responses.append(self.learner.response(question, one.text, one.prediction, end=end))
         if not right:
             raise UserError(
                 "no rationale leads to the right answer (z = 1): sample more (crest.samples), choose a stronger model, "
@@ -558,7 +541,7 @@ class Job:
         }
         run = self.stage("preferences", identity)
         if self.wanted("preferences", run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 found = self.read_rationales(evaluated)
                 every = pools(found)
                 sizes = {kind: every.size(kind) for kind in every.pairs}
@@ -598,9 +581,9 @@ class Job:
         names = [f"round {number}" for number in range(1, c.dpo.rounds + 1)]
         folders = [run.path / "rounds" / str(number) for number in range(1, c.dpo.rounds + 1)]
         if self.wanted("dpo", run):
-            with run.locked(), self.timed(run) as done:
+            with run.locked(), self.learner.timed(run) as done:
                 data, place = self.responses(evaluated)
-                adapter = self.fresh() if start.weights is None else start.weights
+                adapter = self.learner.fresh() if start.weights is None else start.weights
                 summaries: list[dict[str, Any]] = []
                 accuracy: list[float] = []
                 for number, (name, folder) in enumerate(zip(names, folders, strict=True), start=1):
@@ -610,7 +593,7 @@ class Job:
                     since = time.perf_counter()
                     with Progress(self.console) as progress:
                         reference = read_reference(
-                            self.base.scorer(adapter, self.scale),
+                            self.base.scorer(adapter, self.learner.scale),
                             data,
                             used,
                             run.path / "reference.jsonl",
@@ -625,7 +608,7 @@ class Job:
                         objective=c.dpo.loss,
                         grouped=c.dpo.batching == "grouped",
                     )
-                    settings = self.settings(
+                    settings = self.learner.settings(
                         epochs=1.0,
                         batch_size=c.dpo.batch_size,
                         learning_rate=c.dpo.learning_rate,
@@ -633,21 +616,21 @@ class Job:
                         warmup_steps=c.dpo.warmup_steps,
                         dropout=0.0,
                     )
-                    adapter, summary = self.fit(run, stage, settings, adapter, summaries, prefix=number)
+                    adapter, summary = self.learner.fit(run, stage, settings, adapter, summaries, prefix=number)
                     summaries.append({**summary, "reference_seconds": seconds})
-                    self.write(folder, adapter)
-                    (tested,) = self.ask(run, [self.point(name, folder)], self.questions.validation)
+                    self.learner.write(folder, adapter)
+                    (tested,) = self.learner.ask(run, [self.learner.point(name, folder)], self.questions.validation)
                     accuracy.append(accuracy_of(tested))
                     self.console.print(f"{name}: accuracy on validation {accuracy[-1]:.3f}", highlight=False)
                 best = int(np.argmax(accuracy))
-                self.write(run.adapter, self.point("", folders[best]).weights)
+                self.learner.write(run.adapter, self.learner.point("", folders[best]).weights)
                 done |= {
                     "training": summaries,
                     "tokens": sum(one["tokens"] for one in summaries),
                     "validation": accuracy,
                     "best_round": best + 1,
                 }
-        return [self.point(name, folder) for name, folder in zip(names, folders, strict=True)]
+        return [self.learner.point(name, folder) for name, folder in zip(names, folders, strict=True)]
 
     def responses(self, evaluated: Run) -> tuple[Responses, dict[tuple[str, int], int]]:
         """Return the read rationales as responses with their own answers, and the number of each by question and
@@ -660,7 +643,7 @@ class Job:
             for number, one in enumerate(mine):
                 if one.prediction is not None:
                     place[id, number] = len(responses)
-                    responses.append(self.response(question, one.text, one.prediction))
+                    responses.append(self.learner.response(question, one.text, one.prediction))
                     prompt_of.append(len(prompts) - 1)
         return Responses(prompts, responses, prompt_of, np.zeros(len(responses))), place
 
@@ -677,10 +660,10 @@ class Job:
                 append_record(run.generations, *fresh)
         stages = {name: json.loads(stage.summary.read_text()) for name, stage in self.stages.items() if stage.finished}
         models = []
-        validation = self.ask(run, points, self.questions.validation)
+        validation = self.learner.ask(run, points, self.questions.validation)
         rounds = stages.get("dpo", {}).get("best_round")
         reported = [p for p in points if not p.name.startswith("round") or p.name == f"round {rounds}"]
-        test = dict(zip([p.name for p in reported], self.ask(run, reported, self.questions.test), strict=True))
+        test = dict(zip([p.name for p in reported], self.learner.ask(run, reported, self.questions.test), strict=True))
         splits = {"validation": dict(zip([p.name for p in points], validation, strict=True)), "test": test}
         judged = {split: self.judge(found, judge) for split, found in splits.items()}
         for point in points:
@@ -692,7 +675,7 @@ class Job:
         stages["test"] = {"seconds": time.perf_counter() - since}
         final = next((p for p in reversed(reported) if p.weights is not None), None)
         if final is not None:
-            self.write(run.adapter, final.weights)
+            self.learner.write(run.adapter, final.weights)
         for name, source in ((RATIONALES, evaluated), (PAIRS, self.stages.get("preferences"))):
             if source is not None and (source.path / name).exists():
                 write_atomic(run.path / name, (source.path / name).read_bytes())
@@ -721,201 +704,13 @@ class Job:
                 read = one.option is not None and bool(one.rationale)
                 rationale = Rationale(one.question.id, one.rationale, 1, (), one.option, one.right if read else None)
                 given.append([rationale if read else dataclasses.replace(rationale, prediction=None)])
-        scorer = self.base.scorer(judge.weights, self.scale)
+        scorer = self.base.scorer(judge.weights, self.learner.scale)
         labels: list[int | None] = [question.gold for question in questions]
         read = read_followups(scorer, questions, given, labels, self.encoder, self.wording, everyone=True)
         return {
             name: consistency([mine[0] for one, mine in zip(names, read, strict=True) if one == name], self.options)
             for name in found
         }
-
-    # What the stages are made of
-
-    def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[testing.Tested]]:
-        """Return every model's answers to the questions."""
-        c = self.config
-        how = Sampling(
-            temperature=c.test.temperature if c.test.samples > 1 else 0.0,
-            max_tokens=c.test.max_tokens,
-            stop=tuple(stop for stop in c.sampling.stop if stop != self.wording.marker),
-            seed=c.sampling.seed,
-        )
-        found = []
-        for point in points:  # one by one: the questions fill the rows, and one program serves every adapter
-            with Progress(self.console) as progress:
-                found += testing.ask(
-                    self.base.sampler(self.stacked([point]), c.sampling.rows),
-                    questions,
-                    self.few if c.test.few_shot else self.encoder,
-                    self.wording,
-                    how,
-                    run.generations,
-                    samples=c.test.samples,
-                    model=f"{self.base.model.identity}-{c.precision}",
-                    adapters=[point.identity],
-                    progress=progress.samples(f"asking {point.name}", "answer"),
-                )
-        return found
-
-    def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
-        """Return a response's tokens, segment by segment as the readings have them, with the end token."""
-        lead = [self.encoder.text(f"{rationale}\n")] if rationale else []
-        parts = [
-            *lead,
-            self.encoder.text(self.wording.marker),
-            self.encoder.text(self.wording.answer(question, option)),
-        ]
-        stop = [self.encoder.tokenizer.eos_id] if end else []
-        return np.concatenate([*parts, np.array(stop, np.int32)]).astype(np.int32)
-
-    def closed(self, question: Question, rationale: str, option: int, verdict: str) -> np.ndarray:
-        """Return the tokens of a rationale with the closing sentence about an option, completed."""
-        parts = [f"{rationale}\n", self.wording.close(question, option), verdict]
-        tokens = [self.encoder.text(part) for part in parts]
-        return np.concatenate([*tokens, [self.encoder.tokenizer.eos_id]]).astype(np.int32)
-
-    def settings(
-        self,
-        *,
-        epochs: float,
-        batch_size: int,
-        learning_rate: float,
-        schedule: str = "linear",
-        warmup_steps: int = 0,
-        max_steps: int | None = None,
-        dropout: float | None = None,
-    ) -> Settings:
-        """Return how a training is run."""
-        c, t, o = self.config, self.config.training, self.config.optimizer
-        return Settings(
-            epochs=epochs,
-            max_steps=max_steps,
-            max_tokens=None,
-            batch_size=batch_size,
-            seed=t.seed,
-            log_every=t.log_every,
-            checkpoint_every=t.checkpoint_every,
-            keep_checkpoints=t.keep_checkpoints,
-            row_length=t.row_length or self.base.row_length,
-            max_rows=t.max_rows,
-            packing=True,
-            share_prompts=True,
-            validate=False,
-            optimizer="adamw",
-            schedule=schedule,
-            warmup_steps=warmup_steps,
-            hyper=Hyperparameters(
-                learning_rate=learning_rate,
-                b1=o.betas[0],
-                b2=o.betas[1],
-                eps=o.epsilon,
-                weight_decay=o.weight_decay,
-                clip=float("inf") if o.clip is None else o.clip,
-                scale=self.scale,
-                dropout=c.lora.dropout if dropout is None else dropout,
-                beta=c.dpo.beta,
-                label_smoothing=c.dpo.label_smoothing,
-                likelihood=c.dpo.likelihood,
-            ),
-        )
-
-    def fit(
-        self,
-        run: Run,
-        data: Stage,
-        settings: Settings,
-        adapter: Adapter,
-        before: list[dict[str, Any]],
-        *,
-        prefix: int = 1,
-        on_epoch: Callable[[int, Adapter], None] = lambda epoch, adapter: None,
-    ) -> tuple[Adapter, dict[str, Any]]:
-        """Train one stage of a run, or go on with it from its newest checkpoint."""
-        adapter = jax.tree.map(jnp.asarray, adapter)
-        point = resume_point(run, adapter, settings.optimizer, self.console.print)
-        resume = (point[0], point[1]) if point is not None and point[1].stage == data.name else None
-        if resume is not None:
-            self.console.print(f"resuming {data.name} after step {resume[1].step}", highlight=False)
-        with Progress(self.console) as progress:
-            return fit(
-                self.base.network(self.config.training.rematerialisation),
-                self.base.weights(False),
-                adapter,
-                data,
-                settings,
-                run=run,
-                prefix=f"{prefix}-{data.name}",
-                programs=self.base.programs,
-                extra={"stages": list(before)},
-                resume=resume,
-                on_stage=progress.stage,
-                on_step=lambda step, loss, speed: progress.update(step, loss=loss, tokens_per_second=speed),
-                on_epoch=on_epoch,
-            )
-
-    def fresh(self) -> Adapter:
-        """Return a new adapter, drawn from the seed."""
-        c = self.config
-        return init_adapter(jax.random.key(c.training.seed), self.base.model.architecture, c.lora.rank, c.lora.targets)
-
-    def stacked(self, points: Sequence[Point]) -> Adapter | None:
-        """Return adapters in one, effective; the bare base is one of zeros, or None if it is alone."""
-        given = [point.weights for point in points if point.weights is not None]
-        if not given:
-            return None
-        zeros = jax.tree.map(jnp.zeros_like, given[0])
-        members = [zeros if p.weights is None else effective(p.weights, self.scale) for p in points]
-        return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)
-
-    def write(self, folder: Path, adapter: Any) -> None:
-        """Write an adapter in PEFT's format."""
-        c = self.config
-        write_adapter(
-            folder,
-            jax.device_get(adapter),
-            architecture=self.base.model.architecture,
-            rank=c.lora.rank,
-            alpha=c.lora.alpha,
-            dropout=c.lora.dropout,
-            base_name=c.model.path or c.model.name,
-            base_identity=self.base.model.identity,
-            prompt_format=c.model.prompt_format,
-            card=f"# A LoRA adapter of {c.model.name}, by jaxalign.crest\n\nA research artefact, not for deployment.\n",
-            extra={},
-        )
-
-    def point(self, name: str, folder: Path) -> Point:
-        """Read an adapter."""
-        weights = read_adapter(folder, self.base.model.architecture).adapter
-        hashed = hashlib.sha256(repr(self.scale).encode())
-        for leaf in jax.tree.leaves(weights):
-            hashed.update(np.asarray(leaf).tobytes())
-        return Point(name, weights, hashed.hexdigest()[:16])
-
-    @contextmanager
-    def timed(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Time a stage; what is put into the dictionary becomes its summary, with the seconds of all its processes."""
-        since, compiled = time.perf_counter(), self.base.programs.seconds
-        done: dict[str, Any] = {}
-
-        def spent() -> dict[str, float]:
-            compiling = self.base.programs.seconds - compiled
-            return {"seconds": time.perf_counter() - since - compiling, "compilation_seconds": compiling}
-
-        path = run.path / "sessions.jsonl"
-        try:
-            yield done
-        except BaseException:
-            append_record(path, spent())
-            raise
-        append_record(path, spent())
-        sessions = read_records(path)
-        total = {key: sum(one[key] for one in sessions) for key in ("seconds", "compilation_seconds")}
-        run.finish({**done, **total})
-        words = [f"{name} {value}" for name, value in done.items() if isinstance(value, int | float)]
-        self.console.print(
-            f"{run.path.name}: {duration(total['seconds'])}; {', '.join(words)}", highlight=False, soft_wrap=True
-        )
 
 
 def measures(tested: Sequence[testing.Tested]) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
             spread[0].append(mean - low)
             spread[1].append(high - mean)
         xs = [place + shift for place in places]
-        axes.errorbar(xs, means, yerr=spread, fmt="o-", color=colour, capsize=4, markersize=8, label=split)
+        axes.errorbar(xs, means, yerr=spread, fmt="o", color=colour, capsize=4, markersize=8, label=split)
         for x, mean in zip(xs, means, strict=True):
             offset = (-8, 0) if shift < 0 else (8, 0)
             align = "right" if shift < 0 else "left"

@@ -1,0 +1,243 @@
+"""What CREST's stages are made of: training adapters, keeping them, asking models, and timing it all."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxalign.config import CrestConfig
+from jaxalign.data.datasets.questions import Question
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.base import Base
+from jaxalign.inference.sampler import Sampling
+from jaxalign.models.lora import Adapter, effective, init_adapter
+from jaxalign.models.peft import read_adapter, write_adapter
+from jaxalign.progress import Progress, duration
+from jaxalign.reasoning import testing
+from jaxalign.reasoning.wording import Wording
+from jaxalign.runs import Run, append_record, read_records
+from jaxalign.training.feed import Settings, Stage
+from jaxalign.training.loop import fit, resume_point
+from jaxalign.training.optimizer import Hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """An adapter on the way: what it is called, its weights (None: the bare base), and what identifies it."""
+
+    name: str
+    weights: Adapter | None = None
+    identity: str = ""
+
+
+@dataclasses.dataclass
+class Learner:
+    """A model with its wording, which trains and asks as configured."""
+
+    config: CrestConfig
+    base: Base
+    encoder: Encoder
+    wording: Wording
+    console: Console
+
+    def __post_init__(self):
+        self.few = dataclasses.replace(self.encoder, preamble=self.wording.preamble())
+
+    @property
+    def scale(self) -> float:
+        """The adapter's scale, alpha / rank."""
+        return self.config.lora.alpha / self.config.lora.rank
+
+    def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[testing.Tested]]:
+        """Return every model's answers to the questions."""
+        c = self.config
+        how = Sampling(
+            temperature=c.test.temperature if c.test.samples > 1 else 0.0,
+            max_tokens=c.test.max_tokens,
+            stop=tuple(stop for stop in c.sampling.stop if stop != self.wording.marker),
+            seed=c.sampling.seed,
+        )
+        found = []
+        for point in points:  # one by one: the questions fill the rows, and one program serves every adapter
+            with Progress(self.console) as progress:
+                found += testing.ask(
+                    self.base.sampler(self.stacked([point]), c.sampling.rows),
+                    questions,
+                    self.few if c.test.few_shot else self.encoder,
+                    self.wording,
+                    how,
+                    run.generations,
+                    samples=c.test.samples,
+                    model=f"{self.base.model.identity}-{c.precision}",
+                    adapters=[point.identity],
+                    progress=progress.samples(f"asking {point.name}", "answer"),
+                )
+        return found
+
+    def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
+        """Return a response's tokens, segment by segment as the readings have them, with the end token."""
+        lead = [self.encoder.text(f"{rationale}\n")] if rationale else []
+        parts = [
+            *lead,
+            self.encoder.text(self.wording.marker),
+            self.encoder.text(self.wording.answer(question, option)),
+        ]
+        stop = [self.encoder.tokenizer.eos_id] if end else []
+        return np.concatenate([*parts, np.array(stop, np.int32)]).astype(np.int32)
+
+    def closed(self, question: Question, rationale: str, option: int, verdict: str) -> np.ndarray:
+        """Return the tokens of a rationale with the closing sentence about an option, completed."""
+        parts = [f"{rationale}\n", self.wording.close(question, option), verdict]
+        tokens = [self.encoder.text(part) for part in parts]
+        return np.concatenate([*tokens, [self.encoder.tokenizer.eos_id]]).astype(np.int32)
+
+    def settings(
+        self,
+        *,
+        epochs: float,
+        batch_size: int,
+        learning_rate: float,
+        schedule: str = "linear",
+        warmup_steps: int = 0,
+        max_steps: int | None = None,
+        dropout: float | None = None,
+    ) -> Settings:
+        """Return how a training is run."""
+        c, t, o = self.config, self.config.training, self.config.optimizer
+        return Settings(
+            epochs=epochs,
+            max_steps=max_steps,
+            max_tokens=None,
+            batch_size=batch_size,
+            seed=t.seed,
+            log_every=t.log_every,
+            checkpoint_every=t.checkpoint_every,
+            keep_checkpoints=t.keep_checkpoints,
+            row_length=t.row_length or self.base.row_length,
+            max_rows=t.max_rows,
+            packing=True,
+            share_prompts=True,
+            validate=False,
+            optimizer="adamw",
+            schedule=schedule,
+            warmup_steps=warmup_steps,
+            hyper=Hyperparameters(
+                learning_rate=learning_rate,
+                b1=o.betas[0],
+                b2=o.betas[1],
+                eps=o.epsilon,
+                weight_decay=o.weight_decay,
+                clip=float("inf") if o.clip is None else o.clip,
+                scale=self.scale,
+                dropout=c.lora.dropout if dropout is None else dropout,
+                beta=c.dpo.beta,
+                label_smoothing=c.dpo.label_smoothing,
+                likelihood=c.dpo.likelihood,
+            ),
+        )
+
+    def fit(
+        self,
+        run: Run,
+        data: Stage,
+        settings: Settings,
+        adapter: Adapter,
+        before: list[dict[str, Any]],
+        *,
+        prefix: int = 1,
+        on_epoch: Callable[[int, Adapter], None] = lambda epoch, adapter: None,
+    ) -> tuple[Adapter, dict[str, Any]]:
+        """Train one stage of a run, or go on with it from its newest checkpoint."""
+        adapter = jax.tree.map(jnp.asarray, adapter)
+        point = resume_point(run, adapter, settings.optimizer, self.console.print)
+        resume = (point[0], point[1]) if point is not None and point[1].stage == data.name else None
+        if resume is not None:
+            self.console.print(f"resuming {data.name} after step {resume[1].step}", highlight=False)
+        with Progress(self.console) as progress:
+            return fit(
+                self.base.network(self.config.training.rematerialisation),
+                self.base.weights(False),
+                adapter,
+                data,
+                settings,
+                run=run,
+                prefix=f"{prefix}-{data.name}",
+                programs=self.base.programs,
+                extra={"stages": list(before)},
+                resume=resume,
+                on_stage=progress.stage,
+                on_step=lambda step, loss, speed: progress.update(step, loss=loss, tokens_per_second=speed),
+                on_epoch=on_epoch,
+            )
+
+    def fresh(self) -> Adapter:
+        """Return a new adapter, drawn from the seed."""
+        c = self.config
+        return init_adapter(jax.random.key(c.training.seed), self.base.model.architecture, c.lora.rank, c.lora.targets)
+
+    def stacked(self, points: Sequence[Point]) -> Adapter | None:
+        """Return adapters in one, effective; the bare base is one of zeros, or None if it is alone."""
+        given = [point.weights for point in points if point.weights is not None]
+        if not given:
+            return None
+        zeros = jax.tree.map(jnp.zeros_like, given[0])
+        members = [zeros if p.weights is None else effective(p.weights, self.scale) for p in points]
+        return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)
+
+    def write(self, folder: Path, adapter: Any) -> None:
+        """Write an adapter in PEFT's format."""
+        c = self.config
+        write_adapter(
+            folder,
+            jax.device_get(adapter),
+            architecture=self.base.model.architecture,
+            rank=c.lora.rank,
+            alpha=c.lora.alpha,
+            dropout=c.lora.dropout,
+            base_name=c.model.path or c.model.name,
+            base_identity=self.base.model.identity,
+            prompt_format=c.model.prompt_format,
+            card=f"# A LoRA adapter of {c.model.name}, by jaxalign.crest\n\nA research artefact, not for deployment.\n",
+            extra={},
+        )
+
+    def point(self, name: str, folder: Path) -> Point:
+        """Read an adapter."""
+        weights = read_adapter(folder, self.base.model.architecture).adapter
+        hashed = hashlib.sha256(repr(self.scale).encode())
+        for leaf in jax.tree.leaves(weights):
+            hashed.update(np.asarray(leaf).tobytes())
+        return Point(name, weights, hashed.hexdigest()[:16])
+
+    @contextmanager
+    def timed(self, run: Run) -> Iterator[dict[str, Any]]:
+        """Time a stage; what is put into the dictionary becomes its summary, with the seconds of all its processes."""
+        since, compiled = time.perf_counter(), self.base.programs.seconds
+        done: dict[str, Any] = {}
+
+        def spent() -> dict[str, float]:
+            compiling = self.base.programs.seconds - compiled
+            return {"seconds": time.perf_counter() - since - compiling, "compilation_seconds": compiling}
+
+        path = run.path / "sessions.jsonl"
+        try:
+            yield done
+        except BaseException:
+            append_record(path, spent())
+            raise
+        append_record(path, spent())
+        sessions = read_records(path)
+        total = {key: sum(one[key] for one in sessions) for key in ("seconds", "compilation_seconds")}
+        run.finish({**done, **total})
+        words = [f"{name} {value}" for name, value in done.items() if isinstance(value, int | float)]
+        self.console.print(
+            f"{run.path.name}: {duration(total['seconds'])}; {', '.join(words)}", highlight=False, soft_wrap=True
+        )
