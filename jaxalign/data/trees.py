@@ -198,6 +198,59 @@ def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
     return result
 
 
+def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[int]]]]:
+    """Fill rows of at most `limit` tokens with the leaves of the trees in their order, each with the trunk it hangs on.
+
+    A trunk is repeated where a row ends inside it, and nowhere else. Returns for each row its pieces: (piece, the tree
+    that it is of, the segment of it that each of its segments is). A scored segment is scored in the first piece alone.
+
+    Raises:
+        UserError: one root-to-leaf path alone is longer than the limit.
+    """
+    rows: list[list[tuple[int, list[int]]]] = [[]]
+    used = 0
+    for number, tree in enumerate(trees):
+        inner = {segment.parent for segment in tree}
+        here: set[int] = set()
+        for leaf in range(len(tree)):
+            if leaf in inner:
+                continue
+            path, index = [], leaf
+            while index >= 0:
+                path.append(index)
+                index = tree[index].parent
+            added = [index for index in path if index not in here]
+            tokens = sum(len(tree[index].tokens) for index in added)
+            if used + tokens > limit:
+                rows.append([])
+                used, here, added = 0, set(), path
+                tokens = sum(len(tree[index].tokens) for index in path)
+                if tokens > limit:
+                    raise UserError(f"a text of {tokens} tokens does not fit into rows of {limit}")
+            if not here:
+                rows[-1].append((number, []))
+            rows[-1][-1][1].extend(added)
+            here.update(added)
+            used += tokens
+    done: set[tuple[int, int]] = set()
+    result = []
+    for row in rows:
+        pieces = []
+        for number, unsorted in row:
+            tree, members = trees[number], sorted(unsorted)
+            place = {old: new for new, old in enumerate(members)}
+            piece = tuple(
+                tree[old]._replace(
+                    parent=place.get(tree[old].parent, -1), scored=tree[old].scored and (number, old) not in done
+                )
+                for old in members
+            )
+            done.update((number, old) for old in members)
+            pieces.append((piece, number, members))
+        result.append(pieces)
+    return [row for row in result if row]
+
+
 def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:
     """Assign each tree to a row of at most `limit` tokens: longest first, into the first row with room. With `alone`
     every tree has a row to itself, as without packing. Raises ValueError if a tree is longer than a row."""
@@ -221,13 +274,16 @@ def measure(trees: Sequence[Tree], tokens: int, alone: bool = False) -> Shape:
     return Shape(len(counts), tokens, max(int(counts.max()), 1))
 
 
-def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False) -> PackedBatch:
+def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequence[int] | None = None) -> PackedBatch:
     """Pack trees into one batch (NumPy) of the given shape; branches are numbered in the order of the trees.
+
+    `rows` says which row each goes to; None assigns them (see `assign_rows`).
 
     Raises:
         ValueError: they do not fit.
     """
-    rows = assign_rows([tree_length(tree) for tree in trees], shape.tokens, alone)
+    if rows is None:
+        rows = assign_rows([tree_length(tree) for tree in trees], shape.tokens, alone)
     if max(rows, default=0) >= shape.rows:
         raise ValueError(f"{max(rows) + 1} rows of trees do not fit into {shape}")
     tokens = np.zeros((shape.rows, shape.tokens), np.int32)

@@ -13,6 +13,7 @@ from jaxalign.data.trees import (
     Shape,
     Tree,
     assign_rows,
+    fill,
     pack,
     path_lengths,
     predictions,
@@ -104,11 +105,9 @@ def pack_for_reading(
     known = [] if shapes is None else shapes
     lengths = {*range(first, max(row_length, first) + 1, 4 * ROW_QUANTUM)}
     lengths |= {shape.tokens for shape in known if shape.tokens >= first}
-    pieces = {
-        tokens: [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split(tree, tokens)]
-        for tokens in sorted(lengths)
-    }
-    rows = {n: assign_rows([tree_length(piece) for piece, _, _ in found], n) for n, found in pieces.items()}
+    pieces, rows = {}, {}
+    for tokens in sorted(lengths):
+        pieces[tokens], rows[tokens] = _lay_out(trees, tokens)
 
     def most(tokens: int) -> int:
         return int(np.bincount(rows[tokens], [predictions(piece) for piece, _, _ in pieces[tokens]]).max())
@@ -127,16 +126,25 @@ def pack_for_reading(
         known.append(shape)
     batches = []
     for start in range(0, max(rows[shape.tokens]) + 1, shape.rows):
-        members = [
-            item
-            for item, row in zip(pieces[shape.tokens], rows[shape.tokens], strict=True)
-            if start <= row < start + shape.rows
-        ]
+        places = [n for n, row in enumerate(rows[shape.tokens]) if start <= row < start + shape.rows]
+        members = [pieces[shape.tokens][n] for n in places]
         owners = [
             (index, origin[place])
             for piece, index, origin in members
             for place, segment in enumerate(piece)
             if segment.scored
         ]
-        batches.append((pack([piece for piece, _, _ in members], shape), owners))
+        there = [rows[shape.tokens][n] - start for n in places]
+        batches.append((pack([piece for piece, _, _ in members], shape, rows=there), owners))
     return batches
+
+
+def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[tuple[Tree, int, list[int]]], list[int]]:
+    """Return (piece, tree, its segments there) of all trees in rows of `tokens`, and the row of each: whole trees,
+    longest first, or leaf by leaf, whichever takes fewer rows."""
+    pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split(tree, tokens)]
+    rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)
+    filled = fill(trees, tokens)
+    if len(filled) <= max(rows):
+        return [piece for row in filled for piece in row], [n for n, row in enumerate(filled) for _ in row]
+    return pieces, rows

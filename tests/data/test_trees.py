@@ -10,6 +10,7 @@ from jaxalign.data.trees import (
     Shape,
     Tree,
     assign_rows,
+    fill,
     measure,
     merge,
     pack,
@@ -260,3 +261,26 @@ def test_lengths_and_predictions_are_counted_by_segment():
     )
     tree += (Segment(np.zeros(5, np.int32), 0, True),)
     assert (tree_length(tree), predictions(tree), path_lengths(tree)) == (14, 7, [4, 7, 9, 9])
+
+
+def test_rows_filled_leaf_by_leaf_hold_every_path_and_score_each_segment_once():
+    random = np.random.default_rng(5)
+    trees = [random_tree(random, int(random.integers(1, 14))) for _ in range(20)]
+    limit = max(max(path_lengths(tree)) for tree in trees) + 7
+    rows = fill(trees, limit)
+    assert all(sum(tree_length(piece) for piece, _, _ in row) <= limit for row in rows)
+    scored, paths = [], set()
+    for row in rows:
+        assert len({number for _, number, _ in row}) == len(row)
+        for piece, number, members in row:
+            for place, (segment, old) in enumerate(zip(piece, members, strict=True)):
+                original = trees[number][old]
+                np.testing.assert_array_equal(segment.tokens, original.tokens)
+                assert segment.parent == (members.index(original.parent) if original.parent >= 0 else -1) < place
+                paths.add((number, old))
+                if segment.scored:
+                    scored.append((number, old))
+    assert paths == {(number, index) for number, tree in enumerate(trees) for index in range(len(tree))}
+    assert sorted(scored) == [(n, i) for n, tree in enumerate(trees) for i, s in enumerate(tree) if s.scored]
+    with pytest.raises(UserError, match="does not fit"):
+        fill(trees, 3)
