@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from jaxalign.cli import CONF
 from jaxalign.config import (
+    CrestConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -26,6 +27,10 @@ from jaxalign.values.targets import extreme_targets
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 OPTIONS = [file.removesuffix(".yaml") for file in FILES if file.count("/") == 1]  # value/survey/close needs a table
 INSTRUCTIONS = ("alpaca", "dolly", "grammar", "samsum")
+QUESTIONS = ("arc", "csqa", "puzzles", "reclor")
+CREST = [
+    path.stem for path in (CONF / "experiment").glob("*.yaml") if "jaxalign.crest" in path.read_text(encoding="utf-8")
+]
 CONTENT = {"model": "m", "dataset": "d"}
 
 
@@ -54,8 +59,11 @@ def config(*choices, change=""):
 def test_every_option_of_every_group_composes_and_is_valid(option):
     group, _, name = option.rpartition("/")
     chosen = [f"+value={name}" if group == "value" else f"{group}={name}"]
-    if group != "value" and name not in INSTRUCTIONS:
+    crest = group == "reasoning" or name in QUESTIONS or name in CREST
+    if group != "value" and name not in (*INSTRUCTIONS, "pairs", "dpo") and not crest:
         chosen.append("+value=power")
+    if name in ("pairs", "dpo"):
+        chosen = ["objective=dpo", "dataset=pairs", "dataset.path=file", "adapter=run"]
     if name == "hub":
         chosen.append("model.path=folder")
     if name == "openai":
@@ -67,8 +75,10 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
     }.get(group if group == "engine" else name, ("train", TrainConfig))
     if where == "generate":
         chosen.remove("+value=power")
+    if crest:
+        where, kind = "crest", CrestConfig
     made = read_config(kind, raw(*chosen, name=where))
-    if group not in ("experiment", "value"):
+    if group not in ("experiment", "value", "reasoning"):
         assert getattr(made, group).name == name
     if group == "value":
         assert made.value is not None
@@ -82,6 +92,7 @@ def test_the_defaults_compose_for_every_entry_point():
     assert read_config(ExportConfig, raw("run=a", "out=b", name="export")).format == "peft"
     assert read_config(GenerateConfig, raw(name="generate")).engine.name == "jaxalign"
     assert read_config(EvaluateConfig, raw(name="evaluate")).benchmark.reading == "both"
+    assert read_config(CrestConfig, raw(name="crest")).dataset.name == "puzzles"
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("experiment/")])
@@ -104,6 +115,18 @@ def test_the_paper_recipe_is_the_papers_and_the_released_one_adds_all_switches()
     assert {**plain(released), "released": None} == {**plain(paper), "released": None}
 
 
+def test_the_paper_recipe_of_crest_is_the_papers_and_the_released_one_adds_all_switches():
+    paper, released = (
+        read_config(CrestConfig, raw(f"experiment={name}", name="crest"))
+        for name in ("crest_arc_llama3_8b", "released_crest")
+    )
+    assert (paper.crest.samples, paper.crest.mixing, paper.dpo.steps * paper.dpo.batch_size) == (16, 0.6, 24_000)
+    assert paper.dpo.rounds == 4 and paper.dpo.batching == "paired" and paper.lora.alpha == 16
+    assert not any(plain(paper)["released"].values())
+    assert all(plain(released)["released"].values())
+    assert (released.crest.deduplicate, released.dpo.resample) == (False, False)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_key_in_conf_has_a_comment_beside_or_above_it(file):
     bare, comment_above, block_indent = [], False, None
@@ -115,7 +138,8 @@ def test_every_key_in_conf_has_a_comment_beside_or_above_it(file):
         key = re.match(r"\s*(- )?([\w/ ]+):(\s|$)", line)
         if key and not comment_above and not re.search(r"\s#\s", line):
             bare.append(key.group(2))
-        if key and re.search(r":\s+[|>]-?\s*(#.*)?$", line):
+        # Texts, and worked examples, whose fields are content.
+        if key and (re.search(r":\s+[|>]-?\s*(#.*)?$", line) or line == "examples:"):
             block_indent = indent
         comment_above = line.lstrip().startswith("#") and not line.startswith("# @package")
     assert bare == []
