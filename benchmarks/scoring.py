@@ -80,7 +80,7 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
     worst = max(abs(a - b) for a, b in zip(tree["answers"], results["float32"]["answers"], strict=False))
     print(f"\nthe tokens alone would allow {tokens:.2f} times the speed of prompt by prompt")
     print(
-        f"of jaxalign's tokens on trees {tree['padding']:.0%} are padding or repeated trunks; {tree['host']:.0%} of its "
+        f"of jaxalign's tokens on trees {tree['padding']:.0%} are padding or trunks again; {tree['host']:.0%} of its "
         f"time is making and reading batches on the host; its repeated form: {other['padding']:.0%} and {other['host']:.0%}"
     )
     print(f"largest difference of a log-probability from Transformers in float32 (ours is bf16): {worst:.3f}")
