@@ -81,7 +81,8 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
     print(f"\nthe tokens alone would allow {tokens:.2f} times the speed of prompt by prompt")
     print(
         f"of jaxalign's tokens on trees {tree['padding']:.0%} are padding or trunks again; {tree['host']:.0%} of its "
-        f"time is making and reading batches on the host; its repeated form: {other['padding']:.0%} and {other['host']:.0%}"
+        "time is making and reading batches on the host; "
+        f"its repeated form: {other['padding']:.0%} and {other['host']:.0%}"
     )
     print(f"largest difference of a log-probability from Transformers in float32 (ours is bf16): {worst:.3f}")
     best = max(speeds["bfloat16"], speeds["float32"])
