@@ -16,7 +16,7 @@ from jaxalign.errors import UserError
 FIELDS = {
     "question": ("passage", "question", "options"),
     "hint": ("letter", "option"),
-    "followup": ("passage", "question", "option"),
+    "followup": ("passage", "question", "options", "option"),
     "closing": ("option",),
 }
 """The templates, and the fields that each must have."""
@@ -49,14 +49,17 @@ class Wording:
 
     def prompt(self, question: Question, *, hint: bool = False) -> str:
         """Return what every stage asks: the same text in sampling, both trainings and the test; ends in a newline."""
-        options = "\n".join(
-            self.option.format(letter=letter, text=text)
-            for letter, text in zip(question.letters, question.options, strict=True)
-        )
-        text = _fill(self.question, passage=question.passage, question=question.text, options=options)
+        text = _fill(self.question, **self._fields(question))
         if hint:
             text += self.hint.format(letter=question.letters[question.gold], option=question.options[question.gold])
         return text
+
+    def _fields(self, question: Question) -> dict[str, str]:
+        lines = (
+            self.option.format(letter=letter, text=text)
+            for letter, text in zip(question.letters, question.options, strict=True)
+        )
+        return {"passage": question.passage, "question": question.text, "options": "\n".join(lines)}
 
     def preamble(self) -> str:
         """Return the worked examples that sampling begins with; "" where there are none, else ends in a newline."""
@@ -87,9 +90,8 @@ class Wording:
         return f"{lead}{self.marker}{self.answer(question, option)}"
 
     def ask(self, question: Question, option: int) -> str:
-        """Return the follow-up question about an option, by its text; ends in a newline."""
-        text = question.options[option]
-        return _fill(self.followup, passage=question.passage, question=question.text, option=text)
+        """Return the question with a follow-up question about one option, by its text; ends in a newline."""
+        return _fill(self.followup, **self._fields(question), option=question.options[option])
 
     def close(self, question: Question, option: int) -> str:
         """Return the sentence begun about an option; `affirm` or `deny` completes it."""

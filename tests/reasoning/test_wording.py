@@ -14,9 +14,11 @@ def test_a_prompt_names_the_options_and_leaves_out_an_empty_passage():
     assert "(B: that)" not in prompt and "B: that" in WORDING.prompt(THREE, hint=True)
 
 
-def test_a_follow_up_names_an_option_by_its_text_alone():
-    asked = WORDING.ask(THREE, 2)
-    assert "neither" in asked and "(C)" not in asked and "that" not in asked.replace("that ", "")
+def test_a_follow_up_begins_as_the_question_does_and_asks_about_an_option_by_its_text_alone():
+    asked, question = WORDING.ask(THREE, 2), WORDING.prompt(THREE)
+    shared = question[: question.index("Reasoning:")]
+    assert asked.startswith(shared)
+    assert "neither" in asked[len(shared) :] and not any(f"({letter})" in asked[len(shared) :] for letter in "ABC")
     assert "neither" in WORDING.close(THREE, 2)
 
 
@@ -36,7 +38,7 @@ def test_the_pieces_of_a_response_are_the_tokens_of_the_whole(tokenizer):
     ("changes", "words"),
     [
         ({"question": "Reasoning:\n"}, "reasoning.question lacks"),
-        ({"followup": "{passage}{question}{option}"}, "must end in a newline"),
+        ({"followup": "{passage}{question}{options}{option}"}, "must end in a newline"),
         ({"affirm": "right."}, "must begin with a space"),
         ({"deny": TEXTS["affirm"]}, "are the same"),
         ({"marker": "Answer: "}, "reasoning.marker"),
