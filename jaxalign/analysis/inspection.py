@@ -10,7 +10,7 @@ from rich.tree import Tree as RichTree
 
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.examples import Example
-from jaxalign.data.trees import Segment, Tree, merge, path_lengths, tree_length
+from jaxalign.data.trees import Segment, Tree, merge, path_lengths
 from jaxalign.models.tokenizer import Tokenizer
 from jaxalign.training.supervised import StageData
 from jaxalign.values.stages import TextStage
@@ -114,7 +114,7 @@ def _render(
     """Return a tree of text; branches are numbered from `branch` on, as in a packed batch."""
     lengths = path_lengths(tree)
     alone = sum(length for segment, length in zip(tree, lengths, strict=True) if segment.scored)
-    stored, examples = tree_length(tree), sum(segment.scored for segment in tree)
+    stored, examples = sum(len(segment.tokens) for segment in tree), sum(segment.scored for segment in tree)
     saved = f", {alone:,} if each stood alone" if alone > stored else ""
     title = f"tree {number}: {examples} {_plural('example', examples)}, {stored:,} tokens{saved}"
     top = RichTree(Text(title, "bold"), guide_style=NOTE)

@@ -1,7 +1,8 @@
 """Token trees, and the packed batch that carries them to the model.
 
 A tree's segments stand in depth-first order. A *branch* is a scored segment: the tokens that a loss or a reading is
-about. Its first token is predicted from the last token of its parent, so one hidden state can have several targets.
+about. Its first token is predicted from the last token of its parent, so one hidden state can have several targets. The
+last token of a path is predicted and read by nothing, so it has no place in a row: an answer of one token takes none.
 """
 
 import dataclasses
@@ -61,9 +62,15 @@ class Shape:
     predictions: int
 
 
+def row_lengths(tree: Tree) -> list[int]:
+    """Return for each segment how many tokens it takes in a row: all, but of a scored leaf all but the last."""
+    inner = {segment.parent for segment in tree}
+    return [len(s.tokens) - (s.scored and index not in inner) for index, s in enumerate(tree)]
+
+
 def tree_length(tree: Tree) -> int:
-    """Return the number of tokens of a tree, each segment counted once."""
-    return sum(len(segment.tokens) for segment in tree)
+    """Return the number of tokens that a tree takes in a row, each segment counted once."""
+    return sum(row_lengths(tree))
 
 
 def predictions(tree: Tree) -> int:
@@ -172,13 +179,13 @@ def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
     """
     if tree_length(tree) <= limit:
         return [(tree, list(range(len(tree))))]
-    lengths = path_lengths(tree)
+    lengths, sizes = path_lengths(tree), row_lengths(tree)
     if max(lengths) > limit:
         raise UserError(f"a text of {max(lengths)} tokens does not fit into rows of {limit}: raise training.row_length")
     # Of each subtree its parts: their tokens, from the subtree's root on, and their segments. The last is the forest's.
     parts: list[list[tuple[int, list[int]]]] = [[] for _ in range(len(tree) + 1)]
     for index in range(len(tree) - 1, -1, -1):
-        size, below = len(tree[index].tokens), parts[index]
+        size, below = sizes[index], parts[index]
         rows = assign_rows([tokens for tokens, _ in below], limit - lengths[index])
         joined = [(size, [index]) for _ in range(max(rows, default=0) + 1)]
         for (tokens, members), row in zip(below, rows, strict=True):
@@ -210,7 +217,7 @@ def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[i
     rows: list[list[tuple[int, list[int]]]] = [[]]
     used = 0
     for number, tree in enumerate(trees):
-        inner = {segment.parent for segment in tree}
+        inner, sizes = {segment.parent for segment in tree}, row_lengths(tree)
         here: set[int] = set()
         for leaf in range(len(tree)):
             if leaf in inner:
@@ -220,11 +227,11 @@ def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[i
                 path.append(index)
                 index = tree[index].parent
             added = [index for index in path if index not in here]
-            tokens = sum(len(tree[index].tokens) for index in added)
+            tokens = sum(sizes[index] for index in added)
             if used + tokens > limit:
                 rows.append([])
                 used, here, added = 0, set(), path
-                tokens = sum(len(tree[index].tokens) for index in path)
+                tokens = sum(sizes[index] for index in path)
                 if tokens > limit:
                     raise UserError(f"a text of {tokens} tokens does not fit into rows of {limit}")
             if not here:
@@ -294,13 +301,15 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
     weight = np.zeros(source.shape, np.float32)
     used, predicted, branches = [0] * shape.rows, [0] * shape.rows, 0
     for tree, row in zip(trees, rows, strict=True):
-        starts, stops = _lay_out(tree, used[row])
+        sizes = row_lengths(tree)
+        starts, stops = _lay_out(tree, sizes, used[row])
         lengths = path_lengths(tree)
         for index, segment in enumerate(tree):
-            size, start = len(segment.tokens), starts[index]
-            tokens[row, start : start + size] = segment.tokens
-            positions[row, start : start + size] = np.arange(lengths[index] - size, lengths[index])
-            ends[row, start : start + size] = stops[index]
+            size, start, stop = len(segment.tokens), starts[index], starts[index] + sizes[index]
+            first = lengths[index] - size
+            tokens[row, start:stop] = segment.tokens[: stop - start]
+            positions[row, start:stop] = np.arange(first, first + stop - start)
+            ends[row, start:stop] = stops[index]
             if not segment.scored:
                 continue
             if segment.parent < 0:
@@ -313,17 +322,17 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
             weight[row, place] = segment.weight
             predicted[row] += size
             branches += 1
-        used[row] += tree_length(tree)
+        used[row] += sum(sizes)
     return PackedBatch(tokens, positions, ends, source, target, branch, weight)
 
 
-def _lay_out(tree: Tree, offset: int) -> tuple[list[int], list[int]]:
+def _lay_out(tree: Tree, sizes: Sequence[int], offset: int) -> tuple[list[int], list[int]]:
     """Return for each segment its first index, and one past the last index of its subtree."""
     starts: list[int] = []
-    for segment in tree:
+    for size in sizes:
         starts.append(offset)
-        offset += len(segment.tokens)
-    stops = [start + len(segment.tokens) for start, segment in zip(starts, tree, strict=True)]
+        offset += size
+    stops = [start + size for start, size in zip(starts, sizes, strict=True)]
     for index in range(len(tree) - 1, -1, -1):
         parent = tree[index].parent
         if parent >= index:

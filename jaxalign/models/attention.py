@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxalign.models.precision import dot, name_bits
 
 BLOCK = 256
-"""Queries of one block; a block's scores are [B, K, G * BLOCK, keys], never [B, H, T, T]."""
+"""Queries of one block, over all rows: its scores are [B, K, G * BLOCK / B, keys], never [B, H, T, T], and stay in a
+processor's cache."""
 
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN
 
@@ -60,13 +61,15 @@ def _scores(q, k, ends, positions, window, start, scale, softcap):
     return jnp.where(seen[:, None, None], scores, _MASKED), slope
 
 
-def _blocks(length: int):
-    return [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
+def _blocks(rows: int, length: int):
+    # Short blocks also leave out most of the keys that a query is too early for; very short ones make thin products.
+    size = min(max(BLOCK // rows, 32), 128)
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _attend(q, k, v, ends, positions, window, scale, softcap):
     outputs, sums = [], []
-    for start, stop in _blocks(q.shape[3]):
+    for start, stop in _blocks(q.shape[0], q.shape[3]):
         keys, values = k[:, :, :stop], v[:, :, :stop]
         scores, _ = _scores(q[:, :, :, start:stop], keys, ends, positions, window, start, scale, softcap)
         top = scores.max(-1, keepdims=True)
@@ -90,7 +93,7 @@ def _backward(scale, softcap, residuals, gradient):
     gradient = gradient.astype(q.dtype)
     delta = (gradient.astype(jnp.float32) * output.astype(jnp.float32)).sum(-1, keepdims=True)
     dq, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for start, stop in _blocks(q.shape[3]):
+    for start, stop in _blocks(q.shape[0], q.shape[3]):
         queries, upstream = q[:, :, :, start:stop], gradient[:, :, :, start:stop]
         keys, values = k[:, :, :stop], v[:, :, :stop]
         scores, slope = _scores(queries, keys, ends, positions, window, start, scale, softcap)

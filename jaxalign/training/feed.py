@@ -49,7 +49,7 @@ class Feed(Protocol):
         ...
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """Return a step's micro-batches stacked to [M, B, ...], and how many tokens they hold, padding apart."""
+        """Return a step's micro-batches stacked to [M, B, ...], and how many tokens stand in them."""
         ...
 
     def tokens(self, members: Sequence[int]) -> int:

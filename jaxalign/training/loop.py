@@ -240,7 +240,8 @@ def initial_arrays(adapter: Adapter, settings: Settings, stage: str) -> dict[str
 
 def summary_of(course: Course, feed: Feed) -> dict[str, Any]:
     """Return a stage's entry of summary.json. Shares: padding of what was computed; shared, of the tokens trained on,
-    those that another example's copy stood for (negative where a trunk had to be repeated more than it was shared)."""
+    those that had no place in a row, because another example's copy stood for them or, as a response's last, nothing
+    reads them (negative where a trunk had to be repeated more than it was shared)."""
     return {
         "name": course.stage,
         **feed.summary(),

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxalign.data.order import Stream, batches
-from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, pack, plan, split
+from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, pack, plan, split, tree_length
 from jaxalign.errors import UserError
 from jaxalign.objectives.dpo import Preferences
 from jaxalign.training.feed import Settings
@@ -194,7 +194,7 @@ class Pairs:
         for response, number in branch.items():
             reference[number] = self.data.reference[response]
         batch = pack(pieces, shape).replace(preferences=Preferences(indices, weight, reference))  # type: ignore
-        return batch, sum(len(segment.tokens) for piece in pieces for segment in piece)
+        return batch, sum(map(tree_length, pieces))
 
     def tokens(self, members: Sequence[int]) -> int:
         """See feed.py."""

@@ -11,7 +11,19 @@ import numpy as np
 
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, merge, pack, plan, split_all
+from jaxalign.data.trees import (
+    PackedBatch,
+    Segment,
+    Shape,
+    Tree,
+    cost,
+    measure,
+    merge,
+    pack,
+    plan,
+    split_all,
+    tree_length,
+)
 from jaxalign.errors import UserError
 from jaxalign.training.feed import Settings
 from jaxalign.training.step import Read
@@ -79,7 +91,7 @@ class Packer:
         count = -(-shape.rows // rows)
         packed = pack(trees, dataclasses.replace(shape, rows=count * rows), alone=self.alone)
         stacked = jax.tree.map(lambda x: np.asarray(x).reshape(count, rows, *x.shape[1:]), packed)
-        return stacked, sum(len(segment.tokens) for tree in trees for segment in tree)
+        return stacked, sum(map(tree_length, trees))
 
 
 class Examples:

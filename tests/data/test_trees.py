@@ -163,14 +163,14 @@ def test_a_radix_holds_every_beginning_once_and_says_where_each_segment_ends(see
     texts = [path_tokens(forest[number], index) for forest, number, index in paths]
     assert texts == [path_tokens(merged[number], index) for places in ends for number, index in places]
     beginnings = {text[: n + 1] for text in texts for n in range(len(text))}
-    assert sum(map(tree_length, merged)) == len(beginnings)
+    assert sum(len(segment.tokens) for tree in merged for segment in tree) == len(beginnings)
     assert [packed_contexts(packed([tree], 512)) for tree in merged] == [contexts(tree) for tree in merged]
     again, _ = radix(trees[::-1])
     assert str(again) == str(merged)
 
 
 def test_splitting_repeats_a_short_trunk_before_it_breaks_what_hangs_on_it():
-    sizes = [7, 5, 6, 4, 3, 5]
+    sizes = [8, 6, 7, 5, 4, 6]  # the last token of each takes no place
     tree = (Segment(np.zeros(2, np.int32), -1), *(Segment(np.full(size, 1, np.int32), 0, True) for size in sizes))
     pieces = split(tree, 12)
     assert [tree_length(piece) for piece, _ in pieces] == [12, 12, 12]
@@ -253,6 +253,14 @@ def test_rows_are_never_overfull(seed):
     assert used[0] + used[1] > 64
 
 
+def test_the_last_token_of_a_path_is_predicted_and_takes_no_place():
+    prompt, answers = np.array([5, 6, 7], np.int32), [np.array([n], np.int32) for n in range(4)]
+    tree = (Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers))
+    batch = pack([tree], Shape(1, 3, 4))
+    assert batch.tokens.tolist() == [[5, 6, 7]] and batch.ends.tolist() == [[3, 3, 3]]
+    assert batch.source.tolist() == [[2] * 4] and batch.target.tolist() == [[0, 1, 2, 3]]
+
+
 def test_lengths_and_predictions_are_counted_by_segment():
     tree = (
         Segment(np.zeros(4, np.int32), -1),
@@ -260,7 +268,7 @@ def test_lengths_and_predictions_are_counted_by_segment():
         Segment(np.zeros(2, np.int32), 1, True),
     )
     tree += (Segment(np.zeros(5, np.int32), 0, True),)
-    assert (tree_length(tree), predictions(tree), path_lengths(tree)) == (14, 7, [4, 7, 9, 9])
+    assert (tree_length(tree), predictions(tree), path_lengths(tree)) == (12, 7, [4, 7, 9, 9])
 
 
 def test_rows_filled_leaf_by_leaf_hold_every_path_and_score_each_segment_once():

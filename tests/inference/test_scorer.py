@@ -79,7 +79,7 @@ def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
     random = np.random.default_rng(2)
     prompt = random_tokens(random, 30, 30)
     tree = (Segment(prompt, -1), Segment(random_tokens(random, 9, 9), 0, True))
-    tree += tuple(Segment(random_tokens(random, 4, 9), int(parent), True) for parent in (1, 1, 0, 0, 0, 0, 0, 0, 0, 0))
+    tree += tuple(Segment(random_tokens(random, 4, 9), int(parent), True) for parent in (1, 1, *[0] * 10))
     assert tree_length(tree) > scorer.row_length >= max(path_lengths(tree))
     _, long = scorer.score([some_trees(3, 1)[0], tree])
     np.testing.assert_allclose(long, alone(tree), atol=1e-4)

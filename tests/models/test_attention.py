@@ -35,11 +35,11 @@ def a_case(tokens: int, trees: int, dtype=jnp.float32):
 
 CASES = [
     pytest.param(40, 4, 0, None, id="one block"),
-    pytest.param(attention.BLOCK, 3, 0, None, id="just one block"),
-    pytest.param(2 * attention.BLOCK + 37, 5, 0, None, id="beyond two blocks"),
+    pytest.param(128, 3, 0, None, id="just one block"),
+    pytest.param(2 * 128 + 37, 12, 0, None, id="beyond two blocks, several rows"),
     pytest.param(40, 4, 5, None, id="window"),
     pytest.param(40, 4, 0, 1.3, id="soft cap"),
-    pytest.param(attention.BLOCK + 9, 4, 17, 1.3, id="all"),
+    pytest.param(128 + 9, 4, 17, 1.3, id="all"),
 ]
 
 
@@ -63,7 +63,9 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
 def test_the_length_of_a_block_changes_nothing(monkeypatch):
     (q, k, v, _), (ends, positions) = a_case(50, 4)
     whole = tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None)
-    monkeypatch.setattr(attention, "BLOCK", 16)
+    assert len(attention._blocks(*whole.shape[::3])) == 1
+    monkeypatch.setattr(attention, "BLOCK", 1)
+    assert len(attention._blocks(*whole.shape[::3])) > 1
     np.testing.assert_allclose(tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None), whole, atol=1e-6)
 
 
