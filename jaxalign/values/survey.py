@@ -148,12 +148,15 @@ def divergence(profiles: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the Jensen-Shannon divergence, in nats, of each of profiles [n, 10] to a target [10]; all are scaled to
     sum 1, and above 0.
 
+    Profiles of whole numbers that differ in their order alone, where the target is level, have the very same one.
+
     >>> float(divergence(np.ones((1, 10)), np.ones(10))[0])
     0.0
     """
     p, q = profiles / profiles.sum(1, keepdims=True), target / target.sum()
     middle = (p + q) / 2
-    return ((p * np.log(p / middle)).sum(1) + (q * np.log(q / middle)).sum(1)) / 2
+    terms = p * np.log(p / middle) + q * np.log(q / middle)
+    return np.sort(terms, axis=1).sum(1) / 2  # sorted, because the order of a sum moves its last bit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +190,10 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
             f"only {len(respondents.lines)} different respondents answered everything: lower neighbours={neighbours}"
         )
     scores = LOWEST + HIGHEST - respondents.means if coding == "reversed" else respondents.means
+    sixths = np.rint(6 * scores)  # means of two or three answers as whole numbers: else ties would not be exact
     found = []
     for anchor, target in extreme_targets().items():
-        distances = divergence(scores, np.array(target.scores))
+        distances = divergence(sixths, np.array(target.scores))
         for rank, row in enumerate(np.argsort(distances, kind="stable")[:neighbours], start=1):
             person = tuple(float(score) for score in scores[row])
             line = int(respondents.lines[row])
