@@ -204,7 +204,7 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
 def write_targets(
     folder: str | Path, targets: Sequence[Neighbour], respondents: Respondents, source: Path, coding: str
 ) -> None:
-    """Write targets.csv and, last, survey.json, which says how they were made.
+    """Write targets.csv and, last, survey.json, which says how they were made and without which there is no table.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
@@ -229,6 +229,10 @@ def write_targets(
         "neighbours": max(one.rank for one in targets),
     }
     hint = "free space or give another out"
+    try:
+        (folder / ABOUT).unlink(missing_ok=True)  # an older one would say its coding of the new table, were we stopped
+    except OSError as error:
+        raise UserError(f"cannot replace {folder / ABOUT}: {error.strerror}; give another out") from error
     write_atomic(folder / TABLE, text.getvalue(), hint)
     write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n", hint)
 

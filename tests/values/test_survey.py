@@ -7,6 +7,7 @@ import pytest
 from runs_of_tiny import train
 
 from jaxalign.errors import UserError
+from jaxalign.runs import write_atomic
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.survey import (
     ALL_ITEMS,
@@ -17,6 +18,7 @@ from jaxalign.values.survey import (
     nearest,
     read_respondents,
     read_target,
+    write_targets,
 )
 
 MISSING = (7, 8, 9, 66, 77, 88, 99)
@@ -144,6 +146,28 @@ def test_of_two_rounds_columns_the_filled_one_counts(tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(lines))
     found = read_respondents(tmp_path / "s.csv", None, MISSING)
     assert found.means[0].tolist() == [(3 + 5) / 2, *[5] * 9] and found.means[1].tolist() == [2] * 10
+
+
+def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, monkeypatch):
+    table = tmp_path / "table"
+    run([f"path={survey}", f"out={table}"], capsys)
+
+    def killed(path, *rest):
+        if path.name == "survey.json":
+            raise KeyboardInterrupt
+        write_atomic(path, *rest)
+
+    found = read_respondents(survey, None, MISSING)
+    people = nearest(found, "raw", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxalign.values.survey.write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_targets(table, people, found, survey, "raw")
+    assert "power_close_1_raw" in (table / "targets.csv").read_text()
+    with pytest.raises(UserError, match="is no table of targets"):
+        read_target(table, "power", 1)
+    run([f"path={survey}", f"out={table}", "coding=raw"], capsys)
+    assert read_target(table, "power", 1)[2] == "raw"
 
 
 def test_what_is_dropped_is_counted(tmp_path):
