@@ -60,7 +60,7 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
     Args:
         path: a CSV with a header, comma, semicolon or tab between columns, in UTF-8 or Latin-1; further columns are
             passed over. Columns may have either of an item's names, in any case; where a file of several rounds has
-            both, the one that is filled counts.
+            both, the newer counts, or the older where the newer has no answer.
         separator: what stands between columns; None looks at the header.
         missing_codes: codes that mean no answer; a blank or a full stop always does.
 
@@ -134,7 +134,7 @@ def _answer(
         except ValueError:
             code = float("nan")
         if code in known:
-            return None
+            continue
         if not (LOWEST <= code <= HIGHEST and code.is_integer()):
             raise UserError(
                 f"{path} line {line}: {name}={text} is neither an answer ({LOWEST} to {HIGHEST}) nor a missing code: "

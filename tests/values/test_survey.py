@@ -148,6 +148,15 @@ def test_of_two_rounds_columns_the_filled_one_counts(tmp_path):
     assert found.means[0].tolist() == [(3 + 5) / 2, *[5] * 9] and found.means[1].tolist() == [2] * 10
 
 
+def test_a_missing_code_in_the_newer_column_leaves_the_answer_to_the_older(tmp_path):
+    older = [item.removesuffix("a") for item in ALL_ITEMS]
+    lines = [",".join([*ALL_ITEMS, *older]), ",".join([*["99"] * 21, *["3"] * 21]), ",".join([*["99"] * 42])]
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    found = read_respondents(tmp_path / "s.csv", None, MISSING)
+    assert found.means.tolist() == [[3] * 10]
+    assert (found.rows, found.missing) == (2, {ALL_ITEMS[0]: 1})
+
+
 def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, monkeypatch):
     table = tmp_path / "table"
     run([f"path={survey}", f"out={table}"], capsys)
