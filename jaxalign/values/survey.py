@@ -66,7 +66,7 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
 
     Raises:
         UserError: no such file, item columns that it lacks, a code that is neither an answer (1..6) nor a missing one
-            (line and column), nobody who answered everything.
+            (line and column), a quotation mark that is not closed (line), nobody who answered everything.
     """
     path = Path(path)
     columns, lines = _columns(path, separator)
@@ -95,7 +95,9 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
     return Respondents(np.array(list(kept.values())), np.array(list(kept)), rows, dict(missing), duplicates)
 
 
-def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[str, int]]], Iterator]:
+def _columns(
+    path: Path, separator: str | None
+) -> tuple[dict[str, list[tuple[str, int]]], Iterator[tuple[int, list[str]]]]:
     """Return the columns of each item, as (name, place), and the numbered lines behind the header."""
     if not path.is_file():
         raise UserError(f"path={path} is not a file: give the survey's data as CSV")
@@ -106,8 +108,9 @@ def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[st
         text = data.decode("latin-1")
     header = text.split("\n", 1)[0]
     mark = separator or max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-    names = [name.strip().lower() for name in next(reader, [])]
+    lines = _records(path, text, mark)
+    _, heads = next(lines, (1, []))
+    names = [name.strip().lower() for name in heads]
     columns = {
         item: [(name, names.index(name)) for name in (item, item.removesuffix("a")) if name in names]
         for item in ALL_ITEMS
@@ -118,7 +121,25 @@ def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[st
             f"{path} lacks the columns {', '.join(absent)} (nor are they there without the last a); give a file with "
             f"all 21 items of the human values scale{'' if len(names) > 1 else ', or its separator=...'}"
         )
-    return columns, ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+    return columns, lines
+
+
+def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each record that is not blank, with the number of the line that it ends in."""
+    # Strict, because a quotation mark that is never closed would swallow the respondents behind it, uncounted.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path} line {first}: {error}: close the quotation mark of that line, or leave its column out"
+            ) from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
 
 
 def _answer(

@@ -157,6 +157,20 @@ def test_a_missing_code_in_the_newer_column_leaves_the_answer_to_the_older(tmp_p
     assert (found.rows, found.missing) == (2, {ALL_ITEMS[0]: 1})
 
 
+@pytest.mark.parametrize("behind", [1, 20_000], ids=["few lines behind it", "more than one cell can hold"])
+def test_a_quotation_mark_that_is_not_closed_is_named_with_its_line(tmp_path, behind):
+    path = write(tmp_path / "s.csv", [LOVES_POWER, answers(), *[answers(power=2)] * behind])
+    path.write_text(path.read_text().replace("Müller 1,", '"Müller 1,'))
+    with pytest.raises(UserError, match=r"s\.csv line 3: .*: close the quotation mark of that line"):
+        read_respondents(path, None, MISSING)
+
+
+def test_quoted_cells_may_hold_marks_and_line_breaks(tmp_path):
+    path = write(tmp_path / "s.csv", [LOVES_POWER, answers()])
+    path.write_text(path.read_text().replace("Müller 0", '"Müller, ""0""\nof Rome"'))
+    assert read_respondents(path, None, MISSING).lines.tolist() == [3, 4]
+
+
 def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, monkeypatch):
     table = tmp_path / "table"
     run([f"path={survey}", f"out={table}"], capsys)
