@@ -95,12 +95,12 @@ class _Problems:
 
 
 def shown(value: Any) -> str:
-    """Write a value as one would type it on the command line."""
+    """Write a value as one would type it on the command line, in one line."""
     if isinstance(value, list | tuple):
         return f"[{','.join(shown(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return "''" if value == "" else str(value).replace("\n", r"\n")
 
 
 def _dataclass_of(declared: Any) -> type | None:
