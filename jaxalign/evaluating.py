@@ -171,6 +171,7 @@ def run_identity(
         "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asking],
         "benchmark": benchmark,
         "prompts": plain(config.alignment)["prompts"],
+        "texts": hashlib.sha256(json.dumps(questions.texts).encode()).hexdigest()[:16],
     }
 
 

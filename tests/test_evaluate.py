@@ -94,6 +94,14 @@ def test_a_model_alone_has_no_target(tmp_path, capsys):
     assert (row["name"], row["value"], row["nmse"]) == ("base", "", "")
 
 
+def test_other_texts_for_the_perplexity_are_another_run(tmp_path):
+    arguments = ["model=tiny", f"run.root={tmp_path}", "benchmark.reading=likelihood", *QUICK]
+    main(arguments)
+    main([*arguments, "alignment.validation_fraction=0.5"])
+    first, second = (json.loads(path.read_text())["rows"][0] for path in tmp_path.glob("*/summary.json"))
+    assert first["scores"] == second["scores"] and first["perplexity"] != second["perplexity"]
+
+
 def test_bad_input_is_one_line(adapters, tmp_path, capsys):
     assert "needs one: add for example +value=power" in refused(["alignment=roleplay"], capsys)
     assert "is no adapter" in refused([f"adapter={tmp_path}"], capsys)
