@@ -252,7 +252,7 @@ class Job:
                 self.questions.texts,
                 architecture.context,
                 None,
-                progress.counter(f"questionnaire: {one.name}"),
+                speed=progress.samples(f"questionnaire: {one.name}", "question"),
             )
         append_record(path, {"when": one.key, "results": results})
         return results

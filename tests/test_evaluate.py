@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 
 import pytest
 from runs_of_tiny import train
@@ -68,7 +69,7 @@ def test_one_table_holds_all_adapters_beside_the_base_a_role_and_the_best_consta
     capsys.readouterr()
     main(arguments)
     again = capsys.readouterr().out
-    assert "power" in again and "passes" not in again  # nothing is asked twice
+    assert "power" in again and "questionnaire:" not in again  # nothing is asked twice
 
 
 def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_what_is_missing(
@@ -85,13 +86,20 @@ def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_wha
     capsys.readouterr()
     main([*arguments, "benchmark.reading=likelihood"])
     assert (run / "questionnaire.jsonl").read_bytes() == before
-    assert "passes" not in capsys.readouterr().out
+    assert "questionnaire:" not in capsys.readouterr().out
 
 
 def test_a_model_alone_has_no_target(tmp_path, capsys):
     main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK])
     (row,) = table(tmp_path / "run")
     assert (row["name"], row["value"], row["nmse"]) == ("base", "", "")
+
+
+def test_the_progress_of_reading_tells_speed_and_time_left(tmp_path, capsys):
+    main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("questionnaire:")]
+    assert lines[0] == "questionnaire: base: 10 questions"
+    assert re.fullmatch(r"questionnaire: base: question 10/10 · [\d,]+ tokens/s · 0 s left", lines[-1])
 
 
 def test_other_texts_for_the_perplexity_are_another_run(tmp_path):
