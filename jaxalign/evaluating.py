@@ -219,11 +219,12 @@ class Job:
         rows = []
         for one in asking:
             scores = None if one.target is None else one.target.scores
+            scale = self.config.adapter.scale if one.method == "adapter" else None
             for how in ("likelihood", "parse"):
                 if (one.key, how) in readings:
                     found = readings[one.key, how]
                     fit = profile_fit([found["scores"][value] for value in VALUES], scores)
-                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}))
+                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}, scale))
         return [*rows, *baselines([one.target for one in asking])]
 
     def by_likelihood(self, one: Asking) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_wha
     arguments = [f"adapter={adapters / 'power'}", "adapter.scale=0", f"run.dir={run}", *QUICK]
     main([*arguments, "benchmark.reading=likelihood"])
     first, second, _ = table(run)
-    assert (first["name"], second["name"]) == ("base", "power")
+    assert (first["name"], first["scale"], second["name"], second["scale"]) == ("base", "", "power", "0.0")
+    assert "| power × 0 | power | likelihood |" in (run / "table.md").read_text()
     assert {first[value] == second[value] for value in VALUES} == {True}
     (run / "summary.json").unlink()
     before = (run / "questionnaire.jsonl").read_bytes()

@@ -24,7 +24,7 @@ COUNTS = ("missing", "named_value_accuracy", "perplexity")
 class Row:
     """One reading: of whom, by which method aligned (base, role-play, adapter, constant), read how, and its results.
 
-    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is.
+    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is; `scale` multiplied an adapter's effect.
     """
 
     name: str
@@ -32,22 +32,28 @@ class Row:
     reading: str
     target: Target | None
     results: Mapping[str, Any]
+    scale: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the scale where it is not as trained, so that the rows of a sweep can be told apart."""
+        return self.name if self.scale in (None, 1) else f"{self.name} × {self.scale:g}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON has it."""
         target = None if self.target is None else dict(zip(VALUES, self.target.scores, strict=True))
         value = None if self.target is None else self.target.name
-        head = {"name": self.name, "method": self.method, "reading": self.reading, "value": value, "target": target}
-        return {**head, **self.results}
+        head = {"name": self.name, "method": self.method, "scale": self.scale, "reading": self.reading}
+        return {**head, "value": value, "target": target, **self.results}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """Return what `as_dict` made."""
-        head = ("name", "method", "reading", "value", "target")
+        head = ("name", "method", "scale", "reading", "value", "target")
         scores = row["target"]
         target = None if scores is None else Target(row["value"], tuple(scores[value] for value in VALUES))
         results = {key: found for key, found in row.items() if key not in head}
-        return cls(row["name"], row["method"], row["reading"], target, results)
+        return cls(row["name"], row["method"], row["reading"], target, results, row["scale"])
 
 
 def baselines(targets: Sequence[Target | None]) -> list[Row]:
@@ -64,17 +70,18 @@ def baselines(targets: Sequence[Target | None]) -> list[Row]:
 def as_csv(rows: Sequence[Row]) -> str:
     """Return one line for each reading, full precision; what there is not stays empty.
 
-    Columns: name, method, reading, value, then the ten scores (1..6), how they fit the target, what could not be read,
-    the share of portraits whose value was named, perplexity, and the ten scores of the choice format (0..1).
+    Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
+    read, the share of portraits whose value was named, perplexity, and the ten scores of the choice format (0..1).
     """
     text = io.StringIO()
-    columns = ["name", "method", "reading", "value", *VALUES, *FITS, *COUNTS, *(f"choice_{value}" for value in VALUES)]
+    columns = ["name", "method", "scale", "reading", "value"]
+    columns += [*VALUES, *FITS, *COUNTS, *(f"choice_{value}" for value in VALUES)]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         results = row.results
         choice = results.get("choice_scores") or {}
-        cells = [row.name, row.method, row.reading, "" if row.target is None else row.target.name]
+        cells = [row.name, row.method, row.scale, row.reading, "" if row.target is None else row.target.name]
         cells += [results["scores"][value] for value in VALUES]
         cells += [results.get(key) for key in (*FITS, *COUNTS)]
         writer.writerow([*cells, *(choice.get(value) for value in VALUES)])
@@ -86,7 +93,7 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
     heads = ["", "target", "read by", "NMSE", "centred", "Pearson", "Spearman", "missing", "value named", "perplexity"]
     fits = [
         [
-            row.name,
+            row.title,
             "" if row.target is None else row.target.name,
             {"none": ""}.get(row.reading, row.reading),
             *(number(row.results.get(key), 3) for key in FITS[:2]),
@@ -98,7 +105,7 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
         for row in rows
     ]
     scores = [
-        [row.name, {"none": ""}.get(row.reading, row.reading), *(number(row.results["scores"][v]) for v in VALUES)]
+        [row.title, {"none": ""}.get(row.reading, row.reading), *(number(row.results["scores"][v]) for v in VALUES)]
         for row in rows
     ]
     return "\n".join(
@@ -139,7 +146,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             known = {value: score for value, score in results["scores"].items() if score is not None}
             top = max(known, key=lambda value: known[value]) if known and row.method != "constant" else None
             cells = [
-                f"  {row.name}",
+                f"  {row.title}",
                 {"none": ""}.get(row.reading, row.reading),
                 number(results.get("nmse"), 3),
                 number(results.get("pearson")),
@@ -167,7 +174,7 @@ def comparison_figure(path: str | Path, rows: Sequence[Row], title: str) -> None
 
     values = [value for _, group in CIRCLE for value in group]
     shown = [row for row in rows if row.method != "constant"]
-    names = [f"{row.name}" + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
+    names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
     height = 2.4 + 0.42 * len(shown)
     figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
     axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))
