@@ -324,7 +324,7 @@ def write_results(run: Run, rows: Sequence[Row], model_name: str, model: Model) 
 def report(console: Console, run: Run) -> None:
     """Print a finished evaluation's table, and where its files are."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    console.print(table_of([Row.from_dict(row) for row in summary["rows"]]))
+    console.print(table_of([Row.from_dict(row) for row in summary["rows"]], console.width))
     for name, path in (
         ("table", run.path / "table.csv"),
         ("", run.path / "table.md"),

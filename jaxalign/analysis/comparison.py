@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -71,20 +72,22 @@ def as_csv(rows: Sequence[Row]) -> str:
     """Return one line for each reading, full precision; what there is not stays empty.
 
     Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
-    read, the share of portraits whose value was named, perplexity, and the ten scores of the choice format (0..1).
+    read, the share of portraits whose value was named, perplexity, the ten most probable scores (argmax, 1..6), and the
+    ten scores of the choice format (0..1).
     """
     text = io.StringIO()
     columns = ["name", "method", "scale", "reading", "value"]
-    columns += [*VALUES, *FITS, *COUNTS, *(f"choice_{value}" for value in VALUES)]
+    columns += [*VALUES, *FITS, *COUNTS, *(f"{kind}_{value}" for kind in ("argmax", "choice") for value in VALUES)]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         results = row.results
-        choice = results.get("choice_scores") or {}
         cells = [row.name, row.method, row.scale, row.reading, "" if row.target is None else row.target.name]
         cells += [results["scores"][value] for value in VALUES]
         cells += [results.get(key) for key in (*FITS, *COUNTS)]
-        writer.writerow([*cells, *(choice.get(value) for value in VALUES)])
+        for kind in ("argmax_scores", "choice_scores"):
+            cells += [(results.get(kind) or {}).get(value) for value in VALUES]
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -105,8 +108,9 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
         for row in rows
     ]
     scores = [
-        [row.title, {"none": ""}.get(row.reading, row.reading), *(number(row.results["scores"][v]) for v in VALUES)]
+        [row.title, {"none": ""}.get(row.reading, row.reading), what, *(number(found[v]) for v in VALUES)]
         for row in rows
+        for what, found in _profiles(row).items()
     ]
     return "\n".join(
         [
@@ -117,12 +121,23 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
             "",
             *_markdown(heads, fits),
             "",
-            "Scores, 1 (not important) to 6 (very important):",
+            "Scores, 1 (not important) to 6 (very important): expected, most probable (argmax), stated in an answer.",
+            "Choice, 0 to 1: how probably the value's person is preferred to another, a format that was never trained.",
             "",
-            *_markdown(["", "read by", *map(label, VALUES)], scores),
+            *_markdown(["", "read by", "score", *map(label, VALUES)], scores),
             "",
         ]
     )
+
+
+def _profiles(row: Row) -> dict[str, Mapping[str, float | None]]:
+    """Return what a reading found, ten scores each, by what they are."""
+    found = {
+        {"likelihood": "expected", "parse": "stated"}.get(row.reading, ""): row.results["scores"],
+        "argmax": row.results.get("argmax_scores"),
+        "choice": row.results.get("choice_scores"),
+    }
+    return {what: scores for what, scores in found.items() if scores}
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -132,11 +147,25 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(heads), line(["---"] * len(heads)), *map(line, rows)]
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """Return the fits of all rows, target by target, for a terminal of 80 columns."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for head in ("", "read by", "NMSE", "Pearson", "missing", "highest"):
-        table.add_column(head, justify="right" if head in ("NMSE", "Pearson", "missing") else "left")
+def table_of(rows: Sequence[Row], width: int = 80) -> Table:
+    """Return the fits of all rows, target by target, for a terminal of so many columns.
+
+    `highest` is the value with the highest score; `argmax` and `choice` are that value's most probable score and its
+    score in the choice format, left out where they do not fit, argmax first. `missing` is left out where all is 0.
+    """
+    wide = Console(width=10_000)  # where a table takes the width that it would like to have
+    tables = (_fits(rows, extras) for extras in (("argmax", "choice"), ("choice",)))
+    return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
+
+
+def _fits(rows: Sequence[Row], extras: Sequence[str]) -> Table:
+    """Return the table with those of `extras` that any row has."""
+    found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
+    extras = [kind for kind, scores in found.items() if any(scores)]
+    missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for head in ("", "read by", "NMSE", "Pearson", *missing, "highest", *extras):
+        table.add_column(head, justify="left" if head in ("", "read by", "highest") else "right")
     targets = list(dict.fromkeys(row.target for row in rows))
     for target in targets:
         if target is not None:
@@ -150,9 +179,12 @@ def table_of(rows: Sequence[Row]) -> Table:
                 {"none": ""}.get(row.reading, row.reading),
                 number(results.get("nmse"), 3),
                 number(results.get("pearson")),
-                str(results.get("missing", "")),
+                *(str(results.get(key, "")) for key in missing),
                 "" if top is None else f"{label(top)} {known[top]:.2f}",
             ]
+            for kind in extras:
+                scores = results.get(f"{kind}_scores")
+                cells.append("" if top is None or not scores else number(scores[top]))
             table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
     return table
 
