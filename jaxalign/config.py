@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from jaxalign import schema
 from jaxalign.errors import UserError
-from jaxalign.schema import Rule
+from jaxalign.schema import Rule, unescaped
 from jaxalign.values.survey import read_target
 from jaxalign.values.targets import Target, make_target
 
@@ -25,7 +25,7 @@ Betas = Annotated[
     Rule("two numbers of at least 0 and below 1, such as [0.9,0.999]", lambda pair: all(0 <= x < 1 for x in pair)),
 ]
 TopP = Annotated[float, Rule("a number greater than 0, up to 1 (1 keeps all tokens)", lambda x: 0 < x <= 1)]
-Stops = Annotated[tuple[str, ...], Rule("a list of strings that are not empty, such as ['Q:']", all)]
+Stops = Annotated[tuple[str, ...], Rule("a list of strings that are not empty, such as ['Q:']", all, unescaped)]
 Targets = Annotated[
     tuple[Projection, ...],
     Rule("a list of one or more projections, none twice, such as [q_proj,v_proj]", lambda t: 0 < len(t) == len(set(t))),

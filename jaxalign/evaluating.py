@@ -3,17 +3,20 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import yaml
 from rich.console import Console
 
 from jaxalign.analysis.comparison import Row, as_csv, as_markdown, baselines, table_of
-from jaxalign.config import EvaluateConfig, plain
+from jaxalign.config import EvaluateConfig, ValueConfig, plain
 from jaxalign.data.datasets.starter import load_starter
 from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
 from jaxalign.inference.cache import by_layer
 from jaxalign.inference.generations import Asked
 from jaxalign.inference.generations import generate as draw
@@ -97,6 +100,7 @@ def evaluate(config: EvaluateConfig) -> None:
     files = open_model(source, offline=config.offline, name=keys["name"])
     encoder = Encoder(files.tokenizer, keys["prompt_format"], keys["system"])
     subjects = read_subjects(folders, files.architecture, config.adapter.scale)
+    check_codings(subjects, config.value)
     said = preamble(target, role, "question") if role is not None and target is not None else ""
     asking = who_is_asked(subjects, target, said)
     for words in dict.fromkeys(one.preamble for one in asking):
@@ -156,6 +160,38 @@ def target_of(subject: Subject) -> Target | None:
     return Target(subject.value, tuple(float(subject.target[value]) for value in VALUES))
 
 
+def coding_of(subject: Subject) -> str | None:
+    """Return the coding of the survey that an adapter was trained towards: `raw` (inverted people) or `reversed`.
+
+    Its run's config.yaml says so, or else, of an exported adapter, the name of its target. None for other targets.
+    """
+    if subject.folder is None:
+        return None
+    try:
+        config = yaml.safe_load((subject.folder.parent / "config.yaml").read_text(encoding="utf-8"))
+        value, raw = config["value"], config["released"]["raw_coding"]
+        surveyed = value["table"] is not None or value["coding"] == "survey"
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        found = re.search(r"_close_\d+(_raw)?$", subject.value or "")
+        surveyed, raw = found is not None, found is not None and found[1] is not None
+    return ("raw" if raw else "reversed") if surveyed else None
+
+
+def check_codings(subjects: Sequence[Subject], value: ValueConfig | None) -> None:
+    """Raise UserError where one table would hold people of a survey as they are and inverted ones."""
+    who = [(coding_of(subject), str(subject.folder)) for subject in subjects]
+    if value is not None and value.table is not None:
+        who.append(("raw" if value.inverted else "reversed", f"value.table={value.table}"))
+    elif value is not None and value.coding == "survey":
+        who.append(("reversed", "value.coding=survey"))
+    named = dict(reversed(who))  # the first of each coding
+    if "raw" in named and "reversed" in named:
+        raise UserError(
+            f"{named['raw']} goes by raw survey codes (inverted people) and {named['reversed']} by reversed ones: "
+            "one table must not mix them, so evaluate them apart"
+        )
+
+
 def run_identity(
     config: EvaluateConfig, keys: Mapping[str, Any], model: Model, asking: Sequence[Asking], questions: Questions
 ) -> dict[str, Any]:
@@ -171,6 +207,7 @@ def run_identity(
         "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asking],
         "benchmark": benchmark,
         "prompts": plain(config.alignment)["prompts"],
+        "texts": hashlib.sha256(json.dumps(questions.texts).encode()).hexdigest()[:16],
     }
 
 
@@ -218,11 +255,12 @@ class Job:
         rows = []
         for one in asking:
             scores = None if one.target is None else one.target.scores
+            scale = self.config.adapter.scale if one.method == "adapter" else None
             for how in ("likelihood", "parse"):
                 if (one.key, how) in readings:
                     found = readings[one.key, how]
                     fit = profile_fit([found["scores"][value] for value in VALUES], scores)
-                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}))
+                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}, scale))
         return [*rows, *baselines([one.target for one in asking])]
 
     def by_likelihood(self, one: Asking) -> dict[str, Any]:
@@ -251,7 +289,7 @@ class Job:
                 self.questions.texts,
                 architecture.context,
                 None,
-                progress.counter(f"questionnaire: {one.name}"),
+                speed=progress.samples(f"questionnaire: {one.name}", "question"),
             )
         append_record(path, {"when": one.key, "results": results})
         return results
@@ -322,7 +360,7 @@ def write_results(run: Run, rows: Sequence[Row], model_name: str, model: Model) 
 def report(console: Console, run: Run) -> None:
     """Print a finished evaluation's table, and where its files are."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    console.print(table_of([Row.from_dict(row) for row in summary["rows"]]))
+    console.print(table_of([Row.from_dict(row) for row in summary["rows"]], console.width))
     for name, path in (
         ("table", run.path / "table.csv"),
         ("", run.path / "table.md"),

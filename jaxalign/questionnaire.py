@@ -1,14 +1,16 @@
 """One reading of the questionnaire by a scorer, perplexity of plain text included."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree, path_lengths, predictions
+from jaxalign.data.trees import Segment, Tree, path_lengths, predictions, radix, tree_length
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
+from jaxalign.training.programs import Programs
 from jaxalign.values.injection import Prompts
 from jaxalign.values.portrait import ChoicePrompts, Portrait, ask, portrait_question
 
@@ -33,16 +35,21 @@ def read_by_likelihood(
     texts: Sequence[str],
     context: int,
     target: Sequence[float] | None,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    speed: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Return one reading of the questionnaire (`ask`), and the `perplexity` of texts, None where it is not finite."""
+    """Return one reading of the questionnaire (`ask`), and the `perplexity` of texts, None where it is not finite.
+
+    `progress` is told of passes (done, total); `speed`, where given, of questions instead (and of tokens per second).
+    """
     plain = [plain_tree(encoder, text, context) for text in texts]
     perplexity = float("nan")
 
     def score(trees: Sequence[Tree]) -> list[np.ndarray]:
         # Plain texts are read in the same passes as the questions: one program serves all.
         nonlocal perplexity
-        scores = scorer.score([*trees, *plain], progress)
+        read = [*trees, *plain]
+        scores = scorer.score(read, with_speed(read, len(trees), scorer.programs, speed) if speed else progress)
         predicted = sum(predictions(tree) for tree in plain)
         if predicted:
             perplexity = float(np.exp(-sum(s.sum() for s in scores[len(trees) :]) / predicted))
@@ -50,6 +57,25 @@ def read_by_likelihood(
 
     reading = ask(portraits, prompts, choice, encoder, score, target)
     return {**reading, "perplexity": perplexity if np.isfinite(perplexity) else None}
+
+
+def with_speed(
+    trees: Sequence[Tree], questions: int, programs: Programs, tell: Callable[[int, int, float], None]
+) -> Callable[[int, int], None]:
+    """Tell (0, questions, 0), and return what turns (done, total) passes into (done, questions, tokens per second).
+
+    A pass counts as an equal part of the questions and of the trees' tokens, of which those that paths share are read
+    once; compiling is not reading.
+    """
+    tokens = sum(map(tree_length, radix(trees)[0]))
+    tell(0, questions, 0.0)
+    since, compiled = time.perf_counter(), programs.seconds
+
+    def count(done: int, total: int) -> None:
+        seconds = time.perf_counter() - since - (programs.seconds - compiled)
+        tell(-(-questions * done // total), questions, tokens * done / total / seconds)
+
+    return count
 
 
 def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:

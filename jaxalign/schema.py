@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,10 +25,21 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, in words that follow "give", and the test of it."""
+    """What a value must be, in words that follow "give", and the test of it; `read` first makes of it what is meant."""
 
     words: str
     holds: Callable[[Any], bool]
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
+    r"""Return texts with \n, \t and \\ as what they mean, for a command line has no other way to type them.
+
+    >>> unescaped((r"\n\n", r"\frac", r"\\theta"))
+    ('\n\n', '\\frac', '\\theta')
+    """
+    meaning = {"n": "\n", "t": "\t", "\\": "\\"}
+    return tuple(re.sub(r"\\([nt\\])", lambda found: meaning[found[1]], text) for text in texts)
 
 
 def leaves(schema: type, prefix: str = "") -> dict[str, Any]:
@@ -83,12 +95,12 @@ class _Problems:
 
 
 def shown(value: Any) -> str:
-    """Write a value as one would type it on the command line."""
+    """Write a value as one would type it on the command line, in one line."""
     if isinstance(value, list | tuple):
         return f"[{','.join(shown(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return "''" if value == "" else str(value).replace("\n", r"\n")
 
 
 def _dataclass_of(declared: Any) -> type | None:
@@ -134,6 +146,8 @@ def _value(declared: Any, value: Any, key: str, problems: _Problems, rules: tupl
         return problems.wrong.append(f"{key}={shown(error.value)} is not known{did_you_mean(*error.args)}")
     except TypeError:
         return problems.refuse(key, value, words)
+    for rule in rules:
+        converted = rule.read(converted)
     if not all(rule.holds(converted) for rule in rules):
         return problems.refuse(key, value, words)
     return converted

@@ -3,11 +3,16 @@
 import csv
 import itertools
 import json
+import re
 
 import pytest
+import yaml
 from runs_of_tiny import train
 
 from jaxalign.evaluate import main
+from jaxalign.evaluating import coding_of
+from jaxalign.models.peft import AdapterFile
+from jaxalign.subjects import Subject
 from jaxalign.values.schwartz import VALUES
 
 QUICK = ["benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4", "precision=float32"]
@@ -68,7 +73,7 @@ def test_one_table_holds_all_adapters_beside_the_base_a_role_and_the_best_consta
     capsys.readouterr()
     main(arguments)
     again = capsys.readouterr().out
-    assert "power" in again and "passes" not in again  # nothing is asked twice
+    assert "power" in again and "questionnaire:" not in again  # nothing is asked twice
 
 
 def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_what_is_missing(
@@ -78,20 +83,76 @@ def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_wha
     arguments = [f"adapter={adapters / 'power'}", "adapter.scale=0", f"run.dir={run}", *QUICK]
     main([*arguments, "benchmark.reading=likelihood"])
     first, second, _ = table(run)
-    assert (first["name"], second["name"]) == ("base", "power")
+    assert (first["name"], first["scale"], second["name"], second["scale"]) == ("base", "", "power", "0.0")
+    assert "| power × 0 | power | likelihood |" in (run / "table.md").read_text()
     assert {first[value] == second[value] for value in VALUES} == {True}
     (run / "summary.json").unlink()
     before = (run / "questionnaire.jsonl").read_bytes()
     capsys.readouterr()
     main([*arguments, "benchmark.reading=likelihood"])
     assert (run / "questionnaire.jsonl").read_bytes() == before
-    assert "passes" not in capsys.readouterr().out
+    assert "questionnaire:" not in capsys.readouterr().out
 
 
 def test_a_model_alone_has_no_target(tmp_path, capsys):
     main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK])
     (row,) = table(tmp_path / "run")
     assert (row["name"], row["value"], row["nmse"]) == ("base", "", "")
+
+
+def test_the_progress_of_reading_tells_speed_and_time_left(tmp_path, capsys):
+    main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("questionnaire:")]
+    assert lines[0] == "questionnaire: base: 10 questions"
+    assert re.fullmatch(r"questionnaire: base: question 10/10 · [\d,]+ tokens/s · 0 s left", lines[-1])
+
+
+def test_other_texts_for_the_perplexity_are_another_run(tmp_path):
+    arguments = ["model=tiny", f"run.root={tmp_path}", "benchmark.reading=likelihood", *QUICK]
+    main(arguments)
+    main([*arguments, "alignment.validation_fraction=0.5"])
+    first, second = (json.loads(path.read_text())["rows"][0] for path in tmp_path.glob("*/summary.json"))
+    assert first["scores"] == second["scores"] and first["perplexity"] != second["perplexity"]
+
+
+def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, capsys):
+    folder = tmp_path / "runs"
+    upright, inverted = folder / "upright", folder / "inverted"
+    survey = ["value.coding=survey", "value.name=mine"]  # no name tells them apart
+    train(folder, "power", *survey, f"run.dir={upright}")
+    train(folder, "power", *survey, "released.raw_coding=true", f"run.dir={inverted}")
+    line = refused([f"adapters={folder}/*"], capsys)
+    assert f"{inverted / 'adapter'} goes by raw survey codes (inverted people) and {upright / 'adapter'} by" in line
+    given = ["+value=power", "value.coding=survey"]
+    assert "and value.coding=survey by reversed ones" in refused([f"adapter={inverted}", *given], capsys)
+    main([f"adapter={upright}", *given, f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
+
+
+@pytest.mark.parametrize(
+    ("value", "raw", "coding"),
+    [
+        ({"table": "people", "coding": "importance"}, True, "raw"),
+        ({"table": "people", "coding": "importance"}, False, "reversed"),
+        ({"table": None, "coding": "survey"}, True, "raw"),
+        ({"table": None, "coding": "importance"}, True, None),  # the switch changes nothing for it
+        (None, False, None),
+    ],
+)
+def test_the_run_of_an_adapter_tells_its_coding_whatever_its_name(tmp_path, value, raw, coding):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"value": value, "released": {"raw_coding": raw}}))
+    assert coding_of(subject(tmp_path, None if value is None else "mine")) == coding
+
+
+@pytest.mark.parametrize(
+    ("name", "coding"), [("power_close_3_raw", "raw"), ("power_close_3", "reversed"), ("power", None), (None, None)]
+)
+def test_an_exported_adapter_tells_its_coding_by_its_name(tmp_path, name, coding):
+    assert coding_of(subject(tmp_path, name)) == coding
+
+
+def subject(folder, value):
+    """An adapter of a run in `folder`, which says that it was trained towards a value."""
+    return Subject("x", folder / "adapter", AdapterFile({}, 1, 1.0, (), None, None, None, {"value": value}), 1.0)
 
 
 def test_bad_input_is_one_line(adapters, tmp_path, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +25,7 @@ COUNTS = ("missing", "named_value_accuracy", "perplexity")
 class Row:
     """One reading: of whom, by which method aligned (base, role-play, adapter, constant), read how, and its results.
 
-    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is.
+    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is; `scale` multiplied an adapter's effect.
     """
 
     name: str
@@ -32,22 +33,28 @@ class Row:
     reading: str
     target: Target | None
     results: Mapping[str, Any]
+    scale: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the scale where it is not as trained, so that the rows of a sweep can be told apart."""
+        return self.name if self.scale in (None, 1) else f"{self.name} × {self.scale:g}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON has it."""
         target = None if self.target is None else dict(zip(VALUES, self.target.scores, strict=True))
         value = None if self.target is None else self.target.name
-        head = {"name": self.name, "method": self.method, "reading": self.reading, "value": value, "target": target}
-        return {**head, **self.results}
+        head = {"name": self.name, "method": self.method, "scale": self.scale, "reading": self.reading}
+        return {**head, "value": value, "target": target, **self.results}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
         """Return what `as_dict` made."""
-        head = ("name", "method", "reading", "value", "target")
+        head = ("name", "method", "scale", "reading", "value", "target")
         scores = row["target"]
         target = None if scores is None else Target(row["value"], tuple(scores[value] for value in VALUES))
         results = {key: found for key, found in row.items() if key not in head}
-        return cls(row["name"], row["method"], row["reading"], target, results)
+        return cls(row["name"], row["method"], row["reading"], target, results, row["scale"])
 
 
 def baselines(targets: Sequence[Target | None]) -> list[Row]:
@@ -64,20 +71,23 @@ def baselines(targets: Sequence[Target | None]) -> list[Row]:
 def as_csv(rows: Sequence[Row]) -> str:
     """Return one line for each reading, full precision; what there is not stays empty.
 
-    Columns: name, method, reading, value, then the ten scores (1..6), how they fit the target, what could not be read,
-    the share of portraits whose value was named, perplexity, and the ten scores of the choice format (0..1).
+    Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
+    read, the share of portraits whose value was named, perplexity, the ten most probable scores (argmax, 1..6), and the
+    ten scores of the choice format (0..1).
     """
     text = io.StringIO()
-    columns = ["name", "method", "reading", "value", *VALUES, *FITS, *COUNTS, *(f"choice_{value}" for value in VALUES)]
+    columns = ["name", "method", "scale", "reading", "value"]
+    columns += [*VALUES, *FITS, *COUNTS, *(f"{kind}_{value}" for kind in ("argmax", "choice") for value in VALUES)]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         results = row.results
-        choice = results.get("choice_scores") or {}
-        cells = [row.name, row.method, row.reading, "" if row.target is None else row.target.name]
+        cells = [row.name, row.method, row.scale, row.reading, "" if row.target is None else row.target.name]
         cells += [results["scores"][value] for value in VALUES]
         cells += [results.get(key) for key in (*FITS, *COUNTS)]
-        writer.writerow([*cells, *(choice.get(value) for value in VALUES)])
+        for kind in ("argmax_scores", "choice_scores"):
+            cells += [(results.get(kind) or {}).get(value) for value in VALUES]
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -86,7 +96,7 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
     heads = ["", "target", "read by", "NMSE", "centred", "Pearson", "Spearman", "missing", "value named", "perplexity"]
     fits = [
         [
-            row.name,
+            row.title,
             "" if row.target is None else row.target.name,
             {"none": ""}.get(row.reading, row.reading),
             *(number(row.results.get(key), 3) for key in FITS[:2]),
@@ -98,8 +108,9 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
         for row in rows
     ]
     scores = [
-        [row.name, {"none": ""}.get(row.reading, row.reading), *(number(row.results["scores"][v]) for v in VALUES)]
+        [row.title, {"none": ""}.get(row.reading, row.reading), what, *(number(found[v]) for v in VALUES)]
         for row in rows
+        for what, found in _profiles(row).items()
     ]
     return "\n".join(
         [
@@ -110,12 +121,23 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
             "",
             *_markdown(heads, fits),
             "",
-            "Scores, 1 (not important) to 6 (very important):",
+            "Scores, 1 (not important) to 6 (very important): expected, most probable (argmax), stated in an answer.",
+            "Choice, 0 to 1: how probably the value's person is preferred to another, a format that was never trained.",
             "",
-            *_markdown(["", "read by", *map(label, VALUES)], scores),
+            *_markdown(["", "read by", "score", *map(label, VALUES)], scores),
             "",
         ]
     )
+
+
+def _profiles(row: Row) -> dict[str, Mapping[str, float | None]]:
+    """Return what a reading found, ten scores each, by what they are."""
+    found = {
+        {"likelihood": "expected", "parse": "stated"}.get(row.reading, ""): row.results["scores"],
+        "argmax": row.results.get("argmax_scores"),
+        "choice": row.results.get("choice_scores"),
+    }
+    return {what: scores for what, scores in found.items() if scores}
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -125,11 +147,25 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(heads), line(["---"] * len(heads)), *map(line, rows)]
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """Return the fits of all rows, target by target, for a terminal of 80 columns."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for head in ("", "read by", "NMSE", "Pearson", "missing", "highest"):
-        table.add_column(head, justify="right" if head in ("NMSE", "Pearson", "missing") else "left")
+def table_of(rows: Sequence[Row], width: int = 80) -> Table:
+    """Return the fits of all rows, target by target, for a terminal of so many columns.
+
+    `highest` is the value with the highest score; `argmax` and `choice` are that value's most probable score and its
+    score in the choice format, left out where they do not fit, argmax first. `missing` is left out where all is 0.
+    """
+    wide = Console(width=10_000)  # where a table takes the width that it would like to have
+    tables = (_fits(rows, extras) for extras in (("argmax", "choice"), ("choice",)))
+    return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
+
+
+def _fits(rows: Sequence[Row], extras: Sequence[str]) -> Table:
+    """Return the table with those of `extras` that any row has."""
+    found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
+    extras = [kind for kind, scores in found.items() if any(scores)]
+    missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for head in ("", "read by", "NMSE", "Pearson", *missing, "highest", *extras):
+        table.add_column(head, justify="left" if head in ("", "read by", "highest") else "right")
     targets = list(dict.fromkeys(row.target for row in rows))
     for target in targets:
         if target is not None:
@@ -139,13 +175,16 @@ def table_of(rows: Sequence[Row]) -> Table:
             known = {value: score for value, score in results["scores"].items() if score is not None}
             top = max(known, key=lambda value: known[value]) if known and row.method != "constant" else None
             cells = [
-                f"  {row.name}",
+                f"  {row.title}",
                 {"none": ""}.get(row.reading, row.reading),
                 number(results.get("nmse"), 3),
                 number(results.get("pearson")),
-                str(results.get("missing", "")),
+                *(str(results.get(key, "")) for key in missing),
                 "" if top is None else f"{label(top)} {known[top]:.2f}",
             ]
+            for kind in extras:
+                scores = results.get(f"{kind}_scores")
+                cells.append("" if top is None or not scores else number(scores[top]))
             table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
     return table
 
@@ -167,7 +206,7 @@ def comparison_figure(path: str | Path, rows: Sequence[Row], title: str) -> None
 
     values = [value for _, group in CIRCLE for value in group]
     shown = [row for row in rows if row.method != "constant"]
-    names = [f"{row.name}" + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
+    names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
     height = 2.4 + 0.42 * len(shown)
     figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
     axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))

@@ -60,13 +60,13 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
     Args:
         path: a CSV with a header, comma, semicolon or tab between columns, in UTF-8 or Latin-1; further columns are
             passed over. Columns may have either of an item's names, in any case; where a file of several rounds has
-            both, the one that is filled counts.
+            both, the newer counts, or the older where the newer has no answer.
         separator: what stands between columns; None looks at the header.
         missing_codes: codes that mean no answer; a blank or a full stop always does.
 
     Raises:
         UserError: no such file, item columns that it lacks, a code that is neither an answer (1..6) nor a missing one
-            (line and column), nobody who answered everything.
+            (line and column), a quotation mark that is not closed (line), nobody who answered everything.
     """
     path = Path(path)
     columns, lines = _columns(path, separator)
@@ -95,7 +95,9 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
     return Respondents(np.array(list(kept.values())), np.array(list(kept)), rows, dict(missing), duplicates)
 
 
-def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[str, int]]], Iterator]:
+def _columns(
+    path: Path, separator: str | None
+) -> tuple[dict[str, list[tuple[str, int]]], Iterator[tuple[int, list[str]]]]:
     """Return the columns of each item, as (name, place), and the numbered lines behind the header."""
     if not path.is_file():
         raise UserError(f"path={path} is not a file: give the survey's data as CSV")
@@ -106,8 +108,9 @@ def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[st
         text = data.decode("latin-1")
     header = text.split("\n", 1)[0]
     mark = separator or max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-    names = [name.strip().lower() for name in next(reader, [])]
+    lines = _records(path, text, mark)
+    _, heads = next(lines, (1, []))
+    names = [name.strip().lower() for name in heads]
     columns = {
         item: [(name, names.index(name)) for name in (item, item.removesuffix("a")) if name in names]
         for item in ALL_ITEMS
@@ -118,7 +121,25 @@ def _columns(path: Path, separator: str | None) -> tuple[dict[str, list[tuple[st
             f"{path} lacks the columns {', '.join(absent)} (nor are they there without the last a); give a file with "
             f"all 21 items of the human values scale{'' if len(names) > 1 else ', or its separator=...'}"
         )
-    return columns, ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+    return columns, lines
+
+
+def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each record that is not blank, with the number of the line that it ends in."""
+    # Strict, because a quotation mark that is never closed would swallow the respondents behind it, uncounted.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path} line {first}: {error}: close the quotation mark of that line, or leave its column out"
+            ) from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
 
 
 def _answer(
@@ -134,7 +155,7 @@ def _answer(
         except ValueError:
             code = float("nan")
         if code in known:
-            return None
+            continue
         if not (LOWEST <= code <= HIGHEST and code.is_integer()):
             raise UserError(
                 f"{path} line {line}: {name}={text} is neither an answer ({LOWEST} to {HIGHEST}) nor a missing code: "
@@ -148,12 +169,15 @@ def divergence(profiles: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the Jensen-Shannon divergence, in nats, of each of profiles [n, 10] to a target [10]; all are scaled to
     sum 1, and above 0.
 
+    Profiles of whole numbers that differ in their order alone, where the target is level, have the very same one.
+
     >>> float(divergence(np.ones((1, 10)), np.ones(10))[0])
     0.0
     """
     p, q = profiles / profiles.sum(1, keepdims=True), target / target.sum()
     middle = (p + q) / 2
-    return ((p * np.log(p / middle)).sum(1) + (q * np.log(q / middle)).sum(1)) / 2
+    terms = p * np.log(p / middle) + q * np.log(q / middle)
+    return np.sort(terms, axis=1).sum(1) / 2  # sorted, because the order of a sum moves its last bit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +211,10 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
             f"only {len(respondents.lines)} different respondents answered everything: lower neighbours={neighbours}"
         )
     scores = LOWEST + HIGHEST - respondents.means if coding == "reversed" else respondents.means
+    sixths = np.rint(6 * scores)  # means of two or three answers as whole numbers: else ties would not be exact
     found = []
     for anchor, target in extreme_targets().items():
-        distances = divergence(scores, np.array(target.scores))
+        distances = divergence(sixths, np.array(target.scores))
         for rank, row in enumerate(np.argsort(distances, kind="stable")[:neighbours], start=1):
             person = tuple(float(score) for score in scores[row])
             line = int(respondents.lines[row])
@@ -200,7 +225,7 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
 def write_targets(
     folder: str | Path, targets: Sequence[Neighbour], respondents: Respondents, source: Path, coding: str
 ) -> None:
-    """Write targets.csv and, last, survey.json, which says how they were made.
+    """Write targets.csv and, last, survey.json, which says how they were made and without which there is no table.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
@@ -225,6 +250,10 @@ def write_targets(
         "neighbours": max(one.rank for one in targets),
     }
     hint = "free space or give another out"
+    try:
+        (folder / ABOUT).unlink(missing_ok=True)  # an older one would say its coding of the new table, were we stopped
+    except OSError as error:
+        raise UserError(f"cannot replace {folder / ABOUT}: {error.strerror}; give another out") from error
     write_atomic(folder / TABLE, text.getvalue(), hint)
     write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n", hint)
 

@@ -7,15 +7,18 @@ import pytest
 from runs_of_tiny import train
 
 from jaxalign.errors import UserError
+from jaxalign.runs import write_atomic
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.survey import (
     ALL_ITEMS,
     ITEMS,
+    Respondents,
     divergence,
     main,
     nearest,
     read_respondents,
     read_target,
+    write_targets,
 )
 
 MISSING = (7, 8, 9, 66, 77, 88, 99)
@@ -48,7 +51,7 @@ def test_scores_are_turned_round_and_averaged_by_value(tmp_path):
     assert dict(zip(VALUES, one.scores, strict=True))["power"] == 1 and one.name.endswith("_close_1_raw")
 
 
-def test_the_nearest_are_those_of_a_table_computed_by_hand(tmp_path):
+def test_the_nearest_are_ranked_by_the_divergence_of_the_formula(tmp_path):
     people = [answers(), answers(power=3), LOVES_POWER, answers(power=5), answers(hedonism=3)]
     found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
     power = [one for one in nearest(found, "reversed", 3) if one.anchor == "power"]
@@ -61,6 +64,58 @@ def test_the_nearest_are_those_of_a_table_computed_by_hand(tmp_path):
     by_hand = sum(a * math.log(a / m) + b * math.log(b / m) for a, b, m in zip(p, q, middle, strict=True)) / 2
     assert power[1].divergence == pytest.approx(by_hand, rel=1e-12)
     assert [one.name for one in power] == ["power_close_1", "power_close_2", "power_close_3"]
+
+
+# How important each value is to eight people, in the order of `VALUES`, by the line of the file that they stand in.
+PEOPLE = {
+    2: (2, 2, 2, 2, 5, 2, 2, 2, 3, 4),
+    3: (4, 4, 4, 4, 4, 4, 4, 4, 4, 4),
+    4: (1, 5, 2, 1, 1, 2, 4, 2, 1, 6),
+    5: (4, 2, 2, 3, 5, 2, 2, 2, 2, 2),  # line 2 in another order, but for power
+    6: (1, 1, 1, 6, 1, 1, 1, 6, 1, 1),
+    7: (3, 3, 5, 2, 3, 5, 2, 2, 5, 3),
+    8: (2, 2, 2, 2, 2, 2, 2, 2, 2, 2),  # line 3 in proportion
+    9: (1, 1, 1, 5, 4, 1, 1, 5, 1, 1),
+}
+# The three nearest to each extreme target: line, and divergence to six places, computed with 50 digits apart from this
+# program. Line 3 and power, for one: p = 1/10 of each, q = 6/15 and nine times 1/15, so m = 1/4 and nine times 1/12;
+# (1/10 ln 2/5 + 9/10 ln 6/5 + 6/15 ln 8/5 + 9/15 ln 4/5) / 2 = 0.063288.
+NEAREST = {
+    "achievement": [(5, 0.048814), (3, 0.063288), (8, 0.063288)],
+    "benevolence": [(4, 0.060537), (3, 0.063288), (8, 0.063288)],
+    "conformity": [(7, 0.049925), (3, 0.063288), (8, 0.063288)],
+    "hedonism": [(6, 0.048513), (9, 0.057078), (3, 0.063288)],
+    "power": [(2, 0.032038), (5, 0.032038), (3, 0.063288)],
+    "security": [(7, 0.049925), (3, 0.063288), (8, 0.063288)],
+    "self_direction": [(3, 0.063288), (8, 0.063288), (4, 0.077655)],
+    "stimulation": [(6, 0.048513), (9, 0.057078), (3, 0.063288)],
+    "tradition": [(7, 0.049925), (3, 0.063288), (8, 0.063288)],
+    "universalism": [(4, 0.045096), (2, 0.048814), (3, 0.063288)],
+    "openness_to_change": [(3, 0.086305), (8, 0.086305), (6, 0.099061)],
+    "self_enhancement": [(5, 0.037986), (9, 0.076678), (2, 0.087564)],
+    "conservation": [(7, 0.038647), (3, 0.091038), (8, 0.091038)],
+    "self_transcendence": [(4, 0.028205), (2, 0.084822), (3, 0.086305)],
+}
+
+
+def test_the_nearest_are_those_of_a_table_computed_by_hand(tmp_path):
+    people = [answers(**{v: 7 - score for v, score in zip(VALUES, one, strict=True)}) for one in PEOPLE.values()]
+    found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
+    table = {anchor: [] for anchor in NEAREST}
+    for one in nearest(found, "reversed", 3):
+        table[one.anchor].append((one.line, round(one.divergence, 6)))
+        assert one.scores == PEOPLE[one.line]
+    assert table == NEAREST
+
+
+def test_people_who_differ_in_the_order_of_the_other_values_alone_tie():
+    one = [1.5, 4.0, 4.5, 5.5, 3.5, 3.0, 2.5, 3.0, 3.5, 13 / 3]
+    other = [4.5, 1.5, 5.5, 4.0, 3.5, 2.5, 3.0, 3.5, 3.0, 13 / 3]  # the same to power and to universalism
+    for first, second in ((one, other), (other, one)):
+        found = nearest(Respondents(np.array([2, 3]), np.array([first, second]), 2, {}, 0), "raw", 2)
+        for anchor in ("power", "universalism"):
+            near, next_ = (neighbour for neighbour in found if neighbour.anchor == anchor)
+            assert (near.line, next_.line) == (2, 3) and near.divergence == next_.divergence
 
 
 def test_ties_keep_the_order_of_the_rows(tmp_path):
@@ -91,6 +146,51 @@ def test_of_two_rounds_columns_the_filled_one_counts(tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(lines))
     found = read_respondents(tmp_path / "s.csv", None, MISSING)
     assert found.means[0].tolist() == [(3 + 5) / 2, *[5] * 9] and found.means[1].tolist() == [2] * 10
+
+
+def test_a_missing_code_in_the_newer_column_leaves_the_answer_to_the_older(tmp_path):
+    older = [item.removesuffix("a") for item in ALL_ITEMS]
+    lines = [",".join([*ALL_ITEMS, *older]), ",".join([*["99"] * 21, *["3"] * 21]), ",".join([*["99"] * 42])]
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    found = read_respondents(tmp_path / "s.csv", None, MISSING)
+    assert found.means.tolist() == [[3] * 10]
+    assert (found.rows, found.missing) == (2, {ALL_ITEMS[0]: 1})
+
+
+@pytest.mark.parametrize("behind", [1, 20_000], ids=["few lines behind it", "more than one cell can hold"])
+def test_a_quotation_mark_that_is_not_closed_is_named_with_its_line(tmp_path, behind):
+    path = write(tmp_path / "s.csv", [LOVES_POWER, answers(), *[answers(power=2)] * behind])
+    path.write_text(path.read_text().replace("Müller 1,", '"Müller 1,'))
+    with pytest.raises(UserError, match=r"s\.csv line 3: .*: close the quotation mark of that line"):
+        read_respondents(path, None, MISSING)
+
+
+def test_quoted_cells_may_hold_marks_and_line_breaks(tmp_path):
+    path = write(tmp_path / "s.csv", [LOVES_POWER, answers()])
+    path.write_text(path.read_text().replace("Müller 0", '"Müller, ""0""\nof Rome"'))
+    assert read_respondents(path, None, MISSING).lines.tolist() == [3, 4]
+
+
+def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, monkeypatch):
+    table = tmp_path / "table"
+    run([f"path={survey}", f"out={table}"], capsys)
+
+    def killed(path, *rest):
+        if path.name == "survey.json":
+            raise KeyboardInterrupt
+        write_atomic(path, *rest)
+
+    found = read_respondents(survey, None, MISSING)
+    people = nearest(found, "raw", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxalign.values.survey.write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_targets(table, people, found, survey, "raw")
+    assert "power_close_1_raw" in (table / "targets.csv").read_text()
+    with pytest.raises(UserError, match="is no table of targets"):
+        read_target(table, "power", 1)
+    run([f"path={survey}", f"out={table}", "coding=raw"], capsys)
+    assert read_target(table, "power", 1)[2] == "raw"
 
 
 def test_what_is_dropped_is_counted(tmp_path):
