@@ -25,6 +25,13 @@ CONTENDERS = {
 }
 
 
+LENGTHS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0), (10, 18, 33, 48, 72, 255, 256)
+"""Quantiles of the tokens of a rationale that the model writes about ARC: see README.md for the command."""
+
+TOKENS_A_WORD = 1.22
+"""Of the text that stands in for them."""
+
+
 def main() -> None:
     args = arguments()
     if args.part is not None:
@@ -129,8 +136,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     for _ in questions:
         mine = []
         for _ in range(args.rationales):
-            # Lengths as of few-shot rationales: a spread around the mean, never very short.
-            length = int(np.clip(random.gamma(6.0, 11.0), 15, 180))
+            length = round(float(np.interp(random.random(), *LENGTHS)) / TOKENS_A_WORD)
             start = int(random.integers(len(words) - length))
             mine.append(" ".join(words[start : start + length]) + ".")
             tokens.append(len(model.tokenizer.encode(mine[-1])))

@@ -406,7 +406,7 @@ def _raised(counts: Sequence[int], programs: int) -> list[int]:
 ROW_QUANTUM = 32
 """Row lengths are multiples of this."""
 
-ATTENTION_COST = 1 / 1500
+ATTENTION_COST = 1 / 1700
 """Cost of attention over a row of one token more, as a share of a token's matrix products (a small model's)."""
 
 
