@@ -154,7 +154,7 @@ def local_engine(
     sampler = Sampler(
         model.architecture, by_layer(model.params), stack(subjects), model.tokenizer, programs, config.sampling.rows
     )
-    return sampler, f"{model.identity}-{config.precision}"
+    return sampler, f"{model.signature}-{config.precision}"
 
 
 def compare_engines(

@@ -93,6 +93,17 @@ def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
     assert "samples" not in run([*arguments, "sampling.n=3"], capsys)
 
 
+def test_the_same_weights_with_another_architecture_answer_anew(here, capsys):
+    arguments = ["prompt=Why is it so?", "sampling.temperature=0", *TINY]
+    run(arguments, capsys)
+    run([*arguments, "++model.config.rope_theta=3.0"], capsys)
+    one, other = (records(folder)[0] for folder in (here / "outputs").iterdir())
+    assert one["key"] != other["key"]
+    assert "belongs to another configuration: model was" in refused(
+        [*arguments, "++model.config.rope_theta=4.0", f"run.dir={next((here / 'outputs').iterdir())}"], capsys
+    )
+
+
 def test_a_scale_of_zero_answers_as_the_base_does(adapters, here, capsys):
     arguments = [f"adapter={adapters / 'power'}", "prompt=Why?", "run.dir=run", *QUICK]
     run([*arguments, "adapter.scale=0"], capsys)

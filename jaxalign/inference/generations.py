@@ -51,7 +51,7 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
     """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
-        model: identity of the base's weights, precision included.
+        model: signature of the base (see `Model.signature`), precision included.
         adapter: identity of the adapter's weights and its scale; empty for the bare base.
         prompt: the prompt's tokens.
         sampling: how the sample is drawn.
