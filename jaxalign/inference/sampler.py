@@ -26,6 +26,7 @@ from jaxalign.inference.cache import (
     place_program,
     prefill_program,
 )
+from jaxalign.inference.stopping import find_stop, showable
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import Adapter
@@ -56,7 +57,7 @@ class Sampling:
     """How samples are drawn.
 
     `temperature` 0 takes the most probable token each time; `top_k` 0 and `top_p` 1 keep all tokens. A sample ends
-    with the model's end token, before the first of the strings in `stop`, or after `max_tokens`.
+    with the model's end token, before the first of the strings in `stop` (one may go alone), or after `max_tokens`.
     """
 
     temperature: float = 1.0
@@ -67,12 +68,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for name, wrong, rule in (
             ("temperature", not 0 <= self.temperature < float("inf"), "a number of at least 0 (0 is greedy)"),
             ("top_k", self.top_k < 0, "a whole number of at least 0 (0 keeps all tokens)"),
             ("top_p", not 0 < self.top_p <= 1, "a number greater than 0, up to 1 (1 keeps all tokens)"),
             ("max_tokens", self.max_tokens < 1, "a whole number of at least 1"),
             ("stop", not all(self.stop), "strings that are not empty"),
+            ("seed", not 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):
             if wrong:
                 raise UserError(f"sampling.{name}={getattr(self, name)!r} will not do: give {rule}")
@@ -135,7 +138,9 @@ class Sampler:
             requests: what to sample.
             sampling: how.
             on_done: told (request, completion) as soon as a sample has ended.
-            on_text: told (request, sample, its text so far) after every few tokens.
+            on_text: told (request, sample, its text so far) after every few tokens. Each text begins with the one told
+                before; only the last, that of the completion, need not, where broken characters turned up. What may
+                become a stop string is held back.
             progress: told (samples done, all samples, tokens per second), first of all with none done.
 
         Raises:
@@ -206,6 +211,7 @@ class _Row:
 
     index: int
     tokens: list[int] = dataclasses.field(default_factory=list)
+    shown: str = ""
 
 
 @dataclasses.dataclass
@@ -383,8 +389,10 @@ class _Call:
         completion = self.ended(row, len(tokens))
         if completion is None:
             if self.on_text is not None:
-                text = self.sampler.tokenizer.decode(row.tokens).rstrip("\N{REPLACEMENT CHARACTER}")
-                self.on_text(slot.request, row.index, text)
+                text = showable(self.sampler.tokenizer.decode(row.tokens), self.sampling.stop)
+                if text.startswith(row.shown):
+                    row.shown = text
+                    self.on_text(slot.request, row.index, text)
             return
         self.active[place] = False
         slot.rows[n] = None
@@ -397,18 +405,11 @@ class _Call:
 
     def ended(self, row: _Row, new: int) -> Completion | None:
         """Return a row's completion if it has ended with its newest tokens."""
-        tokens, decode, stops = row.tokens, self.sampler.tokenizer.decode, self.sampling.stop
+        tokens, decode = row.tokens, self.sampler.tokenizer.decode
         end = "eos" if tokens[-1] in self.ends else "length" if len(tokens) == self.sampling.max_tokens else None
-        if stops:
-            # A stop string may have begun earlier; a character takes up to four tokens.
-            tail = decode(tokens[-new - 4 * max(map(len, stops)) :])
-            if any(stop in tail for stop in stops):
-                for length in range(len(tokens) - new + 1, len(tokens) + 1):
-                    text = decode(tokens[:length])
-                    found = [text.index(stop) for stop in stops if stop in text]
-                    if found:
-                        return Completion(row.index, tuple(tokens[:length]), text[: min(found)], "stop")
-        if end is None:
-            return None
-        text = decode(tokens[:-1] if end == "eos" else tokens)
-        return Completion(row.index, tuple(tokens), text, end)
+        said, unseen = (tokens[:-1], new - 1) if end == "eos" else (tokens, new)
+        found = find_stop(said, unseen, self.sampling.stop, decode)
+        if found is not None:
+            length, text = found
+            return Completion(row.index, tuple(tokens[:length]), text, "stop")
+        return None if end is None else Completion(row.index, tuple(tokens), decode(said), end)

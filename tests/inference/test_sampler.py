@@ -24,6 +24,7 @@ from jaxalign.inference.sampler import (
     bucket,
     shared_prefix,
 )
+from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
 from jaxalign.models.lora import effective
 from jaxalign.models.weights import load_params
@@ -182,47 +183,34 @@ def test_a_zero_adapter_is_the_base(make):
     assert tokens_of(make(zero).sample(asked, sampling)) == tokens_of(make().sample(asked, sampling))
 
 
-class Spelling:
-    """A tokenizer whose tokens are fixed bytes."""
+def test_stop_strings_end_a_sample_before_them(make):
+    (prompt,) = prompts(9)
+    free = make().sample([Request(prompt, tuple(range(6)))], Sampling(max_tokens=40))[0]
+    for completion in free:
+        for place, length in ((3, 1), (8, 4), (15, 3), (17, 1)):
+            stop = completion.text[place : place + length]
+            if BROKEN in stop:
+                continue
+            sampling = Sampling(max_tokens=40, stop=(stop, "never said"))
+            ((found,),) = make().sample([Request(prompt, (completion.index,))], sampling)
+            assert (found.end, found.text) == ("stop", completion.text[: completion.text.index(stop)])
+            assert found.tokens == completion.tokens[: len(found.tokens)]
+            watched = []
+            make().sample([Request(prompt, (completion.index,))], sampling, on_text=lambda *said: watched.append(said))
+            assert watched[-1] == (0, completion.index, found.text)
+            assert all(found.text.startswith(text) for _, _, text in watched)
 
-    eos_id = 0
 
-    def __init__(self, pieces):
-        self.pieces = pieces
-
-    def decode(self, ids):
-        return b"".join(self.pieces[i] for i in ids).decode(errors="replace")
-
-
-@pytest.mark.parametrize(
-    ("stop", "text", "tokens"),
-    [
-        ("lo w", "hel", 4),  # over three tokens
-        ("hel", "", 1),
-        ("wor", "hello ", 4),
-        ("é", "hello wor", 6),  # its two bytes are two tokens
-        ("zzz", "hello worééx", 9),
-    ],
-)
-def test_stop_strings_are_found_in_the_text(make, monkeypatch, stop, text, tokens):
-    pieces = [b"hel", b"lo", b" ", b"wor", *(bytes([b]) for b in "éé".encode()), b"x"]
-    spoken = []
-    sampler = dataclasses.replace(make(), tokenizer=Spelling(pieces))
-    row = module._Row(0)
-    call = object.__new__(module._Call)
-    call.sampler, call.sampling, call.ends = sampler, Sampling(max_tokens=9, stop=(stop, "never")), (99,)
-    completion = None
-    for start in range(0, 9, 4):
-        new = list(range(9))[start : start + 4]
-        row.tokens += new
-        completion = call.ended(row, len(new))
-        spoken.append(completion)
-        if completion:
-            break
-    assert completion is not None
-    assert completion.text == text
-    assert len(completion.tokens) == tokens
-    assert completion.end == ("length" if stop == "zzz" else "stop")
+def test_the_text_of_the_end_token_is_no_part_of_an_answer(make, tokenizer):
+    (prompt,) = prompts(9)
+    ((free,),) = make().sample([Request(prompt)], Sampling(max_tokens=40))
+    end = free.tokens[11]
+    said = free.tokens[: free.tokens.index(end)]
+    # A stop string that only the end token's text would complete.
+    stop = tokenizer.decode([said[-1], end])
+    assert BROKEN not in stop and len(stop) == 2
+    ((found,),) = make(ends=(end,)).sample([Request(prompt)], Sampling(max_tokens=40, stop=(stop,)))
+    assert (found.end, found.tokens, found.text) == ("eos", (*said, end), tokenizer.decode(said))
 
 
 def test_what_is_said_on_the_way(make):
@@ -255,11 +243,17 @@ def test_what_is_said_on_the_way(make):
         ({"top_k": -1}, "sampling.top_k=-1 will not do"),
         ({"max_tokens": 0}, "sampling.max_tokens=0 will not do"),
         ({"stop": ("a", "")}, "strings that are not empty"),
+        ({"stop": ""}, "strings that are not empty"),
+        ({"seed": -1}, "sampling.seed=-1 will not do: give a whole number from 0"),
     ],
 )
 def test_sampling_that_cannot_be(wrong, words):
     with pytest.raises(UserError, match=words):
         Sampling(**wrong)
+
+
+def test_one_stop_string_may_go_alone():
+    assert Sampling(stop="zq") == Sampling(stop=("zq",)) == Sampling(stop=["zq"])  # type: ignore[arg-type]
 
 
 def test_prompts_that_do_not_fit(make):
