@@ -88,7 +88,7 @@ def shown(value: Any) -> str:
         return f"[{','.join(shown(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return str(value) or "''"
 
 
 def _dataclass_of(declared: Any) -> type | None:

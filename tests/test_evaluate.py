@@ -98,7 +98,9 @@ def test_the_same_weights_with_another_architecture_are_asked_anew(tmp_path, cap
     arguments = ["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK]
     main(arguments)
     capsys.readouterr()
-    assert "belongs to another configuration: model was" in refused([*arguments, "++model.config.rope_theta=3.0"], capsys)
+    assert "belongs to another configuration: model was" in refused(
+        [*arguments, "++model.config.rope_theta=3.0"], capsys
+    )
 
 
 def test_bad_input_is_one_line(adapters, tmp_path, capsys):
