@@ -9,6 +9,7 @@ True
 """
 
 import dataclasses
+import difflib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base import Base
 from jaxalign.inference.reading import answer_log_probs, answer_tree
 from jaxalign.inference.sampler import Request, Sampling
-from jaxalign.models.architecture import PROJECTIONS
+from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import Adapter as Weights
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.models.peft import read_adapter, write_adapter
@@ -42,12 +43,14 @@ from jaxalign.training.supervised import StageData
 @dataclasses.dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter: float32 weights {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}; alpha / rank is
-    its scale, and `factor` what the user multiplies it by."""
+    its scale, and `factor` what the user multiplies it by. `base_identity` is that of the base it belongs to, where
+    that is known."""
 
     weights: Weights
     rank: int
     alpha: float
     factor: float = 1.0
+    base_identity: str | None = None
 
     @property
     def scale(self) -> float:
@@ -90,9 +93,13 @@ class LanguageModel:
             sampling: `temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` (see `Sampling`).
 
         Raises:
-            UserError: a setting will not do, or a prompt does not fit into the context.
+            UserError: a setting will not do, a prompt does not fit into the context, or the adapter is another base's.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        for name, value in (("n", n), ("rows", rows)):
+            if value < 1:
+                raise UserError(f"{name}={value} will not do: give a whole number of at least 1")
+        self._check(adapter)
         adapters = None if adapter is None else effective(adapter.weights, adapter.scale)
         stack = None if adapters is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], adapters)
         how = Sampling(**sampling)
@@ -100,14 +107,49 @@ class LanguageModel:
         requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
         return [[one.text for one in completions] for completions in sampler.sample(requests, how)]
 
-    def log_probs(self, prompt: str, answers: Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
+    def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
         """Return float64 [answers], in nats: the summed log-probability of each answer's text after the prompt.
 
         Cut texts after a newline or before a space (prompts end in a newline, or answers begin with a space).
+
+        Raises:
+            UserError: an empty prompt or answer, one that does not fit into the context, or an adapter of another base.
         """
+        self._check(adapter)
+        texts = [answers] if isinstance(answers, str) else answers
+        root, branches = self.encoder.prompt(prompt), [self.encoder.text(text) for text in texts]
+        if not len(root):
+            raise UserError("the prompt is empty: there is nothing to answer")
+        context = self.architecture.context
+        for number, branch in enumerate(branches, start=1):
+            if not len(branch):
+                raise UserError(f"answer {number} is empty: there is nothing to score")
+            if len(root) + len(branch) > context:
+                raise UserError(
+                    f"the prompt has {len(root)} tokens and answer {number} {len(branch)}, and the context holds "
+                    f"{context}: shorten them"
+                )
+        if not branches:
+            return np.zeros(0)
         scorer = self._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
-        question = answer_tree(self.encoder.prompt(prompt), [self.encoder.text(answer) for answer in answers])
+        question = answer_tree(root, branches)
         return answer_log_probs(question, scorer.score([question.tree])[0])
+
+    def _check(self, adapter: Adapter | None) -> None:
+        """Raise UserError for an adapter of another base: by its identity, or where it has none by its shape."""
+        if adapter is None:
+            return
+        if adapter.base_identity not in (None, self.identity):
+            raise UserError(f"the adapter belongs to another base than {self.name}: load that base, or train it anew")
+        for name, pair in adapter.weights["layers"].items():
+            inner, outer = projection_shape(self.architecture, name)
+            layers, rank = self.architecture.layers, adapter.rank
+            shapes = {side: tuple(np.shape(matrix)) for side, matrix in pair.items()}
+            if shapes != {"a": (layers, inner, rank), "b": (layers, rank, outer)}:
+                raise UserError(
+                    f"the adapter does not fit {self.name}: {name} has the shapes {list(shapes['a'])} and "
+                    f"{list(shapes['b'])} where {[layers, inner, rank]} and {[layers, rank, outer]} are needed"
+                )
 
     def train_adapter(
         self,
@@ -131,14 +173,17 @@ class LanguageModel:
         training that resumes, use `python -m jaxalign.train`.
 
         Raises:
-            UserError: fewer than two different prompts, one that is too long, or a loss that is not a number.
+            UserError: fewer than two different prompts, one that is too long, a loss that is not a number, or an
+                adapter to start from that is another base's.
         """
+        self._check(start)
         examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
         sides = split_examples(examples, seed, validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
         if start is None:
             key = jax.random.key(seed)
-            start = Adapter(init_adapter(key, self.architecture, rank, tuple(targets)), rank, float(alpha))
+            weights = init_adapter(key, self.architecture, rank, tuple(targets))
+            start = Adapter(weights, rank, float(alpha), base_identity=self.identity)
         settings = Settings(
             epochs=epochs,
             max_steps=max_steps,
@@ -182,7 +227,8 @@ class LanguageModel:
         return dataclasses.replace(start, weights=jax.device_get(weights)), summary
 
     def save_adapter(self, adapter: Adapter, folder: str | Path) -> None:
-        """Write an adapter in PEFT's format, its factor multiplied in."""
+        """Write an adapter in PEFT's format, its factor multiplied in; UserError for one of another base."""
+        self._check(adapter)
         write_adapter(
             folder,
             jax.device_get(adapter.weights),
@@ -207,7 +253,7 @@ class LanguageModel:
         found = read_adapter(path, self.architecture)
         if found.base_identity not in (None, self.identity):
             raise UserError(f"{path} was trained on another base ({found.base_name}), not on {self.name}")
-        return Adapter(found.adapter, found.rank, found.alpha)
+        return Adapter(found.adapter, found.rank, found.alpha, base_identity=found.base_identity)
 
 
 def load_model(
@@ -229,6 +275,10 @@ def load_model(
     ):
         if value not in known:
             raise UserError(f"{key}={value} is not known{did_you_mean(value, known)}")
-    source = source_of(preset(name)) if name in presets() else ModelSource("hub", name)
+    known = presets()
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if name not in known and near and not Path(name).exists():  # ids on the hub have a slash, but for the oldest ones
+        raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
+    source = source_of(preset(name)) if name in known else ModelSource("hub", name)
     model = load(source, jnp.bfloat16 if precision == "bfloat16" else jnp.float32, offline=offline, name=name)
     return LanguageModel(model, precision, prompt_format, system)

@@ -6,8 +6,14 @@ from rich.console import Console
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine
-from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.inference.sampler import Request, Sampling, check_room
 from jaxalign.models.sources import ModelFiles
+
+
+def check_chat(files: ModelFiles, sampling: Sampling) -> None:
+    """Raise UserError for a model without a chat template, and for answers that leave no room for a question."""
+    files.tokenizer.chat([{"role": "user", "content": "?"}])
+    check_room(sampling, files.architecture.context)
 
 
 def chat(
@@ -16,12 +22,8 @@ def chat(
     """Talk until the user ends it (Ctrl-D or /quit); /new begins anew.
 
     When the talk no longer fits into the context beside the next answer, its oldest turns are left out, and a line says
-    so.
-
-    Raises:
-        UserError: the model has no chat template.
+    so. Call `check_chat` first.
     """
-    files.tokenizer.chat([{"role": "user", "content": "?"}])  # refuse before the first question, not after it
     encoder, room = Encoder(files.tokenizer), files.architecture.context - sampling.max_tokens
     console.print(f"chat with {name}: /new begins anew, /quit or Ctrl-D ends", style="dim")
     turns: list[Mapping[str, str]] = []
@@ -51,12 +53,14 @@ def chat(
             turns.pop()
             continue
         console.print(f"[bold]{name}:[/] ", end="")
-        shown = 0
+        shown = ""
 
         def show(_request: int, _index: int, text: str) -> None:
             nonlocal shown
-            console.print(text[shown:], end="", highlight=False, markup=False, soft_wrap=True)
-            shown = len(text)
+            # What stands there cannot be taken back: where an answer's end turned out otherwise, it is said again.
+            more = text.removeprefix(shown) if text.startswith(shown) else f"\n{text}"
+            console.print(more, end="", highlight=False, markup=False, soft_wrap=True)
+            shown = text
 
         ((completion,),) = engine.sample([Request(tokens)], sampling, on_text=show)
         console.print()

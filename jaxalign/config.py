@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from jaxalign import schema
 from jaxalign.errors import UserError
@@ -58,10 +59,18 @@ class ModelConfig:
     system: str | None = None
 
     def __post_init__(self):
+        self.check_source()
+        self.check_system()
+
+    def check_source(self) -> None:
+        """Raise UserError where the source lacks a key."""
         needed = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",)}
         missing = [f"model.{name}" for name in needed.get(self.source, ()) if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={self.source} needs it)")
+
+    def check_system(self) -> None:
+        """Raise UserError for a system message that nobody would hear."""
         if self.system is not None and self.prompt_format == "plain":
             raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
 
@@ -72,6 +81,9 @@ class AskedModelConfig(ModelConfig):
 
     source: Literal["run", "package", "hub", "random"]  # type: ignore[assignment]
     prompt_format: Literal["plain", "chat"] | None = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        self.check_source()  # a chat has a system message whatever the format
 
 
 @dataclass(frozen=True)
@@ -343,11 +355,32 @@ class EngineConfig:
     retries: Natural = 0
     timeout: Positive = 1.0
     send: Literal["tokens", "text"] = "tokens"
+    strict: bool = False
     check: Natural = 0
 
     def __post_init__(self):
-        if self.name == "openai" and not self.url:
+        if self.name != "openai":
+            if self.check:
+                raise UserError("engine.check compares a server with this program: it needs engine=openai")
+            for name in ("url", "models"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"engine.{name} is for a server: add engine=openai")
+        elif not self.url:
             raise UserError("missing: engine.url (engine=openai needs it, such as engine.url=http://localhost:8000/v1)")
+        elif not _is_address(self.url):
+            raise UserError(
+                f"engine.url={self.url} is no address of a server: give http:// or https://, a host and the version, "
+                "such as engine.url=http://localhost:8000/v1"
+            )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError where it is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and not set(url) & set(" \t\n")
 
 
 @dataclass(frozen=True)
@@ -374,6 +407,26 @@ class GenerateConfig:
             raise UserError("prompt and prompts are both given: leave one of them out")
         if self.prompt is not None and not self.prompt.strip():
             raise UserError("prompt is empty: write prompt='What is ...?'")
+        if self.engine.name == "openai" and self.adapter.scale != 1:
+            raise UserError(
+                f"adapter.scale={schema.shown(self.adapter.scale)} is not known to a server: export an adapter with "
+                "that scale, or leave it at 1"
+            )
+        if self.engine.strict and self.sampling.top_k:
+            raise UserError("sampling.top_k is no field of OpenAI's: leave it at 0, or engine.strict at false")
+        if not self.chats:
+            self.model.check_system()
+        elif self.sampling.n > 1:
+            raise UserError(f"sampling.n={self.sampling.n} is for prompt=... or prompts=...: a chat has one answer")
+        elif self.engine.check:
+            raise UserError("engine.check is for prompt=... or prompts=...: a chat has none to compare")
+        elif self.base and (self.adapter.path is not None or self.adapters):
+            raise UserError("base=true is for prompt=... or prompts=...: a chat has one partner")
+
+    @property
+    def chats(self) -> bool:
+        """Whether there is no prompt, so that the user talks with the model."""
+        return self.prompt is None and self.prompts is None
 
 
 @dataclass(frozen=True)
@@ -396,6 +449,7 @@ class EvaluateConfig:
             raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
         if self.alignment.name == "roleplay" and self.value is None:
             raise UserError("missing: value (alignment=roleplay needs one: add for example +value=power)")
+        self.model.check_system()
 
 
 @dataclass(frozen=True)

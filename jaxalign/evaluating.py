@@ -200,7 +200,7 @@ def run_identity(
     benchmark = plain(config.benchmark)
     benchmark["portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
     return {
-        "model": model.identity,
+        "model": model.signature,
         "precision": config.precision,
         "prompt_format": keys["prompt_format"],
         "system": keys["system"],
@@ -330,7 +330,7 @@ class Job:
                 1,
                 parse_sampling(self.config),
                 self.run.generations,
-                model=f"{model.identity}-{self.config.precision}",
+                model=f"{model.signature}-{self.config.precision}",
                 adapters=[""] if alone else [subject.identity for subject in subjects],
                 progress=progress.samples("generated answers", "answer"),
             )

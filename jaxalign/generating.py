@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,15 +20,37 @@ from jaxalign.errors import UserError
 from jaxalign.inference.cache import by_layer
 from jaxalign.inference.generations import Asked, Engine
 from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.sampler import Request, Sampler, Sampling, check_requests
+from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling, check_requests
 from jaxalign.models.sources import ModelFiles, cache_folder, fetch, open_model, source_of
 from jaxalign.progress import Progress
 from jaxalign.runs import Run, open_run, write_atomic
-from jaxalign.subjects import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
+from jaxalign.subjects import (
+    BASE,
+    Subject,
+    asked_model,
+    check_base,
+    check_together,
+    find_adapters,
+    read_subjects,
+    stack,
+)
 from jaxalign.training.programs import Programs, use_compilation_cache
 
 GREEDY_CHECK = 32
 """New tokens of each prompt of `engine.check`."""
+
+TOGETHER = 8
+"""Adapters that answer in one program, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` a
+    subject's."""
+
+    engine: Engine
+    model: str
+    adapters: list[str]
 
 
 def generate(config: GenerateConfig) -> None:
@@ -40,10 +62,12 @@ def generate(config: GenerateConfig) -> None:
     console = Console()
     names = [config.adapter.path] if config.adapter.path is not None else config.adapters
     folders = find_adapters("adapter" if config.adapter.path is not None else "adapters", names)
-    prompts = [Prompt("prompt", config.prompt)] if config.prompt is not None else None
+    prompts = [Prompt("prompt", config.prompt, "prompt")] if config.prompt is not None else None
     if config.prompts is not None:
         prompts = read_prompts(config.prompts)
-    keys = asked_model(config.model, folders)
+    # A chat is held in the model's chat template, whatever its adapter was trained in.
+    model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
+    keys = asked_model(model, folders)
     source = source_of(keys)
     if config.prefetch:
         path = fetch(source, offline=config.offline)
@@ -59,25 +83,23 @@ def generate(config: GenerateConfig) -> None:
         subjects = subjects or [BASE]
     elif not subjects or (config.prompts is None if config.base is None else config.base):
         subjects = [BASE, *subjects]
-    stack(subjects)  # refuses adapters that cannot answer together, before the weights are read
+    if config.engine.name == "jaxalign" or config.engine.check:
+        check_together(subjects)
     encoder = Encoder(files.tokenizer, keys["prompt_format"], keys["system"])
     sampling = sampling_of(config.sampling)
     if prompts is None:
-        from jaxalign.chat import chat
+        from jaxalign.chat import chat, check_chat
 
-        engine, _ = engine_of(config, files, subjects, keys, console)
+        check_chat(files, sampling)
+        engine = engine_of(config, files, subjects, keys, console).engine
         chat(console, engine, files, sampling, keys["system"], subjects[0].name)
         return
-    asked = [
-        Asked(prompt.text, encoder.prompt(prompt.text), number, {"id": prompt.id, "from": subject.name})
-        for prompt in prompts
-        for number, subject in enumerate(subjects)
-    ]
-    check_requests([Request(one.tokens) for one in asked[:: len(subjects)]], sampling, files.architecture.context)
-    engine, identity = engine_of(config, files, subjects, keys, console)
-    digest = hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest()[:16]
+    asked = ask(prompts, subjects, encoder)
+    requests = [Request(one.tokens) for one in asked[:: len(subjects)]]
+    check_requests(requests, sampling, files.architecture.context, [prompt.place for prompt in prompts])
+    answering = engine_of(config, files, subjects, keys, console)
     run = open_run(
-        run_identity(config, keys, identity, subjects, digest),
+        run_identity(config, keys, answering, prompts),
         plain(config),
         dir=config.run.dir,
         root=config.run.root,
@@ -85,13 +107,33 @@ def generate(config: GenerateConfig) -> None:
         overwrite=config.run.overwrite,
     )
     with run.locked():
+        agreement = known_agreement(run)
         if config.engine.check:
-            compare_engines(config, engine, files, subjects, asked, console)
-        records = answer(config, console, engine, run, asked, subjects, sampling, identity)
+            agreement = compare_engines(config, answering.engine, files, subjects, asked, console)
+        records = answer(config, console, answering, run, asked, subjects, sampling)
         lines = by_prompt(prompts, records, subjects)
         path = run.path / "answers.jsonl"
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        count = len({record["key"] for found in records for record in found})
+        run.finish({"engine": answering.engine.engine, "samples": count, "agreement": agreement})
     console.print(f"answers: {path}", highlight=False, soft_wrap=True)
+
+
+def ask(prompts: Sequence[Prompt], subjects: Sequence[Subject], encoder: Encoder) -> list[Asked]:
+    """Return every subject's copy of every prompt, prompt by prompt; a record names all prompts of its text."""
+    ids: dict[str, list[str]] = {}
+    for prompt in prompts:
+        ids.setdefault(prompt.text, []).append(prompt.id)
+    return [
+        Asked(prompt.text, encoder.prompt(prompt.text), number, {"ids": ids[prompt.text], "from": subject.name})
+        for prompt in prompts
+        for number, subject in enumerate(subjects)
+    ]
+
+
+def known_agreement(run: Run) -> dict[str, Any] | None:
+    """Return what an earlier `engine.check` of the run found, if there was one."""
+    return json.loads(run.summary.read_text(encoding="utf-8"))["agreement"] if run.finished else None
 
 
 def sampling_of(config: SamplingConfig) -> Sampling:
@@ -101,16 +143,17 @@ def sampling_of(config: SamplingConfig) -> Sampling:
 
 
 def run_identity(
-    config: GenerateConfig, keys: Mapping[str, Any], identity: str, subjects: Sequence[Subject], prompts: str
+    config: GenerateConfig, keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
     """Return what changes the answers; not how many are drawn, for more samples join those that are there."""
+    asked = [(prompt.id, prompt.text) for prompt in prompts]
     return {
-        "model": identity,
-        "adapters": [subject.identity for subject in subjects],
+        "model": answering.model,
+        "adapters": answering.adapters,
         "prompt_format": keys["prompt_format"],
         "system": keys["system"],
         "sampling": dataclasses.asdict(sampling_of(config.sampling)),
-        "prompts": prompts,
+        "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
     }
 
 
@@ -120,8 +163,9 @@ def engine_of(
     subjects: Sequence[Subject],
     keys: Mapping[str, Any],
     console: Console,
-) -> tuple[Engine, str]:
-    """Return what answers, and the identity of its base: the weights' hash and precision, or a served name."""
+) -> Answering:
+    """Return what answers: this program, named by the model's signature and its precision, or a server, named by its
+    address and the served names."""
     if config.engine.name == "jaxalign":
         return local_engine(config, files, subjects, console)
     from jaxalign.inference.openai import OpenAIEngine
@@ -140,21 +184,64 @@ def engine_of(
         retries=e.retries,
         timeout=e.timeout,
         send=e.send,
+        strict=e.strict,
     )
-    return engine, f"served as {names[0]}"
+    served = f"{engine.url.rstrip('/')}, send={e.send}, strict={str(e.strict).lower()}"
+    return Answering(
+        engine, served, [f"{s.identity or 'base'} as {name}" for s, name in zip(subjects, names, strict=True)]
+    )
 
 
-def local_engine(
-    config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console
-) -> tuple[Sampler, str]:
-    """Load the model and return it as a sampler, with the identity of its base."""
+def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console) -> Answering:
+    """Load the model and return it as what answers."""
     model = files.load(jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32)
     check_base(subjects, model)
     programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
-    sampler = Sampler(
-        model.architecture, by_layer(model.params), stack(subjects), model.tokenizer, programs, config.sampling.rows
-    )
-    return sampler, f"{model.identity}-{config.precision}"
+    params, rows = by_layer(model.params), config.sampling.rows
+    sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)
+    signature = f"{model.signature}-{config.precision}"
+    return Answering(InTurns(sampler, subjects), signature, [subject.identity for subject in subjects])
+
+
+@dataclasses.dataclass(frozen=True)
+class InTurns:
+    """A sampler (of the bare base) for any number of subjects: a few at a time answer in one program, so that neither
+    the rows nor the memory grow with their number."""
+
+    sampler: Sampler
+    subjects: Sequence[Subject]
+    engine: str = "jaxalign"
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        *,
+        on_done: Callable[[int, Completion], None] = lambda request, completion: None,
+        on_text: Callable[[int, int, str], None] | None = None,
+        progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
+    ) -> list[list[Completion]]:
+        """See `Sampler.sample`."""
+        total, before = sum(len(request.samples) for request in requests), 0
+        found: list[list[Completion]] = [[] for _ in requests]
+        turns = -(-len(self.subjects) // min(TOGETHER, self.sampler.rows))
+        size = -(-len(self.subjects) // turns)  # as even as can be: fewer shapes to compile for
+        for first in range(0, len(self.subjects), size):
+            numbers = [n for n, request in enumerate(requests) if first <= request.adapter < first + size]
+            if not numbers:
+                continue
+            sampler = dataclasses.replace(self.sampler, adapters=stack(self.subjects[first : first + size]))
+            completions = sampler.sample(
+                [dataclasses.replace(requests[n], adapter=requests[n].adapter - first) for n in numbers],
+                sampling,
+                on_done=lambda n, one, numbers=numbers: on_done(numbers[n], one),
+                on_text=on_text and (lambda n, index, text, numbers=numbers: on_text(numbers[n], index, text)),
+                progress=lambda done, _, speed, before=before: progress(before + done, total, speed),
+            )
+            for n, mine in zip(numbers, completions, strict=True):
+                found[n] = mine
+            before += sum(map(len, completions))
+        return found
 
 
 def compare_engines(
@@ -164,44 +251,42 @@ def compare_engines(
     subjects: Sequence[Subject],
     asked: Sequence[Asked],
     console: Console,
-) -> None:
-    """Put some prompts, greedily, to a server and to this program, and print how far they agree."""
-    if config.engine.name == "jaxalign":
-        raise UserError("engine.check compares a server with this program: it needs engine=openai")
+) -> dict[str, Any]:
+    """Put some prompts, greedily, to a server and to this program; print and return how far they agree."""
     from jaxalign.inference.openai import agreement
 
     requests = [Request(one.tokens, (0,), one.adapter) for one in asked[: config.engine.check * len(subjects)]]
     greedy = Sampling(temperature=0.0, max_tokens=min(GREEDY_CHECK, config.sampling.max_tokens))
-    local, _ = local_engine(config, files, subjects, console)
+    local = local_engine(config, files, subjects, console).engine
     theirs, ours = ([completions[0].text for completions in one.sample(requests, greedy)] for one in (engine, local))
     found = agreement(theirs, ours)
     line = f"{engine.engine} and jaxalign on {len(requests)} greedy answers: {found.identical:.0%} are the same"
     console.print(f"{line}, {found.common_prefix:.0%} of the text comes before a difference", highlight=False)
+    return {"answers": len(requests), **dataclasses.asdict(found)}
 
 
 def answer(
     config: GenerateConfig,
     console: Console,
-    engine: Engine,
+    answering: Answering,
     run: Run,
     asked: Sequence[Asked],
     subjects: Sequence[Subject],
     sampling: Sampling,
-    identity: str,
 ) -> list[list[dict[str, Any]]]:
     """Draw what the run does not hold yet, shown as it comes: one prompt's answers as text, many by their number."""
-    n, path, single = config.sampling.n, run.generations, config.prompt is not None
-    adapters = [subject.identity for subject in subjects]
-    if single:
+    n = config.sampling.n
+    given = (answering.engine, asked, n, sampling, run.generations)
+    named = {"model": answering.model, "adapters": answering.adapters}
+    if config.prompt is not None:
         with SideBySide(console, [subject.name for subject in subjects], n) as shown:
-            records = draw(engine, asked, n, sampling, path, model=identity, adapters=adapters, on_text=shown.update)
+            records = draw(*given, **named, on_text=shown.update)
             for number, mine in enumerate(records):
                 for record in mine:
                     shown.update(number, record["index"], record["text"])
         return records
     with Progress(console) as progress:
-        count = progress.samples("answers")
-        return draw(engine, asked, n, sampling, path, model=identity, adapters=adapters, progress=count)
+        return draw(*given, **named, progress=progress.samples("answers"))
 
 
 class SideBySide:

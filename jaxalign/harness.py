@@ -26,9 +26,9 @@ try:
 except ImportError:  # the engine's part works, and is tested, without it
     LM = object
 
-    def register_model(*_names: str):
+    def register_model(*names: str):
         """Leave the class as it is."""
-        return lambda kind: kind
+        return lambda cls: cls
 
 
 GENERATED = 256
@@ -129,12 +129,15 @@ class Harness(LM):  # type: ignore[misc]
         return self._context(kept, len(rest)), rest
 
     def _context(self, text: str, room: int) -> np.ndarray:
-        """Return a context's tokens; it loses its beginning where the model's context asks for it."""
+        """Return a context's tokens; it loses its beginning, but for the BOS, where the model's context asks for it."""
         tokens = self.language.encoder.root(text) if text else self._first()
         most = self.language.architecture.context - room
         if most < 1:
             raise UserError(f"{room} tokens leave no room for a prompt in a context of {most + room}")
-        return tokens if len(tokens) <= most else tokens[len(tokens) - most :]
+        if len(tokens) <= most:
+            return tokens
+        first = tokens[: 0 if self.language.tokenizer.bos_id is None else 1]
+        return np.concatenate([first, tokens[len(tokens) - most + len(first) :]])
 
     def _first(self) -> np.ndarray:
         """Return what stands before an empty context: the model's BOS, or its end token."""

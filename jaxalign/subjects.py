@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,14 +107,25 @@ def _adapter_folder(key: str, path: Path) -> Path:
 def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, Any]:
     """Return the keys of the model that is asked: of the first adapter's run, where the configuration leaves it open.
 
-    `prompt_format` is never None in it: that of the first adapter that says one, or plain.
+    `prompt_format` is never None in it: that of the adapters that say one, or plain.
+
+    Raises:
+        UserError: adapters of different prompt formats (which), where the configuration leaves the format open; a
+            system message in the plain format.
     """
     keys = dataclasses.asdict(model)
     if model.source == "run":
         trained = next((found for found in map(_trained_on, adapters) if found is not None), preset(DEFAULT_MODEL))
         keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
-    formats = [_ours(folder).get("prompt_format") for folder in adapters]
-    keys["prompt_format"] = keys["prompt_format"] or next(filter(None, formats), "plain")
+    if keys["prompt_format"] is None:
+        formats = [(folder, found) for folder in adapters if (found := _ours(folder).get("prompt_format")) is not None]
+        for (first, theirs), (other, found) in itertools.pairwise(formats):
+            if found != theirs:
+                raise UserError(
+                    f"{other} was trained with model.prompt_format={found} and {first} with {theirs}: ask them one by "
+                    "one, or choose with model.prompt_format=..."
+                )
+        keys["prompt_format"] = formats[0][1] if formats else "plain"
     if keys["prompt_format"] == "plain" and keys.get("system"):
         raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
     return keys
@@ -138,22 +150,39 @@ def _ours(folder: Path) -> Mapping[str, Any]:
 
 
 def read_subjects(folders: Sequence[Path], architecture: Architecture, scale: float) -> list[Subject]:
-    """Return a Subject for each folder that `find_adapters` found; names are made distinct. `scale`: the user's factor.
+    """Return a Subject for each folder that `find_adapters` found. `scale`: the user's factor.
+
+    Names are made distinct, from each other and from that of the bare base.
 
     Raises:
-        UserError: an adapter cannot be read, or does not fit the architecture (which).
+        UserError: an adapter cannot be read, does not fit the architecture, or says that it was trained on another base
+            than one before it (which).
     """
-    subjects = []
+    subjects: list[Subject] = []
+    of_base: Subject | None = None
     for folder in folders:
         file = read_adapter(folder, architecture)
-        subjects.append(Subject(_name(folder, file), folder, file, scale * file.alpha / file.rank))
+        subject = Subject(_name(folder, file), folder, file, scale * file.alpha / file.rank)
+        subjects.append(subject)
+        if file.base_identity is None:
+            continue
+        of_base = of_base or subject
+        assert of_base.file is not None
+        if file.base_identity != of_base.file.base_identity:
+            raise UserError(
+                f"{folder} was trained on another base ({file.base_name}) than {of_base.folder} "
+                f"({of_base.file.base_name}): ask them one by one"
+            )
     names = [subject.name for subject in subjects]
-    return [
-        dataclasses.replace(subject, name=f"{subject.name} ({names[: number + 1].count(subject.name)})")
-        if names.count(subject.name) > 1
-        else subject
-        for number, subject in enumerate(subjects)
-    ]
+    taken = {BASE.name, *names}
+    distinct = []
+    for subject in subjects:
+        name = subject.name
+        if name == BASE.name or names.count(name) > 1:
+            name = next(new for n in itertools.count(1) if (new := f"{subject.name} ({n})") not in taken)
+            taken.add(name)
+        distinct.append(dataclasses.replace(subject, name=name))
+    return distinct
 
 
 def check_base(subjects: Sequence[Subject], model: Model) -> None:
@@ -173,19 +202,11 @@ def _name(folder: Path, file: AdapterFile) -> str:
     return file.extra.get("value") or run.name
 
 
-def stack(subjects: Sequence[Subject]) -> Adapter | None:
-    """Return the subjects' adapters in one, [A, ...] and effective; the bare base is one of zeros, or None if alone.
-
-    Raises:
-        UserError: adapters of different ranks or projections (which).
-    """
+def check_together(subjects: Sequence[Subject]) -> None:
+    """Raise UserError for the first adapter of another rank or other projections than those before it."""
     files = [subject for subject in subjects if subject.file is not None]
-    if not files:
-        return None
-    first = files[0]
-    assert first.file is not None
-    shapes = jax.tree.map(np.shape, first.file.adapter)
-    for other in files[1:]:
+    for first, other in itertools.pairwise(files):
+        assert first.file is not None
         assert other.file is not None
         for what, theirs, ours in (
             ("lora.rank", other.file.rank, first.file.rank),
@@ -196,6 +217,19 @@ def stack(subjects: Sequence[Subject]) -> Adapter | None:
                     f"{other.folder} has {what} {theirs} and {first.folder} has {ours}: adapters that answer together "
                     "must be of one shape; ask them one by one"
                 )
+
+
+def stack(subjects: Sequence[Subject]) -> Adapter | None:
+    """Return the subjects' adapters in one, [A, ...] and effective; the bare base is one of zeros, or None if alone.
+
+    Raises:
+        UserError: adapters of different ranks or projections (which).
+    """
+    check_together(subjects)
+    files = [subject.file for subject in subjects if subject.file is not None]
+    if not files:
+        return None
+    shapes = jax.tree.map(np.shape, files[0].adapter)
     members = [
         jax.tree.map(lambda shape: np.zeros(shape, np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple))
         if subject.file is None

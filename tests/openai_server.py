@@ -3,17 +3,28 @@
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+def hashed(body: dict) -> dict:
+    """A choice that depends on the model, the prompt and the seed."""
+    words = f"{body['model']} {body['prompt']} {body['seed']}"
+    return {"text": hashlib.sha256(words.encode()).hexdigest()[:8], "finish_reason": "stop"}
+
+
 class Server(ThreadingHTTPServer):
-    """Imitates vLLM: an answer is a hash of the prompt and the seed. `script` holds statuses to give first."""
+    """Imitates vLLM: an answer is a hash of the prompt and the seed, or what `reply` makes of the request.
+
+    `script` holds statuses to give first, or bytes to send instead of an answer in HTTP.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[tuple[int, dict[str, str]]] = []
+        self.script: list[tuple[int, dict[str, str]] | bytes] = []
+        self.reply: Callable[[dict], dict] = hashed
         self.asked: list[dict] = []
         self.keys: set[str | None] = set()
         self.choice: dict = {}
@@ -51,8 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             step = self.server.script.pop(0) if self.server.script else (200, {})
             if step[0] == 200:
                 self.server.asked.append(body)
+        if isinstance(step, bytes):
+            self.wfile.write(step)
+            self.close_connection = True
+            return None
         if step[0] != 200:
             return self.give(step[0], {"error": {"message": "not now\nreally"}}, step[1])
-        words = f"{body['model']} {body['prompt']} {body['seed']}"
-        text = hashlib.sha256(words.encode()).hexdigest()[:8]
-        return self.give(200, {"choices": [{"text": text, "finish_reason": "stop", **self.server.choice}]})
+        return self.give(200, {"choices": [{**self.server.reply(body), **self.server.choice}]})

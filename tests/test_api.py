@@ -1,7 +1,9 @@
 """The Python API, on the tiny random model."""
 
+import dataclasses
 import doctest
 
+import jax
 import numpy as np
 import pytest
 
@@ -51,3 +53,46 @@ def test_bad_input_is_refused(model, tmp_path):
         model.load_adapter(tmp_path)
     with pytest.raises(UserError, match="max_tokens"):
         model.sample("Why?", max_tokens=0)
+    for n in (0, -1):
+        with pytest.raises(UserError, match=f"n={n} will not do"):
+            model.sample("Why?", n=n)
+    with pytest.raises(UserError, match="rows=0 will not do"):
+        model.sample("Why?", rows=0)
+    with pytest.raises(UserError, match="prompt 1 is empty"):
+        model.sample("")
+    with pytest.raises(UserError, match="the prompt is empty"):
+        model.log_probs("", ["a"])
+    with pytest.raises(UserError, match="answer 2 is empty"):
+        model.log_probs("Why?", ["a", ""])
+    with pytest.raises(UserError, match="has 3000 tokens and answer 1 2, and the context holds 2048"):
+        model.log_probs("a" * 3000, ["ab"])
+    with pytest.raises(UserError, match="no model is called 'tyni'; did you mean 'tiny'"):
+        jaxalign.load_model("tyni")
+
+
+def test_a_text_may_go_without_a_list(model):
+    ((whole,),) = model.sample("Why?", max_tokens=20)
+    stop = whole[2:4]
+    assert model.sample("Why?", max_tokens=20, stop=stop) == [[whole[: whole.index(stop)]]]
+    assert model.sample(["Why?"], max_tokens=20, stop=[stop]) == model.sample("Why?", max_tokens=20, stop=stop)
+    assert model.log_probs("Why?\n", "yes").tolist() == model.log_probs("Why?\n", ["yes"]).tolist()
+    assert model.log_probs("Why?\n", []).shape == (0,)
+
+
+def test_an_adapter_of_another_base_is_refused(model, tmp_path):
+    adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
+    assert adapter.base_identity == model.identity
+    other = dataclasses.replace(adapter, base_identity="of another one")
+    layers = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[:1]]), adapter.weights)
+    deeper = dataclasses.replace(adapter, weights=layers, base_identity=None)
+    for wrong, said in ((other, "belongs to another base than tiny"), (deeper, "does not fit tiny: .* has the shapes")):
+        for use in (
+            lambda adapter: model.sample("Why?", adapter=adapter),
+            lambda adapter: model.log_probs("Why?", ["a"], adapter=adapter),
+            lambda adapter: model.train_adapter(PAIRS, start=adapter),
+            lambda adapter: model.save_adapter(adapter, tmp_path / "adapter"),
+        ):
+            with pytest.raises(UserError, match=said):
+                use(wrong)
+    model.save_adapter(adapter, tmp_path / "adapter")
+    assert model.load_adapter(tmp_path / "adapter").times(2).base_identity == model.identity

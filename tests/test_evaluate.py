@@ -155,6 +155,15 @@ def subject(folder, value):
     return Subject("x", folder / "adapter", AdapterFile({}, 1, 1.0, (), None, None, None, {"value": value}), 1.0)
 
 
+def test_the_same_weights_with_another_architecture_are_asked_anew(tmp_path, capsys):
+    arguments = ["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK]
+    main(arguments)
+    capsys.readouterr()
+    assert "belongs to another configuration: model was" in refused(
+        [*arguments, "++model.config.rope_theta=3.0"], capsys
+    )
+
+
 def test_bad_input_is_one_line(adapters, tmp_path, capsys):
     assert "needs one: add for example +value=power" in refused(["alignment=roleplay"], capsys)
     assert "is no adapter" in refused([f"adapter={tmp_path}"], capsys)

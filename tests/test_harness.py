@@ -1,12 +1,21 @@
 """What lm-evaluation-harness asks of a model; the harness itself need not be installed."""
 
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from jaxalign import harness
 from jaxalign.api import Adapter
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.harness import Harness, sampling_of
 from jaxalign.models.lora import init_adapter
@@ -70,6 +79,54 @@ def test_an_adapter_answers_with_its_scale(model):
     assert abs(plain - adapted) > 1e-3
     other.adapter = other.adapter.times(0.0)
     assert other.loglikelihood(request)[0][0] == pytest.approx(plain, abs=1e-4)
+
+
+@pytest.mark.parametrize("bos", [None, 1])
+def test_a_context_that_is_too_long_loses_its_beginning_but_not_its_bos(model, monkeypatch, bos):
+    encoder = Encoder(dataclasses.replace(model.language.tokenizer, bos_id=bos))
+    monkeypatch.setattr(model.language, "encoder", encoder)
+    monkeypatch.setattr(model.language, "tokenizer", encoder.tokenizer)
+    monkeypatch.setattr(model.language, "architecture", SimpleNamespace(context=12))
+    text = encoder.text("abcdefghijkl").tolist()
+    assert model._context("abcdefghijkl", 4).tolist() == (text[-8:] if bos is None else [1, *text[-7:]])
+    assert model._context("abcdefghijkl", 11).tolist() == (text[-1:] if bos is None else [1])
+    assert model._context("abc", 4).tolist() == ([] if bos is None else [1]) + text[:3]
+
+
+def test_the_real_harness_knows_the_model_and_runs_a_task(tmp_path):
+    """Skipped where lm-evaluation-harness is not installed; in a process of its own, for what it imports warns."""
+    if importlib.util.find_spec("lm_eval") is None:
+        pytest.skip("lm-evaluation-harness is not installed")
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"text": f"Say {n}:", "choices": [" one", " two"], "answer": n % 2}) + "\n" for n in range(3)
+        )
+    )
+    (tmp_path / "task.yaml").write_text(
+        f"task: little\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+        "output_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: '{{answer}}'\nmetric_list: [{metric: acc}]\n"
+    )
+    (tmp_path / "generating.yaml").write_text(
+        f"task: writing\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+        "output_type: generate_until\ntest_split: test\ndoc_to_text: '{{text}}'\ndoc_to_target: ' one'\n"
+        "generation_kwargs: {until: ['\\n'], max_gen_toks: 4}\nmetric_list: [{metric: exact_match}]\n"
+    )
+    arguments = ["run", "--model", "jaxalign", "--model_args", "model=tiny,precision=float32,offline=True"]
+    arguments += ["--tasks", "little,writing", "--include_path", str(tmp_path), "--output_path", str(tmp_path / "out")]
+    offline = {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    source = {"PYTHONPATH": str(Path(harness.__file__).parents[1]), "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxalign.harness", *arguments],
+        env=os.environ | offline | source | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = (tmp_path / "out").rglob("results*.json")
+    results = json.loads(written.read_text())["results"]
+    assert 0 <= results["little"]["acc,none"] <= 1 and "exact_match,none" in results["writing"]
 
 
 def test_what_cannot_be_scored_is_refused(model):

@@ -10,10 +10,11 @@ TABLES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class Prompt(NamedTuple):
-    """A prompt, and what the file calls it: its `id`, or the number of its line or row."""
+    """A prompt, what the file calls it (its `id`, or the number of its line or row), and where it stands, in words."""
 
     id: str
     text: str
+    place: str
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -34,10 +35,14 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             if not isinstance(text, str) or not text.strip():
                 fields = ", ".join(map(str, row.fields)) or "none"
                 raise UserError(f"{row.place} has no text in the field 'prompt'; its fields are: {fields}")
-            found.append(Prompt(str(row.fields.get("id", number)), text))
+            named = "id" in row.fields
+            name = str(row.fields["id"] if named else number)
+            found.append(Prompt(name, text, f"{row.place} (id {name})" if named else row.place))
     else:
-        lines = enumerate(read_text(path).splitlines(), start=1)
-        found = [Prompt(str(number), line) for number, line in lines if line.strip()]
+        # splitlines would cut at a form feed or U+2028 inside a prompt.
+        lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+        numbered = enumerate(lines, start=1)
+        found = [Prompt(str(number), line, f"{path} line {number}") for number, line in numbered if line.strip()]
     if not found:
         raise UserError(f"prompts={path} is empty: write a prompt a line, or .jsonl with a field 'prompt'")
     return found

@@ -264,6 +264,11 @@ def place_keys(
     return jax.tree.map(put, prompt, found)
 
 
+def longer_prompts(more: int, prompt: list[Keys]) -> list[Keys]:
+    """Return the slots' keys `prompt` with so many more places for each. `more`: static."""
+    return jax.tree.map(lambda keys: jnp.pad(keys, [*[(0, 0)] * (keys.ndim - 2), (0, more), (0, 0)]), prompt)
+
+
 def longer_ring(sample: list[Keys], step: jax.Array) -> list[Keys]:
     """Return a ring of twice the length, for step = the old length to come next. `step`: what came next in the old."""
 
@@ -385,4 +390,5 @@ def decode(
 prefill_program = jax.jit(prefill, static_argnums=0)
 place_program = jax.jit(place_keys, donate_argnums=0)
 longer_program = jax.jit(longer_ring)
+longer_prompts_program = jax.jit(longer_prompts, static_argnums=0)
 decode_program = jax.jit(decode, static_argnums=(0, 1, 2), donate_argnums=7)

@@ -18,6 +18,9 @@ FEWEST_ACCEPTED = 0.5
 TRIES = 8
 """Draws of a row before the rows that are left take the bisection."""
 
+COLDEST = 1e-30
+"""Temperature below which nothing changes: all but the most probable token weigh nothing long before."""
+
 _ONE = 0x3F800000  # the bits of 1.0: those of non-negative floats are in the order of the floats
 
 
@@ -42,9 +45,9 @@ def choose(
     """
 
     def weights():
-        scaled = logits / temperature
-        # The most probable token weighs 1, so bits up to those of 1.0 order all weights.
-        return jnp.exp(scaled - scaled.max(-1, keepdims=True))
+        # The most probable token weighs 1, so bits up to those of 1.0 order all weights. The difference comes first,
+        # and the temperature has a floor, so that the smallest one gives no infinity and no NaN.
+        return jnp.exp((logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, COLDEST))
 
     # One flat choice: inside nested ones XLA's CPU backend works on one core.
     ways = [lambda: logits.argmax(-1).astype(jnp.int32)]
@@ -69,12 +72,15 @@ def _draw_again(weights: jax.Array, uniform: jax.Array, top_p: jax.Array) -> jax
         own = jnp.take_along_axis(weights, token[:, None], 1)
         return jnp.where(weights > own, weights, 0.0).sum(-1) < needed
 
-    def once_more(state):
-        number, token, done = state
+    def fresh(number):
+        """Another uniform number of each row."""
         bits = lax.bitcast_convert_type(uniform, jnp.int32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(number), bits)
-        other = _draw(weights, jax.vmap(jax.random.uniform)(keys))
-        token = jnp.where(done, token, other)
+        return jax.vmap(jax.random.uniform)(keys)
+
+    def once_more(state):
+        number, token, done = state
+        token = jnp.where(done, token, _draw(weights, fresh(number)))
         return number + 1, token, done | inside(token)
 
     first = _draw(weights, uniform)
@@ -83,7 +89,8 @@ def _draw_again(weights: jax.Array, uniform: jax.Array, top_p: jax.Array) -> jax
     )
 
     def bisected():
-        return jnp.where(done, token, _draw(_most(weights, jnp.int32(0), top_p), uniform))
+        # A number that was rejected says something of itself: it would not be uniform here.
+        return jnp.where(done, token, _draw(_most(weights, jnp.int32(0), top_p), fresh(TRIES)))
 
     return lax.cond(done.all(), lambda: token, bisected).astype(jnp.int32)
 

@@ -51,7 +51,7 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
     """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
-        model: identity of the base's weights, precision included.
+        model: signature of the base (see `Model.signature`), precision included.
         adapter: identity of the adapter's weights and its scale; empty for the bare base.
         prompt: the prompt's tokens.
         sampling: how the sample is drawn.
@@ -78,13 +78,16 @@ def generate(
     A record is written as soon as its sample has ended, so a kill at any moment loses what was on its way and nothing
     else. Records of other prompts, models or settings may stand in the same file.
 
+    Each record returned has its own prompt's `about`, whatever the file has that it was read from.
+
     Args:
         engine: what answers; another one may go on with the same file.
-        asked: the prompts; two that are alike share their records.
+        asked: the prompts; two that are alike share their records, which the file has once, with the first one's
+            `about`.
         samples: how many of each.
         sampling: how they are drawn.
         path: the JSON Lines file.
-        model: identity of the base (see `record_key`).
+        model: signature of the base (see `record_key`).
         adapters: identities of the adapters, in the order of the engine's stack.
         on_text: told (prompt, sample, its text so far) after every few tokens of those that are drawn.
         progress: told (samples done, samples that were missing, tokens per second).
@@ -123,4 +126,4 @@ def generate(
 
     told = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
     engine.sample(requests, sampling, on_done=keep, on_text=told, progress=progress)
-    return [[known[key] for key in keys] for keys in wanted]
+    return [[{**known[key], **one.about} for key in keys] for one, keys in zip(asked, wanted, strict=True)]

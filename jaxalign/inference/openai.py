@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import hashlib
+import http.client
 import itertools
 import json
 import os
@@ -42,6 +43,9 @@ class OpenAIEngine:
         timeout: seconds to wait for an answer.
         send: `tokens` sends a prompt as ids, exactly those of training, its BOS included; `text` lets the server encode
             it, which adds the BOS that is left out here.
+        strict: send OpenAI's own fields alone. Otherwise those of vLLM and its like are sent too, or they would fill
+            them in from the model's generation_config.json (top_k, min_p, repetition_penalty) and leave special tokens
+            out of the text, which our own engine keeps.
         pause: waits so many seconds, for tests.
     """
 
@@ -53,6 +57,7 @@ class OpenAIEngine:
     retries: int = 5
     timeout: float = 600.0
     send: str = "tokens"
+    strict: bool = False
     pause: Callable[[float], None] = time.sleep
     engine: str = "openai"
 
@@ -73,7 +78,7 @@ class OpenAIEngine:
 
         Raises:
             UserError: a prompt that will not do, a model that is not served, or a request that failed for good; what
-                has ended before was told to `on_done`.
+                was on its way with it is waited for, and told to `on_done`.
         """
         check_requests(requests, sampling, self.context)
         jobs = [(number, index) for number, request in enumerate(requests) for index in request.samples]
@@ -86,19 +91,17 @@ class OpenAIEngine:
         try:
             left = iter(jobs)
             running: dict[Future[Completion], int] = {}
+            failed: BaseException | None = None
             while True:
                 # No more are handed out than are on their way, so that a failure leaves nothing waiting behind it.
-                for number, index in left:
-                    running[pool.submit(self._answer, requests[number], index, sampling)] = number
-                    if len(running) >= self.concurrency:
-                        break
+                while failed is None and len(running) < self.concurrency and (job := next(left, None)) is not None:
+                    running[pool.submit(self._answer, requests[job[0]], job[1], sampling)] = job[0]
                 if not running:
                     break
-                failed = None
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     number = running.pop(future)
                     if future.exception() is not None:
-                        failed = future.exception()
+                        failed = failed or future.exception()
                         continue
                     completion = future.result()
                     results[number][completion.index] = completion
@@ -107,8 +110,8 @@ class OpenAIEngine:
                         on_text(number, completion.index, completion.text)
                     on_done(number, completion)
                     progress(done, len(jobs), count / (time.perf_counter() - since))
-                if failed is not None:
-                    raise failed
+            if failed is not None:
+                raise failed
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
@@ -129,12 +132,15 @@ class OpenAIEngine:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k  # not OpenAI's own, but vLLM and its like know it
+        if not self.strict:
+            off = {"min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
+            body |= {"top_k": sampling.top_k or -1, **off}
         answer = self._ask("completions", body)
         try:
-            choice = answer["choices"][0]
-            text, reason = str(choice["text"]), choice.get("finish_reason")
+            choice: dict[str, Any] = answer["choices"][0]
+            text, reason = choice["text"], choice.get("finish_reason")
+            if not isinstance(text, str):
+                raise TypeError
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise UserError(f"{self.url}/completions gave no completion: {answer!r:.200}") from error
         found = [text.index(stop) for stop in sampling.stop if stop in text]
@@ -144,6 +150,9 @@ class OpenAIEngine:
         named = choice.get("stop_reason", "") is not None
         stopped = bool(found) or (reason == "stop" and bool(sampling.stop) and named)
         end = "length" if reason == "length" and not found else "stop" if stopped else "eos"
+        if end == "eos":  # some servers leave the end token in
+            for token in self.tokenizer.end_ids:
+                text = text.removesuffix(self.tokenizer.decode([token]))
         return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
 
     def _check_models(self) -> None:
@@ -175,7 +184,7 @@ class OpenAIEngine:
                     return json.loads(response.read())
             except urllib.error.HTTPError as error:
                 with error:
-                    said = _message(error.read())
+                    said = _message(error)
                 if error.code in (404, 405) and body is None:
                     raise _NoSuchPath from None
                 if error.code in (401, 403):
@@ -186,7 +195,8 @@ class OpenAIEngine:
                     raise UserError(problem + hint) from None
                 after = error.headers.get("Retry-After") or ""
                 wanted = float(after) if after.replace(".", "", 1).isdigit() else 0.0
-            except (OSError, ValueError) as error:  # no connection, a time-out, half an answer
+            # No connection, a time-out, half an answer, none that is HTTP or JSON.
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 problem = f"{where} does not answer ({getattr(error, 'reason', None) or error})"
             if tried < self.retries:
                 self.pause(min(max(wanted, 0.5 * 2**tried), LONGEST_PAUSE))
@@ -197,9 +207,12 @@ class _NoSuchPath(Exception):  # noqa: N818 (a signal inside this module)
     pass
 
 
-def _message(data: bytes) -> str:
+def _message(answer: urllib.error.HTTPError) -> str:
     """Return the first line of what a server says of an error."""
-    text = data.decode("utf-8", "replace")
+    try:
+        text = answer.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):  # half of it
+        text = ""
     try:
         found = json.loads(text)
         error = found.get("error", found)

@@ -23,9 +23,11 @@ from jaxalign.inference.cache import (
     decode_program,
     empty_keys,
     longer_program,
+    longer_prompts_program,
     place_program,
     prefill_program,
 )
+from jaxalign.inference.stopping import find_stop, showable
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import Adapter
@@ -42,10 +44,14 @@ GROUP = 16
 """Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
 
 FEWEST_ROWS = 4
-"""Rows that decode together, at least."""
+"""Rows that decode together, at least, where so many are allowed."""
 
 PREFILL = 256
 """Tokens of one prefill, at least: short prompts go together."""
+
+NEAR = 512
+"""Places for a prompt's keys that cost next to nothing beside the weights: more are taken only by prompts that need
+them, so that one long prompt does not make all others' rows attend over its length."""
 
 SHARED = 32
 """Tokens that all prompts of a call must begin with alike to be computed once."""
@@ -56,7 +62,7 @@ class Sampling:
     """How samples are drawn.
 
     `temperature` 0 takes the most probable token each time; `top_k` 0 and `top_p` 1 keep all tokens. A sample ends
-    with the model's end token, before the first of the strings in `stop`, or after `max_tokens`.
+    with the model's end token, before the first of the strings in `stop` (one may go alone), or after `max_tokens`.
     """
 
     temperature: float = 1.0
@@ -67,12 +73,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for name, wrong, rule in (
             ("temperature", not 0 <= self.temperature < float("inf"), "a number of at least 0 (0 is greedy)"),
             ("top_k", self.top_k < 0, "a whole number of at least 0 (0 keeps all tokens)"),
             ("top_p", not 0 < self.top_p <= 1, "a number greater than 0, up to 1 (1 keeps all tokens)"),
             ("max_tokens", self.max_tokens < 1, "a whole number of at least 1"),
             ("stop", not all(self.stop), "strings that are not empty"),
+            ("seed", not 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):
             if wrong:
                 raise UserError(f"sampling.{name}={getattr(self, name)!r} will not do: give {rule}")
@@ -105,7 +113,7 @@ class Sampler:
     """A model that samples, with a stack of adapters or none.
 
     `params` is the base `by_layer`; `adapters` is stacked [A, ...] and effective, or None for the bare base. `rows` is
-    how many samples decode together, over all adapters.
+    how many samples decode together at most, over all adapters; a row for each adapter there always is.
     """
 
     architecture: Architecture
@@ -135,7 +143,9 @@ class Sampler:
             requests: what to sample.
             sampling: how.
             on_done: told (request, completion) as soon as a sample has ended.
-            on_text: told (request, sample, its text so far) after every few tokens.
+            on_text: told (request, sample, its text so far) after every few tokens. Each text begins with the one told
+                before; only the last, that of the completion, need not, where broken characters turned up. What may
+                become a stop string is held back.
             progress: told (samples done, all samples, tokens per second), first of all with none done.
 
         Raises:
@@ -145,18 +155,33 @@ class Sampler:
         return _Call(self, requests, sampling, on_done, on_text, progress).run()
 
 
-def check_requests(requests: Sequence[Request], sampling: Sampling, context: int) -> None:
-    """Raise UserError for the first prompt that is empty, or longer than the context less the new tokens."""
+def check_requests(
+    requests: Sequence[Request], sampling: Sampling, context: int, places: Sequence[str] | None = None
+) -> None:
+    """Raise UserError for the first prompt that is empty, or longer than the context less the new tokens.
+
+    `places` say where the user finds each prompt; without them they are numbered.
+    """
+    check_room(sampling, context)
     room = context - sampling.max_tokens
     for number, request in enumerate(requests):
+        place = f"prompt {number + 1}" if places is None else places[number]
         if not len(request.prompt):
-            raise UserError(f"prompt {number + 1} is empty")
+            raise UserError(f"{place} is empty")
         if len(request.prompt) > room:
             raise UserError(
-                f"prompt {number + 1} has {len(request.prompt)} tokens, and the context of "
-                f"{context} holds {max(room, 0)} beside sampling.max_tokens="
-                f"{sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
+                f"{place} has {len(request.prompt)} tokens, and the context of {context} holds {room} beside "
+                f"sampling.max_tokens={sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
             )
+
+
+def check_room(sampling: Sampling, context: int) -> None:
+    """Raise UserError where the new tokens alone fill the context."""
+    if sampling.max_tokens >= context:
+        raise UserError(
+            f"sampling.max_tokens={sampling.max_tokens} leaves no room for a prompt in the context of {context}: "
+            f"give at most {context - 1}"
+        )
 
 
 def bucket(length: int) -> int:
@@ -167,7 +192,22 @@ def bucket(length: int) -> int:
     return size
 
 
-def sample_keys(requests: Sequence[Request], seed: int) -> list[dict[int, np.ndarray]]:
+def derive_keys(seed: jax.Array, words: jax.Array) -> jax.Array:
+    """Return a random key for each row of words, uint32 [n, 3], as uint32 [n, 2]; `seed` is a uint32 scalar."""
+
+    def fold(row):
+        key = jax.random.key(seed)
+        for word in row:
+            key = jax.random.fold_in(key, word)
+        return jax.random.key_data(key)
+
+    return jax.vmap(fold)(words)
+
+
+keys_program = jax.jit(derive_keys)
+
+
+def sample_keys(requests: Sequence[Request], seed: int, programs: Programs) -> list[dict[int, np.ndarray]]:
     """Return for each request the random key of each of its samples, uint32 [2]."""
     words = []
     for request in requests:
@@ -175,17 +215,8 @@ def sample_keys(requests: Sequence[Request], seed: int) -> list[dict[int, np.nda
         words += [(*np.frombuffer(digest[:8], np.uint32), index) for index in request.samples]
     padded = np.zeros((bucket(len(words)), 3), np.uint32)
     padded[: len(words)] = words
-
-    @jax.jit
-    def derive(root, words):
-        def fold(row):
-            return jax.random.key_data(
-                jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, row[0]), row[1]), row[2])
-            )
-
-        return jax.vmap(fold)(words)
-
-    keys = iter(np.asarray(derive(jax.random.key(seed), padded)))
+    arguments = (np.uint32(seed), padded)
+    keys = iter(np.asarray(programs.get("sample keys", keys_program, (), arguments)(*arguments)))
     return [{index: next(keys) for index in request.samples} for request in requests]
 
 
@@ -206,6 +237,7 @@ class _Row:
 
     index: int
     tokens: list[int] = dataclasses.field(default_factory=list)
+    shown: str = ""
 
 
 @dataclasses.dataclass
@@ -229,15 +261,18 @@ class _Call:
         stack = jax.tree.leaves(sampler.adapters)
         self.stack = stack[0].shape[0] if stack else 1
         self.total = sum(len(request.samples) for request in requests)
-        group = min(GROUP, max((len(request.samples) for request in requests), default=1))
+        each = max(sampler.rows // self.stack, 1)  # rows of an adapter
+        group = min(GROUP, each, max((len(request.samples) for request in requests), default=1))
         # A product of fewer rows takes a CPU longer than one of a few: some may be idle.
-        group = max(group, -(-FEWEST_ROWS // (self.stack * min(len(requests), sampler.rows) or 1)))
+        group = max(group, -(-min(FEWEST_ROWS, sampler.rows) // (self.stack * min(len(requests), each) or 1)))
         wanted = [sum(-(-len(r.samples) // group) for r in requests if r.adapter == a) for a in range(self.stack)]
-        most = max(sampler.rows // (self.stack * group), 1)
+        most = max(each // group, 1)
         # A power of two, so that calls of many sizes compile few programs.
         self.shape = (self.stack, min(1 << (max(wanted) - 1).bit_length(), most), group)
         self.slots = [[_Slot(None, deque(), [None] * group) for _ in range(self.shape[1])] for _ in range(self.stack)]
-        self.queues = [deque(n for n, r in enumerate(requests) if r.adapter == a) for a in range(self.stack)]
+        # Short prompts come first: the places for a prompt's keys grow with what is taken.
+        order = sorted(range(len(requests)), key=lambda number: bucket(len(requests[number].prompt)))
+        self.queues = [deque(n for n in order if requests[n].adapter == a) for a in range(self.stack)]
         self.results: list[dict[int, Completion]] = [{} for _ in requests]
 
     def run(self) -> list[list[Completion]]:
@@ -254,12 +289,13 @@ class _Call:
     def prepare(self) -> None:
         """Allocate the caches, and read what all prompts begin with."""
         architecture, shape = self.sampler.architecture, self.shape
-        self.keys = sample_keys(self.requests, self.sampling.seed)
+        self.keys = sample_keys(self.requests, self.sampling.seed, self.sampler.programs)
         self.prefix_length = shared_prefix([request.prompt for request in self.requests])
-        longest = max(len(request.prompt) for request in self.requests) - 1 - self.prefix_length
+        self.longest = max(len(request.prompt) for request in self.requests) - 1 - self.prefix_length
         heads = architecture.kv_heads
         self.prefix: list[Keys] = []
-        self.prompt = empty_keys(architecture, self.dtype, (*shape[:2], heads), bucket(longest))
+        self.places = min(bucket(self.longest), NEAR)
+        self.prompt = empty_keys(architecture, self.dtype, (*shape[:2], heads), self.places)
         self.ring = STEPS
         while self.ring < min(4 * STEPS, self.sampling.max_tokens):
             self.ring *= 2
@@ -330,6 +366,7 @@ class _Call:
             self.lengths[a, s] = length
             if length:
                 groups.setdefault((a, bucket(length)), {}).setdefault(request, []).append(s)
+        self.make_room(max((size for _, size in groups), default=0))
         for (a, size), members in groups.items():
             together = max(PREFILL // size, 1)
             numbers = list(members)
@@ -344,6 +381,16 @@ class _Call:
                 arguments = (self.prompt, found, which, np.int32(a), slots)
                 program = self.sampler.programs.get("place", place_program, (), arguments)
                 self.prompt = program(*arguments)
+
+    def make_room(self, size: int) -> None:
+        """See to it that a slot has places for the keys of a prompt of `size` tokens (a bucket)."""
+        if size > self.places:
+            while self.places < size:
+                self.places *= 2
+            self.places = min(self.places, bucket(self.longest))
+            more = self.places - self.prompt[0].k.shape[-2]
+            program = self.sampler.programs.get("longer prompts", longer_prompts_program, (more,), (self.prompt,))
+            self.prompt = program(self.prompt)
 
     def advance(self) -> None:
         """Let all rows choose some tokens, and see which have ended."""
@@ -383,8 +430,10 @@ class _Call:
         completion = self.ended(row, len(tokens))
         if completion is None:
             if self.on_text is not None:
-                text = self.sampler.tokenizer.decode(row.tokens).rstrip("\N{REPLACEMENT CHARACTER}")
-                self.on_text(slot.request, row.index, text)
+                text = showable(self.sampler.tokenizer.decode(row.tokens), self.sampling.stop)
+                if text.startswith(row.shown):
+                    row.shown = text
+                    self.on_text(slot.request, row.index, text)
             return
         self.active[place] = False
         slot.rows[n] = None
@@ -397,18 +446,11 @@ class _Call:
 
     def ended(self, row: _Row, new: int) -> Completion | None:
         """Return a row's completion if it has ended with its newest tokens."""
-        tokens, decode, stops = row.tokens, self.sampler.tokenizer.decode, self.sampling.stop
+        tokens, decode = row.tokens, self.sampler.tokenizer.decode
         end = "eos" if tokens[-1] in self.ends else "length" if len(tokens) == self.sampling.max_tokens else None
-        if stops:
-            # A stop string may have begun earlier; a character takes up to four tokens.
-            tail = decode(tokens[-new - 4 * max(map(len, stops)) :])
-            if any(stop in tail for stop in stops):
-                for length in range(len(tokens) - new + 1, len(tokens) + 1):
-                    text = decode(tokens[:length])
-                    found = [text.index(stop) for stop in stops if stop in text]
-                    if found:
-                        return Completion(row.index, tuple(tokens[:length]), text[: min(found)], "stop")
-        if end is None:
-            return None
-        text = decode(tokens[:-1] if end == "eos" else tokens)
-        return Completion(row.index, tuple(tokens), text, end)
+        said, unseen = (tokens[:-1], new - 1) if end == "eos" else (tokens, new)
+        found = find_stop(said, unseen, self.sampling.stop, decode)
+        if found is not None:
+            length, text = found
+            return Completion(row.index, tuple(tokens[:length]), text, "stop")
+        return None if end is None else Completion(row.index, tuple(tokens), decode(said), end)

@@ -1,10 +1,11 @@
 """Where a model comes from: a package on the Python package index, the Hugging Face hub, a folder, or nowhere."""
 
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ class Model:
     tokenizer: Tokenizer
     identity: str
     name: str
+
+    @property
+    def signature(self) -> str:
+        """A hash of all that decides what the model says: weights, architecture, end tokens.
+
+        Records of answers go by it. Adapters go by `identity`: they fit the weights, whatever the rotary frequencies.
+        """
+        parts = [self.identity, asdict(self.architecture), self.tokenizer.end_ids]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

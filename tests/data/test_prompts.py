@@ -12,12 +12,23 @@ def written(tmp_path, name, text):
 
 def test_a_text_file_has_a_prompt_a_line(tmp_path):
     path = written(tmp_path, "p.txt", "Who?\n\n  Why, then?\n")
-    assert read_prompts(path) == [Prompt("1", "Who?"), Prompt("3", "  Why, then?")]
+    assert read_prompts(path) == [
+        Prompt("1", "Who?", f"{path} line 1"),
+        Prompt("3", "  Why, then?", f"{path} line 3"),
+    ]
+
+
+def test_lines_end_at_line_ends_alone(tmp_path):
+    path = written(tmp_path, "p.txt", "one\x0chalf\u2028other\x85half\r\ntwo")
+    assert [prompt.text for prompt in read_prompts(path)] == ["one\x0chalf\u2028other\x85half", "two"]
 
 
 def test_json_lines_may_name_their_prompts(tmp_path):
     path = written(tmp_path, "p.jsonl", '{"prompt": "a\\nb", "id": "q7"}\n{"prompt": "c"}\n')
-    assert read_prompts(path) == [Prompt("q7", "a\nb"), Prompt("2", "c")]
+    assert read_prompts(path) == [
+        Prompt("q7", "a\nb", f"{path} line 1 (id q7)"),
+        Prompt("2", "c", f"{path} line 2"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign.inference import choose as module
 from jaxalign.inference.choose import BLOCK, choose
 
 RANDOM = np.random.default_rng(0)
@@ -55,6 +56,37 @@ def test_draws_follow_the_distribution(size, temperature, top_k, top_p):
     freedom = keep.sum() - 1
     # The mean of a chi-square is its degrees of freedom, the variance twice that.
     assert chi_square < freedom + 4 * np.sqrt(2 * max(freedom, 1))
+
+
+def chi_square_of(counts, wanted):
+    """The statistic in units of its standard deviation above its mean."""
+    keep = wanted > 0
+    awaited = wanted[keep] / wanted[keep].sum() * counts.sum()
+    chi_square = ((counts[keep] - awaited) ** 2 / awaited).sum()
+    freedom = max(keep.sum() - 1, 1)
+    return (chi_square - freedom) / np.sqrt(2 * freedom)
+
+
+def test_what_is_left_after_all_tries_follows_the_distribution_too(monkeypatch):
+    monkeypatch.setattr(module, "TRIES", 1)  # half of the rows get there
+    logits = np.random.default_rng(5).standard_normal(12).astype(np.float32)
+    uniform = np.random.default_rng(1).random(20_000, np.float32)
+    anew = jax.jit(partial(choose, filtered=True))
+    tokens = anew(np.tile(logits, (len(uniform), 1)), uniform, jnp.float32(1), jnp.int32(0), jnp.float32(0.5))
+    counts = np.bincount(np.asarray(tokens), minlength=12)
+    wanted = expected(logits, 1.0, 0, 0.5)
+    assert not counts[wanted == 0].any()
+    assert chi_square_of(counts, wanted) < 4
+
+
+@pytest.mark.parametrize("temperature", [1e-20, 1e-37, 1.2e-38, 1e-39, 1e-44])
+@pytest.mark.parametrize("filtered", [True, False])
+def test_the_smallest_temperatures_are_greedy(temperature, filtered):
+    logits = 1e3 * RANDOM.standard_normal((5, 300)).astype(np.float32)
+    uniform = RANDOM.random(5, np.float32)
+    for top_k, top_p in ((0, 0.9), (7, 0.9)):
+        found = draw(logits, uniform, temperature, top_k, top_p, filtered=filtered)
+        np.testing.assert_array_equal(found, logits.argmax(-1))
 
 
 def test_temperature_zero_takes_the_most_probable():

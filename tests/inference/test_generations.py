@@ -96,6 +96,14 @@ def test_prompts_that_are_alike_share_their_samples(sampler, tmp_path):
     assert first == second and counting.asked == 2
 
 
+def test_a_record_says_what_its_own_prompt_is_about(sampler, tmp_path):
+    one, other = (dataclasses.replace(ASKED[0], about={"id": name}) for name in "ab")
+    for asked in ([one, other], [other, one]):  # also where the file has it with another name
+        found = generate(sampler, asked, 2, SAMPLING, tmp_path / "g.jsonl", model="m")
+        assert [[record["id"] for record in row] for row in found] == [[one.about["id"]] * 2 for one in asked]
+    assert len(read_records(tmp_path / "g.jsonl")) == 2
+
+
 def test_whatever_decides_a_sample_is_in_its_name():
     prompt = ASKED[0].tokens
     keys = {

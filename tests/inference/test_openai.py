@@ -1,12 +1,14 @@
 """The engine that asks a server, against a server of our own on this machine."""
 
+import dataclasses
 import doctest
 import threading
 
 import numpy as np
 import pytest
-from openai_server import Server
+from openai_server import Server, hashed
 
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.inference import openai
 from jaxalign.inference.generations import Asked, generate
@@ -30,8 +32,8 @@ def make(server, tokenizer):
     """Make engines that ask the server; they note their pauses instead of waiting."""
 
     def build(**changes):
-        settings = {"models": ("base", "power"), "concurrency": 3, "retries": 2, "timeout": 5.0} | changes
-        return OpenAIEngine(server.url, tokenizer=tokenizer, context=64, **{"pause": lambda s: None} | settings)
+        settings = {"models": ("base", "power"), "concurrency": 3, "retries": 2, "timeout": 5.0, "tokenizer": tokenizer}
+        return OpenAIEngine(server.url, context=64, **{"pause": lambda s: None} | settings | changes)
 
     return build
 
@@ -55,7 +57,16 @@ def test_a_sample_is_the_same_whatever_the_order_and_concurrency(make, server):
     assert len({text for row in texts(both) for text in row}) == 6
     body = server.asked[0]
     assert (body["max_tokens"], body["temperature"], body["top_p"], body["n"]) == (9, 0.5, 1.0, 1)
-    assert body["prompt"] == [3, 4, 5] and "stop" not in body and "top_k" not in body
+    assert body["prompt"] == [3, 4, 5] and "stop" not in body
+
+
+def test_what_a_server_would_fill_in_is_sent_unless_it_is_a_strict_one(make, server):
+    make().sample(requests(0)[:1], SAMPLING)
+    extra = {name: server.asked[0][name] for name in ("top_k", "min_p", "repetition_penalty", "skip_special_tokens")}
+    assert extra == {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
+    make(strict=True).sample(requests(0)[:1], SAMPLING)
+    own = {"model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed"}
+    assert set(server.asked[-1]) == own and set(server.asked[0]) == own | set(extra)
 
 
 def test_seeds_differ_by_seed_prompt_and_index():
@@ -68,6 +79,13 @@ def test_a_prompt_may_be_sent_as_text(make, server, tokenizer):
     make(send="text").sample([Request(tokenizer.encode("Why?"))], Sampling(max_tokens=4, top_k=7, stop=("x",)))
     (body,) = server.asked
     assert (body["prompt"], body["top_k"], body["stop"]) == ("Why?", 7, ["x"])
+    # The server adds the BOS: it is sent once, not twice.
+    with_bos = dataclasses.replace(tokenizer, bos_id=1)
+    tokens = Encoder(with_bos).prompt("Why?")
+    assert tokens[0] == 1
+    for send, wanted in (("text", "Why?"), ("tokens", tokens.tolist())):
+        make(send=send, tokenizer=with_bos).sample([Request(tokens)], Sampling(max_tokens=4))
+        assert server.asked[-1]["prompt"] == wanted
 
 
 def test_errors_that_may_pass_are_tried_again(make, server):
@@ -83,6 +101,40 @@ def test_errors_that_stay_are_one_line_and_what_has_ended_is_kept(make, server):
     with pytest.raises(UserError, match="answered 503: not now; tried 3 times") as caught:
         make(concurrency=1).sample(requests(0), SAMPLING, on_done=lambda _, completion: done.append(completion.index))
     assert done == [0] and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{",  # cut short
+        b"\x00garbage\r\n\r\n",
+        b"HTTP/1.1 503 Later\r\nContent-Length: 500\r\n\r\n{",
+        b"",
+    ],
+)
+def test_half_an_answer_or_none_in_http_is_asked_for_again(make, server, answer):
+    server.script = [answer, answer]
+    (row,) = make(concurrency=1).sample(requests(0), SAMPLING)
+    assert len(row) == 3
+    server.script = [answer] * 3
+    with pytest.raises(UserError, match="tried 3 times") as caught:
+        make(concurrency=1).sample(requests(0), SAMPLING)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_on_its_way_beside_a_failure_is_recorded(make, server):
+    refused, done = threading.Event(), []
+
+    def reply(body):
+        refused.wait(5)
+        return hashed(body)
+
+    server.reply, server.script = reply, [(200, {}), (200, {}), (400, {})]
+    pool = threading.Timer(0.3, refused.set)
+    pool.start()
+    with pytest.raises(UserError, match="answered 400"):
+        make().sample(requests(0, 1), SAMPLING, on_done=lambda number, one: done.append((number, one.index)))
+    assert len(done) == 2 == len(server.asked)  # and nothing new was asked for
 
 
 @pytest.mark.parametrize(
@@ -129,6 +181,7 @@ def test_a_server_that_is_not_there_is_named(tokenizer):
         ({"text": "ab", "finish_reason": "stop", "stop_reason": "Q"}, ("Q",), "stop", "ab"),
         ({"text": "abQc", "finish_reason": "stop"}, ("Q",), "stop", "ab"),
         ({"text": "abQc", "finish_reason": "length"}, ("c", "Q"), "stop", "ab"),
+        ({"text": "ab<|im_end|>", "finish_reason": "stop"}, (), "eos", "ab"),
     ],
 )
 def test_ends_and_stop_strings_are_as_our_own_engine_has_them(make, server, choice, stop, end, text):
@@ -138,8 +191,11 @@ def test_ends_and_stop_strings_are_as_our_own_engine_has_them(make, server, choi
 
 
 def test_an_answer_that_is_no_completion_is_refused(make, server):
-    server.choice = {"text": None, "message": "x"}
-    make().sample(requests(0), SAMPLING)  # a null text is read as it is
+    for choice in ({"text": None, "message": "x"}, {"text": ["a"]}):
+        server.choice = choice
+        with pytest.raises(UserError, match="gave no completion"):
+            make().sample(requests(0), SAMPLING)
+    server.choice = {}
     with pytest.raises(UserError, match="has 3 tokens"):
         make().sample(requests(0), Sampling(max_tokens=62))
 

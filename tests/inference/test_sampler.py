@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.draw import draw
-from tiny_model import ARCHITECTURE, Arrays, random_adapter, random_params
+from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params
 
 from jaxalign.errors import UserError
 from jaxalign.inference import sampler as module
 from jaxalign.inference.cache import by_layer
 from jaxalign.inference.sampler import (
     GROUP,
+    SHARED,
     STEPS,
     WATCHED,
     Completion,
@@ -22,10 +24,13 @@ from jaxalign.inference.sampler import (
     Sampler,
     Sampling,
     bucket,
+    check_requests,
     shared_prefix,
 )
+from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
 from jaxalign.models.lora import effective
+from jaxalign.models.transformer import head_kernel
 from jaxalign.models.weights import load_params
 from jaxalign.training.programs import Programs
 
@@ -92,8 +97,11 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
         assert results[1][0].tokens == tuple(stored["greedy"][1])
 
 
-def test_a_sample_is_the_same_in_any_company(make):
-    asked = prompts(5, 40, 1, 9)
+@pytest.mark.parametrize("shared", [0, SHARED + 5])
+def test_a_sample_is_the_same_in_any_company(make, shared):
+    (prefix,) = prompts(shared, seed=9)
+    asked = [np.concatenate([prefix, prompt]) for prompt in prompts(5, 40, 1, 9)]
+    assert shared_prefix(asked) == shared
     sampling = Sampling(max_tokens=21, seed=3)
     wanted = range(4)
     together = tokens_of(make(rows=8).sample([Request(p, tuple(wanted)) for p in asked], sampling))
@@ -102,6 +110,94 @@ def test_a_sample_is_the_same_in_any_company(make):
     backwards = tokens_of(make(rows=40).sample([Request(p, tuple(wanted)) for p in asked[::-1]], sampling))
     assert backwards[::-1] == alone
     assert len({tuple(sample) for samples in alone for sample in samples}) == 16
+
+
+def next_token(sequences):
+    """The model's probabilities float64 [n, V] of the token after each of n sequences of one length."""
+    tokens = np.stack(sequences)
+    places = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+    states = MODEL.apply({"params": random_params()}, tokens, places, np.full_like(tokens, tokens.shape[1]))
+    logits = np.asarray(states[:, -1] @ head_kernel(random_params(), ARCHITECTURE).T, np.float64)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def test_first_and_second_tokens_follow_the_model_s_distribution(make):
+    (prompt,) = prompts(9)
+    draws = 8_000
+    (found,) = make(rows=512).sample([Request(prompt, tuple(range(draws)))], Sampling(max_tokens=2, seed=11))
+    size = ARCHITECTURE.vocab_size
+    (first,) = next_token([prompt])
+    second = next_token([np.append(prompt, token).astype(np.int32) for token in range(size)])
+    one, other = np.array([completion.tokens for completion in found]).T
+    joint = first[:, None] * second
+    for counts, wanted in (
+        (np.bincount(one, minlength=size), first),
+        (np.bincount(other, minlength=size), joint.sum(0)),
+        (np.bincount(one * size + other, minlength=size * size), joint.reshape(-1)),
+    ):
+        likely = wanted * draws >= 5
+        observed = np.append(counts[likely], counts[~likely].sum())
+        awaited = np.append(wanted[likely], wanted[~likely].sum()) * draws
+        observed, awaited = observed[awaited > 0], awaited[awaited > 0]
+        chi_square, freedom = ((observed - awaited) ** 2 / awaited).sum(), len(awaited) - 1
+        assert freedom > 5
+        # The mean of a chi-square is its degrees of freedom, the variance twice that.
+        assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 16)
+    asked = [Request(p, (0, 1)) for p in prompts(120, 9, 30, 12, 9, 60)]
+    programs = Programs()
+    places = []
+    get = programs.get
+
+    def watch(name, function, static, arguments):
+        if name == "decode":
+            places.append(arguments[3][0].k.shape[-2])
+        return get(name, function, static, arguments)
+
+    monkeypatch.setattr(programs, "get", watch)
+    done = []
+    sampler = Sampler(ARCHITECTURE, base, None, tokenizer, programs, 4, NEVER)
+    results = sampler.sample(asked, Sampling(max_tokens=STEPS), on_done=lambda number, _: done.append(number))
+    assert places == [16, 32, 128]  # two prompts a pass, of about one length
+    assert done == [1, 1, 3, 3, 4, 4, 2, 2, 5, 5, 0, 0]
+    monkeypatch.setattr(module, "NEAR", 512)
+    assert tokens_of(sampler.sample(asked, Sampling(max_tokens=STEPS))) == tokens_of(results)
+    assert set(places[3:]) == {128}
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "adapters", "shape"),
+    [
+        (2, 16, 1, (1, 1, 2)),
+        (1, 1, 1, (1, 1, 1)),
+        (64, 1, 1, (1, 1, 4)),  # a CPU takes no longer for four
+        (8, 16, 4, (4, 1, 2)),
+        (3, 16, 4, (4, 1, 1)),  # one for each adapter there must be
+    ],
+)
+def test_no_more_rows_decode_together_than_allowed(make, rows, samples, adapters, shape):
+    (prompt,) = prompts(5)
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * adapters), random_adapter())
+    requests = [Request(prompt, tuple(range(samples)), adapter) for adapter in range(adapters)]
+    nothing = [lambda *_: None] * 3
+    assert module._Call(make(stack, rows=rows), requests, Sampling(), *nothing).shape == shape
+
+
+def test_every_program_of_a_call_is_logged_once(base, tokenizer):
+    log = []
+    sampler = Sampler(ARCHITECTURE, base, None, tokenizer, Programs(lambda name, _: log.append(name)), 4, NEVER)
+    for seed in (0, 4294967295):
+        sampler.sample([Request(prompts(20)[0], (0, 1))], Sampling(max_tokens=3, seed=seed))
+    assert [name.split()[0] for name in log] == ["sample", "prefill", "place", "decode"]
+    (keys,) = module.sample_keys([Request(np.arange(5), (0, 7))], 4294967295, Programs())
+    root = jax.random.key(4294967295)
+    words = np.frombuffer(hashlib.sha256(np.arange(5, dtype=np.int32).tobytes()).digest()[:8], np.uint32)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, words[0]), words[1]), 7)
+    np.testing.assert_array_equal(keys[7], jax.random.key_data(key))
 
 
 def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(tokenizer, record_property, capsys):
@@ -182,47 +278,36 @@ def test_a_zero_adapter_is_the_base(make):
     assert tokens_of(make(zero).sample(asked, sampling)) == tokens_of(make().sample(asked, sampling))
 
 
-class Spelling:
-    """A tokenizer whose tokens are fixed bytes."""
+def test_stop_strings_end_a_sample_before_them(make):
+    (prompt,) = prompts(9)
+    free = make().sample([Request(prompt, tuple(range(6)))], Sampling(max_tokens=40))[0]
+    for completion in free:
+        for place, length in ((3, 1), (8, 4), (15, 3), (17, 1)):
+            stop = completion.text[place : place + length]
+            if BROKEN in stop:
+                continue
+            sampling = Sampling(max_tokens=40, stop=(stop, "never said"))
+            ((found,),) = make().sample([Request(prompt, (completion.index,))], sampling)
+            assert (found.end, found.text) == ("stop", completion.text[: completion.text.index(stop)])
+            assert found.tokens == completion.tokens[: len(found.tokens)]
+            watched = []
+            make().sample(
+                [Request(prompt, (completion.index,))], sampling, on_text=lambda *said, to=watched: to.append(said)
+            )
+            assert watched[-1] == (0, completion.index, found.text)
+            assert all(found.text.startswith(text) for _, _, text in watched)
 
-    eos_id = 0
 
-    def __init__(self, pieces):
-        self.pieces = pieces
-
-    def decode(self, ids):
-        return b"".join(self.pieces[i] for i in ids).decode(errors="replace")
-
-
-@pytest.mark.parametrize(
-    ("stop", "text", "tokens"),
-    [
-        ("lo w", "hel", 4),  # over three tokens
-        ("hel", "", 1),
-        ("wor", "hello ", 4),
-        ("é", "hello wor", 6),  # its two bytes are two tokens
-        ("zzz", "hello worééx", 9),
-    ],
-)
-def test_stop_strings_are_found_in_the_text(make, monkeypatch, stop, text, tokens):
-    pieces = [b"hel", b"lo", b" ", b"wor", *(bytes([b]) for b in "éé".encode()), b"x"]
-    spoken = []
-    sampler = dataclasses.replace(make(), tokenizer=Spelling(pieces))
-    row = module._Row(0)
-    call = object.__new__(module._Call)
-    call.sampler, call.sampling, call.ends = sampler, Sampling(max_tokens=9, stop=(stop, "never")), (99,)
-    completion = None
-    for start in range(0, 9, 4):
-        new = list(range(9))[start : start + 4]
-        row.tokens += new
-        completion = call.ended(row, len(new))
-        spoken.append(completion)
-        if completion:
-            break
-    assert completion is not None
-    assert completion.text == text
-    assert len(completion.tokens) == tokens
-    assert completion.end == ("length" if stop == "zzz" else "stop")
+def test_the_text_of_the_end_token_is_no_part_of_an_answer(make, tokenizer):
+    (prompt,) = prompts(9)
+    ((free,),) = make().sample([Request(prompt)], Sampling(max_tokens=40))
+    end = free.tokens[11]
+    said = free.tokens[: free.tokens.index(end)]
+    # A stop string that only the end token's text would complete.
+    stop = tokenizer.decode([said[-1], end])
+    assert BROKEN not in stop and len(stop) == 2
+    ((found,),) = make(ends=(end,)).sample([Request(prompt)], Sampling(max_tokens=40, stop=(stop,)))
+    assert (found.end, found.tokens, found.text) == ("eos", (*said, end), tokenizer.decode(said))
 
 
 def test_what_is_said_on_the_way(make):
@@ -255,11 +340,17 @@ def test_what_is_said_on_the_way(make):
         ({"top_k": -1}, "sampling.top_k=-1 will not do"),
         ({"max_tokens": 0}, "sampling.max_tokens=0 will not do"),
         ({"stop": ("a", "")}, "strings that are not empty"),
+        ({"stop": ""}, "strings that are not empty"),
+        ({"seed": -1}, "sampling.seed=-1 will not do: give a whole number from 0"),
     ],
 )
 def test_sampling_that_cannot_be(wrong, words):
     with pytest.raises(UserError, match=words):
         Sampling(**wrong)
+
+
+def test_one_stop_string_may_go_alone():
+    assert Sampling(stop="zq") == Sampling(stop=("zq",)) == Sampling(stop=["zq"])  # type: ignore[arg-type]
 
 
 def test_prompts_that_do_not_fit(make):
@@ -269,6 +360,10 @@ def test_prompts_that_do_not_fit(make):
         make().sample([Request(long[:5]), Request(long)], Sampling(max_tokens=20))
     with pytest.raises(UserError, match="prompt 1 is empty"):
         make().sample([Request(long[:0])], Sampling(max_tokens=20))
+    with pytest.raises(UserError, match=rf"max_tokens={context} leaves no room .* give at most {context - 1}"):
+        make().sample([Request(long[:5])], Sampling(max_tokens=context))
+    with pytest.raises(UserError, match=r"p\.txt line 7 is empty"):
+        check_requests([Request(long[:5]), Request(long[:0])], Sampling(), context, ["p.txt line 1", "p.txt line 7"])
 
 
 def test_nothing_asked_is_nothing_done(make):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import huggingface_hub
@@ -181,3 +182,16 @@ def test_a_package_is_fetched_into_the_cache(tmp_path, monkeypatch):
 def test_an_incomplete_source_says_what_it_lacks(source, message):
     with pytest.raises(UserError, match=message):
         fetch(source, offline=False)
+
+
+@pytest.mark.parametrize("change", [{"rope_theta": 3.0}, {"rms_norm_eps": 1e-2}, {"max_position_embeddings": 77}])
+def test_another_architecture_of_the_same_weights_says_something_else(change):
+    one, other = load(RANDOM), load(ModelSource("random", config={**(RANDOM.config or {}), **change}))
+    assert one.identity == other.identity
+    assert one.signature != other.signature
+
+
+def test_other_end_tokens_give_other_answers():
+    one = load(RANDOM)
+    longer = dataclasses.replace(one, tokenizer=dataclasses.replace(one.tokenizer, end_ids=(2, 0)))
+    assert one.signature == load(RANDOM).signature != longer.signature
