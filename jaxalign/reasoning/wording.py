@@ -76,11 +76,14 @@ class Wording:
         return self.reply.format(letter=question.letters[option], text=question.options[option])
 
     def read(self, text: str, question: Question) -> int | None:
-        """Return the option that a text behind the marker answers with, by its first line: the reply itself, but for
-        case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
+        """Return the option that a text behind the marker answers with, by its first line: the reply itself, else but
+        for case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
         line = text.strip().partition("\n")[0].strip()
-        for option in range(len(question.options)):
-            if line.casefold().rstrip(".") == self._reply(question, option).casefold().rstrip("."):
+        replies = [self._reply(question, option) for option in range(len(question.options))]
+        if line in replies:  # before case is left out of account: an option of ARC is "only Ss", another "only SS"
+            return replies.index(line)
+        for option, reply in enumerate(replies):
+            if line.casefold().rstrip(".") == reply.casefold().rstrip("."):
                 return option
         return read_letter(line, question.letters) if "{letter}" in self.reply else None
 
