@@ -1,6 +1,7 @@
 """Rationales: what a model wrote about a question, which answer it leads to, and what a free text answers."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -75,10 +76,17 @@ def distinct(question: Question, texts: Iterable[str], deduplicate: bool) -> lis
 def answer_tree(
     question: Question, rationales: Sequence[Rationale], encoder: Encoder, wording: Wording
 ) -> tuple[Tree, list[list[int]]]:
-    """Return question -> rationales -> options as a tree, and for each rationale the segments of its options."""
+    """Return question -> rationales -> options as a tree, and for each rationale the segments of its options.
+
+    Where an option's tokens begin another's, all of that question's options are read with the end token: "a dog" is
+    never less likely than "a dog and a cat", "a dog" and the end may be.
+    """
     segments, places = [Segment(encoder.prompt(wording.prompt(question)), -1)], []
     marker = encoder.text(wording.marker)
-    options = [encoder.text(wording.answer(question, option)) for option in range(len(question.options))]
+    answers = [wording.answer(question, option) for option in range(len(question.options))]
+    options = [encoder.text(answer) for answer in answers]
+    if any(np.array_equal(one, other[: len(one)]) for one, other in itertools.permutations(options, 2)):
+        options = [encoder.response(answer) for answer in answers]
     for rationale in rationales:
         segments.append(Segment(encoder.text(f"{rationale.text}\n"), 0))
         segments.append(Segment(marker, len(segments) - 1))

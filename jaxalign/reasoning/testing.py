@@ -8,18 +8,18 @@ import numpy as np
 
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.generations import Asked, generate
-from jaxalign.inference.sampler import Sampler, Sampling
+from jaxalign.inference.generations import Asked, Engine, generate
+from jaxalign.inference.sampler import Sampling
 from jaxalign.reasoning.rationales import majority, read_response
 from jaxalign.reasoning.wording import Wording
 
 ANSWER_TOKENS = 8
-"""New tokens of a second reading, behind an added marker."""
+"""New tokens of a second reading, behind an added marker, at least: a letter may come with a few words."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-    """A model's answer to a question: the rationale, the option (None: never read), whether the marker was there."""
+    """A model's answer to a question: the rationale, the option (None: never read), whether it was read at once."""
 
     question: Question
     rationale: str
@@ -32,8 +32,14 @@ class Tested:
         return self.option == self.question.gold
 
 
+def answer_tokens(questions: Sequence[Question], encoder: Encoder, wording: Wording) -> int:
+    """Return the new tokens of a second reading: those of the longest reply, and two with which it may end."""
+    replies = {wording.answer(question, option) for question in questions for option in range(len(question.options))}
+    return max(ANSWER_TOKENS, max((len(encoder.text(reply)) for reply in replies), default=0) + 2)
+
+
 def ask(
-    sampler: Sampler,
+    sampler: Engine,
     questions: Sequence[Question],
     encoder: Encoder,
     wording: Wording,
@@ -47,7 +53,8 @@ def ask(
 ) -> list[list[Tested]]:
     """Return for each adapter of the sampler its answers to the questions.
 
-    A response without the marker gets it appended, and is read again. Records go to `path`, keyed as any samples are.
+    A response from which no option can be read, because it lacks the marker or for what stands behind it, is cut at the
+    marker, gets it appended, and is read again. Records go to `path`, keyed as any samples are.
 
     Args:
         sampler: the models, in the order of `adapters`.
@@ -74,13 +81,14 @@ def ask(
     ]
     again = []
     for number, answers in enumerate(read):
-        for place, (rationale, _, first) in enumerate(answers):
-            if not first:
-                lead = encoder.text(f"{rationale}\n{wording.marker}" if rationale else wording.marker)
-                tokens = np.concatenate([asked[number].tokens, lead])
+        for place, (rationale, option, _) in enumerate(answers):
+            if option is None:
+                lead = [encoder.text(f"{rationale}\n")] if rationale else []
+                tokens = np.concatenate([asked[number].tokens, *lead, encoder.text(wording.marker)])
                 again.append((number, place, dataclasses.replace(asked[number], tokens=tokens)))
     if again:
-        second = dataclasses.replace(sampling, max_tokens=ANSWER_TOKENS, temperature=0.0)
+        most = answer_tokens(questions, encoder, wording)
+        second = dataclasses.replace(sampling, max_tokens=most, temperature=0.0)
         texts = generate(sampler, [one for _, _, one in again], 1, second, path, model=model, adapters=adapters)
         for (number, place, _), (record,) in zip(again, texts, strict=True):
             option = wording.read(record["text"], questions[number % len(questions)])

@@ -76,11 +76,14 @@ class Wording:
         return self.reply.format(letter=question.letters[option], text=question.options[option])
 
     def read(self, text: str, question: Question) -> int | None:
-        """Return the option that a text behind the marker answers with, by its first line: the reply itself, but for
-        case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
+        """Return the option that a text behind the marker answers with, by its first line: the reply itself, else but
+        for case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
         line = text.strip().partition("\n")[0].strip()
-        for option in range(len(question.options)):
-            if line.casefold().rstrip(".") == self._reply(question, option).casefold().rstrip("."):
+        replies = [self._reply(question, option) for option in range(len(question.options))]
+        if line in replies:  # before case is left out of account: an option of ARC is "only Ss", another "only SS"
+            return replies.index(line)
+        for option, reply in enumerate(replies):
+            if line.casefold().rstrip(".") == reply.casefold().rstrip("."):
                 return option
         return read_letter(line, question.letters) if "{letter}" in self.reply else None
 
@@ -98,21 +101,34 @@ class Wording:
         return self.closing.format(option=question.options[option])
 
 
-_ANSWER_IS = re.compile(r"\banswer\s+is\b[\s:]*(?:option\s+|choice\s+)?[(\[\"']*([A-J])\b", re.IGNORECASE)
+# A small letter counts in brackets, or where nothing follows: "the answer is a metal spoon" names no option.
+_NAME = r"(?:[(\[\"']*[A-J]\b|[(\[\"'][a-j][)\]\"']|[a-j](?=\s*$|[.,;:!?](?!\w)))"
+_ANSWER_IS = re.compile(rf"\b(?i:answer\s+is)\b[\s:]*((?i:option|choice)\s+)?(?P<name>{_NAME})")
+_AND_MORE = re.compile(
+    rf"[)\]\"']*(?:(?:\s*,\s*{_NAME}[)\]\"']*)+,?)?\s*(?:\band/or\b|\band\b|\bor\b|[&/+])"
+    rf"\s*((?i:option|choice)\s+)?(?P<name>{_NAME})"
+)
 _STANDALONE = re.compile(r"(?<![\w'’])([A-J])(?![\w'’])(?!\s+(?!is\b|was\b|and\b|or\b|because\b|since\b)[a-z])")
 
 
 def read_letter(text: str, letters: str) -> int | None:
     """Return the option that a free text answers with: "answer is X" first (the last of them), then a letter that
-    stands alone; None where there is none, or where letters contradict each other.
+    stands alone; None where there is none, or where letters contradict each other ("answer is X and Y" does).
 
     >>> read_letter(" Choice D", "ABCD"), read_letter("Both A and C", "ABCD"), read_letter("Albert", "ABCD")
     (3, None, None)
     """
-    said = [letter.upper() for letter in _ANSWER_IS.findall(text)]
-    said = [letter for letter in said if letter in letters][-1:]
-    found = said or [letter for letter in _STANDALONE.findall(text) if letter in letters]
-    return letters.index(found[0]) if len(set(found)) == 1 else None
+    said = [match for match in _ANSWER_IS.finditer(text) if _letter(match) in letters]
+    if said:
+        letter, more = _letter(said[-1]), _AND_MORE.match(text, said[-1].end())
+        several = more is not None and _letter(more) in letters.replace(letter, "")
+        return None if several else letters.index(letter)
+    found = {letter for letter in _STANDALONE.findall(text) if letter in letters}
+    return letters.index(found.pop()) if len(found) == 1 else None
+
+
+def _letter(match: re.Match[str]) -> str:
+    return match["name"].strip("([\"')]").upper()
 
 
 def make_wording(texts: Mapping[str, Any], reply: str, examples: Sequence[Mapping[str, Any]]) -> Wording:

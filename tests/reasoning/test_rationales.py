@@ -13,6 +13,7 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.reasoning.followups import judged, read_followups
 from jaxalign.reasoning.rationales import (
     Rationale,
+    answer_tree,
     distinct,
     majority,
     read_answers,
@@ -42,6 +43,27 @@ from jaxalign.training.programs import Programs
         ("It's D", "D"),
         ("E", None),
         ("C and C again", "C"),
+        ("The answer is a metal spoon.", None),
+        ("The answer is a form of energy, so (B)", "B"),
+        ("the answer is a", "A"),
+        ("The answer is a.", "A"),
+        ("the answer is b, because of c", "B"),
+        ("the answer is (a) metal", "A"),
+        ("the answer is 'd'", "D"),
+        ("the answer is (a metal spoon)", None),
+        ("the answer is d.c. current", None),
+        ("THE ANSWER IS OPTION D", "D"),
+        ("The answer is A and B", None),
+        ("The answer is (A) or (B).", None),
+        ("The answer is (a) and (c)", None),
+        ("The answer is A, B and C", None),
+        ("The answer is A, B, and/or C", None),
+        ("The answer is A/C", None),
+        ("The answer is C and C again", "C"),
+        ("The answer is A; no, it is both: the answer is A and C", None),
+        ("The answer is B and I am sure", "B"),
+        ("The answer is B and a half", "B"),
+        ("The answer is C, and the others are wrong", "C"),
     ],
 )
 def test_the_reading_table(text, letter):
@@ -124,6 +146,20 @@ def test_readings_off_trees_are_those_of_each_prompt_alone(scorer, tokenizer):
                 agreed += (pair[0] > pair[1]) == (option == label)
             assert one.agreed == agreed
     assert Rationale.of_record(read[1][0].record(FIVE.letters), FIVE.letters) == read[1][0]
+
+
+def test_an_option_that_begins_another_is_read_to_its_end(scorer, tokenizer):
+    encoder, texts = Encoder(tokenizer), dataclasses.replace(WORDING, reply="{text}")
+    short = dataclasses.replace(THREE, options=("dog and cat", "dog", "cow"))
+    (read,) = read_answers(scorer, [short], [[Rationale("three", "So.", 1)]], encoder, texts)
+    lead = [encoder.prompt(texts.prompt(short)), encoder.text("So.\n"), encoder.text(texts.marker)]
+    trunk = [Segment(tokens, place - 1) for place, tokens in enumerate(lead)]
+    answers = [np.append(encoder.text(f" {text}"), tokenizer.eos_id).astype(np.int32) for text in short.options]
+    expected = [scorer.score([(*trunk, Segment(answer, 2, True))])[0][-1] for answer in answers]
+    np.testing.assert_allclose(read[0].options, expected, atol=1e-4)
+    for question, wording in ((THREE, texts), (short, WORDING)):  # where none begins another, it would only cost
+        tree, _ = answer_tree(question, [Rationale("three", "So.", 1)], encoder, wording)
+        assert all(tokenizer.eos_id not in segment.tokens for segment in tree)
 
 
 def test_only_right_rationales_are_asked_about(scorer, tokenizer):

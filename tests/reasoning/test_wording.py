@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from reasoning.few_questions import EXAMPLE, FIVE, TEXTS, THREE, WORDING
@@ -63,6 +65,8 @@ def test_a_reply_is_read_as_it_was_asked_for():
     assert texts.answer(THREE, 2) == " neither"
     assert texts.read(" Neither.\nQuestion", THREE) == 2
     assert texts.read(" (B)", THREE) is None and texts.read(" neither of them", THREE) is None
+    genes = dataclasses.replace(THREE, options=("only SS", "only Ss", "none"))
+    assert texts.read(" only Ss\n", genes) == 1 and texts.read(" Only ss.", genes) == 0
     assert WORDING.read(" (B) that", THREE) == 1 and WORDING.read("", THREE) is None
     both = make_wording(TEXTS, "({letter}) {text}", [])
     assert both.read("(C) neither", THREE) == both.read("C", THREE) == 2
