@@ -605,7 +605,7 @@ class CrestConfig:
 
 Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig)
 
-TEXTS = ("prompt", "model.system")
+TEXTS = ("prompt", "model.system", "dataset.reply")
 """Keys whose value is taken as it stands, commas, quotes and all."""
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from jaxalign.cli import entry_point
-from jaxalign.config import ExportConfig, TrainConfig
+from jaxalign.config import CrestConfig, ExportConfig, TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.values.targets import extreme_targets
 
@@ -22,6 +22,13 @@ def configs(*arguments):
     """The configurations that a command line runs."""
     seen: list[TrainConfig] = []
     entry_point("train", TrainConfig)(seen.append)(arguments)
+    return seen
+
+
+def crest_configs(*arguments):
+    """The configurations that a command line of jaxalign.crest runs."""
+    seen: list[CrestConfig] = []
+    entry_point("crest", CrestConfig)(seen.append)(arguments)
     return seen
 
 
@@ -63,6 +70,12 @@ def test_keys_that_an_option_leaves_out_can_still_be_given():
     assert config.model.path == "somewhere"
     assert config.model.config is not None
     assert config.model.config["hidden_size"] == 64
+
+
+@pytest.mark.parametrize("written", ["dataset.reply=({letter})", "dataset.reply='({letter})'"])
+def test_the_form_of_an_answer_is_taken_as_it_stands(written):
+    (config,) = crest_configs(written)
+    assert config.dataset.reply == "({letter})"
 
 
 def test_home_is_found_after_the_equals_sign(monkeypatch):

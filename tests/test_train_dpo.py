@@ -42,7 +42,8 @@ def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_p
     main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", f"objective.batching={batching}", *QUICK])
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
-    assert {"rewards_chosen", "rewards_rejected", "rewards_margin", "accuracy", "log_probs_chosen"} <= set(metrics[0])
+    rewards = {f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies")}
+    assert rewards | {"logps/chosen", "logps/rejected"} <= set(metrics[0])
     (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
     assert stage["pairs"] + stage["validation_pairs"] == 12 and stage["truncated_prompts"] == 0
     assert (run / "adapter" / "adapter_model.safetensors").exists() and (run / "reference.jsonl").exists()

@@ -1,6 +1,7 @@
 """What a CREST run shows: a table of its models, two figures, and a page with rationales of each kind."""
 
 import csv
+import glob
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED
 from jaxalign.analysis.tables import number
 from jaxalign.data.datasets.questions import Question
+from jaxalign.errors import UserError
 from jaxalign.progress import duration
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs import Run, write_atomic
@@ -129,12 +131,25 @@ def _counts(stage: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def compare(console: Console, paths: Sequence[Path]) -> None:
-    """Print one table over finished runs: each with its last model on validation and test."""
+def find_finished(names: Sequence[str]) -> list[Path]:
+    """Return the finished runs that names (folders, or patterns of them) lead to; UserError where there is none."""
+    paths = []
+    for name in names:
+        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
+        finished = [one for one in finished if "models" in json.loads((one / "summary.json").read_text())]
+        if not finished:
+            raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
+        paths += finished
+    return list(dict.fromkeys(paths))
+
+
+def compare(console: Console, names: Sequence[str]) -> None:
+    """Print one table over the finished runs that names lead to: each with its last model on validation and test."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, head in enumerate(("run", *HEADS)):
         table.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
-    for path in paths:
+    for path in find_finished(names):
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         named = {row[0]: row for row in _rows(summary)}
         table.add_row(path.name, *(named.get(summary["final"]) or next(reversed(named.values()))))

@@ -65,11 +65,11 @@ def dpo_loss(
         return jnp.where(preferences.weight != 0, values * preferences.weight, 0.0).sum()
 
     metrics = {
-        "rewards_chosen": total(beta * ratio[better]),
-        "rewards_rejected": total(beta * ratio[other]),
-        "rewards_margin": total(beta * difference),
-        "accuracy": total((difference > 0).astype(jnp.float32)),
-        "log_probs_chosen": total(log_probs[better]),
-        "log_probs_rejected": total(log_probs[other]),
+        "rewards/chosen": total(beta * ratio[better]),
+        "rewards/rejected": total(beta * ratio[other]),
+        "rewards/margins": total(beta * difference),
+        "rewards/accuracies": total((difference > 0).astype(jnp.float32)),
+        "logps/chosen": total(log_probs[better]),
+        "logps/rejected": total(log_probs[other]),
     }
     return total(losses), preferences.weight.sum(), metrics

@@ -1,13 +1,19 @@
 """Preference pairs inside one question: right over wrong (P_z), and more consistent over less (P_z~)."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from jaxalign.data.order import Stream
+from jaxalign.errors import UserError
 from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs import Run, read_records, write_atomic
+
+PAIRS = "pairs.jsonl"
 
 KINDS = ("z", "z_tilde")
 
@@ -82,3 +88,58 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
 def round_half_up(value: float) -> int:
     """Return the nearest whole number, .5 upwards."""
     return int(np.floor(value + 0.5))
+
+
+def write_pairs(
+    run: Run,
+    console: Console,
+    rationales: Mapping[str, Sequence[Rationale]],
+    *,
+    rounds: int,
+    count: int,
+    mixing: float,
+    resample: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Draw every round's pairs into pairs.jsonl, and return the stage's summary; a shortage is printed.
+
+    Args:
+        run: where to.
+        console: what is short is said here.
+        rationales: read, by the question's id.
+        rounds: how many rounds.
+        count: pairs of a round.
+        mixing: see `draw`.
+        resample: whether each round draws anew.
+        seed: see `draw`.
+
+    Raises:
+        UserError: there is no pair at all.
+    """
+    every = pools(rationales)
+    lines, reports = [], []
+    for round in range(1, rounds + 1):
+        drawn, report = draw(every, count, mixing, seed, round if resample else 1)
+        reports.append(report)
+        lines += [{"round": round, **dataclasses.asdict(one)} for one in drawn]
+    if not lines:
+        raise UserError(
+            "there is no pair to learn from: every question's rationales are all right or all wrong, and "
+            "their follow-ups agree; sample more (crest.samples), or give harder or easier questions"
+        )
+    for kind, one in reports[0].items():
+        if one["drawn"] < one["wanted"]:
+            short = f"{one['there']} pairs of kind {kind}, and {one['wanted']} were wanted"
+            console.print(f"preferences: there are only {short}", highlight=False)
+    write_atomic(run.path / PAIRS, "".join(json.dumps(line) + "\n" for line in lines))
+    responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}
+    sizes = {kind: every.size(kind) for kind in every.pairs}
+    return {"there": sizes, "rounds": reports, "distinct_responses": len(responses)}
+
+
+def read_pairs(run: Run, rounds: int) -> list[list[Choice]]:
+    """Return each round's pairs from pairs.jsonl."""
+    found: list[list[Choice]] = [[] for _ in range(rounds)]
+    for record in read_records(run.path / PAIRS):
+        found[record.pop("round") - 1].append(Choice(**record))
+    return found

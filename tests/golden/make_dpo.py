@@ -31,12 +31,14 @@ def main() -> None:
     cases = []
     for loss, beta in [("sigmoid", 0.1), ("sigmoid", 1.0), ("ipo", 0.1), ("ipo", 0.5), ("hinge", 0.1), ("hinge", 1.0)]:
         cases.append(case(loss, beta, random))
+    # TRL smooths the labels of its `aot` loss, which of a single pair is the sigmoid's.
+    cases += [case("aot", beta, random, pairs=1, smoothing=0.2) | {"loss": "sigmoid"} for beta in (0.1, 1.0)]
     text = json.dumps({"trl": trl.__version__, "cases": cases}, indent=1)
     (Path(__file__).parent / "dpo.json").write_text(text + "\n")
 
 
-def case(loss: str, beta: float, random: torch.Generator) -> dict:
-    pairs, longest = 5, 7
+def case(loss: str, beta: float, random: torch.Generator, pairs: int = 5, smoothing: float = 0.0) -> dict:
+    longest = 7
     lengths = torch.randint(2, longest + 1, (2 * pairs,), generator=random)
     mask = (torch.arange(longest) < lengths[:, None]).float()
     tokens = -2.0 * torch.rand((2 * pairs, longest), generator=random) * mask
@@ -51,7 +53,7 @@ def case(loss: str, beta: float, random: torch.Generator) -> dict:
         loss_types=[loss],
         loss_weights=[1.0],
         beta=beta,
-        label_smoothing=0.0,
+        label_smoothing=smoothing,
         ld_alpha=None,
         f_divergence_type="reverse_kl",
         use_weighting=False,
@@ -78,6 +80,7 @@ def case(loss: str, beta: float, random: torch.Generator) -> dict:
     return {
         "loss": loss,
         "beta": beta,
+        "smoothing": smoothing,
         "chosen": sums[:pairs].tolist(),
         "rejected": sums[pairs:].tolist(),
         "reference_chosen": reference[:pairs].tolist(),
@@ -85,10 +88,10 @@ def case(loss: str, beta: float, random: torch.Generator) -> dict:
         "lengths": lengths.tolist(),
         "value": value.item(),
         "gradient": gradient.tolist(),
-        "rewards_chosen": metrics["rewards/chosen"][0],
-        "rewards_rejected": metrics["rewards/rejected"][0],
-        "rewards_margin": metrics["rewards/margins"][0],
-        "accuracy": metrics["rewards/accuracies"][0],
+        "rewards/chosen": metrics["rewards/chosen"][0],
+        "rewards/rejected": metrics["rewards/rejected"][0],
+        "rewards/margins": metrics["rewards/margins"][0],
+        "rewards/accuracies": metrics["rewards/accuracies"][0],
     }
 
 

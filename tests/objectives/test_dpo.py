@@ -21,18 +21,20 @@ def batch(case, padding=0):
     return jnp.array(case["chosen"] + case["rejected"]), jnp.array(case["lengths"], jnp.float32), preferences
 
 
-@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['loss']}-{case['beta']}")
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: "{loss}-{beta}-{smoothing}".format(**case))
 def test_losses_gradients_and_rewards_are_those_of_trl(case):
     log_probs, lengths, preferences = batch(case, padding=3)
 
     def mean(log_probs):
-        value, count, sums = dpo_loss(log_probs, lengths, preferences, case["beta"], kind=case["loss"])
+        value, count, sums = dpo_loss(
+            log_probs, lengths, preferences, case["beta"], kind=case["loss"], smoothing=case["smoothing"]
+        )
         return value / count, {name: total / count for name, total in sums.items()}
 
     (value, means), gradient = jax.value_and_grad(mean, has_aux=True)(log_probs)
     np.testing.assert_allclose(value, case["value"], rtol=1e-5)
     np.testing.assert_allclose(gradient, case["gradient"], rtol=1e-4, atol=1e-7)
-    for name in ("rewards_chosen", "rewards_rejected", "rewards_margin", "accuracy"):
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"):
         np.testing.assert_allclose(means[name], case[name], rtol=1e-4, atol=1e-6)
 
 
@@ -41,7 +43,7 @@ def test_at_the_reference_the_sigmoid_loss_is_log_2():
     preferences = Preferences(jnp.array([[0, 1], [2, 1]]), jnp.ones(2), log_probs)
     value, count, sums = dpo_loss(log_probs, jnp.ones(3), preferences, 0.1)
     assert value / count == pytest.approx(np.log(2), rel=1e-6)
-    assert sums["rewards_margin"] == 0 and sums["accuracy"] == 0
+    assert sums["rewards/margins"] == 0 and sums["rewards/accuracies"] == 0
 
 
 def test_smoothing_mixes_the_loss_with_that_of_the_turned_pair():

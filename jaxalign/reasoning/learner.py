@@ -1,10 +1,8 @@
-"""What CREST's stages are made of: training adapters, keeping them, asking models, and timing it all."""
+"""What CREST's stages are made of: training adapters, keeping them, and asking models."""
 
 import dataclasses
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,15 @@ from rich.console import Console
 
 from jaxalign.config import CrestConfig
 from jaxalign.data.datasets.questions import Question
-from jaxalign.data.encoding import Encoder
+from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base import Base
 from jaxalign.inference.sampler import Sampling
 from jaxalign.models.lora import Adapter, effective, init_adapter
 from jaxalign.models.peft import read_adapter, write_adapter
-from jaxalign.progress import Progress, duration
+from jaxalign.progress import Progress
 from jaxalign.reasoning import testing
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs import Run, append_record, read_records
+from jaxalign.runs import Run
 from jaxalign.training.feed import Settings, Stage
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
@@ -56,6 +54,11 @@ class Learner:
         """The adapter's scale, alpha / rank."""
         return self.config.lora.alpha / self.config.lora.rank
 
+    @property
+    def base_identity(self) -> str:
+        """What identifies the base in records, precision included."""
+        return f"{self.base.model.identity}-{self.config.precision}"
+
     def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[testing.Tested]]:
         """Return every model's answers to the questions."""
         c = self.config
@@ -76,7 +79,7 @@ class Learner:
                     how,
                     run.generations,
                     samples=c.test.samples,
-                    model=f"{self.base.model.identity}-{c.precision}",
+                    model=self.base_identity,
                     adapters=[point.identity],
                     progress=progress.samples(f"asking {point.name}", "answer"),
                 )
@@ -217,27 +220,7 @@ class Learner:
             hashed.update(np.asarray(leaf).tobytes())
         return Point(name, weights, hashed.hexdigest()[:16])
 
-    @contextmanager
-    def timed(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Time a stage; what is put into the dictionary becomes its summary, with the seconds of all its processes."""
-        since, compiled = time.perf_counter(), self.base.programs.seconds
-        done: dict[str, Any] = {}
 
-        def spent() -> dict[str, float]:
-            compiling = self.base.programs.seconds - compiled
-            return {"seconds": time.perf_counter() - since - compiling, "compilation_seconds": compiling}
-
-        path = run.path / "sessions.jsonl"
-        try:
-            yield done
-        except BaseException:
-            append_record(path, spent())
-            raise
-        append_record(path, spent())
-        sessions = read_records(path)
-        total = {key: sum(one[key] for one in sessions) for key in ("seconds", "compilation_seconds")}
-        run.finish({**done, **total})
-        words = [f"{name} {value}" for name, value in done.items() if isinstance(value, int | float)]
-        self.console.print(
-            f"{run.path.name}: {duration(total['seconds'])}; {', '.join(words)}", highlight=False, soft_wrap=True
-        )
+def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
+    """Return examples of equal weight, none of them cut."""
+    return Encoded(prompts, responses, [1.0] * len(prompts), [False] * len(prompts))
