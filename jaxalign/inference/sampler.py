@@ -43,6 +43,10 @@ WATCHED = 4
 GROUP = 16
 """Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
 
+CROWDED = 4
+"""The same where more samples wait than there are rows: a slot is free for the next prompt when its last sample ends, and
+with few rows a long one makes few others wait."""
+
 FEWEST_ROWS = 4
 """Rows that decode together, at least, where so many are allowed."""
 
@@ -263,6 +267,8 @@ class _Call:
         self.total = sum(len(request.samples) for request in requests)
         each = max(sampler.rows // self.stack, 1)  # rows of an adapter
         group = min(GROUP, each, max((len(request.samples) for request in requests), default=1))
+        if max(sum(len(r.samples) for r in requests if r.adapter == a) for a in range(self.stack)) > each:
+            group = min(group, CROWDED)
         # A product of fewer rows takes a CPU longer than one of a few: some may be idle.
         group = max(group, -(-min(FEWEST_ROWS, sampler.rows) // (self.stack * min(len(requests), each) or 1)))
         wanted = [sum(-(-len(r.samples) // group) for r in requests if r.adapter == a) for a in range(self.stack)]
