@@ -13,6 +13,11 @@ def hub_row(number, answer="A", labels="ABCD", **changes):
     return row | {"choices": {"text": texts, "label": list(labels)}} | changes
 
 
+def authors_row(number):
+    choices = [{"label": label, "text": f"in {label}"} for label in "ABCDE"]
+    return {"id": f"c{number}", "question": {"stem": "Where?", "choices": choices}, "answerKey": "E"}
+
+
 def write(folder, name, rows):
     folder.mkdir(exist_ok=True)
     text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
@@ -51,14 +56,7 @@ def test_hidden_or_absent_test_labels_make_the_validation_the_test(arc):
 
 
 def test_the_authors_own_schemas(tmp_path):
-    rows = [
-        {
-            "id": f"c{n}",
-            "question": {"stem": "Where?", "choices": [{"label": label, "text": f"in {label}"} for label in "ABCDE"]},
-            "answerKey": "E",
-        }
-        for n in range(12)
-    ]
+    rows = [authors_row(n) for n in range(12)]
     folder = write(tmp_path / "csqa", "train_rand_split.jsonl", rows)
     write(folder, "dev_rand_split.jsonl", [row | {"id": row["id"] + "v"} for row in rows[:3]])
     write(folder, "test_rand_split_no_answers.jsonl", [{**rows[0], "id": "t", "answerKey": None}])
@@ -81,6 +79,18 @@ def test_the_authors_own_schemas(tmp_path):
     write(folder, "test.json", [row | {"id_string": f"test_{n}"} for n, row in enumerate(without)])
     found = load_questions("reclor", str(folder))
     assert found.test[0].passage == "All are." and found.test[0].gold == 2 and len(found.test) == 4
+
+
+def test_a_split_that_is_there_in_two_formats_is_read_once(tmp_path):
+    for number, part in enumerate(("Easy", "Challenge")):
+        folder = tmp_path / "arc" / f"ARC-{part}"
+        folder.mkdir(parents=True)
+        for first, split in enumerate(("Train", "Dev", "Test")):
+            rows = [authors_row(f"{part}{first}{n}") for n in range(4 + number)]
+            write(folder, f"ARC-{part}-{split}.jsonl", rows)
+            (folder / f"ARC-{part}-{split}.csv").write_text("questionID,AnswerKey,question\nx,A,Which? (A) a (B) b\n")
+    found = load_questions("arc", str(tmp_path / "arc"))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [9, 9, 9] and not found.notes
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ HELD_OUT = 0.1
 """Share of the training questions that validate where the official validation has to be the test."""
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""What is read, best first: ARC's authors publish each split as .jsonl and as .csv, of which only one is wanted."""
+
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
 
@@ -171,7 +173,9 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"dataset.path={path} is not a folder: give one with files for train, validation and test")
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
+        files.sort(key=lambda file: SUFFIXES.index(file.suffix.lower()), reverse=True)
+        files = sorted({file.with_suffix(""): file for file in files}.values())  # of one stem the last, the best
     found: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in files:
         stem = file.stem.lower()
