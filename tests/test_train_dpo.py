@@ -63,6 +63,12 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs
     capsys.readouterr()
     line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
     assert "pairs.jsonl line 1: its prompt takes" in line
+    assert "shorten it, or choose a model with a longer context" in line
+    rows[0] |= {"prompt": "Question 0?\n", "rejected": "so " * 700}
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    assert "pairs.jsonl line 1: a response takes 2101 tokens, and the context holds 2048" in line
+    assert "shorten it, leave the pair out, or choose a model with a longer context" in line
 
 
 def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):

@@ -13,6 +13,11 @@ def hub_row(number, answer="A", labels="ABCD", **changes):
     return row | {"choices": {"text": texts, "label": list(labels)}} | changes
 
 
+def authors_row(number):
+    choices = [{"label": label, "text": f"in {label}"} for label in "ABCDE"]
+    return {"id": f"c{number}", "question": {"stem": "Where?", "choices": choices}, "answerKey": "E"}
+
+
 def write(folder, name, rows):
     folder.mkdir(exist_ok=True)
     text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
@@ -51,14 +56,7 @@ def test_hidden_or_absent_test_labels_make_the_validation_the_test(arc):
 
 
 def test_the_authors_own_schemas(tmp_path):
-    rows = [
-        {
-            "id": f"c{n}",
-            "question": {"stem": "Where?", "choices": [{"label": label, "text": f"in {label}"} for label in "ABCDE"]},
-            "answerKey": "E",
-        }
-        for n in range(12)
-    ]
+    rows = [authors_row(n) for n in range(12)]
     folder = write(tmp_path / "csqa", "train_rand_split.jsonl", rows)
     write(folder, "dev_rand_split.jsonl", [row | {"id": row["id"] + "v"} for row in rows[:3]])
     write(folder, "test_rand_split_no_answers.jsonl", [{**rows[0], "id": "t", "answerKey": None}])
@@ -83,6 +81,18 @@ def test_the_authors_own_schemas(tmp_path):
     assert found.test[0].passage == "All are." and found.test[0].gold == 2 and len(found.test) == 4
 
 
+def test_a_split_that_is_there_in_two_formats_is_read_once(tmp_path):
+    for number, part in enumerate(("Easy", "Challenge")):
+        folder = tmp_path / "arc" / f"ARC-{part}"
+        folder.mkdir(parents=True)
+        for first, split in enumerate(("Train", "Dev", "Test")):
+            rows = [authors_row(f"{part}{first}{n}") for n in range(4 + number)]
+            write(folder, f"ARC-{part}-{split}.jsonl", rows)
+            (folder / f"ARC-{part}-{split}.csv").write_text("questionID,AnswerKey,question\nx,A,Which? (A) a (B) b\n")
+    found = load_questions("arc", str(tmp_path / "arc"))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [9, 9, 9] and not found.notes
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -92,7 +102,12 @@ def test_the_authors_own_schemas(tmp_path):
         (hub_row(9, choices={"text": ["one", " "], "label": ["A", "B"]}), "an option without text"),
         (hub_row(1), "id q1 occurs twice"),
         (hub_row(9, question=" "), "question q9 has no text"),
-        (hub_row(9, None), "question q9 has no label"),
+        (hub_row(9, None), "train.jsonl line 9: question q9 has no label: its answerKey is empty; mend it"),
+        (hub_row(9, choices={"text": ["one", None], "label": ["A", "B"]}), "an option without text"),
+        (hub_row(9, choices={"text": [], "label": []}), "has 0 options"),
+        (hub_row(9, choices={"text": ["one", "two", "three"], "label": ["A", "B"]}), "has 3 options and 2 labels"),
+        (hub_row(9, choices={"text": ["one", "two"], "label": ["A", "A"]}), "has the label 'A' twice"),
+        (hub_row(9, id=None), "line 9 has an empty id"),
     ],
 )
 def test_a_question_that_will_not_do_is_named(arc, row, words):
@@ -100,6 +115,76 @@ def test_a_question_that_will_not_do_is_named(arc, row, words):
     with pytest.raises(UserError, match=r"train\.jsonl") as error:
         load_questions("arc", str(arc))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (hub_row(0, choices="A) one B) two"), "choices must hold the lists text and label, .*it is 'A. one B. two'"),
+        (hub_row(0, choices=None), "choices must hold the lists text and label, .*it is None"),
+        (hub_row(0, choices=["one", "two"]), r"choices must hold the lists text and label, .*it is \['one', 'two'\]"),
+        (hub_row(0, choices={"text": ["one", "two"]}), "choices must hold the lists text and label"),
+        ({"id": "q0", "question": "Which?"}, "lacks choices: expected id"),
+        ({"id": "q0", "question": {"stem": "Which?"}}, r"lacks question\.choices: .*its fields are: stem$"),
+        ({"question": "So?", "context": "All are.", "answers": ["a", "b"], "label": 1}, "lacks id_string"),
+        (
+            {"id_string": "q0", "question": "So?", "context": "All.", "answers": "ab", "label": 1},
+            "answers must be a list",
+        ),
+    ],
+)
+@pytest.mark.parametrize("line", [1, 2])
+def test_a_row_of_another_schema_is_named_wherever_it_stands(arc, row, words, line):
+    rows = [hub_row(n) for n in range(1, 9)]
+    rows.insert(line - 1, row)
+    write(arc, "train.jsonl", rows)
+    with pytest.raises(UserError, match=rf"train\.jsonl line {line}:? {words}"):
+        load_questions("arc", str(arc), skip=True)
+
+
+def test_a_missing_label_is_told_by_its_field_its_file_and_its_line(arc):
+    rows = [hub_row(n) for n in range(8)]
+    for row in rows:
+        row["answer"] = row.pop("answerKey")
+    write(arc, "train.jsonl", rows)
+    words = r"train\.jsonl line 1: question q0 has no label: its answerKey is missing \(its fields are: id, .*answer\)"
+    with pytest.raises(UserError, match=words):
+        load_questions("arc", str(arc))
+    with pytest.raises(UserError, match=rf"{words}; no other of the 8 train questions can be used"):
+        load_questions("arc", str(arc), skip=True)
+    write(arc, "train.jsonl", [hub_row(n) for n in range(8)])
+    write(arc, "train_more.jsonl", [hub_row(50), hub_row(51, "")])
+    with pytest.raises(UserError, match=r"train_more\.jsonl line 2: question q51 has no label: its answerKey is empty"):
+        load_questions("arc", str(arc))
+    found = load_questions("arc", str(arc), skip=True)
+    assert len(found.train) == 9 and found.notes[0].startswith("1 of 10 train questions left out: ")
+
+
+def test_some_labels_of_the_test_are_not_none(arc):
+    write(arc, "test.jsonl", [hub_row(30, None), hub_row(31)])
+    with pytest.raises(UserError, match="question q30 has no label"):
+        load_questions("arc", str(arc))
+    assert [question.id for question in load_questions("arc", str(arc), skip=True).test] == ["q31"]
+
+
+def test_few_shot_examples_are_in_no_split_that_is_held_out(arc):
+    (arc / "test.jsonl").unlink()
+    everyone = load_questions("arc", str(arc)).validation
+    found = load_questions("arc", str(arc), exclude=[everyone[0].id, "q20"])
+    ids = [question.id for part in (found.train, found.validation, found.test) for question in part]
+    assert len(ids) == 22 and not {everyone[0].id, "q20"} & set(ids)
+    assert "2 questions are few-shot examples and were left out" in found.notes
+    with pytest.raises(UserError, match="all 20 questions are few-shot examples"):
+        load_questions("arc", str(arc), exclude=[f"q{n}" for n in range(20)])
+
+
+def test_a_validation_that_is_absent_or_hidden_is_told(arc):
+    write(arc, "validation.jsonl", [hub_row(n, None) for n in range(20, 24)])
+    found = load_questions("arc", str(arc))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [18, 2, 6]
+    assert found.notes == ("the validation labels are hidden: 10% of train validates",)
+    (arc / "validation.jsonl").unlink()
+    assert load_questions("arc", str(arc)).notes == ("there is no validation split: 10% of train validates",)
 
 
 def test_unusable_questions_can_be_left_out_and_are_counted(arc):

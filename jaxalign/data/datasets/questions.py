@@ -4,10 +4,10 @@ ARC (Clark et al., 2018; CC BY-SA 4.0), CommonsenseQA (Talmor et al., 2019; MIT)
 non-commercial, from its authors only).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,9 @@ HELD_OUT = 0.1
 """Share of the training questions that validate where the official validation has to be the test."""
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""What is read, best first: ARC's authors publish each split as .jsonl and as .csv, of which only one is wanted."""
+
+SKIP = "mend it, or give dataset.skip=true to leave such questions out"
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
 
@@ -98,52 +101,52 @@ def load_questions(
         seed: of the part of train that is held out.
         limit: so many questions of each split at most; None for all.
         skip: leave out the questions that are unusable, and count them, instead of stopping.
-        exclude: ids that are left out of train (those of few-shot examples).
+        exclude: ids that are left out (those of few-shot examples), before anything is held out.
         offline: never touch the network.
 
     Raises:
         UserError: no such data; a file of another schema (which fields it lacks); a question without its gold option,
-            with fewer than two options, with two alike; an id that occurs twice.
+            with fewer than two options, with two alike; an id that occurs twice; no question of a split that is left.
     """
     if name not in SOURCES:
         raise UserError(f"dataset.name={name} is not known{did_you_mean(name, SOURCES)}")
-    found = _find_splits(name, path, offline)
-    splits, notes, hidden = {}, [], []
-    seen: dict[str, str] = {}
-    for split, files in found.items():
-        unusable: list[str] = []
-        read = [one for file in files for one in _read_file(file, seen, unusable if skip else None)]
-        if unusable:
-            notes.append(
-                f"{len(unusable)} of {len(read) + len(unusable)} {split} questions left out: {unusable[0]}, ..."
-            )
-        labelled = [question for question, known in read if known]
-        if len(labelled) < len(read):
-            if labelled or split == "train":
-                first = next(question.id for question, known in read if not known)
-                raise UserError(f"{files[0]}: question {first} has no label: remove it, or give its answer")
+    splits: dict[str, list[Question]] = {}
+    notes, hidden, places, examples, excluded = [], [], {}, set(exclude), 0
+    for split, files in _find_splits(name, path, offline).items():
+        read = [one for file in files for one in _read_file(file, places)]
+        questions = [one for one in read if isinstance(one, Question)]
+        flaws = [one for one in read if isinstance(one, _Flaw)]
+        if not questions and split != "train" and any(flaw.unlabelled for flaw in flaws):
             hidden.append(split)
-        elif labelled:
-            splits[split] = labelled
+            continue
+        if flaws and not (skip and questions):
+            way_out = f"no other of the {len(read)} {split} questions can be used" if skip else SKIP
+            raise UserError(f"{flaws[0].words}; {way_out}")
+        if flaws:
+            more = ", ..." if len(flaws) > 1 else ""
+            notes.append(f"{len(flaws)} of {len(read)} {split} questions left out: {flaws[0].words}{more}")
+        splits[split] = [question for question in questions if question.id not in examples]
+        excluded += len(questions) - len(splits[split])
     if "train" not in splits:
         raise UserError(f"{path or name}: there is no file of training questions: its name must contain 'train'")
-    train = splits["train"]
-    validation, test = splits.get("validation", []), splits.get("test", [])
-    if not test:
-        why = "the test labels are hidden" if "test" in hidden else "there is no test split"
-        if validation:
-            notes.append(f"{why}: the official validation is the test, and {HELD_OUT:.0%} of train validates")
-            test, validation = validation, []
-        else:
-            notes.append(f"{why}, and no validation split: of train {HELD_OUT:.0%} validates and as much is the test")
-            train, test = hold_out(train, seed, HELD_OUT, Stream.SPLIT)
+    if excluded:
+        notes.append(f"{excluded} questions are few-shot examples and were left out")
+    train, validation, test = (splits.get(split, []) for split in SPLITS)
+    if not train:
+        raise UserError(f"{path or name}: all {excluded} questions are few-shot examples: give more questions")
+    absent = next((split for split in ("test", "validation") if not splits.get(split)), "")
+    why = f"the {absent} labels are hidden" if absent in hidden else f"there is no {absent} split"
+    if not test and validation:
+        notes.append(f"{why}: the official validation is the test, and {HELD_OUT:.0%} of train validates")
+        test, validation = validation, []
+    elif not test:
+        notes.append(f"{why}, and no validation split: of train {HELD_OUT:.0%} validates and as much is the test")
+        train, test = hold_out(train, seed, HELD_OUT, Stream.SPLIT)
+    elif not validation:
+        notes.append(f"{why}: {HELD_OUT:.0%} of train validates")
     if not validation:
         train, validation = hold_out(train, seed + 1, HELD_OUT, Stream.SPLIT)
-    left_out = set(exclude)
-    kept = [question for question in train if question.id not in left_out]
-    if len(kept) < len(train):
-        notes.append(f"{len(train) - len(kept)} training questions are few-shot examples and were left out")
-    return Questions(name, kept[:limit], validation[:limit], test[:limit], tuple(notes))
+    return Questions(name, train[:limit], validation[:limit], test[:limit], tuple(notes))
 
 
 def hold_out(
@@ -171,7 +174,9 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"dataset.path={path} is not a folder: give one with files for train, validation and test")
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
+        files.sort(key=lambda file: SUFFIXES.index(file.suffix.lower()), reverse=True)
+        files = sorted({file.with_suffix(""): file for file in files}.values())  # of one stem the last, the best
     found: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in files:
         stem = file.stem.lower()
@@ -184,90 +189,119 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
     return {split: members for split, members in found.items() if members}
 
 
-def _read_file(path: Path, seen: dict[str, str], unusable: list[str] | None) -> list[tuple[Question, bool]]:
-    """Return each question of a file, and whether its label is known; what is wrong goes to `unusable`, if there is."""
-    found = []
+class _Flaw(NamedTuple):
+    """Why a question cannot be used; `unlabelled`: for nothing but that its answer is not there."""
+
+    words: str
+    unlabelled: bool
+
+
+class _Parts(NamedTuple):
+    """What a row says, whatever its schema; `answer` is the field that names the right one of `labels`."""
+
+    id: Any
+    text: Any
+    passage: Any
+    options: Sequence[Any]
+    labels: Sequence[Any]
+    answer: str
+
+
+def _read_file(path: Path, places: dict[str, str]) -> list[Question | _Flaw]:
+    """Return the questions of a file in order, or why they cannot be used; `places` holds where each id stands."""
     rows = read_table(path)
     if not rows:
         raise UserError(f"{path} holds no question")
-    reader = _schema(rows[0])
+    found = []
     for row in rows:
-        try:
-            id, text, passage, options, labels, answer = reader(row.fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{row.place} is not like the rows before it: {error} is missing or of another type") from (
-                error
-            )
-        id = str(id)
-        if id in seen:
-            raise UserError(f"{row.place}: id {id} occurs twice (first: {seen[id]}): every id must be its own")
-        seen[id] = row.place
-        try:
-            question = _checked(row.place, id, text, passage, options, labels, answer)
-        except UserError as error:
-            if unusable is None:
-                raise UserError(f"{error}; mend it, or give dataset.skip=true to leave such questions out") from error
-            unusable.append(str(error))
-            continue
-        found.append((question, answer not in (None, "")))
+        parts = _parts(row)
+        id = "" if parts.id is None else str(parts.id)
+        if not id:
+            raise UserError(f"{row.place} has an empty id: every question needs its own")
+        if id in places:
+            raise UserError(f"{row.place}: id {id} occurs twice (first: {places[id]}): every id must be its own")
+        places[id] = row.place
+        found.append(_checked(row, id, parts))
     return found
 
 
-def _checked(
-    place: str, id: str, text: Any, passage: Any, options: Sequence[Any], labels: Sequence[Any], answer: Any
-) -> Question:
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{place}: question {id} has no text")
-    texts = tuple(str(option).strip() for option in options)
-    if len(texts) < 2:
-        raise UserError(f"{place}: question {id} has {len(texts)} option: it needs at least 2")
-    if len(texts) > len(LETTERS):
-        raise UserError(f"{place}: question {id} has {len(texts)} options: at most {len(LETTERS)} can be named")
-    twice = next((one for number, one in enumerate(texts) if one in texts[:number]), None)
-    if twice is not None:
-        raise UserError(f"{place}: question {id} has the option {twice!r} twice")
-    if not all(texts):
-        raise UserError(f"{place}: question {id} has an option without text")
-    names = [str(label) for label in labels]
-    if answer in (None, ""):
-        return Question(id, text.strip(), texts, -1, str(passage or "").strip())
-    if str(answer) not in names:
-        raise UserError(f"{place}: question {id} has the answer {answer!r}, which is none of its options {names}")
-    return Question(id, text.strip(), texts, names.index(str(answer)), str(passage or "").strip())
+def _checked(row: Row, id: str, parts: _Parts) -> Question | _Flaw:
+    texts = ["" if option is None else str(option).strip() for option in parts.options]
+    labels = [str(label) for label in parts.labels]
+    answer = row.fields.get(parts.answer)
+    unlabelled = False
+    if not isinstance(parts.text, str) or not parts.text.strip():
+        words = "has no text"
+    elif len(texts) < 2:
+        words = f"has {len(texts)} option{'' if texts else 's'}: it needs at least 2"
+    elif len(texts) > len(LETTERS):
+        words = f"has {len(texts)} options: at most {len(LETTERS)} can be named"
+    elif not all(texts):
+        words = "has an option without text"
+    elif (text := _twice(texts)) is not None:
+        words = f"has the option {text!r} twice"
+    elif len(labels) != len(texts):
+        words = f"has {len(texts)} options and {len(labels)} labels: give each option its own"
+    elif (label := _twice(labels)) is not None:
+        words = f"has the label {label!r} twice"
+    elif answer in (None, ""):
+        unlabelled, lacks = True, parts.answer not in row.fields
+        words = f"has no label: its {parts.answer} is {f'missing (its {_named(row.fields)})' if lacks else 'empty'}"
+    elif str(answer) not in labels:
+        words = f"has the answer {answer!r}, which is none of its options {labels}"
+    else:
+        passage = str(parts.passage or "").strip()
+        return Question(id, parts.text.strip(), tuple(texts), labels.index(str(answer)), passage)
+    return _Flaw(f"{row.place}: question {id} {words}", unlabelled)
 
 
-Read = Callable[[Mapping[str, Any]], tuple[Any, Any, Any, Sequence[Any], Sequence[Any], Any]]
+def _twice(texts: Sequence[str]) -> str | None:
+    return next((one for number, one in enumerate(texts) if one in texts[:number]), None)
 
 
-def _schema(row: Row) -> Read:
-    """Return the reader of a file by the fields of its first row."""
+def _parts(row: Row) -> _Parts:
+    """Return the parts of a row of ReClor, of the hub, or of ARC or CommonsenseQA as their authors publish them (the
+    question holds stem and choices); raises UserError for any other."""
     fields = row.fields
-    if {"context", "question", "answers"} <= set(fields):
-        return _reclor
-    if isinstance(fields.get("question"), Mapping):
-        return _authors
-    needed = ("id", "question", "choices")
-    missing = [name for name in needed if name not in fields]
+    question = fields.get("question")
+    if "answers" in fields and "choices" not in fields:
+        _need(row, "", fields, ("id_string", "context", "question", "answers"))
+        options = fields["answers"]
+        if not isinstance(options, list):
+            raise UserError(f"{row.place}: answers must be a list of texts, and is {options!r:.60}")
+        return _Parts(fields["id_string"], question, fields["context"], options, range(len(options)), "label")
+    if isinstance(question, Mapping):
+        _need(row, "", fields, ("id",))
+        _need(row, "question.", question, ("stem", "choices"))
+        question, choices = question["stem"], question["choices"]
+    else:
+        _need(row, "", fields, ("id", "question", "choices"))
+        choices = fields["choices"]
+    texts, labels = _choices(row.place, choices)
+    return _Parts(fields["id"], question, "", texts, labels, "answerKey")
+
+
+def _need(row: Row, inside: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    missing = [f"{inside}{name}" for name in names if name not in given]
     if missing:
         raise UserError(
             f"{row.place} lacks {', '.join(missing)}: expected id, question, choices (text and label) and answerKey, "
-            f"or ReClor's context, question, answers and label; its fields are: {', '.join(map(str, fields)) or 'none'}"
+            f"or ReClor's id_string, context, question, answers and label; its {_named(given)}"
         )
-    return _hub
 
 
-def _hub(row: Mapping[str, Any]):
-    choices = row["choices"]
-    return row["id"], row["question"], "", list(choices["text"]), list(choices["label"]), row.get("answerKey")
+def _named(fields: Mapping[str, Any]) -> str:
+    return f"fields are: {', '.join(map(str, fields)) or 'none'}"
 
 
-def _authors(row: Mapping[str, Any]):
-    """ARC and CommonsenseQA as their authors publish them."""
-    choices = row["question"]["choices"]
-    texts, labels = [choice["text"] for choice in choices], [choice["label"] for choice in choices]
-    return row["id"], row["question"]["stem"], "", texts, labels, row.get("answerKey")
-
-
-def _reclor(row: Mapping[str, Any]):
-    options = list(row["answers"])
-    return row["id_string"], row["question"], row["context"], options, list(range(len(options))), row.get("label")
+def _choices(place: str, choices: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the texts and the labels of options, which stand in two lists (the hub) or one by one (the authors)."""
+    names = ("text", "label")
+    if isinstance(choices, Mapping) and all(isinstance(choices.get(name), list) for name in names):
+        return choices["text"], choices["label"]
+    if isinstance(choices, list) and all(isinstance(one, Mapping) and set(names) <= set(one) for one in choices):
+        return [one["text"] for one in choices], [one["label"] for one in choices]
+    raise UserError(
+        f"{place}: choices must hold the lists text and label, or be a list with a text and a label for each option; "
+        f"it is {choices!r:.60}"
+    )
