@@ -179,7 +179,8 @@ def encode_pairs(
             prompts.append(encoder.prompt(pair.prompt))
             if len(prompts[-1]) > context:
                 raise UserError(
-                    f"{pair.place}: its prompt takes {len(prompts[-1])} tokens, and the context holds {context}"
+                    f"{pair.place}: its prompt takes {len(prompts[-1])} tokens, and the context holds {context}: "
+                    "shorten it, or choose a model with a longer context"
                 )
         prompt = numbers[pair.prompt]
         ends = []
@@ -191,7 +192,10 @@ def encode_pairs(
                 longest[prompt] = max(longest.get(prompt, 0), len(responses[-1]))
                 if len(responses[-1]) > context - 2:
                     size = len(responses[-1])
-                    raise UserError(f"{pair.place}: a response takes {size} tokens, and the context holds {context}")
+                    raise UserError(
+                        f"{pair.place}: a response takes {size} tokens, and the context holds {context}: shorten it, "
+                        "or choose a model with a longer context"
+                    )
             ends.append(place[prompt, text])
         (validation if out else train).append(Pair(*ends))
     cut = []

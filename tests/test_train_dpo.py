@@ -62,7 +62,7 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
     line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
-    assert "pairs.jsonl line 1: its prompt takes" in line
+    assert "pairs.jsonl line 1: its prompt takes" in line and "shorten it, or choose a model" in line
 
 
 def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
