@@ -143,10 +143,13 @@ def _one_line() -> Iterator[None]:
             "quote it twice, such as 'key=\"a, b\"'"
         ) from error
     except MissingConfigException as error:
-        if error.missing_cfg_file is None or error.options is None:
+        listed = re.search(r"Could not load '([^']+)'", str(error))  # one of a list of options
+        file = error.missing_cfg_file or (listed[1] if listed else None)
+        if file is None or "/" not in file:
             raise UserError(str(error)) from error
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        raise UserError(f"{group}={name}: there is no such option{did_you_mean(name, error.options)}") from error
+        group, _, name = file.rpartition("/")
+        options = error.options or sorted(option.stem for option in (CONF / group).glob("*.yaml"))
+        raise UserError(f"{group}={name}: there is no such option{did_you_mean(name, options)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
@@ -203,9 +206,11 @@ class _Command:
     def _default_groups(self, parsed: list[Override]) -> set[str]:
         """Return the groups of the defaults list, and of the recipe's; Hydra wants a + before any other."""
         lines = [o.input_line or "" for o in parsed if o.key_or_group == "hydra.searchpath"]
-        lines += [_bare(o) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
+        recipes = [o for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
         with _one_line():
-            return set(self._compose(lines).hydra.runtime.choices)
+            found = set(self._compose([*lines, *map(_bare, recipes)]).hydra.runtime.choices)
+        # Of a group with a list of options Hydra knows no choice.
+        return found | {"experiment" for recipe in recipes if isinstance(recipe.value(), list)}
 
     def _normal(self, override: Override, default_groups: set[str]) -> str:
         line, key = override.input_line or "", override.key_or_group

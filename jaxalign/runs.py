@@ -22,7 +22,7 @@ WRITTEN = (
     *("summary.json", "checkpoints", "adapter", "figures"),
     *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl", "generations.jsonl", "answers.jsonl"),
     *("table.csv", "table.md", "report.md"),
-    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "epochs", "rounds"),
+    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "shapes.jsonl", "sessions.jsonl", "epochs", "rounds"),
 )
 """What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
 
@@ -199,6 +199,18 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def run_path(
+    config_identity: Mapping[str, Any],
+    *,
+    dir: str | Path | None = None,
+    root: str | Path = "outputs",
+    name: str = "run",
+) -> Path:
+    """Return the directory that `open_run` makes or finds, whether it is there or not."""
+    digest = hashlib.sha256(_canonical(config_identity).encode()).hexdigest()[:8]
+    return Path(dir) if dir is not None else Path(root) / f"{name.replace(os.sep, '-')}-{digest}"
+
+
 def open_run(
     config_identity: Mapping[str, Any],
     resolved_config: Mapping[str, Any],
@@ -207,6 +219,7 @@ def open_run(
     root: str | Path = "outputs",
     name: str = "run",
     overwrite: bool = False,
+    hint: str = "use run.overwrite=true or another run.dir",
 ) -> Run:
     """Make or find the directory of a run, and check that it can be written.
 
@@ -217,12 +230,12 @@ def open_run(
         root: where directories without a `dir` go.
         name: the readable part of the directory's name.
         overwrite: delete what an earlier run wrote there. Files of anyone else stay.
+        hint: what to do where the directory is one of another configuration.
 
     Raises UserError for a directory that no run made, for one of another configuration (naming up to three of the
     differing keys), and for a full disk or a directory that cannot be written.
     """
-    digest = hashlib.sha256(_canonical(config_identity).encode()).hexdigest()[:8]
-    path = Path(dir) if dir is not None else Path(root) / f"{name.replace(os.sep, '-')}-{digest}"
+    path = run_path(config_identity, dir=dir, root=root, name=name)
     run = Run(path)
     with _named(path, "use"):
         stored = _stored_identity(run)
@@ -230,7 +243,7 @@ def open_run(
             with run.locked():  # never from under a process that is still at it
                 _delete(run)
         elif stored is not None and _canonical(stored) != _canonical(config_identity):
-            raise UserError(_difference(path, stored, config_identity))
+            raise UserError(f"{_difference(path, stored, config_identity)}; {hint}")
     if run.finished:
         return run
     _probe(run)
@@ -281,7 +294,7 @@ def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any])
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     shown = ", ".join(f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return f"{path} belongs to another configuration: {shown}{more}; use run.overwrite=true or another run.dir"
+    return f"{path} belongs to another configuration: {shown}{more}"
 
 
 def _probe(run: Run) -> None:

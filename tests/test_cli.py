@@ -72,6 +72,17 @@ def test_keys_that_an_option_leaves_out_can_still_be_given():
     assert config.model.config["hidden_size"] == 64
 
 
+def test_several_recipes_go_one_after_the_other(capsys):
+    paper, baseline = "crest_arc_llama3_8b", "rft"
+    (config,) = crest_configs(f"experiment=[{paper},{baseline}]", "crest.samples=4")
+    assert (config.model.name, config.dataset.name, config.sft.batch_size) == ("llama3_8b", "arc", 8)
+    assert (config.crest.tolerance, config.dpo.rounds, config.crest.samples) == (None, 0, 4)
+    assert [c.crest.hint for c in crest_configs("-m", f"experiment=[{paper},rft],[{paper},star]")] == [False, True]
+    with pytest.raises(SystemExit):
+        crest_configs(f"experiment=[{paper},rtf]")
+    assert "error: experiment=rtf: there is no such option; did you mean 'rft'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("written", ["dataset.reply=({letter})", "dataset.reply='({letter})'"])
 def test_the_form_of_an_answer_is_taken_as_it_stands(written):
     (config,) = crest_configs(written)

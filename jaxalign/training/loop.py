@@ -29,6 +29,9 @@ from jaxalign.training.programs import Programs
 from jaxalign.training.state import init_state
 from jaxalign.training.step import Metrics, reader, train_program
 
+ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
+"""What to try where the loss is not a number, in the keys of jaxalign.train."""
+
 
 @dataclasses.dataclass
 class Course:
@@ -77,6 +80,7 @@ class Meter:
     run: Run
     programs: Programs
     on_step: Callable[[int, float, float], None]
+    advice: str
     pending: list[tuple[int, Metrics]] = dataclasses.field(default_factory=list)
     tokens_then: int = 0
 
@@ -96,8 +100,7 @@ class Meter:
             if not math.isfinite(loss) or not math.isfinite(metrics.gradient_norm):
                 raise UserError(
                     f"stage {course.stage}, step {step + 1}: the loss is {loss:g} and the norm of the gradient "
-                    f"{metrics.gradient_norm:g} at learning rate {self.rates[step]:g}; try a smaller "
-                    "optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
+                    f"{metrics.gradient_norm:g} at learning rate {self.rates[step]:g}; try {self.advice}"
                 )
             if course.first_loss is None:
                 course.first_loss = float(loss)
@@ -137,6 +140,7 @@ def fit(
     prefix: str,
     programs: Programs,
     extra: dict[str, Any],
+    advice: str = ADVICE,
     resume: tuple[Any, Course] | None = None,
     on_stage: Callable[[str, int, int], None] = lambda name, total, done: None,
     on_step: Callable[[int, float, float], None] = lambda step, loss, speed: None,
@@ -154,6 +158,7 @@ def fit(
         prefix: checkpoints are named prefix-step; prefixes sort in the order of the stages.
         programs: compiled programs, shared between stages.
         extra: JSON that travels in each checkpoint (the summaries of the stages before).
+        advice: what to try where the loss is not a number, in the caller's keys.
         resume: (arrays, course) of a checkpoint of this stage.
         on_stage: told of the stage: name, steps, steps done.
         on_step: told of each logged step: step, loss, tokens per second.
@@ -171,7 +176,7 @@ def fit(
     # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
-    meter = Meter(course, rates, run, programs, on_step, tokens_then=course.tokens)
+    meter = Meter(course, rates, run, programs, on_step, advice, tokens_then=course.tokens)
     on_stage(data.name, len(steps), course.step)
 
     def save() -> None:
@@ -187,10 +192,7 @@ def fit(
             return True
         append_record(run.validation, {"stage": data.name, "step": course.step, "validation_loss": loss})
         if not math.isfinite(loss):
-            raise UserError(
-                f"stage {data.name}, step {course.step}: the validation loss is {loss:g}; "
-                "try a smaller optimizer.learning_rate or precision=float32"
-            )
+            raise UserError(f"stage {data.name}, step {course.step}: the validation loss is {loss:g}; try {advice}")
         if course.best_validation_loss is not None and loss >= course.best_validation_loss:
             return False
         course.best_validation_loss = loss

@@ -11,11 +11,15 @@ import jax
 
 @dataclasses.dataclass
 class Programs:
-    """The programs of a run by name and shapes; `log(name, seconds)` hears of each compilation."""
+    """The programs of a run by name and shapes; `log(name, seconds)` hears of each compilation.
+
+    `seconds` is what all compilations took, `thread_seconds` what of it the calling thread's processor did.
+    """
 
     log: Callable[[str, float], None] = lambda name, seconds: None
     compiled: dict[Any, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    thread_seconds: float = 0.0
 
     def get(self, name: str, function: Any, static: tuple, arguments: tuple) -> Callable[..., Any]:
         """Return the compiled form of a jitted function for arguments of these shapes, to be called without `static`.
@@ -25,10 +29,11 @@ class Programs:
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in map(_abstract, jax.tree.leaves(arguments)))
         key = (name, static, shapes, jax.tree.structure(arguments))
         if key not in self.compiled:
-            start = time.perf_counter()
+            start, own = time.perf_counter(), time.thread_time()
             self.compiled[key] = function.lower(*static, *arguments).compile()
             seconds = time.perf_counter() - start
             self.seconds += seconds
+            self.thread_seconds += time.thread_time() - own
             tokens = [shape for shape, dtype in shapes if dtype == "int32" and len(shape) >= 2]
             self.log(f"{name} {'x'.join(map(str, tokens[0]))}" if tokens else name, seconds)
         return self.compiled[key]
