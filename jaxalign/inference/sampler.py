@@ -44,8 +44,8 @@ GROUP = 16
 """Samples of one prompt that decode side by side, at most; further ones follow in their rows."""
 
 CROWDED = 4
-"""The same where more samples wait than there are rows: a slot is free for the next prompt when its last sample has ended,
-and a long one then makes few others wait."""
+"""The same where more samples wait than there are rows. A slot takes the next prompt when its last sample has ended, so
+in a narrow one a long sample makes few others wait."""
 
 FEWEST_ROWS = 4
 """Rows that decode together, at least, where so many are allowed."""
