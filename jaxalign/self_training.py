@@ -222,6 +222,8 @@ class Job:
             return write_pairs(
                 run,
                 self.console,
+                self.wording,
+                self.by_id,
                 read_rationales(evaluated, self.questions.train),
                 rounds=c.dpo.rounds,
                 count=c.dpo.steps * c.dpo.batch_size,
