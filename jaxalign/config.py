@@ -456,6 +456,7 @@ class TestConfig:
     few_shot: bool
     samples: Count
     temperature: NotNegative
+    top_p: TopP
 
 
 @dataclass(frozen=True)

@@ -246,10 +246,12 @@ class Job:
                 without_question=c.released.prompt_without_question,
             )
             rounds = [pairs_of(choices, place) for choices in read_pairs(drawn, c.dpo.rounds)]
-            first = self.learner.fresh() if start.weights is None else start.weights
+            first = start if start.weights is not None else self.learner.named("new adapter", self.learner.fresh())
             return learn_rounds(self.learner, run, first, data, rounds, self.questions.validation, c.dpo)
 
         run = self.stages.do("dpo", self.identity.dpo(evaluated, drawn, start), work)
+        if run is None:
+            return None
         numbers = range(1, c.dpo.rounds + 1)
         return [self.learner.point(f"round {number}", run.path / "rounds" / str(number)) for number in numbers]
 
