@@ -180,7 +180,9 @@ def test_a_stage_begins_at_log_2_learns_and_leaves_the_base_untouched(params, pr
     _, summary, records = train(tmp_path, params, programs, longer, validation=PAIRS[:2])
     assert records[0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
     assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
-    assert records[-1]["loss"] < 0.9 * np.log(2) and records[-1]["rewards/accuracies"] > records[0]["rewards/accuracies"]
+    assert (
+        records[-1]["loss"] < 0.9 * np.log(2) and records[-1]["rewards/accuracies"] > records[0]["rewards/accuracies"]
+    )
     assert records[-1]["rewards/margins"] == pytest.approx(
         records[-1]["rewards/chosen"] - records[-1]["rewards/rejected"], abs=1e-3
     )
