@@ -510,6 +510,7 @@ class TestConfig:
     few_shot: bool
     samples: Count
     temperature: NotNegative
+    top_p: TopP
 
 
 @dataclass(frozen=True)

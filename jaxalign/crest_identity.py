@@ -35,6 +35,7 @@ class Identity:
             **self._common(),
             **self._learning(),
             **kept,
+            **self._examples(self.config.crest.few_shot or self.config.test.few_shot),
             "sampling": self._sampling(),
             "questions": self._everything(),
         }
@@ -55,7 +56,7 @@ class Identity:
             "adapter": by.identity,
             "sampling": self._sampling(),
             "samples": self.config.crest.samples,
-            "few_shot": self.config.crest.few_shot,
+            **self._examples(self.config.crest.few_shot),
             "questions": digest(_texts(self.questions.train)),
         }
 
@@ -71,14 +72,14 @@ class Identity:
             "released": [c.released.letters_in_words, c.released.followups_by_not],
         }
 
-    def sft(self, evaluated: Run, start: Point) -> dict[str, Any]:
+    def sft(self, evaluated: Run | None, start: Point) -> dict[str, Any]:
         """Return that of fine-tuning."""
         c = self.config
         return {
             **self._common(),
             **self._learning(),
             **self._test(),
-            "input": digest(stored(evaluated)) if c.sft.rationale else self._everything(),
+            "input": digest(stored(evaluated)) if evaluated and c.sft.rationale else self._everything(),
             "start": start.identity if c.crest.continue_adapter else "",
             "tolerance": c.crest.tolerance,
             "sft": dataclasses.asdict(c.sft),
@@ -111,15 +112,18 @@ class Identity:
 
     def _common(self) -> dict[str, Any]:
         c = self.config
-        shots = [dataclasses.asdict(shot) for shot in self.wording.shots]
         return {
             "model": self.model,
             "precision": c.precision,
             "prompt_format": c.model.prompt_format,
             "system": c.model.system,
             "reasoning": {**plain(c)["reasoning"], "reply": c.dataset.reply},
-            "examples": digest(shots) if c.crest.few_shot or c.test.few_shot else None,
         }
+
+    def _examples(self, few_shot: bool) -> dict[str, Any]:
+        """Return the worked examples, where they are shown."""
+        shots = [dataclasses.asdict(shot) for shot in self.wording.shots]
+        return {"few_shot": few_shot, "examples": digest(shots) if few_shot else None}
 
     def _learning(self) -> dict[str, Any]:
         c = plain(self.config)
@@ -132,6 +136,8 @@ class Identity:
     def _test(self) -> dict[str, Any]:
         return {
             "test": {**plain(self.config)["test"], "sampling_seed": self.config.sampling.seed},
+            "letters_in_words": self.config.released.letters_in_words,
+            **self._examples(self.config.test.few_shot),
             "validation": digest(_texts(self.questions.validation)),
         }
 

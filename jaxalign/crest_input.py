@@ -42,8 +42,42 @@ def check_method(config: CrestConfig, questions: Questions) -> None:
         raise UserError(
             f"dataset={config.dataset.name} has no worked examples: give dataset.examples, or few_shot=false"
         )
-    if config.stage == "seed" and not questions.seed:
-        raise UserError(f"stage=seed needs solved questions, and dataset={config.dataset.name} has none")
+    if config.stage not in ("all", *stages_of(config, questions)):
+        raise UserError(_no_stage(config))
+
+
+def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
+    """Return the stages that a configuration has, in their order."""
+    c = config
+    learns = c.crest.iterations > 0
+    stages = ["seed"] if questions.seed else []
+    if reads_rationales(c):
+        stages += ["rationales", "evaluate"]
+    if learns and c.sft.epochs:
+        stages.append("sft")
+    if learns and c.dpo.rounds:
+        stages += ["preferences", "dpo"]
+    return [*stages, "test"]
+
+
+def reads_rationales(config: CrestConfig) -> bool:
+    """Return whether anything is made of rationales: fine-tuning on the labels alone needs none."""
+    return config.crest.iterations > 0 and (config.sft.rationale or config.dpo.rounds > 0)
+
+
+def _no_stage(config: CrestConfig) -> str:
+    stage = config.stage
+    if stage == "seed":
+        return f"stage=seed needs solved questions, and dataset={config.dataset.name} has none"
+    if config.crest.iterations == 0:
+        given, mend = "crest.iterations=0", "crest.iterations=1"
+    elif stage == "sft":
+        given, mend = "sft.epochs=0", "sft.epochs=2"
+    elif stage in ("preferences", "dpo"):
+        given, mend = "dpo.rounds=0", "dpo.rounds=2"
+    else:
+        given, mend = "sft.rationale=false", "sft.rationale=true"
+    return f"stage={stage}: with {given} there is no such stage: give {mend}, or leave the stage out"
 
 
 def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, wording: Wording, context: int) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ from rich.console import Console
 from jaxalign.config import CrestConfig, plain
 from jaxalign.errors import UserError
 from jaxalign.progress import duration
-from jaxalign.runs import Run, append_record, open_run, read_records
+from jaxalign.runs import Run, append_record, open_run, read_records, run_path
 from jaxalign.training.programs import Programs
 
 STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
 """In their order. A later iteration's are called rationales-2 and so on."""
+
+TOOK = ("seconds", "compilation_seconds", "python_seconds")
+"""What is measured of a stage: its time without compilation; compilation; and of the time, this program's own Python
+(the processor's seconds of its thread), which the model's passes are not part of."""
 
 
 @dataclasses.dataclass
@@ -27,69 +31,105 @@ class Stages:
     programs: Programs
     console: Console
     found: dict[str, Run] = dataclasses.field(default_factory=dict)
+    did_one: bool = False
 
-    def do(self, name: str, identity: dict[str, Any], work: Callable[[Run], dict[str, Any]]) -> Run:
-        """Return a stage's finished run, done now (`work` returns its summary) or before.
+    def do(self, name: str, identity: dict[str, Any], work: Callable[[Run], dict[str, Any]]) -> Run | None:
+        """Return a stage's finished run, done now (`work` returns its summary) or before; None where what was asked for
+        ends before it.
 
         Raises:
-            UserError: it is not done, and another one was asked for.
+            UserError: it is not done, and one that comes after it was asked for.
         """
-        run = self._open(name, identity)
-        if self._wanted(name, run):
-            with run.locked(), self._timed(run) as done:
-                done |= work(run)
-        return run
-
-    def _open(self, name: str, identity: dict[str, Any]) -> Run:
-        """Open a stage's directory: beside the run's own where that has a name, else where other runs find it too."""
-        c = self.config
-        base = name.partition("-")[0]
-        path = None if c.run.dir is None else Path(c.run.dir) / "stages" / name
-        run = open_run(
-            {"stage": base, **identity},
-            plain(c),
-            dir=path,
-            root=Path(c.run.root) / "stages",
-            name=f"{base}-{c.dataset.name}-{c.model.name}",
-            overwrite=c.run.overwrite and c.stage in ("all", base),
-        )
+        asked, base = self.config.stage, name.partition("-")[0]
+        mine = asked in ("all", base)
+        later = asked != "all" and STAGES.index(asked) < STAGES.index(base)
+        run = Run(self._path(base, name, identity))
+        if (later or (self.did_one and not mine)) and not run.finished:
+            self.console.print(f"next: the same command with stage={base}", highlight=False)
+            return None
+        run = self._open(base, name, identity)
         self.found[name] = run
-        return run
-
-    def _wanted(self, name: str, run: Run) -> bool:
-        """Return whether a stage is to be done now; raise UserError where a later one needs it and it is not done."""
-        base = name.partition("-")[0]
         if run.finished:
             self.console.print(f"{name}: done before, in {run.path}", highlight=False, soft_wrap=True)
-            return False
-        if self.config.stage in ("all", base):
-            return True
-        raise UserError(
-            f"stage={self.config.stage} needs what stage={base} writes, and {run.path} has not got it: "
-            f"run the same command with stage={base} first"
+            return run
+        if not mine:
+            raise UserError(needs(asked, base, run.path))
+        with run.locked():
+            with self.timed(run) as done:
+                done |= work(run)
+            run.finish(done)
+        self.did_one = True
+        words = [f"{key} {value}" for key, value in done.items() if isinstance(value, int | float) and key not in TOOK]
+        line = f"{name}: {duration(done['seconds'])}; {', '.join(words)}"
+        self.console.print(line, highlight=False, soft_wrap=True)
+        return run
+
+    def _place(self, base: str, name: str) -> dict[str, Any]:
+        """Return where a stage is: beside the run's own where that has a name, else where other runs find it too."""
+        c = self.config
+        return {
+            "dir": None if c.run.dir is None else Path(c.run.dir) / "stages" / name,
+            "root": Path(c.run.root) / "stages",
+            "name": f"{base}-{c.dataset.name}-{c.model.name}",
+        }
+
+    def _path(self, base: str, name: str, identity: dict[str, Any]) -> Path:
+        return run_path({"stage": base, **identity}, **self._place(base, name))
+
+    def _open(self, base: str, name: str, identity: dict[str, Any]) -> Run:
+        c = self.config
+        mine = c.stage in ("all", base)
+        first = "" if mine else f"stage={base} "
+        return open_run(
+            {"stage": base, **identity},
+            plain(c),
+            **self._place(base, name),
+            overwrite=c.run.overwrite and mine,
+            hint=f"give {first}run.overwrite=true{' first' if first else ''}, or another run.dir",
         )
 
     @contextmanager
-    def _timed(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Time a stage; what is put into the dictionary becomes its summary, with the seconds of all its processes."""
-        since, compiled = time.perf_counter(), self.programs.seconds
+    def timed(self, run: Run) -> Iterator[dict[str, Any]]:
+        """Time the work on a run; at the end the dictionary has what all its processes took (see `TOOK`). What a
+        process took that was killed outright is not known."""
+        since, own = time.perf_counter(), time.thread_time()
+        compiled, compiled_own = self.programs.seconds, self.programs.thread_seconds
         done: dict[str, Any] = {}
-
-        def spent() -> dict[str, float]:
-            compiling = self.programs.seconds - compiled
-            return {"seconds": time.perf_counter() - since - compiling, "compilation_seconds": compiling}
-
         path = run.path / "sessions.jsonl"
         try:
             yield done
-        except BaseException:
-            append_record(path, spent())
-            raise
-        append_record(path, spent())
+        finally:
+            compiling = self.programs.seconds - compiled
+            spent = (
+                time.perf_counter() - since - compiling,
+                compiling,
+                time.thread_time() - own - (self.programs.thread_seconds - compiled_own),
+            )
+            append_record(path, dict(zip(TOOK, spent, strict=True)))
         sessions = read_records(path)
-        total = {key: sum(one[key] for one in sessions) for key in ("seconds", "compilation_seconds")}
-        run.finish({**done, **total})
-        words = [f"{name} {value}" for name, value in done.items() if isinstance(value, int | float)]
-        self.console.print(
-            f"{run.path.name}: {duration(total['seconds'])}; {', '.join(words)}", highlight=False, soft_wrap=True
-        )
+        done |= {key: sum(one.get(key, 0.0) for one in sessions) for key in TOOK}
+
+
+def needs(asked: str, missing: str, where: Path) -> str:
+    """Return the line that says what a stage lacks."""
+    return (
+        f"stage={asked} needs what stage={missing} writes, and {where} has not got it: "
+        f"run the same command with stage={missing} first"
+    )
+
+
+def check_input(config: CrestConfig, stages: Sequence[str]) -> None:
+    """Raise UserError, before anything slow, for a stage one of whose inputs no run has written.
+
+    Args:
+        config: the configuration; its `stage` is the one asked for.
+        stages: those that the configuration has, in their order.
+    """
+    run, asked = config.run, config.stage
+    if asked == "all":
+        return
+    for name in stages[: stages.index(asked)]:
+        folder = Path(run.root if run.dir is None else run.dir) / "stages"
+        pattern = name if run.dir is not None else f"{name}-{config.dataset.name}-{config.model.name}-*"
+        if not any((found / "summary.json").is_file() for found in folder.glob(pattern)):
+            raise UserError(needs(asked, name, folder / pattern))

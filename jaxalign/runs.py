@@ -282,15 +282,16 @@ def _delete(run: Run) -> None:
             path.unlink(missing_ok=True)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones."""
+    found = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    before, now = _flat(stored), _flat(json.loads(_canonical(given)))
+    before, now = flat(stored), flat(json.loads(_canonical(given)))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     shown = ", ".join(f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""

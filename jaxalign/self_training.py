@@ -6,7 +6,6 @@ comes later, and every one resumes by itself.
 
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,19 +14,19 @@ from rich.console import Console
 
 from jaxalign.config import CrestConfig, plain
 from jaxalign.crest_identity import Identity
-from jaxalign.crest_input import check_lengths, check_method, read_questions
-from jaxalign.crest_stages import STAGES, Stages
+from jaxalign.crest_input import check_lengths, check_method, read_questions, reads_rationales, stages_of
+from jaxalign.crest_stages import Stages, check_input
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base import Base
 from jaxalign.models.sources import cache_folder, fetch, open_model, source_of
-from jaxalign.reasoning.evaluation import RATIONALES, Judge, read_rationales
+from jaxalign.reasoning.evaluation import RATIONALES, Judge, read_rationales, tokens_read
 from jaxalign.reasoning.examination import examine
 from jaxalign.reasoning.fine_tuning import fine_tune, kept_examples, label_examples
 from jaxalign.reasoning.learner import Learner, Point
 from jaxalign.reasoning.preferences import PAIRS, read_pairs, write_pairs
 from jaxalign.reasoning.rounds import learn_rounds, pairs_of, responses_of
-from jaxalign.reasoning.sampling import sample, sampled
+from jaxalign.reasoning.sampling import read_samples, sample, sampled
 from jaxalign.reasoning.seeding import learn_seed
 from jaxalign.reasoning.selection import counts
 from jaxalign.reasoning.wording import Wording, make_wording
@@ -44,7 +43,7 @@ def crest(config: CrestConfig) -> None:
     """
     console = Console()
     if config.compare:
-        from jaxalign.analysis.crest_report import compare
+        from jaxalign.analysis.crest_comparison import compare
 
         compare(console, config.compare)
         return
@@ -57,6 +56,7 @@ def crest(config: CrestConfig) -> None:
         console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
         return
     check_method(config, questions)
+    check_input(config, stages_of(config, questions))
     use_compilation_cache(cache_folder() / "xla")
     files = open_model(source, offline=config.offline, name=config.model.name)
     encoder = Encoder(files.tokenizer, config.model.prompt_format, config.model.system)
@@ -95,53 +95,59 @@ class Job:
         self.stages = Stages(self.config, self.base.programs, self.console)
 
     def open(self) -> Run:
-        """Open the run's own directory."""
+        """Open the run's own directory. To do a stage anew is to do the results anew."""
         c = self.config
-        experiment = "-".join(["crest", c.dataset.name, c.model.name, f"seed{c.training.seed}"])
-        overwrite = c.run.overwrite and c.stage in ("all", "test")
+        name = "-".join(["crest", c.dataset.name, c.model.name, f"seed{c.training.seed}"])
         self.run = open_run(
-            self.identity.whole(), plain(c), dir=c.run.dir, root=c.run.root, name=experiment, overwrite=overwrite
+            self.identity.whole(), plain(c), dir=c.run.dir, root=c.run.root, name=name, overwrite=c.run.overwrite
         )
         return self.run
 
     def go(self) -> None:
-        """Do what is asked for, in order; what is finished is read, not done anew."""
+        """Do what is asked for, in order; what is finished is read, not done anew.
+
+        A stage returns None where what was asked for ends before it. With several iterations a stage's name means the
+        first that is not done, so that rationales, evaluate, sft in turn go through all of them.
+        """
         c = self.config
-        last = STAGES.index("test" if c.stage == "all" else c.stage)
-        if self.run.finished:
+        if self.run.finished and c.stage in ("all", "test"):
             return
         start = Point("base")
         points = [start]
         if self.questions.seed:
             start = self.seed()
+            if start is None or c.stage == "seed":
+                return
             points.append(start)
         learnt, evaluated = start, None
         for number in range(1, c.crest.iterations + 1):
             suffix = "" if number == 1 else f"-{number}"
-            if last < STAGES.index("rationales"):
-                return
-            drawn = self.rationales(f"rationales{suffix}", learnt)
-            if last < STAGES.index("evaluate"):
-                continue
-            evaluated = self.evaluate(f"evaluate{suffix}", drawn, learnt if c.crest.iterations > 1 else start, learnt)
-            if last < STAGES.index("sft"):
-                continue
+            last = number == c.crest.iterations
+            if reads_rationales(c):
+                drawn = self.rationales(f"rationales{suffix}", learnt)
+                if drawn is None or (last and c.stage == "rationales"):
+                    return
+                evaluated = self.evaluate(f"evaluate{suffix}", drawn, learnt)
+                if evaluated is None or (last and c.stage == "evaluate"):
+                    return
             if c.sft.epochs:
                 learnt = self.sft(f"sft{suffix}", evaluated, start)
+                if learnt is None or (last and c.stage == "sft"):
+                    return
                 points.append(learnt)
         if evaluated is not None and c.dpo.rounds:
-            if last < STAGES.index("preferences"):
+            pairs = self.preferences(evaluated)
+            if pairs is None or c.stage == "preferences":
                 return
-            drawn = self.preferences(evaluated)
-            if last < STAGES.index("dpo"):
+            rounds = self.dpo(evaluated, pairs, learnt)
+            if rounds is None or c.stage == "dpo":
                 return
-            points += self.dpo(evaluated, drawn, learnt)
-        if last == STAGES.index("test"):
-            self.test(points, start, evaluated)
+            points += rounds
+        self.test(points, start, evaluated)
 
     # The stages
 
-    def seed(self) -> Point:
+    def seed(self) -> Point | None:
         """Fine-tune a starting adapter on solved questions."""
         seed = self.config.seed
 
@@ -156,9 +162,9 @@ class Job:
             )
 
         run = self.stages.do("seed", self.identity.seed(), work)
-        return self.learner.point("seed", run.adapter)
+        return run and self.learner.point("seed", run.adapter)
 
-    def rationales(self, name: str, by: Point) -> Run:
+    def rationales(self, name: str, by: Point) -> Run | None:
         """Sample rationales for the training questions, by the model with an adapter."""
         return self.stages.do(
             name, self.identity.rationales(by), lambda run: sampled(self._sample(run, by, self.questions.train))
@@ -170,34 +176,35 @@ class Job:
             self.learner, run, by, questions, c.crest.samples, c.sampling, few_shot=c.crest.few_shot, **options
         )
 
-    def evaluate(self, name: str, drawn: Run, judge: Point, by: Point) -> Run:
-        """Read every rationale's answer and follow-ups, by the model that is the judge."""
+    def evaluate(self, name: str, drawn: Run, by: Point) -> Run | None:
+        """Read every rationale's answer and follow-ups, by the model that sampled them."""
         c = self.config
 
         def work(run: Run) -> dict[str, Any]:
-            reader = Judge(self.learner, judge, c.crest, c.released, c.sampling.rows)
-            texts: dict[str, list[str]] = {}
-            for record in sorted(read_records(drawn.generations), key=lambda one: one["index"]):
-                texts.setdefault(record["id"], []).append(record["text"])
-            tokens = reader.read_all(run, self.questions.train, texts)
+            reader = Judge(self.learner, by, c.crest, c.released, c.sampling.rows)
+            train = self.questions.train
+            records = read_samples(
+                self.learner, drawn, by, train, c.crest.samples, c.sampling, few_shot=c.crest.few_shot
+            )
+            reader.read_all(run, train, [[record["text"] for record in mine] for mine in records])
             if c.crest.hint:
-                found = read_rationales(run, self.questions.train)
-                missing = [one for one in self.questions.train if not any(r.right for r in found[one.id])]
-                records = self._sample(run, by, missing, hint=True, what="hinted rationales")
-                reader.add_hinted(run, missing, records)
-            found = read_rationales(run, self.questions.train)
-            options = {question.id: len(question.options) for question in self.questions.train}
+                found = read_rationales(run, train)
+                missing = [question for question in train if not any(one.right for one in found[question.id])]
+                reader.add_hinted(run, missing, self._sample(run, by, missing, hint=True, what="hinted rationales"))
+            found = read_rationales(run, train)
+            options = {question.id: len(question.options) for question in train}
+            tokens = sum(tokens_read(self.learner, question, found[question.id]) for question in train)
             return {**counts(found, options), "tokens": tokens}
 
-        return self.stages.do(name, self.identity.evaluate(drawn, judge), work)
+        return self.stages.do(name, self.identity.evaluate(drawn, by), work)
 
-    def sft(self, name: str, evaluated: Run, start: Point) -> Point:
+    def sft(self, name: str, evaluated: Run | None, start: Point) -> Point | None:
         """Fine-tune on what is kept; the epoch that is best on validation counts."""
         c = self.config
         q = self.questions
 
         def work(run: Run) -> dict[str, Any]:
-            if c.sft.rationale:
+            if evaluated is not None and c.sft.rationale:
                 examples = kept_examples(
                     self.learner,
                     self.by_id,
@@ -212,9 +219,9 @@ class Job:
             return fine_tune(self.learner, run, name, examples, first, q.validation, c.sft)
 
         run = self.stages.do(name, self.identity.sft(evaluated, start), work)
-        return self.learner.point(name, run.adapter)
+        return run and self.learner.point(name, run.adapter)
 
-    def preferences(self, evaluated: Run) -> Run:
+    def preferences(self, evaluated: Run) -> Run | None:
         """Draw every round's pairs."""
         c = self.config
 
@@ -222,6 +229,8 @@ class Job:
             return write_pairs(
                 run,
                 self.console,
+                self.wording,
+                self.by_id,
                 read_rationales(evaluated, self.questions.train),
                 rounds=c.dpo.rounds,
                 count=c.dpo.steps * c.dpo.batch_size,
@@ -232,7 +241,7 @@ class Job:
 
         return self.stages.do("preferences", self.identity.preferences(evaluated), work)
 
-    def dpo(self, evaluated: Run, drawn: Run, start: Point) -> list[Point]:
+    def dpo(self, evaluated: Run, drawn: Run, start: Point) -> list[Point] | None:
         """Learn the preferences in rounds, each measured from the adapter that the round before ended with."""
         c = self.config
 
@@ -244,10 +253,12 @@ class Job:
                 without_question=c.released.prompt_without_question,
             )
             rounds = [pairs_of(choices, place) for choices in read_pairs(drawn, c.dpo.rounds)]
-            first = self.learner.fresh() if start.weights is None else start.weights
+            first = start if start.weights is not None else self.learner.named("new adapter", self.learner.fresh())
             return learn_rounds(self.learner, run, first, data, rounds, self.questions.validation, c.dpo)
 
         run = self.stages.do("dpo", self.identity.dpo(evaluated, drawn, start), work)
+        if run is None:
+            return None
         numbers = range(1, c.dpo.rounds + 1)
         return [self.learner.point(f"round {number}", run.path / "rounds" / str(number)) for number in numbers]
 
@@ -256,18 +267,25 @@ class Job:
         from jaxalign.analysis.crest_report import write_report
 
         run = self.run
-        since = time.perf_counter()
-        for stage in self.stages.found.values():  # what was asked on the way is not asked again
-            known = {record["key"] for record in read_records(run.generations)}
-            fresh = [r for r in read_records(stage.generations) if r["key"] not in known]
-            if fresh:
-                append_record(run.generations, *fresh)
         found = {name: stage for name, stage in self.stages.found.items() if stage.finished}
-        stages = {name: json.loads(stage.summary.read_text()) for name, stage in found.items()}
-        rounds = stages.get("dpo", {}).get("best_round")
-        reported = [p for p in points if not p.name.startswith("round") or p.name == f"round {rounds}"]
-        models = examine(self.learner, run, points, reported, self.questions, judge)
-        stages["test"] = {"seconds": time.perf_counter() - since}
+        stages = {
+            name: {"path": str(stage.path), **json.loads(stage.summary.read_text())} for name, stage in found.items()
+        }
+        best = stages.get("dpo", {}).get("best_round")
+        reported = [p for p in points if not p.name.startswith("round") or p.name == f"round {best}"]
+        with self.stages.timed(run) as took:
+            # What sft and dpo asked on the way is not asked again.
+            before = {
+                record["key"]: record
+                for name, stage in found.items()
+                if name.partition("-")[0] in ("sft", "dpo")
+                for record in read_records(stage.generations)
+            }
+            known = {record["key"] for record in read_records(run.generations)}
+            append_record(run.generations, *(record for key, record in before.items() if key not in known))
+            models = examine(self.learner, run, points, reported, self.questions, judge)
+        tokens = sum(record["tokens"] for record in read_records(run.generations) if record["key"] not in before)
+        stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
         final = next((p for p in reversed(reported) if p.weights is not None), None)
         if final is not None:
             self.learner.write(run.adapter, final.weights)
@@ -282,7 +300,7 @@ class Job:
             "judge": judge.name,
             "models": models,
             "stages": stages,
-            "compilation_seconds": self.base.programs.seconds,
+            "compilation_seconds": sum(stage["compilation_seconds"] for stage in stages.values()),
             "final": None if final is None else final.name,
         }
         rationales = {} if evaluated is None else read_rationales(evaluated, self.questions.train)

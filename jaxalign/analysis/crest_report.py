@@ -1,7 +1,6 @@
 """What a CREST run shows: a table of its models, two figures, and a page with rationales of each kind."""
 
 import csv
-import glob
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED
-from jaxalign.analysis.tables import number
 from jaxalign.data.datasets.questions import Question
-from jaxalign.errors import UserError
 from jaxalign.progress import duration
+from jaxalign.reasoning.preferences import NAMES
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs import Run, write_atomic
 
@@ -29,6 +27,7 @@ COLUMNS = (
     "accuracy",
     "interval",
     "consistency",
+    "consistency_interval",
     "all_agreed",
     "right_with_contradiction",
     "second_reading",
@@ -54,46 +53,53 @@ def write_report(
     write_atomic(run.path / "table.csv", _csv(summary))
     write_atomic(run.path / "table.md", _markdown(summary))
     accuracy_figure(run.figures / "accuracy.png", summary)
-    histogram = summary["stages"].get("evaluate", {}).get("z_tilde")
+    histogram = _last_evaluation(summary).get("z_tilde")
     if histogram:
         histogram_figure(run.figures / "z_tilde.png", histogram)
     write_atomic(run.path / "report.md", _page(summary, rationales, questions))
 
 
-def _rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    rows = []
-    for model in summary["models"]:
-        row = [model["name"]]
-        for split in ("validation", "test"):
-            found = model.get(split)
-            row += [_accuracy(found), "–" if found is None else number(found["consistency"])]
-        rows.append(row)
-    return rows
+def _last_evaluation(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the evaluation of the last iteration came to, whose rationales the run holds."""
+    found = [stage for name, stage in summary["stages"].items() if name.partition("-")[0] == "evaluate"]
+    return found[-1] if found else {}
 
 
 HEADS = ("model", "validation accuracy", "consistency", "test accuracy", "consistency")
 
 
-def _accuracy(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return a run's table under `HEADS`: a row for each model."""
+    found_rows = []
+    for model in summary["models"]:
+        row = [model["name"]]
+        for split in ("validation", "test"):
+            found = model.get(split)
+            row += [_measured(found, "accuracy", "interval"), _measured(found, "consistency", "consistency_interval")]
+        found_rows.append(row)
+    return found_rows
+
+
+def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
+    if found is None or found[name] is None:
         return "–"
-    low, high = found["interval"]
-    return f"{found['accuracy']:.2f} ({low:.2f}–{high:.2f})"
+    low, high = found[interval]
+    return f"{found[name]:.2f} ({low:.2f}–{high:.2f})"
 
 
 def report(console: Console, run: Run) -> None:
     """Print a finished run's table, its stages, and where its files are."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    for name, stage in summary["stages"].items():
-        console.print(f"{name}: {', '.join(_counts(stage))}", highlight=False, soft_wrap=True)
+    for name, words in _stages(summary).items():
+        console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, head in enumerate(HEADS):
         table.add_column(head, justify="left" if place == 0 else "right")
-    for row in _rows(summary):
+    for row in rows(summary):
         table.add_row(*row)
     console.print(table)
     console.print(
-        "accuracy over all questions with a 95 % bootstrap interval; consistency: mean share of an answer's follow-ups "
+        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of an answer's follow-ups "
         f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
         style="dim",
     )
@@ -105,8 +111,22 @@ def report(console: Console, run: Run) -> None:
         console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)
 
 
+def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return of each stage its time, what share of all stages' that is, how much of it was this program's own Python,
+    and what it counted."""
+    total = sum(stage["seconds"] for stage in summary["stages"].values())
+    return {
+        name: [
+            f"{duration(stage['seconds'])} ({stage['seconds'] / max(total, 1e-9):.0%} of the time, "
+            f"{stage['python_seconds'] / max(stage['seconds'], 1e-9):.0%} of it in Python)",
+            *_counts(stage),
+        ]
+        for name, stage in summary["stages"].items()
+    }
+
+
 def _counts(stage: Mapping[str, Any]) -> list[str]:
-    words = [duration(stage["seconds"])]
+    words = []
     for key, what in (
         ("sampled", "sampled"),
         ("distinct", "distinct"),
@@ -117,43 +137,16 @@ def _counts(stage: Mapping[str, Any]) -> list[str]:
         ("tokens", "tokens"),
     ):
         if key in stage:
-            words.append(f"{stage[key]:,} {what}")
+            samples = f" ({stage[f'{key}_samples']:,} of the samples)" if f"{key}_samples" in stage else ""
+            words.append(f"{stage[key]:,} {what}{samples}")
     if "there" in stage:
-        words += [
-            f"{count:,} pairs by {kind.replace('z_tilde', 'follow-ups').replace('z', 'answer')}"
-            for kind, count in (stage["there"].items())
-        ]
+        words += [f"{count:,} pairs {NAMES[kind]}" for kind, count in stage["there"].items()]
     if "followups_alike" in stage and stage["followups_alike"] is not None:
         words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
     for key, what in (("best_epoch", "epoch"), ("best_round", "round")):
         if key in stage:
             words.append(f"best {what} {stage[key]}")
     return words
-
-
-def find_finished(names: Sequence[str]) -> list[Path]:
-    """Return the finished runs that names (folders, or patterns of them) lead to; UserError where there is none."""
-    paths = []
-    for name in names:
-        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
-        finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
-        finished = [one for one in finished if "models" in json.loads((one / "summary.json").read_text())]
-        if not finished:
-            raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
-        paths += finished
-    return list(dict.fromkeys(paths))
-
-
-def compare(console: Console, names: Sequence[str]) -> None:
-    """Print one table over the finished runs that names lead to: each with its last model on validation and test."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for place, head in enumerate(("run", *HEADS)):
-        table.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
-    for path in find_finished(names):
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        named = {row[0]: row for row in _rows(summary)}
-        table.add_row(path.name, *(named.get(summary["final"]) or next(reversed(named.values()))))
-    console.print(table)
 
 
 def _csv(summary: Mapping[str, Any]) -> str:
@@ -171,7 +164,7 @@ def _csv(summary: Mapping[str, Any]) -> str:
 
 def _markdown(summary: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in _rows(summary))]) + "\n"
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(summary))]) + "\n"
 
 
 def _page(
@@ -185,18 +178,21 @@ def _page(
         *summary["notes"],
         "",
         _markdown(summary),
-        "Accuracy is over all questions, with a 95 % bootstrap interval. Consistency is the mean share of an answer's "
-        f"follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
+        "Accuracy is over all questions; intervals are 95 % bootstrap ones. Consistency is the mean share of an "
+        f"answer's follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
         "",
         "![accuracy](figures/accuracy.png)",
         "",
         "## Stages",
         "",
-        *(f"- **{name}**: {', '.join(_counts(stage))}" for name, stage in summary["stages"].items()),
+        *(
+            f"- **{name}**: {', '.join(words)}; in `{summary['stages'][name]['path']}`"
+            for name, words in _stages(summary).items()
+        ),
         "",
     ]
     if any(rationales.values()):
-        if summary["stages"].get("evaluate", {}).get("z_tilde"):
+        if _last_evaluation(summary).get("z_tilde"):
             lines += ["![follow-ups](figures/z_tilde.png)", ""]
         lines += ["## Rationales of each kind", ""]
         for title, belongs in KINDS.items():

@@ -30,7 +30,8 @@ def dpo_loss(
     smoothing: jax.Array | float = 0.0,
     likelihood: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Return (sum, count, sums of metrics) over the pairs of a batch; each sum is divided by the count when logged.
+    """Return (sum, count, sums of metrics) over the pairs of a batch; each sum is divided by the count when logged. The
+    metrics have the names that TRL and others give them.
 
     With d = (log-ratio of the preferred) - (log-ratio of the other), a log-ratio being log-probability less reference:
     `sigmoid` is -log sigmoid(beta d) (Rafailov et al., 2023, arXiv 2305.18290); `hinge` is max(0, 1 - beta d) (Zhao et

@@ -3,20 +3,23 @@
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxalign.config import CrestMethodConfig, ReleasedCrestConfig
 from jaxalign.data.datasets.questions import Question
+from jaxalign.data.trees import Shape, tree_length
+from jaxalign.inference.scorer import Scorer
 from jaxalign.progress import Progress
 from jaxalign.reasoning import released
-from jaxalign.reasoning.followups import read_followups
+from jaxalign.reasoning.followups import followup_trees, read_followups
 from jaxalign.reasoning.learner import Learner, Point
-from jaxalign.reasoning.rationales import Rationale, distinct, read_answers, relabel
+from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read_answers, relabel
 from jaxalign.runs import Run, append_record, read_records, write_atomic
 
 RATIONALES = "rationales.jsonl"
+SHAPES = "shapes.jsonl"
 
 AT_A_TIME = 32
 """Questions whose rationales are read before they are written down."""
@@ -31,11 +34,13 @@ class Judge:
     method: CrestMethodConfig
     released: ReleasedCrestConfig
     rows: int
+    shapes: list[Shape] = dataclasses.field(default_factory=list)
+    """Of the passes so far: a shape that does again saves a compilation."""
 
     def read(self, questions: Sequence[Question], given: list[list[Rationale]]) -> list[list[Rationale]]:
         """Return the rationales with answers and follow-ups, in this program's way or as released."""
         base, encoder, wording = self.learner.base, self.learner.encoder, self.learner.wording
-        scorer = base.scorer(self.model.weights, self.learner.scale)
+        scorer = self._scorer()
         read = read_answers(scorer, questions, given, encoder, wording)
         model = None
         if self.released.letters_in_words or self.released.followups_by_not:
@@ -49,29 +54,38 @@ class Judge:
         if self.released.followups_by_not and model is not None:
             model = base.sampler(self.learner.stacked([self.model]), self.rows)
             return released.read_followups(model, questions, read, labels, encoder, wording)
-        scorer = base.scorer(self.model.weights, self.learner.scale)
+        scorer = scorer if model is None else self._scorer()
         return read_followups(scorer, questions, read, labels, encoder, wording)
 
-    def read_all(self, run: Run, questions: Sequence[Question], texts: Mapping[str, Sequence[str]]) -> int:
-        """Read what rationales.jsonl does not hold yet; return the tokens that were read."""
-        path = run.path / RATIONALES
-        known = {record["question"] for record in _whole(path, self.method.samples)}
-        waiting = [question for question in questions if question.id not in known]
-        tokens = 0
+    def _scorer(self) -> Scorer:
+        scorer = self.learner.base.scorer(self.model.weights, self.learner.scale)
+        return dataclasses.replace(scorer, shapes=self.shapes)
+
+    def read_all(self, run: Run, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> None:
+        """Read what rationales.jsonl does not hold yet. Equal texts are read once, also where each is to count.
+
+        Questions are read in parts whose borders never move, so that a resumption packs as an unbroken run does.
+        """
+        parts = [range(first, min(first + AT_A_TIME, len(questions))) for first in range(0, len(questions), AT_A_TIME)]
+        done = _whole_parts(run, [[questions[n].id for n in part] for part in parts], self.method.samples)
+        self.shapes[:] = _stored_shapes(run, done)
+        waiting = sum(len(part) for part in parts[done:])
+        read, tokens, since = 0, 0, time.perf_counter()
         with Progress(self.learner.console) as progress:
             count = progress.samples("readings", "question")
-            count(0, len(waiting), 0.0)
-            since = time.perf_counter()
-            for first in range(0, len(waiting), AT_A_TIME):
-                part = waiting[first : first + AT_A_TIME]
-                given = [distinct(question, texts[question.id], self.method.deduplicate) for question in part]
-                read = self.read(part, given)
-                letters = [(one, question.letters) for question, mine in zip(part, read, strict=True) for one in mine]
-                append_record(path, *(one.record(names) for one, names in letters))
-                tokens += sum(len(self.learner.encoder.text(one.text)) for one, _ in letters)
-                speed = tokens / (time.perf_counter() - since)
-                count(min(first + AT_A_TIME, len(waiting)), len(waiting), speed)
-        return tokens
+            count(0, waiting, 0.0)
+            for number, part in enumerate(parts[done:], start=done):
+                mine = [questions[n] for n in part]
+                found = self.read(mine, [distinct(questions[n], texts[n], True) for n in part])
+                tokens += sum(tokens_read(self.learner, *one) for one in zip(mine, found, strict=True))
+                if not self.method.deduplicate:
+                    found = [_repeated(texts[n], one) for n, one in zip(part, found, strict=True)]
+                shapes = [dataclasses.asdict(shape) for shape in self.shapes]
+                append_record(run.path / SHAPES, {"part": number, "shapes": shapes})
+                lines = [one.record(q.letters) for q, these in zip(mine, found, strict=True) for one in these]
+                append_record(run.path / RATIONALES, *lines)
+                read += len(part)
+                count(read, waiting, tokens / (time.perf_counter() - since))
 
     def add_hinted(
         self, run: Run, questions: Sequence[Question], records: Sequence[Sequence[Mapping[str, Any]]]
@@ -81,10 +95,11 @@ class Judge:
             distinct(question, [record["text"] for record in mine], True)
             for question, mine in zip(questions, records, strict=True)
         ]
+        kept = []
         for question, mine in zip(questions, self.read(questions, given), strict=True):
             # Copies 0: it stands for no sample of the plain question.
-            kept = [dataclasses.replace(one, copies=0) for one in mine if one.right]
-            append_record(run.path / RATIONALES, *(one.record(question.letters) for one in kept))
+            kept += [dataclasses.replace(one, copies=0).record(question.letters) for one in mine if one.right]
+        append_record(run.path / RATIONALES, *kept)
 
 
 def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[Rationale]]:
@@ -96,13 +111,43 @@ def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[R
     return found
 
 
-def _whole(path: Path, samples: int) -> list[dict[str, Any]]:
-    """Return the records of the questions whose rationales are all there; others, torn by a kill, leave the file."""
+def tokens_read(learner: Learner, question: Question, rationales: Sequence[Rationale]) -> int:
+    """Return the tokens of the trees that a question's rationales were read in (what the trees of its follow-ups begin
+    with alike is counted for each, though it is computed once)."""
+    trees = []
+    texts = list({one.text: one for one in rationales if one.text}.values())
+    if texts:
+        trees.append(answer_tree(question, texts, learner.encoder, learner.wording)[0])
+    judged = [one for one in texts if one.followups]
+    if judged:
+        trees += followup_trees(question, judged, learner.encoder, learner.wording)[0]
+    return sum(map(tree_length, trees))
+
+
+def _repeated(texts: Sequence[str], read: Sequence[Rationale]) -> list[Rationale]:
+    """Return the reading of every sample, each standing for itself."""
+    found = {one.text: dataclasses.replace(one, copies=1) for one in read}
+    return [found[text.strip()] for text in texts]
+
+
+def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
+    """Return how many parts (ids of questions) are read whole; what a kill tore, and what comes after them (hinted
+    rationales), leaves the file, and is read again."""
+    path = run.path / RATIONALES
     records = read_records(path)
-    copies: dict[str, int] = {}
+    copies: Counter[str] = Counter()
     for record in records:
-        copies[record["question"]] = copies.get(record["question"], 0) + record["copies"]
-    kept = [record for record in records if copies[record["question"]] == samples]
+        copies[record["question"]] += record["copies"]
+    whole = [all(copies[id] == samples for id in part) for part in parts]
+    done = whole.index(False) if False in whole else len(parts)
+    ids = {id for part in parts[:done] for id in part}
+    kept = [record for record in records if record["question"] in ids and record["copies"]]
     if len(kept) < len(records):
         write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
-    return kept
+    return done
+
+
+def _stored_shapes(run: Run, done: int) -> list[Shape]:
+    """Return the shapes that an unbroken run would know after so many parts."""
+    records = [record for record in read_records(run.path / SHAPES) if record["part"] == done - 1]
+    return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []

@@ -45,8 +45,9 @@ def fine_tune(
     def keep(epoch: int, adapter: Adapter) -> None:
         learner.write(epochs / str(epoch + 1), adapter)
 
-    _, summary = learner.fit(run, data, settings, start, [], on_epoch=keep)
-    folders = sorted(epochs.iterdir(), key=lambda folder: int(folder.name))
+    _, summary = learner.fit(run, data, settings, start, [], key="sft", on_epoch=keep)
+    # What a kill left of an adapter half written has another name.
+    folders = sorted((one for one in epochs.iterdir() if one.name.isdigit()), key=lambda folder: int(folder.name))
     points = [learner.point(f"{name}, epoch {folder.name}", folder) for folder in folders]
     accuracy = [accuracy_of(tested) for tested in learner.ask(run, points, validation)]
     best = int(np.argmax(accuracy))
@@ -54,7 +55,7 @@ def fine_tune(
     return {
         "kept": len(prompts),
         "training": [summary],
-        "tokens": summary["tokens"],
+        "tokens": summary["tokens"] + learner.asked_tokens(run),
         "validation": accuracy,
         "best_epoch": best + 1,
     }
@@ -103,8 +104,10 @@ def kept_examples(
             "or give it worked examples (crest.few_shot=true)"
         )
     if not prompts:
-        raise UserError(
-            f"of {right} rationales with z = 1 none is kept: raise crest.tolerance (now {tolerance}), or "
-            "give crest.tolerance=null"
+        mend = (
+            f"raise crest.tolerance (now {tolerance}), or give crest.tolerance=null"
+            if threshold is None
+            else f"lower released.threshold (now {threshold}), or give released.threshold=null"
         )
+        raise UserError(f"of {right} rationales with z = 1 none is kept: {mend}")
     return prompts, responses

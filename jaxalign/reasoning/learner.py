@@ -20,8 +20,9 @@ from jaxalign.models.lora import Adapter, effective, init_adapter
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.progress import Progress
 from jaxalign.reasoning import testing
+from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs import Run
+from jaxalign.runs import Run, read_records
 from jaxalign.training.feed import Settings, Stage
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
@@ -64,6 +65,7 @@ class Learner:
         c = self.config
         how = Sampling(
             temperature=c.test.temperature if c.test.samples > 1 else 0.0,
+            top_p=c.test.top_p if c.test.samples > 1 else 1.0,
             max_tokens=c.test.max_tokens,
             stop=tuple(stop for stop in c.sampling.stop if stop != self.wording.marker),
             seed=c.sampling.seed,
@@ -75,7 +77,7 @@ class Learner:
                     self.base.sampler(self.stacked([point]), c.sampling.rows),
                     questions,
                     self.few if c.test.few_shot else self.encoder,
-                    self.wording,
+                    LettersInWords.of(self.wording) if c.released.letters_in_words else self.wording,
                     how,
                     run.generations,
                     samples=c.test.samples,
@@ -84,6 +86,10 @@ class Learner:
                     progress=progress.samples(f"asking {point.name}", "answer"),
                 )
         return found
+
+    def asked_tokens(self, run: Run) -> int:
+        """Return the tokens of the answers that a run's models gave."""
+        return sum(record["tokens"] for record in read_records(run.generations))
 
     def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
         """Return a response's tokens, segment by segment as the readings have them, with the end token."""
@@ -155,10 +161,11 @@ class Learner:
         adapter: Adapter,
         before: list[dict[str, Any]],
         *,
+        key: str,
         prefix: int = 1,
         on_epoch: Callable[[int, Adapter], None] = lambda epoch, adapter: None,
     ) -> tuple[Adapter, dict[str, Any]]:
-        """Train one stage of a run, or go on with it from its newest checkpoint."""
+        """Train one stage of a run, or go on with it from its newest checkpoint; `key` is where its settings stand."""
         adapter = jax.tree.map(jnp.asarray, adapter)
         point = resume_point(run, adapter, settings.optimizer, self.console.print)
         resume = (point[0], point[1]) if point is not None and point[1].stage == data.name else None
@@ -172,14 +179,20 @@ class Learner:
                 data,
                 settings,
                 run=run,
-                prefix=f"{prefix}-{data.name}",
+                prefix=f"{prefix:03}-{data.name}",  # checkpoints sort by their names
                 programs=self.base.programs,
                 extra={"stages": list(before)},
+                advice=f"a smaller {key}.learning_rate, optimizer.clip=1 or precision=float32",
                 resume=resume,
                 on_stage=progress.stage,
                 on_step=lambda step, loss, speed: progress.update(step, loss=loss, tokens_per_second=speed),
                 on_epoch=on_epoch,
             )
+
+    def finished(self, run: Run, adapter: Adapter) -> list[dict[str, Any]]:
+        """Return the summaries of the stages before the one that a run's newest checkpoint belongs to."""
+        point = resume_point(run, jax.tree.map(jnp.asarray, adapter), "adamw", self.console.print)
+        return [] if point is None else point[2]["stages"]
 
     def fresh(self) -> Adapter:
         """Return a new adapter, drawn from the seed."""
@@ -214,7 +227,10 @@ class Learner:
 
     def point(self, name: str, folder: Path) -> Point:
         """Read an adapter."""
-        weights = read_adapter(folder, self.base.model.architecture).adapter
+        return self.named(name, read_adapter(folder, self.base.model.architecture).adapter)
+
+    def named(self, name: str, weights: Adapter) -> Point:
+        """Return an adapter with what identifies it."""
         hashed = hashlib.sha256(repr(self.scale).encode())
         for leaf in jax.tree.leaves(weights):
             hashed.update(np.asarray(leaf).tobytes())

@@ -23,6 +23,19 @@ def letter_anywhere(text: str, letters: str) -> int:
     return next((letters.index(character) for character in text if character in letters), 0)
 
 
+class LettersInWords(Wording):
+    """A wording whose answers in free text are read as the released code does."""
+
+    @classmethod
+    def of(cls, wording: Wording) -> "LettersInWords":
+        """Return the same texts."""
+        return cls(**{field.name: getattr(wording, field.name) for field in dataclasses.fields(wording)})
+
+    def read(self, text: str, question: Question) -> int | None:
+        """Return the option whose letter comes first in the first line, or else the first option."""
+        return letter_anywhere(text.strip().partition("\n")[0], question.letters)
+
+
 def read_answers(
     sampler: Sampler,
     questions: Sequence[Question],

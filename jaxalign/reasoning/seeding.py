@@ -26,6 +26,6 @@ def learn_seed(
             responses.append(learner.closed(question, question.solution, option, verdict))
     data = StageData("seed", encoded(prompts, responses), encoded([], []))
     settings = learner.settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    adapter, summary = learner.fit(run, data, settings, learner.fresh(), [])
+    adapter, summary = learner.fit(run, data, settings, learner.fresh(), [], key="seed")
     learner.write(run.adapter, adapter)
     return {"training": [summary], "tokens": summary["tokens"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxalign.analysis.statistics import bootstrap_interval
 from jaxalign.reasoning.rationales import Rationale
 
 
@@ -27,8 +28,9 @@ def passes(rationale: Rationale, options: int, tolerance: int | None, threshold:
 
 
 def counts(rationales: Mapping[str, Sequence[Rationale]], options: Mapping[str, int]) -> dict[str, Any]:
-    """Return what the evaluation found, over all questions: samples, distinct, unread, z = 1, the histogram of z~ by
-    number of options, and the share of questions whose rationales' follow-ups all read alike.
+    """Return what the evaluation found, over all questions: samples and distinct rationales; of the distinct ones (and
+    of the samples) the unread and those with z = 1; the histogram of z~ by number of options; and the share of
+    questions whose rationales' follow-ups all read alike.
 
     `options` is each question's F.
     """
@@ -48,24 +50,28 @@ def counts(rationales: Mapping[str, Sequence[Rationale]], options: Mapping[str, 
         "sampled": sum(one.copies for one in everyone),
         "distinct": len(everyone),
         "unread": sum(one.right is None for one in everyone),
+        "unread_samples": sum(one.copies for one in everyone if one.right is None),
         "right": sum(bool(one.right) for one in everyone),
+        "right_samples": sum(one.copies for one in everyone if one.right),
         "questions_with_right": sum(any(one.right for one in mine) for mine in rationales.values()),
         "z_tilde": {str(f): {str(k): histogram[f][k] for k in range(f + 1)} for f in sorted(histogram)},
         "followups_alike": alike / judged if judged else None,
     }
 
 
-def consistency(rationales: Sequence[Rationale], options: Mapping[str, int]) -> dict[str, float | None]:
-    """Return the mean of z~ / F, the share with z~ = F, and of those with z = 1 the share with a contradiction; over
-    the rationales whose follow-ups were read (None where there is none)."""
+def consistency(rationales: Sequence[Rationale], options: Mapping[str, int]) -> dict[str, Any]:
+    """Return the mean of z~ / F with its bootstrap interval, the share with z~ = F, and of those with z = 1 the share
+    with a contradiction; over the rationales whose follow-ups were read (None where there is none)."""
     read = [one for one in rationales if one.agreed is not None]
     right = [one for one in read if one.right]
 
     def mean(values: Sequence[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
+    shares = [(one.agreed or 0) / options[one.question] for one in read]
     return {
-        "consistency": mean([(one.agreed or 0) / options[one.question] for one in read]),
+        "consistency": mean(shares),
+        "consistency_interval": bootstrap_interval(shares),
         "all_agreed": mean([one.agreed == options[one.question] for one in read]),
         "right_with_contradiction": mean([one.agreed != options[one.question] for one in right]),
     }

@@ -30,7 +30,7 @@ def test_counts_of_an_evaluation():
     }
     report = counts(found, {"three": 3, "five": 5})
     assert report["sampled"] == 5 and report["distinct"] == 4 and report["unread"] == 1 and report["right"] == 2
-    assert report["questions_with_right"] == 1
+    assert report["right_samples"] == 3 and report["unread_samples"] == 1 and report["questions_with_right"] == 1
     assert report["z_tilde"] == {"3": {"0": 0, "1": 1, "2": 0, "3": 1}}
 
 
@@ -38,6 +38,9 @@ def test_consistency_is_over_what_was_read():
     found = [rationale("a", True, 3), rationale("b", True, 2), rationale("c", False, 1), rationale("", None)]
     report = consistency(found, {"three": 3})
     assert report["consistency"] == pytest.approx(2 / 3)
+    low, high = report["consistency_interval"]
+    assert 1 / 3 <= low < 2 / 3 < high <= 1
     assert report["all_agreed"] == pytest.approx(1 / 3)
     assert report["right_with_contradiction"] == 0.5
-    assert consistency([rationale("", None)], {})["consistency"] is None
+    nothing = consistency([rationale("", None)], {})
+    assert nothing["consistency"] is None and nothing["consistency_interval"] is None
