@@ -1,6 +1,8 @@
 """What every test gets: the CPU, no programs kept on disk, and a tokenizer made once."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -17,3 +19,11 @@ jax.config.update("jax_enable_compilation_cache", False)
 def tokenizer() -> Tokenizer:
     """The byte-level tokenizer of the model `tiny`."""
     return tiny_tokenizer()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_go_with_their_tests() -> Iterator[None]:
+    """Every compiled program maps memory, and a process may hold 65,530 mappings: the whole suite's are more."""
+    yield
+    jax.clear_caches()
+    gc.collect()
