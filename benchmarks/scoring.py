@@ -261,10 +261,10 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     trees = [tree for question, mine in pairs for tree in trees_of(question, mine, encoder)]
     trees = radix(trees)[0] if args.part == "trees" else [one for tree in trees for one in alone(tree)]
-    batches = pack_for_reading(trees, scorer.row_length, scorer.batch_tokens, scorer.shapes)
+    passes = pack_for_reading([trees], scorer.row_length, scorer.batch_tokens, scorer.shapes)
     host = time.perf_counter() - start
     stored = sum(len(segment.tokens) for tree in trees for segment in tree)
-    computed = sum(batch.tokens.size for batch, _ in batches)
+    computed = sum(batch.tokens.size for ((batch, _),) in passes)
     answers = [value for scores in found[:1] for value in scores[scores != 0].tolist()]
     return {
         "questions": count,

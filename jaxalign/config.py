@@ -126,6 +126,13 @@ class ValueConfig:
         """Whether the scores are those of a table of inverted people."""
         return self.table is not None and read_target(self.table, str(self.anchor), int(self.rank or 0))[2] == "raw"
 
+    def survey_coding(self, raw_coding: bool) -> str | None:
+        """Return the coding of the survey that the target is from: `raw` (inverted people) or `reversed`; None for a
+        target that is from none."""
+        if self.table is None and self.coding != "survey":
+            return None
+        return "raw" if raw_coding else "reversed"
+
     def target(self, raw_coding: bool = False) -> Target:
         """Return the target; `raw_coding` leaves scores in survey coding as they are."""
         return make_target(str(self.name), self.scores or {}, self.coding, raw_coding=raw_coding)

@@ -20,7 +20,7 @@ from jaxalign.runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """The identities of a configuration's stages; `model` identifies the base's weights."""
+    """The identities of a configuration's stages; `model` is the base's signature."""
 
     config: CrestConfig
     model: str

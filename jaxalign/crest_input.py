@@ -7,6 +7,7 @@ from jaxalign.data.datasets.puzzles import make_puzzles
 from jaxalign.data.datasets.questions import Questions, load_questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.reasoning.testing import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
 
@@ -83,8 +84,10 @@ def _no_stage(config: CrestConfig) -> str:
 def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, wording: Wording, context: int) -> None:
     """Raise UserError for the first question whose prompt does not fit into the context with what is written."""
     preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
-    room = context - max(config.sampling.max_tokens, config.test.max_tokens) - preamble - 16
-    for question in (*questions.seed, *questions.train, *questions.validation, *questions.test):
+    everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
+    behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # of a second reading
+    room = context - max(config.sampling.max_tokens, config.test.max_tokens) - preamble - behind
+    for question in everyone:
         length = len(encoder.prompt(wording.prompt(question)))
         if length > room:
             raise UserError(

@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import yaml
+import numpy as np
 from rich.console import Console
 
 from jaxalign.analysis.comparison import Row, as_csv, as_markdown, baselines, table_of
@@ -41,7 +40,7 @@ from jaxalign.values.stages import plain_text
 from jaxalign.values.targets import Target
 
 TOGETHER = 8
-"""Adapters of one shape that generate in one program, at most."""
+"""Adapters of one shape that answer in one program, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,30 +159,12 @@ def target_of(subject: Subject) -> Target | None:
     return Target(subject.value, tuple(float(subject.target[value]) for value in VALUES))
 
 
-def coding_of(subject: Subject) -> str | None:
-    """Return the coding of the survey that an adapter was trained towards: `raw` (inverted people) or `reversed`.
-
-    Its run's config.yaml says so, or else, of an exported adapter, the name of its target. None for other targets.
-    """
-    if subject.folder is None:
-        return None
-    try:
-        config = yaml.safe_load((subject.folder.parent / "config.yaml").read_text(encoding="utf-8"))
-        value, raw = config["value"], config["released"]["raw_coding"]
-        surveyed = value["table"] is not None or value["coding"] == "survey"
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        found = re.search(r"_close_\d+(_raw)?$", subject.value or "")
-        surveyed, raw = found is not None, found is not None and found[1] is not None
-    return ("raw" if raw else "reversed") if surveyed else None
-
-
 def check_codings(subjects: Sequence[Subject], value: ValueConfig | None) -> None:
     """Raise UserError where one table would hold people of a survey as they are and inverted ones."""
-    who = [(coding_of(subject), str(subject.folder)) for subject in subjects]
-    if value is not None and value.table is not None:
-        who.append(("raw" if value.inverted else "reversed", f"value.table={value.table}"))
-    elif value is not None and value.coding == "survey":
-        who.append(("reversed", "value.coding=survey"))
+    who = [(subject.coding, str(subject.folder)) for subject in subjects]
+    if value is not None:
+        given = "value.coding=survey" if value.table is None else f"value.table={value.table}"
+        who.append((value.survey_coding(value.inverted), given))
     named = dict(reversed(who))  # the first of each coding
     if "raw" in named and "reversed" in named:
         raise UserError(
@@ -224,6 +205,18 @@ def parse_requests(questions: Questions, encoder: Encoder, adapter: int = 0) -> 
     ]
 
 
+def together(asking: Sequence[Asking]) -> list[list[Asking]]:
+    """Return groups that answer in one program: adapters of one shape, or the base after one preamble."""
+    groups: dict[Any, list[Asking]] = {}
+    for one in asking:
+        file = one.subject.file
+        shape = one.preamble if file is None else (file.rank, tuple(file.targets))
+        groups.setdefault(shape, []).append(one)
+    return [
+        members[start : start + TOGETHER] for members in groups.values() for start in range(0, len(members), TOGETHER)
+    ]
+
+
 @dataclasses.dataclass
 class Job:
     """What the parts of one evaluation share."""
@@ -247,8 +240,8 @@ class Job:
         readings: dict[tuple[str, str], dict[str, Any]] = {}
         different = list({one.key: one for one in asking}.values())
         if reading != "parse":
-            for one in different:
-                readings[one.key, "likelihood"] = self.by_likelihood(one)
+            for key, found in self.by_likelihood(different).items():
+                readings[key, "likelihood"] = found
         if reading != "likelihood":
             for key, found in self.by_parsing(different).items():
                 readings[key, "parse"] = found
@@ -263,48 +256,46 @@ class Job:
                     rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}, scale))
         return [*rows, *baselines([one.target for one in asking])]
 
-    def by_likelihood(self, one: Asking) -> dict[str, Any]:
-        """Return one subject's reading by log-probabilities."""
+    def by_likelihood(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+        """Return everyone's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
-        for record in read_records(path):
-            if record["when"] == one.key:
-                return record["results"]
+        readings = {record["when"]: record["results"] for record in read_records(path)}
+        for members in together([one for one in asking if one.key not in readings]):
+            for one, results in zip(members, self._read_together(members), strict=True):
+                append_record(path, {"when": one.key, "results": results})
+                readings[one.key] = results
+        return {one.key: readings[one.key] for one in asking}
+
+    def _read_together(self, members: Sequence[Asking]) -> list[dict[str, Any]]:
         architecture, config = self.model.architecture, self.config
         dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-        adapter = (
-            init_adapter(jax.random.key(0), architecture, 1, ("q_proj",))
-            if one.subject.file is None
-            else jax.tree.map(jnp.asarray, one.subject.file.adapter)
-        )
+        adapters = stack([one.subject for one in members])
+        if adapters is None:  # the bare base, in a role or not
+            nothing = init_adapter(jax.random.key(0), architecture, 1, ("q_proj",))
+            adapters = jax.tree.map(lambda leaf: leaf[None], nothing)
         network = Transformer(architecture, dtype, "none")
         row_length = min(architecture.context, 1024)
-        scorer = Scorer(network, self.model.params, adapter, one.subject.scale, self.programs, row_length)
+        scales = np.ones(len(members))  # those of the adapters are multiplied in
+        scorer = Scorer(network, self.model.params, adapters, scales, self.programs, row_length)
         with Progress(self.console) as progress:
-            results = read_by_likelihood(
+            return read_by_likelihood(
                 scorer,
-                dataclasses.replace(self.encoder, preamble=one.preamble),
+                dataclasses.replace(self.encoder, preamble=members[0].preamble),
                 self.questions.portraits,
                 self.questions.prompts,
                 self.questions.choice,
                 self.questions.texts,
                 architecture.context,
                 None,
-                speed=progress.samples(f"questionnaire: {one.name}", "question"),
+                progress.samples(f"questionnaire: {', '.join(one.name for one in members)}", "question"),
             )
-        append_record(path, {"when": one.key, "results": results})
-        return results
 
     def by_parsing(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
         """Return everyone's reading from generated answers, by key; adapters of one shape generate together."""
         params = by_layer(self.model.params)  # the other layout is used up: nothing is scored after this
-        groups: dict[Any, list[Asking]] = {}
-        for one in asking:
-            shape = None if one.subject.file is None else (one.subject.file.rank, tuple(one.subject.file.targets))
-            groups.setdefault(shape, []).append(one)
         readings = {}
-        for members in groups.values():
-            for start in range(0, len(members), TOGETHER):
-                readings |= self._parse_together(params, members[start : start + TOGETHER])
+        for members in together(asking):
+            readings |= self._parse_together(params, members)
         return readings
 
     def _parse_together(self, params: dict[str, Any], members: Sequence[Asking]) -> dict[str, dict[str, Any]]:

@@ -153,7 +153,7 @@ def fingerprints(
     config: TrainConfig, model: Model, material: Material, start: AdapterFile | None, budget: int | None
 ) -> dict[str, str]:
     """Return what stands in a run's identity for the content that paths lead to."""
-    found = {"model": model.identity, "dataset": material.fingerprint}
+    found = {"model": model.signature, "dataset": material.fingerprint}
     if start is not None:
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(start.adapter):
@@ -211,7 +211,7 @@ class Session:
         target = None if self.material.target is None else self.material.target.scores
         m = self.material
         with Progress(self.console) as progress:
-            results = read_by_likelihood(
+            (results,) = read_by_likelihood(
                 scorer,
                 self.encoder,
                 m.portraits,
@@ -220,7 +220,7 @@ class Session:
                 m.plain,
                 context,
                 target,
-                progress.counter(f"questionnaire {when}"),
+                progress.samples(f"questionnaire {when}", "question"),
             )
         append_record(path, {"when": when, "results": results})
         return results
@@ -234,7 +234,7 @@ class Session:
                 stage.data,
                 range(len(stage.data.responses)),
                 self.run.path / "reference.jsonl",
-                model=f"{self.model.identity}-{self.config.precision}",
+                model=f"{self.model.signature}-{self.config.precision}",
                 progress=progress.counter("reference"),
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
@@ -344,7 +344,11 @@ def finish(
         base_identity=model.identity,
         prompt_format=config.model.prompt_format,
         card=model_card(plain(config), summary),
-        extra={"value": summary["value"], "target": scores},
+        extra={
+            "value": summary["value"],
+            "target": scores,
+            "coding": None if config.value is None else config.value.survey_coding(config.released.raw_coding),
+        },
     )
     run.finish(summary)
 

@@ -12,7 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.training.programs import Programs
 from jaxalign.values.injection import Prompts
-from jaxalign.values.portrait import ChoicePrompts, Portrait, ask, portrait_question
+from jaxalign.values.portrait import ChoicePrompts, Portrait, all_questions, portrait_question, read_questions
 
 
 def check_questions(portraits: Sequence[Portrait], prompts: Prompts, encoder: Encoder, context: int) -> None:
@@ -35,39 +35,45 @@ def read_by_likelihood(
     texts: Sequence[str],
     context: int,
     target: Sequence[float] | None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    speed: Callable[[int, int, float], None] | None = None,
-) -> dict[str, Any]:
-    """Return one reading of the questionnaire (`ask`), and the `perplexity` of texts, None where it is not finite.
+    progress: Callable[[int, int, float], None],
+) -> list[dict[str, Any]]:
+    """Return of each adapter of the scorer (a stack, or the only one) a reading of the questionnaire (`read_questions`)
+    and the `perplexity` of texts, None where it is not finite.
 
-    `progress` is told of passes (done, total); `speed`, where given, of questions instead (and of tokens per second).
+    `progress` is told (questions done, all, tokens per second).
     """
+    members = scorer.stacked or 1
+    questions = all_questions(portraits, prompts, choice, encoder)
     plain = [plain_tree(encoder, text, context) for text in texts]
-    perplexity = float("nan")
-
-    def score(trees: Sequence[Tree]) -> list[np.ndarray]:
-        # Plain texts are read in the same passes as the questions: one program serves all.
-        nonlocal perplexity
-        read = [*trees, *plain]
-        scores = scorer.score(read, with_speed(read, len(trees), scorer.programs, speed) if speed else progress)
-        predicted = sum(predictions(tree) for tree in plain)
-        if predicted:
-            perplexity = float(np.exp(-sum(s.sum() for s in scores[len(trees) :]) / predicted))
-        return scores[: len(trees)]
-
-    reading = ask(portraits, prompts, choice, encoder, score, target)
-    return {**reading, "perplexity": perplexity if np.isfinite(perplexity) else None}
+    # Plain texts are read in the same passes as the questions: one program serves all.
+    read = [*(question.tree for question in questions), *plain]
+    count = with_speed(read, len(questions), scorer.programs, progress, members)
+    scores = scorer.score(read * members, count, adapters=[m for m in range(members) for _ in read])
+    predicted = sum(predictions(tree) for tree in plain)
+    readings = []
+    for start in range(0, len(scores), len(read)):
+        asked, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
+        perplexity = np.exp(-sum(s.sum() for s in rest) / predicted) if predicted else np.nan
+        found = read_questions(portraits, questions, asked, target)
+        readings.append({**found, "perplexity": float(perplexity) if np.isfinite(perplexity) else None})
+    return readings
 
 
 def with_speed(
-    trees: Sequence[Tree], questions: int, programs: Programs, tell: Callable[[int, int, float], None]
+    trees: Sequence[Tree],
+    questions: int,
+    programs: Programs,
+    tell: Callable[[int, int, float], None],
+    members: int = 1,
 ) -> Callable[[int, int], None]:
     """Tell (0, questions, 0), and return what turns (done, total) passes into (done, questions, tokens per second).
+
+    All is asked of so many `members` together; the questions are told as one of them is asked.
 
     A pass counts as an equal part of the questions and of the trees' tokens, of which those that paths share are read
     once; compiling is not reading.
     """
-    tokens = sum(map(tree_length, radix(trees)[0]))
+    tokens = members * sum(map(tree_length, radix(trees)[0]))
     tell(0, questions, 0.0)
     since, compiled = time.perf_counter(), programs.seconds
 

@@ -91,7 +91,7 @@ class Job:
     def __post_init__(self):
         self.learner = Learner(self.config, self.base, self.encoder, self.wording, self.console)
         self.by_id = {question.id: question for question in self.questions.train}
-        self.identity = Identity(self.config, self.base.model.identity, self.wording, self.questions)
+        self.identity = Identity(self.config, self.base.model.signature, self.wording, self.questions)
         self.stages = Stages(self.config, self.base.programs, self.console)
 
     def open(self) -> Run:

@@ -57,6 +57,11 @@ class Subject:
         """The name of the target that the adapter was trained towards, where it says so."""
         return None if self.file is None else self.file.extra.get("value")
 
+    @property
+    def coding(self) -> str | None:
+        """The coding of the survey that the target is from, where it says so: `raw` (inverted people) or `reversed`."""
+        return None if self.file is None else self.file.extra.get("coding")
+
 
 BASE = Subject("base")
 
@@ -110,13 +115,20 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
     `prompt_format` is never None in it: that of the adapters that say one, or plain.
 
     Raises:
-        UserError: adapters of different prompt formats (which), where the configuration leaves the format open; a
-            system message in the plain format.
+        UserError: adapters of different prompt formats or system messages (which), where the configuration leaves
+            those open; a system message in the plain format.
     """
     keys = dataclasses.asdict(model)
     if model.source == "run":
-        trained = next((found for found in map(_trained_on, adapters) if found is not None), preset(DEFAULT_MODEL))
+        runs = [(folder, found) for folder in adapters if (found := _trained_on(folder)) is not None]
+        trained = runs[0][1] if runs else preset(DEFAULT_MODEL)
         keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
+        for (first, theirs), (other, found) in itertools.pairwise(runs):
+            if model.system is None and found.get("system") != theirs.get("system"):
+                raise UserError(
+                    f"{other} was trained with another model.system than {first}: ask them one by one, or choose with "
+                    "model.system=..."
+                )
     if keys["prompt_format"] is None:
         formats = [(folder, found) for folder in adapters if (found := _ours(folder).get("prompt_format")) is not None]
         for (first, theirs), (other, found) in itertools.pairwise(formats):

@@ -4,15 +4,13 @@ import csv
 import itertools
 import json
 import re
+import shutil
 
 import pytest
-import yaml
 from runs_of_tiny import train
 
 from jaxalign.evaluate import main
-from jaxalign.evaluating import coding_of
-from jaxalign.models.peft import AdapterFile
-from jaxalign.subjects import Subject
+from jaxalign.export import main as export
 from jaxalign.values.schwartz import VALUES
 
 QUICK = ["benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4", "precision=float32"]
@@ -126,33 +124,31 @@ def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, c
     given = ["+value=power", "value.coding=survey"]
     assert "and value.coding=survey by reversed ones" in refused([f"adapter={inverted}", *given], capsys)
     main([f"adapter={upright}", *given, f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
+    for run in (upright, inverted):  # an exported adapter has no run beside it
+        export([f"run={run}", "format=peft", f"out={tmp_path / 'exported' / run.name}"])
+    assert "goes by raw survey codes" in refused([f"adapters={tmp_path}/exported/*"], capsys)
 
 
-@pytest.mark.parametrize(
-    ("value", "raw", "coding"),
-    [
-        ({"table": "people", "coding": "importance"}, True, "raw"),
-        ({"table": "people", "coding": "importance"}, False, "reversed"),
-        ({"table": None, "coding": "survey"}, True, "raw"),
-        ({"table": None, "coding": "importance"}, True, None),  # the switch changes nothing for it
-        (None, False, None),
-    ],
-)
-def test_the_run_of_an_adapter_tells_its_coding_whatever_its_name(tmp_path, value, raw, coding):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"value": value, "released": {"raw_coding": raw}}))
-    assert coding_of(subject(tmp_path, None if value is None else "mine")) == coding
+def test_adapters_read_together_are_read_as_one_by_one(adapters, tmp_path):
+    quick = [*QUICK, "benchmark.reading=likelihood"]
+    main([f"adapters={adapters}/*", f"run.dir={tmp_path / 'both'}", *quick])
+    both = {row["name"]: row for row in json.loads((tmp_path / "both" / "summary.json").read_text())["rows"]}
+    for value in ("power", "security"):
+        main([f"adapter={adapters / value}", f"run.dir={tmp_path / value}", *quick])
+        alone = {row["name"]: row for row in json.loads((tmp_path / value / "summary.json").read_text())["rows"]}
+        assert both[value]["scores"] == pytest.approx(alone[value]["scores"], abs=1e-4)
+        assert both[value]["perplexity"] == pytest.approx(alone[value]["perplexity"], rel=1e-4)
+    assert both["power"]["scores"] != pytest.approx(both["security"]["scores"], abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "coding"), [("power_close_3_raw", "raw"), ("power_close_3", "reversed"), ("power", None), (None, None)]
-)
-def test_an_exported_adapter_tells_its_coding_by_its_name(tmp_path, name, coding):
-    assert coding_of(subject(tmp_path, name)) == coding
-
-
-def subject(folder, value):
-    """An adapter of a run in `folder`, which says that it was trained towards a value."""
-    return Subject("x", folder / "adapter", AdapterFile({}, 1, 1.0, (), None, None, None, {"value": value}), 1.0)
+def test_adapters_of_different_system_messages_are_named(adapters, tmp_path, capsys):
+    folder = tmp_path / "runs"
+    for name in ("power", "security"):
+        shutil.copytree(adapters / name, folder / name)
+    config = folder / "security" / "config.yaml"
+    config.write_text(config.read_text().replace("system: null", "system: Be kind."))
+    line = refused([f"adapters={folder}/*"], capsys)
+    assert f"{folder / 'security' / 'adapter'} was trained with another model.system than" in line
 
 
 def test_the_same_weights_with_another_architecture_are_asked_anew(tmp_path, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxalign.data.trees import (
@@ -31,14 +32,15 @@ from jaxalign.training.step import reader
 class Scorer:
     """A model that reads trees: base parameters, an adapter and its scale (0 reads the bare base).
 
-    `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what paths begin with alike,
-    within a tree and between trees; without it each tree is computed as it is given.
+    The adapter may be a stack [A, ...], with a scale for each: then each tree is read with the one that it names, all of
+    them in one program. `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what
+    paths begin with alike, within a tree and between trees; without it each tree is computed as it is given.
     """
 
     model: Transformer
     params: Any
     adapter: Adapter
-    scale: float
+    scale: float | np.ndarray
     programs: Programs
     row_length: int = 1024
     batch_tokens: int = 2048
@@ -46,33 +48,57 @@ class Scorer:
     shapes: list[Shape] = dataclasses.field(default_factory=list)
     """Of the passes so far: one that does for another call as well saves it a compilation."""
 
+    @property
+    def stacked(self) -> int | None:
+        """The number of adapters of a stack; None for a single one."""
+        shape = np.shape(self.scale)
+        return shape[0] if shape else None
+
     def score(
-        self, trees: Sequence[Tree], progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        trees: Sequence[Tree],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        adapters: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """Return for each tree float64 [S]: the summed log-probability of each scored segment given what stands
         before it on its path, 0 for the others. An answer of nested segments is the sum along its path.
 
-        `progress(done, total)` is told the number of passes. A tree longer than a row is cut, its trunk repeated; a
-        path longer than `row_length` makes the rows longer.
+        `progress(done, total)` is told the number of passes; `adapters` is the place in the stack of each tree's. A tree
+        longer than a row is cut, its trunk repeated; a path longer than `row_length` makes the rows longer.
         """
         if not trees:
             return []
-        if self.share:
-            shared, ends = radix(trees)
-        else:
-            shared = trees
-            ends = [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
-        results = [np.zeros(len(tree)) for tree in shared]
+        members = [0] * len(trees) if adapters is None else adapters
+        groups = [[n for n, one in enumerate(members) if one == m] for m in range(self.stacked or 1)]
+        merged = [self._merged([trees[n] for n in group]) for group in groups]
+        results = [[np.zeros(len(tree)) for tree in shared] for shared, _ in merged]
         read = reader(self.model, self.params, self.adapter, self.scale, self.programs)
-        batches = pack_for_reading(shared, self.row_length, self.batch_tokens, self.shapes)
-        for done, (batch, owners) in enumerate(batches):
-            log_probs = read(batch)
-            counted = np.asarray(batch.weight) != 0
-            sums = np.bincount(np.asarray(batch.branch)[counted], log_probs[counted], minlength=len(owners))
-            for (tree, segment), value in zip(owners, sums, strict=True):
-                results[tree][segment] = value
-            progress(done + 1, len(batches))
-        return [_hand_back(tree, places, shared, results) for tree, places in zip(trees, ends, strict=True)]
+        passes = pack_for_reading(
+            [shared for shared, _ in merged], self.row_length, self.batch_tokens // len(groups), self.shapes
+        )
+        for done, batches in enumerate(passes):
+            if self.stacked is None:
+                log_probs = [read(batches[0][0])]
+            else:
+                log_probs = read(jax.tree.map(lambda *leaves: np.stack(leaves), *(batch for batch, _ in batches)))
+            for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
+                counted = np.asarray(batch.weight) != 0
+                sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))
+                for (tree, segment), value in zip(owners, sums, strict=True):
+                    mine[tree][segment] = value
+            progress(done + 1, len(passes))
+        scores = [np.zeros(0)] * len(trees)
+        for group, (shared, ends), mine in zip(groups, merged, results, strict=True):
+            for n, places in zip(group, ends, strict=True):
+                scores[n] = _hand_back(trees[n], places, shared, mine)
+        return scores
+
+    def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
+        """Return what is computed, and where each segment of the trees ends in it (see `radix`)."""
+        if self.share:
+            return radix(trees)
+        return trees, [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
 
 
 def _hand_back(
@@ -94,49 +120,58 @@ SPARE = 1.3
 
 
 def pack_for_reading(
-    trees: Sequence[Tree], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
-) -> list[tuple[PackedBatch, list[tuple[int, int]]]]:
-    """Return batches of one common shape, and for each of their branches the (tree, segment) that it is.
+    groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
+) -> list[list[tuple[PackedBatch, list[tuple[int, int]]]]]:
+    """Return passes, each of a batch for every group of trees, all of one shape; and for each of a batch's branches the
+    (tree, segment) that it is. A group that is done before the others gets empty batches.
 
     The shape is one of `shapes` where that does, or else the best for these trees, which joins them.
     """
-    longest = max(max(path_lengths(tree)) for tree in trees)
+    longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     first = -(-longest // ROW_QUANTUM) * ROW_QUANTUM
     known = [] if shapes is None else shapes
     lengths = {*range(first, max(row_length, first) + 1, 4 * ROW_QUANTUM)}
     lengths |= {shape.tokens for shape in known if shape.tokens >= first}
-    pieces, rows = {}, {}
-    for tokens in sorted(lengths):
-        pieces[tokens], rows[tokens] = _lay_out(trees, tokens)
+    layouts = {tokens: [_lay_out(trees, tokens) for trees in groups] for tokens in sorted(lengths)}
+
+    def rows(tokens: int) -> int:
+        return max(max(rows, default=-1) + 1 for _, rows in layouts[tokens])
 
     def most(tokens: int) -> int:
-        return int(np.bincount(rows[tokens], [predictions(piece) for piece, _, _ in pieces[tokens]]).max())
+        counts = (np.bincount(rows, [predictions(p) for p, _, _ in pieces]) for pieces, rows in layouts[tokens] if rows)
+        return int(max(count.max() for count in counts))
 
     def cost(tokens: int, together: int) -> float:
-        return -(-(max(rows[tokens]) + 1) // together) * together * tokens * (1 + tokens * ATTENTION_COST)
+        return -(-rows(tokens) // together) * together * tokens * (1 + tokens * ATTENTION_COST)
 
-    best = min(pieces, key=lambda tokens: cost(tokens, 1))
-    size = max(min(batch_tokens // best, max(rows[best]) + 1), 1)
+    best = min(layouts, key=lambda tokens: cost(tokens, 1))
+    size = max(min(batch_tokens // best, rows(best)), 1)
     shape = Shape(size, best, -(-max(most(best), 1) // 16) * 16)
-    old = [one for one in known if one.tokens in pieces and one.predictions >= most(one.tokens)]
+    old = [one for one in known if one.tokens in layouts and one.predictions >= most(one.tokens)]
     old = [one for one in old if cost(one.tokens, one.rows) <= SPARE * cost(best, size)]
     if old:
         shape = min(old, key=lambda one: cost(one.tokens, one.rows))
     else:
         known.append(shape)
-    batches = []
-    for start in range(0, max(rows[shape.tokens]) + 1, shape.rows):
-        places = [n for n, row in enumerate(rows[shape.tokens]) if start <= row < start + shape.rows]
-        members = [pieces[shape.tokens][n] for n in places]
-        owners = [
-            (index, origin[place])
-            for piece, index, origin in members
-            for place, segment in enumerate(piece)
-            if segment.scored
-        ]
-        there = [rows[shape.tokens][n] - start for n in places]
-        batches.append((pack([piece for piece, _, _ in members], shape, rows=there), owners))
-    return batches
+    return [
+        [_packed(*layout, shape, start) for layout in layouts[shape.tokens]]
+        for start in range(0, rows(shape.tokens), shape.rows)
+    ]
+
+
+def _packed(
+    pieces: Sequence[tuple[Tree, int, list[int]]], rows: Sequence[int], shape: Shape, start: int
+) -> tuple[PackedBatch, list[tuple[int, int]]]:
+    """Return a layout's rows from `start` on as a batch, and the (tree, segment) of each branch."""
+    places = [n for n, row in enumerate(rows) if start <= row < start + shape.rows]
+    members = [pieces[n] for n in places]
+    owners = [
+        (index, origin[place])
+        for piece, index, origin in members
+        for place, segment in enumerate(piece)
+        if segment.scored
+    ]
+    return pack([piece for piece, _, _ in members], shape, rows=[rows[n] - start for n in places]), owners
 
 
 def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[tuple[Tree, int, list[int]]], list[int]]:
@@ -145,6 +180,6 @@ def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[tuple[Tree, int, 
     pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split(tree, tokens)]
     rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)
     filled = fill(trees, tokens)
-    if len(filled) <= max(rows):
+    if len(filled) <= max(rows, default=0):
         return [piece for row in filled for piece in row], [n for n, row in enumerate(filled) for _ in row]
     return pieces, rows

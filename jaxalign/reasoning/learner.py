@@ -58,7 +58,7 @@ class Learner:
     @property
     def base_identity(self) -> str:
         """What identifies the base in records, precision included."""
-        return f"{self.base.model.identity}-{self.config.precision}"
+        return f"{self.base.model.signature}-{self.config.precision}"
 
     def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[testing.Tested]]:
         """Return every model's answers to the questions."""

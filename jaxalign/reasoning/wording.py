@@ -108,7 +108,9 @@ _AND_MORE = re.compile(
     rf"[)\]\"']*(?:(?:\s*,\s*{_NAME}[)\]\"']*)+,?)?\s*(?:\band/or\b|\band\b|\bor\b|[&/+])"
     rf"\s*((?i:option|choice)\s+)?(?P<name>{_NAME})"
 )
-_STANDALONE = re.compile(r"(?<![\w'’])([A-J])(?![\w'’])(?!\s+(?!is\b|was\b|and\b|or\b|because\b|since\b)[a-z])")
+_STANDALONE = re.compile(
+    r"(?<!\bnot )(?<![\w'’])([A-J])(?![\w'’])(?!\s+(?!is\b|was\b|and\b|or\b|because\b|since\b)[a-z])"
+)
 
 
 def read_letter(text: str, letters: str) -> int | None:

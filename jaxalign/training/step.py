@@ -113,19 +113,26 @@ def train_step(
 
 @partial(jax.jit, static_argnums=(0,))
 def log_probs_program(model: Transformer, params, adapter: Adapter, scale, batch: PackedBatch) -> jax.Array:
-    """Return float32 [B, P] for reading a model; `adapter` is raw, `scale` is alpha / rank (0: the base)."""
-    return batch_log_probs(model, params, effective(adapter, scale), batch)
+    """Return float32 [B, P] for reading a model; `adapter` is raw, `scale` is alpha / rank (0: the base).
+
+    With a stack of adapters [A, ...], scales [A] and a batch for each [A, B, ...] it returns [A, B, P].
+    """
+
+    def read(adapter, scale, batch):
+        return batch_log_probs(model, params, effective(adapter, scale), batch)
+
+    return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
 
 
 Read = Callable[[PackedBatch], np.ndarray]
-"""From a batch to the log-probabilities of its predictions, float64 [B, P]."""
+"""From a batch to the log-probabilities of its predictions, float64 [B, P]; [A, B, P] with a stack of adapters."""
 
 
 def reader(model: Transformer, params: Any, adapter: Adapter, scale: Any, programs: Programs) -> Read:
-    """Return the function that reads batches with an adapter (raw; `scale` is alpha / rank)."""
+    """Return the function that reads batches with an adapter or a stack of them (raw; `scale` is alpha / rank)."""
 
     def read(batch: PackedBatch) -> np.ndarray:
-        arguments = (params, adapter, np.float32(scale), batch)
+        arguments = (params, adapter, np.asarray(scale, np.float32), batch)
         return np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
 
     return read

@@ -151,42 +151,45 @@ def choice_question(pair: Pair, prompts: ChoicePrompts, encoder: Encoder) -> Que
     return answer_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
 
 
-def ask(
+def all_questions(
+    portraits: Sequence[Portrait], prompts: Prompts, choice: ChoicePrompts | None, encoder: Encoder
+) -> list[Question]:
+    """Return what a model is asked about these portraits, at least one for each value: each portrait's question, and
+    then, with a wording of it, the choices between two people."""
+    questions = [portrait_question(portrait, prompts, encoder) for portrait in portraits]
+    if choice is not None:
+        questions += [choice_question(pair, choice, encoder) for pair in choice_pairs(portraits)]
+    return questions
+
+
+def read_questions(
     portraits: Sequence[Portrait],
-    prompts: Prompts,
-    choice: ChoicePrompts | None,
-    encoder: Encoder,
-    score: Callable[[Sequence[Tree]], Sequence[np.ndarray]],
+    questions: Sequence[Question],
+    results: Sequence[np.ndarray],
     target: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Put all portraits to a model, and return one reading of it, as summary.json has it.
+    """Return one reading of a model, as summary.json has it.
 
     Args:
-        portraits: at least one for each value.
-        prompts: the survey's wording.
-        choice: the wording of the choice between two people; None leaves `choice_scores` null.
-        encoder: text to tokens, in the model's prompt format.
-        score: the summed log-probability of each scored segment given what stands before it (`Scorer.score`).
+        portraits: those of `all_questions`.
+        questions: what that returned.
+        results: of each question's tree the summed log-probability of each scored segment (`Scorer.score`).
         target: ten scores in the order of `VALUES`, or None.
 
     Returns `scores` and `argmax_scores` by value (the mean over its portraits of the expected score and of the most
     probable one, 1..6), how well `scores` fit the target (`profile_fit`), `missing` (portraits whose log-probabilities
     are not finite), `named_value_accuracy` (the share of portraits whose most probable named value is the right one),
-    and `choice_scores` by value (0..1, the mean probability of its person over its 18 comparisons). What could not be
-    read is None.
+    and `choice_scores` by value (0..1, the mean probability of its person over its 18 comparisons; None where no choice
+    was asked). What could not be read is None.
     """
-    pairs = choice_pairs(portraits) if choice else []
-    questions = [portrait_question(portrait, prompts, encoder) for portrait in portraits]
-    questions += [choice_question(pair, choice, encoder) for pair in pairs if choice]
-    results = score([question.tree for question in questions])
     answers = [
         probabilities(answer_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
     ]
-    reading = _read_portraits(portraits, answers[: len(portraits)])
+    reading, choices = _read_portraits(portraits, answers[: len(portraits)]), answers[len(portraits) :]
     return {
         **reading,
         **profile_fit([reading["scores"][value] for value in VALUES], target),
-        "choice_scores": _read_choices(pairs, answers[len(portraits) :]) if choice else None,
+        "choice_scores": _read_choices(choice_pairs(portraits), choices) if choices else None,
     }
 
 

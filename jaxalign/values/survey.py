@@ -231,7 +231,11 @@ def write_targets(
         UserError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(entry.name not in (TABLE, ABOUT) for entry in folder.iterdir())):
+    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    ours = (TABLE, ABOUT)
+    # A killed write_atomic leaves what begins with the dotted name.
+    others = [name for name in there if name not in ours and not name.startswith(tuple(f".{one}." for one in ours))]
+    if others or (folder.exists() and not folder.is_dir()):
         raise UserError(f"out={folder} holds other files: give another out")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -87,7 +87,7 @@ def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
 
 def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer):
     trees = some_trees(4, 60)
-    batches = pack_for_reading(radix(trees)[0], 96, 400)
+    batches = [one for (one,) in pack_for_reading([radix(trees)[0]], 96, 400)]
     assert len(batches) > 1
     assert len({batch.tokens.shape + batch.target.shape for batch, _ in batches}) == 1
     seen = []
@@ -155,7 +155,7 @@ def test_equal_trees_and_equal_answers_are_read_once_and_score_the_same(scorer):
 
 def test_a_preamble_is_computed_once_a_row(scorer):
     trees = questions(10, 30)
-    batches = pack_for_reading(radix(trees)[0], 192, 400)
+    batches = [one for (one,) in pack_for_reading([radix(trees)[0]], 192, 400)]
     rows = sum(int((batch.weight != 0).any(1).sum()) for batch, _ in batches)
     starts = sum(int((batch.positions[:, 1:] == 1).sum()) for batch, _ in batches)
     assert starts == rows < len(trees) / 2
@@ -169,4 +169,35 @@ def test_a_later_call_takes_a_shape_that_does_for_it_too(scorer):
     again = fresh.score(trees[:50])
     assert len(fresh.shapes) == 1
     for one, other in zip(first, again, strict=False):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def stack(*adapters):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *adapters)
+
+
+def test_stacked_adapters_score_as_one_at_a_time(scorer):
+    targets = ("k_proj", "up_proj")
+    adapters = [scorer.adapter, random_adapter(seed=5, targets=targets), jax.tree.map(np.zeros_like, scorer.adapter)]
+    scales = np.array([0.7, 1.3, 1.0])
+    together = dataclasses.replace(scorer, adapter=stack(*adapters), scale=scales, shapes=[])
+    trees = some_trees(11, 40) + questions(12, 4)
+    # The last adapter is asked least, and one tree of two different adapters.
+    members = [0 if n % 3 else 1 for n in range(len(trees))]
+    members[7], trees[8] = 2, trees[7]
+    found = together.score(trees, adapters=members)
+    for member, (adapter, scale) in enumerate(zip(adapters, scales, strict=True)):
+        places = [n for n, one in enumerate(members) if one == member]
+        alone = dataclasses.replace(scorer, adapter=adapter, scale=scale).score([trees[n] for n in places])
+        for n, scores in zip(places, alone, strict=True):
+            np.testing.assert_allclose(found[n], scores, atol=1e-4)
+    assert np.abs(found[7] - found[8]).max() > 1e-3
+
+
+def test_a_stack_of_which_one_is_asked_scores_as_that_one(scorer):
+    both = dataclasses.replace(
+        scorer, adapter=stack(scorer.adapter, scorer.adapter), scale=np.array([0.0, 0.7]), shapes=[]
+    )
+    trees = some_trees(13, 3)
+    for one, other in zip(both.score(trees, adapters=[1, 1, 1]), scorer.score(trees), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -64,6 +64,8 @@ from jaxalign.training.programs import Programs
         ("The answer is B and I am sure", "B"),
         ("The answer is B and a half", "B"),
         ("The answer is C, and the others are wrong", "C"),
+        ("The answer is not A.", None),
+        ("It is not A but B", "B"),
     ],
 )
 def test_the_reading_table(text, letter):

@@ -12,12 +12,13 @@ from jaxalign.values.injection import make_prompts, survey_answer, survey_questi
 from jaxalign.values.portrait import (
     KEY,
     SCORES,
-    ask,
+    all_questions,
     choice_pairs,
     choice_question,
     load_portraits,
     make_choice_prompts,
     portrait_question,
+    read_questions,
 )
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import extreme_targets
@@ -103,7 +104,8 @@ def table(distribution):
 
 
 def read(score, target=POWER, choice=CHOICE, portraits=PORTRAITS):
-    return ask(portraits, PROMPTS, choice, ENCODER, score, target)
+    questions = all_questions(portraits, PROMPTS, choice, ENCODER)
+    return read_questions(portraits, questions, score([question.tree for question in questions]), target)
 
 
 # --- the portraits

@@ -271,6 +271,8 @@ def test_bad_input_is_one_line(survey, tmp_path, capsys):
     assert "is not a file" in refused(["path=none.csv", f"out={table}"], capsys)
     assert "lower neighbours=50" in refused([f"path={survey}", f"out={table}", "neighbours=50"], capsys)
     assert "holds other files" in refused([f"path={survey}", f"out={tmp_path}"], capsys)
+    table.mkdir()
+    (table / ".targets.csv.x7").write_text("half")  # of a killed process
     close = ["+value=survey/close", f"value.table={table}", "model=tiny"]
     assert "is no table of targets: make one with" in refused(
         [*close, "value.anchor=power", "value.rank=1"], capsys, training
