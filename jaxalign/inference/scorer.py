@@ -32,9 +32,9 @@ from jaxalign.training.step import reader
 class Scorer:
     """A model that reads trees: base parameters, an adapter and its scale (0 reads the bare base).
 
-    The adapter may be a stack [A, ...], with a scale for each: then each tree is read with the one that it names, all of
-    them in one program. `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what
-    paths begin with alike, within a tree and between trees; without it each tree is computed as it is given.
+    The adapter may be a stack [A, ...], with a scale for each: then each tree is read with the one named for it, all
+    in one program. `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what paths
+    begin with alike, within a tree and between trees; without it each tree is computed as it is given.
     """
 
     model: Transformer
@@ -64,8 +64,8 @@ class Scorer:
         """Return for each tree float64 [S]: the summed log-probability of each scored segment given what stands
         before it on its path, 0 for the others. An answer of nested segments is the sum along its path.
 
-        `progress(done, total)` is told the number of passes; `adapters` is the place in the stack of each tree's. A tree
-        longer than a row is cut, its trunk repeated; a path longer than `row_length` makes the rows longer.
+        `progress(done, total)` is told the number of passes; `adapters` says of each tree which of the stack reads it.
+        A tree longer than a row is cut, its trunk repeated; a path longer than `row_length` makes the rows longer.
         """
         if not trees:
             return []

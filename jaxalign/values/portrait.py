@@ -7,7 +7,7 @@ format that was never trained: a choice between two people.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from jaxalign.data.datasets.tables import Row, read_table, read_tsv
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.templates import check_names, check_template, fill
-from jaxalign.data.trees import Tree
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.reading import Question, answer_log_probs, answer_tree, probabilities
 from jaxalign.values.injection import Prompts, survey_answer, survey_question
