@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import yaml
 
 from jaxalign.cli import CONF
 from jaxalign.config import AskedModelConfig
 from jaxalign.errors import UserError
+from jaxalign.models import lora
 from jaxalign.models.architecture import Architecture
-from jaxalign.models.lora import Adapter, effective
+from jaxalign.models.lora import Adapter
 from jaxalign.models.peft import CONFIG, OURS, AdapterFile, read_adapter
 from jaxalign.models.sources import Model
 
@@ -232,20 +232,10 @@ def check_together(subjects: Sequence[Subject]) -> None:
 
 
 def stack(subjects: Sequence[Subject]) -> Adapter | None:
-    """Return the subjects' adapters in one, [A, ...] and effective; the bare base is one of zeros, or None if alone.
+    """Return the subjects' adapters in one, as `lora.stack` does.
 
     Raises:
         UserError: adapters of different ranks or projections (which).
     """
     check_together(subjects)
-    files = [subject.file for subject in subjects if subject.file is not None]
-    if not files:
-        return None
-    shapes = jax.tree.map(np.shape, files[0].adapter)
-    members = [
-        jax.tree.map(lambda shape: np.zeros(shape, np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple))
-        if subject.file is None
-        else effective(subject.file.adapter, subject.scale)
-        for subject in subjects
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)
+    return lora.stack([None if s.file is None else lora.effective(s.file.adapter, s.scale) for s in subjects])

@@ -206,8 +206,9 @@ def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
 
 
 def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[int]]]]:
-    """Fill rows of at most `limit` tokens with the leaves of the trees in their order, each with the trunk it hangs on.
+    """Fill rows of at most `limit` tokens with the leaves of the trees, each with the trunk it hangs on.
 
+    Leaves go in their order, but where the next one does not fit, the longest of the next `AHEAD` that does goes first.
     A trunk is repeated where a row ends inside it, and nowhere else. Returns for each row its pieces: (piece, the tree
     that it is of, the segment of it that each of its segments is). A scored segment is scored in the first piece alone.
 
@@ -218,26 +219,43 @@ def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[i
     used = 0
     for number, tree in enumerate(trees):
         inner, sizes = {segment.parent for segment in tree}, row_lengths(tree)
+        leaves = [index for index in range(len(tree)) if index not in inner]
         here: set[int] = set()
-        for leaf in range(len(tree)):
-            if leaf in inner:
-                continue
-            path, index = [], leaf
-            while index >= 0:
-                path.append(index)
-                index = tree[index].parent
-            added = [index for index in path if index not in here]
-            tokens = sum(sizes[index] for index in added)
-            if used + tokens > limit:
-                rows.append([])
-                used, here, added = 0, set(), path
-                tokens = sum(sizes[index] for index in path)
-                if tokens > limit:
-                    raise UserError(f"a text of {tokens} tokens does not fit into rows of {limit}")
+
+        def added(leaf: int, tree: Tree = tree, here: set[int] = here) -> list[int]:
+            """Return the segments on a leaf's path that the row does not hold yet."""
+            path = []
+            while leaf >= 0 and leaf not in here:
+                path.append(leaf)
+                leaf = tree[leaf].parent
+            return path
+
+        while leaves:
+            room, place, path = limit - used, 0, added(leaves[0])
+            tokens = sum(sizes[index] for index in path)
+            if tokens > room:
+                paths = [added(leaf) for leaf in leaves[1:AHEAD]] if here else []
+                fitting = [
+                    (size, -ahead, found)
+                    for ahead, found in enumerate(paths, start=1)
+                    if (size := sum(sizes[index] for index in found)) <= room
+                ]
+                if not fitting:
+                    rows.append([])
+                    used = 0
+                    here.clear()
+                    path = added(leaves[0])
+                    tokens = sum(sizes[index] for index in path)
+                    if tokens > limit:
+                        raise UserError(f"a text of {tokens} tokens does not fit into rows of {limit}")
+                else:
+                    tokens, back, path = max(fitting)
+                    place = -back
+            del leaves[place]
             if not here:
                 rows[-1].append((number, []))
-            rows[-1][-1][1].extend(added)
-            here.update(added)
+            rows[-1][-1][1].extend(path)
+            here.update(path)
             used += tokens
     done: set[tuple[int, int]] = set()
     result = []
@@ -256,6 +274,10 @@ def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[i
             pieces.append((piece, number, members))
         result.append(pieces)
     return [row for row in result if row]
+
+
+AHEAD = 16
+"""Leaves among which `fill` looks for one that still fits into a row."""
 
 
 def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:

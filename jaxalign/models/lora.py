@@ -33,6 +33,15 @@ def effective(adapter: Adapter, scale: jax.Array | float) -> Adapter:
     return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
 
 
+def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
+    """Return effective adapters of one shape in one, [A, ...]. None is the bare base: zeros, or None if it is alone."""
+    some = next((adapter for adapter in adapters if adapter is not None), None)
+    if some is None:
+        return None
+    zeros = jax.tree.map(jnp.zeros_like, some)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(zeros if one is None else one for one in adapters))
+
+
 @jax.custom_vjp
 def lora_product(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Return (x a) b for x [..., in], a [in, r], b [r, out], in the type of x; gradients of a and b are float32."""

@@ -16,7 +16,7 @@ from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base import Base
 from jaxalign.inference.sampler import Sampling
-from jaxalign.models.lora import Adapter, effective, init_adapter
+from jaxalign.models.lora import Adapter, effective, init_adapter, stack
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.progress import Progress
 from jaxalign.reasoning import testing
@@ -200,13 +200,8 @@ class Learner:
         return init_adapter(jax.random.key(c.training.seed), self.base.model.architecture, c.lora.rank, c.lora.targets)
 
     def stacked(self, points: Sequence[Point]) -> Adapter | None:
-        """Return adapters in one, effective; the bare base is one of zeros, or None if it is alone."""
-        given = [point.weights for point in points if point.weights is not None]
-        if not given:
-            return None
-        zeros = jax.tree.map(jnp.zeros_like, given[0])
-        members = [zeros if p.weights is None else effective(p.weights, self.scale) for p in points]
-        return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *members)
+        """Return adapters in one, as `lora.stack` does."""
+        return stack([None if p.weights is None else effective(p.weights, self.scale) for p in points])
 
     def write(self, folder: Path, adapter: Any) -> None:
         """Write an adapter in PEFT's format."""
