@@ -25,7 +25,7 @@ CONTENDERS = {
 }
 
 
-LENGTHS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0), (10, 18, 33, 48, 72, 255, 256)
+LENGTHS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.85, 0.9, 0.95, 1.0), (9, 21, 36, 51, 75, 96, 123, 207, 256)
 """Quantiles of the tokens of a rationale that the model writes about ARC: see README.md for the command."""
 
 TOKENS_A_WORD = 1.22

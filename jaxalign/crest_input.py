@@ -82,15 +82,31 @@ def _no_stage(config: CrestConfig) -> str:
 
 
 def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, wording: Wording, context: int) -> None:
-    """Raise UserError for the first question whose prompt does not fit into the context with what is written."""
+    """Raise UserError for the first question that does not fit into the context with what is written: as a prompt (with
+    a hint, where those are given) or as a follow-up question."""
     preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
     everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
     behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # of a second reading
-    room = context - max(config.sampling.max_tokens, config.test.max_tokens) - preamble - behind
+    written = max(config.sampling.max_tokens, config.test.max_tokens)
+    room = context - written - preamble - behind
+    verdict = max(len(encoder.text(text)) for text in (wording.affirm, wording.deny))
+    empty = len(encoder.prompt("\n"))
     for question in everyone:
-        length = len(encoder.prompt(wording.prompt(question)))
+        length = len(encoder.prompt(wording.prompt(question, hint=config.crest.hint)))
         if length > room:
             raise UserError(
                 f"question {question.id} takes {length} tokens, and the context of {context} holds {max(room, 0)} "
                 "beside the worked examples and sampling.max_tokens: lower that, or choose another model"
             )
+        for option in range(len(question.options)):
+            asked, closing = wording.ask(question, option), wording.close(question, option)
+            # A text has no more tokens than bytes, which spares nearly all questions the count.
+            if empty + len(f"{asked}{closing}".encode()) + verdict + written <= context:
+                continue
+            length = len(encoder.prompt(asked)) + len(encoder.text(closing)) + verdict
+            if length > context - written:
+                raise UserError(
+                    f"question {question.id} takes {length} tokens as a follow-up question about option "
+                    f"{question.letters[option]}, and the context of {context} holds {max(context - written, 0)} "
+                    "beside sampling.max_tokens: lower that, or choose another model"
+                )

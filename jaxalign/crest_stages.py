@@ -1,6 +1,8 @@
 """The stages of a CREST run as runs of their own: where each is, whether it is to be done now, and what it took."""
 
 import dataclasses
+import glob
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxalign.analysis.crest_counts import counts
 from jaxalign.config import CrestConfig, plain
 from jaxalign.errors import UserError
 from jaxalign.progress import duration
@@ -59,8 +62,7 @@ class Stages:
                 done |= work(run)
             run.finish(done)
         self.did_one = True
-        words = [f"{key} {value}" for key, value in done.items() if isinstance(value, int | float) and key not in TOOK]
-        line = f"{name}: {duration(done['seconds'])}; {', '.join(words)}"
+        line = f"{name}: {', '.join([duration(done['seconds']), *counts(done)])}"
         self.console.print(line, highlight=False, soft_wrap=True)
         return run
 
@@ -70,7 +72,7 @@ class Stages:
         return {
             "dir": None if c.run.dir is None else Path(c.run.dir) / "stages" / name,
             "root": Path(c.run.root) / "stages",
-            "name": f"{base}-{c.dataset.name}-{c.model.name}",
+            "name": stage_name(c, base),
         }
 
     def _path(self, base: str, name: str, identity: dict[str, Any]) -> Path:
@@ -110,6 +112,11 @@ class Stages:
         done |= {key: sum(one.get(key, 0.0) for one in sessions) for key in TOOK}
 
 
+def stage_name(config: CrestConfig, base: str) -> str:
+    """Return what a stage's directory is called where runs share it, but for what tells its configuration."""
+    return f"{base}-{config.dataset.name}-{config.model.name}".replace(os.sep, "-")
+
+
 def needs(asked: str, missing: str, where: Path) -> str:
     """Return the line that says what a stage lacks."""
     return (
@@ -130,6 +137,6 @@ def check_input(config: CrestConfig, stages: Sequence[str]) -> None:
         return
     for name in stages[: stages.index(asked)]:
         folder = Path(run.root if run.dir is None else run.dir) / "stages"
-        pattern = name if run.dir is not None else f"{name}-{config.dataset.name}-{config.model.name}-*"
+        pattern = name if run.dir is not None else f"{glob.escape(stage_name(config, name))}-*"
         if not any((found / "summary.json").is_file() for found in folder.glob(pattern)):
             raise UserError(needs(asked, name, folder / pattern))

@@ -229,6 +229,23 @@ def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     assert len(read) == 7 and read["train-0"] == read["train-6"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (["sampling.max_tokens=1900"], "question train-0 takes"),
+        (
+            ["sampling.max_tokens=1500"],
+            "tokens as a follow-up question about option A, and the context of 2048 holds 548",
+        ),
+    ],
+)
+def test_a_question_that_does_not_fit_is_refused_before_any_work(tmp_path, capsys, changes, line):
+    for split in ("train", "validation", "test"):
+        write_questions(tmp_path / "data", split, ["sun " * 80])
+    given = [f"run.dir={tmp_path / 'run'}", "dataset=arc", f"dataset.path={tmp_path / 'data'}", "crest.few_shot=false"]
+    assert line in refused([*given, *SMALL, *changes], capsys)
+
+
 def without(folder: Path, target: Path, *stages: str) -> Path:
     """Copy a run, but for some of its stages and its results."""
     shutil.copytree(folder, target, ignore=lambda where, _: stages if where.endswith("stages") else ())
@@ -250,19 +267,6 @@ def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path,
     assert (stage / "rationales.jsonl").read_bytes() == unbroken
     resumed = json.loads((stage / "summary.json").read_text())
     assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
-
-
-def test_a_sweep_shares_what_comes_before(whole, tmp_path, capsys):
-    root = tmp_path / "outputs"
-    main([f"run.root={root}", *SMALL, "dpo.rounds=0"])
-    first = capsys.readouterr().out
-    main([f"run.root={root}", *SMALL, "dpo.rounds=1"])
-    second = capsys.readouterr().out
-    assert "rationales: done before" in second and "done before" not in first
-    assert len(list((root / "stages").glob("rationales-*"))) == 1
-    assert len(list((root / "stages").glob("dpo-*"))) == 1
-    main([f"compare={root}/crest-*"])
-    assert capsys.readouterr().out.count("round 1") == 1
 
 
 ADAPTER = "adapter/adapter_model.safetensors"

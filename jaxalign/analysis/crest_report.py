@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from jaxalign.analysis.crest_counts import counts
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED
 from jaxalign.data.datasets.questions import Question
 from jaxalign.progress import duration
-from jaxalign.reasoning.preferences import NAMES
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs import Run, write_atomic
 
@@ -119,34 +119,10 @@ def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
         name: [
             f"{duration(stage['seconds'])} ({stage['seconds'] / max(total, 1e-9):.0%} of the time, "
             f"{stage['python_seconds'] / max(stage['seconds'], 1e-9):.0%} of it in Python)",
-            *_counts(stage),
+            *counts(stage),
         ]
         for name, stage in summary["stages"].items()
     }
-
-
-def _counts(stage: Mapping[str, Any]) -> list[str]:
-    words = []
-    for key, what in (
-        ("sampled", "sampled"),
-        ("distinct", "distinct"),
-        ("unread", "unread"),
-        ("right", "with z = 1"),
-        ("kept", "kept"),
-        ("distinct_responses", "distinct responses"),
-        ("tokens", "tokens"),
-    ):
-        if key in stage:
-            samples = f" ({stage[f'{key}_samples']:,} of the samples)" if f"{key}_samples" in stage else ""
-            words.append(f"{stage[key]:,} {what}{samples}")
-    if "there" in stage:
-        words += [f"{count:,} pairs {NAMES[kind]}" for kind, count in stage["there"].items()]
-    if "followups_alike" in stage and stage["followups_alike"] is not None:
-        words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
-    for key, what in (("best_epoch", "epoch"), ("best_round", "round")):
-        if key in stage:
-            words.append(f"best {what} {stage[key]}")
-    return words
 
 
 def _csv(summary: Mapping[str, Any]) -> str:
