@@ -234,8 +234,8 @@ def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     [
         (["sampling.max_tokens=1900"], "question train-0 takes"),
         (
-            ["sampling.max_tokens=1500"],
-            "tokens as a follow-up question about option A, and the context of 2048 holds 548",
+            ["sampling.max_tokens=1300", "dataset.reply={letter}"],
+            "tokens as a follow-up question about option A, and the context of 2048 holds 748",
         ),
     ],
 )
