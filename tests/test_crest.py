@@ -121,6 +121,9 @@ def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
     for picture in ("accuracy.png", "z_tilde.png"):
         assert (whole / "figures" / picture).read_bytes().startswith(b"\x89PNG")
     assert (whole / "adapter" / "adapter_model.safetensors").exists()
+    card = (whole / "adapter" / "README.md").read_text()
+    assert "(12 train, 4 validation, 4 test questions)" in card
+    assert f"Accuracy of this model (`{summary['final']}`) on the test: " in card
     main([f"run.dir={whole}", *SMALL])
     shown = capsys.readouterr().out
     assert "test accuracy" in shown and "compiled" not in shown and "% of the time" in shown

