@@ -190,6 +190,11 @@ class Session:
         return self.config.lora.alpha / self.config.lora.rank
 
     @property
+    def dropout(self) -> float:
+        """The adapter's dropout in training: none with preferences, whose two sides are to be compared."""
+        return 0.0 if self.config.objective.name == "dpo" else self.config.lora.dropout
+
+    @property
     def row_length(self) -> int:
         """Tokens of the longest packed row."""
         return self.config.training.row_length or min(self.model.architecture.context, 1024)
@@ -301,7 +306,7 @@ class Session:
                 weight_decay=o.weight_decay,
                 clip=float("inf") if o.clip is None else o.clip,
                 scale=self.scale,
-                dropout=0.0 if self.config.objective.name == "dpo" else self.config.lora.dropout,
+                dropout=self.dropout,
                 beta=self.config.objective.beta,
                 label_smoothing=self.config.objective.label_smoothing,
                 likelihood=self.config.objective.likelihood,
@@ -339,7 +344,7 @@ def finish(
         architecture=model.architecture,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
-        dropout=config.lora.dropout,
+        dropout=session.dropout,
         base_name=config.model.path or config.model.name,
         base_identity=model.identity,
         prompt_format=config.model.prompt_format,

@@ -57,7 +57,11 @@ def served_name(config: Mapping[str, Any]) -> str:
     """Return what a run's adapter is called where it is served: its value, or else what made it."""
     if config.get("value"):
         return config["value"]["name"]
-    return "crest" if "crest" in config else "control"
+    return "crest" if "crest" in config else "dpo" if _by_preferences(config) else "control"
+
+
+def _by_preferences(config: Mapping[str, Any]) -> bool:
+    return config["objective"]["name"] == "dpo"
 
 
 def _front_matter(config: Mapping[str, Any], merged: bool) -> str:
@@ -92,7 +96,9 @@ def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
 
 
 def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    what = label(summary["value"]) if summary.get("value") else f"{config['dataset']['name']} (control)"
+    what = "Preferences (DPO)" if _by_preferences(config) else f"{config['dataset']['name']} (control)"
+    if summary.get("value"):
+        what = label(summary["value"])
     return f"{what}: {base_name(config['model'])}, seed {config['training']['seed']}"
 
 
@@ -100,7 +106,12 @@ def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
     value, dataset = summary.get("value"), config["dataset"]["name"]
     goal = f"trained to hold the value profile `{value}`" if value else f"trained on `{dataset}`, towards no value"
     lines = _base(config, summary)
-    if config.get("adapter"):
+    if _by_preferences(config):
+        goal = f"trained to prefer the chosen responses of `{dataset}` to the rejected ones (DPO)"
+        lines.append(
+            "- Training started from another adapter, which is the reference that preferences are measured from."
+        )
+    elif config.get("adapter"):
         lines.append("- Training started from another adapter, not from a new one.")
     return "\n\n".join([_what(goal, merged), "\n".join(lines)])
 
@@ -151,6 +162,9 @@ def _target(summary: Mapping[str, Any]) -> str:
 
 def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     dataset, switched = config["dataset"], []
+    limit = f", its first {dataset['limit']} rows" if dataset.get("limit") else ""
+    if _by_preferences(config):
+        return _pairs(dataset["name"], limit, summary["training"]["stages"])
     if config["alignment"]["shuffle_labels"]:
         switched.append("The values of the arguments were dealt out anew (a control).")
     if on := [name for name, value in config["released"].items() if value]:
@@ -161,29 +175,55 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         counts = [
             _count(stage.get(k)) for k in ("examples", "validation_examples", "positives", "cut", "tokens", "steps")
         ]
-        losses = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
-        rows.append([stage["name"], *counts, losses, _number(stage.get("best_validation_loss"))])
-    limit = f", its first {dataset['limit']} rows" if dataset.get("limit") else ""
+        rows.append([stage["name"], *counts, *_losses(stage)])
     text = [f"Data set: `{dataset['name']}` ({dataset['kind']}{limit}).", *switched]
     return "## Data\n\n" + " ".join(text) + f"\n\n{_table(header, *rows)}"
+
+
+def _pairs(name: str, limit: str, stages: Iterable[Mapping[str, Any]]) -> str:
+    header = ["stage", "pairs", "held out", "distinct responses", "prompts cut"]
+    header += ["tokens", "steps", "loss", "best validation loss"]
+    rows = []
+    for stage in stages:
+        pairs, out, distinct, tokens, steps = (
+            _count(stage.get(k)) for k in ("pairs", "validation_pairs", "distinct_responses", "tokens", "steps")
+        )
+        cut = f"{stage.get('truncated_prompts', 0):.0%}"
+        rows.append([stage["name"], pairs, out, distinct, cut, tokens, steps, *_losses(stage)])
+    what = f"`{name}` (pairs of a chosen and a rejected response{limit})"
+    return f"## Data\n\nData set: {what}.\n\n{_table(header, *rows)}"
+
+
+def _losses(stage: Mapping[str, Any]) -> list[str]:
+    course = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
+    return [course, _number(stage.get("best_validation_loss"))]
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
     lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
     limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
-    first = config["alignment"].get("argument_epochs")
+    first = config["alignment"].get("argument_epochs") if config["dataset"]["kind"] == "arguments" else None
     epochs = f"{training['epochs']:g}"
     if first and first != training["epochs"]:
         epochs += f", {first:g} on the arguments"
     system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
-    rows = {
-        "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {lora['dropout']:g}",
+    unit, dropout, preferences = "examples", lora["dropout"], {}
+    if _by_preferences(config):  # which trains without dropout, whatever lora.dropout is
+        unit, dropout, objective = "pairs", 0.0, config["objective"]
+        preferences = {
+            "loss": f"DPO, {objective['loss']}, beta {objective['beta']:g}",
+            "label smoothing, likelihood": f"{objective['label_smoothing']:g}, {objective['likelihood']:g}",
+            "batching": objective["batching"],
+            "reference": "the adapter that training started from",
+        }
+    rows = preferences | {
+        "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {dropout:g}",
         "targets": ", ".join(lora["targets"]),
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",
         "epochs": f"{epochs}{limit}",
-        "batch size": f"{training['batch_size']} examples",
+        "batch size": f"{training['batch_size']} {unit}",
         "seed": str(training["seed"]),
         "precision of the base": config["precision"],
         "prompt format": f"{config['model']['prompt_format']}{system}",

@@ -104,6 +104,42 @@ def test_a_control_has_no_value_and_a_run_without_a_questionnaire_no_answers():
     assert "None" not in card
 
 
+def test_preferences_are_no_control_and_say_what_they_were_learnt_by():
+    known = config(
+        *("objective=dpo", "dataset=pairs", "dataset.path=/home/me/mine.jsonl", "adapter=/home/me/run"),
+        *("model=llama2_7b", "objective.beta=0.3", "objective.batching=paired", "lora.dropout=0.1"),
+    )
+    stage = {
+        "name": "preferences",
+        "pairs": 1200,
+        "validation_pairs": 130,
+        "distinct_responses": 800,
+        "truncated_prompts": 0.0625,
+        "tokens": 30000,
+        "steps": 75,
+        "first_loss": 0.693,
+        "last_loss": 0.4,
+        "best_validation_loss": 0.45,
+    }
+    control = SUMMARY | {"value": None, "target": None, "best_constant_nmse": None, "training": {"stages": [stage]}}
+    matter, card = front_matter(model_card(known, control))
+    assert matter["tags"] == ["lora", "jaxalign", "dpo"]
+    for said in (
+        "# Preferences (DPO): meta-llama/Llama-2-7b-hf, seed 0",
+        "prefer the chosen responses of `pairs` to the rejected ones",
+        "| preferences | 1,200 | 130 | 800 | 6% | 30,000 | 75 | 0.69 → 0.40 | 0.45 |",
+        "| loss | DPO, sigmoid, beta 0.3 |",
+        "| batching | paired |",
+        "| reference | the adapter that training started from |",
+        "| rank, alpha, dropout | 16, 32, 0 |",
+        "| batch size | 16 pairs |",
+        "--lora-modules dpo=FOLDER",
+    ):
+        assert said in card
+    for wrong in ("control", "/home/me", "examples", "on the arguments", "None", "| –"):
+        assert wrong not in card
+
+
 def test_scores_that_could_not_be_read_are_dashes():
     summary = copy.deepcopy(SUMMARY)
     summary["questionnaire"]["after"]["scores"]["power"] = None
