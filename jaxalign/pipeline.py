@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from jaxalign import schema
@@ -23,7 +22,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_pairs, encode_stages, read_material
-from jaxalign.models.lora import Adapter, init_adapter
+from jaxalign.models.lora import Adapter, adapter_hash, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
 from jaxalign.models.transformer import Transformer
@@ -155,10 +154,7 @@ def fingerprints(
     """Return what stands in a run's identity for the content that paths lead to."""
     found = {"model": model.signature, "dataset": material.fingerprint}
     if start is not None:
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(start.adapter):
-            digest.update(np.asarray(leaf).tobytes())
-        found["adapter"] = digest.hexdigest()[:16]
+        found["adapter"] = adapter_hash(start.adapter)
     items = [(portrait.number, portrait.value, portrait.text) for portrait in material.portraits]
     found["benchmark.portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
     if config.dataset.kind == "instructions":

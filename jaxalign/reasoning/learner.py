@@ -1,7 +1,6 @@
 """What CREST's stages are made of: training adapters, keeping them, and asking models."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base import Base
 from jaxalign.inference.sampler import Sampling
-from jaxalign.models.lora import Adapter, effective, init_adapter, stack
+from jaxalign.models.lora import Adapter, adapter_hash, effective, init_adapter, stack
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.progress import Progress
 from jaxalign.reasoning import testing
@@ -227,10 +226,7 @@ class Learner:
 
     def named(self, name: str, weights: Adapter) -> Point:
         """Return an adapter with what identifies it."""
-        hashed = hashlib.sha256(repr(self.scale).encode())
-        for leaf in jax.tree.leaves(weights):
-            hashed.update(np.asarray(leaf).tobytes())
-        return Point(name, weights, hashed.hexdigest()[:16])
+        return Point(name, weights, adapter_hash(weights, self.scale))
 
 
 def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
