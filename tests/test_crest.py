@@ -158,7 +158,7 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
         )
         scorer = base.scorer(read_adapter(folder, model.architecture).adapter, 2.0)
         path = tmp_path / f"{number}.jsonl"
-        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.identity}-float32")
+        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.signature}-float32")
         np.testing.assert_allclose([written[record["key"]] for record in read_records(path)], found, atol=1e-4)
 
 
