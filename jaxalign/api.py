@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxalign import schema
+from jaxalign.config import Count, Part, Positive, Seed, Share, Targets
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, did_you_mean
@@ -60,6 +62,22 @@ class Adapter:
     def times(self, factor: float) -> "Adapter":
         """Return the adapter with `factor` times its effect."""
         return dataclasses.replace(self, factor=self.factor * factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """The settings of `train_adapter`, with what is allowed."""
+
+    rank: Count
+    alpha: Positive
+    targets: Targets
+    learning_rate: Positive
+    epochs: Positive
+    max_steps: Count | None
+    batch_size: Count
+    dropout: Share
+    validation_fraction: Part
+    seed: Seed
 
 
 class LanguageModel:
@@ -173,23 +191,37 @@ class LanguageModel:
         training that resumes, use `python -m jaxalign.train`.
 
         Raises:
-            UserError: fewer than two different prompts, one that is too long, a loss that is not a number, or an
-                adapter to start from that is another base's.
+            UserError: a setting will not do, fewer than two different prompts, one that is too long, a loss that is not
+                a number, or an adapter to start from that is another base's.
         """
+        settings = {
+            "rank": rank,
+            "alpha": alpha,
+            "targets": targets,
+            "learning_rate": learning_rate,
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "batch_size": batch_size,
+            "dropout": dropout,
+            "validation_fraction": validation_fraction,
+            "seed": seed,
+        }
+        # A NumPy scalar is a number too, as from a grid of settings.
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+        r = schema.read(_Recipe, given)
         self._check(start)
         examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
-        sides = split_examples(examples, seed, validation_fraction)
+        sides = split_examples(examples, r.seed, r.validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
         if start is None:
-            key = jax.random.key(seed)
-            weights = init_adapter(key, self.architecture, rank, tuple(targets))
-            start = Adapter(weights, rank, float(alpha), base_identity=self.identity)
-        settings = Settings(
-            epochs=epochs,
-            max_steps=max_steps,
+            weights = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
+            start = Adapter(weights, r.rank, r.alpha, base_identity=self.identity)
+        course = Settings(
+            epochs=r.epochs,
+            max_steps=r.max_steps,
             max_tokens=None,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=r.batch_size,
+            seed=r.seed,
             log_every=10,
             checkpoint_every=10**9,
             keep_checkpoints=1,
@@ -202,14 +234,14 @@ class LanguageModel:
             schedule="linear",
             warmup_steps=0,
             hyper=Hyperparameters(
-                learning_rate=learning_rate,
+                learning_rate=r.learning_rate,
                 b1=0.9,
                 b2=0.999,
                 eps=1e-8,
                 weight_decay=0.0,
                 clip=1.0,
                 scale=start.scale,
-                dropout=dropout,
+                dropout=r.dropout,
             ),
         )
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
@@ -218,7 +250,7 @@ class LanguageModel:
                 self._base.weights(False),
                 jax.tree.map(jnp.asarray, start.weights),
                 StageData("pairs", train, validation),
-                settings,
+                course,
                 run=open_run({}, {}, dir=Path(folder) / "run"),
                 prefix="1-pairs",
                 programs=self.programs,

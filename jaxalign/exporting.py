@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from jaxalign.analysis.card import model_card, vllm_command
+from jaxalign.analysis.card import model_card, served_name, vllm_command
 from jaxalign.config import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
@@ -209,7 +209,7 @@ def next_command(found: Exported, out: Path, whole: bool) -> str:
         return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):
-        name = (found.config.get("value") or {}).get("name", "control")
-        return vllm_command(shlex.quote(str(source.path)), folder, name, int(found.config["lora"]["rank"]))
+        rank = int(found.config["lora"]["rank"])
+        return vllm_command(shlex.quote(str(source.path)), folder, served_name(found.config), rank)
     run = shlex.quote(str(found.run.path))
     return f"python -m jaxalign.export run={run} format=merged out={shlex.quote(f'{out}-merged')} verify=true"

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from jaxalign import schema
@@ -23,7 +22,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_pairs, encode_stages, read_material
-from jaxalign.models.lora import Adapter, init_adapter
+from jaxalign.models.lora import Adapter, adapter_hash, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
 from jaxalign.models.transformer import Transformer
@@ -155,10 +154,7 @@ def fingerprints(
     """Return what stands in a run's identity for the content that paths lead to."""
     found = {"model": model.signature, "dataset": material.fingerprint}
     if start is not None:
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(start.adapter):
-            digest.update(np.asarray(leaf).tobytes())
-        found["adapter"] = digest.hexdigest()[:16]
+        found["adapter"] = adapter_hash(start.adapter)
     items = [(portrait.number, portrait.value, portrait.text) for portrait in material.portraits]
     found["benchmark.portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
     if config.dataset.kind == "instructions":
@@ -188,6 +184,11 @@ class Session:
     def scale(self) -> float:
         """The adapter's scale, alpha / rank."""
         return self.config.lora.alpha / self.config.lora.rank
+
+    @property
+    def dropout(self) -> float:
+        """The adapter's dropout in training: none with preferences, whose two sides are to be compared."""
+        return 0.0 if self.config.objective.name == "dpo" else self.config.lora.dropout
 
     @property
     def row_length(self) -> int:
@@ -301,7 +302,7 @@ class Session:
                 weight_decay=o.weight_decay,
                 clip=float("inf") if o.clip is None else o.clip,
                 scale=self.scale,
-                dropout=0.0 if self.config.objective.name == "dpo" else self.config.lora.dropout,
+                dropout=self.dropout,
                 beta=self.config.objective.beta,
                 label_smoothing=self.config.objective.label_smoothing,
                 likelihood=self.config.objective.likelihood,
@@ -339,7 +340,7 @@ def finish(
         architecture=model.architecture,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
-        dropout=config.lora.dropout,
+        dropout=session.dropout,
         base_name=config.model.path or config.model.name,
         base_identity=model.identity,
         prompt_format=config.model.prompt_format,

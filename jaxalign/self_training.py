@@ -287,8 +287,6 @@ class Job:
         tokens = sum(record["tokens"] for record in read_records(run.generations) if record["key"] not in before)
         stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
         final = next((p for p in reversed(reported) if p.weights is not None), None)
-        if final is not None:
-            self.learner.write(run.adapter, final.weights)
         for name, source in ((RATIONALES, evaluated), (PAIRS, self.stages.found.get("preferences"))):
             if source is not None and (source.path / name).exists():
                 write_atomic(run.path / name, (source.path / name).read_bytes())
@@ -303,6 +301,8 @@ class Job:
             "compilation_seconds": sum(stage["compilation_seconds"] for stage in stages.values()),
             "final": None if final is None else final.name,
         }
+        if final is not None:
+            self.learner.write(run.adapter, final.weights, summary)
         rationales = {} if evaluated is None else read_rationales(evaluated, self.questions.train)
         write_report(run, summary, rationales, self.by_id)
         run.finish(summary)

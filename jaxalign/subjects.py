@@ -2,15 +2,12 @@
 
 import dataclasses
 import glob
-import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import yaml
 
 from jaxalign.cli import CONF
@@ -40,12 +37,7 @@ class Subject:
     @property
     def identity(self) -> str:
         """A hash of the adapter's weights and scale; empty for the bare base, and for an adapter scaled to nothing."""
-        if self.file is None or self.scale == 0:
-            return ""
-        digest = hashlib.sha256(repr(self.scale).encode())
-        for leaf in jax.tree.leaves(self.file.adapter):
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()[:16]
+        return "" if self.file is None or self.scale == 0 else lora.adapter_hash(self.file.adapter, self.scale)
 
     @property
     def target(self) -> dict[str, float] | None:

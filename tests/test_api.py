@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import re
 
 import jax
 import numpy as np
@@ -68,6 +69,36 @@ def test_bad_input_is_refused(model, tmp_path):
         model.log_probs("a" * 3000, ["ab"])
     with pytest.raises(UserError, match="no model is called 'tyni'; did you mean 'tiny'"):
         jaxalign.load_model("tyni")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"targets": ("query",)}, "targets=query is not known; choose from down_proj, "),
+        ({"targets": ("q_porj",)}, "targets=q_porj is not known; did you mean 'q_proj'?"),
+        ({"targets": "q_proj"}, "targets=q_proj is not allowed: give a list of one or more projections"),
+        ({"targets": ()}, "targets=[] is not allowed"),
+        ({"rank": 0}, "rank=0 is not allowed: give a whole number of at least 1"),
+        ({"rank": 2.5}, "rank=2.5 is not allowed"),
+        ({"alpha": 0}, "alpha=0 is not allowed"),
+        ({"batch_size": 0}, "batch_size=0 is not allowed"),
+        ({"max_steps": 0}, "max_steps=0 is not allowed: give a whole number of at least 1, or null"),
+        ({"epochs": -1}, "epochs=-1 is not allowed"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan is not allowed"),
+        ({"dropout": 1}, "dropout=1 is not allowed"),
+        ({"validation_fraction": 0}, "validation_fraction=0 is not allowed"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
+        ({"rank": 0, "seed": -1}, "seed=-1 is not allowed"),
+    ],
+)
+def test_a_setting_that_will_not_do_is_refused_before_the_training(model, settings, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        model.train_adapter(PAIRS, **settings)
+
+
+def test_a_setting_may_be_a_numpy_scalar(model):
+    settings = {"rank": np.int64(2), "learning_rate": np.float32(0.1), "max_steps": np.int32(1)}
+    assert model.train_adapter(PAIRS, **settings)[1]["steps"] == 1
 
 
 def test_a_text_may_go_without_a_list(model):

@@ -121,6 +121,9 @@ def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
     for picture in ("accuracy.png", "z_tilde.png"):
         assert (whole / "figures" / picture).read_bytes().startswith(b"\x89PNG")
     assert (whole / "adapter" / "adapter_model.safetensors").exists()
+    card = (whole / "adapter" / "README.md").read_text()
+    assert "(12 train, 4 validation, 4 test questions)" in card
+    assert f"Accuracy of this model (`{summary['final']}`) on the test: " in card
     main([f"run.dir={whole}", *SMALL])
     shown = capsys.readouterr().out
     assert "test accuracy" in shown and "compiled" not in shown and "% of the time" in shown
@@ -155,7 +158,7 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
         )
         scorer = base.scorer(read_adapter(folder, model.architecture).adapter, 2.0)
         path = tmp_path / f"{number}.jsonl"
-        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.identity}-float32")
+        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.signature}-float32")
         np.testing.assert_allclose([written[record["key"]] for record in read_records(path)], found, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ from tiny_model import random_adapter
 
 from jaxalign import exporting
 from jaxalign.cli import entry_point
-from jaxalign.config import TrainConfig, plain
+from jaxalign.config import CrestConfig, TrainConfig, plain
 from jaxalign.export import main
 from jaxalign.models import merge
 from jaxalign.models.architecture import from_config
@@ -22,6 +22,14 @@ from jaxalign.models.tokenizer import tiny_tokenizer
 from jaxalign.runs import Run, open_run
 
 SUMMARY = {"value": "power", "target": None, "questionnaire": None, "training": {"stages": []}}
+CREST_SUMMARY = {
+    "questions": {"train": 12, "validation": 4, "test": 8},
+    "models": [
+        {"name": name, "test": {"accuracy": right, "interval": [0, 1]}}
+        for name, right in (("base", 0.25), ("sft", 0.5))
+    ],
+    "final": "sft",
+}
 TARGETS = ("q_proj", "o_proj", "down_proj")
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -49,10 +57,13 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0) -> Path:
-    """A run's directory as a training leaves it."""
-    seen: list[TrainConfig] = []
-    entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
+def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest: bool = False) -> Path:
+    """A run's directory as a training, or CREST, leaves it."""
+    seen: list[TrainConfig | CrestConfig] = []
+    if crest:
+        entry_point("crest", CrestConfig)(seen.append)(["precision=float32", *overrides])
+    else:
+        entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
     config = seen[0]
     found = exporting.Exported(path, Run(path), plain(config))
     model = load_model(found.base(), np.float32, offline=True, name=config.model.name)
@@ -73,7 +84,7 @@ def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0) -> Pat
         card="# a card",
         extra={},
     )
-    run.finish(SUMMARY)
+    run.finish(CREST_SUMMARY if crest else SUMMARY)
     return path
 
 
@@ -141,6 +152,16 @@ def test_a_merged_random_model_is_whole_and_answers_like_its_adapter(run, tmp_pa
     known = {key: config[key] for key in ("architectures", "dtype", "eos_token_id")}
     assert known == {"architectures": ["LlamaForCausalLM"], "dtype": "float32", "eos_token_id": 2}
     assert "library_name: transformers" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_crest_run_is_exported_like_any_other_with_a_card_of_its_own(tmp_path, capsys):
+    path = finished_run(tmp_path / "run", "model=tiny", crest=True)
+    for form in ("peft", "merged"):
+        main([f"run={path}", f"out={tmp_path}/{form}", f"format={form}", "verify=true"])
+    assert "merged:  ok" in capsys.readouterr().out
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "# CREST on puzzles: tiny" in card
+    assert "Accuracy of this model (`sft`) on the test: 0.50" in card
 
 
 def test_a_merged_weight_is_w_plus_scale_times_a_b_rounded_once_and_the_others_are_as_stored(hub_run, base, tmp_path):

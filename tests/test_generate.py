@@ -210,6 +210,9 @@ def test_whatever_decides_a_server_s_answer_is_in_its_name(adapters, here, capsy
         assert len({key["base"] for key in keys}) == 4 and len({key["power"] for key in keys}) == 5
         run([*asked, f"engine.url={server.url}/", "engine.concurrency=2"], capsys)
         assert len(list((here / "outputs").iterdir())) == 5
+    # This program's own answers are no server's: neither engine takes a record of the other's.
+    run([*asked[:2], "run.dir=local", *QUICK], capsys)
+    assert not {record["key"] for record in records(here / "local")} & {key for mine in keys for key in mine.values()}
 
 
 def test_an_adapter_called_base_does_not_hide_the_base(adapters, here, capsys):

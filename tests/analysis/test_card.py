@@ -5,16 +5,16 @@ import yaml
 
 from jaxalign.analysis.card import base_name, model_card, vllm_command
 from jaxalign.cli import entry_point
-from jaxalign.config import TrainConfig, plain
+from jaxalign.config import CrestConfig, TrainConfig, plain
 from jaxalign.values.schwartz import VALUES
 
 IDENTITY = "ab" * 32
 
 
-def config(*overrides):
+def config(*overrides, job="train", kind=TrainConfig):
     """The plain configuration of a command line."""
     seen = []
-    entry_point("train", TrainConfig)(seen.append)(overrides)
+    entry_point(job, kind)(seen.append)(overrides)
     return plain(seen[0])
 
 
@@ -104,6 +104,42 @@ def test_a_control_has_no_value_and_a_run_without_a_questionnaire_no_answers():
     assert "None" not in card
 
 
+def test_preferences_are_no_control_and_say_what_they_were_learnt_by():
+    known = config(
+        *("objective=dpo", "dataset=pairs", "dataset.path=/home/me/mine.jsonl", "adapter=/home/me/run"),
+        *("model=llama2_7b", "objective.beta=0.3", "objective.batching=paired", "lora.dropout=0.1"),
+    )
+    stage = {
+        "name": "preferences",
+        "pairs": 1200,
+        "validation_pairs": 130,
+        "distinct_responses": 800,
+        "truncated_prompts": 0.0625,
+        "tokens": 30000,
+        "steps": 75,
+        "first_loss": 0.693,
+        "last_loss": 0.4,
+        "best_validation_loss": 0.45,
+    }
+    control = SUMMARY | {"value": None, "target": None, "best_constant_nmse": None, "training": {"stages": [stage]}}
+    matter, card = front_matter(model_card(known, control))
+    assert matter["tags"] == ["lora", "jaxalign", "dpo"]
+    for said in (
+        "# Preferences (DPO): meta-llama/Llama-2-7b-hf, seed 0",
+        "prefer the chosen responses of `pairs` to the rejected ones",
+        "| preferences | 1,200 | 130 | 800 | 6% | 30,000 | 75 | 0.69 → 0.40 | 0.45 |",
+        "| loss | DPO, sigmoid, beta 0.3 |",
+        "| batching | paired |",
+        "| reference | the adapter that training started from |",
+        "| rank, alpha, dropout | 16, 32, 0 |",
+        "| batch size | 16 pairs |",
+        "--lora-modules dpo=FOLDER",
+    ):
+        assert said in card
+    for wrong in ("control", "/home/me", "examples", "on the arguments", "None", "| –"):
+        assert wrong not in card
+
+
 def test_scores_that_could_not_be_read_are_dashes():
     summary = copy.deepcopy(SUMMARY)
     summary["questionnaire"]["after"]["scores"]["power"] = None
@@ -141,3 +177,33 @@ def test_a_local_base_is_called_by_its_own_name_and_not_by_its_folder(path, name
 def test_vllm_is_told_of_a_rank_that_it_does_not_expect(rank, option):
     command = f"vllm serve org/base --enable-lora{option} --lora-modules power=DIR"
     assert vllm_command("org/base", "DIR", "power", rank) == command
+
+
+def test_a_crest_run_has_a_short_card_with_its_questions_and_its_test():
+    known = config("model=llama2_7b", job="crest", kind=CrestConfig)
+    summary = {
+        "questions": {"train": 1000, "validation": 40, "test": 80},
+        "model": {"name": "llama2_7b", "identity": IDENTITY},
+        "models": [
+            {"name": "base", "test": {"accuracy": 0.25, "interval": [0.2, 0.3]}},
+            {"name": "sft", "test": {"accuracy": 0.5, "interval": [0.4, 0.6]}},
+            {"name": "round 1"},  # not chosen on validation, so not tested
+            {"name": "round 2", "test": {"accuracy": 0.75, "interval": [0.7, 0.8]}},
+        ],
+        "final": "round 2",
+    }
+    matter, text = front_matter(model_card(known, summary))
+    assert matter["base_model"] == "meta-llama/Llama-2-7b-hf" and matter["tags"] == ["lora", "jaxalign", "crest"]
+    for said in (
+        "# CREST on puzzles: meta-llama/Llama-2-7b-hf, seed 0",
+        "research artefact, not for deployment.** A LoRA adapter, trained to reason",
+        IDENTITY,
+        "- Data set: `puzzles` (1,000 train, 40 validation, 80 test questions)",
+        "- Accuracy of the bare base on the test: 0.25 (95 %: 0.20–0.30)",
+        "- Accuracy of this model (`round 2`) on the test: 0.75 (95 %: 0.70–0.80)",
+        "--lora-modules crest=FOLDER",
+    ):
+        assert said in text
+    assert "`sft`" not in text and "None" not in text
+    stage = model_card(known, {"model": {"identity": IDENTITY}})
+    assert IDENTITY in stage and "Accuracy" not in stage and "merged" in model_card(known, summary, merged=True)

@@ -5,7 +5,7 @@ import pytest
 from tiny_model import ARCHITECTURE, random_adapter
 
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import dropout_mask, effective, init_adapter, lora_product
+from jaxalign.models.lora import adapter_hash, dropout_mask, effective, init_adapter, lora_product
 
 
 @pytest.fixture
@@ -85,3 +85,13 @@ def test_dropout_follows_from_its_key_and_a_rate_of_zero_drops_nothing():
     np.testing.assert_array_equal(first, dropout_mask(jax.random.key(1), rate, x))
     assert np.any(first != dropout_mask(jax.random.key(2), rate, x))
     np.testing.assert_array_equal(dropout_mask(jax.random.key(1), jnp.float32(0), x), x)
+
+
+def test_a_hash_is_of_the_weights_and_the_scale_wherever_they_lie():
+    adapter = random_adapter()
+    found = adapter_hash(adapter, 2.0)
+    assert len(found) == 16
+    assert found == adapter_hash(jax.tree.map(np.array, adapter), 2) == adapter_hash(adapter, np.float64(2))
+    other = jax.tree.map(np.array, adapter)
+    other["layers"]["q_proj"]["b"][-1, -1, -1] += 1
+    assert len({found, adapter_hash(adapter), adapter_hash(adapter, 1.0), adapter_hash(other, 2.0)}) == 4
