@@ -57,13 +57,19 @@ class Progress:
             self._console.print(f"{name}: {total - done} {unit}s", highlight=False)
 
     def samples(self, name: str, unit: str = "sample") -> Callable[[int, int, float], None]:
-        """Return the function that is told (done, total, tokens per second) by an engine, first with none done."""
+        """Return the function that is told (done, total, tokens per second) by an engine, first with none done.
+
+        None done may be told again, with a speed, while the first are on their way: the stage begins once.
+        """
+        last: tuple[int, int] | None = None
 
         def count(done: int, total: int, speed: float) -> None:
-            if done == 0:
+            nonlocal last
+            if done == 0 and last != (0, total):
                 self.stage(name, total, unit=unit)
             else:
                 self.update(done, tokens_per_second=speed)
+            last = done, total
 
         return count
 
