@@ -235,7 +235,7 @@ class Session:
                 range(len(stage.data.responses)),
                 self.run.path / "reference.jsonl",
                 model=f"{self.model.signature}-{self.config.precision}",
-                progress=progress.counter("reference"),
+                progress=progress.samples("reference", "prompt"),
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 

@@ -73,18 +73,6 @@ class Progress:
 
         return count
 
-    def counter(self, name: str) -> Callable[[int, int], None]:
-        """Begin a count of passes; return the function that is told (done, total) after each."""
-        task = None if self._live is None else self._live.add_task(name, total=None, line="starting")
-
-        def count(done: int, total: int) -> None:
-            if self._live is not None and task is not None:
-                self._live.update(task, completed=done, total=total, line=f"{done}/{total}")
-            elif done == total:
-                self._console.print(f"{name}: {total} passes", highlight=False)
-
-        return count
-
     def update(self, step: int, *, tokens_per_second: float, loss: float | None = None) -> None:
         """Show that `step` steps of the stage are done."""
         first, since = self._start

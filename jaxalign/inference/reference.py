@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import Adapter
 from jaxalign.runs import append_record, read_records
@@ -32,7 +34,7 @@ def read_reference(
     path: Path | None = None,
     *,
     model: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> np.ndarray:
     """Return float64 [R]: the log-probability of each response in `members` (distinct), 0 for the others.
 
@@ -42,7 +44,7 @@ def read_reference(
         members: the responses wanted.
         path: a JSON Lines file that keeps what was computed; None keeps nothing.
         model: identity of the base. A number in the file counts only for the same base, adapter, scale and tokens.
-        progress: told (prompts done, prompts).
+        progress: told (prompts done, prompts, tokens per second), first with none done; compiling is not reading.
     """
     identity = [model, adapter_hash(scorer.adapter), float(scorer.scale)]
 
@@ -54,7 +56,8 @@ def read_reference(
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
     missing = [response for response in members if keys[response] not in known]
     trees = data.trees(missing)
-    progress(0, len(trees))
+    tokens, since = 0, time.perf_counter() - scorer.programs.seconds
+    progress(0, len(trees), 0.0)
     for start in range(0, len(trees), AT_A_TIME):
         part = trees[start : start + AT_A_TIME]
         fresh = {}
@@ -63,7 +66,9 @@ def read_reference(
         known |= fresh
         if path is not None:
             append_record(path, *({"key": key, "log_prob": value} for key, value in fresh.items()))
-        progress(min(start + AT_A_TIME, len(trees)), len(trees))
+        tokens += sum(tree_length(tree) for tree, _ in part)
+        seconds = time.perf_counter() - scorer.programs.seconds - since
+        progress(start + len(part), len(trees), tokens / seconds)
     found = np.zeros(len(data.responses))
     for response, name in keys.items():
         found[response] = known[name]

@@ -144,13 +144,21 @@ def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, p
         scorer(params, programs, adapter), DATA, range(16), path, model="m", progress=lambda *x: done.append(x)
     )
     np.testing.assert_array_equal(again, first)
-    assert path.read_bytes() == written and done == [(0, 0)]
+    assert path.read_bytes() == written and done == [(0, 0, 0.0)]
     # Another adapter, and another base, are other numbers.
     other = read_reference(scorer(params, programs, random_adapter(1)), DATA, range(16), path, model="m")
     assert np.abs(other - first).max() > 1e-3
     before = len(read_records(path))
     read_reference(scorer(params, programs, adapter), DATA, [3], path, model="another")
     assert len(read_records(path)) == before + 1
+
+
+def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, monkeypatch):
+    monkeypatch.setattr("jaxalign.inference.reference.AT_A_TIME", 3)
+    told = []
+    read_reference(scorer(params, programs, random_adapter()), DATA, range(16), progress=lambda *x: told.append(x))
+    assert [count[:2] for count in told] == [(0, 4), (3, 4), (4, 4)]
+    assert told[0][2] == 0.0 and all(speed > 0 for _, _, speed in told[1:])
 
 
 def train(folder, params, programs, settings=SETTINGS, **changes):
