@@ -1,5 +1,6 @@
 """The reference of a preference stage: an adapter's log-probability of each response, computed once and kept."""
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -9,8 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxalign.data.trees import tree_length
+from jaxalign.data.trees import Shape, tree_length
 from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
 from jaxalign.models.lora import Adapter
 from jaxalign.runs import append_record, read_records
 from jaxalign.training.preference import Responses
@@ -38,11 +40,14 @@ def read_reference(
 ) -> np.ndarray:
     """Return float64 [R]: the log-probability of each response in `members` (distinct), 0 for the others.
 
+    Prompts are read in parts whose borders never move, each whole and in the shapes that an unbroken reading of these
+    members would choose, whatever the scorer read before: so a resumption finds the same numbers, to the last bit.
+
     Args:
         scorer: reads with the reference's adapter.
         data: the responses; its own `reference` is not looked at.
         members: the responses wanted.
-        path: a JSON Lines file that keeps what was computed; None keeps nothing.
+        path: a JSON Lines file that keeps what was computed, with shapes.jsonl beside it; None keeps nothing.
         model: identity of the base. A number in the file counts only for the same base, adapter, scale and tokens.
         progress: told (prompts done, prompts, tokens per second), first with none done; compiling is not reading.
     """
@@ -54,21 +59,28 @@ def read_reference(
 
     keys = {response: key(response) for response in members}
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
-    missing = [response for response in members if keys[response] not in known]
-    trees = data.trees(missing)
-    tokens, since = 0, time.perf_counter() - scorer.programs.seconds
-    progress(0, len(trees), 0.0)
-    for start in range(0, len(trees), AT_A_TIME):
-        part = trees[start : start + AT_A_TIME]
-        fresh = {}
+    trees = data.trees(members)
+    parts = [trees[start : start + AT_A_TIME] for start in range(0, len(trees), AT_A_TIME)]
+    names = [keys[part[-1][1][-1]] for part in parts]
+    missing = [n for n, part in enumerate(parts) if any(keys[one] not in known for _, mine in part for one in mine)]
+    shapes: list[Shape] = []
+    if path is not None and missing and missing[0] > 0:
+        shapes = kept_shapes(path.with_name(SHAPES), names[missing[0] - 1])
+    scorer = dataclasses.replace(scorer, shapes=shapes)
+    prompts = sum(len(parts[n]) for n in missing)
+    done, tokens, since = 0, 0, time.perf_counter() - scorer.programs.seconds
+    progress(0, prompts, 0.0)
+    for number in missing:
+        part, fresh = parts[number], {}
         for (_, mine), scores in zip(part, scorer.score([tree for tree, _ in part]), strict=True):
             fresh |= {keys[response]: float(score) for response, score in zip(mine, scores[1:], strict=True)}
+        fresh = {name: value for name, value in fresh.items() if name not in known}
         known |= fresh
         if path is not None:
-            append_record(path, *({"key": key, "log_prob": value} for key, value in fresh.items()))
-        tokens += sum(tree_length(tree) for tree, _ in part)
-        seconds = time.perf_counter() - scorer.programs.seconds - since
-        progress(start + len(part), len(trees), tokens / seconds)
+            keep_shapes(path.with_name(SHAPES), names[number], shapes)
+            append_record(path, *({"key": name, "log_prob": value} for name, value in fresh.items()))
+        done, tokens = done + len(part), tokens + sum(tree_length(tree) for tree, _ in part)
+        progress(done, prompts, tokens / (time.perf_counter() - scorer.programs.seconds - since))
     found = np.zeros(len(data.responses))
     for response, name in keys.items():
         found[response] = known[name]

@@ -161,6 +161,48 @@ def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, mon
     assert told[0][2] == 0.0 and all(speed > 0 for _, _, speed in told[1:])
 
 
+@dataclasses.dataclass(frozen=True)
+class Killed(Scorer):
+    """A scorer that a kill stops after so many parts; it notes what it reads, and the shapes it knows then."""
+
+    after: int = 99
+    parts: list = dataclasses.field(default_factory=list)
+
+    def score(self, trees, *args, **kwargs):
+        if len(self.parts) == self.after:
+            raise KeyboardInterrupt
+        scores = super().score(trees, *args, **kwargs)
+        self.parts.append((len(trees), *self.shapes))
+        return scores
+
+
+def test_a_reference_that_a_kill_tore_is_read_in_the_shapes_of_an_unbroken_one(params, programs, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxalign.inference.reference.AT_A_TIME", 1)
+    adapter, path, random = random_adapter(), tmp_path / "reference.jsonl", np.random.default_rng(9)
+    longest = [random_tokens(random, 9, 10) for _ in range(4)]  # so the first part takes the most predictions
+    prompts = [random_tokens(random, 30, 31) for _ in range(4)]
+    data = dataclasses.replace(DATA, prompts=prompts, responses=[*longest, *DATA.responses[4:]])
+
+    def killed(after=99, shapes=()):
+        return Killed(MODEL, params, adapter, 2.0, programs, 96, shapes=[*shapes], after=after)
+
+    unbroken = killed()
+    whole = read_reference(unbroken, data, range(16))
+    assert len(unbroken.parts[-1]) == 2  # all in the first part's shape
+    alone = killed()
+    read_reference(alone, data, range(4, 16))
+    assert alone.parts[-1] != unbroken.parts[-1]  # which is not the one that the others would choose
+    torn = killed(after=2)
+    with pytest.raises(KeyboardInterrupt):
+        read_reference(torn, data, range(16), path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 30)
+    resumed = killed(shapes=alone.parts[-1][1:])
+    np.testing.assert_array_equal(read_reference(resumed, data, range(16), path), whole)
+    assert resumed.parts == unbroken.parts[1:]  # the second part is torn, so it is read again
+    assert len(read_records(path)) == 16
+
+
 def train(folder, params, programs, settings=SETTINGS, **changes):
     adapter = random_adapter()
     reference = read_reference(scorer(params, programs, adapter), DATA, range(16))
