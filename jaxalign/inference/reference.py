@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxalign.data.trees import Shape, tree_length
+from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
-from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
+from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import Adapter
 from jaxalign.runs import append_record, read_records
 from jaxalign.training.preference import Responses
@@ -61,11 +61,8 @@ def read_reference(
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
     trees = data.trees(members)
     parts = [trees[start : start + AT_A_TIME] for start in range(0, len(trees), AT_A_TIME)]
-    names = [keys[part[-1][1][-1]] for part in parts]
-    missing = [n for n, part in enumerate(parts) if any(keys[one] not in known for _, mine in part for one in mine)]
-    shapes: list[Shape] = []
-    if path is not None and missing and missing[0] > 0:
-        shapes = kept_shapes(path.with_name(SHAPES), names[missing[0] - 1])
+    names = [[keys[response] for _, mine in part for response in mine] for part in parts]
+    missing, shapes = unread(None if path is None else path.with_name(SHAPES), names, known)
     scorer = dataclasses.replace(scorer, shapes=shapes)
     prompts = sum(len(parts[n]) for n in missing)
     done, tokens, since = 0, 0, time.perf_counter() - scorer.programs.seconds
@@ -77,7 +74,7 @@ def read_reference(
         fresh = {name: value for name, value in fresh.items() if name not in known}
         known |= fresh
         if path is not None:
-            keep_shapes(path.with_name(SHAPES), names[number], shapes)
+            keep_shapes(path.with_name(SHAPES), names[number][-1], shapes)
             append_record(path, *({"key": name, "log_prob": value} for name, value in fresh.items()))
         done, tokens = done + len(part), tokens + sum(tree_length(tree) for tree, _ in part)
         progress(done, prompts, tokens / (time.perf_counter() - scorer.programs.seconds - since))

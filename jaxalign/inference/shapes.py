@@ -5,7 +5,7 @@ shape moves the last bits of what is read.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from jaxalign.data.trees import Shape
@@ -24,3 +24,15 @@ def kept_shapes(path: Path, part: int | str) -> list[Shape]:
     """Return the shapes that an unbroken reading knows after a part; none where the part is not there."""
     records = [record for record in read_records(path) if record["part"] == part]
     return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []
+
+
+def unread(path: Path | None, parts: Sequence[Sequence[str]], known: Container[str]) -> tuple[list[int], list[Shape]]:
+    """Return the parts that lack something known, and the shapes that an unbroken reading knows before the first of
+    them.
+
+    A part is given by the keys of what it reads, and its shapes are kept under the last of them; without a path none
+    are.
+    """
+    missing = [number for number, keys in enumerate(parts) if any(key not in known for key in keys)]
+    before = missing[0] - 1 if missing else -1
+    return missing, [] if path is None or before < 0 else kept_shapes(path, parts[before][-1])

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, random_adapter, random_params, random_tokens
+from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_params, random_tokens
 
 from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
@@ -159,21 +159,6 @@ def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, mon
     read_reference(scorer(params, programs, random_adapter()), DATA, range(16), progress=lambda *x: told.append(x))
     assert [count[:2] for count in told] == [(0, 4), (3, 4), (4, 4)]
     assert told[0][2] == 0.0 and all(speed > 0 for _, _, speed in told[1:])
-
-
-@dataclasses.dataclass(frozen=True)
-class Killed(Scorer):
-    """A scorer that a kill stops after so many parts; it notes what it reads, and the shapes it knows then."""
-
-    after: int = 99
-    parts: list = dataclasses.field(default_factory=list)
-
-    def score(self, trees, *args, **kwargs):
-        if len(self.parts) == self.after:
-            raise KeyboardInterrupt
-        scores = super().score(trees, *args, **kwargs)
-        self.parts.append((len(trees), *self.shapes))
-        return scores
 
 
 def test_a_reference_that_a_kill_tore_is_read_in_the_shapes_of_an_unbroken_one(params, programs, tmp_path, monkeypatch):
