@@ -90,7 +90,7 @@ class LanguageModel:
         self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
         self.programs = Programs()
-        self._base = Base(model, jnp.bfloat16 if precision == "bfloat16" else jnp.float32, self.programs)
+        self._base = Base(model, jnp.dtype(precision), self.programs)
 
     def sample(
         self,
@@ -312,5 +312,5 @@ def load_model(
     if name not in known and near and not Path(name).exists():  # ids on the hub have a slash, but for the oldest ones
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
-    model = load(source, jnp.bfloat16 if precision == "bfloat16" else jnp.float32, offline=offline, name=name)
+    model = load(source, jnp.dtype(precision), offline=offline, name=name)
     return LanguageModel(model, precision, prompt_format, system)

@@ -23,9 +23,9 @@ from jaxalign.inference.sampler import Request, Sampler, Sampling, check_request
 from jaxalign.inference.scorer import Scorer
 from jaxalign.material import PLAIN_TEXTS
 from jaxalign.models.lora import init_adapter
-from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
+from jaxalign.models.sources import Model, cache_folder, open_model, prefetch, source_of
 from jaxalign.models.transformer import Transformer
-from jaxalign.progress import Progress
+from jaxalign.progress import Progress, compilations
 from jaxalign.questionnaire import check_questions, read_by_likelihood
 from jaxalign.runs import Run, append_record, open_run, read_records, write_atomic
 from jaxalign.subjects import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
@@ -91,9 +91,7 @@ def evaluate(config: EvaluateConfig) -> None:
     keys = asked_model(config.model, folders)
     source = source_of(keys)
     if config.prefetch:
-        path = fetch(source, offline=config.offline)
-        what = "nothing but the program" if source.source == "random" else str(path)
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return
     use_compilation_cache(cache_folder() / "xla")
     files = open_model(source, offline=config.offline, name=keys["name"])
@@ -107,7 +105,7 @@ def evaluate(config: EvaluateConfig) -> None:
         check_questions(questions.portraits, questions.prompts, led, files.architecture.context)
         if config.benchmark.reading != "likelihood":
             check_requests(parse_requests(questions, led), parse_sampling(config), files.architecture.context)
-    model = files.load(jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32)
+    model = files.load(jnp.dtype(config.precision))
     check_base(subjects, model)
     run = open_run(
         run_identity(config, keys, model, asking, questions),
@@ -229,10 +227,7 @@ class Job:
     console: Console
 
     def __post_init__(self):
-        self.programs = Programs(self._compiled)
-
-    def _compiled(self, name: str, seconds: float) -> None:
-        self.console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
+        self.programs = Programs(compilations(self.console))
 
     def rows(self, asking: Sequence[Asking]) -> list[Row]:
         """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
@@ -268,7 +263,7 @@ class Job:
 
     def _read_together(self, members: Sequence[Asking]) -> list[dict[str, Any]]:
         architecture, config = self.model.architecture, self.config
-        dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+        dtype = jnp.dtype(config.precision)
         adapters = stack([one.subject for one in members])
         if adapters is None:  # the bare base, in a role or not
             nothing = init_adapter(jax.random.key(0), architecture, 1, ("q_proj",))

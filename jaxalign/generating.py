@@ -21,8 +21,8 @@ from jaxalign.inference.cache import by_layer
 from jaxalign.inference.generations import Asked, Engine
 from jaxalign.inference.generations import generate as draw
 from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling, check_requests
-from jaxalign.models.sources import ModelFiles, cache_folder, fetch, open_model, source_of
-from jaxalign.progress import Progress
+from jaxalign.models.sources import ModelFiles, cache_folder, open_model, prefetch, source_of
+from jaxalign.progress import Progress, compilations
 from jaxalign.runs import Run, open_run, write_atomic
 from jaxalign.subjects import (
     BASE,
@@ -70,9 +70,7 @@ def generate(config: GenerateConfig) -> None:
     keys = asked_model(model, folders)
     source = source_of(keys)
     if config.prefetch:
-        path = fetch(source, offline=config.offline)
-        what = "nothing but the program" if source.source == "random" else str(path)
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return
     use_compilation_cache(cache_folder() / "xla")
     files = open_model(source, offline=config.offline, name=keys["name"])
@@ -194,9 +192,9 @@ def engine_of(
 
 def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console) -> Answering:
     """Load the model and return it as what answers."""
-    model = files.load(jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32)
+    model = files.load(jnp.dtype(config.precision))
     check_base(subjects, model)
-    programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
+    programs = Programs(compilations(console))
     params, rows = by_layer(model.params), config.sampling.rows
     sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)
     signature = f"{model.signature}-{config.precision}"

@@ -24,9 +24,9 @@ from jaxalign.inference.scorer import Scorer
 from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_pairs, encode_stages, read_material
 from jaxalign.models.lora import Adapter, adapter_hash, init_adapter
 from jaxalign.models.peft import AdapterFile, read_adapter, write_adapter
-from jaxalign.models.sources import Model, cache_folder, fetch, open_model, source_of
+from jaxalign.models.sources import Model, cache_folder, open_model, prefetch, source_of
 from jaxalign.models.transformer import Transformer
-from jaxalign.progress import Progress, duration
+from jaxalign.progress import Progress, compilations, duration
 from jaxalign.questionnaire import check_questions, read_by_likelihood
 from jaxalign.runs import Run, append_record, open_run, read_records
 from jaxalign.training.feed import Settings, Stage
@@ -50,9 +50,7 @@ def train(config: TrainConfig) -> None:
         raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")
     material = read_material(config)
     if config.prefetch:
-        path = fetch(source, offline=config.offline)
-        what = "nothing but the program" if source.source == "random" else str(path)
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return
     use_compilation_cache(cache_folder() / "xla")
     files = open_model(source, offline=config.offline, name=config.model.name)
@@ -75,7 +73,7 @@ def train(config: TrainConfig) -> None:
         return
     if config.training.questionnaire:
         check_questions(material.portraits, material.prompts, encoder, context)
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    dtype = jnp.dtype(config.precision)
     model = files.load(dtype)
     start = None if config.adapter is None else starting_adapter(config, model)
     budget = control_budget(config, encoder, context)
@@ -93,7 +91,7 @@ def train(config: TrainConfig) -> None:
         return
     with run.locked():
         console.print(f"run directory: {run.path}", soft_wrap=True)
-        programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
+        programs = Programs(compilations(console))
         session = Session(config, model, material, encoder, budget, run, programs, console)
         adapter = fresh_adapter(config, model) if start is None else jax.tree.map(jnp.asarray, start.adapter)
         readings = {}
@@ -177,7 +175,7 @@ class Session:
 
     def network(self) -> Transformer:
         """Return the decoder as configured."""
-        dtype = jnp.bfloat16 if self.config.precision == "bfloat16" else jnp.float32
+        dtype = jnp.dtype(self.config.precision)
         return Transformer(self.model.architecture, dtype, self.config.training.rematerialisation)
 
     @property
@@ -236,7 +234,7 @@ class Session:
                 range(len(stage.data.responses)),
                 self.run.path / "reference.jsonl",
                 model=f"{self.model.signature}-{self.config.precision}",
-                progress=progress.counter("reference"),
+                progress=progress.samples("reference", "prompt"),
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 

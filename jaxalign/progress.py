@@ -57,25 +57,19 @@ class Progress:
             self._console.print(f"{name}: {total - done} {unit}s", highlight=False)
 
     def samples(self, name: str, unit: str = "sample") -> Callable[[int, int, float], None]:
-        """Return the function that is told (done, total, tokens per second) by an engine, first with none done."""
+        """Return the function that is told (done, total, tokens per second) by an engine, first with none done.
+
+        None done may be told again, with a speed, while the first are on their way: the stage begins once.
+        """
+        last: tuple[int, int] | None = None
 
         def count(done: int, total: int, speed: float) -> None:
-            if done == 0:
+            nonlocal last
+            if done == 0 and last != (0, total):
                 self.stage(name, total, unit=unit)
             else:
                 self.update(done, tokens_per_second=speed)
-
-        return count
-
-    def counter(self, name: str) -> Callable[[int, int], None]:
-        """Begin a count of passes; return the function that is told (done, total) after each."""
-        task = None if self._live is None else self._live.add_task(name, total=None, line="starting")
-
-        def count(done: int, total: int) -> None:
-            if self._live is not None and task is not None:
-                self._live.update(task, completed=done, total=total, line=f"{done}/{total}")
-            elif done == total:
-                self._console.print(f"{name}: {total} passes", highlight=False)
+            last = done, total
 
         return count
 
@@ -93,6 +87,11 @@ class Progress:
         elif now - self._printed >= self._interval or step == self._total:
             self._printed = now
             self._console.print(f"{self._stage}: {self._unit} {line}", highlight=False)
+
+
+def compilations(console: Console) -> Callable[[str, float], None]:
+    """Return what tells a console of each compilation (`Programs.log`)."""
+    return lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
 
 
 def duration(seconds: float) -> str:

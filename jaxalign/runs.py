@@ -22,7 +22,8 @@ WRITTEN = (
     *("summary.json", "checkpoints", "adapter", "figures"),
     *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl", "generations.jsonl", "answers.jsonl"),
     *("table.csv", "table.md", "report.md"),
-    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "shapes.jsonl", "sessions.jsonl", "epochs", "rounds"),
+    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "judged.jsonl", "shapes.jsonl", "sessions.jsonl"),
+    *("epochs", "rounds"),
 )
 """What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
 

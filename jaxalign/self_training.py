@@ -19,7 +19,8 @@ from jaxalign.crest_stages import Stages, check_input
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base import Base
-from jaxalign.models.sources import cache_folder, fetch, open_model, source_of
+from jaxalign.models.sources import cache_folder, open_model, prefetch, source_of
+from jaxalign.progress import compilations
 from jaxalign.reasoning.evaluation import RATIONALES, Judge, read_rationales, tokens_read
 from jaxalign.reasoning.examination import examine
 from jaxalign.reasoning.fine_tuning import fine_tune, kept_examples, label_examples
@@ -51,9 +52,7 @@ def crest(config: CrestConfig) -> None:
     questions = read_questions(config, wording)
     source = source_of(dataclasses.asdict(config.model))
     if config.prefetch:
-        path = fetch(source, offline=config.offline)
-        what = "nothing but the program" if source.source == "random" else str(path)
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return
     check_method(config, questions)
     check_input(config, stages_of(config, questions))
@@ -61,9 +60,9 @@ def crest(config: CrestConfig) -> None:
     files = open_model(source, offline=config.offline, name=config.model.name)
     encoder = Encoder(files.tokenizer, config.model.prompt_format, config.model.system)
     check_lengths(config, questions, encoder, wording, files.architecture.context)
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    dtype = jnp.dtype(config.precision)
     model = files.load(dtype)
-    programs = Programs(lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim"))
+    programs = Programs(compilations(console))
     job = Job(config, Base(model, dtype, programs), encoder, wording, questions, console)
     for note in questions.notes:
         console.print(f"{questions.name}: {note}", highlight=False, soft_wrap=True)

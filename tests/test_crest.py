@@ -302,7 +302,7 @@ def killed(folder: Path, watched: str) -> None:
 )
 def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path, watched, missing):
     folder = without(whole, tmp_path / "run", *missing)
-    for name in ("generations.jsonl", "rationales.jsonl", "pairs.jsonl", "table.csv"):
+    for name in ("generations.jsonl", "judged.jsonl", "shapes.jsonl", "rationales.jsonl", "pairs.jsonl", "table.csv"):
         (folder / name).unlink()
     killed(folder, watched)
     main([f"run.dir={folder}", *SMALL])

@@ -38,6 +38,25 @@ def test_on_a_terminal_the_stage_is_one_live_line():
     assert "3/6 · loss 2.346 · 1,234 tokens/s" in text
 
 
+def told(*counts, terminal=False):
+    text = io.StringIO()
+    with Progress(Console(file=text, force_terminal=terminal, width=100), clock=lambda: 0.0) as progress:
+        count = progress.samples("asking seed", "answer")
+        for done, speed in counts:
+            count(done, 60, speed)
+    return text.getvalue()
+
+
+def test_a_stage_begins_once_however_often_an_engine_tells_that_none_is_done():
+    counts = ((0, 0.0), (0, 800.0), (0, 900.0), (60, 950.0))
+    heading, none, every = told(*counts).splitlines()
+    assert heading == "asking seed: 60 answers"
+    assert none == "asking seed: answer 0/60 · 800 tokens/s"
+    assert every == "asking seed: answer 60/60 · 950 tokens/s · 0 s left"
+    assert told(*counts, *counts).splitlines() == [heading, none, every] * 2  # another call of the engine
+    assert told(*counts, terminal=True).count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
 )

@@ -1,5 +1,6 @@
 """A decoder of a few thousand parameters with known weights, and random trees for it to read."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 from golden.draw import draw
 
 from jaxalign.data.trees import PackedBatch, Segment, Tree, measure, pack
+from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.weights import leaves, load_params
@@ -87,3 +89,19 @@ def random_tree(random: np.random.Generator, segments: int, longest: int = 6) ->
 def packed(trees: list[Tree], tokens: int, **options: Any) -> PackedBatch:
     """Return the trees in rows of `tokens` tokens, as tight as they go."""
     return pack(trees, measure(trees, tokens, **options), **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Killed(Scorer):
+    """A scorer that a kill stops after so many parts; it notes what it reads, and the shapes it knows then."""
+
+    after: int = 99
+    parts: list = dataclasses.field(default_factory=list)
+
+    def score(self, trees, *args, **kwargs):
+        if len(self.parts) == self.after:
+            raise KeyboardInterrupt
+        scores = super().score(trees, *args, **kwargs)
+        texts = [segment.tokens.tolist() for tree in trees for segment in tree]
+        self.parts.append((texts, *self.shapes))
+        return scores

@@ -1,13 +1,17 @@
 """The reference of a preference stage: an adapter's log-probability of each response, computed once and kept."""
 
+import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
 from jaxalign.runs import append_record, read_records
 from jaxalign.training.preference import Responses
@@ -23,17 +27,20 @@ def read_reference(
     path: Path | None = None,
     *,
     model: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> np.ndarray:
     """Return float64 [R]: the log-probability of each response in `members` (distinct), 0 for the others.
+
+    Prompts are read in parts whose borders never move, each whole and in the shapes that an unbroken reading of these
+    members would choose, whatever the scorer read before: so a resumption finds the same numbers, to the last bit.
 
     Args:
         scorer: reads with the reference's adapter.
         data: the responses; its own `reference` is not looked at.
         members: the responses wanted.
-        path: a JSON Lines file that keeps what was computed; None keeps nothing.
+        path: a JSON Lines file that keeps what was computed, with shapes.jsonl beside it; None keeps nothing.
         model: identity of the base. A number in the file counts only for the same base, adapter, scale and tokens.
-        progress: told (prompts done, prompts).
+        progress: told (prompts done, prompts, tokens per second), first with none done; compiling is not reading.
     """
     identity = [model, adapter_hash(scorer.adapter), float(scorer.scale)]
 
@@ -43,18 +50,25 @@ def read_reference(
 
     keys = {response: key(response) for response in members}
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
-    missing = [response for response in members if keys[response] not in known]
-    trees = data.trees(missing)
-    progress(0, len(trees))
-    for start in range(0, len(trees), AT_A_TIME):
-        part = trees[start : start + AT_A_TIME]
-        fresh = {}
+    trees = data.trees(members)
+    parts = [trees[start : start + AT_A_TIME] for start in range(0, len(trees), AT_A_TIME)]
+    names = [[keys[response] for _, mine in part for response in mine] for part in parts]
+    missing, shapes = unread(None if path is None else path.with_name(SHAPES), names, known)
+    scorer = dataclasses.replace(scorer, shapes=shapes)
+    prompts = sum(len(parts[n]) for n in missing)
+    done, tokens, since = 0, 0, time.perf_counter() - scorer.programs.seconds
+    progress(0, prompts, 0.0)
+    for number in missing:
+        part, fresh = parts[number], {}
         for (_, mine), scores in zip(part, scorer.score([tree for tree, _ in part]), strict=True):
             fresh |= {keys[response]: float(score) for response, score in zip(mine, scores[1:], strict=True)}
+        fresh = {name: value for name, value in fresh.items() if name not in known}
         known |= fresh
         if path is not None:
-            append_record(path, *({"key": key, "log_prob": value} for key, value in fresh.items()))
-        progress(min(start + AT_A_TIME, len(trees)), len(trees))
+            keep_shapes(path.with_name(SHAPES), names[number][-1], shapes)
+            append_record(path, *({"key": name, "log_prob": value} for name, value in fresh.items()))
+        done, tokens = done + len(part), tokens + sum(tree_length(tree) for tree, _ in part)
+        progress(done, prompts, tokens / (time.perf_counter() - scorer.programs.seconds - since))
     found = np.zeros(len(data.responses))
     for response, name in keys.items():
         found[response] = known[name]

@@ -140,6 +140,12 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
     return _fetch_hub(source.path, source.revision, offline, log)
 
 
+def prefetch(source: ModelSource, *, offline: bool) -> str:
+    """Do what `fetch` does, and return the line that says so."""
+    path = fetch(source, offline=offline)
+    return f"all that this command needs is here: {path if source.source != 'random' else 'nothing but the program'}"
+
+
 def cache_folder() -> Path:
     """Return where downloads are kept: $JAXALIGN_CACHE, or ~/.cache/jaxalign."""
     return Path(os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign").expanduser()

@@ -11,6 +11,7 @@ from jaxalign.config import CrestMethodConfig, ReleasedCrestConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.trees import Shape, tree_length
 from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
 from jaxalign.progress import Progress
 from jaxalign.reasoning import released
 from jaxalign.reasoning.followups import followup_trees, read_followups
@@ -19,7 +20,6 @@ from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read
 from jaxalign.runs import Run, append_record, read_records, write_atomic
 
 RATIONALES = "rationales.jsonl"
-SHAPES = "shapes.jsonl"
 
 AT_A_TIME = 32
 """Questions whose rationales are read before they are written down."""
@@ -68,7 +68,7 @@ class Judge:
         """
         parts = [range(first, min(first + AT_A_TIME, len(questions))) for first in range(0, len(questions), AT_A_TIME)]
         done = _whole_parts(run, [[questions[n].id for n in part] for part in parts], self.method.samples)
-        self.shapes[:] = _stored_shapes(run, done)
+        self.shapes[:] = kept_shapes(run.path / SHAPES, done - 1)
         waiting = sum(len(part) for part in parts[done:])
         read, tokens, since = 0, 0, time.perf_counter()
         with Progress(self.learner.console) as progress:
@@ -80,8 +80,7 @@ class Judge:
                 tokens += sum(tokens_read(self.learner, *one) for one in zip(mine, found, strict=True))
                 if not self.method.deduplicate:
                     found = [_repeated(texts[n], one) for n, one in zip(part, found, strict=True)]
-                shapes = [dataclasses.asdict(shape) for shape in self.shapes]
-                append_record(run.path / SHAPES, {"part": number, "shapes": shapes})
+                keep_shapes(run.path / SHAPES, number, self.shapes)
                 lines = [one.record(q.letters) for q, these in zip(mine, found, strict=True) for one in these]
                 append_record(run.path / RATIONALES, *lines)
                 read += len(part)
@@ -145,9 +144,3 @@ def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
     if len(kept) < len(records):
         write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
     return done
-
-
-def _stored_shapes(run: Run, done: int) -> list[Shape]:
-    """Return the shapes that an unbroken run would know after so many parts."""
-    records = [record for record in read_records(run.path / SHAPES) if record["part"] == done - 1]
-    return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []

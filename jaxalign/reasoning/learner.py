@@ -84,6 +84,7 @@ class Learner:
                     model=self.base_identity,
                     adapters=[point.identity],
                     progress=progress.samples(f"asking {point.name}", "answer"),
+                    again=progress.samples(f"asking {point.name} again", "answer"),
                 )
         return found
 

@@ -81,7 +81,7 @@ def _learn(
             used,
             run.path / "reference.jsonl",
             model=learner.base_identity,
-            progress=progress.counter(f"round {number}: reference"),
+            progress=progress.samples(f"round {number}: reference", "prompt"),
         )
     seconds = time.perf_counter() - since
     stage = PreferenceStage(

@@ -50,6 +50,7 @@ def ask(
     model: str,
     adapters: Sequence[str],
     progress: Callable[[int, int, float], None],
+    again: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> list[list[Tested]]:
     """Return for each adapter of the sampler its answers to the questions.
 
@@ -67,6 +68,7 @@ def ask(
         model: identity of the base.
         adapters: identities of the adapters.
         progress: told (done, all, tokens per second).
+        again: told the same of the second readings.
     """
     prompts = [encoder.prompt(wording.prompt(question)) for question in questions]
     asked = [
@@ -79,18 +81,19 @@ def ask(
         [read_response(record["text"], questions[n % len(questions)], wording) for record in records]
         for n, records in enumerate(found)
     ]
-    again = []
+    unread = []
     for number, answers in enumerate(read):
         for place, (rationale, option, _) in enumerate(answers):
             if option is None:
                 lead = [encoder.text(f"{rationale}\n")] if rationale else []
                 tokens = np.concatenate([asked[number].tokens, *lead, encoder.text(wording.marker)])
-                again.append((number, place, dataclasses.replace(asked[number], tokens=tokens)))
-    if again:
+                unread.append((number, place, dataclasses.replace(asked[number], tokens=tokens)))
+    if unread:
         most = answer_tokens(questions, encoder, wording)
         second = dataclasses.replace(sampling, max_tokens=most, temperature=0.0)
-        texts = generate(sampler, [one for _, _, one in again], 1, second, path, model=model, adapters=adapters)
-        for (number, place, _), (record,) in zip(again, texts, strict=True):
+        cut = [one for _, _, one in unread]
+        texts = generate(sampler, cut, 1, second, path, model=model, adapters=adapters, progress=again)
+        for (number, place, _), (record,) in zip(unread, texts, strict=True):
             option = wording.read(record["text"], questions[number % len(questions)])
             read[number][place] = (read[number][place][0], option, False)
     tested = []

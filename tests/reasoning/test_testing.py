@@ -22,7 +22,8 @@ class Scripted:
     def __init__(self, tokenizer, script):
         self.tokenizer, self.script, self.asked = tokenizer, script, []
 
-    def sample(self, requests, sampling, *, on_done=lambda request, completion: None, **_):
+    def sample(self, requests, sampling, *, on_done, progress, **_):
+        progress(0, sum(len(request.samples) for request in requests), 0.0)
         for number, request in enumerate(requests):
             prompt = self.tokenizer.decode(request.prompt)
             self.asked.append((prompt, sampling))
@@ -36,7 +37,7 @@ class Scripted:
 
 @pytest.fixture
 def asking(tokenizer, tmp_path):
-    def asks(script, questions, wording=WORDING, sampling=GREEDY, samples=1, adapters=("",)):
+    def asks(script, questions, wording=WORDING, sampling=GREEDY, samples=1, adapters=("",), again=None):
         engine = Scripted(tokenizer, script)
         found = ask(
             engine,
@@ -49,6 +50,7 @@ def asking(tokenizer, tmp_path):
             model="m",
             adapters=adapters,
             progress=lambda done, total, speed: None,
+            again=again or (lambda done, total, speed: None),
         )
         return found, engine.asked
 
@@ -80,6 +82,13 @@ def test_without_the_marker_it_is_appended_and_the_response_read_again(asking, t
     assert {(how.temperature, how.max_tokens) for _, how in asked[2:]} == {(0.0, ANSWER_TOKENS)}
     lines = (tmp_path / "generations.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["three", "five", "three", "five"]
+
+
+def test_the_progress_of_second_readings_is_told_apart(asking):
+    script = {"So.\nAnswer:": " C", WORDING.prompt(THREE): "So.", WORDING.prompt(FIVE): "So.\nAnswer: D"}
+    told = []
+    asking(script, [THREE, FIVE], again=lambda *count: told.append(count))
+    assert told == [(0, 1, 0.0)]
 
 
 @pytest.mark.parametrize("unread", ["Answer:", "Answer: both", "Answer: A or B\n(C)"])
