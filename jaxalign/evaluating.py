@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
@@ -16,15 +15,12 @@ from jaxalign.config import EvaluateConfig, ValueConfig, plain
 from jaxalign.data.datasets.starter import load_starter
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference.cache import by_layer
+from jaxalign.inference.base import Base
 from jaxalign.inference.generations import Asked
 from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.sampler import Request, Sampler, Sampling, check_requests
-from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.sampler import Request, Sampling, check_requests
 from jaxalign.material import PLAIN_TEXTS
-from jaxalign.models.lora import init_adapter
 from jaxalign.models.sources import Model, cache_folder, open_model, prefetch, source_of
-from jaxalign.models.transformer import Transformer
 from jaxalign.progress import Progress, compilations
 from jaxalign.questionnaire import check_questions, read_by_likelihood
 from jaxalign.runs import Run, append_record, open_run, read_records, write_atomic
@@ -118,7 +114,8 @@ def evaluate(config: EvaluateConfig) -> None:
     if not run.finished:
         with run.locked():
             console.print(f"run directory: {run.path}", soft_wrap=True)
-            rows = Job(config, model, questions, encoder, run, console).rows(asking)
+            base = Base(model, jnp.dtype(config.precision), Programs(compilations(console)))
+            rows = Job(config, base, questions, encoder, run, console).rows(asking)
             write_results(run, rows, keys["name"], model)
     report(console, run)
 
@@ -220,14 +217,11 @@ class Job:
     """What the parts of one evaluation share."""
 
     config: EvaluateConfig
-    model: Model
+    base: Base
     questions: Questions
     encoder: Encoder
     run: Run
     console: Console
-
-    def __post_init__(self):
-        self.programs = Programs(compilations(self.console))
 
     def rows(self, asking: Sequence[Asking]) -> list[Row]:
         """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
@@ -262,16 +256,8 @@ class Job:
         return {one.key: readings[one.key] for one in asking}
 
     def _read_together(self, members: Sequence[Asking]) -> list[dict[str, Any]]:
-        architecture, config = self.model.architecture, self.config
-        dtype = jnp.dtype(config.precision)
-        adapters = stack([one.subject for one in members])
-        if adapters is None:  # the bare base, in a role or not
-            nothing = init_adapter(jax.random.key(0), architecture, 1, ("q_proj",))
-            adapters = jax.tree.map(lambda leaf: leaf[None], nothing)
-        network = Transformer(architecture, dtype, "none")
-        row_length = min(architecture.context, 1024)
-        scales = np.ones(len(members))  # those of the adapters are multiplied in
-        scorer = Scorer(network, self.model.params, adapters, scales, self.programs, row_length)
+        # The scales of the adapters are multiplied in.
+        scorer = self.base.scorer(stack([one.subject for one in members]), np.ones(len(members)))
         with Progress(self.console) as progress:
             return read_by_likelihood(
                 scorer,
@@ -280,20 +266,19 @@ class Job:
                 self.questions.prompts,
                 self.questions.choice,
                 self.questions.texts,
-                architecture.context,
+                self.base.model.architecture.context,
                 None,
                 progress.samples(f"questionnaire: {', '.join(one.name for one in members)}", "question"),
             )
 
     def by_parsing(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
         """Return everyone's reading from generated answers, by key; adapters of one shape generate together."""
-        params = by_layer(self.model.params)  # the other layout is used up: nothing is scored after this
         readings = {}
         for members in together(asking):
-            readings |= self._parse_together(params, members)
+            readings |= self._parse_together(members)
         return readings
 
-    def _parse_together(self, params: dict[str, Any], members: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+    def _parse_together(self, members: Sequence[Asking]) -> dict[str, dict[str, Any]]:
         asked = []
         portraits = self.questions.portraits
         alone = members[0].subject.file is None
@@ -305,10 +290,7 @@ class Job:
                 for portrait, request in zip(portraits, requests, strict=True)
             ]
         subjects = [one.subject for one in members]
-        model = self.model
-        sampler = Sampler(
-            model.architecture, params, None if alone else stack(subjects), model.tokenizer, self.programs
-        )
+        sampler = self.base.sampler(None if alone else stack(subjects))
         with Progress(self.console) as progress:
             records = draw(
                 sampler,
@@ -316,7 +298,7 @@ class Job:
                 1,
                 parse_sampling(self.config),
                 self.run.generations,
-                model=f"{model.signature}-{self.config.precision}",
+                model=f"{self.base.model.signature}-{self.config.precision}",
                 adapters=[""] if alone else [subject.identity for subject in subjects],
                 progress=progress.samples("generated answers", "answer"),
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.inference.cache import by_layer, stacked
 from jaxalign.inference.sampler import Sampler
@@ -47,13 +48,13 @@ class Base:
         """Tokens of a packed row at most."""
         return min(self.model.architecture.context, ROW_LENGTH)
 
-    def sampler(self, adapters: Adapter | None, rows: int) -> Sampler:
+    def sampler(self, adapters: Adapter | None, rows: int = 64) -> Sampler:
         """Return what samples; `adapters` is stacked [A, ...] and effective, None for the bare base."""
         model = self.model
         return Sampler(model.architecture, self.weights(True), adapters, model.tokenizer, self.programs, rows)
 
-    def scorer(self, adapter: Adapter | None, scale: float) -> Scorer:
-        """Return what reads log-probabilities; `adapter` is raw, None for the bare base."""
+    def scorer(self, adapter: Adapter | None, scale: float | np.ndarray) -> Scorer:
+        """Return what reads log-probabilities; `adapter` is raw, or a stack with its scales, None for the bare base."""
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
         weights = jax.tree.map(jnp.asarray, adapter)
