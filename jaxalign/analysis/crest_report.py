@@ -220,7 +220,7 @@ def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
             )
     axes.set_xticks(range(len(models)), [model["name"] for model in models])
     axes.set_xlim(-0.5, len(models) - 0.5)
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(-0.03, 1.02)
     axes.set_ylabel("accuracy", color=INK)
     axes.set_title(f"{summary['dataset']} · {summary['model']['name']}", color=INK, loc="left", fontweight="bold")
     axes.legend(frameon=False, loc="lower right")
