@@ -115,15 +115,16 @@ def starting_adapter(config: TrainConfig, model: Model) -> AdapterFile:
             f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {model.name}; "
             "choose the model that it was trained on"
         )
-    for key, theirs, ours in (
-        ("model.prompt_format", found.prompt_format or config.model.prompt_format, config.model.prompt_format),
-        ("lora.rank", found.rank, config.lora.rank),
-        ("lora.alpha", found.alpha, config.lora.alpha),
-        ("lora.targets", sorted(found.targets), sorted(config.lora.targets)),
-    ):
-        if theirs != ours:
-            shown = schema.shown(theirs)
-            raise UserError(f"adapter={config.adapter} has another {key}: add {key}={shown}")
+    wanted = {
+        "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
+        "lora.rank": (found.rank, config.lora.rank),
+        "lora.alpha": (found.alpha, config.lora.alpha),
+        "lora.targets": (sorted(found.targets), sorted(config.lora.targets)),
+    }
+    others = {key: schema.shown(theirs) for key, (theirs, ours) in wanted.items() if theirs != ours}
+    if others:
+        add = " ".join(f"{key}={theirs}" for key, theirs in others.items())
+        raise UserError(f"adapter={config.adapter} has another {' and '.join(others)}: add {add}")
     return found
 
 

@@ -81,6 +81,8 @@ def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
     assert "missing: adapter" in refused([*given[1:], *QUICK], capsys)
     assert "missing: dataset.path" in refused([given[0], *QUICK], capsys)
     assert "go together" in refused(["+value=power", "objective=dpo"], capsys)
+    other = [*given, *QUICK, "lora.rank=4", "lora.targets=[q_proj]"]
+    assert "has another lora.rank and lora.targets: add lora.rank=2 lora.targets=[" in refused(other, capsys)
     assert "objective.beta=0 is not allowed" in refused([*given, *QUICK, "objective.beta=0"], capsys)
     assert "goes with loss=sigmoid" in refused(
         [*given, *QUICK, "objective.loss=hinge", "objective.label_smoothing=0.1"], capsys
