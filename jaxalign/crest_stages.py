@@ -2,6 +2,8 @@
 
 import dataclasses
 import glob
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +55,7 @@ class Stages:
         run = self._open(base, name, identity)
         self.found[name] = run
         if run.finished:
+            check_files(run, base)
             self.console.print(f"{name}: done before, in {run.path}", highlight=False, soft_wrap=True)
             return run
         if not mine:
@@ -60,7 +63,7 @@ class Stages:
         with run.locked():
             with self.timed(run) as done:
                 done |= work(run)
-            run.finish(done)
+            run.finish({**done, "files": files_of(run)})
         self.did_one = True
         line = f"{name}: {', '.join([duration(done['seconds']), *counts(done)])}"
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -115,6 +118,28 @@ class Stages:
 def stage_name(config: CrestConfig, base: str) -> str:
     """Return what a stage's directory is called where runs share it, but for what tells its configuration."""
     return f"{base}-{config.dataset.name}-{config.model.name}".replace(os.sep, "-")
+
+
+def files_of(run: Run) -> dict[str, str]:
+    """Return of each file of records that later stages read a hash of its lines, whatever their order."""
+    paths = [run.path / name for name in ("generations.jsonl", "rationales.jsonl", "pairs.jsonl")]
+    return {
+        path.name: hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()
+        for path in paths
+        if path.is_file()
+    }
+
+
+def check_files(run: Run, stage: str) -> None:
+    """Raise UserError for the first file of a finished stage that is not as the stage left it."""
+    there = files_of(run)
+    for name, digest in json.loads(run.summary.read_text(encoding="utf-8"))["files"].items():
+        if there.get(name) != digest:
+            how = "was changed" if name in there else "is missing"
+            raise UserError(
+                f"{run.path / name} {how} since stage={stage} was done: do it again with stage={stage} "
+                "run.overwrite=true"
+            )
 
 
 def needs(asked: str, missing: str, where: Path) -> str:

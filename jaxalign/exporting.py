@@ -104,7 +104,9 @@ def find(path: Path) -> Exported:
         stored["identity"]
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
-    if not run.finished or not (run.adapter / CONFIG).is_file():
+    if run.finished and not (run.adapter / CONFIG).is_file():
+        raise UserError(f"run={path} is finished and made no adapter: give a run that trains one")
+    if not run.finished:
         raise UserError(f"run={path} has not finished: type its training command again, which resumes it")
     return Exported(run.adapter, run, stored)
 

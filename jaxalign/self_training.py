@@ -55,7 +55,8 @@ def crest(config: CrestConfig) -> None:
         console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return
     check_method(config, questions)
-    check_input(config, stages_of(config, questions))
+    stages = stages_of(config, questions)
+    check_input(config, stages)
     use_compilation_cache(cache_folder() / "xla")
     files = open_model(source, offline=config.offline, name=config.model.name)
     encoder = Encoder(files.tokenizer, config.model.prompt_format, config.model.system)
@@ -70,6 +71,11 @@ def crest(config: CrestConfig) -> None:
     console.print(f"run directory: {run.path}", soft_wrap=True)
     with run.locked():
         job.go()
+    if (
+        config.stage not in ("all", "test") and config.crest.iterations < 2
+    ):  # with more, `Stages.do` knows which is next
+        following = stages[stages.index(config.stage) + 1]
+        console.print(f"next: the same command with stage={following}", highlight=False)
     if run.finished:
         from jaxalign.analysis.crest_report import report
 

@@ -96,6 +96,8 @@ def _adapter_folder(key: str, path: Path) -> Path:
         return path
     if (path / "adapter" / CONFIG).is_file():
         return path / "adapter"
+    if (path / "summary.json").is_file():
+        raise UserError(f"{key}={path} is finished and made no adapter: give a run that trains one")
     if (path / "config.yaml").is_file():
         raise UserError(f"{key}={path} has no adapter yet: type its training command again, which resumes it")
     raise UserError(f"{key}={path} is no adapter: give a run's directory or a PEFT folder")

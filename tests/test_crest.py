@@ -256,6 +256,27 @@ def without(folder: Path, target: Path, *stages: str) -> Path:
     return target
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "asked"),
+    [
+        ("rationales", "generations.jsonl", "evaluate"),
+        ("evaluate", "rationales.jsonl", "dpo"),
+        ("preferences", "pairs.jsonl", "dpo"),
+    ],
+)
+def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsys, stage, name, asked):
+    after = ("evaluate", "sft", "preferences", "dpo") if asked == "evaluate" else ("dpo",)
+    folder = without(whole, tmp_path / "run", *after)
+    path = folder / "stages" / stage / name
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    command = [f"run.dir={folder}", *SMALL, f"stage={asked}"]
+    assert f"{path} was changed since stage={stage} was done: do it again with stage={stage}" in refused(
+        command, capsys
+    )
+    path.unlink()
+    assert f"{path} is missing since" in refused(command, capsys)
+
+
 @pytest.mark.parametrize("torn_at", [0.4, 0.95])
 def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
     monkeypatch.setattr(evaluation, "AT_A_TIME", 5)

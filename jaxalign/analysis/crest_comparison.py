@@ -1,6 +1,7 @@
 """Finished CREST runs side by side."""
 
 import glob
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,4 +59,9 @@ def _differences(paths: Sequence[Path]) -> list[str]:
     found = [flat({key: value for key, value in tree.items() if key not in APART}) for tree in trees]
     keys = [key for key in dict.fromkeys(key for one in found for key in one)]
     differing = [key for key in keys if any(one.get(key) != found[0].get(key) for one in found)]
-    return [" ".join(f"{key}={shown(one.get(key)):.40}" for key in differing) for one in found]
+    return [" ".join(f"{key}={_brief(shown(one.get(key)))}" for key in differing) for one in found]
+
+
+def _brief(text: str) -> str:
+    """Return a setting as it is, or of a long one, such as worked examples, a hash that tells it from others."""
+    return text if len(text) <= 120 else f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
