@@ -1,6 +1,7 @@
 """CREST from the command line, on the tiny random model."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -176,8 +177,11 @@ def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, c
     folder = tmp_path / "run"
     line = refused([f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
     assert "stage=evaluate needs what stage=seed writes" in line
-    for stage in ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"):
+    stages = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
+    for stage, following in itertools.zip_longest(stages, stages[1:]):
         main([f"run.dir={folder}", f"stage={stage}", *SMALL])
+        shown = capsys.readouterr().out
+        assert following is None or shown.endswith(f"next: the same command with stage={following}\n")
     for name in ("rationales.jsonl", "pairs.jsonl", "table.csv"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     weights = "adapter/adapter_model.safetensors"

@@ -12,14 +12,16 @@ from tiny_model import random_adapter
 from jaxalign import exporting
 from jaxalign.cli import entry_point
 from jaxalign.config import CrestConfig, TrainConfig, plain
+from jaxalign.errors import UserError
 from jaxalign.export import main
-from jaxalign.models import merge
 from jaxalign.models.architecture import from_config
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.models.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.models.sources import RandomTensors, load_model
 from jaxalign.models.tokenizer import tiny_tokenizer
 from jaxalign.runs import Run, open_run
+from jaxalign.subjects import find_adapters
+from jaxalign.subjects import find_adapters
 
 SUMMARY = {"value": "power", "target": None, "questionnaire": None, "training": {"stages": []}}
 CREST_SUMMARY = {
@@ -252,6 +254,11 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "killed")
     (tmp_path / "killed" / "summary.json").unlink()
     assert "has not finished: type its training command again" in refusal(capsys, f"run={tmp_path}/killed", out)
+    shutil.copytree(run, tmp_path / "untrained")  # as a baseline that trains nothing leaves it
+    shutil.rmtree(tmp_path / "untrained" / "adapter")
+    assert "is finished and made no adapter" in refusal(capsys, f"run={tmp_path}/untrained", out)
+    with pytest.raises(UserError, match="is finished and made no adapter"):
+        find_adapters("adapter", [f"{tmp_path}/untrained"])
     assert not (tmp_path / "out").exists()
 
 

@@ -51,7 +51,10 @@ def held_out(keys: Sequence[Hashable], seed: int, fraction: float) -> list[bool]
         raise UserError(f"alignment.validation_fraction={fraction} must be above 0 and below 1, such as 0.1")
     distinct = list(dict.fromkeys(keys))
     if len(distinct) < 2:
-        raise UserError("the data set holds only 1 distinct row: it needs at least 2 to split")
+        raise UserError(
+            "all rows of the data set have one prompt, which stays on one side of the split into training and "
+            "validation: it needs at least 2 different ones"
+        )
     count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
     order = np.random.Generator(np.random.PCG64([seed, Stream.SPLIT])).permutation(len(distinct))
     chosen = {distinct[index] for index in order[:count]}

@@ -236,7 +236,7 @@ def test_a_split_of_two_trains_on_one_and_validates_on_one():
 
 
 def test_what_cannot_be_split_is_refused():
-    with pytest.raises(UserError, match="only 1 distinct row: it needs at least 2 to split"):
+    with pytest.raises(UserError, match="have one prompt, which stays on one side of the split"):
         split([argument("A1"), argument("A2")], 0, 0.1)
     with pytest.raises(UserError, match=r"alignment.validation_fraction=1"):
         split([argument("A1"), argument("A2", premise="Other")], 0, 1)
