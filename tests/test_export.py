@@ -14,13 +14,13 @@ from jaxalign.cli import entry_point
 from jaxalign.config import CrestConfig, TrainConfig, plain
 from jaxalign.errors import UserError
 from jaxalign.export import main
+from jaxalign.models import merge
 from jaxalign.models.architecture import from_config
 from jaxalign.models.peft import read_adapter, write_adapter
 from jaxalign.models.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.models.sources import RandomTensors, load_model
 from jaxalign.models.tokenizer import tiny_tokenizer
 from jaxalign.runs import Run, open_run
-from jaxalign.subjects import find_adapters
 from jaxalign.subjects import find_adapters
 
 SUMMARY = {"value": "power", "target": None, "questionnaire": None, "training": {"stages": []}}
