@@ -192,14 +192,16 @@ class Job:
                 self.learner, drawn, by, train, c.crest.samples, c.sampling, few_shot=c.crest.few_shot
             )
             reader.read_all(run, train, [[record["text"] for record in mine] for mine in records])
+            hinted = {}
             if c.crest.hint:
                 found = read_rationales(run, train)
                 missing = [question for question in train if not any(one.right for one in found[question.id])]
-                reader.add_hinted(run, missing, self._sample(run, by, missing, hint=True, what="hinted rationales"))
+                given = self._sample(run, by, missing, hint=True, what="hinted rationales")
+                hinted = reader.add_hinted(run, missing, given)
             found = read_rationales(run, train)
             options = {question.id: len(question.options) for question in train}
             tokens = sum(tokens_read(self.learner, question, found[question.id]) for question in train)
-            return {**counts(found, options), "tokens": tokens}
+            return {**counts(found, options), **hinted, "tokens": tokens}
 
         return self.stages.do(name, self.identity.evaluate(drawn, by), work)
 

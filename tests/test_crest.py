@@ -420,7 +420,11 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
     ]
     for name, page in zip(("evaluate", "evaluate-2"), pages, strict=True):
         right = {one["question"] for one in page if one["z"] == 1 and one["copies"]}
-        hinted = {one["id"] for one in read_records(tmp_path / "run" / "stages" / name / "generations.jsonl")}
+        drawn = read_records(tmp_path / "run" / "stages" / name / "generations.jsonl")
+        hinted = {one["id"] for one in drawn}
+        counted = [summary["stages"][name][key] for key in ("hinted", "hinted_kept", "hinted_tokens")]
+        kept = sum(not one["copies"] for one in page)
+        assert counted == [len(drawn), kept, sum(one["tokens"] for one in drawn)]
         assert hinted and hinted == {one["question"] for one in page} - right
         # So small a model reads by the question alone, so that none may have led to the answer.
         assert all(one["z"] == 1 and one["question"] in hinted for one in page if not one["copies"])

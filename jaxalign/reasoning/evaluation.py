@@ -88,8 +88,9 @@ class Judge:
 
     def add_hinted(
         self, run: Run, questions: Sequence[Question], records: Sequence[Sequence[Mapping[str, Any]]]
-    ) -> None:
-        """Add of rationales that were sampled with the answer given those that lead to it (STaR)."""
+    ) -> dict[str, int]:
+        """Add of rationales that were sampled with the answer given those that lead to it (STaR); return how many were
+        sampled and added, and the tokens of the samples."""
         given = [
             distinct(question, [record["text"] for record in mine], True)
             for question, mine in zip(questions, records, strict=True)
@@ -99,6 +100,8 @@ class Judge:
             # Copies 0: it stands for no sample of the plain question.
             kept += [dataclasses.replace(one, copies=0).record(question.letters) for one in mine if one.right]
         append_record(run.path / RATIONALES, *kept)
+        sampled = [record["tokens"] for mine in records for record in mine]
+        return {"hinted": len(sampled), "hinted_kept": len(kept), "hinted_tokens": sum(sampled)}
 
 
 def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[Rationale]]:
