@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.models.attention import KEYS, QUERIES
 
 
 class Segment(NamedTuple):
@@ -36,6 +37,7 @@ class PackedBatch:
     tokens     int32 [B, T]: token ids
     positions  int32 [B, T]: position on the token's own root-to-leaf path
     ends       int32 [B, T]: one past the last token of the subtree of this token's segment; own index + 1 for padding
+    blocks     int32 [B, Q, M]: of each block of queries the blocks of keys that it sees something of (`visible_blocks`)
     source     int32 [B, P]: index of the hidden state that predicts
     target     int32 [B, P]: the token predicted
     branch     int32 [B, P]: the branch it belongs to, numbered over the whole batch in the order of the trees
@@ -46,6 +48,7 @@ class PackedBatch:
     tokens: jax.Array | np.ndarray
     positions: jax.Array | np.ndarray
     ends: jax.Array | np.ndarray
+    blocks: jax.Array | np.ndarray
     source: jax.Array | np.ndarray
     target: jax.Array | np.ndarray
     branch: jax.Array | np.ndarray
@@ -55,11 +58,13 @@ class PackedBatch:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shape:
-    """The shape of a packed batch: rows B, tokens T and predictions P of a row."""
+    """The shape of a packed batch: rows B, tokens T and predictions P of a row, and the blocks M of keys that a block
+    of queries sees at most; a batch that needs more has more."""
 
     rows: int
     tokens: int
     predictions: int
+    blocks: int = 0
 
 
 def row_lengths(tree: Tree) -> list[int]:
@@ -345,7 +350,37 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
             predicted[row] += size
             branches += 1
         used[row] += sum(sizes)
-    return PackedBatch(tokens, positions, ends, source, target, branch, weight)
+    blocks = visible_blocks(ends)
+    batch = PackedBatch(tokens, positions, ends, blocks, source, target, branch, weight)
+    return widened(batch, max(shape.blocks, _rounded_up(blocks.shape[2], 4)))
+
+
+def visible_blocks(ends: np.ndarray) -> np.ndarray:
+    """Return int32 [B, Q, M]: of each block of queries the numbers of those blocks of keys that hold something it sees,
+    in their order, filled with the number of all blocks; M is the most that one needs.
+
+    Q is T / QUERIES and there are T / KEYS blocks of keys (see models/attention.py), rounded up.
+    """
+    rows, tokens = ends.shape
+    first, count = np.arange(0, tokens, QUERIES), -(-tokens // KEYS)
+    furthest = np.pad(ends, ((0, 0), (0, count * KEYS - tokens))).reshape(rows, 1, count, KEYS).max(3)
+    seen = (np.arange(count) * KEYS < first[:, None] + QUERIES) & (furthest > first[:, None])
+    order = np.argsort(~seen, axis=2, kind="stable")[:, :, : seen.sum(2).max()]
+    return np.where(np.take_along_axis(seen, order, 2), order, count).astype(np.int32)
+
+
+def widened(batch: PackedBatch, width: int) -> PackedBatch:
+    """Return the batch with room for `width` blocks of keys a block of queries, but never less than it has."""
+    more = max(width - batch.blocks.shape[2], 0)
+    none = -(-batch.tokens.shape[1] // KEYS)
+    blocks = np.pad(batch.blocks, ((0, 0), (0, 0), (0, more)), constant_values=none)
+    return batch.replace(blocks=blocks)  # type: ignore[attr-defined]
+
+
+def stack_batches(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """Return batches of one shape stacked to [M, B, ...]."""
+    width = max(batch.blocks.shape[2] for batch in batches)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(widened(batch, width) for batch in batches))
 
 
 def _lay_out(tree: Tree, sizes: Sequence[int], offset: int) -> tuple[list[int], list[int]]:
@@ -381,7 +416,7 @@ def plan(
     """Choose the shape of every step so that little is computed and few programs are compiled.
 
     `steps` are the trees of each step; they are packed after `split_all` to a row length of at most `limit`: long rows
-    repeat few trunks, short rows cost little attention. Either all steps get one row length, with their numbers of
+    repeat few trunks, short rows hold less padding. Either all steps get one row length, with their numbers of
     rows rounded up to at most `programs` levels and to multiples of `rows_multiple` (the devices of the data axis); or
     each step is a single row, with the lengths rounded up to so many levels; whichever costs less. Rows have room for a
     path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
@@ -405,10 +440,17 @@ def plan(
         lengths = _raised(single, programs)
         found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
     shapes = min(found, key=lambda shapes: sum(map(cost, shapes)))
-    most: dict[tuple[int, int], int] = {}
-    for s in shapes:
-        most[s.rows, s.tokens] = max(most.get((s.rows, s.tokens), 0), s.predictions)
-    return [dataclasses.replace(s, predictions=_rounded_up(most[s.rows, s.tokens], 16)) for s in shapes]
+    most: dict[tuple[int, int], tuple[int, int]] = {}
+    for trees, s in zip(steps, shapes, strict=True):
+        predicted, blocks = most.get((s.rows, s.tokens), (0, 0))
+        batch = pack(split_all(trees, s.tokens), s, alone)
+        most[s.rows, s.tokens] = max(predicted, s.predictions), max(blocks, batch.blocks.shape[2])
+
+    def shared(rows: int, tokens: int) -> Shape:
+        predicted, blocks = most[rows, tokens]
+        return Shape(rows, tokens, _rounded_up(predicted, 16), blocks)
+
+    return [shared(s.rows, s.tokens) for s in shapes]
 
 
 def cost(shape: Shape) -> float:
@@ -428,8 +470,9 @@ def _raised(counts: Sequence[int], programs: int) -> list[int]:
 ROW_QUANTUM = 32
 """Row lengths are multiples of this."""
 
-ATTENTION_COST = 1 / 1700
-"""Cost of attention over a row of one token more, as a share of a token's matrix products (a small model's)."""
+ATTENTION_COST = 1 / 20000
+"""What a token costs more in a row of one token more, as a share of its matrix products (a small model's): little, as
+attention reads only the blocks of keys that hold something visible."""
 
 
 def _levels(counts: Sequence[int], programs: int) -> list[int]:

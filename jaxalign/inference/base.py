@@ -15,7 +15,7 @@ from jaxalign.models.sources import Model
 from jaxalign.models.transformer import Transformer
 from jaxalign.training.programs import Programs
 
-ROW_LENGTH = 1024
+ROW_LENGTH = 2048
 """Tokens of a packed row at most, where the context allows as many."""
 
 

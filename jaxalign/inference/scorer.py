@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxalign.data.trees import (
@@ -20,6 +19,7 @@ from jaxalign.data.trees import (
     predictions,
     radix,
     split,
+    stack_batches,
     tree_length,
 )
 from jaxalign.models.lora import Adapter
@@ -42,7 +42,7 @@ class Scorer:
     adapter: Adapter
     scale: float | np.ndarray
     programs: Programs
-    row_length: int = 1024
+    row_length: int = 2048
     batch_tokens: int = 2048
     share: bool = True
     shapes: list[Shape] = dataclasses.field(default_factory=list)
@@ -81,7 +81,7 @@ class Scorer:
             if self.stacked is None:
                 log_probs = [read(batches[0][0])]
             else:
-                log_probs = read(jax.tree.map(lambda *leaves: np.stack(leaves), *(batch for batch, _ in batches)))
+                log_probs = read(stack_batches([batch for batch, _ in batches]))
             for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
                 counted = np.asarray(batch.weight) != 0
                 sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))

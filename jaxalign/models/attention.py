@@ -1,4 +1,4 @@
-"""Attention over packed token trees, block of queries by block of queries.
+"""Attention over packed token trees, block of queries by block of queries, over the blocks of keys that one can see.
 
 Token i sees token j iff `j <= i < ends[j]`, and in a sliding-window layer `positions[i] - positions[j] < window`.
 The backward pass is written out: it recomputes the probabilities of a block from the saved log-sum-exp (as in
@@ -10,68 +10,106 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxalign.models.precision import dot, name_bits
+from jaxalign.models.precision import dot, from_bits, name_bits, to_bits
 
-BLOCK = 256
-"""Queries of one block, over all rows: its scores are [B, K, G * BLOCK / B, keys], never [B, H, T, T], and stay in a
-processor's cache."""
+QUERIES, KEYS = 64, 32
+"""Tokens of a block of queries and of a block of keys: its scores, [B, K, G, QUERIES, keys], are never [B, H, T, T] and
+stay in a processor's cache. Smaller blocks leave out more keys, and make thinner products."""
 
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN
 
 
-def visible(rows: jax.Array, ends: jax.Array, positions: jax.Array, window: jax.Array) -> jax.Array:
-    """Return bool [B, t, s]: which of the keys 0..s the queries `rows` [t] see.
+def visible(rows: jax.Array, columns: jax.Array, ends: jax.Array, positions: jax.Array, window: jax.Array) -> jax.Array:
+    """Return bool [B, t, s]: whether the queries `rows` [t] see the keys `columns` [B, s].
 
-    `ends` [B, s]; `positions` [B, T] with T >= s; `window` int32 scalar, 0 for none.
+    `ends`, `positions` int32 [B, T]; `window` int32 scalar, 0 for none. A column beyond the row is seen by none.
     """
-    keys = jnp.arange(ends.shape[1])
-    seen = (keys[None, :] <= rows[:, None]) & (rows[None, :, None] < ends[:, None, :])
-    distance = positions[:, rows][:, :, None] - positions[:, None, : ends.shape[1]]
+    stops, at = (jnp.take_along_axis(x, columns, 1, mode="clip") for x in (ends, positions))
+    seen = (columns[:, None, :] <= rows[:, None]) & (rows[:, None] < stops[:, None, :])
+    distance = positions[:, rows][:, :, None] - at[:, None, :]
     return seen & ((window == 0) | (distance < window))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8))
 def tree_attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     ends: jax.Array,
     positions: jax.Array,
+    blocks: jax.Array | None,
     window: jax.Array,
     scale: float,
     softcap: float | None,
 ) -> jax.Array:
     """Return [B, K, G, T, Dh], the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh].
 
-    `ends` and `positions` int32 [B, T] describe the trees, `window` is an int32 scalar (0: none). Scores are
-    multiplied by `scale`, then capped to `softcap * tanh(score / softcap)`.
+    `ends` and `positions` int32 [B, T] describe the trees, `blocks` int32 [B, T / QUERIES, M] lists the blocks of keys
+    that hold what a block of queries sees (see `data.trees.visible_blocks`; None: all up to its last query), `window`
+    is an int32 scalar (0: none). Scores are multiplied by `scale`, then capped to `softcap * tanh(score / softcap)`.
     """
-    return _attend(q, k, v, ends, positions, window, scale, softcap)[0]
+    return _attend(q, k, v, ends, positions, blocks, window, scale, softcap)[0]
 
 
-def _scores(q, k, ends, positions, window, start, scale, softcap):
+def _split(x):
+    """Cut [B, K, T, Dh] into blocks [B, K, T / KEYS, KEYS, Dh], the last one filled with zeros; as bits."""
+    rest = -x.shape[2] % KEYS
+    x = jnp.pad(to_bits(x), ((0, 0), (0, 0), (0, rest), (0, 0)))
+    return x.reshape(*x.shape[:2], -1, KEYS, x.shape[3])
+
+
+def _listed(blocks, start, stop):
+    """Return [B, M], the blocks of keys of the queries from `start` to `stop`; None where that is no fewer than all."""
+    before = -(-stop // KEYS)
+    return None if blocks is None or blocks.shape[2] >= before else blocks[:, start // QUERIES]
+
+
+def _chosen(x, cut, listed, stop):
+    """Return the keys or values [B, K, s, Dh] that a block of queries reads, of x [B, K, T, Dh], cut into `cut`."""
+    if listed is None:
+        return x[:, :, :stop]
+    found = jax.vmap(partial(jnp.take, axis=1, mode="clip"))(cut, listed)
+    return from_bits(found.reshape(*x.shape[:2], -1, x.shape[3]))
+
+
+def _add(total, listed, stop, part):
+    """Add the gradient [B, K, s, Dh] of what `_chosen` returns to the whole's, [B, K, T / KEYS, KEYS, Dh]."""
+    if listed is None:
+        rest = -stop % KEYS
+        part = jnp.pad(part, ((0, 0), (0, 0), (0, rest), (0, 0)))
+        part = part.reshape(*part.shape[:2], -1, KEYS, part.shape[3])
+        return total.at[:, :, : part.shape[2]].add(part)
+    part = part.reshape(*part.shape[:2], -1, KEYS, part.shape[3])
+    return jax.vmap(lambda total, index, part: total.at[:, index].add(part, mode="drop"))(total, listed, part)
+
+
+def _scores(q, keys, seen, scale, softcap):
     """Return the masked scores [B, K, G, t, s] of one block, and the slope of the soft cap (None without)."""
-    stop = start + q.shape[3]
-    scores = dot(q, k, ((4,), (3,)), ((0, 1), (0, 1))) * scale
+    scores = dot(q, keys, ((4,), (3,)), ((0, 1), (0, 1))) * scale
     slope = None
     if softcap is not None:
         tanh = jnp.tanh(scores / softcap)
         scores, slope = softcap * tanh, 1.0 - tanh * tanh
-    seen = visible(jnp.arange(start, stop), ends[:, :stop], positions, window)
     return jnp.where(seen[:, None, None], scores, _MASKED), slope
 
 
-def _blocks(rows: int, length: int):
-    # Short blocks also leave out most of the keys that a query is too early for; very short ones make thin products.
-    size = min(max(BLOCK // rows, 32), 128)
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+def _blocks(k, v, ends, positions, blocks, window):
+    """Yield of each block of queries: its place, the list of its keys' blocks, its keys, its values, what it sees."""
+    length = k.shape[2]
+    cut_k, cut_v = _split(k), _split(v)
+    for start in range(0, length, QUERIES):
+        stop = min(start + QUERIES, length)
+        listed = _listed(blocks, start, stop)
+        columns = jnp.arange(stop)[None] if listed is None else listed[:, :, None] * KEYS + jnp.arange(KEYS)
+        columns = jnp.broadcast_to(columns.reshape(columns.shape[0], -1), (k.shape[0], columns[0].size))
+        seen = visible(jnp.arange(start, stop), columns, ends, positions, window)
+        yield slice(start, stop), listed, _chosen(k, cut_k, listed, stop), _chosen(v, cut_v, listed, stop), seen
 
 
-def _attend(q, k, v, ends, positions, window, scale, softcap):
+def _attend(q, k, v, ends, positions, blocks, window, scale, softcap):
     outputs, sums = [], []
-    for start, stop in _blocks(q.shape[0], q.shape[3]):
-        keys, values = k[:, :, :stop], v[:, :, :stop]
-        scores, _ = _scores(q[:, :, :, start:stop], keys, ends, positions, window, start, scale, softcap)
+    for place, _, keys, values, seen in _blocks(k, v, ends, positions, blocks, window):
+        scores, _ = _scores(q[:, :, :, place], keys, seen, scale, softcap)
         top = scores.max(-1, keepdims=True)
         weights = jnp.exp(scores - top)
         total = weights.sum(-1, keepdims=True)
@@ -81,32 +119,34 @@ def _attend(q, k, v, ends, positions, window, scale, softcap):
     return jnp.concatenate(outputs, 3), jnp.concatenate(sums, 3)
 
 
-def _forward(q, k, v, ends, positions, window, scale, softcap):
-    output, sums = _attend(q, k, v, ends, positions, window, scale, softcap)
+def _forward(q, k, v, ends, positions, blocks, window, scale, softcap):
+    output, sums = _attend(q, k, v, ends, positions, blocks, window, scale, softcap)
     # Not `saved`, whose inside the policy would not see from within this rule.
     output, sums = name_bits(output, "attention"), name_bits(sums, "attention_sums")
-    return output, (q, k, v, ends, positions, window, output, sums)
+    return output, (q, k, v, ends, positions, blocks, window, output, sums)
 
 
 def _backward(scale, softcap, residuals, gradient):
-    q, k, v, ends, positions, window, output, sums = residuals
+    q, k, v, ends, positions, blocks, window, output, sums = residuals
     gradient = gradient.astype(q.dtype)
     delta = (gradient.astype(jnp.float32) * output.astype(jnp.float32)).sum(-1, keepdims=True)
-    dq, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for start, stop in _blocks(q.shape[0], q.shape[3]):
-        queries, upstream = q[:, :, :, start:stop], gradient[:, :, :, start:stop]
-        keys, values = k[:, :, :stop], v[:, :, :stop]
-        scores, slope = _scores(queries, keys, ends, positions, window, start, scale, softcap)
-        weights = jnp.exp(scores - sums[:, :, :, start:stop, None])
-        dv = dv.at[:, :, :stop].add(dot(weights.astype(q.dtype), upstream, ((2, 3), (2, 3)), ((0, 1), (0, 1))))
+    dq = []
+    dk = dv = jnp.zeros((*k.shape[:2], -(-k.shape[2] // KEYS), KEYS, k.shape[3]), jnp.float32)
+    for place, listed, keys, values, seen in _blocks(k, v, ends, positions, blocks, window):
+        queries, upstream = q[:, :, :, place], gradient[:, :, :, place]
+        scores, slope = _scores(queries, keys, seen, scale, softcap)
+        weights = jnp.exp(scores - sums[:, :, :, place, None])
+        part = dot(weights.astype(q.dtype), upstream, ((2, 3), (2, 3)), ((0, 1), (0, 1)))
+        dv = _add(dv, listed, place.stop, part)
         dweights = dot(upstream, values, ((4,), (3,)), ((0, 1), (0, 1)))
-        dscores = weights * (dweights - delta[:, :, :, start:stop]) * scale
+        dscores = weights * (dweights - delta[:, :, :, place]) * scale
         if slope is not None:
             dscores = dscores * slope
         dscores = dscores.astype(q.dtype)
         dq.append(dot(dscores, keys, ((4,), (2,)), ((0, 1), (0, 1))).astype(q.dtype))
-        dk = dk.at[:, :, :stop].add(dot(dscores, queries, ((2, 3), (2, 3)), ((0, 1), (0, 1))))
-    return jnp.concatenate(dq, 3), dk.astype(k.dtype), dv.astype(v.dtype), None, None, None
+        dk = _add(dk, listed, place.stop, dot(dscores, queries, ((2, 3), (2, 3)), ((0, 1), (0, 1))))
+    dk, dv = (x.reshape(*x.shape[:2], -1, x.shape[4])[:, :, : k.shape[2]] for x in (dk, dv))
+    return jnp.concatenate(dq, 3), dk.astype(k.dtype), dv.astype(v.dtype), None, None, None, None
 
 
 tree_attention.defvjp(_forward, _backward)

@@ -125,9 +125,17 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array, ends: jax.Array, dropout: Dropout | None = None
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        ends: jax.Array,
+        blocks: jax.Array | None = None,
+        dropout: Dropout | None = None,
     ) -> jax.Array:
-        """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T]."""
+        """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T].
+
+        Without its `blocks` [B, Q, M] attention reads all keys up to a query, visible or not.
+        """
         arch = self.architecture
         x = Embedding(arch.vocab_size, arch.width, self.dtype, name="embedding")(tokens)
         if arch.embed_scale != 1.0:
@@ -143,13 +151,13 @@ class Transformer(nn.Module):
             length=arch.layers,
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
-        attend = Partial(_attend_trees, ends, positions)
+        attend = Partial(_attend_trees, ends, positions, blocks)
         x, _ = layers(arch, name="layers")(x, per_layer, attend, (cos, sin), dropout)
         return Norm(arch.norm_eps, name="norm")(x)
 
 
-def _attend_trees(ends, positions, q, k, v, window, scale, softcap):
-    return tree_attention(q, k, v, ends, positions, window, scale, softcap)
+def _attend_trees(ends, positions, blocks, q, k, v, window, scale, softcap):
+    return tree_attention(q, k, v, ends, positions, blocks, window, scale, softcap)
 
 
 def rotary_frequencies(architecture: Architecture) -> np.ndarray:

@@ -12,7 +12,19 @@ import jax
 import numpy as np
 
 from jaxalign.data.order import Stream, batches
-from jaxalign.data.trees import PackedBatch, Segment, Shape, Tree, cost, measure, pack, plan, split, tree_length
+from jaxalign.data.trees import (
+    PackedBatch,
+    Segment,
+    Shape,
+    Tree,
+    cost,
+    measure,
+    pack,
+    plan,
+    split,
+    stack_batches,
+    tree_length,
+)
 from jaxalign.errors import UserError
 from jaxalign.objectives.dpo import Preferences
 from jaxalign.training.feed import Settings
@@ -154,7 +166,7 @@ class Pairs:
         if rows is not None and rows < shape.rows:
             parts, shape = self._cut(questions, dataclasses.replace(shape, rows=rows))
         packed = [self._micro(part, pairs, shape) for part in parts]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[batch for batch, _ in packed])
+        stacked = stack_batches([batch for batch, _ in packed])
         return stacked, sum(tokens for _, tokens in packed)
 
     def _fits(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape) -> bool:

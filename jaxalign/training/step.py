@@ -38,7 +38,7 @@ def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: 
     `adapter` is effective (its scale multiplied in), or None for the bare base.
     """
     variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
-    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, dropout)
+    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
     with jax.named_scope("head"):
         head = head_kernel(params, model.architecture)
         return prediction_log_probs(

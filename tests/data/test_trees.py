@@ -20,9 +20,12 @@ from jaxalign.data.trees import (
     radix,
     split,
     split_all,
+    stack_batches,
     tree_length,
+    visible_blocks,
 )
 from jaxalign.errors import UserError
+from jaxalign.models.attention import KEYS, QUERIES
 
 SEEDS = range(12)
 
@@ -222,7 +225,9 @@ def test_a_planned_shape_holds_its_step_and_few_shapes_hold_all(seed, alone):
         tight = measure(pieces, shape.tokens, alone)
         assert tight.rows <= shape.rows
         assert tight.predictions <= shape.predictions
-        assert packed_contexts(pack(pieces, shape, alone)) == total(trees)
+        batch = pack(pieces, shape, alone)
+        assert packed_contexts(batch) == total(trees)
+        assert batch.blocks.shape[2] == shape.blocks
 
 
 def test_planned_rows_are_multiples_for_the_devices_and_have_room_for_the_longest():
@@ -251,6 +256,34 @@ def test_rows_are_never_overfull(seed):
     # First fit wastes little: no two rows could have been one.
     used = np.sort(np.bincount(rows, lengths))
     assert used[0] + used[1] > 64
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tokens", [40, 64, 150, 320])
+def test_a_block_of_queries_lists_just_the_blocks_of_keys_that_it_sees_something_of(seed, tokens):
+    random = np.random.default_rng(seed)
+    batch = packed([random_tree(random, 8, longest=tokens // 12) for _ in range(5)], tokens)
+    i, j = np.arange(tokens)[:, None], np.arange(tokens)
+    seen = (j <= i) & (i < batch.ends[:, None, :])
+    blocks = visible_blocks(batch.ends)
+    none, needed = -(-tokens // KEYS), 0
+    for row in range(len(blocks)):
+        for number, listed in enumerate(blocks[row]):
+            places = np.flatnonzero(seen[row, QUERIES * number : QUERIES * (number + 1)].any(0))
+            expected = sorted(set((places // KEYS).tolist()))
+            assert listed.tolist() == expected + [none] * (len(listed) - len(expected))
+            needed = max(needed, len(expected))
+    assert blocks.shape[2] == needed and batch.blocks.shape[2] == -(-needed // 4) * 4
+    assert np.array_equal(batch.blocks[:, :, :needed], blocks) and np.all(batch.blocks[:, :, needed:] == none)
+
+
+def test_stacked_batches_list_as_many_blocks_of_keys():
+    trees = [(Segment(np.arange(size, dtype=np.int32), -1),) for size in (20, 300)]
+    shape = Shape(1, 320, 4)
+    few, many = (pack([tree], shape) for tree in trees)
+    both = stack_batches([few, many])
+    assert few.blocks.shape[2] == 4 and both.blocks.shape == (2, 1, 5, 12)
+    assert np.all(both.blocks[0, :, :, 4:] == 10) and np.array_equal(both.blocks[1], many.blocks)
 
 
 def test_the_last_token_of_a_path_is_predicted_and_takes_no_place():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import packed, random_tree
 
+from jaxalign.data import trees
 from jaxalign.models import attention
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 
@@ -30,25 +31,27 @@ def a_case(tokens: int, trees: int, dtype=jnp.float32):
     rows = batch.tokens.shape[0]
     shapes = [(rows, HEADS, GROUPS, tokens, SIZE), (rows, HEADS, tokens, SIZE), (rows, HEADS, tokens, SIZE)]
     arrays = [jnp.asarray(random.standard_normal(shape), dtype) for shape in (*shapes, shapes[0])]
-    return arrays, (batch.ends, batch.positions)
+    return arrays, (batch.ends, batch.positions, batch.blocks)
 
 
 CASES = [
     pytest.param(40, 4, 0, None, id="one block"),
-    pytest.param(128, 3, 0, None, id="just one block"),
-    pytest.param(2 * 128 + 37, 12, 0, None, id="beyond two blocks, several rows"),
+    pytest.param(64, 3, 0, None, id="just one block"),
+    pytest.param(4 * 64 + 37, 12, 0, None, id="several blocks and rows"),
     pytest.param(40, 4, 5, None, id="window"),
     pytest.param(40, 4, 0, 1.3, id="soft cap"),
-    pytest.param(128 + 9, 4, 17, 1.3, id="all"),
+    pytest.param(3 * 64 + 9, 9, 17, 1.3, id="all"),
 ]
 
 
+@pytest.mark.parametrize("sparse", [True, False], ids=["visible blocks", "all blocks"])
 @pytest.mark.parametrize(("tokens", "trees", "window", "softcap"), CASES)
-def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap):
-    (q, k, v, upstream), (ends, positions) = a_case(tokens, trees)
+def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap, sparse):
+    (q, k, v, upstream), (ends, positions, blocks) = a_case(tokens, trees)
 
     def ours(q, k, v):
-        return tree_attention(q, k, v, ends, positions, jnp.int32(window), 0.4, softcap)
+        chosen = blocks if sparse else None
+        return tree_attention(q, k, v, ends, positions, chosen, jnp.int32(window), 0.4, softcap)
 
     def dense(q, k, v):
         return dense_attention(q, k, v, ends, positions, window, 0.4, softcap)
@@ -60,30 +63,51 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
         np.testing.assert_allclose(gradient, reference, atol=2e-5)
 
 
-def test_the_length_of_a_block_changes_nothing(monkeypatch):
-    (q, k, v, _), (ends, positions) = a_case(50, 4)
-    whole = tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None)
-    assert len(attention._blocks(*whole.shape[::3])) == 1
-    monkeypatch.setattr(attention, "BLOCK", 1)
-    assert len(attention._blocks(*whole.shape[::3])) > 1
-    np.testing.assert_allclose(tree_attention(q, k, v, ends, positions, jnp.int32(0), 0.4, None), whole, atol=1e-6)
+@pytest.mark.parametrize("tokens", [50, 200])
+@pytest.mark.parametrize(("queries", "keys"), [(8, 4), (4, 8), (7, 5), (256, 256)])
+def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
+    (q, k, v, _), (ends, positions, blocks) = a_case(tokens, 4)
+    whole = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
+    for module in (attention, trees):
+        monkeypatch.setattr(module, "QUERIES", queries)
+        monkeypatch.setattr(module, "KEYS", keys)
+    blocks = trees.visible_blocks(ends)
+    assert blocks.shape[1] == -(-tokens // queries)
+    found = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+def test_what_no_block_lists_is_not_read():
+    (q, k, v, _), (ends, positions, blocks) = a_case(4 * 64, 3)
+    read = {key for listed in blocks[0] for key in listed}
+    assert blocks.shape[2] < 8 and read >= set(range(8))
+    nan = jnp.full_like(k, jnp.nan)
+    for number, listed in enumerate(blocks[0]):
+        if blocks.shape[2] >= (number + 1) * 64 // 32:
+            continue  # few keys stand before these queries: they are not gathered, but masked
+        seen = np.isin(np.arange(4 * 64) // 32, listed)
+        keys, values = (jnp.where(seen[:, None], x, nan) for x in (k, v))
+        place = slice(64 * number, 64 * (number + 1))
+        args = (ends[:1], positions[:1], blocks[:1], jnp.int32(0), 0.4, None)
+        found = tree_attention(q[:1], keys[:1], values[:1], *args)[:, :, :, place]
+        np.testing.assert_allclose(found, tree_attention(q[:1], k[:1], v[:1], *args)[:, :, :, place])
 
 
 def test_a_window_counts_positions_on_the_path_and_not_places_in_the_row():
     # A prompt of two, a first answer of three, and a second of one: the second stands right behind the prompt.
-    ends = np.array([[6, 6, 5, 5, 5, 6]], np.int32)
-    positions = np.array([[0, 1, 2, 3, 4, 2]], np.int32)
-    seen = attention.visible(jnp.arange(6), jnp.asarray(ends), jnp.asarray(positions), jnp.int32(2))
+    ends = jnp.array([[6, 6, 5, 5, 5, 6]])
+    positions = jnp.array([[0, 1, 2, 3, 4, 2]])
+    seen = attention.visible(jnp.arange(6), jnp.arange(6)[None], ends, positions, jnp.int32(2))
     assert np.flatnonzero(seen[0, 5]).tolist() == [1, 5]
     assert np.flatnonzero(seen[0, 4]).tolist() == [3, 4]
 
 
 def test_bfloat16_keeps_its_type_forwards_and_backwards():
-    (q, k, v, upstream), (ends, positions) = a_case(40, 4)
+    (q, k, v, upstream), (ends, positions, blocks) = a_case(40, 4)
 
     def run(dtype):
         def ours(*arrays):
-            return tree_attention(*arrays, ends, positions, jnp.int32(0), 0.4, None)
+            return tree_attention(*arrays, ends, positions, blocks, jnp.int32(0), 0.4, None)
 
         output, pull = jax.vjp(ours, q.astype(dtype), k.astype(dtype), v.astype(dtype))
         return [output, *pull(upstream.astype(dtype))]
