@@ -6,11 +6,13 @@ Nothing here, nor in config.py, imports jax: `--help` and bad input answer at on
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import hydra
@@ -58,6 +60,10 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
                 _main(config_name, kind, run, arguments)
+                sys.stdout.flush()
+            except BrokenPipeError:  # `| head`, or a terminal that is gone
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would flush once more
+                raise SystemExit(128 + signal.SIGPIPE) from None
             except UserError as error:
                 _fail(str(error))
             except KeyboardInterrupt:
@@ -82,11 +88,12 @@ def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], a
         return
     flags, overrides, options = _split(arguments)
     jobs: list[list[str]] = []
-    asks = options.help or options.hydra_help or options.info or options.shell_completion
-    if options.help:
-        overrides = []
-    elif not asks:
+    asks = options.hydra_help or options.info or options.shell_completion
+    if not asks:
         command = _Command(options.config_name or config_name, kind, options)
+        if options.help:
+            print(command.help())
+            return
         overrides = command.normalised(overrides)
         jobs = command.check(overrides)
 
@@ -246,12 +253,39 @@ class _Command:
             try:
                 with _one_line():
                     composed = self._compose(job)
+                recipe = [line for line in job if line.lstrip("+").startswith("experiment=")]
+                if recipe and (foreign := self._foreign(composed)):
+                    lacks = " and no ".join(foreign)
+                    raise UserError(f"{_spoken(recipe)} is not for jaxalign.{self._config_name}, which has no {lacks}")
                 if self._options.cfg is None:  # who looks at a configuration may look at an unfinished one
                     read_config(self._kind, _resolved(composed))
             except UserError as error:
                 where = f"job {number} of {len(jobs)} ({_spoken(job)}): " if len(jobs) > 1 else ""
                 raise UserError(f"{where}{error}") from error
         return jobs
+
+    def help(self) -> str:
+        """Return what --help prints: Hydra's own would list the groups and recipes of all commands."""
+        with _one_line():
+            template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
+        options = {name: self._loader.get_group_options(name) for name in self._groups}
+        for name in self._groups:
+            below = {f"{name}/{one}" for one in self._loader.get_group_options(name, None)} - set(options)
+            options |= {inner: found for inner in below if (found := self._loader.get_group_options(inner))}
+        if "experiment" in self._default_groups([]):
+            found = self._loader.get_group_options("experiment")
+            with _one_line():
+                options["experiment"] = [
+                    one for one in found if not self._foreign(self._compose([f"experiment={one}"]))
+                ]
+        listed = "".join(f"{name}: {', '.join(found)}\n" for name, found in sorted(options.items()))
+        return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
+
+    def _foreign(self, composed: DictConfig) -> list[str]:
+        """Return the root keys that another command has and this one has not: those of a recipe for another."""
+        known = {key for kind in Config.__constraints__ for key in leaves(kind)}
+        others = {key.partition(".")[0] for key in known} - {key.partition(".")[0] for key in self._keys}
+        return [str(key) for key in composed if key in others]
 
     def _sweep(self, overrides: Sequence[str]) -> list[list[str]]:
         """Return the jobs of an ordinary multirun; none where another sweeper chooses them as it goes."""

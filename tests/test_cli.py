@@ -229,17 +229,41 @@ def test_a_bug_keeps_its_traceback(capsys):
     assert "ZeroDivisionError: ours" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train", TrainConfig), ("export", ExportConfig)])
+@pytest.mark.parametrize(("name", "kind"), [("train", TrainConfig), ("crest", CrestConfig), ("export", ExportConfig)])
 def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, name, kind):
-    with pytest.raises(SystemExit) as caught:
-        entry_point(name, kind)(lambda config: None)(["--help"])
-    assert caught.value.code == 0
+    entry_point(name, kind)(lambda config: None)(["--help"])
     text = capsys.readouterr().out
     assert f"python -m jaxalign.{name} " in text
     assert f"conf/{name}.yaml" in text
     assert "Hydra" not in text
+    recipes = [line for line in text.splitlines() if line.startswith("experiment: ")]
     if name == "train":
-        assert "value: achievement, benevolence," in text
+        assert "value: achievement, benevolence," in text and "\nvalue/survey: close\n" in text
+        assert recipes == ["experiment: released_vim, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
+    elif name == "crest":
+        assert "rft" in recipes[0] and "vim" not in recipes[0] and "\nvalue: " not in text
+    else:
+        assert not recipes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "recipe", "key"),
+    [
+        ("train", TrainConfig, "rft", "crest and no dpo"),
+        ("crest", CrestConfig, "vim_llama2_7b", "alignment"),
+        ("crest", CrestConfig, "[rft,released_vim]", "alignment"),
+    ],
+)
+def test_a_recipe_for_another_command_is_named(capsys, name, kind, recipe, key):
+    with pytest.raises(SystemExit):
+        entry_point(name, kind)(lambda config: None)([f"experiment={recipe}"])
+    assert capsys.readouterr().err == f"error: experiment={recipe} is not for jaxalign.{name}, which has no {key}\n"
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    command = f"{sys.executable} -m jaxalign.crest --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141) and done.stderr == ""
 
 
 def test_export_names_all_that_it_lacks_and_knows_no_groups(capsys):
