@@ -116,6 +116,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
     if model.source == "run":
         runs = [(folder, found) for folder in adapters if (found := _trained_on(folder)) is not None]
         trained = runs[0][1] if runs else preset(DEFAULT_MODEL)
+        if not runs:
+            _check_default(adapters)
         keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
         for (first, theirs), (other, found) in itertools.pairwise(runs):
             if model.system is None and found.get("system") != theirs.get("system"):
@@ -135,6 +137,17 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
     if keys["prompt_format"] == "plain" and keys.get("system"):
         raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
     return keys
+
+
+def _check_default(folders: Sequence[Path]) -> None:
+    """Raise UserError for the first folder whose files name another base than the default, before that is fetched."""
+    named = {name: {one.get("path"), one["name"]} for name in presets() for one in [preset(name)]}
+    for folder in folders:
+        base = _ours(folder).get("base_name")
+        if base is not None and base not in named[DEFAULT_MODEL]:
+            fits = [name for name, theirs in named.items() if base in theirs]
+            choice = f"model={fits[0]}" if fits else f"model=hub model.path={base}"
+            raise UserError(f"{folder} was trained on {base}: add {choice}")
 
 
 def _trained_on(folder: Path) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from jaxalign.chat import chat
 from jaxalign.generate import main
 from jaxalign.inference.cache import by_layer
 from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling
+from jaxalign.models import sources
 from jaxalign.models.sources import ModelFiles, load_model, source_of
 from jaxalign.models.tokenizer import tiny_tokenizer
 from jaxalign.subjects import preset
@@ -417,6 +418,21 @@ def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, 
     monkeypatch.setattr(ModelFiles, "load", None)
     line = refused([f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
     assert "biased/adapter was trained on another base (tiny) than" in line and "ask them one by one" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "choice"),
+    [("tiny", "model=tiny"), ("google/gemma-2-9b", "model=gemma2_9b"), ("me/mine", "model=hub model.path=me/mine")],
+)
+def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetched(
+    adapters, here, capsys, monkeypatch, base, choice
+):
+    monkeypatch.setattr(sources, "fetch", None)
+    shutil.copytree(adapters / "power" / "adapter", here / "exported")
+    ours = json.loads((here / "exported" / "jaxalign.json").read_text())
+    (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": base}))
+    line = refused(["adapter=exported", "prompt=Why?", *QUICK], capsys)
+    assert line == f"error: exported was trained on {base}: add {choice}"
 
 
 @pytest.mark.usefixtures("not_loaded")
