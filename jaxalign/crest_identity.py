@@ -110,6 +110,10 @@ class Identity:
             "released": c.released.prompt_without_question,
         }
 
+    def asked(self) -> str:
+        """Return that of the questions which models are asked on the way and at the end."""
+        return digest([_texts(part) for part in (self.questions.validation, self.questions.test)])
+
     def _common(self) -> dict[str, Any]:
         c = self.config
         return {

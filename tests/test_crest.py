@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -203,6 +204,16 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
     assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
     for settings in ("=1 dpo.rounds=0 test.few_shot=false", "=1 dpo.rounds=1 test.few_shot=false", "=0 dpo.rounds=2"):
         assert f": crest.iterations{settings}" in shown
+    assert "not to be compared" not in shown
+    # Other questions, and another judge.
+    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    capsys.readouterr()
+    main([f"compare={root}/crest-*"])
+    alike, other = r"\d \d \d \d", r"\d"
+    apart = rf"({alike} \| {other}|{other} \| {alike})"
+    shown = capsys.readouterr().out
+    assert re.search(rf"^{apart}: other questions: accuracies are not to be compared$", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: other judges of the follow-ups: consistencies", shown, re.MULTILINE)
 
 
 QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]

@@ -32,13 +32,13 @@ def find_finished(names: Sequence[str]) -> list[Path]:
 
 def compare(console: Console, names: Sequence[str]) -> None:
     """Print one table over the finished runs that names lead to, each with its last model on validation and test (where
-    nothing was trained, with all that were asked); and in which settings they differ."""
+    nothing was trained, with all that were asked); in which settings they differ; and what makes them no comparison."""
     paths = find_finished(names)
+    summaries = [json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in paths]
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, head in enumerate(("run", *HEADS)):
         table.add_column(head, justify="left" if place < 2 else "right")
-    for number, path in enumerate(paths, start=1):
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    for number, summary in enumerate(summaries, start=1):
         found = rows(summary)
         if any(name.partition("-")[0] in ("sft", "dpo") for name in summary["stages"]):
             found = [row for row in found if row[0] == summary["final"]]
@@ -47,6 +47,16 @@ def compare(console: Console, names: Sequence[str]) -> None:
     console.print(table)
     for number, (path, settings) in enumerate(zip(paths, _differences(paths), strict=True), start=1):
         console.print(f"{number}: {path}{settings and f': {settings}'}", highlight=False, soft_wrap=True)
+    for what, found in (
+        ("other questions: accuracies are not to be compared", [one.get("asked") for one in summaries]),
+        (
+            "other judges of the follow-ups: consistencies are not to be compared",
+            [(one["model"]["identity"], one.get("judge_identity")) for one in summaries],
+        ),
+    ):
+        groups = [[n for n, one in enumerate(found, start=1) if one == kind] for kind in dict.fromkeys(found)]
+        if len(groups) > 1:
+            console.print(f"{' | '.join(' '.join(map(str, group)) for group in groups)}: {what}", highlight=False)
 
 
 APART = ("identity", "run", "stage", "compare", "prefetch", "offline")
