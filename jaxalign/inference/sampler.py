@@ -270,11 +270,14 @@ class _Call:
         if max(sum(len(r.samples) for r in requests if r.adapter == a) for a in range(self.stack)) > each:
             group = min(group, CROWDED)
         # A product of fewer rows takes a CPU longer than one of a few: some may be idle.
-        group = max(group, -(-min(FEWEST_ROWS, sampler.rows) // (self.stack * min(len(requests), each) or 1)))
+        fewest = -(-min(FEWEST_ROWS, sampler.rows) // self.stack)
+        if len(requests) == 1:
+            group = max(group, fewest)
         wanted = [sum(-(-len(r.samples) // group) for r in requests if r.adapter == a) for a in range(self.stack)]
         most = max(each // group, 1)
         # A power of two, so that calls of many sizes compile few programs.
-        self.shape = (self.stack, min(1 << (max(wanted) - 1).bit_length(), most), group)
+        slots = 1 << (max(*wanted, -(-fewest // group)) - 1).bit_length()
+        self.shape = (self.stack, min(slots, most), group)
         self.slots = [[_Slot(None, deque(), [None] * group) for _ in range(self.shape[1])] for _ in range(self.stack)]
         # Short prompts come first: the places for a prompt's keys grow with what is taken.
         order = sorted(range(len(requests)), key=lambda number: bucket(len(requests[number].prompt)))

@@ -130,7 +130,9 @@ def pack_for_reading(
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     first = -(-longest // ROW_QUANTUM) * ROW_QUANTUM
     known = [] if shapes is None else shapes
-    lengths = {*range(first, max(row_length, first) + 1, 4 * ROW_QUANTUM)}
+    last = max(row_length, first)
+    step = max(4, (last - first) // (8 * ROW_QUANTUM)) * ROW_QUANTUM  # some eight: laying out takes time
+    lengths = {*range(first, last + 1, step)}
     lengths |= {shape.tokens for shape in known if shape.tokens >= first}
     layouts = {tokens: [_lay_out(trees, tokens) for trees in groups] for tokens in sorted(lengths)}
 
