@@ -12,6 +12,7 @@ import numpy as np
 from jaxalign.config import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
+from jaxalign.inference.base import ROW_LENGTH
 from jaxalign.material import encode_stages, read_material
 from jaxalign.models.gguf import GgufFile
 from jaxalign.models.safetensors import write_safetensors
@@ -87,7 +88,7 @@ class Jaxalign:
         t = self.config.training
         prompts, responses = ([np.asarray(ids, np.int32) for ids in part] for part in zip(*examples, strict=True))
         data = Encoded(prompts, responses, [1.0] * len(examples), [False] * len(examples))
-        length = t.row_length or min(self.base.architecture.context, 1024)
+        length = t.row_length or min(self.base.architecture.context, ROW_LENGTH)
         packer, steps = (
             Packer(data, t.share_prompts, not t.packing, length, t.max_rows),
             batches(range(len(examples)), size),

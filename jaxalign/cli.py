@@ -60,10 +60,6 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
                 _main(config_name, kind, run, arguments)
-                sys.stdout.flush()
-            except BrokenPipeError:  # `| head`, or a terminal that is gone
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would flush once more
-                raise SystemExit(128 + signal.SIGPIPE) from None
             except UserError as error:
                 _fail(str(error))
             except KeyboardInterrupt:
@@ -82,9 +78,18 @@ def _fail(line: str) -> None:
     raise SystemExit(2) from None
 
 
+def _show(text: str) -> None:
+    """Print what was asked for; a reader that left early, such as `| head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would flush once more
+        raise SystemExit(128 + signal.SIGPIPE) from None
+
+
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     if "--version" in arguments:
-        print(f"jaxalign {__version__}")
+        _show(f"jaxalign {__version__}")
         return
     flags, overrides, options = _split(arguments)
     jobs: list[list[str]] = []
@@ -92,7 +97,7 @@ def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], a
     if not asks:
         command = _Command(options.config_name or config_name, kind, options)
         if options.help:
-            print(command.help())
+            _show(command.help())
             return
         overrides = command.normalised(overrides)
         jobs = command.check(overrides)
@@ -274,12 +279,17 @@ class _Command:
             options |= {inner: found for inner in below if (found := self._loader.get_group_options(inner))}
         if "experiment" in self._default_groups([]):
             found = self._loader.get_group_options("experiment")
-            with _one_line():
-                options["experiment"] = [
-                    one for one in found if not self._foreign(self._compose([f"experiment={one}"]))
-                ]
+            options["experiment"] = [one for one in found if self._takes(f"experiment={one}")]
         listed = "".join(f"{name}: {', '.join(found)}\n" for name, found in sorted(options.items()))
         return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
+
+    def _takes(self, recipe: str) -> bool:
+        """Return whether a recipe is for this command: one for another may not even compose."""
+        try:
+            with _one_line():
+                return not self._foreign(self._compose([recipe]))
+        except UserError:
+            return False
 
     def _foreign(self, composed: DictConfig) -> list[str]:
         """Return the root keys that another command has and this one has not: those of a recipe for another."""

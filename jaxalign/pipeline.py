@@ -19,6 +19,7 @@ from jaxalign.analysis.tables import profile_table, summary_lines
 from jaxalign.config import TrainConfig, identity, plain, readable_name
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.inference.base import ROW_LENGTH
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.material import CONTROL_LENGTH, Material, control_budget, encode_pairs, encode_stages, read_material
@@ -192,7 +193,7 @@ class Session:
     @property
     def row_length(self) -> int:
         """Tokens of the longest packed row."""
-        return self.config.training.row_length or min(self.model.architecture.context, 1024)
+        return self.config.training.row_length or min(self.model.architecture.context, ROW_LENGTH)
 
     def ask(self, when: str, adapter: Adapter, scale: float | None = None) -> dict[str, Any] | None:
         """Ask the questionnaire and measure perplexity; an answer that this run already has is read, not asked anew.

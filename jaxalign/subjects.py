@@ -17,7 +17,7 @@ from jaxalign.models import lora
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.lora import Adapter
 from jaxalign.models.peft import CONFIG, OURS, AdapterFile, read_adapter
-from jaxalign.models.sources import Model
+from jaxalign.models.sources import Model, is_hub_id
 
 DEFAULT_MODEL = "smollm2_135m"
 
@@ -146,6 +146,8 @@ def _check_default(folders: Sequence[Path]) -> None:
         base = _ours(folder).get("base_name")
         if base is not None and base not in named[DEFAULT_MODEL]:
             fits = [name for name, theirs in named.items() if base in theirs]
+            if not fits and not is_hub_id(base):
+                continue  # a folder or a file, which may hold the default: its weights tell, once they are read
             choice = f"model={fits[0]}" if fits else f"model=hub model.path={base}"
             raise UserError(f"{folder} was trained on {base}: add {choice}")
 

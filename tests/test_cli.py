@@ -260,6 +260,17 @@ def test_a_recipe_for_another_command_is_named(capsys, name, kind, recipe, key):
     assert capsys.readouterr().err == f"error: experiment={recipe} is not for jaxalign.{name}, which has no {key}\n"
 
 
+def test_help_leaves_out_a_recipe_that_composes_only_elsewhere(capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /reasoning: default}]\n"
+    )
+    for name, kind in (("train", TrainConfig), ("crest", CrestConfig)):
+        entry_point(name, kind)(lambda config: None)(["--config-dir", str(tmp_path), "--help"])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("experiment: ")]
+        assert ("own" in line.split(", ")) == (name == "crest")
+
+
 def test_a_reader_who_leaves_early_is_no_error():
     command = f"{sys.executable} -m jaxalign.crest --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -435,6 +435,14 @@ def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetch
     assert line == f"error: exported was trained on {base}: add {choice}"
 
 
+def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
+    monkeypatch.setattr("jaxalign.subjects.DEFAULT_MODEL", "tiny")
+    shutil.copytree(adapters / "power" / "adapter", here / "exported")
+    ours = json.loads((here / "exported" / "jaxalign.json").read_text())
+    (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": "/data/copy of it"}))
+    assert "── power ──" in run(["adapter=exported", "prompt=Why?", "run.dir=run", *QUICK], capsys)
+
+
 @pytest.mark.usefixtures("not_loaded")
 def test_adapters_that_cannot_answer_together_are_named(adapters, capsys):
     line = refused([f"adapters=[{adapters / 'power'},{adapters / 'wide'}]", "prompt=Why?", *QUICK], capsys)

@@ -3,13 +3,13 @@
 A training of `jaxalign.train` gets the whole of it, a CREST run a short one.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from jaxalign.models.sources import is_hub_id
 from jaxalign.values.schwartz import VALUES, label
 
 RESPONSIBLE_USE = """\
@@ -84,9 +84,7 @@ def base_name(model: Mapping[str, Any]) -> str:
 
 def _on_hub(model: Mapping[str, Any]) -> bool:
     """Whether the base has an id on the hub, by which anybody loads it, and is not a folder or file of one machine."""
-    path = str(model.get("path"))
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
-    return model["source"] == "hub" and named and not path.endswith(".gguf")
+    return model["source"] == "hub" and is_hub_id(str(model.get("path")))
 
 
 def vllm_command(base: str, folder: str, name: str, rank: int) -> str:

@@ -51,10 +51,17 @@ def compare(console: Console, names: Sequence[str]) -> None:
         ("other questions: accuracies are not to be compared", [one.get("asked") for one in summaries]),
         (
             "other judges of the follow-ups: consistencies are not to be compared",
-            [(one["model"]["identity"], one.get("judge_identity")) for one in summaries],
+            [
+                (one["model"]["identity"], one["judge_identity"]) if "judge_identity" in one else None
+                for one in summaries
+            ],
         ),
     ):
-        groups = [[n for n, one in enumerate(found, start=1) if one == kind] for kind in dict.fromkeys(found)]
+        groups = [
+            [n for n, one in enumerate(found, start=1) if one == kind]
+            for kind in dict.fromkeys(found)
+            if kind is not None
+        ]
         if len(groups) > 1:
             console.print(f"{' | '.join(' '.join(map(str, group)) for group in groups)}: {what}", highlight=False)
 

@@ -266,7 +266,7 @@ class _Call:
         self.stack = stack[0].shape[0] if stack else 1
         self.total = sum(len(request.samples) for request in requests)
         each = max(sampler.rows // self.stack, 1)  # rows of an adapter
-        group = min(GROUP, each, max((len(request.samples) for request in requests), default=1))
+        group = min(GROUP, each, max((len(request.samples) for request in requests), default=1)) or 1
         if max(sum(len(r.samples) for r in requests if r.adapter == a) for a in range(self.stack)) > each:
             group = min(group, CROWDED)
         # A product of fewer rows takes a CPU longer than one of a few: some may be idle.

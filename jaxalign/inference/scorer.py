@@ -116,24 +116,25 @@ def _hand_back(
 
 
 SPARE = 1.3
-"""How much dearer than the best shape an old one may be, which needs no compilation."""
+"""How much dearer than the best shape an old one may be, which is compiled already for most lists of blocks of keys."""
 
 
 def pack_for_reading(
     groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
 ) -> list[list[tuple[PackedBatch, list[tuple[int, int]]]]]:
-    """Return passes, each of a batch for every group of trees, all of one shape; and for each of a batch's branches the
-    (tree, segment) that it is. A group that is done before the others gets empty batches.
+    """Return passes, each of a batch for every group of trees, all of one shape but for the lists of blocks of keys,
+    whose few widths are a program each; and for each of a batch's branches the (tree, segment) that it is. A group that
+    is done before the others gets empty batches.
 
     The shape is one of `shapes` where that does, or else the best for these trees, which joins them.
     """
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     first = -(-longest // ROW_QUANTUM) * ROW_QUANTUM
     known = [] if shapes is None else shapes
-    last = max(row_length, first)
+    last = max(min(row_length, batch_tokens), first)
     step = max(4, (last - first) // (8 * ROW_QUANTUM)) * ROW_QUANTUM  # some eight: laying out takes time
     lengths = {*range(first, last + 1, step)}
-    lengths |= {shape.tokens for shape in known if shape.tokens >= first}
+    lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}
     layouts = {tokens: [_lay_out(trees, tokens) for trees in groups] for tokens in sorted(lengths)}
 
     def rows(tokens: int) -> int:

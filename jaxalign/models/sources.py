@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +25,12 @@ SOURCES = ("package", "hub", "random")
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
 UNWANTED = ["*/*", "consolidated*"]
 """What is fetched of a repository; `consolidated*` and the subfolders repeat the weights in other layouts."""
+
+
+def is_hub_id(path: str) -> bool:
+    """Return whether a model's path is an id on the hub, by which anybody loads it, and no folder or file here."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
+    return named and not path.endswith(".gguf")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.step import Read, objective_program
 
 PLANNED_STEPS = 48
-"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them gets its own."""
+"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of
+keys, gets its own."""
 
 
 class Pair(NamedTuple):

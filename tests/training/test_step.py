@@ -1,10 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens
 
-from jaxalign.data.trees import Segment, Shape, merge, pack, split_all
+from jaxalign.data.trees import Segment, Shape, merge, pack, split_all, stack_batches
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.training.optimizer import Hyperparameters
@@ -13,6 +15,36 @@ from jaxalign.training.step import batch_log_probs, log_probs_program, train_ste
 
 SHAPE = Shape(6, 96, 48)
 TARGETS = ("q_proj", "v_proj", "down_proj")
+
+
+@pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
+def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
+    model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
+    random = np.random.default_rng(3)
+    trees = [
+        (
+            Segment(random_tokens(random, 20, 20), -1),
+            *(Segment(random_tokens(random, 20, 30), 0, True) for _ in range(10)),
+        )
+        for _ in range(2)
+    ]
+    shape = Shape(1, 352, 320)
+    batches = stack_batches([pack([tree], shape) for tree in trees])
+    assert batches.blocks.shape[3] < 352 // 32
+    adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), random_adapter(0), random_adapter(1))
+
+    @jax.jit
+    @jax.vmap
+    def loss_and_gradient(adapter, batch):
+        def loss(adapter):
+            value, count = sft_loss(batch_log_probs(model, params, adapter, batch), batch.weight)
+            return value / count
+
+        return jax.value_and_grad(loss)(adapter)
+
+    found = loss_and_gradient(adapters, batches)
+    every = loss_and_gradient(adapters, batches.replace(blocks=None))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
 
 
 @pytest.fixture(scope="module")
