@@ -46,8 +46,8 @@ def tree_attention(
 
     `ends` and `positions` int32 [B, T] describe the trees, `blocks` int32 [B, T / QUERIES, M] lists the blocks of keys
     that hold what a block of queries sees (see `data.trees.visible_blocks`; what fills a list up is read and masked;
-    None: all up to its last query), `window` is an int32 scalar (0: none). Scores are multiplied by `scale`, then capped
-    to `softcap * tanh(score / softcap)`.
+    None: all up to its last query), `window` is an int32 scalar (0: none). Scores are multiplied by `scale`, then
+    capped to `softcap * tanh(score / softcap)`.
     """
     return _attend(q, k, v, ends, positions, blocks, window, scale, softcap)[0]
 
