@@ -8,6 +8,10 @@ from jaxalign.data.trees import PackedBatch
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.step import Read
 
+PLANNED_STEPS = 48
+"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of
+keys, gets its own."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

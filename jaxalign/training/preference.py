@@ -27,13 +27,9 @@ from jaxalign.data.trees import (
 )
 from jaxalign.errors import UserError
 from jaxalign.objectives.dpo import Preferences
-from jaxalign.training.feed import Settings
+from jaxalign.training.feed import PLANNED_STEPS, Settings
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.step import Read, objective_program
-
-PLANNED_STEPS = 48
-"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of
-keys, gets its own."""
 
 
 class Pair(NamedTuple):

@@ -25,12 +25,8 @@ from jaxalign.data.trees import (
     tree_length,
 )
 from jaxalign.errors import UserError
-from jaxalign.training.feed import Settings
+from jaxalign.training.feed import PLANNED_STEPS, Settings
 from jaxalign.training.step import Read
-
-PLANNED_STEPS = 48
-"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of
-keys, gets its own."""
 
 
 def steps_of(data: Encoded, settings: Settings) -> list[tuple[int, list[int]]]:

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,16 @@ SHAPE = Shape(6, 96, 48)
 TARGETS = ("q_proj", "v_proj", "down_proj")
 
 
+def loss_and_gradient(model, params, adapter, batch):
+    """Return the mean loss of a batch, and its gradient in the adapter."""
+
+    def loss(adapter):
+        value, count = sft_loss(batch_log_probs(model, params, adapter, batch), batch.weight)
+        return value / count
+
+    return jax.value_and_grad(loss)(adapter)
+
+
 @pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
 def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
     model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
@@ -33,17 +44,8 @@ def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stac
     assert batches.blocks.shape[3] < 352 // 32
     adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), random_adapter(0), random_adapter(1))
 
-    @jax.jit
-    @jax.vmap
-    def loss_and_gradient(adapter, batch):
-        def loss(adapter):
-            value, count = sft_loss(batch_log_probs(model, params, adapter, batch), batch.weight)
-            return value / count
-
-        return jax.value_and_grad(loss)(adapter)
-
-    found = loss_and_gradient(adapters, batches)
-    every = loss_and_gradient(adapters, batches.replace(blocks=None))
+    each = jax.jit(jax.vmap(partial(loss_and_gradient, model, params)))
+    found, every = each(adapters, batches), each(adapters, batches.replace(blocks=None))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
 
 
@@ -68,16 +70,9 @@ def apart(prompts, responses, weights):
 
 
 def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
-    @jax.jit
-    def loss_and_gradient(adapter, batch):
-        def loss(adapter):
-            value, count = sft_loss(batch_log_probs(MODEL, params, adapter, batch), batch.weight)
-            return value / count
-
-        return jax.value_and_grad(loss)(adapter)
-
+    measured = jax.jit(partial(loss_and_gradient, MODEL, params))
     examples, adapter = some_examples(), random_adapter()
-    unpacked = loss_and_gradient(adapter, pack(apart(*examples), SHAPE, alone=True))
+    unpacked = measured(adapter, pack(apart(*examples), SHAPE, alone=True))
     shared = merge(*examples)
     layouts = {
         "packed": pack(apart(*examples), SHAPE),
@@ -89,7 +84,7 @@ def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
     for batch in layouts.values():
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-            loss_and_gradient(adapter, batch),
+            measured(adapter, batch),
             unpacked,
         )
 
