@@ -102,7 +102,7 @@ def evaluate(config: EvaluateConfig) -> None:
         if config.benchmark.reading != "likelihood":
             check_requests(parse_requests(questions, led), parse_sampling(config), files.architecture.context)
     model = files.load(jnp.dtype(config.precision))
-    check_base(subjects, model)
+    check_base(subjects, model.identity, model.name)
     run = open_run(
         run_identity(config, keys, model, asking, questions),
         plain(config),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,11 +47,12 @@ TOGETHER = 8
 @dataclasses.dataclass(frozen=True)
 class Answering:
     """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` a
-    subject's."""
+    subject's. Both are the same for every engine; `served` is what else decides a server's answers."""
 
     engine: Engine
     model: str
     adapters: list[str]
+    served: dict[str, Any] | None = None
 
 
 def generate(config: GenerateConfig) -> None:
@@ -112,8 +114,8 @@ def generate(config: GenerateConfig) -> None:
         lines = by_prompt(prompts, records, subjects)
         path = run.path / "answers.jsonl"
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        count = len({record["key"] for found in records for record in found})
-        run.finish({"engine": answering.engine.engine, "samples": count, "agreement": agreement})
+        engines = Counter({record["key"]: record["engine"] for found in records for record in found}.values())
+        run.finish({"engines": dict(engines), "samples": engines.total(), "agreement": agreement})
     console.print(f"answers: {path}", highlight=False, soft_wrap=True)
 
 
@@ -145,9 +147,11 @@ def run_identity(
 ) -> dict[str, Any]:
     """Return what changes the answers; not how many are drawn, for more samples join those that are there."""
     asked = [(prompt.id, prompt.text) for prompt in prompts]
+    served = {} if answering.served is None else {"served": answering.served}
     return {
         "model": answering.model,
         "adapters": answering.adapters,
+        **served,
         "prompt_format": keys["prompt_format"],
         "system": keys["system"],
         "sampling": dataclasses.asdict(sampling_of(config.sampling)),
@@ -162,8 +166,7 @@ def engine_of(
     keys: Mapping[str, Any],
     console: Console,
 ) -> Answering:
-    """Return what answers: this program, named by the model's signature and its precision, or a server, named by its
-    address and the served names."""
+    """Return what answers: this program, or a server for the same model and adapters, which are not loaded then."""
     if config.engine.name == "jaxalign":
         return local_engine(config, files, subjects, console)
     from jaxalign.inference.openai import OpenAIEngine
@@ -173,6 +176,8 @@ def engine_of(
     if len(names) != len(subjects):
         asked = ", ".join(subject.name for subject in subjects)
         raise UserError(f"engine.models names {len(names)} models, and {len(subjects)} are asked: {asked}")
+    identity, signature = files.identify()
+    check_base(subjects, identity, files.name)
     engine = OpenAIEngine(
         url=str(e.url),
         models=names,
@@ -184,16 +189,18 @@ def engine_of(
         send=e.send,
         strict=e.strict,
     )
-    served = f"{engine.url.rstrip('/')}, send={e.send}, strict={str(e.strict).lower()}"
     return Answering(
-        engine, served, [f"{s.identity or 'base'} as {name}" for s, name in zip(subjects, names, strict=True)]
+        engine,
+        f"{signature}-{config.precision}",
+        [subject.identity for subject in subjects],
+        {"url": engine.url.rstrip("/"), "models": list(names), "send": e.send, "strict": e.strict},
     )
 
 
 def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console) -> Answering:
     """Load the model and return it as what answers."""
     model = files.load(jnp.dtype(config.precision))
-    check_base(subjects, model)
+    check_base(subjects, model.identity, model.name)
     programs = Programs(compilations(console))
     params, rows = by_layer(model.params), config.sampling.rows
     sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)

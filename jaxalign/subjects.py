@@ -17,7 +17,7 @@ from jaxalign.models import lora
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.lora import Adapter
 from jaxalign.models.peft import CONFIG, OURS, AdapterFile, read_adapter
-from jaxalign.models.sources import Model, is_hub_id
+from jaxalign.models.sources import is_hub_id
 
 DEFAULT_MODEL = "smollm2_135m"
 
@@ -206,13 +206,13 @@ def read_subjects(folders: Sequence[Path], architecture: Architecture, scale: fl
     return distinct
 
 
-def check_base(subjects: Sequence[Subject], model: Model) -> None:
-    """Raise UserError for the first adapter that was trained on other weights than the model's."""
+def check_base(subjects: Sequence[Subject], identity: str, name: str) -> None:
+    """Raise UserError for the first adapter that was trained on other weights than those of the model `name`."""
     for subject in subjects:
         theirs = None if subject.file is None else subject.file.base_identity
-        if subject.file is not None and theirs is not None and theirs != model.identity:
+        if subject.file is not None and theirs is not None and theirs != identity:
             raise UserError(
-                f"{subject.folder} was trained on another base ({subject.file.base_name}), not on {model.name}: "
+                f"{subject.folder} was trained on another base ({subject.file.base_name}), not on {name}: "
                 "ask it by itself, or with its own model=..."
             )
 

@@ -192,7 +192,7 @@ def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys)
     assert summary["agreement"] == {"answers": 3, "identical": 1.0, "common_prefix": 1.0}
 
 
-def test_whatever_decides_a_server_s_answer_is_in_its_name(adapters, here, capsys):
+def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_program_s(adapters, here, capsys):
     with serving() as server, serving() as another:
         both = "engine.models=[base,power]"
         asked = ["prompt=Why?", f"adapter={adapters / 'power'}", "engine=openai", both, *QUICK]
@@ -206,14 +206,27 @@ def test_whatever_decides_a_server_s_answer_is_in_its_name(adapters, here, capsy
             run([*asked, *other], capsys)
         folders = list((here / "outputs").iterdir())
         assert len(folders) == 5 == len({folder.name for folder in folders})
-        # In one file, too: the base is the same, and the adapter is served by another name.
-        keys = [{record["from"]: record["key"] for record in records(folder)} for folder in folders]
-        assert len({key["base"] for key in keys}) == 4 and len({key["power"] for key in keys}) == 5
         run([*asked, f"engine.url={server.url}/", "engine.concurrency=2"], capsys)
         assert len(list((here / "outputs").iterdir())) == 5
-    # This program's own answers are no server's: neither engine takes a record of the other's.
     run([*asked[:2], "run.dir=local", *QUICK], capsys)
-    assert not {record["key"] for record in records(here / "local")} & {key for mine in keys for key in mine.values()}
+    keys = {record["from"]: record["key"] for record in records(here / "local")}
+    assert all({record["from"]: record["key"] for record in records(folder)} == keys for folder in folders)
+
+
+def test_a_run_mixes_no_engines_unless_their_records_are_joined_by_hand(adapters, here, capsys):
+    asked = ["prompt=Why?", f"adapter={adapters / 'power'}", *QUICK]
+    with serving() as server:
+        theirs = ["engine=openai", f"engine.url={server.url}", "engine.models=[base,power]", "run.dir=theirs"]
+        run([*asked, *theirs], capsys)
+        message = refused([*asked, "run.dir=theirs"], capsys)
+        assert "served.url was" in message and "another run.dir" in message
+        run([*asked, "run.dir=ours", "sampling.n=3"], capsys)
+        with (here / "theirs" / "generations.jsonl").open("a") as file:
+            file.write((here / "ours" / "generations.jsonl").read_text())
+        count = len(server.asked)
+        run([*asked, *theirs, "sampling.n=3"], capsys)
+        assert len(server.asked) == count == 2
+    assert json.loads((here / "theirs" / "summary.json").read_text())["engines"] == {"openai": 2, "jaxalign": 4}
 
 
 def test_an_adapter_called_base_does_not_hide_the_base(adapters, here, capsys):

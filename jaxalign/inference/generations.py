@@ -51,10 +51,8 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
     """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
-        model: signature of the base (see `Model.signature`), precision included; of a server, its address and how it
-            is asked.
-        adapter: identity of the adapter's weights and its scale, empty for the bare base; of a server, the served name
-            with it.
+        model: signature of the base (see `Model.signature`), precision included.
+        adapter: identity of the adapter's weights and its scale, empty for the bare base.
         prompt: the prompt's tokens.
         sampling: how the sample is drawn.
         index: which of the prompt's samples it is.
@@ -83,8 +81,8 @@ def generate(
     Each record returned has its own prompt's `about`, whatever the file has that it was read from.
 
     Args:
-        engine: what answers. Another one may write to the same file, but takes over only records of the same `model`
-            and `adapters`: a server has other names for them than this program, so these two share none.
+        engine: what answers. A sample has the same key whichever engine draws it: records of another one that stand in
+            the same file are taken over, and still name it.
         asked: the prompts; two that are alike share their records, which the file has once, with the first one's
             `about`.
         samples: how many of each.
@@ -102,7 +100,10 @@ def generate(
         [record_key(model, adapters[one.adapter], one.tokens, sampling, index) for index in range(samples)]
         for one in asked
     ]
-    known = {record["key"]: record for record in read_records(path) if "key" in record}
+    known: dict[str, dict[str, Any]] = {}
+    for record in read_records(path):
+        if "key" in record:
+            known.setdefault(record["key"], record)  # the first: what is appended from another run fills gaps alone
     requests, owners, claimed = [], [], set(known)
     for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
         missing = tuple(index for index, key in enumerate(keys) if key not in claimed)

@@ -18,7 +18,7 @@ from jaxalign.models.gguf import GgufFile
 from jaxalign.models.packages import Wheel, fetch_member
 from jaxalign.models.safetensors import SafetensorsFolder
 from jaxalign.models.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
-from jaxalign.models.weights import TensorSource, leaves, load_params
+from jaxalign.models.weights import TensorSource, identity_of, leaves, load_params
 
 SOURCES = ("package", "hub", "random")
 
@@ -74,8 +74,12 @@ class Model:
 
         Records of answers go by it. Adapters go by `identity`: they fit the weights, whatever the rotary frequencies.
         """
-        parts = [self.identity, asdict(self.architecture), self.tokenizer.end_ids]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return _signature(self.identity, self.architecture, self.tokenizer)
+
+
+def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer) -> str:
+    parts = [identity, asdict(architecture), tokenizer.end_ids]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class ModelFiles:
         """Read the weights, all but the norms in `dtype` (bfloat16 or float32); UserError for damaged ones."""
         params, identity = load_params(self.architecture, self.tensors, dtype)
         return Model(self.architecture, params, self.tokenizer, identity, self.name)
+
+    def identify(self) -> tuple[str, str]:
+        """Return the identity and the signature that the model has once it is loaded, by reading the files alone."""
+        identity = identity_of(self.architecture, self.tensors)
+        return identity, _signature(identity, self.architecture, self.tokenizer)
 
 
 def load_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
