@@ -19,11 +19,12 @@ from sampling import load
 
 CONTENDERS = {
     "trees": "jaxalign, trees",
-    "repeated": "jaxalign, a forward pass for each prompt",
-    "bfloat16": "Transformers in batches, bf16",
-    "float32": "Transformers in batches, float32",
+    "packed": "jaxalign, prompts packed into rows",
+    "single": "jaxalign, a forward pass for each prompt",
+    "bfloat16": "Transformers, bf16",
+    "float32": "Transformers, float32",
+    "first": "Transformers, bf16, first tokens only",
 }
-
 
 LENGTHS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.85, 0.9, 0.95, 1.0), (9, 21, 36, 51, 75, 96, 123, 207, 256)
 """Quantiles of the tokens of a rationale that the model writes about ARC: see README.md for the command."""
@@ -49,14 +50,19 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=Path, help="a JSON Lines file in the schema of ARC (default: generated)")
+    parser.add_argument(
+        "--drawn", type=Path, help="rationales of them: generations.jsonl of a run of stage=rationales (default: text)"
+    )
     parser.add_argument("--count", type=int, default=200, help="questions (default: 200)")
     parser.add_argument("--rationales", type=int, default=16, help="rationales of each (default: 16)")
-    parser.add_argument("--slow", type=int, default=24, help="questions that Transformers reads (default: 24)")
+    parser.add_argument("--slow", type=int, default=12, help="questions that Transformers reads (default: 12)")
     parser.add_argument("--contender", dest="part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if min(args.count, args.rationales, args.slow) < 1:
         parser.error("--count, --rationales and --slow must be at least 1")
+    if args.drawn is not None and args.questions is None:
+        parser.error("--drawn holds rationales of --questions: give both")
     return args
 
 
@@ -71,29 +77,27 @@ def child(name: str, work: Path) -> dict[str, Any]:
 
 
 def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
-    each = f"{max(args.count // 4, 1)} of them prompt by prompt, {args.slow} by Transformers"
-    print(f"\n{args.count} questions ({each}),")
-    print(f"{args.rationales} rationales of each ({facts['tokens']:.0f} tokens in the mean),")
+    print(f"\n{facts['rationales']:.1f} distinct rationales of a question ({facts['tokens']:.0f} tokens in the mean),")
     print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {os.cpu_count()} cores\n")
-    print(f"{'':44}{'questions/s':>12}{'tokens a question':>20}{'tokens/s':>10}")
-    speeds = {}
+    print(f"{'':44}{'questions':>10}{'questions/s':>12}{'tokens a question':>20}{'tokens/s':>10}{'trees are':>18}")
+    speeds = {name: found["questions"] / found["seconds"] for name, found in results.items()}
     for name, title in CONTENDERS.items():
         found = results[name]
-        speeds[name] = found["questions"] / found["seconds"]
-        each = found["computed"] / found["questions"]
-        print(f"{title:44}{speeds[name]:12.3f}{each:20,.0f}{found['computed'] / found['seconds']:10,.0f}")
-    tree, other = results["trees"], results["repeated"]
-    tokens = (other["computed"] / other["questions"]) / (tree["computed"] / tree["questions"])
+        each, rate = found["computed"] / found["questions"], found["computed"] / found["seconds"]
+        ratio = "" if name == "trees" else f"{speeds['trees'] / speeds[name]:.2f} × as fast"
+        print(f"{title:44}{found['questions']:10}{speeds[name]:12.3f}{each:20,.0f}{rate:10,.0f}{ratio:>18}")
+    tree, packed = results["trees"], results["packed"]
+    tokens = (packed["stored"] / packed["questions"]) / (tree["stored"] / tree["questions"])
     worst = max(abs(a - b) for a, b in zip(tree["answers"], results["float32"]["answers"], strict=False))
-    print(f"\nthe tokens alone would allow {tokens:.2f} times the speed of prompt by prompt")
+    waste = {name: 1 - results[name]["stored"] / results[name]["computed"] for name in ("trees", "packed")}
+    print(f"\npacked prompts hold {tokens:.2f} times the tokens of trees, which is what the tokens allow")
     print(
-        f"of jaxalign's tokens on trees {tree['padding']:.0%} are padding or trunks again; {tree['host']:.0%} of its "
-        "time is making and reading batches on the host; "
-        f"its repeated form: {other['padding']:.0%} and {other['host']:.0%}"
+        f"padding or trunks again: {waste['trees']:.0%} of the tokens on trees, {waste['packed']:.0%} of those packed; "
+        f"the host's share of the time: {tree['host']:.0%} and {packed['host']:.0%}"
     )
     print(f"largest difference of a log-probability from Transformers in float32 (ours is bf16): {worst:.3f}")
     best = max(speeds["bfloat16"], speeds["float32"])
-    print(f"scoring={speeds['trees'] / speeds['repeated']:.2f} scoring_hf={speeds['trees'] / best:.2f}")
+    print(f"scoring={speeds['trees'] / speeds['packed']:.2f} scoring_hf={speeds['trees'] / best:.2f}")
 
 
 # The children
@@ -104,45 +108,33 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from jaxalign.data.datasets.puzzles import make_puzzles
-    from jaxalign.data.datasets.questions import Question
-    from jaxalign.data.datasets.starter import load_starter
     from jaxalign.models.gguf import GgufFile
     from jaxalign.models.safetensors import write_safetensors
     from jaxalign.models.sources import fetch
     from jaxalign.models.weights import hf_tensors
 
-    if args.questions is None:
-        made = make_puzzles(train=args.count, validation=1, test=1, links=(3,)).train
-        questions = [dataclasses.asdict(question) for question in made]
-    else:
-        rows = [json.loads(line) for line in args.questions.read_text().splitlines()[: args.count]]
-        questions = [
-            dataclasses.asdict(
-                Question(
-                    row["id"],
-                    row["question"],
-                    tuple(row["choices"]["text"]),
-                    row["choices"]["label"].index(row["answerKey"]),
-                )
-            )
-            for row in rows
-        ]
-    if len(questions) < args.count:
-        raise SystemExit(f"error: {args.questions} holds {len(questions)} questions, and --count={args.count}")
     model, source = load(offline=False)
     random = np.random.default_rng(0)
-    words = " ".join(argument.premise for argument in load_starter()).split()
-    rationales, right, tokens = [], [], []
-    for _ in questions:
-        mine = []
-        for _ in range(args.rationales):
-            length = round(float(np.interp(random.random(), *LENGTHS)) / TOKENS_A_WORD)
-            start = int(random.integers(len(words) - length))
-            mine.append(" ".join(words[start : start + length]) + ".")
-            tokens.append(len(model.tokenizer.encode(mine[-1])))
-        rationales.append(mine)
-        right.append([bool(random.random() < 0.5) for _ in mine])
-    given = {"questions": questions, "rationales": rationales, "right": right}
+    if args.questions is None:
+        questions = [
+            dataclasses.asdict(one) for one in make_puzzles(train=args.count, validation=1, test=1, links=(3,)).train
+        ]
+    else:
+        questions = [asked(json.loads(line)) for line in args.questions.read_text().splitlines()]
+    if args.drawn is None:
+        rationales = [made(args.rationales, random) for _ in questions[: args.count]]
+    else:
+        drawn: dict[str, dict[str, None]] = {}
+        for record in map(json.loads, args.drawn.read_text().splitlines()):
+            if record["text"].strip() and record["index"] < args.rationales:
+                drawn.setdefault(record["id"], {})[record["text"].strip()] = None
+        questions = [question for question in questions if question["id"] in drawn]
+        rationales = [list(drawn[question["id"]]) for question in questions[: args.count]]
+    if len(questions) < args.count:
+        raise SystemExit(f"error: there are {len(questions)} such questions: give --count={len(questions)} or less")
+    # Half of each question's, so that any of the questions stand for all.
+    right = [(random.permutation(len(mine)) < len(mine) / 2).tolist() for mine in rationales]
+    given = {"questions": questions[: args.count], "rationales": rationales, "right": right}
     (args.work / "given.json").write_text(json.dumps(given))
     base = args.work / "base"
     base.mkdir()
@@ -150,11 +142,38 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     (base / "config.json").write_text(json.dumps(GgufFile(fetch(source, offline=True)).config()))
     encoded = [[one.tolist() for one in parts] for parts in prompts_of(args, model.tokenizer)]
     (args.work / "prompts.json").write_text(json.dumps(encoded))
-    return {"tokens": float(np.mean(tokens)), "right": float(np.mean(right))}
+    return {
+        "rationales": float(np.mean([len(mine) for mine in rationales])),
+        "tokens": float(np.mean([len(model.tokenizer.encode(f"{text}\n")) for mine in rationales for text in mine])),
+        "right": float(np.mean([one for mine in right for one in mine])),
+    }
 
 
-def given(args: argparse.Namespace) -> tuple[list, list, list]:
-    """Return the questions, their rationales, and which have follow-ups."""
+def asked(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the question of a line in the schema of ARC."""
+    from jaxalign.data.datasets.questions import Question
+
+    options, gold = tuple(row["choices"]["text"]), row["choices"]["label"].index(row["answerKey"])
+    return dataclasses.asdict(Question(row["id"], row["question"], options, gold))
+
+
+def made(count: int, random: Any) -> list[str]:
+    """Return text of our own, as long as rationales that the model writes about ARC."""
+    import numpy as np
+
+    from jaxalign.data.datasets.starter import load_starter
+
+    words = " ".join(argument.premise for argument in load_starter()).split()
+    found = []
+    for _ in range(count):
+        length = round(float(np.interp(random.random(), *LENGTHS)) / TOKENS_A_WORD)
+        start = int(random.integers(len(words) - length))
+        found.append(" ".join(words[start : start + length]) + ".")
+    return found
+
+
+def given(args: argparse.Namespace) -> tuple[list, list]:
+    """Return the questions and their rationales; those that are right have follow-ups."""
     from jaxalign.data.datasets.questions import Question
     from jaxalign.reasoning.rationales import Rationale
 
@@ -167,18 +186,18 @@ def given(args: argparse.Namespace) -> tuple[list, list, list]:
         ]
         for question, texts, rights in zip(questions, found["rationales"], found["right"], strict=True)
     ]
-    return questions, rationales, found["right"]
+    return questions, rationales
 
 
 def wording() -> Any:
+    """Return the shipped wording, with ARC's answers."""
     import yaml
 
     from jaxalign.cli import CONF
     from jaxalign.reasoning.wording import make_wording
 
-    texts = yaml.safe_load((CONF / "reasoning" / "default.yaml").read_text())
-    # Completions of one token each, so that Transformers too reads all of a prompt's from one forward pass.
-    return make_wording(texts | {"affirm": " right", "deny": " wrong"}, "{letter}", [])
+    texts, data = (yaml.safe_load((CONF / name).read_text()) for name in ("reasoning/default.yaml", "dataset/arc.yaml"))
+    return make_wording(texts, data["reply"], [])
 
 
 def trees_of(question: Any, mine: list, encoder: Any) -> list:
@@ -188,8 +207,8 @@ def trees_of(question: Any, mine: list, encoder: Any) -> list:
 
     texts = wording()
     answers, _ = answer_tree(question, mine, encoder, texts)
-    asked = [one for one in mine if one.right]
-    return [answers, *(followup_trees(question, asked, encoder, texts)[0] if asked else [])]
+    right = [one for one in mine if one.right]
+    return [answers, *(followup_trees(question, right, encoder, texts)[0] if right else [])]
 
 
 def alone(tree: Any) -> list:
@@ -215,7 +234,7 @@ def prompts_of(args: argparse.Namespace, tokenizer: Any) -> list:
 
     from jaxalign.data.encoding import Encoder
 
-    questions, rationales, _ = given(args)
+    questions, rationales = given(args)
     found = []
     for question, mine in list(zip(questions, rationales, strict=True))[: args.slow]:
         for tree in trees_of(question, mine, Encoder(tokenizer)):
@@ -226,11 +245,12 @@ def prompts_of(args: argparse.Namespace, tokenizer: Any) -> list:
 
 
 def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
-    """Time the scorer, on trees or on each prompt alone."""
+    """Time the scorer on trees, or on prompts that share nothing: many in a row, or each in its own forward pass."""
     import jax.numpy as jnp
     import numpy as np
 
     from jaxalign.data.encoding import Encoder
+    from jaxalign.data.trees import radix, tree_length
     from jaxalign.inference.base import Base
     from jaxalign.inference.scorer import pack_for_reading
     from jaxalign.training.programs import Programs, use_compilation_cache
@@ -238,109 +258,109 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     use_compilation_cache(args.work / "xla")
     model, _ = load(offline=True)
     programs = Programs()
-    scorer = Base(model, jnp.bfloat16, programs).scorer(None, 0.0)
+    scorer = dataclasses.replace(Base(model, jnp.bfloat16, programs).scorer(None, 0.0), share=args.part == "trees")
     encoder = Encoder(model.tokenizer)
-    questions, rationales, _ = given(args)
-    count = args.count if args.part == "trees" else max(args.count // 4, 1)
-    pairs = list(zip(questions, rationales, strict=True))[:count]
-    if args.part == "repeated":
-        scorer = dataclasses.replace(scorer, share=False)
+    count = max(args.count // {"trees": 1, "packed": 4, "single": 8}[args.part], 1)
+    pairs = list(zip(*given(args), strict=True))[:count]
 
-    def once() -> list[np.ndarray]:
+    def asked() -> list:
         trees = [tree for question, mine in pairs for tree in trees_of(question, mine, encoder)]
-        if args.part == "repeated":
-            trees = [one for tree in trees for one in alone(tree)]
-        return scorer.score(trees)
+        return trees if args.part == "trees" else [one for tree in trees for one in alone(tree)]
+
+    def single(trees: list) -> tuple[list[np.ndarray], int]:
+        found = []
+        for tree in trees:
+            row = -(-tree_length(tree) // 32) * 32
+            found += dataclasses.replace(scorer, row_length=row, batch_tokens=row).score([tree])
+        return found, sum(-(-tree_length(tree) // 32) * 32 for tree in trees)
 
     start = time.perf_counter()
-    found = once()
+    trees = asked()
+    found, computed = single(trees) if args.part == "single" else (scorer.score(trees), 0)
     seconds = time.perf_counter() - start - programs.seconds  # without compilation
     # What the host does, done once more by itself.
-    from jaxalign.data.trees import radix
-
     start = time.perf_counter()
-    trees = [tree for question, mine in pairs for tree in trees_of(question, mine, encoder)]
-    trees = radix(trees)[0] if args.part == "trees" else [one for tree in trees for one in alone(tree)]
-    passes = pack_for_reading([trees], scorer.row_length, scorer.batch_tokens, scorer.shapes)
+    trees = radix(asked())[0] if args.part == "trees" else asked()
+    if args.part != "single":
+        passes = pack_for_reading([trees], scorer.row_length, scorer.batch_tokens, scorer.shapes)
+        computed = sum(batch.tokens.size for ((batch, _),) in passes)
     host = time.perf_counter() - start
-    stored = sum(len(segment.tokens) for tree in trees for segment in tree)
-    computed = sum(batch.tokens.size for ((batch, _),) in passes)
-    answers = [value for scores in found[:1] for value in scores[scores != 0].tolist()]
     return {
         "questions": count,
         "seconds": seconds,
+        "stored": sum(map(tree_length, trees)),
         "computed": computed,
-        "padding": 1 - stored / computed,
         "host": host / seconds,
-        "answers": answers,
+        "answers": [value for scores in found[:1] for value in scores[scores != 0].tolist()],
     }
 
 
 def transformers(args: argparse.Namespace) -> dict[str, Any]:
-    """Time batches of padded prompts, sorted by length; all answers of one token are read from one forward pass."""
+    """Time batches of padded rows, sorted by length: a prompt with one of its answers each; or a prompt each, of whose
+    answers only the first tokens that differ are read.
+    """
     import torch
     import transformers
 
     torch.set_num_threads(os.cpu_count() or 1)
     transformers.utils.logging.disable_progress_bar()
-    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[args.part]
+    dtype = torch.float32 if args.part == "float32" else torch.bfloat16
     model = transformers.AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=dtype).eval()
-    prompts = json.loads((args.work / "prompts.json").read_text())
-    # Answers of several tokens differ in their last ones at most: what they begin with alike belongs to the prompt.
-    rows = []
-    for number, (prompt, *answers) in enumerate(prompts):
-        shared = 0
-        while all(len(one) > shared + 1 and one[shared] == answers[0][shared] for one in answers):
-            shared += 1
-        tails = [one[shared:] for one in answers]
-        longest = max(map(len, tails))
-        if longest == 1:
-            rows.append((number, prompt + answers[0][:shared], [[tail] for tail in tails], True))
-        else:  # one row for each answer
-            rows += [(number, prompt + answers[0][:shared], [[tail]], False) for tail in tails]
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place][1]) + len(rows[place][2][0][0]))
+    # Each row: its prompt's number, the prompt, the texts that may follow it.
+    rows: list[tuple[int, list[int], list[list[int]]]] = []
+    for number, (prompt, *answers) in enumerate(json.loads((args.work / "prompts.json").read_text())):
+        if args.part == "first":
+            shared = next(n for n, tokens in enumerate(zip(*answers, strict=False)) if len(set(tokens)) > 1)
+            rows.append((number, prompt + answers[0][:shared], [one[shared : shared + 1] for one in answers]))
+        else:
+            rows += [(number, prompt, [answer]) for answer in answers]
+    lengths = [len(prompt) + len(tails[0]) - 1 for _, prompt, tails in rows]
+    order = sorted(range(len(rows)), key=lambda place: lengths[place])
     size = 16
 
-    def once(places: list[int]) -> tuple[int, list[float]]:
+    def once(places: list[int]) -> tuple[int, dict[int, float]]:
         computed, found = 0, {}
         for first in range(0, len(places), size):
-            part = [rows[place] for place in places[first : first + size]]
-            texts = [prompt + ([] if together else tails[0][0][:-1]) for _, prompt, tails, together in part]
-            longest = max(map(len, texts))
+            part = places[first : first + size]
+            longest, shortest = max(lengths[n] for n in part), min(lengths[n] for n in part)
             tokens = torch.zeros((len(part), longest), dtype=torch.long)
             mask = torch.zeros_like(tokens)
-            for row, text in enumerate(texts):
-                tokens[row, : len(text)] = torch.tensor(text)
-                mask[row, : len(text)] = 1
+            for row, place in enumerate(part):
+                _, prompt, tails = rows[place]
+                tokens[row, : lengths[place]] = torch.tensor(prompt + tails[0][:-1])
+                mask[row, : lengths[place]] = 1
             computed += tokens.numel()
-            kept = max(len(tails[0][0]) for _, _, tails, _ in part) + longest - min(map(len, texts))
+            kept = max(len(rows[n][2][0]) for n in part) + longest - shortest
             logits = model(tokens, attention_mask=mask, logits_to_keep=kept).logits.float()
-            offset = longest - logits.shape[1]
-            for row, (number, prompt, tails, together) in enumerate(part):
-                at = len(prompt) - 1 - offset
-                if together:
-                    log_probs = logits[row, at].log_softmax(-1)
-                    found.setdefault(number, []).extend(log_probs[tail[0][0]].item() for tail in tails)
-                else:
-                    tail = tails[0][0]
-                    log_probs = logits[row, at : at + len(tail)].log_softmax(-1)
-                    found.setdefault(number, []).append(sum(log_probs[n, t].item() for n, t in enumerate(tail)))
-        return computed, found.get(0, [])
+            for row, place in enumerate(part):
+                _, prompt, tails = rows[place]
+                at = len(prompt) - 1 - (longest - logits.shape[1])
+                log_probs = logits[row, at : at + len(tails[0])].log_softmax(-1)
+                for tail in tails:
+                    found[place] = sum(log_probs[n, token].item() for n, token in enumerate(tail))
+        return computed, found
 
     with torch.inference_mode():
         once(order[:size])
         start = time.perf_counter()
-        computed, answers = once(order)
+        computed, found = once(order)
         seconds = time.perf_counter() - start
-    return {"questions": min(args.slow, args.count), "seconds": seconds, "computed": computed, "answers": answers}
+    return {
+        "questions": min(args.slow, args.count),
+        "seconds": seconds,
+        "computed": computed,
+        "answers": [found[place] for place in sorted(found)],
+    }
 
 
 PARTS = {
     "prepare": prepare,
     "trees": jaxalign,
-    "repeated": jaxalign,
+    "packed": jaxalign,
+    "single": jaxalign,
     "bfloat16": transformers,
     "float32": transformers,
+    "first": transformers,
 }
 
 if __name__ == "__main__":
