@@ -88,7 +88,11 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
         print(f"{title:44}{found['questions']:10}{speeds[name]:12.3f}{each:20,.0f}{rate:10,.0f}{ratio:>18}")
     tree, packed = results["trees"], results["packed"]
     tokens = (packed["stored"] / packed["questions"]) / (tree["stored"] / tree["questions"])
-    worst = max(abs(a - b) for a, b in zip(tree["answers"], results["float32"]["answers"], strict=False))
+    worst = max(
+        abs(a - b)
+        for question, values in results["float32"]["answers"].items()
+        for a, b in zip(tree["answers"][question], values, strict=True)
+    )
     waste = {name: 1 - results[name]["stored"] / results[name]["computed"] for name in ("trees", "packed")}
     print(f"\npacked prompts hold {tokens:.2f} times the tokens of trees, which is what the tokens allow")
     print(
@@ -134,13 +138,17 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"error: there are {len(questions)} such questions: give --count={len(questions)} or less")
     # Half of each question's, so that any of the questions stand for all.
     right = [(random.permutation(len(mine)) < len(mine) / 2).tolist() for mine in rationales]
-    given = {"questions": questions[: args.count], "rationales": rationales, "right": right}
+    given = list(zip(questions[: args.count], rationales, right, strict=True))
+    given.sort(key=lambda one: sum(map(len, one[1])))
     (args.work / "given.json").write_text(json.dumps(given))
     base = args.work / "base"
     base.mkdir()
     write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
     (base / "config.json").write_text(json.dumps(GgufFile(fetch(source, offline=True)).config()))
-    encoded = [[one.tolist() for one in parts] for parts in prompts_of(args, model.tokenizer)]
+    encoded = {
+        question: [[one.tolist() for one in parts] for parts in prompts]
+        for question, prompts in prompts_of(args, model.tokenizer).items()
+    }
     (args.work / "prompts.json").write_text(json.dumps(encoded))
     return {
         "rationales": float(np.mean([len(mine) for mine in rationales])),
@@ -172,21 +180,24 @@ def made(count: int, random: Any) -> list[str]:
     return found
 
 
-def given(args: argparse.Namespace) -> tuple[list, list]:
-    """Return the questions and their rationales; those that are right have follow-ups."""
+def given(args: argparse.Namespace, count: int) -> list[tuple[Any, list]]:
+    """Return `count` questions with their rationales, spread evenly over their sizes, so that a few stand for all; the
+    rationales that are right have follow-ups.
+    """
     from jaxalign.data.datasets.questions import Question
     from jaxalign.reasoning.rationales import Rationale
 
-    found = json.loads((args.work / "given.json").read_text())
-    questions = [Question(**{**one, "options": tuple(one["options"])}) for one in found["questions"]]
-    rationales = [
-        [
+    found = []
+    everyone = json.loads((args.work / "given.json").read_text())
+    for number in range(count):
+        one, texts, rights = everyone[int((number + 0.5) * len(everyone) / count)]
+        question = Question(**{**one, "options": tuple(one["options"])})
+        rationales = [
             Rationale(question.id, text, 1, (), question.gold if right else None, right)
             for text, right in zip(texts, rights, strict=True)
         ]
-        for question, texts, rights in zip(questions, found["rationales"], found["right"], strict=True)
-    ]
-    return questions, rationales
+        found.append((question, rationales))
+    return found
 
 
 def wording() -> Any:
@@ -228,19 +239,19 @@ def alone(tree: Any) -> list:
     return found
 
 
-def prompts_of(args: argparse.Namespace, tokenizer: Any) -> list:
-    """Return of the first questions' prompts (prompt, its answers...), for a program that knows no trees."""
+def prompts_of(args: argparse.Namespace, tokenizer: Any) -> dict[str, list]:
+    """Return the prompts of some questions, each (prompt, its answers...), for a program that knows no trees."""
     import numpy as np
 
     from jaxalign.data.encoding import Encoder
 
-    questions, rationales = given(args)
-    found = []
-    for question, mine in list(zip(questions, rationales, strict=True))[: args.slow]:
+    found: dict[str, list] = {}
+    for question, mine in given(args, min(args.slow, args.count)):
         for tree in trees_of(question, mine, Encoder(tokenizer)):
             for one in alone(tree):
                 prompt = np.concatenate([segment.tokens for segment in one if not segment.scored])
-                found.append([prompt, *(segment.tokens for segment in one if segment.scored)])
+                answers = (segment.tokens for segment in one if segment.scored)
+                found.setdefault(question.id, []).append([prompt, *answers])
     return found
 
 
@@ -261,11 +272,13 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     scorer = dataclasses.replace(Base(model, jnp.bfloat16, programs).scorer(None, 0.0), share=args.part == "trees")
     encoder = Encoder(model.tokenizer)
     count = max(args.count // {"trees": 1, "packed": 4, "single": 8}[args.part], 1)
-    pairs = list(zip(*given(args), strict=True))[:count]
+    pairs = given(args, count)
 
-    def asked() -> list:
-        trees = [tree for question, mine in pairs for tree in trees_of(question, mine, encoder)]
-        return trees if args.part == "trees" else [one for tree in trees for one in alone(tree)]
+    def asked() -> dict[str, list]:
+        found = {question.id: trees_of(question, mine, encoder) for question, mine in pairs}
+        if args.part == "trees":
+            return found
+        return {name: [one for tree in trees for one in alone(tree)] for name, trees in found.items()}
 
     def single(trees: list) -> tuple[list[np.ndarray], int]:
         found = []
@@ -275,12 +288,21 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
         return found, sum(-(-tree_length(tree) // 32) * 32 for tree in trees)
 
     start = time.perf_counter()
-    trees = asked()
+    by_question = asked()
+    trees = [tree for mine in by_question.values() for tree in mine]
     found, computed = single(trees) if args.part == "single" else (scorer.score(trees), 0)
     seconds = time.perf_counter() - start - programs.seconds  # without compilation
+    scores = iter(found)
+    answers = {
+        name: [
+            value for tree in mine for segment, value in zip(tree, next(scores).tolist(), strict=True) if segment.scored
+        ]
+        for name, mine in by_question.items()
+    }
     # What the host does, done once more by itself.
     start = time.perf_counter()
-    trees = radix(asked())[0] if args.part == "trees" else asked()
+    trees = [tree for mine in asked().values() for tree in mine]
+    trees = radix(trees)[0] if args.part == "trees" else trees
     if args.part != "single":
         passes = pack_for_reading([trees], scorer.row_length, scorer.batch_tokens, scorer.shapes)
         computed = sum(batch.tokens.size for ((batch, _),) in passes)
@@ -291,7 +313,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
         "stored": sum(map(tree_length, trees)),
         "computed": computed,
         "host": host / seconds,
-        "answers": [value for scores in found[:1] for value in scores[scores != 0].tolist()],
+        "answers": answers,
     }
 
 
@@ -306,14 +328,15 @@ def transformers(args: argparse.Namespace) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     dtype = torch.float32 if args.part == "float32" else torch.bfloat16
     model = transformers.AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=dtype).eval()
-    # Each row: its prompt's number, the prompt, the texts that may follow it.
-    rows: list[tuple[int, list[int], list[list[int]]]] = []
-    for number, (prompt, *answers) in enumerate(json.loads((args.work / "prompts.json").read_text())):
+    prompts = json.loads((args.work / "prompts.json").read_text())
+    # Each row: its question, the prompt, the texts that may follow it.
+    rows: list[tuple[str, list[int], list[list[int]]]] = []
+    for question, (prompt, *answers) in ((name, one) for name, mine in prompts.items() for one in mine):
         if args.part == "first":
             shared = next(n for n, tokens in enumerate(zip(*answers, strict=False)) if len(set(tokens)) > 1)
-            rows.append((number, prompt + answers[0][:shared], [one[shared : shared + 1] for one in answers]))
+            rows.append((question, prompt + answers[0][:shared], [one[shared : shared + 1] for one in answers]))
         else:
-            rows += [(number, prompt, [answer]) for answer in answers]
+            rows += [(question, prompt, [answer]) for answer in answers]
     lengths = [len(prompt) + len(tails[0]) - 1 for _, prompt, tails in rows]
     order = sorted(range(len(rows)), key=lambda place: lengths[place])
     size = 16
@@ -345,12 +368,10 @@ def transformers(args: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         computed, found = once(order)
         seconds = time.perf_counter() - start
-    return {
-        "questions": min(args.slow, args.count),
-        "seconds": seconds,
-        "computed": computed,
-        "answers": [found[place] for place in sorted(found)],
-    }
+    answers: dict[str, list[float]] = {}
+    for place in sorted(found):
+        answers.setdefault(rows[place][0], []).append(found[place])
+    return {"questions": len(prompts), "seconds": seconds, "computed": computed, "answers": answers}
 
 
 PARTS = {
