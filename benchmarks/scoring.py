@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
             dataclasses.asdict(one) for one in make_puzzles(train=args.count, validation=1, test=1, links=(3,)).train
         ]
     else:
-        questions = [asked(json.loads(line)) for line in args.questions.read_text().splitlines()]
+        questions = [as_question(json.loads(line)) for line in args.questions.read_text().splitlines()]
     if args.drawn is None:
         rationales = [made(args.rationales, random) for _ in questions[: args.count]]
     else:
@@ -157,7 +157,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def asked(row: dict[str, Any]) -> dict[str, Any]:
+def as_question(row: dict[str, Any]) -> dict[str, Any]:
     """Return the question of a line in the schema of ARC."""
     from jaxalign.data.datasets.questions import Question
 
