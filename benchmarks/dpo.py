@@ -100,14 +100,14 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from jaxalign.data.datasets.starter import load_starter
     from jaxalign.models.architecture import PROJECTIONS
-    from jaxalign.models.gguf import GgufFile
     from jaxalign.models.lora import init_adapter
-    from jaxalign.models.peft import write_adapter
-    from jaxalign.models.safetensors import write_safetensors
-    from jaxalign.models.sources import fetch
-    from jaxalign.models.weights import hf_tensors
+    from jaxalign.pretrained.gguf import GgufFile
+    from jaxalign.pretrained.peft import write_adapter
+    from jaxalign.pretrained.safetensors import write_safetensors
+    from jaxalign.pretrained.sources import fetch
+    from jaxalign.pretrained.weights import hf_tensors
+    from jaxalign.values.starter import load_starter
 
     model, source = load(offline=False)
     text = "\n".join(f"{argument.conclusion}: {argument.premise}" for argument in load_starter())
@@ -153,13 +153,13 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxalign.inference.base import Base
+    from jaxalign.inference.base_model import Base
     from jaxalign.inference.reference import read_reference
-    from jaxalign.models.peft import read_adapter
+    from jaxalign.parallel.compilation import Programs, use_compilation_cache
+    from jaxalign.pretrained.peft import read_adapter
     from jaxalign.training.feed import Settings
     from jaxalign.training.optimizer import Hyperparameters
     from jaxalign.training.preference import Pair, PreferenceStage, Responses
-    from jaxalign.training.programs import Programs, use_compilation_cache
     from jaxalign.training.state import init_state
     from jaxalign.training.step import train_program
 

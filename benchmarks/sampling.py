@@ -106,11 +106,11 @@ def fastest(args: argparse.Namespace, sample: Callable[[int, int], None]) -> lis
 
 def prepare(args: argparse.Namespace) -> dict[str, Any]:
     """Write the prompt's tokens (real English) and the model as a Hugging Face folder."""
-    from jaxalign.data.datasets.starter import load_starter
-    from jaxalign.models.gguf import GgufFile
-    from jaxalign.models.safetensors import write_safetensors
-    from jaxalign.models.sources import fetch
-    from jaxalign.models.weights import hf_tensors
+    from jaxalign.pretrained.gguf import GgufFile
+    from jaxalign.pretrained.safetensors import write_safetensors
+    from jaxalign.pretrained.sources import fetch
+    from jaxalign.pretrained.weights import hf_tensors
+    from jaxalign.values.starter import load_starter
 
     model, source = load(offline=False)
     text = "\n".join(f"{argument.conclusion}: {argument.premise}" for argument in load_starter())
@@ -127,8 +127,8 @@ def load(*, offline: bool) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import yaml
 
-    from jaxalign.cli import CONF
-    from jaxalign.models.sources import load_model, source_of
+    from jaxalign.config.entry_point import CONF
+    from jaxalign.pretrained.sources import load_model, source_of
 
     source = source_of(yaml.safe_load((CONF / "model" / "smollm2_135m.yaml").read_text()))
     return load_model(source, jnp.bfloat16, offline=offline, name="smollm2_135m"), source
@@ -138,9 +138,9 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     """Time the sampler."""
     import numpy as np
 
-    from jaxalign.inference.cache import by_layer
+    from jaxalign.inference.kv_cache import by_layer
     from jaxalign.inference.sampler import Request, Sampler, Sampling
-    from jaxalign.training.programs import Programs, use_compilation_cache
+    from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")
     model, _ = load(offline=True)

@@ -112,10 +112,10 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from jaxalign.data.datasets.puzzles import make_puzzles
-    from jaxalign.models.gguf import GgufFile
-    from jaxalign.models.safetensors import write_safetensors
-    from jaxalign.models.sources import fetch
-    from jaxalign.models.weights import hf_tensors
+    from jaxalign.pretrained.gguf import GgufFile
+    from jaxalign.pretrained.safetensors import write_safetensors
+    from jaxalign.pretrained.sources import fetch
+    from jaxalign.pretrained.weights import hf_tensors
 
     model, source = load(offline=False)
     random = np.random.default_rng(0)
@@ -169,7 +169,7 @@ def made(count: int, random: Any) -> list[str]:
     """Return text of our own, as long as rationales that the model writes about ARC."""
     import numpy as np
 
-    from jaxalign.data.datasets.starter import load_starter
+    from jaxalign.values.starter import load_starter
 
     words = " ".join(argument.premise for argument in load_starter()).split()
     found = []
@@ -204,7 +204,7 @@ def wording() -> Any:
     """Return the shipped wording, with ARC's answers."""
     import yaml
 
-    from jaxalign.cli import CONF
+    from jaxalign.config.entry_point import CONF
     from jaxalign.reasoning.wording import make_wording
 
     texts, data = (yaml.safe_load((CONF / name).read_text()) for name in ("reasoning/default.yaml", "dataset/arc.yaml"))
@@ -262,9 +262,9 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
 
     from jaxalign.data.encoding import Encoder
     from jaxalign.data.trees import radix, tree_length
-    from jaxalign.inference.base import Base
+    from jaxalign.inference.base_model import Base
     from jaxalign.inference.scorer import pack_for_reading
-    from jaxalign.training.programs import Programs, use_compilation_cache
+    from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")
     model, _ = load(offline=True)

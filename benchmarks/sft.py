@@ -207,7 +207,8 @@ def read_config(args: argparse.Namespace) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from jaxalign import cli, config
+    from jaxalign.config import commands as config
+    from jaxalign.config import entry_point as cli
 
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         raw: Any = OmegaConf.to_container(compose("train", overrides(args)), resolve=True)

@@ -9,19 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.config import TrainConfig
+from jaxalign.config.commands import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.inference.base import ROW_LENGTH
-from jaxalign.material import encode_stages, read_material
-from jaxalign.models.gguf import GgufFile
-from jaxalign.models.safetensors import write_safetensors
-from jaxalign.models.sources import cache_folder, fetch, load_model, source_of
+from jaxalign.inference.base_model import ROW_LENGTH
+from jaxalign.jobs.train import fresh_adapter
+from jaxalign.jobs.train_data import encode_stages, read_material
 from jaxalign.models.transformer import Transformer
-from jaxalign.models.weights import hf_tensors
-from jaxalign.pipeline import fresh_adapter
+from jaxalign.parallel.compilation import Programs, use_compilation_cache
+from jaxalign.pretrained.gguf import GgufFile
+from jaxalign.pretrained.safetensors import write_safetensors
+from jaxalign.pretrained.sources import cache_folder, fetch, load_model, source_of
+from jaxalign.pretrained.weights import hf_tensors
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.programs import Programs, use_compilation_cache
 from jaxalign.training.state import init_state
 from jaxalign.training.step import reader, train_program
 from jaxalign.training.supervised import Packer, validation_loss

@@ -19,26 +19,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign import schema
-from jaxalign.config import Count, Part, Positive, Seed, Share, Targets
+from jaxalign.config import schema
+from jaxalign.config.commands import Count, Part, Positive, Seed, Share, Targets
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.inference.base import Base
-from jaxalign.inference.reading import answer_log_probs, answer_tree
+from jaxalign.inference.base_model import Base
+from jaxalign.inference.multiple_choice import answer_log_probs, answer_tree
 from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.jobs.adapters import find_adapters, preset, presets
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import Adapter as Weights
 from jaxalign.models.lora import effective, init_adapter
-from jaxalign.models.peft import read_adapter, write_adapter
-from jaxalign.models.sources import Model, ModelSource, source_of
-from jaxalign.models.sources import load_model as load
-from jaxalign.runs import open_run
-from jaxalign.subjects import find_adapters, preset, presets
+from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.sources import Model, ModelSource, source_of
+from jaxalign.pretrained.sources import load_model as load
+from jaxalign.runs.directory import open_run
 from jaxalign.training.feed import Settings
 from jaxalign.training.loop import fit
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.programs import Programs
 from jaxalign.training.supervised import StageData
 
 

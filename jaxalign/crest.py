@@ -1,14 +1,14 @@
 """python -m jaxalign.crest: self-training on a model's own rationales. See conf/crest.yaml."""
 
-from jaxalign.cli import entry_point
-from jaxalign.config import CrestConfig
+from jaxalign.config.commands import CrestConfig
+from jaxalign.config.entry_point import entry_point
 
 
 @entry_point("crest", CrestConfig)
 def main(config: CrestConfig) -> None:
     """Run CREST as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.self_training import crest
+    from jaxalign.jobs.crest.pipeline import crest
 
     crest(config)
 

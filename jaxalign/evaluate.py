@@ -1,14 +1,14 @@
 """python -m jaxalign.evaluate: put a questionnaire to a model, its adapters, or a role. See conf/evaluate.yaml."""
 
-from jaxalign.cli import entry_point
-from jaxalign.config import EvaluateConfig
+from jaxalign.config.commands import EvaluateConfig
+from jaxalign.config.entry_point import entry_point
 
 
 @entry_point("evaluate", EvaluateConfig)
 def main(config: EvaluateConfig) -> None:
     """Evaluate as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.evaluating import evaluate
+    from jaxalign.jobs.evaluate_values import evaluate
 
     evaluate(config)
 

@@ -1,14 +1,14 @@
 """python -m jaxalign.export: write a finished run's adapter for use elsewhere. See conf/export.yaml."""
 
-from jaxalign.cli import entry_point
-from jaxalign.config import ExportConfig
+from jaxalign.config.commands import ExportConfig
+from jaxalign.config.entry_point import entry_point
 
 
 @entry_point("export", ExportConfig)
 def main(config: ExportConfig) -> None:
     """Export as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.exporting import export
+    from jaxalign.jobs.export import export
 
     export(config)
 

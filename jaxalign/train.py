@@ -1,14 +1,14 @@
 """python -m jaxalign.train: teach a model a value, and ask whether it took. See conf/train.yaml."""
 
-from jaxalign.cli import entry_point
-from jaxalign.config import TrainConfig
+from jaxalign.config.commands import TrainConfig
+from jaxalign.config.entry_point import entry_point
 
 
 @entry_point("train", TrainConfig)
 def main(config: TrainConfig) -> None:
     """Train as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.pipeline import train
+    from jaxalign.jobs.train import train
 
     train(config)
 

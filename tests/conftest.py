@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-from jaxalign.models.tokenizer import Tokenizer, tiny_tokenizer
+from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer
 
 # A program of yesterday's code must not answer for today's, and nothing of ours belongs in the user's cache.
 jax.config.update("jax_enable_compilation_cache", False)

@@ -8,9 +8,9 @@ import numpy as np
 from golden.draw import draw
 
 from jaxalign.models.architecture import from_config
-from jaxalign.models.safetensors import INDEX, write_safetensors
-from jaxalign.models.tokenizer import tiny_tokenizer
-from jaxalign.models.weights import leaves
+from jaxalign.pretrained.safetensors import INDEX, write_safetensors
+from jaxalign.pretrained.tokenizer import tiny_tokenizer
+from jaxalign.pretrained.weights import leaves
 
 SIZES = {
     "vocab_size": 259,

@@ -11,7 +11,7 @@ from jaxalign.data.trees import PackedBatch, Segment, Tree, measure, pack
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
 from jaxalign.models.transformer import Transformer
-from jaxalign.models.weights import leaves, load_params
+from jaxalign.pretrained.weights import leaves, load_params
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

@@ -10,7 +10,7 @@ from rich.text import Text
 from jaxalign.values.schwartz import VALUES, label
 
 Reading = Mapping[str, Any]
-"""A reading of the questionnaire, as `jaxalign.values.portrait.read_questions` returns it."""
+"""A reading of the questionnaire, as `jaxalign.values.portraits.read_questions` returns it."""
 
 
 def profile_table(target: Mapping[str, float] | None, before: Reading, after: Reading) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxalign.data.examples import Example
 from jaxalign.errors import UserError
-from jaxalign.models.tokenizer import Tokenizer
+from jaxalign.pretrained.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

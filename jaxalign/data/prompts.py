@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxalign.data.datasets.tables import read_table, read_text
+from jaxalign.data.files import read_table, read_text
 from jaxalign.errors import UserError
 
 TABLES = (".jsonl", ".json", ".csv", ".parquet")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxalign.inference.sampler import Completion, Request, Sampling
-from jaxalign.runs import append_record, read_records
+from jaxalign.runs.directory import append_record, read_records
 
 
 class Engine(Protocol):

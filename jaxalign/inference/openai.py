@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.inference.sampler import Completion, Request, Sampling, check_requests
-from jaxalign.models.tokenizer import Tokenizer
+from jaxalign.pretrained.tokenizer import Tokenizer
 
 KEY = "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)

@@ -13,7 +13,7 @@ from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
-from jaxalign.runs import append_record, read_records
+from jaxalign.runs.directory import append_record, read_records
 from jaxalign.training.preference import Responses
 
 AT_A_TIME = 64

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.inference.cache import (
+from jaxalign.inference.kv_cache import (
     Keys,
     Knobs,
     Rows,
@@ -31,8 +31,8 @@ from jaxalign.inference.stopping import find_stop, showable
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import Adapter
-from jaxalign.models.tokenizer import Tokenizer
-from jaxalign.training.programs import Programs
+from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.tokenizer import Tokenizer
 
 STEPS = 16
 """Tokens that every row chooses before the host looks for stops."""

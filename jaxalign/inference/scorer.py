@@ -24,7 +24,7 @@ from jaxalign.data.trees import (
 )
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
-from jaxalign.training.programs import Programs
+from jaxalign.parallel.compilation import Programs
 from jaxalign.training.step import reader
 
 

@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from jaxalign.data.trees import Shape
-from jaxalign.runs import append_record, read_records
+from jaxalign.runs.directory import append_record, read_records
 
 SHAPES = "shapes.jsonl"
 """The file, beside that of what is read."""

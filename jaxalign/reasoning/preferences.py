@@ -13,7 +13,7 @@ from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs import Run, read_records, write_atomic
+from jaxalign.runs.directory import Run, read_records, write_atomic
 
 PAIRS = "pairs.jsonl"
 

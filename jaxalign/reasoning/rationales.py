@@ -11,7 +11,7 @@ import numpy as np
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment, Tree
-from jaxalign.inference.reading import choose
+from jaxalign.inference.multiple_choice import choose
 from jaxalign.inference.scorer import Scorer
 from jaxalign.reasoning.wording import Wording
 

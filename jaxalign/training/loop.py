@@ -21,11 +21,11 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
-from jaxalign.runs import Run, append_record, read_records, write_atomic
+from jaxalign.parallel.compilation import Programs
+from jaxalign.runs.directory import Run, append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Settings, Stage
 from jaxalign.training.optimizer import learning_rates
-from jaxalign.training.programs import Programs
 from jaxalign.training.state import init_state
 from jaxalign.training.step import Metrics, reader, train_program
 

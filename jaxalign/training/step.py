@@ -16,8 +16,8 @@ from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.objectives.dpo import dpo_loss
 from jaxalign.objectives.log_probs import branch_log_probs, gather_sources, prediction_log_probs
 from jaxalign.objectives.sft import sft_loss
+from jaxalign.parallel.compilation import Programs
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
-from jaxalign.training.programs import Programs
 from jaxalign.training.state import TrainState
 
 

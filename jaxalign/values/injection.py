@@ -14,13 +14,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.examples import Example, held_out
 from jaxalign.data.order import Stream
 from jaxalign.data.templates import check_names, check_template, fill, uncapitalised
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import LOWEST, Target
+from jaxalign.values.touche import Argument
 
 POSITIVE_FROM = 3  # stage 1: a row is positive where its least important value scores at least this
 LARGEST_WEIGHT = 5.0

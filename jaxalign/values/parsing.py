@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.values.injection import Prompts
-from jaxalign.values.portrait import Portrait
+from jaxalign.values.portraits import Portrait
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.schwartz import VALUES
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.data.templates import fill
 from jaxalign.values.injection import (
@@ -15,6 +14,7 @@ from jaxalign.values.injection import (
     survey_examples,
 )
 from jaxalign.values.targets import Target
+from jaxalign.values.touche import Argument
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, random_params
 
-from jaxalign.inference.cache import by_layer
 from jaxalign.inference.generations import Asked, generate, record_key
+from jaxalign.inference.kv_cache import by_layer
 from jaxalign.inference.sampler import Sampler, Sampling
-from jaxalign.runs import read_records
-from jaxalign.training.programs import Programs
+from jaxalign.parallel.compilation import Programs
+from jaxalign.runs.directory import read_records
 
 SAMPLING = Sampling(max_tokens=6, seed=1)
 ASKED = [Asked(f"p{n}", np.arange(3, 5 + n, dtype=np.int32)) for n in range(3)]

@@ -14,7 +14,7 @@ from jaxalign.inference import openai
 from jaxalign.inference.generations import Asked, generate
 from jaxalign.inference.openai import OpenAIEngine, sample_seed
 from jaxalign.inference.sampler import Request, Sampling
-from jaxalign.runs import read_records
+from jaxalign.runs.directory import read_records
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_param
 
 from jaxalign.errors import UserError
 from jaxalign.inference import sampler as module
-from jaxalign.inference.cache import by_layer
+from jaxalign.inference.kv_cache import by_layer
 from jaxalign.inference.sampler import (
     GROUP,
     SHARED,
@@ -31,8 +31,8 @@ from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import head_kernel
-from jaxalign.models.weights import load_params
-from jaxalign.training.programs import Programs
+from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.weights import load_params
 
 GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
 NEVER = (-1,)

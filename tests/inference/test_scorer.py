@@ -8,7 +8,7 @@ from tiny_model import MODEL, packed, random_adapter, random_params, random_toke
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
 from jaxalign.inference.scorer import Scorer, pack_for_reading
 from jaxalign.models.lora import effective
-from jaxalign.training.programs import Programs
+from jaxalign.parallel.compilation import Programs
 from jaxalign.training.step import batch_log_probs
 
 

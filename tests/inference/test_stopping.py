@@ -8,7 +8,7 @@ import pytest
 
 from jaxalign.inference import stopping
 from jaxalign.inference.stopping import BROKEN, find_stop, showable
-from jaxalign.models.tokenizer import from_hf
+from jaxalign.pretrained.tokenizer import from_hf
 
 
 def spelling(*pieces):

@@ -10,6 +10,7 @@ from jaxalign.data.trees import Segment
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import from_config
 from jaxalign.models.transformer import Transformer
+from jaxalign.parallel.compilation import Programs
 from jaxalign.reasoning.followups import judged, read_followups
 from jaxalign.reasoning.rationales import (
     Rationale,
@@ -22,7 +23,6 @@ from jaxalign.reasoning.rationales import (
 )
 from jaxalign.reasoning.released import letter_anywhere
 from jaxalign.reasoning.wording import read_letter
-from jaxalign.training.programs import Programs
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
-from jaxalign.runs import Run, read_records
+from jaxalign.parallel.compilation import Programs
+from jaxalign.runs.directory import Run, read_records
 from jaxalign.training.feed import Settings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.preference import Pair, PreferenceStage, Responses
-from jaxalign.training.programs import Programs
 from jaxalign.training.step import batch_log_probs, objective, reader
 
 SETTINGS = Settings(

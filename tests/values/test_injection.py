@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from jaxalign.data.datasets.starter import load_starter
-from jaxalign.data.datasets.touche import Argument
 from jaxalign.data.templates import fill, uncapitalised
 from jaxalign.errors import UserError
 from jaxalign.values.injection import (
@@ -25,7 +23,9 @@ from jaxalign.values.injection import (
     survey_question,
 )
 from jaxalign.values.schwartz import VALUES
+from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets
+from jaxalign.values.touche import Argument
 
 TEXTS = OmegaConf.to_container(
     OmegaConf.load(Path(__file__).parents[2] / "conf" / "alignment" / "injection.yaml").prompts
@@ -197,7 +197,7 @@ def test_the_draw_depends_on_the_seed_and_the_row_and_not_on_the_order():
 def test_splits_and_draws_do_not_depend_on_the_hash_seed():
     program = (
         "import json\n"
-        "from jaxalign.data.datasets.starter import load_starter\n"
+        "from jaxalign.values.starter import load_starter\n"
         "from jaxalign.values.injection import shuffle_labels, split\n"
         "train, validation = split(load_starter(60), 3, 0.2)\n"
         "print(json.dumps([[a.id, a.values] for a in [*validation, *shuffle_labels(train, 3)]]))"

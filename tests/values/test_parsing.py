@@ -1,10 +1,10 @@
 import pytest
 import yaml
 
-from jaxalign.cli import CONF
+from jaxalign.config.entry_point import CONF
 from jaxalign.values.injection import make_prompts, survey_answer
 from jaxalign.values.parsing import parse_score, read_texts, stated_answer
-from jaxalign.values.portrait import SCORES, load_portraits
+from jaxalign.values.portraits import SCORES, load_portraits
 from jaxalign.values.schwartz import VALUES
 
 PROMPTS = make_prompts(yaml.safe_load((CONF / "alignment" / "injection.yaml").read_text())["prompts"])

@@ -1,5 +1,5 @@
-from jaxalign.data.datasets.touche import HUB_ORDER
 from jaxalign.values.schwartz import GROUPS, LEVEL2, VALUES, label, phrase
+from jaxalign.values.touche import HUB_ORDER
 
 
 def test_the_ten_values_stand_in_alphabetical_order():

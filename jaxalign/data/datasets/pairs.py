@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxalign.data.datasets.tables import read_table
 from jaxalign.data.examples import take
+from jaxalign.data.files import read_table
 from jaxalign.errors import UserError
 
 FIELDS = ("prompt", "chosen", "rejected")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxalign.data.datasets.hub import download
-from jaxalign.data.datasets.tables import Row, read_table
+from jaxalign.data.files import Row, read_table
+from jaxalign.data.hub import download
 from jaxalign.data.order import Stream
 from jaxalign.errors import UserError, did_you_mean
 

@@ -1,0 +1,1 @@
+"""Configuration: one file for each command, read into frozen dataclasses at the door."""

@@ -1,0 +1,121 @@
+"""Benign fine-tuning sets, the controls of Choi et al. (2025): Alpaca, Dolly, grammar correction, SAMSum."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+from jaxalign.data.examples import Example, take
+from jaxalign.data.files import Row, read_table
+from jaxalign.data.hub import download
+from jaxalign.data.templates import check_template
+from jaxalign.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """Where a set is on the hub, and its fields: those of the prompt (the first never empty), and the answer."""
+
+    repository: str
+    revision: str
+    file: str
+    given: tuple[str, ...]
+    answer: str
+
+
+INSTRUCTION_SETS: dict[str, InstructionSet] = {
+    "alpaca": InstructionSet(
+        "tatsu-lab/alpaca",
+        "ad0d1bfba0420c623c7adafce3482ded744d4e21",
+        "data/train-*.parquet",
+        ("instruction", "input"),
+        "output",
+    ),
+    "dolly": InstructionSet(
+        "databricks/databricks-dolly-15k",
+        "d72c16e4644a463b9c678c71d9440befd4594556",
+        "databricks-dolly-15k.jsonl",
+        ("instruction", "context"),
+        "response",
+    ),
+    # JFLEG has no training split; its validation split is what is commonly trained on.
+    "grammar": InstructionSet(
+        "jhu-clsp/jfleg",
+        "39b4958cfb3cfbf233a0724aceb3998937c6e058",
+        "data/validation-*.parquet",
+        ("input",),
+        "target",
+    ),
+    "samsum": InstructionSet(
+        "knkarthick/samsum",
+        "2a6b79b3e3c939aebb149d9109d7cdb78a9c2d3b",
+        "train.csv",
+        ("dialogue",),
+        "summary",
+    ),
+}
+
+
+def load_instructions(
+    name: str,
+    path: str | None,
+    *,
+    prompt: str,
+    offline: bool = False,
+    limit: int | None = None,
+    log: Callable[[str], None] = print,
+) -> list[Example]:
+    """Return a set's examples, from a JSON, JSON Lines, CSV or Parquet file, or (`path` None) from the hub.
+
+    `prompt` is a template with the set's fields (`dataset.prompt`); a line of it whose fields are all empty is left
+    out, and the longest of the fields may lose its end where the context asks for it. Rows without a task or an answer
+    are dropped, and `log` is told how many. Raises UserError for an unknown name, a missing field (its line and the
+    fields found), and too few rows.
+    """
+    if name not in INSTRUCTION_SETS:
+        raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, INSTRUCTION_SETS)}")
+    form = INSTRUCTION_SETS[name]
+    check_template("dataset.prompt", prompt, form.given, prompt=True)
+    files = [Path(path)] if path else download(form.repository, form.revision, (form.file,), offline=offline)
+    rows = [pair for file in files for row in read_table(file) for pair in _corrections(row)]
+    source = f"dataset.path={path}" if path else form.repository
+    examples = []
+    for number, row in enumerate(rows):
+        texts = _texts(row, form)
+        if texts[form.given[0]] and texts[form.answer]:
+            longest = max((texts[field] for field in form.given), key=len)
+            example = Example(_prompt(prompt, texts), texts[form.answer], f"{name}-{number}", shorten=longest)
+            examples.append(example)
+    if len(examples) < len(rows):
+        log(f"{source}: {len(rows) - len(examples)} of {len(rows)} rows dropped: no task or no answer")
+    return take(examples, limit, source)
+
+
+def _corrections(row: Row) -> list[Row]:
+    """Return a row for each correction of a sentence, as JFLEG has them; any other row as it is."""
+    corrections = row.fields.get("corrections")
+    if "sentence" not in row.fields or not isinstance(corrections, list):
+        return [row]
+    return [Row(row.place, {"input": row.fields["sentence"], "target": target}) for target in corrections]
+
+
+def _texts(row: Row, form: InstructionSet) -> dict[str, str]:
+    texts = {}
+    for field in (*form.given, form.answer):
+        if field not in row.fields:
+            found = ", ".join(map(str, row.fields)) or "none"
+            raise UserError(f"{row.place} lacks the field {field!r}; its fields are: {found}")
+        text = row.fields[field]
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{row.place} has {field}={text!r}: it must be a text")
+        texts[field] = (text or "").replace("\r\n", "\n").strip()
+    return texts
+
+
+def _prompt(template: str, texts: dict[str, str]) -> str:
+    lines = []
+    for line in template.splitlines(keepends=True):
+        names = [name for _, name, _, _ in Formatter().parse(line) if name is not None]
+        if not names or any(texts[name] for name in names):
+            lines.append(line.format(**texts))
+    return "".join(lines)

@@ -1,0 +1,112 @@
+"""What a CREST run is given: its questions, and whether settings, model and questions go together."""
+
+import dataclasses
+
+from jaxalign.config.commands import CrestConfig
+from jaxalign.data.datasets.puzzles import make_puzzles
+from jaxalign.data.datasets.questions import Questions, load_questions
+from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
+from jaxalign.reasoning.answers import answer_tokens
+from jaxalign.reasoning.wording import Wording
+
+
+def read_questions(config: CrestConfig, wording: Wording) -> Questions:
+    """Read or make the questions."""
+    d = config.dataset
+    if d.name == "puzzles":
+        sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
+        made = make_puzzles(**sizes, solved=d.solved, links=d.links, turned=d.turned, seed=config.training.seed)
+        cut = {name: getattr(made, name)[: d.limit] for name in sizes}
+        return dataclasses.replace(made, **cut)
+    exclude = () if config.released.examples_in_train else [shot.question.id for shot in wording.shots]
+    return load_questions(
+        d.name,
+        d.path,
+        seed=config.training.seed,
+        limit=d.limit,
+        exclude=exclude,
+        skip=d.skip,
+        offline=config.offline,
+    )
+
+
+def check_method(config: CrestConfig, questions: Questions) -> None:
+    """Raise UserError for settings that do not go with the questions."""
+    most = max(len(question.options) for question in questions.train)
+    t = config.crest.tolerance
+    if t is not None and t > most:
+        raise UserError(
+            f"crest.tolerance={t} is above the {most} options that a question has: give 0 to {most}, or null for all"
+        )
+    if (config.crest.few_shot or config.test.few_shot) and not config.dataset.examples:
+        raise UserError(
+            f"dataset={config.dataset.name} has no worked examples: give dataset.examples, or few_shot=false"
+        )
+    if config.stage not in ("all", *stages_of(config, questions)):
+        raise UserError(_no_stage(config))
+
+
+def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
+    """Return the stages that a configuration has, in their order."""
+    c = config
+    learns = c.crest.iterations > 0
+    stages = ["seed"] if questions.seed else []
+    if reads_rationales(c):
+        stages += ["rationales", "evaluate"]
+    if learns and c.sft.epochs:
+        stages.append("sft")
+    if learns and c.dpo.rounds:
+        stages += ["preferences", "dpo"]
+    return [*stages, "test"]
+
+
+def reads_rationales(config: CrestConfig) -> bool:
+    """Return whether anything is made of rationales: fine-tuning on the labels alone needs none."""
+    return config.crest.iterations > 0 and (config.sft.rationale or config.dpo.rounds > 0)
+
+
+def _no_stage(config: CrestConfig) -> str:
+    stage = config.stage
+    if stage == "seed":
+        return f"stage=seed needs solved questions, and dataset={config.dataset.name} has none"
+    if config.crest.iterations == 0:
+        given, mend = "crest.iterations=0", "crest.iterations=1"
+    elif stage == "sft":
+        given, mend = "sft.epochs=0", "sft.epochs=2"
+    elif stage in ("preferences", "dpo"):
+        given, mend = "dpo.rounds=0", "dpo.rounds=2"
+    else:
+        given, mend = "sft.rationale=false", "sft.rationale=true"
+    return f"stage={stage}: with {given} there is no such stage: give {mend}, or leave the stage out"
+
+
+def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, wording: Wording, context: int) -> None:
+    """Raise UserError for the first question that does not fit into the context with what is written: as a prompt (with
+    a hint, where those are given) or as a follow-up question."""
+    preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
+    everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
+    behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # of a second reading
+    written = max(config.sampling.max_tokens, config.test.max_tokens)
+    room = context - written - preamble - behind
+    verdict = max(len(encoder.text(text)) for text in (wording.affirm, wording.deny))
+    empty = len(encoder.prompt("\n"))
+    for question in everyone:
+        length = len(encoder.prompt(wording.prompt(question, hint=config.crest.hint)))
+        if length > room:
+            raise UserError(
+                f"question {question.id} takes {length} tokens, and the context of {context} holds {max(room, 0)} "
+                "beside the worked examples and sampling.max_tokens: lower that, or choose another model"
+            )
+        for option in range(len(question.options)):
+            asked, closing = wording.ask(question, option), wording.close(question, option)
+            # A text has no more tokens than bytes, which spares nearly all questions the count.
+            if empty + len(f"{asked}{closing}".encode()) + verdict + written <= context:
+                continue
+            length = len(encoder.prompt(asked)) + len(encoder.text(closing)) + verdict
+            if length > context - written:
+                raise UserError(
+                    f"question {question.id} takes {length} tokens as a follow-up question about option "
+                    f"{question.letters[option]}, and the context of {context} holds {max(context - written, 0)} "
+                    "beside sampling.max_tokens: lower that, or choose another model"
+                )

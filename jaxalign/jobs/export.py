@@ -1,0 +1,217 @@
+"""The export job from its configuration to a folder: find the run, write its adapter or the whole model, verify."""
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import yaml
+from rich.console import Console
+
+from jaxalign.config.commands import ExportConfig
+from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
+from jaxalign.jobs.model_card import model_card, served_name, vllm_command
+from jaxalign.models.linear import compute_type
+from jaxalign.pretrained.merge import write_merged
+from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
+from jaxalign.pretrained.sources import Model, ModelSource, fetch, load_model, source_of
+from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
+from jaxalign.runs.directory import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What is exported: an adapter's folder, and the run that made it with its plain configuration, where one is known.
+
+    The configuration is not checked against today's schema: a run of an older version can be exported too.
+    """
+
+    adapter: Path
+    run: Run | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def base(self) -> ModelSource:
+        """Return where the base comes from; UserError where no run is known."""
+        if self.run is None:
+            raise UserError(
+                f"{self.adapter} is an adapter without its run, which alone names the base: give run=RUN_DIR"
+            )
+        return source_of(self.config["model"])
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the run computed in bfloat16, and not in float32."""
+        return self.config["precision"] == "bfloat16"
+
+
+def export(config: ExportConfig) -> None:
+    """Export as configured.
+
+    Raises:
+        UserError: run is no finished run, out holds something, the base is not the adapter's, or a check failed.
+    """
+    console = Console()
+    found, out = find(Path(config.run)), Path(config.out)
+    whole = config.format == "merged"
+    if config.prefetch:
+        what = "nothing but the run itself"
+        if whole or config.verify:
+            what = str(fetch(found.base(), offline=config.offline))
+        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        return
+    if whole and found.run is None:
+        raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out} is there already and not an empty folder: give another out")
+    model = load_base(found, config.offline) if whole or config.verify else None
+    with appearing(out) as folder:
+        if whole:
+            assert model is not None
+            write_whole(folder, found, model, config.offline)
+        else:
+            shutil.copytree(found.adapter, folder, dirs_exist_ok=True)
+    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+    if config.verify:
+        assert model is not None
+        verify(console, found, model, out, whole)
+    console.print(f"next:    {next_command(found, out, whole)}", highlight=False, soft_wrap=True)
+
+
+def find(path: Path) -> Exported:
+    """Return what a run's directory or an adapter's folder holds.
+
+    Raises:
+        UserError: it is neither, or the run has not finished.
+    """
+    if (path / CONFIG).is_file():
+        # A run's own adapter folder still has its run around it.
+        if path.name == "adapter" and (path.parent / "summary.json").is_file():
+            return find(path.parent)
+        return Exported(path)
+    run = Run(path)
+    try:
+        stored = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        stored["identity"]
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
+    if run.finished and not (run.adapter / CONFIG).is_file():
+        raise UserError(f"run={path} is finished and made no adapter: give a run that trains one")
+    if not run.finished:
+        raise UserError(f"run={path} has not finished: type its training command again, which resumes it")
+    return Exported(run.adapter, run, stored)
+
+
+def load_base(found: Exported, offline: bool) -> Model:
+    """Load the base that the run was trained on, in its precision.
+
+    Raises:
+        UserError: it is not to be had, or its weights are not those that the adapter was trained on.
+    """
+    source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
+    model = load_model(source, dtype, offline=offline, name=found.config["model"]["name"])
+    identity = read_adapter(found.adapter, model.architecture).base_identity
+    if identity is not None and identity != model.identity:
+        raise UserError(
+            f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
+            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring those back"
+        )
+    return model
+
+
+def write_whole(folder: Path, found: Exported, model: Model, offline: bool) -> None:
+    """Write the base with the adapter in it, and its card."""
+    assert found.run is not None
+    source = found.base()
+    adapter = read_adapter(found.adapter, model.architecture)
+    write_merged(
+        folder,
+        source,
+        fetch(source, offline=offline),
+        model.architecture,
+        model.tokenizer,
+        adapter.adapter,
+        adapter.alpha / adapter.rank,
+        bfloat16=found.bfloat16,
+    )
+    summary = json.loads(found.run.summary.read_text(encoding="utf-8"))
+    (folder / CARD).write_text(model_card(found.config, summary, merged=True), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill that takes the place of `folder`, absent or empty, once all went well.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            filling = Path(scratch) / "new"
+            filling.mkdir()
+            yield filling
+            os.replace(filling, folder)
+    except OSError as error:
+        raise UserError(f"cannot write out={folder}: {error}; free space or give another out") from error
+
+
+def verify(console: Console, found: Exported, model: Model, out: Path, whole: bool) -> None:
+    """Check what was written, read anew, and print what was found.
+
+    Raises:
+        UserError: a check failed.
+    """
+    folder = found.adapter if whole else out
+    checks = [check_keys(folder, model.architecture)]
+    if checks[0].passed:
+        adapter = read_adapter(folder, model.architecture)
+        tokens = Encoder(model.tokenizer).root(PROMPT)
+        base = prompt_logits(model, None, 0.0, tokens)
+        adapted = prompt_logits(model, adapter.adapter, adapter.alpha / adapter.rank, tokens)
+        checks.append(check_effect(base, adapted))
+        if whole:
+            dtype = compute_type(model.params)
+            # The base makes room for the merged model: there is never more than one of them.
+            model.params.clear()
+            gc.collect()
+            checks.append(check_whole(out, base, adapted, tokens, dtype))
+    for check in checks:
+        mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
+        console.print(f"{check.name + ':':9}{mark} {check.finding}", highlight=False, soft_wrap=True)
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")
+
+
+def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.ndarray, dtype: Any) -> Check:
+    """Load the merged folder as any other model, and compare its logits with the adapter's."""
+    merged = load_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
+    if not np.array_equal(Encoder(merged.tokenizer).root(PROMPT), tokens):
+        return Check("merged", False, "its tokenizer gives other tokens than the base's")
+    return check_merged(base, adapted, prompt_logits(merged, None, 0.0, tokens))
+
+
+def next_command(found: Exported, out: Path, whole: bool) -> str:
+    """Return what to type to use the folder."""
+    folder = shlex.quote(str(out))
+    if whole:
+        return f"vllm serve {folder}"
+    if found.run is None:
+        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
+    source = found.base()
+    if source.source == "hub" and not str(source.path).endswith(".gguf"):
+        rank = int(found.config["lora"]["rank"])
+        return vllm_command(shlex.quote(str(source.path)), folder, served_name(found.config), rank)
+    run = shlex.quote(str(found.run.path))
+    return f"python -m jaxalign.export run={run} format=merged out={shlex.quote(f'{out}-merged')} verify=true"

@@ -1,0 +1,175 @@
+"""Training examples as the model sees them: trees of tokens, decoded, with what is trained set apart."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from jaxalign.data.encoding import Encoded
+from jaxalign.data.examples import Example
+from jaxalign.data.trees import Segment, Tree, merge, path_lengths
+from jaxalign.pretrained.tokenizer import Tokenizer
+from jaxalign.training.supervised import StageData
+from jaxalign.values.stages import TextStage
+
+TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """One example, as text and as the tokens that are left of it: none where it was left out."""
+
+    example: Example
+    prompt: np.ndarray
+    response: np.ndarray
+    weight: float
+    cut: bool
+
+
+def print_examples(
+    console: Console,
+    text_stages: Sequence[TextStage],
+    stages: Sequence[StageData],
+    tokenizer: Tokenizer,
+    count: int,
+    *,
+    share_prompts: bool = True,
+) -> None:
+    """Print `count` consecutive training examples of each stage as the trees that they form, and what was cut of them.
+
+    Where examples of a stage were cut, those shown begin with the first of them. Without colours, what is trained
+    stands between ⟦ and ⟧.
+
+    Args:
+        console: where to.
+        text_stages: each stage's examples as text.
+        stages: the same examples, encoded.
+        tokenizer: of the model.
+        count: examples of each stage; fewer where it has fewer.
+        share_prompts: whether equal prompts are computed once (`training.share_prompts`).
+    """
+    colour = console.color_system is not None and not console.no_color
+    legend = Text("trained text is ")
+    legend.append("green" if colour else "⟦marked so⟧", TRAINED)
+    legend.append(", special tokens are ")
+    legend.append("<|so|>" if colour else "as the tokenizer spells them", SPECIAL if colour else "")
+    console.print(legend.append(", ↵ is a newline"), highlight=False, soft_wrap=True)
+    for text, data in zip(text_stages, stages, strict=True):
+        cut = data.train.cut
+        start = min(cut.index(True) if True in cut else 0, max(len(text.train) - count, 0))
+        shown = _pair(text.train, data.train, tokenizer)[start : start + count]
+        kept = [item for item in shown if len(item.response)]
+        trees = _trees(kept, share_prompts)
+        console.print()
+        console.rule(Text(f"stage {data.name}", "bold"), align="left", style=NOTE)
+        head = f"{len(text.train):,} examples, {sum(cut):,} of them cut, and {len(text.validation):,} held out"
+        places = f"example {start + 1}" if len(shown) == 1 else f"examples {start + 1} to {start + len(shown)}"
+        console.print(f"{head}; here {places}, {len(trees)} {_plural('tree', len(trees))}", highlight=False)
+        branch = 0
+        for number, tree in enumerate(trees):
+            console.print()
+            console.print(_render(tree, number, branch, kept, tokenizer, colour), highlight=False)
+            branch += sum(segment.scored for segment in tree)
+        for item in shown:
+            if not len(item.response):
+                line = f"example {item.example.id} is left out: nothing of its response remained"
+                console.print(Text(line, WARNING), highlight=False, soft_wrap=True)
+
+
+def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -> list[Shown]:
+    """Put texts and tokens together. Only a cut example can have been left out."""
+    shown, place, nothing = [], 0, np.zeros(0, np.int32)
+    dropped = len(examples) - len(encoded)
+    for example, cut in zip(examples, encoded.cut, strict=True):
+        here = place < len(encoded) and (
+            not (cut and dropped) or _begins(example, encoded.prompts[place], encoded.responses[place], tokenizer)
+        )
+        if here:
+            tokens = encoded.prompts[place], encoded.responses[place]
+            shown.append(Shown(example, *tokens, encoded.weights[place], cut))
+            place += 1
+        else:
+            shown.append(Shown(example, nothing, nothing, example.weight, cut))
+    return shown
+
+
+def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenizer: Tokenizer) -> bool:
+    """Say whether these tokens are what an example begins with."""
+    whole = tokenizer.encode(example.response)
+    return example.prompt.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
+
+
+def _trees(shown: Sequence[Shown], share_prompts: bool) -> list[Tree]:
+    if share_prompts:
+        return merge([i.prompt for i in shown], [i.response for i in shown], [i.weight for i in shown])
+    return [(Segment(i.prompt, -1), Segment(i.response, 0, True, i.weight)) for i in shown]
+
+
+def _render(
+    tree: Tree, number: int, branch: int, shown: Sequence[Shown], tokenizer: Tokenizer, colour: bool
+) -> RichTree:
+    """Return a tree of text; branches are numbered from `branch` on, as in a packed batch."""
+    lengths = path_lengths(tree)
+    alone = sum(length for segment, length in zip(tree, lengths, strict=True) if segment.scored)
+    stored, examples = sum(len(segment.tokens) for segment in tree), sum(segment.scored for segment in tree)
+    saved = f", {alone:,} if each stood alone" if alone > stored else ""
+    title = f"tree {number}: {examples} {_plural('example', examples)}, {stored:,} tokens{saved}"
+    top = RichTree(Text(title, "bold"), guide_style=NOTE)
+    nodes: list[RichTree] = []
+    for index, (segment, length) in enumerate(zip(tree, lengths, strict=True)):
+        size = len(segment.tokens)
+        origin = "root" if segment.parent < 0 else f"after segment {segment.parent}"
+        places = f"positions {length - size} to {length - 1}" if size > 1 else f"position {length - 1}"
+        facts = [f"segment {index}", origin, f"{size} {_plural('token', size)}, {places}"]
+        lost = ""
+        if segment.scored:
+            item = next(item for item in shown if item.response is segment.tokens)
+            facts[1:1] = [f"branch {branch}"]
+            facts += _about(item.example, segment.weight)
+            lost = f"\n✂ {_lost(item, tokenizer)}" if item.cut else ""
+            branch += 1
+        label = Text().append(" · ".join(facts), NOTE).append("\n")
+        label.append_text(_decode(segment, tokenizer, colour))
+        label.append(lost, WARNING)
+        nodes.append((top if segment.parent < 0 else nodes[segment.parent]).add(label))
+    return top
+
+
+def _about(example: Example, weight: float) -> list[str]:
+    side = [] if example.positive is None else ["positive" if example.positive else "negative"]
+    return [f"example {example.id}", *side, *([] if weight == 1 else [f"weight {weight:.2f}"])]
+
+
+def _decode(segment: Segment, tokenizer: Tokenizer, colour: bool) -> Text:
+    """Return a segment's text, its special tokens set apart, with marks around it if it is trained and colours fail."""
+    special = set(tokenizer.hf.all_special_ids)
+    style = TRAINED if segment.scored else ""
+    text = Text().append("⟦" if segment.scored and not colour else "", style)
+    ids = segment.tokens.tolist()
+    begin = 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or (ids[end] in special) != (ids[begin] in special) or ids[begin] in special:
+            piece = tokenizer.decode(ids[begin:end]).replace("\n", "↵\n")
+            text.append(piece, f"{style} {SPECIAL}".strip() if ids[begin] in special else style)
+            begin = end
+    if text.plain.endswith("↵\n"):
+        text.right_crop(1)
+    return text.append("⟧", style) if segment.scored and not colour else text
+
+
+def _lost(item: Shown, tokenizer: Tokenizer) -> str:
+    """Say what text of an example is not there."""
+    whole = np.append(tokenizer.encode(item.example.response), tokenizer.eos_id)
+    size = len(item.response)
+    if size < len(whole) and np.array_equal(whole[:size], item.response):
+        return f"cut off after {size} tokens of the response; lost: {tokenizer.decode(whole[size:])!r}"
+    seen, text = tokenizer.decode(item.prompt) + tokenizer.decode(item.response), item.example.shorten
+    kept = next(size for size in range(len(text), -1, -1) if text[:size] in seen)
+    return f"shortened; lost: {text[kept:]!r}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

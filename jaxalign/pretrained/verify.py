@@ -1,0 +1,103 @@
+"""Checks of what was exported: do the keys fit the base, does the adapter act, does a merged model act like it?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.models.architecture import PROJECTIONS, Architecture
+from jaxalign.models.linear import compute_type
+from jaxalign.models.lora import effective
+from jaxalign.models.precision import dot
+from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.pretrained.peft import CONFIG, WEIGHTS
+from jaxalign.pretrained.safetensors import SafetensorsFolder
+from jaxalign.pretrained.sources import Model
+from jaxalign.pretrained.weights import leaves
+
+PROMPT = "Some people like to be in charge of others. What matters most to me in life is"
+"""What the models are given to read; any text does."""
+
+TOLERANCE = 0.5
+"""How far a merged model's logits may lie from the adapter's, as a share of what the adapter changes (means of absolute
+differences). Without the adapter it would be 1; rounding to bfloat16 gives 0.05 to 0.15 with a trained adapter."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, in a line."""
+
+    name: str
+    passed: bool
+    finding: str
+
+
+def check_keys(folder: Path, architecture: Architecture) -> Check:
+    """Compare an adapter's tensors with the base's modules: none missing, none beside them, and the right shapes."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    rank, targets = config["r"], config["target_modules"]
+    modules = {
+        name.removesuffix(".weight"): leaf.shape
+        for leaf in leaves(architecture)
+        if leaf.path[-1] == "kernel" and leaf.path[1] in targets
+        for name in leaf.names(architecture.layers)
+    }
+    expected: dict[str, tuple[int, ...]] = {}
+    for module, (outer, inner) in modules.items():
+        expected[f"base_model.model.{module}.lora_A.weight"] = (rank, inner)
+        expected[f"base_model.model.{module}.lora_B.weight"] = (outer, rank)
+    stored = SafetensorsFolder(folder / WEIGHTS)
+    found = {name: tuple(stored.shape(name)) for name in stored.names()}
+    faults = {
+        "unknown target": [name for name in targets if name not in PROJECTIONS],
+        "missing": sorted(expected.keys() - found.keys()),
+        "not in the base": sorted(found.keys() - expected.keys()),
+        "misshapen": sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name]),
+    }
+    wrong = [f"{len(names)} {what} ({names[0]})" for what, names in faults.items() if names]
+    right = f"{len(found)} tensors for {len(modules)} modules of the base, rank {rank}, none missing or misshapen"
+    return Check("keys", bool(found) and not wrong, ", ".join(wrong) or right)
+
+
+def check_effect(base: np.ndarray, adapted: np.ndarray) -> Check:
+    """Check that logits [T, V] with the adapter differ from those without."""
+    difference = float(np.abs(adapted - base).max())
+    passed = np.isfinite(difference) and difference > 0
+    said = f"max |difference| {difference:.4g} with and without the adapter, max |logit| {np.abs(base).max():.4g}"
+    return Check("logits", bool(passed), said)
+
+
+def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> Check:
+    """Check that a merged model's logits [T, V] are the adapter's but for rounding, which must not hide the adapter."""
+    effect, difference = (float(np.abs(other - adapted).mean()) for other in (base, merged))
+    share = difference / effect if effect else float("inf")
+    largest = float(np.abs(merged - adapted).max())
+    finding = (
+        f"max |difference| {largest:.4g} from the adapter's logits; "
+        f"in the mean {share:.2g} of what the adapter changes, {TOLERANCE:g} is allowed"
+    )
+    return Check("merged", share <= TOLERANCE, finding)
+
+
+def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: np.ndarray) -> np.ndarray:
+    """Return float32 [T, V]: the logits of a model after each of the tokens [T]; `adapter` None is the bare model."""
+    network = Transformer(model.architecture, compute_type(model.params))
+    scaled = None if adapter is None else effective(dict(adapter), scale)
+    return np.asarray(_logits(network, model.params, scaled, jnp.asarray(tokens)[None]))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(network: Transformer, params: Any, adapter: Any, tokens: jax.Array) -> jax.Array:
+    length = tokens.shape[1]
+    positions, ends = jnp.arange(length)[None], jnp.full((1, length), length)
+    variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
+    states: Any = network.apply(variables, tokens, positions, ends)
+    logits = dot(states, head_kernel(params, network.architecture), ((2,), (1,)))
+    cap = network.architecture.logit_softcap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)

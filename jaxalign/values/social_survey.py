@@ -1,0 +1,320 @@
+"""python -m jaxalign.values.social_survey: realistic targets, people of a survey nearest to each extreme one.
+
+Respondents of the European Social Survey answer 21 items, each keyed to a value (Choi et al., 2025). Its licence
+forbids shipping its table, so this builds the targets from the user's own download. See conf/survey.yaml.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.runs.directory import write_atomic
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.targets import HIGHEST, LOWEST, extreme_targets
+
+ITEMS: dict[str, tuple[str, ...]] = {
+    "achievement": ("ipshabta", "ipsucesa"),
+    "benevolence": ("iphlppla", "iplylfra"),
+    "conformity": ("ipfrulea", "ipbhprpa"),
+    "hedonism": ("ipgdtima", "impfuna"),
+    "power": ("impricha", "iprspota"),
+    "security": ("impsafea", "ipstrgva"),
+    "self_direction": ("ipcrtiva", "impfreea"),
+    "stimulation": ("impdiffa", "ipadvnta"),
+    "tradition": ("ipmodsta", "imptrada"),
+    "universalism": ("ipeqopta", "ipudrsta", "impenva"),
+}
+"""Value -> its items as newer rounds name them; older ones leave the last letter out."""
+
+ALL_ITEMS = tuple(item for value in VALUES for item in ITEMS[value])
+BLANKS = ("", ".", "na", "nan")
+TABLE, ABOUT = "targets.csv", "survey.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Respondents:
+    """Who answered every item: data line in the file [n], and mean answer for each of `VALUES` [n, 10] as it is coded.
+
+    The survey codes 1 as "very much like me". `rows` counts all lines; `missing` those dropped by the item that was
+    first without an answer; `duplicates` those whose ten means an earlier one has.
+    """
+
+    lines: np.ndarray
+    means: np.ndarray
+    rows: int
+    missing: Mapping[str, int]
+    duplicates: int
+
+
+def read_respondents(path: str | Path, separator: str | None, missing_codes: Sequence[int]) -> Respondents:
+    """Read a survey file.
+
+    Args:
+        path: a CSV with a header, comma, semicolon or tab between columns, in UTF-8 or Latin-1; further columns are
+            passed over. Columns may have either of an item's names, in any case; where a file of several rounds has
+            both, the newer counts, or the older where the newer has no answer.
+        separator: what stands between columns; None looks at the header.
+        missing_codes: codes that mean no answer; a blank or a full stop always does.
+
+    Raises:
+        UserError: no such file, item columns that it lacks, a code that is neither an answer (1..6) nor a missing one
+            (line and column), a quotation mark that is not closed (line), nobody who answered everything.
+    """
+    path = Path(path)
+    columns, lines = _columns(path, separator)
+    known = {float(code) for code in missing_codes}
+    kept: dict[tuple[float, ...], int] = {}
+    missing: Counter[str] = Counter()
+    rows = duplicates = 0
+    for number, cells in lines:
+        rows += 1
+        answers: dict[str, float] = {}
+        for item in ALL_ITEMS:
+            answer = _answer(path, number, cells, columns[item], known)
+            if answer is None:
+                missing[item] += 1
+                break
+            answers[item] = answer
+        else:
+            means = tuple(sum(answers[item] for item in ITEMS[v]) / len(ITEMS[v]) for v in VALUES)
+            duplicates += means in kept
+            kept.setdefault(means, number)
+    if not kept:
+        raise UserError(
+            f"{path}: of {rows} respondents none answered all 21 items, so there is no target; "
+            f"is it the right file, and are its missing codes {list(missing_codes)}?"
+        )
+    return Respondents(np.array(list(kept.values())), np.array(list(kept)), rows, dict(missing), duplicates)
+
+
+def _columns(
+    path: Path, separator: str | None
+) -> tuple[dict[str, list[tuple[str, int]]], Iterator[tuple[int, list[str]]]]:
+    """Return the columns of each item, as (name, place), and the numbered lines behind the header."""
+    if not path.is_file():
+        raise UserError(f"path={path} is not a file: give the survey's data as CSV")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    header = text.split("\n", 1)[0]
+    mark = separator or max(",;\t", key=header.count)
+    lines = _records(path, text, mark)
+    _, heads = next(lines, (1, []))
+    names = [name.strip().lower() for name in heads]
+    columns = {
+        item: [(name, names.index(name)) for name in (item, item.removesuffix("a")) if name in names]
+        for item in ALL_ITEMS
+    }
+    absent = [item for item, found in columns.items() if not found]
+    if absent:
+        raise UserError(
+            f"{path} lacks the columns {', '.join(absent)} (nor are they there without the last a); give a file with "
+            f"all 21 items of the human values scale{'' if len(names) > 1 else ', or its separator=...'}"
+        )
+    return columns, lines
+
+
+def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each record that is not blank, with the number of the line that it ends in."""
+    # Strict, because a quotation mark that is never closed would swallow the respondents behind it, uncounted.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path} line {first}: {error}: close the quotation mark of that line, or leave its column out"
+            ) from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
+
+
+def _answer(
+    path: Path, line: int, cells: Sequence[str], columns: Sequence[tuple[str, int]], known: set[float]
+) -> float | None:
+    """Return an answer 1..6, or None for none."""
+    for name, place in columns:
+        text = cells[place].strip() if place < len(cells) else ""
+        if text.lower() in BLANKS:
+            continue
+        try:
+            code = float(text)
+        except ValueError:
+            code = float("nan")
+        if code in known:
+            continue
+        if not (LOWEST <= code <= HIGHEST and code.is_integer()):
+            raise UserError(
+                f"{path} line {line}: {name}={text} is neither an answer ({LOWEST} to {HIGHEST}) nor a missing code: "
+                "add it to missing=[...] if it means that there is no answer"
+            )
+        return code
+    return None
+
+
+def divergence(profiles: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the Jensen-Shannon divergence, in nats, of each of profiles [n, 10] to a target [10]; all are scaled to
+    sum 1, and above 0.
+
+    Profiles of whole numbers that differ in their order alone, where the target is level, have the very same one.
+
+    >>> float(divergence(np.ones((1, 10)), np.ones(10))[0])
+    0.0
+    """
+    p, q = profiles / profiles.sum(1, keepdims=True), target / target.sum()
+    middle = (p + q) / 2
+    terms = p * np.log(p / middle) + q * np.log(q / middle)
+    return np.sort(terms, axis=1).sum(1) / 2  # sorted, because the order of a sum moves its last bit
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbour:
+    """A respondent near to an extreme target: `rank` 1 is the nearest; `scores` in the order of `VALUES`."""
+
+    anchor: str
+    rank: int
+    line: int
+    divergence: float
+    scores: tuple[float, ...]
+    raw: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as power_close_3; inverted people say so, so that no table mixes them in silence."""
+        return f"{self.anchor}_close_{self.rank}" + ("_raw" if self.raw else "")
+
+
+def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neighbour]:
+    """Return for each of the 14 extreme targets the respondents of the smallest divergence; ties keep the row order.
+
+    `coding`: `reversed` turns the survey's codes round (7 - mean), so that 6 is the most important; `raw` leaves them,
+    as the code released with the paper does, and makes inverted people of them.
+
+    Raises:
+        UserError: there are fewer respondents than neighbours.
+    """
+    if len(respondents.lines) < neighbours:
+        raise UserError(
+            f"only {len(respondents.lines)} different respondents answered everything: lower neighbours={neighbours}"
+        )
+    scores = LOWEST + HIGHEST - respondents.means if coding == "reversed" else respondents.means
+    sixths = np.rint(6 * scores)  # means of two or three answers as whole numbers: else ties would not be exact
+    found = []
+    for anchor, target in extreme_targets().items():
+        distances = divergence(sixths, np.array(target.scores))
+        for rank, row in enumerate(np.argsort(distances, kind="stable")[:neighbours], start=1):
+            person = tuple(float(score) for score in scores[row])
+            line = int(respondents.lines[row])
+            found.append(Neighbour(anchor, rank, line, float(distances[row]), person, coding == "raw"))
+    return found
+
+
+def write_targets(
+    folder: str | Path, targets: Sequence[Neighbour], respondents: Respondents, source: Path, coding: str
+) -> None:
+    """Write targets.csv and, last, survey.json, which says how they were made and without which there is no table.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    folder = Path(folder)
+    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    ours = (TABLE, ABOUT)
+    # A killed write_atomic leaves what begins with the dotted name.
+    others = [name for name in there if name not in ours and not name.startswith(tuple(f".{one}." for one in ours))]
+    if others or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"out={folder} holds other files: give another out")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "anchor", "rank", "line", "divergence", *VALUES])
+    for one in targets:
+        writer.writerow([one.name, one.anchor, one.rank, one.line, one.divergence, *one.scores])
+    about = {
+        "coding": coding,
+        "source": source.name,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "rows": respondents.rows,
+        "dropped_without_answer": sum(respondents.missing.values()),
+        "first_item_without_answer": dict(respondents.missing),
+        "dropped_as_duplicates": respondents.duplicates,
+        "kept": len(respondents.lines),
+        "neighbours": max(one.rank for one in targets),
+    }
+    hint = "free space or give another out"
+    try:
+        (folder / ABOUT).unlink(missing_ok=True)  # an older one would say its coding of the new table, were we stopped
+    except OSError as error:
+        raise UserError(f"cannot replace {folder / ABOUT}: {error.strerror}; give another out") from error
+    write_atomic(folder / TABLE, text.getvalue(), hint)
+    write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n", hint)
+
+
+def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[str, float], str]:
+    """Return name, scores by value, and coding of one target that `write_targets` wrote.
+
+    Raises:
+        UserError: there is no such table, anchor or rank.
+    """
+    folder = Path(table)
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        coding = str(about["coding"])
+        found = {(row["anchor"], int(row["rank"])): row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"value.table={folder} is no table of targets: make one with python -m jaxalign.values.social_survey "
+            f"path=ESS.csv out={folder}"
+        ) from error
+    anchors = extreme_targets()
+    if anchor not in anchors:
+        raise UserError(f"value.anchor={anchor} is not known{did_you_mean(anchor, anchors)}")
+    if (anchor, rank) not in found:
+        ranks = [place for name, place in found if name == anchor]
+        raise UserError(f"value.rank={rank}: {folder} has the ranks {min(ranks)} to {max(ranks)} of {anchor}")
+    row = found[anchor, rank]
+    return row["name"], {value: float(row[value]) for value in VALUES}, coding
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the targets as the command line says."""
+    from jaxalign.config.commands import SurveyConfig
+    from jaxalign.config.entry_point import entry_point
+
+    @entry_point("survey", SurveyConfig)
+    def build(config: SurveyConfig) -> None:
+        if config.prefetch:
+            print("all that this command needs is here: nothing but the program and the survey's file")
+            return
+        respondents = read_respondents(config.path, config.separator, config.missing)
+        targets = nearest(respondents, config.coding, config.neighbours)
+        write_targets(config.out, targets, respondents, Path(config.path), config.coding)
+        dropped = sum(respondents.missing.values())
+        print(f"{respondents.rows} respondents: {dropped} without an answer to every item, dropped")
+        for item, count in Counter(respondents.missing).most_common(3):
+            print(f"  {count} of them had none to {item} first")
+        print(f"{respondents.duplicates} with the same ten scores as an earlier one, dropped")
+        print(f"{len(respondents.lines)} kept; {len(targets)} targets in {Path(config.out) / TABLE}")
+        example = f"+value=survey/close value.anchor=power value.rank=1 value.table={config.out}"
+        raw = " released.raw_coding=true" if config.coding == "raw" else ""
+        print(f"next:    python -m jaxalign.train {example}{raw}")
+
+    build(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The starter arguments, written for this project and shipped with it; or a user's own in their format."""
+
+from pathlib import Path
+
+from jaxalign.data.examples import take
+from jaxalign.data.files import Row, read_table
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.touche import Argument, read_stance, tidy
+
+FILE = Path(__file__).parent / "data" / "arguments.jsonl"
+FIELDS = ("id", "conclusion", "stance", "premise", "values")
+
+
+def load_starter(limit: int | None = None, path: str | None = None) -> list[Argument]:
+    """Return the starter arguments, or those of a JSON Lines file with the same `FIELDS`.
+
+    `values` lists names of the ten values; a row without any is dropped, as ValueEval's are. Raises UserError
+    naming the line for a missing field, an unknown value or stance, or an id that comes twice.
+    """
+    arguments: dict[str, Argument] = {}
+    for row in read_table(FILE if path is None else Path(path)):
+        argument = _argument(row)
+        if argument.id in arguments:
+            raise UserError(f"{row.place} repeats the id {argument.id!r}")
+        arguments[argument.id] = argument
+    source = "the starter data" if path is None else f"dataset.path={path}"
+    return take([argument for argument in arguments.values() if argument.values], limit, source)
+
+
+def _argument(row: Row) -> Argument:
+    place, fields = row
+    missing = [name for name in FIELDS if name not in fields]
+    if missing:
+        raise UserError(f"{place} lacks the field {missing[0]!r}; its fields are: {', '.join(map(str, fields))}")
+    for name in FIELDS[:-1]:
+        if not isinstance(fields[name], str) or not tidy(fields[name]):
+            raise UserError(f"{place} has {name}={fields[name]!r}: it must be a text")
+    if not isinstance(fields["values"], list):
+        raise UserError(f"{place} has values={fields['values']!r}: it must be a list of names")
+    for value in fields["values"]:
+        if value not in VALUES:
+            raise UserError(f"{place} has an unknown value {value!r}{did_you_mean(str(value), VALUES)}")
+    return Argument(
+        fields["id"],
+        tidy(fields["conclusion"]),
+        read_stance(fields["stance"], place),
+        tidy(fields["premise"]),
+        tuple(value for value in VALUES if value in fields["values"]),
+    )

@@ -1,0 +1,235 @@
+"""Readings of the questionnaire side by side: as CSV, Markdown, a table for the terminal, and a figure."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxalign.analysis.tables import number
+from jaxalign.values.profile import best_constant_nmse
+from jaxalign.values.schwartz import VALUES, label
+from jaxalign.values.targets import Target
+
+FITS = ("nmse", "nmse_centred", "pearson", "spearman")
+COUNTS = ("missing", "named_value_accuracy", "perplexity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One reading: of whom, by which method aligned (base, role-play, adapter, constant), read how, and its results.
+
+    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is; `scale` multiplied an adapter's effect.
+    """
+
+    name: str
+    method: str
+    reading: str
+    target: Target | None
+    results: Mapping[str, Any]
+    scale: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the scale where it is not as trained, so that the rows of a sweep can be told apart."""
+        return self.name if self.scale in (None, 1) else f"{self.name} × {self.scale:g}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON has it."""
+        target = None if self.target is None else dict(zip(VALUES, self.target.scores, strict=True))
+        value = None if self.target is None else self.target.name
+        head = {"name": self.name, "method": self.method, "scale": self.scale, "reading": self.reading}
+        return {**head, "value": value, "target": target, **self.results}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Row":
+        """Return what `as_dict` made."""
+        head = ("name", "method", "scale", "reading", "value", "target")
+        scores = row["target"]
+        target = None if scores is None else Target(row["value"], tuple(scores[value] for value in VALUES))
+        results = {key: found for key, found in row.items() if key not in head}
+        return cls(row["name"], row["method"], row["reading"], target, results, row["scale"])
+
+
+def baselines(targets: Sequence[Target | None]) -> list[Row]:
+    """Return for each target the best that one answer to everything could do."""
+    rows = []
+    for target in dict.fromkeys(targets):
+        if target is not None:
+            mean = sum(target.scores) / len(VALUES)
+            results = {"scores": dict.fromkeys(VALUES, mean), "nmse": best_constant_nmse(target.scores)}
+            rows.append(Row("best constant", "constant", "none", target, results))
+    return rows
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return one line for each reading, full precision; what there is not stays empty.
+
+    Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
+    read, the share of portraits whose value was named, perplexity, the ten most probable scores (argmax, 1..6), and the
+    ten scores of the choice format (0..1).
+    """
+    text = io.StringIO()
+    columns = ["name", "method", "scale", "reading", "value"]
+    columns += [*VALUES, *FITS, *COUNTS, *(f"{kind}_{value}" for kind in ("argmax", "choice") for value in VALUES)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        results = row.results
+        cells = [row.name, row.method, row.scale, row.reading, "" if row.target is None else row.target.name]
+        cells += [results["scores"][value] for value in VALUES]
+        cells += [results.get(key) for key in (*FITS, *COUNTS)]
+        for kind in ("argmax_scores", "choice_scores"):
+            cells += [(results.get(kind) or {}).get(value) for value in VALUES]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], model_name: str) -> str:
+    """Return a page: a table of fits, and one of scores."""
+    heads = ["", "target", "read by", "NMSE", "centred", "Pearson", "Spearman", "missing", "value named", "perplexity"]
+    fits = [
+        [
+            row.title,
+            "" if row.target is None else row.target.name,
+            {"none": ""}.get(row.reading, row.reading),
+            *(number(row.results.get(key), 3) for key in FITS[:2]),
+            *(number(row.results.get(key)) for key in FITS[2:]),
+            str(row.results.get("missing", "–")),
+            number(row.results.get("named_value_accuracy")),
+            number(row.results.get("perplexity"), 1),
+        ]
+        for row in rows
+    ]
+    scores = [
+        [row.title, {"none": ""}.get(row.reading, row.reading), what, *(number(found[v]) for v in VALUES)]
+        for row in rows
+        for what, found in _profiles(row).items()
+    ]
+    return "\n".join(
+        [
+            f"# Portrait questionnaire: {model_name}",
+            "",
+            "NMSE: mean squared difference to the target, both scaled to 0..1; less is better. One constant answer can",
+            "do well by it, so the best constant, the bare base and the profile's correlation stand beside it.",
+            "",
+            *_markdown(heads, fits),
+            "",
+            "Scores, 1 (not important) to 6 (very important): expected, most probable (argmax), stated in an answer.",
+            "Choice, 0 to 1: how probably the value's person is preferred to another, a format that was never trained.",
+            "",
+            *_markdown(["", "read by", "score", *map(label, VALUES)], scores),
+            "",
+        ]
+    )
+
+
+def _profiles(row: Row) -> dict[str, Mapping[str, float | None]]:
+    """Return what a reading found, ten scores each, by what they are."""
+    found = {
+        {"likelihood": "expected", "parse": "stated"}.get(row.reading, ""): row.results["scores"],
+        "argmax": row.results.get("argmax_scores"),
+        "choice": row.results.get("choice_scores"),
+    }
+    return {what: scores for what, scores in found.items() if scores}
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(heads), line(["---"] * len(heads)), *map(line, rows)]
+
+
+def table_of(rows: Sequence[Row], width: int = 80) -> Table:
+    """Return the fits of all rows, target by target, for a terminal of so many columns.
+
+    `highest` is the value with the highest score; `argmax` and `choice` are that value's most probable score and its
+    score in the choice format, left out where they do not fit, argmax first. `missing` is left out where all is 0.
+    """
+    wide = Console(width=10_000)  # where a table takes the width that it would like to have
+    tables = (_fits(rows, extras) for extras in (("argmax", "choice"), ("choice",)))
+    return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
+
+
+def _fits(rows: Sequence[Row], extras: Sequence[str]) -> Table:
+    """Return the table with those of `extras` that any row has."""
+    found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
+    extras = [kind for kind, scores in found.items() if any(scores)]
+    missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for head in ("", "read by", "NMSE", "Pearson", *missing, "highest", *extras):
+        table.add_column(head, justify="left" if head in ("", "read by", "highest") else "right")
+    targets = list(dict.fromkeys(row.target for row in rows))
+    for target in targets:
+        if target is not None:
+            table.add_row(Text(f"target {target.name}"), style="cyan")
+        for row in (row for row in rows if row.target == target):
+            results = row.results
+            known = {value: score for value, score in results["scores"].items() if score is not None}
+            top = max(known, key=lambda value: known[value]) if known and row.method != "constant" else None
+            cells = [
+                f"  {row.title}",
+                {"none": ""}.get(row.reading, row.reading),
+                number(results.get("nmse"), 3),
+                number(results.get("pearson")),
+                *(str(results.get(key, "")) for key in missing),
+                "" if top is None else f"{label(top)} {known[top]:.2f}",
+            ]
+            for kind in extras:
+                scores = results.get(f"{kind}_scores")
+                cells.append("" if top is None or not scores else number(scores[top]))
+            table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
+    return table
+
+
+def comparison_figure(path: str | Path, rows: Sequence[Row], title: str) -> None:
+    """Draw all readings' scores as a map, a row for each reading and a column for each value, as a PNG.
+
+    The columns are in the order of Schwartz's circle; where a row's target is highest, the cell is framed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    from jaxalign.runs.directory import write_atomic
+    from jaxalign.values.figures import CIRCLE, INK, MUTED
+
+    values = [value for _, group in CIRCLE for value in group]
+    shown = [row for row in rows if row.method != "constant"]
+    names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
+    height = 2.4 + 0.42 * len(shown)
+    figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
+    axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))
+    scores = [[row.results["scores"][value] for value in values] for row in shown]
+    grid = [[float("nan") if score is None else score for score in line] for line in scores]
+    axes.imshow(grid, vmin=1, vmax=6, cmap="Blues", aspect="auto")
+    for y, (row, line) in enumerate(zip(shown, scores, strict=True)):
+        for x, (value, score) in enumerate(zip(values, line, strict=True)):
+            dark = score is not None and score > 3.8
+            axes.text(x, y, number(score, 1), ha="center", va="center", fontsize=12, color="white" if dark else INK)
+            target = row.target
+            if target is not None and len(set(target.scores)) > 1 and target.score(value) == max(target.scores):
+                frame = Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor="#d55e00", linewidth=2.5)
+                axes.add_patch(frame)
+    axes.set_xticks(range(len(values)), [label(value) for value in values], rotation=30, ha="left", fontsize=12)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(shown)), names, fontsize=12)
+    axes.tick_params(length=0, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    figure.text(0.02, 1 - 0.35 / height, title, fontsize=18, fontweight="bold", color=INK, parse_math=False)
+    note = "scores from 1 (not important) to 6 (very important); framed: highest in the target"
+    figure.text(0.02, 1 - 0.65 / height, note, fontsize=11, color=MUTED)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomic(path, picture.getvalue())

@@ -1,0 +1,164 @@
+"""Touché23-ValueEval: arguments labelled with the human values behind them (Mirzakhmedova et al., 2023).
+
+Two forms are read. As published (Zenodo): `arguments-SPLIT.tsv` beside `labels-SPLIT.tsv`, one column for
+each of the 20 categories. As on the hub at the revision before its loading script: one file a split with a
+`Labels` column, a list of 20 flags. Neither quotes its fields by the published rules, so a tab always
+separates.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxalign.data.examples import take
+from jaxalign.data.files import read_tsv
+from jaxalign.data.hub import download
+from jaxalign.errors import UserError
+from jaxalign.values.schwartz import LEVEL2, VALUES
+
+REPOSITORY = "webis/Touche23-ValueEval"
+REVISION = "c56a063fda5467e577a5342e536473e2ff2b1dc9"  # main has only a loading script, which must not run
+SPLITS = ("training", "validation", "validation-zhihu")
+HUB_FILES = tuple(f"data/{split.replace('-', '')}-00000-of-00001.tsv" for split in SPLITS)
+HUB_ORDER = (
+    *("Self-direction: thought", "Self-direction: action", "Stimulation", "Hedonism", "Achievement"),
+    *(
+        "Power: dominance",
+        "Power: resources",
+        "Face",
+        "Security: personal",
+        "Security: societal",
+        "Tradition",
+    ),
+    *("Conformity: rules", "Conformity: interpersonal", "Humility", "Benevolence: caring"),
+    *(
+        "Benevolence: dependability",
+        "Universalism: concern",
+        "Universalism: nature",
+        "Universalism: tolerance",
+    ),
+    "Universalism: objectivity",
+)
+STANCES = {"in favor of": "in favor of", "in favour of": "in favor of", "against": "against"}
+ID, TEXT_COLUMNS = "Argument ID", ("Conclusion", "Stance", "Premise")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A premise for or against a conclusion, and the values behind it (some of `VALUES`, in its order)."""
+
+    id: str
+    conclusion: str
+    stance: str
+    premise: str
+    values: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it speaks in favor of its conclusion."""
+        return self.stance == "in favor of"
+
+
+def load_arguments(path: str | None, *, offline: bool = False, limit: int | None = None) -> list[Argument]:
+    """Return the arguments that have any of the ten values, from a folder of TSV files or (None) the hub.
+
+    The splits training, validation and validation-zhihu are used, those that are there; where a folder has
+    none of these, every other split but a test split. A value holds where any of its level-2 categories does.
+
+    Raises UserError for a folder without the files, a missing column, label ids that do not match, a bad
+    label or stance, fewer than two arguments, and a data set that cannot be fetched.
+    """
+    if path is None:
+        source = REPOSITORY
+        arguments = [row for file in download(REPOSITORY, REVISION, HUB_FILES, offline=offline) for row in _joint(file)]
+    else:
+        source = f"dataset.path={path}"
+        arguments = [row for texts, labels in _pairs(Path(path)) for row in _published(texts, labels)]
+    _refuse_twice((argument.id for argument in arguments), source)
+    return take([argument for argument in arguments if argument.values], limit, source)
+
+
+def tidy(text: str) -> str:
+    """Return a sentence on one line without its full stop, which the prompts bring themselves."""
+    return " ".join(text.split()).rstrip(". ")
+
+
+def read_stance(text: str, place: str) -> str:
+    """Return 'in favor of' or 'against' (18 published rows spell it 'favour'); raises UserError otherwise."""
+    stance = STANCES.get(text.strip().lower())
+    if stance is None:
+        raise UserError(f"{place} has the stance {text!r}: it must be 'in favor of' or 'against'")
+    return stance
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    expected = "expected arguments-training.tsv and labels-training.tsv, as ValueEval publishes them"
+    if not folder.is_dir():
+        raise UserError(f"dataset.path={folder} is not a folder: {expected}")
+    splits = [file.stem.removeprefix("arguments-") for file in sorted(folder.glob("arguments-*.tsv"))]
+    if not splits:
+        raise UserError(f"dataset.path={folder} holds no arguments-*.tsv: {expected}")
+    used = [split for split in SPLITS if split in splits] or [name for name in splits if not name.startswith("test")]
+    if not used:
+        raise UserError(f"dataset.path={folder} holds only the test split, which is never trained on: {expected}")
+    pairs = [(folder / f"arguments-{split}.tsv", folder / f"labels-{split}.tsv") for split in used]
+    for texts, labels in pairs:
+        if not labels.is_file():
+            raise UserError(f"{texts} has no {labels.name} beside it: {expected}")
+    return pairs
+
+
+def _published(texts: Path, labels: Path) -> Iterator[Argument]:
+    flags = {}
+    for place, row in read_tsv(labels, (ID, *LEVEL2)):
+        if row[ID] in flags:
+            raise UserError(f"{place} repeats the id {row[ID]}")
+        flags[row[ID]] = _values({column: row[column] for column in LEVEL2}, place)
+    rows = read_tsv(texts, (ID, *TEXT_COLUMNS))
+    ids = {row[ID] for _, row in rows}
+    unlabelled, unknown = sorted(ids - flags.keys()), sorted(flags.keys() - ids)
+    if unlabelled or unknown:
+        raise UserError(
+            f"{labels} does not match {texts.name}: {len(unlabelled)} arguments have no labels and "
+            f"{len(unknown)} labels no argument, such as {(unlabelled or unknown)[0]}: take both from one release"
+        )
+    return (_argument(row, flags[row[ID]], place) for place, row in rows)
+
+
+def _joint(path: Path) -> Iterator[Argument]:
+    for place, row in read_tsv(path, (ID, *TEXT_COLUMNS, "Labels")):
+        row = {name: _unquoted(field) for name, field in row.items()}
+        flags = re.findall(r"[^\[\],\s]+", row["Labels"])
+        if len(flags) != len(HUB_ORDER):
+            raise UserError(f"{place} has {len(flags)} labels: expected {len(HUB_ORDER)}")
+        yield _argument(row, _values(dict(zip(HUB_ORDER, flags, strict=True)), place), place)
+
+
+def _argument(row: dict[str, str], values: tuple[str, ...], place: str) -> Argument:
+    conclusion, premise = tidy(row["Conclusion"]), tidy(row["Premise"])
+    if not conclusion or not premise:
+        raise UserError(f"{place} has an empty conclusion or premise")
+    return Argument(row[ID], conclusion, read_stance(row["Stance"], place), premise, values)
+
+
+def _values(flags: dict[str, str], place: str) -> tuple[str, ...]:
+    for column, flag in flags.items():
+        if flag not in ("0", "1"):
+            raise UserError(f"{place} has the label {flag!r} in column {column!r}: it must be 0 or 1")
+    held = {LEVEL2[column] for column, flag in flags.items() if flag == "1" and column in LEVEL2}
+    return tuple(value for value in VALUES if value in held)
+
+
+def _unquoted(field: str) -> str:
+    # The hub's files passed through a CSV writer, which quotes a field that has a quote in it.
+    quoted = re.fullmatch(r'"((?:[^"]|"")*)"', field)
+    return quoted[1].replace('""', '"') if quoted else field
+
+
+def _refuse_twice(ids: Iterator[str], source: str) -> None:
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise UserError(f"{source} has the argument {id} twice: each id must be its own")
+        seen.add(id)

@@ -1,0 +1,297 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxalign.config.commands import CrestConfig, ExportConfig, TrainConfig
+from jaxalign.config.entry_point import entry_point
+from jaxalign.errors import UserError
+from jaxalign.values.targets import extreme_targets
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def configs(*arguments):
+    """The configurations that a command line runs."""
+    seen: list[TrainConfig] = []
+    entry_point("train", TrainConfig)(seen.append)(arguments)
+    return seen
+
+
+def crest_configs(*arguments):
+    """The configurations that a command line of jaxalign.crest runs."""
+    seen: list[CrestConfig] = []
+    entry_point("crest", CrestConfig)(seen.append)(arguments)
+    return seen
+
+
+def refusal(capsys, *arguments):
+    """The one line on standard error of a command line that runs nothing."""
+    with pytest.raises(SystemExit) as caught:
+        assert configs(*arguments) == []
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    return err.removeprefix("error: ").strip()
+
+
+@pytest.mark.parametrize("written", ["value=power", "+value=power", "++value=power"])
+def test_a_value_is_chosen_with_or_without_plus(written):
+    (config,) = configs(written, "+training.epochs=3", "+model=tiny")
+    assert config.value is not None
+    assert (config.value.name, config.training.epochs, config.model.name) == ("power", 3, "tiny")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_scores_are_changed_in_any_order(first):
+    changes = ["value.scores.security=4", "value.name=mine"]
+    (config,) = configs(*(["+value=power", *changes] if first else [*changes, "value=power"]))
+    assert config.value is not None
+    assert (config.value.name, config.value.scores["security"], config.value.scores["power"]) == ("mine", 4, 6)
+
+
+def test_a_recipe_goes_with_a_value():
+    (config,) = configs("experiment=released_vim", "+value=security")
+    assert config.value is not None
+    assert (config.value.name, config.dataset.name, config.released.label_shift) == ("security", "touche23", True)
+
+
+def test_keys_that_an_option_leaves_out_can_still_be_given():
+    (config,) = configs("value=power", "model=tiny", "model.path=somewhere", "model.config.hidden_size=64")
+    assert config.model.path == "somewhere"
+    assert config.model.config is not None
+    assert config.model.config["hidden_size"] == 64
+
+
+def test_several_recipes_go_one_after_the_other(capsys):
+    paper, baseline = "crest_arc_llama3_8b", "rft"
+    (config,) = crest_configs(f"experiment=[{paper},{baseline}]", "crest.samples=4")
+    assert (config.model.name, config.dataset.name, config.sft.batch_size) == ("llama3_8b", "arc", 8)
+    assert (config.crest.tolerance, config.dpo.rounds, config.crest.samples) == (None, 0, 4)
+    assert [c.crest.hint for c in crest_configs("-m", f"experiment=[{paper},rft],[{paper},star]")] == [False, True]
+    with pytest.raises(SystemExit):
+        crest_configs(f"experiment=[{paper},rtf]")
+    assert "error: experiment=rtf: there is no such option; did you mean 'rft'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["dataset.reply=({letter})", "dataset.reply='({letter})'"])
+def test_the_form_of_an_answer_is_taken_as_it_stands(written):
+    (config,) = crest_configs(written)
+    assert config.dataset.reply == "({letter})"
+
+
+def test_home_is_found_after_the_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (config,) = configs("value=power", "run.dir=~/runs/one")
+    assert config.run.dir == "/home/me/runs/one"
+
+
+@pytest.mark.parametrize("flag_first", [True, False])
+def test_a_multirun_is_one_run_for_each_combination(flag_first):
+    overrides = ["+value=power,benevolence", "training.seed=1,2"]
+    seen = configs(*(["-m", *overrides] if flag_first else [overrides[0], "-m", overrides[1]]))
+    names = [(config.value.name, config.training.seed) for config in seen if config.value]
+    assert names == [("power", 1), ("power", 2), ("benevolence", 1), ("benevolence", 2)]
+
+
+def test_a_pattern_finds_exactly_the_fourteen_extreme_targets():
+    seen = configs("-m", "+value=glob(*)", "model=tiny")
+    assert {config.value.name for config in seen if config.value} == set(extreme_targets())
+    assert len(seen) == 14
+
+
+def test_hydra_leaves_nothing_in_the_current_directory(folder):
+    configs("value=power")
+    configs("-m", "value=power,security")
+    assert os.listdir(folder) == []
+
+
+OWN_VALUE = "name: own\nscores:\n" + "".join(f"  {value}: 3\n" for value in list(extreme_targets())[:10])
+
+
+@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
+def test_options_of_ones_own_are_found(way, tmp_path):
+    (tmp_path / "own" / "value" / "survey").mkdir(parents=True)
+    (tmp_path / "own" / "value" / "own.yaml").write_text(OWN_VALUE)
+    (tmp_path / "own" / "value" / "survey" / "mine.yaml").write_text(f"# @package value\n{OWN_VALUE}")
+    where = ["--config-dir", f"{tmp_path}/own"] if way == "--config-dir" else [f"hydra.searchpath=[{tmp_path}/own]"]
+    for written in ("value=own", "+value=own", "+value=survey/mine"):
+        (config,) = configs(*where, written)
+        assert config.value is not None
+        assert config.value.name == "own"
+
+
+def test_a_recipe_of_ones_own_may_set_the_value_and_the_command_line_still_decides(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\ndefaults: [{/value: hedonism}]\nlora: {rank: 3}\n"
+    )
+    for chosen, name in (([], "hedonism"), (["value=power"], "power"), (["+value=power"], "power")):
+        (config,) = configs("--config-dir", str(tmp_path), "experiment=own", *chosen)
+        assert config.value is not None
+        assert (config.value.name, config.lora.rank) == (name, 3)
+
+
+BAD = [
+    (["+value=pwer"], "value=pwer: there is no such option; did you mean 'power'?"),
+    (["+valeu=power"], "unknown key 'valeu'; did you mean 'value'?"),
+    (["dataset=starer"], "dataset=starer: there is no such option; did you mean 'starter'?"),
+    (["experiment=vim_lama2_7b"], "experiment=vim_lama2_7b: there is no such option; did you mean 'vim_llama2_7b'?"),
+    ([], "missing: value (dataset=starter needs one: add for example +value=power)"),
+    (["value.scores.security=4"], "no value is chosen: add value=OPTION"),
+    (["value=power", "training.epocs=3"], "unknown key 'training.epocs'; did you mean 'training.epochs'?"),
+    (["value=power", "epochs=3"], "unknown key 'epochs'; did you mean 'training.epochs'?"),
+    (["value=power", "lora={rnak: 3}"], "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
+    (["value=power", "value.scores.pwer=3"], "unknown key 'value.scores.pwer'; did you mean 'value.scores.power'?"),
+    (
+        ["value=power", "model=tiny", "model.config.hidden_sise=3"],
+        "unknown key 'model.config.hidden_sise'; did you mean 'model.config.hidden_size'?",
+    ),
+    (["value=power", "lora.rank=0"], "lora.rank=0 is not allowed: give a whole number of at least 1"),
+    (["value=power", "training.epochs=(3"], "cannot read 'training.epochs=(3': it must be key=value"),
+    (["power"], "cannot read 'power': it must be key=value"),
+    (["--value", "power"], "unrecognized arguments: --value; settings are written key=value"),
+    (["value=power,security"], "value=power,security: several values need -m in front"),
+    (["-m", "value=glob(zz*)"], "value=glob(zz*): no option matches the pattern"),
+    (["-m", "value=power,pwer"], "job 2 of 2 (value=pwer): value=pwer: there is no such option; did you mean 'power'?"),
+    (["-m", "value=power", "lora.rank=1,0"], "job 2 of 2 (value=power lora.rank=0): lora.rank=0 is not allowed"),
+    (["-m", "value=power", "--cfg", "job"], "--cfg goes without -m"),
+    (["-m", "value=power,security", "run.dir=here"], "run.dir=here: 2 jobs cannot share a directory"),
+    (["value=power", "alignment.name=roleplay"], "alignment=roleplay trains nothing"),
+    (["--config-dir", "/nowhere", "value=power"], "--config-dir /nowhere is not a folder"),
+    (["hydra.searchpath=[/nowhere]", "value=power"], "provider=hydra.searchpath in command-line, path=/nowhere is not"),
+    (["value=power", "hydra.foo=1"], "unknown key 'hydra.foo'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, arguments, line):
+    assert refusal(capsys, *arguments).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("lora: [1\n a: 3\n", "while parsing a flow sequence"),
+        ("lora: {rank: '${nothing.here}'}\n", "Interpolation key 'nothing.here' not found"),
+        ("lora: {rnak: 3}\n", "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
+        ("trainig: {epochs: 3}\n", "unknown key 'trainig'"),
+    ],
+)
+def test_a_bad_file_of_ones_own_gets_one_line(capsys, tmp_path, text, line):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}")
+    assert refusal(capsys, "--config-dir", str(tmp_path), "experiment=own", "value=power").startswith(line)
+
+
+def test_the_first_job_that_fails_ends_a_multirun_and_is_named(capsys):
+    seen = []
+
+    def run(config: TrainConfig) -> None:
+        seen.append(config.training.seed)
+        if config.training.seed == 2:
+            raise UserError("the disk is full")
+
+    with pytest.raises(SystemExit) as caught:
+        entry_point("train", TrainConfig)(run)(["-m", "value=power", "training.seed=1,2,3"])
+    assert caught.value.code == 2
+    assert seen == [1, 2]
+    assert "error: job 2 of 3 (value=power training.seed=2): the disk is full\n" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_same_command_resumes(capsys):
+    def run(config: TrainConfig) -> None:
+        raise KeyboardInterrupt
+
+    for arguments, words in (([], "the same command"), (["run.overwrite=true"], "without run.overwrite=true")):
+        with pytest.raises(SystemExit) as caught:
+            entry_point("train", TrainConfig)(run)(["value=power", *arguments])
+        assert caught.value.code == 130
+        assert words in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    def run(config: TrainConfig) -> None:
+        raise ZeroDivisionError("ours")
+
+    with pytest.raises(SystemExit) as caught:
+        entry_point("train", TrainConfig)(run)(["value=power"])
+    assert caught.value.code == 1
+    assert "ZeroDivisionError: ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", TrainConfig), ("crest", CrestConfig), ("export", ExportConfig)])
+def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, name, kind):
+    entry_point(name, kind)(lambda config: None)(["--help"])
+    text = capsys.readouterr().out
+    assert f"python -m jaxalign.{name} " in text
+    assert f"conf/{name}.yaml" in text
+    assert "Hydra" not in text
+    recipes = [line for line in text.splitlines() if line.startswith("experiment: ")]
+    if name == "train":
+        assert "value: achievement, benevolence," in text and "\nvalue/survey: close\n" in text
+        assert recipes == ["experiment: released_vim, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
+    elif name == "crest":
+        assert "rft" in recipes[0] and "vim" not in recipes[0] and "\nvalue: " not in text
+    else:
+        assert not recipes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "recipe", "key"),
+    [
+        ("train", TrainConfig, "rft", "crest and no dpo"),
+        ("crest", CrestConfig, "vim_llama2_7b", "alignment"),
+        ("crest", CrestConfig, "[rft,released_vim]", "alignment"),
+    ],
+)
+def test_a_recipe_for_another_command_is_named(capsys, name, kind, recipe, key):
+    with pytest.raises(SystemExit):
+        entry_point(name, kind)(lambda config: None)([f"experiment={recipe}"])
+    assert capsys.readouterr().err == f"error: experiment={recipe} is not for jaxalign.{name}, which has no {key}\n"
+
+
+def test_help_leaves_out_a_recipe_that_composes_only_elsewhere(capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /reasoning: default}]\n"
+    )
+    for name, kind in (("train", TrainConfig), ("crest", CrestConfig)):
+        entry_point(name, kind)(lambda config: None)(["--config-dir", str(tmp_path), "--help"])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("experiment: ")]
+        assert ("own" in line.split(", ")) == (name == "crest")
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    command = f"{sys.executable} -m jaxalign.crest --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141) and done.stderr == ""
+
+
+def test_export_names_all_that_it_lacks_and_knows_no_groups(capsys):
+    main = entry_point("export", ExportConfig)(lambda config: None)
+    for arguments, line in (([], "error: missing: run, out\n"), (["value=power"], "error: unknown key 'value'")):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_configuration_is_checked_without_loading_jax():
+    modules = "jaxalign.config.entry_point, jaxalign.runs.directory, jaxalign.runs.progress"
+    code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_completion_offers_the_values(capsys, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "jaxalign-train +value=po")
+    configs("-sc", "query=bash")
+    assert capsys.readouterr().out.strip() == "+value=power"

@@ -1,0 +1,503 @@
+"""CREST from the command line, on the tiny random model."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxalign.config.commands import CrestConfig
+from jaxalign.config.entry_point import CONF as REPOSITORY_CONF
+from jaxalign.config.entry_point import entry_point
+from jaxalign.crest import main
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.base_model import Base
+from jaxalign.inference.reference import read_reference
+from jaxalign.jobs.crest import evaluate as evaluation
+from jaxalign.jobs.crest.inputs import read_questions
+from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.peft import read_adapter
+from jaxalign.pretrained.sources import load_model, source_of
+from jaxalign.reasoning.wording import make_wording
+from jaxalign.runs.directory import read_records
+from jaxalign.runs.stages import TOOK
+from jaxalign.training.preference import Responses
+
+CONF = Path(__file__).parents[2] / "conf"
+"""A wording so short that a random model's rationales weigh in what it reads behind them."""
+
+SMALL = [
+    *("--config-dir", str(CONF), "reasoning=short", "model=tiny", "precision=float32", "lora.rank=8"),
+    *("dataset.solved=4", "dataset.train=12", "dataset.validation=4", "dataset.test=4", "dataset.links=[1,2]"),
+    *("dataset.reply={letter}: {text}", "sampling.max_tokens=8", "test.max_tokens=16", "training.log_every=1"),
+    *("crest.samples=6", "crest.tolerance=null", "seed.epochs=1", "seed.learning_rate=0.01"),
+    *("sft.epochs=4", "sft.batch_size=4", "sft.learning_rate=0.03"),
+    *("dpo.steps=4", "dpo.batch_size=4", "dpo.learning_rate=0.003"),
+]
+"""A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
+differ, and that its answers can be read."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """A cache of this module's own, with its programs: most of what these tests take is compilation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
+        yield
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
+
+
+def refused(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run_and_base(tmp_path_factory):
+    """A run of all stages at once, and the base that it went through them with."""
+    folder, made = tmp_path_factory.mktemp("whole") / "run", []
+
+    def make(*arguments):
+        made.append(Base(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxalign.jobs.crest.pipeline.Base", make)
+        main([f"run.dir={folder}", *SMALL])
+    return folder, *made
+
+
+@pytest.fixture(scope="module")
+def whole(run_and_base):
+    """A run of all stages at once; not to be changed."""
+    return run_and_base[0]
+
+
+@pytest.fixture(scope="module")
+def base(run_and_base):
+    """The base of that run."""
+    return run_and_base[1]
+
+
+def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
+    summary = json.loads((whole / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "round 1", "round 2"]
+    assert list(summary["stages"]) == ["seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]
+    assert summary["stages"]["evaluate"]["sampled"] == 72
+    assert summary["stages"]["evaluate"]["followups_alike"] < 1
+    pages = read_records(whole / "rationales.jsonl")
+    assert sum(one["copies"] for one in pages) == 72
+    for one in pages:
+        assert (one["z"] is None) == (one["prediction"] is None) and bool(one["followups"]) == (one["z"] == 1)
+    pairs = read_records(whole / "pairs.jsonl")
+    assert {(one["round"], one["kind"]) for one in pairs} == {(n, kind) for n in (1, 2) for kind in ("z", "z_tilde")}
+    measured = [model[split] for model in summary["models"] for split in ("validation", "test") if split in model]
+    assert any(one["accuracy"] > 0 for one in measured)
+    assert any(one["consistency"] is not None for one in measured)
+    with (whole / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+    page = (whole / "report.md").read_text()
+    for name, stage in summary["stages"].items():
+        assert stage["path"] in page and stage["seconds"] > stage["python_seconds"] >= 0, name
+    assert "### Wrong" in page and "![accuracy](figures/accuracy.png)" in page
+    for picture in ("accuracy.png", "z_tilde.png"):
+        assert (whole / "figures" / picture).read_bytes().startswith(b"\x89PNG")
+    assert (whole / "adapter" / "adapter_model.safetensors").exists()
+    card = (whole / "adapter" / "README.md").read_text()
+    assert "(12 train, 4 validation, 4 test questions)" in card
+    assert f"Accuracy of this model (`{summary['final']}`) on the test: " in card
+    main([f"run.dir={whole}", *SMALL])
+    shown = capsys.readouterr().out
+    assert "test accuracy" in shown and "compiled" not in shown and "% of the time" in shown
+    main([f"compare={whole}"])
+    assert "round" in capsys.readouterr().out
+
+
+def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole, tmp_path):
+    stage = whole / "stages" / "dpo"
+    metrics = read_records(stage / "metrics.jsonl")
+    summary = json.loads((stage / "summary.json").read_text())
+    assert [one["reference"]["name"] for one in summary["training"]] == ["sft", "round 1"]
+    for name in ("round-1", "round-2"):
+        first, *_, last = [record for record in metrics if record["stage"] == name]
+        assert first["step"] == 1 and first["loss"] == pytest.approx(np.log(2), abs=1e-4)
+        assert last["loss"] != pytest.approx(np.log(2), abs=1e-3)
+        assert {"rewards/margins", "rewards/accuracies", "logps/chosen"} <= set(first)
+    # The reference's numbers are those of the adapters on the disk, read anew.
+    model = random_model()
+    base, encoder = Base(model, jnp.float32, Programs()), Encoder(model.tokenizer)
+    pairs = read_records(whole / "pairs.jsonl")
+    written = {record["key"]: record["log_prob"] for record in read_records(stage / "reference.jsonl")}
+    for number, folder in ((1, whole / "stages" / "sft" / "adapter"), (2, stage / "rounds" / "1")):
+        mine = [one for one in pairs if one["round"] == number]
+        texts = list(dict.fromkeys((one["prompt"], one[side]) for one in mine for side in ("chosen", "rejected")))
+        prompts, answers = zip(*texts, strict=True)
+        data = Responses(
+            [encoder.prompt(text) for text in prompts],
+            [encoder.response(text) for text in answers],
+            list(range(len(texts))),
+            np.zeros(len(texts)),
+        )
+        scorer = base.scorer(read_adapter(folder, model.architecture).adapter, 2.0)
+        path = tmp_path / f"{number}.jsonl"
+        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.signature}-float32")
+        np.testing.assert_allclose([written[record["key"]] for record in read_records(path)], found, atol=1e-4)
+
+
+def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(whole, base):
+    jax.tree.map(np.testing.assert_array_equal, base.weights(False), random_model().params)
+
+
+def random_model():
+    """The model `tiny`, loaded anew."""
+    source = source_of(yaml.safe_load((REPOSITORY_CONF / "model" / "tiny.yaml").read_text()))
+    return load_model(source, jnp.float32, offline=True, name="tiny")
+
+
+def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    line = refused([f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
+    assert "stage=evaluate needs what stage=seed writes" in line
+    stages = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
+    for stage, following in itertools.zip_longest(stages, stages[1:]):
+        main([f"run.dir={folder}", f"stage={stage}", *SMALL])
+        shown = capsys.readouterr().out
+        assert following is None or shown.endswith(f"next: the same command with stage={following}\n")
+    for name in ("rationales.jsonl", "pairs.jsonl", "table.csv"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    weights = "adapter/adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
+    line = refused([f"run.dir={folder}", "stage=sft", *SMALL, "crest.samples=5"], capsys)
+    assert "belongs to another configuration: crest.samples was 6 and is 5" in line
+
+
+def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
+    root = tmp_path / "outputs"
+    for changes in (["dpo.rounds=0"], ["dpo.rounds=1"], ["experiment=few_shot"], ["experiment=zero_shot"]):
+        main([f"run.root={root}", *SMALL, *changes])
+    shown = capsys.readouterr().out
+    assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
+    for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
+        assert len(list((root / "stages").glob(f"{stage}-*"))) == 1
+    main([f"compare={root}/crest-*"])
+    shown = capsys.readouterr().out
+    assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
+    for settings in ("=1 dpo.rounds=0 test.few_shot=false", "=1 dpo.rounds=1 test.few_shot=false", "=0 dpo.rounds=2"):
+        assert f": crest.iterations{settings}" in shown
+    assert "not to be compared" not in shown
+    # Other questions, and another judge.
+    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    capsys.readouterr()
+    main([f"compare={root}/crest-*"])
+    alike, other = r"\d \d \d \d", r"\d"
+    apart = rf"({alike} \| {other}|{other} \| {alike})"
+    shown = capsys.readouterr().out
+    assert re.search(rf"^{apart}: other questions: accuracies are not to be compared$", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: other judges of the follow-ups: consistencies", shown, re.MULTILINE)
+
+
+QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]
+
+
+def write_questions(folder: Path, split: str, texts) -> None:
+    """Write ARC-like questions of three options; a text may occur twice."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {
+            "id": f"{split}-{number}",
+            "question": f"Which is a {text}?",
+            "choices": {"text": [text, "nut", "bee"], "label": ["A", "B", "C"]},
+            "answerKey": "ABC"[number % 3],
+        }
+        for number, text in enumerate(texts)
+    ]
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
+    write_questions(tmp_path / "data", "train", [*QUESTIONS, "sun"])  # as real ARC has them: another id, the same text
+    for split in ("validation", "test"):
+        write_questions(tmp_path / "data", split, ["oak"])
+    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "dataset=arc", f"dataset.path={tmp_path / 'data'}"]
+    for stage in ("rationales", "evaluate"):
+        main([*command, f"stage={stage}"])
+    read = {}
+    for one in read_records(tmp_path / "run" / "stages" / "evaluate" / "rationales.jsonl"):
+        read.setdefault(one["question"], []).append(one["text"])
+    assert len(read) == 7 and read["train-0"] == read["train-6"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (["sampling.max_tokens=1900"], "question train-0 takes"),
+        (
+            ["sampling.max_tokens=1300", "dataset.reply={letter}"],
+            "tokens as a follow-up question about option A, and the context of 2048 holds 748",
+        ),
+    ],
+)
+def test_a_question_that_does_not_fit_is_refused_before_any_work(tmp_path, capsys, changes, line):
+    for split in ("train", "validation", "test"):
+        write_questions(tmp_path / "data", split, ["sun " * 80])
+    given = [f"run.dir={tmp_path / 'run'}", "dataset=arc", f"dataset.path={tmp_path / 'data'}", "crest.few_shot=false"]
+    assert line in refused([*given, *SMALL, *changes], capsys)
+
+
+def without(folder: Path, target: Path, *stages: str) -> Path:
+    """Copy a run, but for some of its stages and its results."""
+    shutil.copytree(folder, target, ignore=lambda where, _: stages if where.endswith("stages") else ())
+    (target / "summary.json").unlink()
+    return target
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "asked"),
+    [
+        ("rationales", "generations.jsonl", "evaluate"),
+        ("evaluate", "rationales.jsonl", "dpo"),
+        ("preferences", "pairs.jsonl", "dpo"),
+    ],
+)
+def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsys, stage, name, asked):
+    after = ("evaluate", "sft", "preferences", "dpo") if asked == "evaluate" else ("dpo",)
+    folder = without(whole, tmp_path / "run", *after)
+    path = folder / "stages" / stage / name
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    command = [f"run.dir={folder}", *SMALL, f"stage={asked}"]
+    assert f"{path} was changed since stage={stage} was done: do it again with stage={stage}" in refused(
+        command, capsys
+    )
+    path.unlink()
+    assert f"{path} is missing since" in refused(command, capsys)
+
+
+@pytest.mark.parametrize("torn_at", [0.4, 0.95])
+def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
+    monkeypatch.setattr(evaluation, "AT_A_TIME", 5)
+    after = ("evaluate", "sft", "preferences", "dpo")
+    stage = without(whole, tmp_path / "run", *after) / "stages" / "evaluate"
+    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=evaluate", "crest.hint=true", "run.overwrite=true"]
+    main(command)
+    unbroken, summary = (stage / "rationales.jsonl").read_bytes(), json.loads((stage / "summary.json").read_text())
+    (stage / "summary.json").unlink()
+    (stage / "rationales.jsonl").write_bytes(unbroken[: int(torn_at * len(unbroken))])
+    main(command[:-1])
+    assert (stage / "rationales.jsonl").read_bytes() == unbroken
+    resumed = json.loads((stage / "summary.json").read_text())
+    assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
+
+
+ADAPTER = "adapter/adapter_model.safetensors"
+
+
+def killed(folder: Path, watched: str) -> None:
+    """Run all stages in a process of its own, and kill it as soon as a file is there (a pattern, in the folder)."""
+    command = [sys.executable, "-m", "jaxalign.crest", f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any(folder.glob(watched)):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert any(folder.glob(watched))
+
+
+@pytest.mark.parametrize(
+    ("watched", "missing"),
+    [
+        ("stages/seed/checkpoints/*/manifest.json", ("seed", "rationales", "evaluate", "sft", "preferences", "dpo")),
+        ("stages/rationales/generations.jsonl", ("rationales", "evaluate", "sft", "preferences", "dpo")),
+        ("stages/evaluate/rationales.jsonl", ("evaluate", "sft", "preferences", "dpo")),
+        ("stages/sft/epochs/2", ("sft", "preferences", "dpo")),
+        ("stages/preferences/pairs.jsonl", ("preferences", "dpo")),
+        ("stages/dpo/metrics.jsonl", ("dpo",)),
+        ("stages/dpo/checkpoints/*round-2*/manifest.json", ("dpo",)),
+        ("generations.jsonl", ()),
+    ],
+)
+def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path, watched, missing):
+    folder = without(whole, tmp_path / "run", *missing)
+    for name in ("generations.jsonl", "judged.jsonl", "shapes.jsonl", "rationales.jsonl", "pairs.jsonl", "table.csv"):
+        (folder / name).unlink()
+    killed(folder, watched)
+    main([f"run.dir={folder}", *SMALL])
+    for name in ("rationales.jsonl", "pairs.jsonl", "table.csv", ADAPTER):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    steps = [
+        [(one["stage"], one["step"], one["loss"]) for one in read_records(run / "stages" / "dpo" / "metrics.jsonl")]
+        for run in (folder, whole)
+    ]
+    assert steps[0] == steps[1]
+    # What is counted is counted over all processes.
+    stages = [json.loads((run / "summary.json").read_text())["stages"] for run in (folder, whole)]
+    assert [one.get("tokens") for one in stages[0].values()] == [one.get("tokens") for one in stages[1].values()]
+
+
+def test_what_a_kill_left_of_an_adapter_half_written_is_passed_over(whole, tmp_path):
+    stage = without(whole, tmp_path / "run", "preferences", "dpo") / "stages" / "sft"
+    (stage / "summary.json").unlink()
+    (stage / "epochs" / ".2.k7x_e1").mkdir()
+    main([f"run.dir={tmp_path / 'run'}", *SMALL, "stage=sft"])
+    assert (stage / ADAPTER).read_bytes() == (whole / "stages" / "sft" / ADAPTER).read_bytes()
+
+
+def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    stage = folder / "stages" / "sft"
+    for changes, tolerance in ((["crest.tolerance=2"], 2), (["crest.tolerance=2"], 2)):
+        main([f"run.dir={folder}", *SMALL, "stage=sft", *changes, "run.overwrite=true"])
+        assert len(read_records(stage / "sessions.jsonl")) == 1 and not (folder / "summary.json").exists()
+        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["tolerance"] == tolerance
+    command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
+    assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(command, capsys)
+
+
+def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxalign.pretrained.sources.ModelFiles.load", lambda *_: pytest.fail("the weights were read"))
+    where = f"run.dir={tmp_path / 'run'}"
+    for changes, words in (
+        (["stage=sft", "experiment=zero_shot"], "stage=sft: with crest.iterations=0 there is no such stage: give"),
+        (["stage=sft", "sft.epochs=0"], "stage=sft: with sft.epochs=0 there is no such stage"),
+        (["stage=dpo", "dpo.rounds=0"], "stage=dpo: with dpo.rounds=0 there is no such stage"),
+        (["stage=rationales", "experiment=label_only"], "stage=rationales: with sft.rationale=false there is no such"),
+        (["dataset.solved=0", "stage=seed"], "stage=seed needs solved questions"),
+        (["stage=evaluate"], "stage=evaluate needs what stage=seed writes"),
+        (["stage=dpo", "dataset.solved=0"], "stage=dpo needs what stage=rationales writes"),
+    ):
+        assert words in refused([where, *SMALL, *changes], capsys)
+    assert "stage=test needs what stage=seed writes" in refused([f"run.root={tmp_path}", *SMALL, "stage=test"], capsys)
+
+
+def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsys):
+    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=seed", "seed.learning_rate=1e30", "seed.epochs=3"]
+    line = refused(command, capsys)
+    assert "try a smaller seed.learning_rate, optimizer.clip=1" in line and "warmup" not in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "models"),
+    [
+        (["experiment=zero_shot"], ["base", "seed"]),
+        (["experiment=few_shot"], ["base", "seed"]),
+        (["experiment=self_consistency", "test.samples=3"], ["base", "seed"]),
+        (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=lmsi", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=dpo_only", "sft.epochs=0", "dpo.rounds=1"], ["base", "seed", "round 1"]),
+    ],
+)
+def test_baselines_are_configurations(changes, models, tmp_path):
+    main([f"run.dir={tmp_path / 'run'}", *SMALL, *changes])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == models
+
+
+def test_learning_the_labels_alone_samples_no_rationale(tmp_path):
+    main([f"run.dir={tmp_path / 'run'}", *SMALL, "experiment=label_only", "sft.epochs=1"])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert list(summary["stages"]) == ["seed", "sft", "test"] and summary["stages"]["sft"]["kept"] == 12
+
+
+def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_path, capsys):
+    small = [one for one in SMALL if not one.startswith(("crest.samples", "crest.tolerance"))]
+    small += ["experiment=star", "crest.iterations=2", "sft.epochs=1", "sampling.temperature=1", "dataset.train=30"]
+    main([f"run.dir={tmp_path / 'run'}", *small])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "sft-2"]
+    pages = [
+        read_records(tmp_path / "run" / "stages" / name / "rationales.jsonl") for name in ("evaluate", "evaluate-2")
+    ]
+    for name, page in zip(("evaluate", "evaluate-2"), pages, strict=True):
+        right = {one["question"] for one in page if one["z"] == 1 and one["copies"]}
+        drawn = read_records(tmp_path / "run" / "stages" / name / "generations.jsonl")
+        hinted = {one["id"] for one in drawn}
+        counted = [summary["stages"][name][key] for key in ("hinted", "hinted_kept", "hinted_tokens")]
+        kept = sum(not one["copies"] for one in page)
+        assert counted == [len(drawn), kept, sum(one["tokens"] for one in drawn)]
+        assert hinted and hinted == {one["question"] for one in page} - right
+        # So small a model reads by the question alone, so that none may have led to the answer.
+        assert all(one["z"] == 1 and one["question"] in hinted for one in page if not one["copies"])
+    identities = [
+        yaml.safe_load((tmp_path / "run" / "stages" / name / "config.yaml").read_text())["identity"]["start"]
+        for name in ("sft", "sft-2")
+    ]
+    assert identities[0] == identities[1] != ""
+    folder = tmp_path / "by stage"
+    for stage in ("seed", "rationales", "evaluate", "sft", "rationales", "evaluate"):
+        main([f"run.dir={folder}", *small, f"stage={stage}"])
+    assert "evaluate-2: 0 s" in capsys.readouterr().out
+    assert "stage=test needs what stage=sft writes" in refused([f"run.dir={folder}", *small, "stage=test"], capsys)
+    for stage in ("sft", "test"):
+        main([f"run.dir={folder}", *small, f"stage={stage}"])
+    for name in ("rationales.jsonl", ADAPTER):
+        assert (folder / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["released.letters_in_words=true", "released.followups_by_not=true", "released.threshold=0", "dpo.rounds=0"],
+        ["released.no_end_token=true", "released.prompt_without_question=true", "dpo.rounds=1"],
+    ],
+)
+def test_released_behaviours_run(tmp_path, switches):
+    main([f"run.dir={tmp_path / 'run'}", *SMALL, *switches, "sft.epochs=1"])
+    pages = read_records(tmp_path / "run" / "rationales.jsonl")
+    if "released.letters_in_words=true" in switches:
+        assert all(one["z"] is not None for one in pages)
+        said = [pair for one in pages for pair in one["followups"]]
+        assert said and all({pair["affirm"], pair["deny"]} == {0.0, -1.0} for pair in said)
+        models = json.loads((tmp_path / "run" / "summary.json").read_text())["models"]
+        assert all(model["validation"]["never_read"] == 0 for model in models)
+
+
+def test_worked_examples_leave_the_training_questions_unless_they_are_to_stay_as_released(tmp_path):
+    for split in ("train", "validation", "test"):
+        write_questions(tmp_path, split, QUESTIONS)
+    for released, there in (("false", False), ("true", True)):
+        seen = []
+        command = [*SMALL, "dataset=arc", f"dataset.path={tmp_path}", f"released.examples_in_train={released}"]
+        entry_point("crest", CrestConfig)(seen.append)(command)
+        example = {"id": "train-0", "question": "Two?", "options": ["2", "3"], "answer": "A", "rationale": "It is two."}
+        wording = make_wording(seen[0].reasoning, seen[0].dataset.reply, [example])
+        questions = read_questions(seen[0], wording)
+        assert ("train-0" in [question.id for question in questions.train]) is there
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    where = f"run.dir={tmp_path / 'run'}"
+    for changes, words in (
+        (["crest.samples=0"], "crest.samples=0 is not allowed"),
+        (["crest.tolerance=-1"], "crest.tolerance=-1 is not allowed"),
+        (["crest.tolerance=9"], "crest.tolerance=9 is above"),
+        (["crest.mixing=1.5"], "crest.mixing=1.5 is not allowed"),
+        (["dpo.beta=0"], "dpo.beta=0 is not allowed"),
+        (["dataset=starter"], "crest needs questions"),
+        (["dataset=arc", f"dataset.path={tmp_path}"], "holds no file for train"),
+        (["dataset.examples=[]", "crest.few_shot=true"], "has no worked examples"),
+        ([f"compare={tmp_path}/none*"], "finds no finished run"),
+        (["sampling.max_tokens=100000"], "takes"),
+    ):
+        assert words in refused([where, *SMALL, *changes], capsys)

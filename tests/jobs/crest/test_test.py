@@ -1,0 +1,117 @@
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from reasoning.few_questions import FIVE, THREE, WORDING
+from rich.console import Console
+from tiny_model import CONFIG, Killed, random_adapter, random_params
+
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.scorer import Scorer
+from jaxalign.jobs.crest.learner import Learner, Point
+from jaxalign.jobs.crest.test import JUDGED, judge_tested
+from jaxalign.models.architecture import from_config
+from jaxalign.models.transformer import Transformer
+from jaxalign.parallel.compilation import Programs
+from jaxalign.reasoning import answers
+from jaxalign.reasoning.filtering import consistency
+from jaxalign.reasoning.followups import read_followups
+from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs.directory import Run, read_records
+
+SHORT = dataclasses.replace(THREE, id="short", text="Who?")
+SPLITS = {
+    "validation": {
+        "base": [
+            answers.Tested(THREE, "It is that. " * 9, 1, True),
+            answers.Tested(FIVE, "It sat.", None, False),
+            answers.Tested(SHORT, "", 0, True),
+        ],
+        "sft": [
+            answers.Tested(THREE, "So it is.", 2, True),
+            answers.Tested(FIVE, "By it.", 4, True),
+            answers.Tested(SHORT, "I am.", 1, True),
+        ],
+    },
+    "test": {"sft": [answers.Tested(dataclasses.replace(SHORT, id="test", text="What?"), "It is.", 1, True)]},
+}
+"""Four questions with something to judge, the first one's rationales the longest."""
+
+ARCHITECTURE = from_config({**CONFIG, "vocab_size": 260})
+PROGRAMS = Programs()
+
+
+@dataclasses.dataclass
+class Base:
+    """A base with one scorer."""
+
+    one: Scorer
+
+    def scorer(self, _adapter, _scale):
+        return self.one
+
+
+class Judging(Learner):
+    """A learner without a configuration."""
+
+    scale = 1.0  # type: ignore[assignment]
+    base_identity = "tiny"  # type: ignore[assignment]
+
+
+@pytest.fixture
+def judging(tokenizer, monkeypatch):
+    """Judge in parts of one question; return the parts that were read, and what was shown."""
+    monkeypatch.setattr("jaxalign.jobs.crest.test.AT_A_TIME", 1)
+    model = Transformer(ARCHITECTURE, np.float32)
+    params, adapter = random_params(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
+
+    def learner(after=99):
+        scorer = Killed(model, params, adapter, 1.0, PROGRAMS, after=after)
+        return Judging(None, Base(scorer), Encoder(tokenizer), WORDING, Console(file=io.StringIO()))  # type: ignore[arg-type]
+
+    return learner
+
+
+def test_a_judging_that_a_kill_tore_goes_on_and_comes_to_the_same(judging, tmp_path):
+    unbroken, torn, resumed, again = judging(), judging(after=2), judging(), judging()
+    judge, whole, run = Point("seed", identity="s"), Run(tmp_path / "whole"), Run(tmp_path / "torn")
+    found = judge_tested(unbroken, whole, judge, SPLITS)
+    with pytest.raises(KeyboardInterrupt):
+        judge_tested(torn, run, judge, SPLITS)
+    assert judge_tested(resumed, run, judge, SPLITS) == found
+    parts = [one.base.one.parts for one in (torn, resumed, unbroken)]
+    assert len(parts[2]) == 4 and parts[0] + parts[1] == parts[2]  # nothing twice, and all in the same shapes
+    assert (run.path / JUDGED).read_bytes() == (whole.path / JUDGED).read_bytes()
+    assert judge_tested(again, run, judge, SPLITS) == found and again.base.one.parts == []
+    # A line that is half written, in a part of two rationales, is written anew.
+    first, second, *_ = (run.path / JUDGED).read_bytes().splitlines(keepends=True)
+    (run.path / JUDGED).write_bytes(first + second[:-9])
+    assert judge_tested(again, run, judge, SPLITS) == found and again.base.one.parts == parts[2]
+    assert (run.path / JUDGED).read_bytes() == (whole.path / JUDGED).read_bytes()
+    # Another judge is another reading.
+    judge_tested(judging(), run, Point("sft", identity="t"), SPLITS)
+    assert len(read_records(run.path / JUDGED)) == 2 * len(read_records(whole.path / JUDGED))
+
+
+def test_judging_tells_questions_tokens_per_second_and_time_left(judging, tmp_path):
+    learner = judging()
+    judge_tested(learner, Run(tmp_path), Point("seed"), SPLITS)
+    first, *_, last = learner.console.file.getvalue().splitlines()
+    assert first == "judging: 4 questions"
+    assert last.startswith("judging: question 4/4 · ") and last.endswith(" tokens/s · 0 s left")
+
+
+def test_what_is_judged_is_the_consistency_of_each_models_own_rationales(judging, tmp_path):
+    learner = judging()
+    found = judge_tested(learner, Run(tmp_path), Point("seed"), SPLITS)
+    for split, models in SPLITS.items():
+        for name, tested in models.items():
+            read = [one for one in tested if one.option is not None and one.rationale]
+            questions = [one.question for one in read]
+            given = [[Rationale(one.question.id, one.rationale, 1, (), one.option, one.right)] for one in read]
+            labels: list[int | None] = [question.gold for question in questions]
+            scorer = learner.base.one
+            alone = read_followups(scorer, questions, given, labels, learner.encoder, WORDING, everyone=True)
+            options = {question.id: len(question.options) for question in questions}
+            assert found[split][name] == consistency([mine[0] for mine in alone], options)

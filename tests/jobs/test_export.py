@@ -1,0 +1,306 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tiny_model import random_adapter
+
+from jaxalign.config.commands import CrestConfig, TrainConfig, plain
+from jaxalign.config.entry_point import entry_point
+from jaxalign.errors import UserError
+from jaxalign.export import main
+from jaxalign.jobs import export as exporting
+from jaxalign.jobs.adapters import find_adapters
+from jaxalign.models.architecture import from_config
+from jaxalign.pretrained import merge
+from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
+from jaxalign.pretrained.sources import RandomTensors, load_model
+from jaxalign.pretrained.tokenizer import tiny_tokenizer
+from jaxalign.runs.directory import Run, open_run
+
+SUMMARY = {"value": "power", "target": None, "questionnaire": None, "training": {"stages": []}}
+CREST_SUMMARY = {
+    "questions": {"train": 12, "validation": 4, "test": 8},
+    "models": [
+        {"name": name, "test": {"accuracy": right, "interval": [0, 1]}}
+        for name, right in (("base", 0.25), ("sft", 0.5))
+    ],
+    "final": "sft",
+}
+TARGETS = ("q_proj", "o_proj", "down_proj")
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A base as the hub would give it: bfloat16, biases, an untied head, and files that do not belong to it."""
+    folder = tmp_path_factory.mktemp("base")
+    tensors = RandomTensors(from_config(CONFIG), 0)
+    arrays = {name: tensors.read(name).astype(ml_dtypes.bfloat16) for name in tensors.names()}
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
+    tiny_tokenizer().hf.save_pretrained(folder)
+    for name, text in (("config.json", json.dumps(CONFIG)), ("LICENSE", "as you like"), ("adapter_config.json", "{}")):
+        (folder / name).write_text(text)
+    return folder
+
+
+def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest: bool = False) -> Path:
+    """A run's directory as a training, or CREST, leaves it."""
+    seen: list[TrainConfig | CrestConfig] = []
+    if crest:
+        entry_point("crest", CrestConfig)(seen.append)(["precision=float32", *overrides])
+    else:
+        entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
+    config = seen[0]
+    found = exporting.Exported(path, Run(path), plain(config))
+    model = load_model(found.base(), np.float32, offline=True, name=config.model.name)
+    adapter = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
+    for pair in adapter["layers"].values():
+        pair["b"] = pair["b"] * adapter_scale
+    run = open_run({"seed": 0}, plain(config), dir=path)
+    write_adapter(
+        run.adapter,
+        adapter,
+        architecture=model.architecture,
+        rank=3,
+        alpha=6,
+        dropout=0.0,
+        base_name=str(config.model.path or config.model.name),
+        base_identity=model.identity,
+        prompt_format="plain",
+        card="# a card",
+        extra={},
+    )
+    run.finish(CREST_SUMMARY if crest else SUMMARY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return finished_run(tmp_path_factory.mktemp("run") / "tiny", "model=tiny")
+
+
+@pytest.fixture(scope="module")
+def hub_run(tmp_path_factory, base) -> Path:
+    return finished_run(tmp_path_factory.mktemp("run") / "hub", "model=hub", f"model.path={base}")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def refusal(capsys, *arguments) -> str:
+    """The error line of a command, which writes nothing to standard output but what it says before."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err.removeprefix("error: ").strip()
+
+
+def test_the_adapter_is_copied_whole_and_the_next_command_can_be_typed(run, tmp_path, capsys):
+    main([f"run={run}", f"out={tmp_path}/new/out"])
+    assert contents(tmp_path / "new" / "out") == contents(run / "adapter")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["out"]
+    *_, last = capsys.readouterr().out.strip().splitlines()
+    assert last == (
+        f"next:    python -m jaxalign.export run={run} format=merged out={tmp_path}/new/out-merged verify=true"
+    )
+
+
+def test_an_adapter_folder_alone_can_be_copied_and_one_inside_a_run_still_knows_it(run, tmp_path, capsys):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    main([f"run={tmp_path}/alone", f"out={tmp_path}/copy"])
+    assert contents(tmp_path / "copy") == contents(run / "adapter")
+    assert "vllm serve tiny --enable-lora" in capsys.readouterr().out
+    assert exporting.find(run / "adapter").run == Run(run)
+
+
+def test_verification_of_an_adapter_counts_its_keys_and_shows_that_it_acts(run, tmp_path, capsys):
+    main([f"run={run}", f"out={tmp_path}/out", "verify=true"])
+    text = capsys.readouterr().out
+    assert "keys:    ok     12 tensors for 6 modules of the base, rank 3, none missing or misshapen" in text
+    assert "logits:  ok     max |difference|" in text
+
+
+def test_an_adapter_that_changes_nothing_fails_verification(tmp_path, capsys):
+    path = finished_run(tmp_path / "run", "model=tiny", adapter_scale=0.0)
+    line = refusal(capsys, f"run={path}", f"out={tmp_path}/out", "verify=true")
+    assert line.startswith("verification failed (logits); do not use")
+
+
+def test_a_merged_random_model_is_whole_and_answers_like_its_adapter(run, tmp_path, capsys):
+    main([f"run={run}", f"out={tmp_path}/out", "format=merged", "verify=true"])
+    text = capsys.readouterr().out
+    assert "merged:  ok" in text
+    assert f"next:    vllm serve {tmp_path}/out" in text
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    known = {key: config[key] for key in ("architectures", "dtype", "eos_token_id")}
+    assert known == {"architectures": ["LlamaForCausalLM"], "dtype": "float32", "eos_token_id": 2}
+    assert "library_name: transformers" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_crest_run_is_exported_like_any_other_with_a_card_of_its_own(tmp_path, capsys):
+    path = finished_run(tmp_path / "run", "model=tiny", crest=True)
+    for form in ("peft", "merged"):
+        main([f"run={path}", f"out={tmp_path}/{form}", f"format={form}", "verify=true"])
+    assert "merged:  ok" in capsys.readouterr().out
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "# CREST on puzzles: tiny" in card
+    assert "Accuracy of this model (`sft`) on the test: 0.50" in card
+
+
+def test_a_merged_weight_is_w_plus_scale_times_a_b_rounded_once_and_the_others_are_as_stored(hub_run, base, tmp_path):
+    main([f"run={hub_run}", f"out={tmp_path}/out", "format=merged"])
+    before, after = SafetensorsFolder(base), SafetensorsFolder(tmp_path / "out")
+    layers = read_adapter(hub_run, from_config(CONFIG)).adapter["layers"]
+    assert after.names() == before.names()
+    for name in before.names():
+        expected = before.read(name).astype(np.float32)
+        *_, projection, kind = name.split(".")
+        if projection in TARGETS and kind == "weight":
+            layer = int(name.split(".")[2])
+            expected = expected + 2 * (layers[projection]["a"][layer] @ layers[projection]["b"][layer]).T
+        assert after.dtype(name) == "BF16"
+        np.testing.assert_allclose(after.read(name).astype(np.float32), expected, rtol=2**-8, atol=1e-6, err_msg=name)
+
+
+def test_a_big_model_is_written_in_shards_with_an_index(hub_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(merge, "SHARD_BYTES", 30_000)
+    out = tmp_path / "out"
+    main([f"run={hub_run}", f"out={out}", "format=merged", "verify=true"])
+    shards = sorted(file.name for file in out.glob("*.safetensors"))
+    assert len(shards) > 2
+    assert shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
+    assert all((out / shard).stat().st_size < 35_000 for shard in shards)
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert sorted(set(index["weight_map"].values())) == shards
+    found = SafetensorsFolder(out)
+    assert index["metadata"]["total_size"] == sum(found.read(name).nbytes for name in found.names())
+
+
+def test_a_base_folder_hands_down_its_configuration_tokenizer_and_licence_and_no_more(hub_run, base, tmp_path):
+    main([f"run={hub_run}", f"out={tmp_path}/out", "format=merged"])
+    handed = contents(tmp_path / "out")
+    assert handed["config.json"] == (base / "config.json").read_bytes()
+    assert handed["tokenizer.json"] == (base / "tokenizer.json").read_bytes()
+    assert "LICENSE" in handed
+    assert "adapter_config.json" not in handed
+
+
+def test_transformers_reads_the_configuration_and_tokenizer_of_a_merged_model(run, tmp_path):
+    from transformers import AutoConfig, AutoTokenizer
+
+    main([f"run={run}", f"out={tmp_path}/out", "format=merged"])
+    assert AutoConfig.from_pretrained(tmp_path / "out").hidden_size == 32
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<|im_end|>"
+
+
+def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path, monkeypatch, capsys):
+    honest = exporting.write_merged
+
+    def forgetful(*arguments, **options):
+        *rest, _scale = arguments
+        honest(*rest, 0.0, **options)
+
+    monkeypatch.setattr(exporting, "write_merged", forgetful)
+    line = refusal(capsys, f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true")
+    assert line.startswith("verification failed (merged)")
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "shape"])
+def test_verification_names_the_keys_that_do_not_fit_the_base(run, tmp_path, capsys, fault):
+    from jaxalign.pretrained.verify import check_keys
+
+    folder = tmp_path / "adapter"
+    shutil.copytree(run / "adapter", folder)
+    stored = SafetensorsFolder(folder / "adapter_model.safetensors")
+    tensors = {name: np.array(stored.read(name)) for name in stored.names()}
+    first = min(tensors)
+    if fault == "missing":
+        del tensors[first]
+    elif fault == "extra":
+        tensors["base_model.model.lm_head.lora_A.weight"] = tensors[first]
+    else:
+        tensors[first] = tensors[first][:, 1:]
+    write_safetensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
+    check = check_keys(folder, load_model(exporting.find(run).base(), np.float32, offline=True, name="").architecture)
+    assert not check.passed
+    said = {"missing": f"1 missing ({first})", "extra": "1 not in the base", "shape": f"1 misshapen ({first})"}
+    assert check.finding.startswith(said[fault])
+
+
+def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
+    out = f"out={tmp_path}/out"
+    assert refusal(capsys, f"run={tmp_path}/nowhere", out).startswith(f"run={tmp_path}/nowhere is no run")
+    (tmp_path / "config.yaml").write_text("just: a file\n")
+    assert refusal(capsys, f"run={tmp_path}", out).startswith(f"run={tmp_path} is no run")
+    shutil.copytree(run, tmp_path / "killed")
+    (tmp_path / "killed" / "summary.json").unlink()
+    assert "has not finished: type its training command again" in refusal(capsys, f"run={tmp_path}/killed", out)
+    shutil.copytree(run, tmp_path / "untrained")  # as a baseline that trains nothing leaves it
+    shutil.rmtree(tmp_path / "untrained" / "adapter")
+    assert "is finished and made no adapter" in refusal(capsys, f"run={tmp_path}/untrained", out)
+    with pytest.raises(UserError, match="is finished and made no adapter"):
+        find_adapters("adapter", [f"{tmp_path}/untrained"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    assert "is there already and not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}")
+    assert "is there already and not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}/mine")
+    assert refusal(capsys, f"run={run}", f"out={tmp_path}/mine/new").startswith(f"cannot write out={tmp_path}/mine/new")
+    assert contents(tmp_path) == {"mine": b"mine"}
+    (tmp_path / "empty").mkdir()
+    main([f"run={run}", f"out={tmp_path}/empty"])
+    assert contents(tmp_path / "empty") == contents(run / "adapter")
+
+
+@pytest.mark.parametrize("wish", ["format=merged", "verify=true", "prefetch=true verify=true"])
+def test_an_adapter_without_its_run_cannot_say_what_its_base_is(run, tmp_path, capsys, wish):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    line = refusal(capsys, f"run={tmp_path}/alone", f"out={tmp_path}/out", *wish.split())
+    assert "is an adapter without its run" in line
+
+
+def test_a_base_whose_weights_have_changed_is_refused_before_anything_is_written(base, tmp_path, capsys):
+    shutil.copytree(base, tmp_path / "base")
+    path = finished_run(tmp_path / "run", "model=hub", f"model.path={tmp_path}/base")
+    stored = SafetensorsFolder(base)
+    arrays = {name: stored.read(name) * 2 for name in stored.names()}
+    write_safetensors(tmp_path / "base" / "model.safetensors", arrays, {"format": "pt"})
+    for wish in ("format=merged", "verify=true"):
+        line = refusal(capsys, f"run={path}", f"out={tmp_path}/out", wish)
+        assert "was trained on another base" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_prefetch_fetches_and_writes_nothing(run, tmp_path, capsys):
+    main([f"run={run}", f"out={tmp_path}/out", "prefetch=true"])
+    assert "all that this command needs is here" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_command_is_refused_without_loading_jax(tmp_path):
+    code = f"import sys; from jaxalign.export import main\ntry: main(['run={tmp_path}', 'format=whole', 'out=x'])\n"
+    code += "except SystemExit as end: sys.exit(99 if 'jax' in sys.modules else end.code)"
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: format=whole is not known")

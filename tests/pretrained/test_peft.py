@@ -1,0 +1,203 @@
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_folder import CONFIGS, hf_random, write_model
+from safetensors.numpy import load_file, save_file
+
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import PROJECTIONS, from_config, projection_shape
+from jaxalign.pretrained.peft import read_adapter, write_adapter
+
+CONFIG = CONFIGS["llama"]
+ARCHITECTURE = from_config(CONFIG)
+
+
+def random_adapter(targets=PROJECTIONS, rank=3):
+    random = np.random.default_rng(0)
+    layers = {}
+    for name in targets:
+        inner, outer = projection_shape(ARCHITECTURE, name)
+        a, b = random.standard_normal((3, inner, rank)), random.standard_normal((3, rank, outer))
+        layers[name] = {"a": a.astype(np.float32), "b": b.astype(np.float32)}
+    return {"layers": layers}
+
+
+def write(folder, adapter, alpha=6.0, rank=3):
+    write_adapter(
+        folder,
+        adapter,
+        architecture=ARCHITECTURE,
+        rank=rank,
+        alpha=alpha,
+        dropout=0.1,
+        base_name="org/base",
+        base_identity="abc",
+        prompt_format="plain",
+        card="# A card",
+        extra={"value": "power", "scores": [6, 1]},
+    )
+    return folder
+
+
+def change(folder, **settings):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("targets", [PROJECTIONS, ("q_proj", "v_proj"), ("down_proj",)])
+def test_an_adapter_comes_back_as_it_was_written(tmp_path, targets):
+    adapter = random_adapter(targets)
+    found = read_adapter(write(tmp_path / "x", adapter), ARCHITECTURE)
+    assert (found.rank, found.alpha, found.targets) == (3, 6.0, targets)
+    assert (found.base_identity, found.base_name, found.prompt_format) == ("abc", "org/base", "plain")
+    assert found.extra == {"value": "power", "scores": [6, 1]}
+    for name in targets:
+        for side in ("a", "b"):
+            assert found.adapter["layers"][name][side].dtype == np.float32
+            np.testing.assert_array_equal(found.adapter["layers"][name][side], adapter["layers"][name][side])
+
+
+def test_the_files_are_those_of_peft(tmp_path):
+    adapter = random_adapter(("v_proj", "up_proj"))
+    write(tmp_path / "x", adapter)
+    tensors = load_file(tmp_path / "x" / "adapter_model.safetensors")
+    assert len(tensors) == 3 * 2 * 2
+    prefix = "base_model.model.model.layers"
+    a = tensors[f"{prefix}.1.self_attn.v_proj.lora_A.weight"]
+    b = tensors[f"{prefix}.2.mlp.up_proj.lora_B.weight"]
+    np.testing.assert_array_equal(a, adapter["layers"]["v_proj"]["a"][1].T)
+    np.testing.assert_array_equal(b, adapter["layers"]["up_proj"]["b"][2].T)
+    config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["up_proj", "v_proj"]
+    assert (config["peft_type"], config["task_type"], config["r"], config["lora_alpha"]) == ("LORA", "CAUSAL_LM", 3, 6)
+    assert (tmp_path / "x" / "README.md").read_text() == "# A card\n"
+
+
+def test_a_folder_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
+    write(tmp_path / "x", random_adapter())
+    write(tmp_path / "x", random_adapter(("q_proj",)))
+    assert read_adapter(tmp_path / "x", ARCHITECTURE).targets == ("q_proj",)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="nothing was touched"):
+        write(tmp_path, random_adapter())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write(tmp_path / "file" / "x", random_adapter())
+
+
+def test_a_run_directory_stands_for_its_adapter(tmp_path):
+    write(tmp_path / "run" / "adapter", random_adapter())
+    assert read_adapter(tmp_path / "run", ARCHITECTURE).rank == 3
+
+
+def test_a_foreign_folder_is_read_too(tmp_path):
+    write(tmp_path, random_adapter())
+    (tmp_path / "jaxalign.json").unlink()
+    found = read_adapter(tmp_path, ARCHITECTURE)
+    assert (found.base_identity, found.prompt_format, found.extra) == (None, None, {})
+    assert found.base_name == "org/base"
+
+
+def test_rank_stabilised_scaling_becomes_an_alpha_of_the_same_scale(tmp_path):
+    write(tmp_path, random_adapter(rank=4), alpha=6.0, rank=4)
+    change(tmp_path, use_rslora=True)
+    found = read_adapter(tmp_path, ARCHITECTURE)
+    assert found.alpha / found.rank == pytest.approx(6.0 / 4**0.5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"peft_type": "IA3"}, "is a IA3 adapter"),
+        ({"use_dora": True}, "uses use_dora"),
+        ({"bias": "all"}, "uses bias"),
+        ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
+        ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 2}}, "uses rank_pattern, alpha_pattern"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
+        ({"r": 0}, "whole 'r' above 0"),
+        ({"r": 2}, r"is \[3, 32\] where \[2, 32\] is needed"),
+        ({"lora_alpha": None}, "a number 'lora_alpha'"),
+    ],
+)
+def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, setting, message):
+    write(tmp_path, random_adapter())
+    change(tmp_path, **setting)
+    with pytest.raises(UserError, match=message):
+        read_adapter(tmp_path, ARCHITECTURE)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 64, "head_dim": 8}, "where .* is needed; is it an adapter of another base"),
+        ({"num_hidden_layers": 2}, r"'base_model\.model\.model\.layers\.2.*no place for"),
+        ({"num_hidden_layers": 4}, r"lacks 'base_model\.model\.model\.layers\.3"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused(tmp_path, config, message):
+    write(tmp_path, random_adapter())
+    with pytest.raises(UserError, match=message):
+        read_adapter(tmp_path, from_config(CONFIG | config))
+
+
+def test_tensors_of_other_modules_are_refused(tmp_path):
+    write(tmp_path, random_adapter())
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    save_file(tensors | {"base_model.model.lm_head.lora_A.weight": np.ones(2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"lm_head\.lora_A\.weight', which this base has no place for"):
+        read_adapter(tmp_path, ARCHITECTURE)
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="no tensors"):
+        read_adapter(tmp_path, ARCHITECTURE)
+
+
+def test_a_folder_without_an_adapter_or_with_a_pickled_one_says_so(tmp_path):
+    with pytest.raises(UserError, match="holds no adapter"):
+        read_adapter(tmp_path, ARCHITECTURE)
+    write(tmp_path / "x", random_adapter())
+    shutil.move(tmp_path / "x" / "adapter_model.safetensors", tmp_path / "x" / "adapter_model.bin")
+    with pytest.raises(UserError, match="pickle, which is never loaded"):
+        read_adapter(tmp_path / "x", ARCHITECTURE)
+
+
+@pytest.mark.filterwarnings("default")
+def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    from jaxalign.models.lora import effective
+    from jaxalign.models.transformer import Transformer, head_kernel
+    from jaxalign.pretrained.safetensors import SafetensorsFolder
+    from jaxalign.pretrained.weights import load_params
+
+    base = write_model(tmp_path / "base", CONFIG | {"dtype": "float32"}, hf_random(CONFIG))
+    write(tmp_path / "x", random_adapter())
+    model = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "x"
+    ).eval()
+    tokens = np.random.default_rng(1).integers(0, 259, (1, 12))
+    with torch.no_grad():
+        theirs = model(torch.tensor(tokens)).logits.numpy()
+        with model.disable_adapter():
+            assert np.abs(theirs - model(torch.tensor(tokens)).logits.numpy()).max() > 0.1
+    model.save_pretrained(tmp_path / "again")
+    found = read_adapter(tmp_path / "again", ARCHITECTURE)
+    params, _ = load_params(ARCHITECTURE, SafetensorsFolder(base), jnp.float32)
+    lora = effective(found.adapter, found.alpha / found.rank)
+    hidden = Transformer(ARCHITECTURE, jnp.float32).apply(
+        {"params": params, "lora": lora}, tokens, np.arange(12)[None], np.full((1, 12), 12)
+    )
+    ours = hidden @ head_kernel(params, ARCHITECTURE).T
+    np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-3)

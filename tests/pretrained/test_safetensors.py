@@ -1,0 +1,147 @@
+import json
+import os
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+from model_folder import CONFIGS, hf_random, write_model
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from jaxalign.errors import UserError
+from jaxalign.pretrained.safetensors import INDEX, SafetensorsFolder, read_metadata, write_safetensors
+
+TENSORS = {
+    "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array([1.5, -2.0], np.float16),
+    "scalar": np.array(3.0, np.float64),
+}
+
+
+def test_the_librarys_files_are_read(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors", {"format": "pt"})
+    source = SafetensorsFolder(tmp_path)
+    assert source.names() == ["a", "b.weight", "scalar"]
+    for name, array in TENSORS.items():
+        assert source.shape(name) == array.shape
+        np.testing.assert_array_equal(source.read(name), array)
+        assert bytes(source.raw(name)) == array.tobytes()
+    assert [source.dtype(name) for name in source.names()] == ["F16", "F32", "F64"]
+
+
+def test_the_library_reads_our_files(tmp_path):
+    path = tmp_path / "deep" / "x.safetensors"
+    write_safetensors(path, TENSORS, {"format": "pt"})
+    for name, array in load_file(path).items():
+        np.testing.assert_array_equal(array, TENSORS[name])
+    with safe_open(path, "numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert read_metadata(path) == {"format": "pt"}
+    assert os.listdir(path.parent) == ["x.safetensors"]
+
+
+def test_bfloat16_and_transposed_arrays_round_trip(tmp_path):
+    array = np.arange(12).reshape(3, 4).astype(ml_dtypes.bfloat16)
+    write_safetensors(tmp_path / "model.safetensors", {"w": array.T, "v": array[:, ::2]}, {})
+    source = SafetensorsFolder(tmp_path)
+    assert source.dtype("w") == "BF16"
+    np.testing.assert_array_equal(source.read("w"), array.T)
+    np.testing.assert_array_equal(source.read("v"), array[:, ::2])
+
+
+def test_several_files_with_an_index_are_one_checkpoint(tmp_path):
+    tensors = hf_random(CONFIGS["llama"], ml_dtypes.bfloat16)
+    source = SafetensorsFolder(write_model(tmp_path, CONFIGS["llama"], tensors, files=3))
+    assert source.names() == sorted(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(source.read(name), array)
+
+
+def test_a_single_file_of_any_name_will_do(tmp_path):
+    save_file(TENSORS, tmp_path / "weights.safetensors")
+    assert SafetensorsFolder(tmp_path).names() == sorted(TENSORS)
+    assert SafetensorsFolder(tmp_path / "weights.safetensors").names() == sorted(TENSORS)
+
+
+def _header(header: object) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x01\x02",
+        struct.pack("<Q", 10**12) + b"{}",
+        struct.pack("<Q", 4) + b"nope",
+        _header([]),
+        _header({"w": {"dtype": "F32"}}),
+        _header({"w": ENTRY}) + bytes(7),
+        _header({"w": ENTRY | {"shape": [3]}}) + bytes(8),
+        _header({"w": ENTRY | {"data_offsets": [8, 0]}}) + bytes(8),
+        _header({"w": ENTRY | {"data_offsets": [-8, 0]}}) + bytes(8),
+        _header({"w": ENTRY | {"shape": ["2"]}}) + bytes(8),
+        _header({"w": ENTRY | {"data_offsets": ["0", "8"]}}) + bytes(8),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, data):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged or truncated"):
+        SafetensorsFolder(tmp_path)
+
+
+def test_a_truncated_file_says_which_tensor_is_cut(tmp_path):
+    path = write_model(tmp_path, CONFIGS["llama"], hf_random(CONFIGS["llama"])) / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 10)
+    with pytest.raises(UserError, match=r"the bytes of 'model\.norm\.weight' are not all there"):
+        SafetensorsFolder(tmp_path)
+
+
+def test_integers_are_refused_only_where_they_are_asked_for(tmp_path):
+    save_file({"w": np.ones(2, np.float32), "ids": np.arange(3)}, tmp_path / "model.safetensors")
+    source = SafetensorsFolder(tmp_path)
+    np.testing.assert_array_equal(source.read("w"), [1, 1])
+    with pytest.raises(UserError, match="'ids' is stored as I64"):
+        source.read("ids")
+
+
+def test_a_folder_without_safetensors_says_so_and_why_pickles_do_not_count(tmp_path):
+    with pytest.raises(UserError, match=r"holds no \*\.safetensors;"):
+        SafetensorsFolder(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="pickles, which are never loaded"):
+        SafetensorsFolder(tmp_path)
+
+
+def test_a_file_that_the_index_names_must_be_there(tmp_path):
+    write_model(tmp_path, CONFIGS["llama"], hf_random(CONFIGS["llama"]), files=3)
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(UserError, match=r"lacks model-00002-of-00003\.safetensors \(1 of 3 files\)"):
+        SafetensorsFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"weight_map": {"w": "../x.safetensors"}}', "not a file name"),
+        ('{"weight_map": {"w": 3}}', "not a file name"),
+    ],
+)
+def test_a_bad_index_is_named(tmp_path, index, message):
+    (tmp_path / INDEX).write_text(index)
+    with pytest.raises(UserError, match=message):
+        SafetensorsFolder(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/x\.safetensors"):
+        write_safetensors(tmp_path / "file" / "x.safetensors", TENSORS, {})

@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+from tokenizers import processors
+
+from jaxalign.errors import UserError
+from jaxalign.pretrained.tokenizer import from_folder, from_gguf, from_hf, tiny_tokenizer
+
+TEXT = "Müller said: 'I agree.'\n\n  日本 \t 3.14 <|im_end|> <|unknown|>"
+
+
+def test_text_survives_encoding_and_decoding(tokenizer):
+    ids = tokenizer.encode(TEXT)
+    assert ids.dtype == np.int32
+    assert tokenizer.decode(ids) == TEXT
+
+
+def test_pieces_decode_to_the_whole(tokenizer):
+    pieces = [TEXT[:4], TEXT[4:20], TEXT[20:]]
+    ids = np.concatenate([tokenizer.encode(piece) for piece in pieces])
+    assert tokenizer.decode(ids) == TEXT
+
+
+def test_special_tokens_are_recognised_in_the_text_and_never_added(tokenizer):
+    ids = tokenizer.encode("a<|im_end|>")
+    assert ids.tolist()[1:] == [tokenizer.eos_id]
+    assert tokenizer.encode("").shape == (0,)
+
+
+def test_padding_and_end_are_two_tokens_where_the_model_has_two(tokenizer):
+    assert (tokenizer.pad_id, tokenizer.eos_id) == (0, 2)
+    hf = tiny_tokenizer().hf
+    hf.pad_token = None
+    assert from_hf(hf).pad_id == 2
+
+
+def test_a_bos_counts_only_where_it_is_really_prepended():
+    hf = tiny_tokenizer().hf
+    assert hf.bos_token_id == 1
+    assert from_hf(hf).bos_id is None
+    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    with_bos = from_hf(hf)
+    assert with_bos.bos_id == 1
+    assert 1 not in with_bos.encode("text")
+
+
+def test_truncation_and_padding_that_a_file_asks_for_are_switched_off():
+    hf = tiny_tokenizer().hf
+    hf.backend_tokenizer.enable_truncation(4)
+    hf.backend_tokenizer.enable_padding(length=8)
+    tokenizer = from_hf(hf)
+    assert len(tokenizer.encode("ab")) == 2
+    assert len(tokenizer.encode("a" * 50)) == 50
+
+
+def test_the_chat_template_ends_where_the_assistant_is_to_speak(tokenizer):
+    messages = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.chat(messages) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.chat(messages, system="Be brief.").startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+
+
+def test_a_bos_that_the_root_gets_anyway_is_left_out_of_the_chat():
+    hf = tiny_tokenizer().hf
+    hf.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    messages = [{"role": "user", "content": "Hi"}]
+    assert from_hf(hf).chat(messages) == "<|im_start|>Hi"
+    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    assert from_hf(hf).chat(messages) == "Hi"
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_first_message():
+    hf = tiny_tokenizer().hf
+    hf.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "[{{ m['content'] }}]{% endfor %}"
+    )
+    tokenizer = from_hf(hf)
+    assert tokenizer.chat([{"role": "user", "content": "Hi"}], system="Be brief.") == "[Be brief.\n\nHi]"
+    with pytest.raises(UserError, match="refuses these messages: no system"):
+        tokenizer.chat([{"role": "system", "content": "x"}])
+
+
+def test_a_model_without_a_chat_template_says_what_to_use():
+    hf = tiny_tokenizer().hf
+    hf.chat_template = None
+    with pytest.raises(UserError, match=r"model\.prompt_format=plain"):
+        from_hf(hf).chat([{"role": "user", "content": "Hi"}])
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    hf = tiny_tokenizer().hf
+    hf.eos_token = None
+    with pytest.raises(UserError, match="eos_token"):
+        from_hf(hf)
+
+
+def test_a_folder_gives_back_the_tokenizer_that_was_saved_there(tmp_path, tokenizer):
+    tokenizer.hf.save_pretrained(tmp_path)
+    again = from_folder(tmp_path)
+    assert again.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+    assert (again.bos_id, again.eos_id, again.pad_id) == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+    assert again.chat([{"role": "user", "content": "Hi"}]) == tokenizer.chat([{"role": "user", "content": "Hi"}])
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path):
+    with pytest.raises(UserError, match="has no tokenizer"):
+        from_folder(tmp_path)
+
+
+def test_a_damaged_tokenizer_is_one_line(tmp_path, tokenizer):
+    tokenizer.hf.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        from_folder(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_sentencepiece_file_that_cannot_be_loaded_hints_at_the_packages(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(UserError, match="sentencepiece"):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        ("gpt-2", ["It", "'s", " 2024"]),
+        ("smollm", ["It", "'s", " ", "2", "0", "2", "4"]),
+        ("llama-bpe", ["It", "'s", " ", "202", "4"]),
+        ("qwen2", ["It", "'s", " ", "2", "0", "2", "4"]),
+    ],
+)
+def test_words_are_cut_as_each_family_cuts_them(cut, words):
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": cut,
+        "tokenizer.ggml.tokens": ["a", "<e>"],
+        "tokenizer.ggml.token_type": [1, 3],
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    backend = from_gguf(fields, "x.gguf").backend_tokenizer
+    found = [word.replace("Ġ", " ") for word, _ in backend.pre_tokenizer.pre_tokenize_str("It's 2024")]
+    assert found == words

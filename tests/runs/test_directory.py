@@ -1,0 +1,169 @@
+import errno
+import json
+import os
+
+import pytest
+import yaml
+
+from jaxalign.errors import UserError
+from jaxalign.runs.directory import append_record, open_run, read_records, write_atomic
+
+IDENTITY = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0, "rate": 2e-5, "note": "naïve: #1", "limit": None}
+CONFIG = {**IDENTITY, "log_every": 10}
+
+
+def a_run(tmp_path, identity=IDENTITY, **options):
+    return open_run(identity, CONFIG, root=tmp_path, name="power", **options)
+
+
+def test_a_written_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "folder" / "file.json"
+    write_atomic(path, "old")
+    write_atomic(path, b"new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["file.json"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_names_the_path_in_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomic(path, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*file\.json: No space left on device"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_records_come_back_in_order(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_records(path) == []
+    append_record(path, {"step": 1, "text": "é"})
+    append_record(path, {"step": 2})
+    assert read_records(path) == [{"step": 1, "text": "é"}, {"step": 2}]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 2, "lo', '{"step": 2}', "x" * 70_000])
+def test_a_torn_last_line_is_left_out_and_the_next_record_takes_its_place(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    append_record(path, {"step": 1})
+    with path.open("a") as file:
+        file.write(torn)
+    assert read_records(path) == [{"step": 1}]
+    append_record(path, {"step": 3})
+    assert read_records(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
+        read_records(path)
+
+
+def test_the_same_identity_finds_the_same_directory_and_another_one_its_own(tmp_path):
+    first = a_run(tmp_path)
+    assert first.path.parent == tmp_path
+    assert first.path.name.startswith("power-")
+    assert len(first.path.name) == len("power-") + 8
+    reordered = dict(reversed(IDENTITY.items()))
+    assert a_run(tmp_path, reordered).path == first.path
+    assert a_run(tmp_path, {**IDENTITY, "seed": 1}).path != first.path
+
+
+def test_config_yaml_holds_the_whole_configuration(tmp_path):
+    written = yaml.safe_load(a_run(tmp_path).config.read_text())
+    assert written.pop("identity") == IDENTITY
+    assert written == CONFIG
+
+
+def test_a_run_is_finished_once_its_summary_is_written(tmp_path):
+    run = a_run(tmp_path)
+    assert not run.finished
+    run.log({"step": 1})
+    run.finish({"value": "power"})
+    again = a_run(tmp_path)
+    assert again.finished
+    assert json.loads(again.summary.read_text()) == {"value": "power"}
+    assert read_records(again.metrics) == [{"step": 1}]
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
+    open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    other = {**IDENTITY, "lora": {"rank": 4, "targets": ["v_proj"]}, "seed": 5, "limit": 7}
+    with pytest.raises(UserError) as caught:
+        open_run(other, CONFIG, dir=tmp_path / "mine")
+    line = str(caught.value)
+    assert "lora.rank was 8 and is 4" in line
+    assert "seed was 0 and is 5 and 1 more" in line
+    assert "run.overwrite=true or another run.dir" in line
+
+
+def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(tmp_path):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run.checkpoints.mkdir()
+    (run.checkpoints / "step").write_text("1")
+    run.finish({})
+    (run.path / "notes.txt").write_text("my own")
+    other = {**IDENTITY, "seed": 1}
+    fresh = open_run(other, CONFIG, dir=run.path, overwrite=True)
+    assert not fresh.finished
+    assert sorted(os.listdir(run.path)) == [".lock", "config.yaml", "notes.txt"]
+    assert yaml.safe_load(run.config.read_text())["identity"] == other
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "config.yaml"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_directory_that_no_run_made_is_refused_and_not_touched(tmp_path, overwrite, name):
+    (tmp_path / name).write_text("key: of someone else")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no run made it"):
+        open_run(IDENTITY, CONFIG, dir=tmp_path, overwrite=overwrite)
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "checkpoints"])
+
+
+def test_a_directory_is_ours_again_after_a_crash_in_its_first_write(tmp_path):
+    (tmp_path / ".config.yaml.x7z").write_text("half")
+    assert open_run(IDENTITY, CONFIG, dir=tmp_path).config.exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Not a directory"):
+        open_run(IDENTITY, CONFIG, dir=tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="Not a directory"):
+        open_run(IDENTITY, CONFIG, dir=tmp_path / "file")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkstemp", read_only)
+    with pytest.raises(UserError, match=r"Read-only file system; free space or choose another run\.dir"):
+        a_run(tmp_path)
+
+
+def test_a_run_in_progress_is_not_deleted_by_overwrite(tmp_path):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run.log({"step": 1})
+    with run.locked(), pytest.raises(UserError, match="in use by another process"):
+        open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+    assert run.metrics.exists()
+
+
+def test_an_overwrite_that_is_stopped_leaves_no_run_that_seems_done(tmp_path, monkeypatch):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run.adapter.mkdir()
+    run.finish({})
+    monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+    assert run.adapter.exists() and not run.finished
+
+
+def test_what_goes_wrong_under_the_lock_is_not_called_a_lock(tmp_path):
+    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    with pytest.raises(FileNotFoundError), run.locked():
+        (tmp_path / "nowhere" / "file").read_text()
