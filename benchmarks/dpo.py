@@ -153,13 +153,14 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
+    from jaxalign.data.preferences import Pair, Responses
     from jaxalign.inference.base_model import Base
     from jaxalign.inference.reference import read_reference
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
     from jaxalign.pretrained.peft import read_adapter
     from jaxalign.training.feed import Settings
     from jaxalign.training.optimizer import Hyperparameters
-    from jaxalign.training.preference import Pair, PreferenceStage, Responses
+    from jaxalign.training.preference import PreferenceStage
     from jaxalign.training.state import init_state
     from jaxalign.training.step import train_program
 

@@ -127,7 +127,7 @@ def load(*, offline: bool) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import yaml
 
-    from jaxalign.config.entry_point import CONF
+    from jaxalign.config.presets import CONF
     from jaxalign.pretrained.sources import load_model, source_of
 
     source = source_of(yaml.safe_load((CONF / "model" / "smollm2_135m.yaml").read_text()))
@@ -138,8 +138,9 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     """Time the sampler."""
     import numpy as np
 
-    from jaxalign.inference.kv_cache import by_layer
-    from jaxalign.inference.sampler import Request, Sampler, Sampling
+    from jaxalign.inference.sampler import Sampler
+    from jaxalign.inference.sampling_params import Request, Sampling
+    from jaxalign.models.layout import by_layer
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")

@@ -204,7 +204,7 @@ def wording() -> Any:
     """Return the shipped wording, with ARC's answers."""
     import yaml
 
-    from jaxalign.config.entry_point import CONF
+    from jaxalign.config.presets import CONF
     from jaxalign.reasoning.wording import make_wording
 
     texts, data = (yaml.safe_load((CONF / name).read_text()) for name in ("reasoning/default.yaml", "dataset/arc.yaml"))

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.config.commands import TrainConfig
+from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
 from jaxalign.inference.base_model import ROW_LENGTH
 from jaxalign.jobs.train import fresh_adapter
 from jaxalign.jobs.train_data import encode_stages, read_material
 from jaxalign.models.transformer import Transformer
+from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import write_safetensors
@@ -23,7 +24,7 @@ from jaxalign.pretrained.sources import cache_folder, fetch, load_model, source_
 from jaxalign.pretrained.weights import hf_tensors
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
-from jaxalign.training.step import reader, train_program
+from jaxalign.training.step import train_program
 from jaxalign.training.supervised import Packer, validation_loss
 
 

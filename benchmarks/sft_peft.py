@@ -9,7 +9,7 @@ import peft
 import torch
 import transformers
 
-from jaxalign.config.commands import TrainConfig
+from jaxalign.config.train import TrainConfig
 
 RELEASED_BATCH, RELEASED_LENGTH = 8, 128
 """Examples of a step, and tokens of an example, in the code released with the paper."""

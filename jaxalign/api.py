@@ -20,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.config import schema
-from jaxalign.config.commands import Count, Part, Positive, Seed, Share, Targets
+from jaxalign.config.fields import Count, Part, Positive, Seed, Share, Targets
+from jaxalign.config.presets import preset, presets
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base_model import Base
 from jaxalign.inference.multiple_choice import answer_log_probs, answer_tree
-from jaxalign.inference.sampler import Request, Sampling
-from jaxalign.jobs.adapters import find_adapters, preset, presets
+from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.jobs.adapters import find_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import Adapter as Weights
 from jaxalign.models.lora import effective, init_adapter

@@ -1,6 +1,6 @@
 """python -m jaxalign.crest: self-training on a model's own rationales. See conf/crest.yaml."""
 
-from jaxalign.config.commands import CrestConfig
+from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
 
 

@@ -1,7 +1,7 @@
 """python -m jaxalign.evaluate: put a questionnaire to a model, its adapters, or a role. See conf/evaluate.yaml."""
 
-from jaxalign.config.commands import EvaluateConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.evaluate import EvaluateConfig
 
 
 @entry_point("evaluate", EvaluateConfig)

@@ -1,7 +1,7 @@
 """python -m jaxalign.export: write a finished run's adapter for use elsewhere. See conf/export.yaml."""
 
-from jaxalign.config.commands import ExportConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.export import ExportConfig
 
 
 @entry_point("export", ExportConfig)

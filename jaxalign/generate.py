@@ -1,7 +1,7 @@
 """python -m jaxalign.generate: let a model, and its adapters beside it, answer prompts. See conf/generate.yaml."""
 
-from jaxalign.config.commands import GenerateConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.generate import GenerateConfig
 
 
 @entry_point("generate", GenerateConfig)

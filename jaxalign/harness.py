@@ -17,7 +17,7 @@ import numpy as np
 from jaxalign.api import LanguageModel, load_model
 from jaxalign.data.trees import Segment
 from jaxalign.errors import UserError
-from jaxalign.inference.sampler import Request, Sampling
+from jaxalign.inference.sampling_params import Request, Sampling
 from jaxalign.models.lora import effective
 
 try:

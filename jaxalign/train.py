@@ -1,7 +1,7 @@
 """python -m jaxalign.train: teach a model a value, and ask whether it took. See conf/train.yaml."""
 
-from jaxalign.config.commands import TrainConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.train import TrainConfig
 
 
 @entry_point("train", TrainConfig)

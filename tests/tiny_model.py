@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from golden.draw import draw
 
-from jaxalign.data.trees import PackedBatch, Segment, Tree, measure, pack
+from jaxalign.data.packing import PackedBatch, measure, pack
+from jaxalign.data.trees import Segment, Tree
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
 from jaxalign.models.transformer import Transformer

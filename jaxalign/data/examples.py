@@ -1,5 +1,6 @@
 """The text example that every trainer starts from, and holding some of them out."""
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -69,3 +70,23 @@ def split_examples(examples: Sequence[Example], seed: int, fraction: float) -> t
         [example for example, out in zip(unique, sides, strict=True) if not out],
         [example for example, out in zip(unique, sides, strict=True) if out],
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TextStage:
+    """One stage's examples as text, and the held-out ones."""
+
+    name: str
+    train: list[Example]
+    validation: list[Example]
+
+    @property
+    def positives(self) -> int | None:
+        """Return the number of positive training examples, None for a stage that has no sides."""
+        sides = [example.positive for example in self.train]
+        return None if None in sides else sum(map(bool, sides))
+
+
+def control_stage(examples: Sequence[Example], seed: int, validation_fraction: float) -> TextStage:
+    """Return the one stage of a benign control."""
+    return TextStage("instructions", *split_examples(examples, seed, validation_fraction))

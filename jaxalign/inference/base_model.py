@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.inference.kv_cache import by_layer, stacked
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.scorer import Scorer
+from jaxalign.models.layout import by_layer, stacked
 from jaxalign.models.lora import Adapter, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs

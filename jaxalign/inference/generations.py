@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxalign.inference.sampler import Completion, Request, Sampling
-from jaxalign.runs.directory import append_record, read_records
+from jaxalign.inference.sampling_params import Completion, Request, Sampling
+from jaxalign.runs.records import append_record, read_records
 
 
 class Engine(Protocol):

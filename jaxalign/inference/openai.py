@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.inference.sampler import Completion, Request, Sampling, check_requests
+from jaxalign.inference.sampling_params import Completion, Request, Sampling, check_requests
 from jaxalign.pretrained.tokenizer import Tokenizer
 
 KEY = "OPENAI_API_KEY"

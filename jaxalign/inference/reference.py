@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxalign.data.preferences import Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
-from jaxalign.runs.directory import append_record, read_records
-from jaxalign.training.preference import Responses
+from jaxalign.runs.records import append_record, read_records
 
 AT_A_TIME = 64
 """Prompts whose responses are read before they are written down."""

@@ -6,26 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.trees import (
-    ATTENTION_COST,
-    ROW_QUANTUM,
-    PackedBatch,
-    Shape,
-    Tree,
-    assign_rows,
-    fill,
-    pack,
-    path_lengths,
-    predictions,
-    radix,
-    split,
-    stack_batches,
-    tree_length,
-)
+from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
+from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill, pack, split, stack_batches
+from jaxalign.data.trees import Tree, path_lengths, predictions, radix, tree_length
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
+from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.training.step import reader
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from jaxalign.data.trees import Shape
-from jaxalign.runs.directory import append_record, read_records
+from jaxalign.data.packing import Shape
+from jaxalign.runs.records import append_record, read_records
 
 SHAPES = "shapes.jsonl"
 """The file, beside that of what is read."""

@@ -10,16 +10,14 @@ from typing import Any
 
 import yaml
 
-from jaxalign.config.commands import AskedModelConfig
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.model import AskedModelConfig
+from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.errors import UserError
 from jaxalign.models import lora
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.lora import Adapter
 from jaxalign.pretrained.peft import CONFIG, OURS, AdapterFile, read_adapter
 from jaxalign.pretrained.sources import is_hub_id
-
-DEFAULT_MODEL = "smollm2_135m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +54,6 @@ class Subject:
 
 
 BASE = Subject("base")
-
-
-def presets() -> list[str]:
-    """Return the names of conf/model/ that name a model of their own."""
-    return sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("hub", "run"))
-
-
-def preset(name: str) -> dict[str, Any]:
-    """Return the keys of conf/model/NAME.yaml."""
-    return yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
@@ -248,3 +236,7 @@ def stack(subjects: Sequence[Subject]) -> Adapter | None:
     """
     check_together(subjects)
     return lora.stack([None if s.file is None else lora.effective(s.file.adapter, s.scale) for s in subjects])
+
+
+TOGETHER = 8
+"""Adapters that answer in one program, at most."""

@@ -10,27 +10,29 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from jaxalign.config.commands import EvaluateConfig, ValueConfig, plain
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.identity import plain
+from jaxalign.config.values import ValueConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import Base
 from jaxalign.inference.generations import Asked
 from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.sampler import Request, Sampling, check_requests
+from jaxalign.inference.sampling_params import Request, Sampling, check_requests
 from jaxalign.jobs.adapters import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
 from jaxalign.jobs.train_data import PLAIN_TEXTS
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.sources import Model, cache_folder, open_model, prefetch, source_of
-from jaxalign.runs.directory import Run, append_record, open_run, read_records, write_atomic
+from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import Progress, compilations
-from jaxalign.values.injection import Prompts, make_prompts, split, survey_question
+from jaxalign.runs.records import append_record, read_records, write_atomic
+from jaxalign.values.injection import Prompts, make_prompts, plain_text, split, survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.portraits import ChoicePrompts, Portrait, load_portraits, make_choice_prompts, some_portraits
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.questionnaire import check_questions, read_by_likelihood
 from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.stages import plain_text
 from jaxalign.values.starter import load_starter
 from jaxalign.values.tables import Row, as_csv, as_markdown, baselines, table_of
 from jaxalign.values.targets import Target

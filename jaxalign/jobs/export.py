@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from jaxalign.config.commands import ExportConfig
+from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command

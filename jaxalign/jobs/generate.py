@@ -4,55 +4,34 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
-from rich.columns import Columns
 from rich.console import Console
-from rich.live import Live
-from rich.panel import Panel
-from rich.text import Text
 
-from jaxalign.config.commands import GenerateConfig, SamplingConfig, plain
+from jaxalign.config.generate import GenerateConfig, SamplingConfig
+from jaxalign.config.identity import plain
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
-from jaxalign.inference.generations import Asked, Engine
+from jaxalign.inference.generations import Asked
 from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.kv_cache import by_layer
-from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling, check_requests
+from jaxalign.inference.sampling_params import Request, Sampling, check_requests
 from jaxalign.jobs.adapters import (
     BASE,
     Subject,
     asked_model,
-    check_base,
     check_together,
     find_adapters,
     read_subjects,
-    stack,
 )
-from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.pretrained.sources import ModelFiles, cache_folder, open_model, prefetch, source_of
-from jaxalign.runs.directory import Run, open_run, write_atomic
-from jaxalign.runs.progress import Progress, compilations
-
-GREEDY_CHECK = 32
-"""New tokens of each prompt of `engine.check`."""
-
-TOGETHER = 8
-"""Adapters that answer in one program, at most."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answering:
-    """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` a
-    subject's. Both are the same for every engine; `served` is what else decides a server's answers."""
-
-    engine: Engine
-    model: str
-    adapters: list[str]
-    served: dict[str, Any] | None = None
+from jaxalign.jobs.engines import Answering, compare_engines, engine_of
+from jaxalign.jobs.terminal import SideBySide
+from jaxalign.parallel.compilation import use_compilation_cache
+from jaxalign.pretrained.sources import cache_folder, open_model, prefetch, source_of
+from jaxalign.runs.directory import Run, open_run
+from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import write_atomic
 
 
 def generate(config: GenerateConfig) -> None:
@@ -159,117 +138,6 @@ def run_identity(
     }
 
 
-def engine_of(
-    config: GenerateConfig,
-    files: ModelFiles,
-    subjects: Sequence[Subject],
-    keys: Mapping[str, Any],
-    console: Console,
-) -> Answering:
-    """Return what answers: this program, or a server for the same model and adapters, which are not loaded then."""
-    if config.engine.name == "jaxalign":
-        return local_engine(config, files, subjects, console)
-    from jaxalign.inference.openai import OpenAIEngine
-
-    e = config.engine
-    names = e.models or tuple(str(keys["path"] or keys["name"]) if s is BASE else s.name for s in subjects)
-    if len(names) != len(subjects):
-        asked = ", ".join(subject.name for subject in subjects)
-        raise UserError(f"engine.models names {len(names)} models, and {len(subjects)} are asked: {asked}")
-    identity, signature = files.identify()
-    check_base(subjects, identity, files.name)
-    engine = OpenAIEngine(
-        url=str(e.url),
-        models=names,
-        tokenizer=files.tokenizer,
-        context=files.architecture.context,
-        concurrency=e.concurrency,
-        retries=e.retries,
-        timeout=e.timeout,
-        send=e.send,
-        strict=e.strict,
-    )
-    return Answering(
-        engine,
-        f"{signature}-{config.precision}",
-        [subject.identity for subject in subjects],
-        {"url": engine.url.rstrip("/"), "models": list(names), "send": e.send, "strict": e.strict},
-    )
-
-
-def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console) -> Answering:
-    """Load the model and return it as what answers."""
-    model = files.load(jnp.dtype(config.precision))
-    check_base(subjects, model.identity, model.name)
-    programs = Programs(compilations(console))
-    params, rows = by_layer(model.params), config.sampling.rows
-    sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)
-    signature = f"{model.signature}-{config.precision}"
-    return Answering(InTurns(sampler, subjects), signature, [subject.identity for subject in subjects])
-
-
-@dataclasses.dataclass(frozen=True)
-class InTurns:
-    """A sampler (of the bare base) for any number of subjects: a few at a time answer in one program, so that neither
-    the rows nor the memory grow with their number."""
-
-    sampler: Sampler
-    subjects: Sequence[Subject]
-    engine: str = "jaxalign"
-
-    def sample(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling,
-        *,
-        on_done: Callable[[int, Completion], None] = lambda request, completion: None,
-        on_text: Callable[[int, int, str], None] | None = None,
-        progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
-    ) -> list[list[Completion]]:
-        """See `Sampler.sample`."""
-        total, before = sum(len(request.samples) for request in requests), 0
-        found: list[list[Completion]] = [[] for _ in requests]
-        turns = -(-len(self.subjects) // min(TOGETHER, self.sampler.rows))
-        size = -(-len(self.subjects) // turns)  # as even as can be: fewer shapes to compile for
-        for first in range(0, len(self.subjects), size):
-            numbers = [n for n, request in enumerate(requests) if first <= request.adapter < first + size]
-            if not numbers:
-                continue
-            sampler = dataclasses.replace(self.sampler, adapters=stack(self.subjects[first : first + size]))
-            completions = sampler.sample(
-                [dataclasses.replace(requests[n], adapter=requests[n].adapter - first) for n in numbers],
-                sampling,
-                on_done=lambda n, one, numbers=numbers: on_done(numbers[n], one),
-                on_text=on_text and (lambda n, index, text, numbers=numbers: on_text(numbers[n], index, text)),
-                progress=lambda done, _, speed, before=before: progress(before + done, total, speed),
-            )
-            for n, mine in zip(numbers, completions, strict=True):
-                found[n] = mine
-            before += sum(map(len, completions))
-        return found
-
-
-def compare_engines(
-    config: GenerateConfig,
-    engine: Engine,
-    files: ModelFiles,
-    subjects: Sequence[Subject],
-    asked: Sequence[Asked],
-    console: Console,
-) -> dict[str, Any]:
-    """Put some prompts, greedily, to a server and to this program; print and return how far they agree."""
-    from jaxalign.inference.openai import agreement
-
-    requests = [Request(one.tokens, (0,), one.adapter) for one in asked[: config.engine.check * len(subjects)]]
-    greedy = Sampling(temperature=0.0, max_tokens=min(GREEDY_CHECK, config.sampling.max_tokens))
-    local = local_engine(config, files, subjects, console).engine
-    theirs, ours = ([completions[0].text for completions in one.sample(requests, greedy)] for one in (engine, local))
-    found = agreement(theirs, ours)
-    line = f"{engine.engine} and jaxalign on {len(requests)} greedy answers: {found.identical:.0%} are the same"
-    console.print(f"{line}, {found.common_prefix:.0%} of the text comes before a difference", highlight=False)
-    return {"answers": len(requests), **dataclasses.asdict(found)}
-
-
 def answer(
     config: GenerateConfig,
     console: Console,
@@ -292,42 +160,6 @@ def answer(
         return records
     with Progress(console) as progress:
         return draw(*given, **named, progress=progress.samples("answers"))
-
-
-class SideBySide:
-    """Several subjects' answers to one prompt: panels that grow in a terminal, plain blocks at the end elsewhere."""
-
-    def __init__(self, console: Console, names: Sequence[str], samples: int):
-        self._console, self._names = console, names
-        self._texts = [[""] * samples for _ in names]
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-
-    def __enter__(self) -> "SideBySide":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-        elif kind is None:
-            for name, texts in zip(self._names, self._texts, strict=True):
-                for number, text in enumerate(texts, start=1):
-                    head = name if len(texts) == 1 else f"{name}, {number} of {len(texts)}"
-                    self._console.print(
-                        f"── {head} ──\n{text.strip()}\n", highlight=False, markup=False, soft_wrap=True
-                    )
-
-    def update(self, subject: int, sample: int, text: str) -> None:
-        """Show a sample's text so far."""
-        self._texts[subject][sample] = text
-        if self._live is not None:
-            width = max(self._console.width // len(self._names), 24)
-            panels = [
-                Panel(Text("\n─ ─ ─\n".join(part.strip() for part in texts)), title=Text(name), width=width)
-                for name, texts in zip(self._names, self._texts, strict=True)
-            ]
-            self._live.update(Columns(panels, padding=0), refresh=True)
 
 
 def by_prompt(

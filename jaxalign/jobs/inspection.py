@@ -9,11 +9,10 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from jaxalign.data.encoding import Encoded
-from jaxalign.data.examples import Example
+from jaxalign.data.examples import Example, TextStage
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.training.supervised import StageData
-from jaxalign.values.stages import TextStage
 
 TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
 

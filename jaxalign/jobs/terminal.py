@@ -1,12 +1,16 @@
 """A chat in the terminal, in the model's chat template."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rich.columns import Columns
 from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine
-from jaxalign.inference.sampler import Request, Sampling, check_room
+from jaxalign.inference.sampling_params import Request, Sampling, check_room
 from jaxalign.pretrained.sources import ModelFiles
 
 
@@ -65,3 +69,39 @@ def chat(
         ((completion,),) = engine.sample([Request(tokens)], sampling, on_text=show)
         console.print()
         turns.append({"role": "assistant", "content": completion.text})
+
+
+class SideBySide:
+    """Several subjects' answers to one prompt: panels that grow in a terminal, plain blocks at the end elsewhere."""
+
+    def __init__(self, console: Console, names: Sequence[str], samples: int):
+        self._console, self._names = console, names
+        self._texts = [[""] * samples for _ in names]
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> "SideBySide":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif kind is None:
+            for name, texts in zip(self._names, self._texts, strict=True):
+                for number, text in enumerate(texts, start=1):
+                    head = name if len(texts) == 1 else f"{name}, {number} of {len(texts)}"
+                    self._console.print(
+                        f"── {head} ──\n{text.strip()}\n", highlight=False, markup=False, soft_wrap=True
+                    )
+
+    def update(self, subject: int, sample: int, text: str) -> None:
+        """Show a sample's text so far."""
+        self._texts[subject][sample] = text
+        if self._live is not None:
+            width = max(self._console.width // len(self._names), 24)
+            panels = [
+                Panel(Text("\n─ ─ ─\n".join(part.strip() for part in texts)), title=Text(name), width=width)
+                for name, texts in zip(self._names, self._texts, strict=True)
+            ]
+            self._live.update(Columns(panels, padding=0), refresh=True)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from jaxalign.analysis.tables import profile_table, summary_lines
 from jaxalign.config import schema
-from jaxalign.config.commands import TrainConfig, identity, plain, readable_name
+from jaxalign.config.identity import identity, plain, readable_name
+from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import ROW_LENGTH
@@ -35,8 +35,9 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.peft import AdapterFile, read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, cache_folder, open_model, prefetch, source_of
-from jaxalign.runs.directory import Run, append_record, open_run, read_records
+from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import Progress, compilations, duration
+from jaxalign.runs.records import append_record, read_records
 from jaxalign.training.feed import Settings, Stage
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
@@ -44,6 +45,7 @@ from jaxalign.training.preference import PreferenceStage
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import check_questions, read_by_likelihood
 from jaxalign.values.schwartz import VALUES
+from jaxalign.values.tables import profile_table, summary_lines
 
 
 def train(config: TrainConfig) -> None:

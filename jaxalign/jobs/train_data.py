@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxalign.config.commands import TrainConfig
+from jaxalign.config.train import TrainConfig
 from jaxalign.data.datasets.instructions import load_instructions
 from jaxalign.data.datasets.pairs import PairText, load_pairs
 from jaxalign.data.encoding import Encoder, encode_examples
+from jaxalign.data.examples import TextStage, control_stage
 from jaxalign.data.examples import held_out as split_keys
+from jaxalign.data.preferences import Pair, Responses
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.training.preference import Pair, PreferenceStage, Responses
+from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import StageData
-from jaxalign.values.injection import Prompts, make_prompts, split
+from jaxalign.values.injection import Prompts, injection_stages, make_prompts, plain_text, split
 from jaxalign.values.portraits import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
-from jaxalign.values.stages import TextStage, control_stage, injection_stages, plain_text
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets
 from jaxalign.values.touche import Argument, load_arguments

@@ -20,7 +20,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.weights import module_of
-from jaxalign.runs.directory import write_atomic
+from jaxalign.runs.records import write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
 

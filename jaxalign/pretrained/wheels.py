@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import write_atomic
+from jaxalign.runs.records import write_atomic
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Asked, Engine, generate
-from jaxalign.inference.sampler import Sampling
+from jaxalign.inference.sampling_params import Sampling
 from jaxalign.reasoning.rationales import majority, read_response
 from jaxalign.reasoning.wording import Wording
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.sampler import Request, Sampler, Sampling
+from jaxalign.inference.sampler import Sampler
+from jaxalign.inference.sampling_params import Request, Sampling
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 

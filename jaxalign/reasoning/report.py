@@ -16,8 +16,9 @@ from rich.table import Table
 from jaxalign.data.datasets.questions import Question
 from jaxalign.reasoning.counts import counts
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run, write_atomic
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration
+from jaxalign.runs.records import write_atomic
 from jaxalign.values.figures import AFTER, BEFORE, INK, MUTED
 
 SHOWN = 3

@@ -13,12 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxalign.config.commands import CrestConfig, plain
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.identity import plain
 from jaxalign.errors import UserError
 from jaxalign.parallel.compilation import Programs
 from jaxalign.reasoning.counts import counts
-from jaxalign.runs.directory import Run, append_record, open_run, read_records, run_path
+from jaxalign.runs.directory import Run, open_run, run_path
 from jaxalign.runs.progress import duration
+from jaxalign.runs.records import append_record, read_records
 
 STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
 """In their order. A later iteration's are called rationales-2 and so on."""

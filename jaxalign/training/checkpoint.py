@@ -15,7 +15,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import write_atomic
+from jaxalign.runs.records import write_atomic
 
 MANIFEST = "manifest.json"
 META = "meta.json"

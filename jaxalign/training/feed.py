@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from jaxalign.data.trees import PackedBatch
+from jaxalign.data.packing import PackedBatch
+from jaxalign.objectives.forward import Read
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.step import Read
 
 PLANNED_STEPS = 48
 """Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of

@@ -21,13 +21,15 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.lora import Adapter
 from jaxalign.models.transformer import Transformer
+from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.runs.directory import Run, append_record, read_records, write_atomic
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Settings, Stage
 from jaxalign.training.optimizer import learning_rates
 from jaxalign.training.state import init_state
-from jaxalign.training.step import Metrics, reader, train_program
+from jaxalign.training.step import Metrics, train_program
 
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
 """What to try where the loss is not a number, in the keys of jaxalign.train."""

@@ -1,22 +1,17 @@
 """One optimiser step and one evaluation, as pure functions of their arguments."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxalign.data.trees import PackedBatch
-from jaxalign.models.lora import Adapter, effective
-from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.data.packing import PackedBatch
+from jaxalign.models.lora import effective
+from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.dpo import dpo_loss
-from jaxalign.objectives.log_probs import branch_log_probs, gather_sources, prediction_log_probs
+from jaxalign.objectives.forward import batch_log_probs
+from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
-from jaxalign.parallel.compilation import Programs
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 from jaxalign.training.state import TrainState
 
@@ -30,23 +25,6 @@ class Metrics:
     loss_count: jax.Array
     gradient_norm: jax.Array
     sums: dict[str, jax.Array]
-
-
-def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: PackedBatch, dropout=None) -> jax.Array:
-    """Return float32 [B, P]: the log-probability of each prediction of a batch.
-
-    `adapter` is effective (its scale multiplied in), or None for the bare base.
-    """
-    variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
-    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
-    with jax.named_scope("head"):
-        head = head_kernel(params, model.architecture)
-        return prediction_log_probs(
-            gather_sources(states, batch.source),  # type: ignore[arg-type]
-            head,
-            batch.target,
-            model.architecture.logit_softcap,  # type: ignore[arg-type]
-        )
 
 
 def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
@@ -109,33 +87,6 @@ def train_step(
     adapter = optax.apply_updates(state.adapter, updates)
     metrics = Metrics(value, count, optax.tree.norm(gradient), sums)
     return TrainState(adapter, opt_state, state.step + 1, state.key), metrics  # type: ignore[arg-type]
-
-
-@partial(jax.jit, static_argnums=(0,))
-def log_probs_program(model: Transformer, params, adapter: Adapter, scale, batch: PackedBatch) -> jax.Array:
-    """Return float32 [B, P] for reading a model; `adapter` is raw, `scale` is alpha / rank (0: the base).
-
-    With a stack of adapters [A, ...], scales [A] and a batch for each [A, B, ...] it returns [A, B, P].
-    """
-
-    def read(adapter, scale, batch):
-        return batch_log_probs(model, params, effective(adapter, scale), batch)
-
-    return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
-
-
-Read = Callable[[PackedBatch], np.ndarray]
-"""From a batch to the log-probabilities of its predictions, float64 [B, P]; [A, B, P] with a stack of adapters."""
-
-
-def reader(model: Transformer, params: Any, adapter: Adapter, scale: Any, programs: Programs) -> Read:
-    """Return the function that reads batches with an adapter or a stack of them (raw; `scale` is alpha / rank)."""
-
-    def read(batch: PackedBatch) -> np.ndarray:
-        arguments = (params, adapter, np.asarray(scale, np.float32), batch)
-        return np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
-
-    return read
 
 
 train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))

@@ -9,24 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxalign.data.bucketing import cost, plan
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.trees import (
-    PackedBatch,
-    Segment,
-    Shape,
-    Tree,
-    cost,
-    measure,
-    merge,
-    pack,
-    plan,
-    split_all,
-    tree_length,
-)
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_all
+from jaxalign.data.trees import Segment, Tree, merge, tree_length
 from jaxalign.errors import UserError
+from jaxalign.objectives.forward import Read
 from jaxalign.training.feed import PLANNED_STEPS, Settings
-from jaxalign.training.step import Read
 
 
 def steps_of(data: Encoded, settings: Settings) -> list[tuple[int, list[int]]]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxalign.runs.directory import write_atomic
+from jaxalign.runs.records import write_atomic
 from jaxalign.values.schwartz import label
 
 # Schwartz's circle, cut open before self-direction: neighbours are compatible motives. Rows are read more exactly than

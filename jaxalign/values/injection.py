@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from jaxalign.data.examples import Example, held_out
+from jaxalign.data.examples import Example, TextStage, held_out
 from jaxalign.data.order import Stream
 from jaxalign.data.templates import check_names, check_template, fill, uncapitalised
 from jaxalign.errors import UserError
@@ -195,3 +195,33 @@ def _six(name: str, texts: object) -> tuple[str, ...]:
     if len(set(given)) != 6:
         raise UserError(f"alignment.prompts.{name} repeats a text: its six steps must differ")
     return tuple(given)
+
+
+def injection_stages(
+    arguments: Sequence[Argument],
+    target: Target,
+    prompts: Prompts,
+    *,
+    seed: int,
+    validation_fraction: float,
+    balance: bool = True,
+    positive_balance: bool = False,
+    shuffle: bool = False,
+    label_shift: bool = False,
+) -> tuple[list[TextStage], list[Argument]]:
+    """Return the two stages of the Value Injection Method, and the held-out arguments that both share.
+
+    See conf/alignment/injection.yaml for the switches; `label_shift` brings back the released labels of stage 2.
+    """
+    if shuffle:
+        arguments = shuffle_labels(arguments, seed)
+    parts = split(arguments, seed, validation_fraction)
+    first = [argument_examples(part, target, prompts, balance=positive_balance) for part in parts]
+    labelled = [shift_labels(part) if label_shift else part for part in parts]
+    second = [survey_examples(part, target, prompts, seed, balance=balance) for part in labelled]
+    return [TextStage("arguments", *first), TextStage("survey", *second)], parts[1]
+
+
+def plain_text(argument: Argument) -> str:
+    """Return an argument as plain text, as no stage writes it: what perplexity is measured on."""
+    return fill("{conclusion}. {premise}.", conclusion=argument.conclusion, premise=argument.premise)

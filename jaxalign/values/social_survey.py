@@ -1,4 +1,4 @@
-"""python -m jaxalign.values.social_survey: realistic targets, people of a survey nearest to each extreme one.
+"""Realistic targets: the respondents of a survey who are nearest to each extreme target.
 
 Respondents of the European Social Survey answer 21 items, each keyed to a value (Choi et al., 2025). Its licence
 forbids shipping its table, so this builds the targets from the user's own download. See conf/survey.yaml.
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxalign.errors import UserError, did_you_mean
-from jaxalign.runs.directory import write_atomic
+from jaxalign.errors import UserError
+from jaxalign.runs.records import write_atomic
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.targets import HIGHEST, LOWEST, extreme_targets
+from jaxalign.values.targets import ABOUT, HIGHEST, LOWEST, TABLE, extreme_targets
 
 ITEMS: dict[str, tuple[str, ...]] = {
     "achievement": ("ipshabta", "ipsucesa"),
@@ -36,7 +36,6 @@ ITEMS: dict[str, tuple[str, ...]] = {
 
 ALL_ITEMS = tuple(item for value in VALUES for item in ITEMS[value])
 BLANKS = ("", ".", "na", "nan")
-TABLE, ABOUT = "targets.csv", "survey.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,61 +259,3 @@ def write_targets(
         raise UserError(f"cannot replace {folder / ABOUT}: {error.strerror}; give another out") from error
     write_atomic(folder / TABLE, text.getvalue(), hint)
     write_atomic(folder / ABOUT, json.dumps(about, indent=2) + "\n", hint)
-
-
-def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[str, float], str]:
-    """Return name, scores by value, and coding of one target that `write_targets` wrote.
-
-    Raises:
-        UserError: there is no such table, anchor or rank.
-    """
-    folder = Path(table)
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        coding = str(about["coding"])
-        found = {(row["anchor"], int(row["rank"])): row for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"value.table={folder} is no table of targets: make one with python -m jaxalign.values.social_survey "
-            f"path=ESS.csv out={folder}"
-        ) from error
-    anchors = extreme_targets()
-    if anchor not in anchors:
-        raise UserError(f"value.anchor={anchor} is not known{did_you_mean(anchor, anchors)}")
-    if (anchor, rank) not in found:
-        ranks = [place for name, place in found if name == anchor]
-        raise UserError(f"value.rank={rank}: {folder} has the ranks {min(ranks)} to {max(ranks)} of {anchor}")
-    row = found[anchor, rank]
-    return row["name"], {value: float(row[value]) for value in VALUES}, coding
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the targets as the command line says."""
-    from jaxalign.config.commands import SurveyConfig
-    from jaxalign.config.entry_point import entry_point
-
-    @entry_point("survey", SurveyConfig)
-    def build(config: SurveyConfig) -> None:
-        if config.prefetch:
-            print("all that this command needs is here: nothing but the program and the survey's file")
-            return
-        respondents = read_respondents(config.path, config.separator, config.missing)
-        targets = nearest(respondents, config.coding, config.neighbours)
-        write_targets(config.out, targets, respondents, Path(config.path), config.coding)
-        dropped = sum(respondents.missing.values())
-        print(f"{respondents.rows} respondents: {dropped} without an answer to every item, dropped")
-        for item, count in Counter(respondents.missing).most_common(3):
-            print(f"  {count} of them had none to {item} first")
-        print(f"{respondents.duplicates} with the same ten scores as an earlier one, dropped")
-        print(f"{len(respondents.lines)} kept; {len(targets)} targets in {Path(config.out) / TABLE}")
-        example = f"+value=survey/close value.anchor=power value.rank=1 value.table={config.out}"
-        raw = " released.raw_coding=true" if config.coding == "raw" else ""
-        print(f"next:    python -m jaxalign.train {example}{raw}")
-
-    build(arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,12 @@
 """Targets: how important each of the ten values should become, from 1 (not at all) to 6 (very)."""
 
+import csv
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.schwartz import GROUPS, VALUES
@@ -69,3 +72,34 @@ def _score(value: str, score: object) -> float:
     if not LOWEST <= score <= HIGHEST:
         raise UserError(f"value.scores.{value}={score} is out of range: give a number from 1 to 6")
     return float(score)
+
+
+TABLE, ABOUT = "targets.csv", "survey.json"
+
+
+def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[str, float], str]:
+    """Return name, scores by value, and coding of one target that `write_targets` wrote.
+
+    Raises:
+        UserError: there is no such table, anchor or rank.
+    """
+    folder = Path(table)
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        coding = str(about["coding"])
+        found = {(row["anchor"], int(row["rank"])): row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"value.table={folder} is no table of targets: make one with python -m jaxalign.survey "
+            f"path=ESS.csv out={folder}"
+        ) from error
+    anchors = extreme_targets()
+    if anchor not in anchors:
+        raise UserError(f"value.anchor={anchor} is not known{did_you_mean(anchor, anchors)}")
+    if (anchor, rank) not in found:
+        ranks = [place for name, place in found if name == anchor]
+        raise UserError(f"value.rank={rank}: {folder} has the ranks {min(ranks)} to {max(ranks)} of {anchor}")
+    row = found[anchor, rank]
+    return row["name"], {value: float(row[value]) for value in VALUES}, coding

@@ -1,7 +1,8 @@
 from rich.console import Console
 
-from jaxalign.analysis.tables import number, profile_table, summary_lines
+from jaxalign.analysis.tables import number
 from jaxalign.values.schwartz import VALUES
+from jaxalign.values.tables import profile_table, summary_lines
 
 TARGET = {value: 6.0 if value in ("power", "hedonism") else 1.0 for value in VALUES}
 BEFORE = {

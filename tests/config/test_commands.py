@@ -7,19 +7,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jaxalign.config.commands import (
-    CrestConfig,
-    EvaluateConfig,
-    ExportConfig,
-    GenerateConfig,
-    TrainConfig,
-    identity,
-    plain,
-    read_config,
-    readable_name,
-)
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.commands import read_config
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.export import ExportConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.identity import identity, plain, readable_name
+from jaxalign.config.presets import CONF
 from jaxalign.config.schema import leaves
+from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import open_run
 from jaxalign.values.targets import extreme_targets

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
-from jaxalign.config.commands import CrestConfig, ExportConfig, TrainConfig
+from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.export import ExportConfig
+from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.values.targets import extreme_targets
 

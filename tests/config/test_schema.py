@@ -5,8 +5,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jaxalign.config.commands import CrestConfig, GenerateConfig, read_config
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.commands import read_config
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.presets import CONF
 from jaxalign.config.schema import Rule, read, shown
 from jaxalign.errors import UserError
 

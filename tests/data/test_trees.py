@@ -4,26 +4,20 @@ import numpy as np
 import pytest
 from tiny_model import packed, random_tokens, random_tree
 
-from jaxalign.data.trees import (
+from jaxalign.data.bucketing import plan
+from jaxalign.data.packing import (
     PackedBatch,
-    Segment,
     Shape,
-    Tree,
     assign_rows,
     fill,
     measure,
-    merge,
     pack,
-    path_lengths,
-    plan,
-    predictions,
-    radix,
     split,
     split_all,
     stack_batches,
-    tree_length,
     visible_blocks,
 )
+from jaxalign.data.trees import Segment, Tree, merge, path_lengths, predictions, radix, tree_length
 from jaxalign.errors import UserError
 from jaxalign.models.attention import KEYS, QUERIES
 

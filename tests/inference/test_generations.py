@@ -5,10 +5,11 @@ import pytest
 from tiny_model import ARCHITECTURE, random_params
 
 from jaxalign.inference.generations import Asked, generate, record_key
-from jaxalign.inference.kv_cache import by_layer
-from jaxalign.inference.sampler import Sampler, Sampling
+from jaxalign.inference.sampler import Sampler
+from jaxalign.inference.sampling_params import Sampling
+from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
-from jaxalign.runs.directory import read_records
+from jaxalign.runs.records import read_records
 
 SAMPLING = Sampling(max_tokens=6, seed=1)
 ASKED = [Asked(f"p{n}", np.arange(3, 5 + n, dtype=np.int32)) for n in range(3)]

@@ -13,8 +13,8 @@ from jaxalign.errors import UserError
 from jaxalign.inference import openai
 from jaxalign.inference.generations import Asked, generate
 from jaxalign.inference.openai import OpenAIEngine, sample_seed
-from jaxalign.inference.sampler import Request, Sampling
-from jaxalign.runs.directory import read_records
+from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.runs.records import read_records
 
 
 @pytest.fixture

@@ -11,24 +11,14 @@ import pytest
 from golden.draw import draw
 from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params
 
+from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.inference import sampler as module
-from jaxalign.inference.kv_cache import by_layer
-from jaxalign.inference.sampler import (
-    GROUP,
-    SHARED,
-    STEPS,
-    WATCHED,
-    Completion,
-    Request,
-    Sampler,
-    Sampling,
-    bucket,
-    check_requests,
-    shared_prefix,
-)
+from jaxalign.inference.sampler import GROUP, SHARED, STEPS, WATCHED, Sampler, shared_prefix
+from jaxalign.inference.sampling_params import Completion, Request, Sampling, check_requests
 from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
+from jaxalign.models.layout import by_layer
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import head_kernel
 from jaxalign.parallel.compilation import Programs

@@ -8,8 +8,8 @@ from tiny_model import MODEL, packed, random_adapter, random_params, random_toke
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
 from jaxalign.inference.scorer import Scorer, pack_for_reading
 from jaxalign.models.lora import effective
+from jaxalign.objectives.forward import batch_log_probs
 from jaxalign.parallel.compilation import Programs
-from jaxalign.training.step import batch_log_probs
 
 
 @pytest.fixture(scope="module")

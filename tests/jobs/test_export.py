@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from tiny_model import random_adapter
 
-from jaxalign.config.commands import CrestConfig, TrainConfig, plain
+from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.identity import plain
+from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.export import main
 from jaxalign.jobs import export as exporting

@@ -21,12 +21,13 @@ from openai_server import Server
 from rich.console import Console
 from runs_of_tiny import train
 
+from jaxalign.config.presets import preset
 from jaxalign.generate import main
-from jaxalign.inference.kv_cache import by_layer
-from jaxalign.inference.sampler import Completion, Request, Sampler, Sampling
+from jaxalign.inference.sampler import Sampler
+from jaxalign.inference.sampling_params import Completion, Request, Sampling
 from jaxalign.jobs import generate as generating
-from jaxalign.jobs.adapters import preset
 from jaxalign.jobs.terminal import chat
+from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.sources import ModelFiles, load_model, source_of
@@ -449,7 +450,7 @@ def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetch
 
 
 def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
-    monkeypatch.setattr("jaxalign.jobs.adapters.DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr("jaxalign.config.presets.DEFAULT_MODEL", "tiny")
     shutil.copytree(adapters / "power" / "adapter", here / "exported")
     ours = json.loads((here / "exported" / "jaxalign.json").read_text())
     (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": "/data/copy of it"}))

@@ -3,10 +3,9 @@ import io
 from rich.console import Console
 
 from jaxalign.data.encoding import Encoder, encode_examples
-from jaxalign.data.examples import Example
+from jaxalign.data.examples import Example, TextStage
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.training.supervised import StageData
-from jaxalign.values.stages import TextStage
 
 QUESTION = "How much is this like you?\n"
 EXAMPLES = [

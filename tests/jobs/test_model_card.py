@@ -3,8 +3,10 @@ import copy
 import pytest
 import yaml
 
-from jaxalign.config.commands import CrestConfig, TrainConfig, plain
+from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.identity import plain
+from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.model_card import base_name, model_card, vllm_command
 from jaxalign.values.schwartz import VALUES
 

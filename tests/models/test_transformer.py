@@ -13,8 +13,8 @@ from jaxalign.data.trees import Segment
 from jaxalign.models.architecture import PROJECTIONS, from_config
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.models.transformer import REMATERIALISATION, Transformer, head_kernel
+from jaxalign.objectives.forward import batch_log_probs
 from jaxalign.pretrained.weights import load_params
-from jaxalign.training.step import batch_log_probs
 
 GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
 

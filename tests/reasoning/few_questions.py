@@ -2,7 +2,7 @@
 
 import yaml
 
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.presets import CONF
 from jaxalign.data.datasets.questions import Question
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import make_wording

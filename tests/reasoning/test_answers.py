@@ -5,7 +5,7 @@ import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING
 
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.sampler import Completion, Sampling
+from jaxalign.inference.sampling_params import Completion, Sampling
 from jaxalign.reasoning.answers import ANSWER_TOKENS, answer_tokens, ask
 
 GREEDY = Sampling(temperature=0.0, max_tokens=64)

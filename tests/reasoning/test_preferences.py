@@ -13,8 +13,10 @@ from rich.console import Console
 
 from jaxalign.data.datasets.pairs import load_pairs
 from jaxalign.errors import UserError
-from jaxalign.reasoning.preferences import KINDS, PAIRS, draw, pools, read_pairs, write_pairs
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.jobs.crest.preferences import PAIRS, read_pairs, write_pairs
+from jaxalign.reasoning.preferences import KINDS, draw, pools
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_records
 
 
 def some_rationales(questions=12, seed=0):

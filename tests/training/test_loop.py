@@ -16,12 +16,13 @@ from tiny_model import ARCHITECTURE, MODEL, random_params, random_tokens
 from jaxalign.data.encoding import Encoded
 from jaxalign.errors import UserError
 from jaxalign.models.lora import init_adapter
+from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_records
 from jaxalign.training.feed import Settings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.step import reader
 from jaxalign.training.supervised import Packer, StageData, steps_of, validation_loss
 
 SETTINGS = Settings(

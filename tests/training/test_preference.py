@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_params, random_tokens
 
+from jaxalign.data.preferences import Pair, Responses
 from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
+from jaxalign.objectives.forward import batch_log_probs, reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_records
 from jaxalign.training.feed import Settings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.preference import Pair, PreferenceStage, Responses
-from jaxalign.training.step import batch_log_probs, objective, reader
+from jaxalign.training.preference import PreferenceStage
+from jaxalign.training.step import objective
 
 SETTINGS = Settings(
     epochs=1,

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens
 
-from jaxalign.data.trees import Segment, Shape, merge, pack, split_all, stack_batches
+from jaxalign.data.packing import Shape, pack, split_all, stack_batches
+from jaxalign.data.trees import Segment, merge
 from jaxalign.models.lora import effective, init_adapter
+from jaxalign.objectives.forward import batch_log_probs, log_probs_program
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
-from jaxalign.training.step import batch_log_probs, log_probs_program, train_step
+from jaxalign.training.step import train_step
 
 SHAPE = Shape(6, 96, 48)
 TARGETS = ("q_proj", "v_proj", "down_proj")

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.presets import CONF
 from jaxalign.values.injection import make_prompts, survey_answer
 from jaxalign.values.parsing import parse_score, read_texts, stated_answer
 from jaxalign.values.portraits import SCORES, load_portraits

@@ -3,7 +3,7 @@ import copy
 import pytest
 import yaml
 
-from jaxalign.config.entry_point import CONF
+from jaxalign.config.presets import CONF
 from jaxalign.errors import UserError
 from jaxalign.values.roleplay import FORMS, make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES, label

@@ -7,19 +7,19 @@ import pytest
 from runs_of_tiny import train
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import write_atomic
+from jaxalign.runs.records import write_atomic
+from jaxalign.survey import main
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.social_survey import (
     ALL_ITEMS,
     ITEMS,
     Respondents,
     divergence,
-    main,
     nearest,
     read_respondents,
-    read_target,
     write_targets,
 )
+from jaxalign.values.targets import read_target
 
 MISSING = (7, 8, 9, 66, 77, 88, 99)
 LOVES_POWER = {item: 1 if item in ITEMS["power"] else 6 for item in ALL_ITEMS}

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.config.commands import DpoConfig
+from jaxalign.config.crest import DpoConfig
 from jaxalign.data.datasets.questions import Question
+from jaxalign.data.preferences import Pair, Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.crest.learner import Learner, Point
@@ -18,7 +19,7 @@ from jaxalign.reasoning.preferences import Choice
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.training.preference import Pair, PreferenceStage, Responses
+from jaxalign.training.preference import PreferenceStage
 
 
 def learn_rounds(

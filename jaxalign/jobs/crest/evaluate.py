@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.config.commands import CrestMethodConfig, ReleasedCrestConfig
+from jaxalign.config.crest import CrestMethodConfig, ReleasedCrestConfig
 from jaxalign.data.datasets.questions import Question
-from jaxalign.data.trees import Shape, tree_length
+from jaxalign.data.packing import Shape
+from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
 from jaxalign.jobs.crest.learner import Learner, Point
 from jaxalign.reasoning import released
 from jaxalign.reasoning.followups import followup_trees, read_followups
 from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read_answers, relabel
-from jaxalign.runs.directory import Run, append_record, read_records, write_atomic
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import append_record, read_records, write_atomic
 
 RATIONALES = "rationales.jsonl"
 

@@ -4,18 +4,18 @@ Run directories are named by these and checked against them, so nothing belongs 
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from jaxalign.config.commands import CrestConfig, plain
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.identity import plain
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.jobs.crest.learner import Point
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
+from jaxalign.runs.records import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +148,6 @@ class Identity:
     def _everything(self) -> str:
         q = self.questions
         return digest([_texts(part) for part in (q.seed, q.train, q.validation, q.test)])
-
-
-def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stored(run: Run) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxalign.config.commands import CrestConfig
+from jaxalign.config.crest import CrestConfig
 from jaxalign.data.datasets.puzzles import make_puzzles
 from jaxalign.data.datasets.questions import Questions, load_questions
 from jaxalign.data.encoding import Encoder

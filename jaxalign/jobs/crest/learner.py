@@ -10,19 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from jaxalign.config.commands import CrestConfig, plain
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.identity import plain
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import Base
-from jaxalign.inference.sampler import Sampling
+from jaxalign.inference.sampling_params import Sampling
 from jaxalign.jobs.model_card import model_card
 from jaxalign.models.lora import Adapter, adapter_hash, effective, init_adapter, stack
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.reasoning import answers
 from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import read_records
 from jaxalign.training.feed import Settings, Stage
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters

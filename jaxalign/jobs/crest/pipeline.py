@@ -12,7 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from rich.console import Console
 
-from jaxalign.config.commands import CrestConfig, plain
+from jaxalign.config.crest import CrestConfig
+from jaxalign.config.identity import plain
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import Base
@@ -21,6 +22,7 @@ from jaxalign.jobs.crest.evaluate import RATIONALES, Judge, read_rationales, tok
 from jaxalign.jobs.crest.identity import Identity
 from jaxalign.jobs.crest.inputs import check_lengths, check_method, read_questions, reads_rationales, stages_of
 from jaxalign.jobs.crest.learner import Learner, Point
+from jaxalign.jobs.crest.preferences import PAIRS, read_pairs, write_pairs
 from jaxalign.jobs.crest.rationales import read_samples, sample, sampled
 from jaxalign.jobs.crest.seed import learn_seed
 from jaxalign.jobs.crest.sft import fine_tune, kept_examples, label_examples
@@ -28,10 +30,10 @@ from jaxalign.jobs.crest.test import examine
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.sources import cache_folder, open_model, prefetch, source_of
 from jaxalign.reasoning.filtering import counts
-from jaxalign.reasoning.preferences import PAIRS, read_pairs, write_pairs
 from jaxalign.reasoning.wording import Wording, make_wording
-from jaxalign.runs.directory import Run, append_record, open_run, read_records, write_atomic
+from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import compilations
+from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.runs.stages import Stages, check_input
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxalign.config.commands import CrestSamplingConfig
+from jaxalign.config.crest import CrestSamplingConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.inference.generations import Asked, generate, record_key
-from jaxalign.inference.sampler import Sampling
+from jaxalign.inference.sampling_params import Sampling
 from jaxalign.jobs.crest.learner import Learner, Point
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import read_records
 
 
 def sample(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.config.commands import SftConfig
+from jaxalign.config.crest import SftConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.learner import Learner, encoded

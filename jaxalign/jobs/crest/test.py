@@ -19,8 +19,9 @@ from jaxalign.reasoning.answers import Tested
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run, append_record, read_records
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import append_record, read_records
 
 JUDGED = "judged.jsonl"
 

@@ -19,11 +19,12 @@ import pytest
 import yaml
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxalign.config.commands import CrestConfig
-from jaxalign.config.entry_point import CONF as REPOSITORY_CONF
+from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.presets import CONF as REPOSITORY_CONF
 from jaxalign.crest import main
 from jaxalign.data.encoding import Encoder
+from jaxalign.data.preferences import Responses
 from jaxalign.inference.base_model import Base
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.crest import evaluate as evaluation
@@ -32,9 +33,8 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter
 from jaxalign.pretrained.sources import load_model, source_of
 from jaxalign.reasoning.wording import make_wording
-from jaxalign.runs.directory import read_records
+from jaxalign.runs.records import read_records
 from jaxalign.runs.stages import TOOK
-from jaxalign.training.preference import Responses
 
 CONF = Path(__file__).parents[2] / "conf"
 """A wording so short that a random model's rationales weigh in what it reads behind them."""

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from reasoning.few_questions import THREE
 
-from jaxalign.config.commands import CrestSamplingConfig
+from jaxalign.config.crest import CrestSamplingConfig
 from jaxalign.jobs.crest.evaluate import _repeated
 from jaxalign.jobs.crest.rationales import how
 from jaxalign.reasoning.rationales import distinct

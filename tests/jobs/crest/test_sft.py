@@ -5,7 +5,7 @@ from rich.console import Console
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference.sampler import Completion, Sampling
+from jaxalign.inference.sampling_params import Completion, Sampling
 from jaxalign.jobs.crest.dpo import pairs_of, responses_of
 from jaxalign.jobs.crest.learner import Learner
 from jaxalign.jobs.crest.rationales import _asked

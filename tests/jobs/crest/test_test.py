@@ -18,7 +18,8 @@ from jaxalign.reasoning import answers
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import read_followups
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run, read_records
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_records
 
 SHORT = dataclasses.replace(THREE, id="short", text="Who?")
 SPLITS = {

@@ -1,0 +1,235 @@
+"""The words of a command line as Hydra's overrides: spelt either way, checked before anything runs."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from jaxalign.config.commands import TEXTS, Config, read_config
+from jaxalign.config.presets import CONF
+from jaxalign.config.schema import holds_keys, leaves, nearest_key
+from jaxalign.errors import UserError, did_you_mean
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
+    """Return flags, overrides and the parsed flags; the two kinds may be mixed in any order."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise UserError(f"{message}; settings are written key=value, and --help shows what there is")
+
+    parser.error = refuse  # type: ignore[assignment]
+    options = parser.parse_intermixed_args(arguments)
+    if (options.cfg and options.multirun) or (options.resolve and not options.cfg):
+        refuse("--cfg goes without -m, and --resolve only with --cfg")
+    flags = list(arguments)
+    for override in options.overrides:
+        flags.remove(override)
+    return flags, options.overrides, options
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turn what Hydra, OmegaConf and YAML raise for bad input into a UserError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
+            yield
+    except OverrideParseException as error:
+        raise UserError(
+            f"cannot read '{error.override}': it must be key=value; where the value holds special characters, "
+            "quote it twice, such as 'key=\"a, b\"'"
+        ) from error
+    except MissingConfigException as error:
+        listed = re.search(r"Could not load '([^']+)'", str(error))  # one of a list of options
+        file = error.missing_cfg_file or (listed[1] if listed else None)
+        if file is None or "/" not in file:
+            raise UserError(str(error)) from error
+        group, _, name = file.rpartition("/")
+        options = error.options or sorted(option.stem for option in (CONF / group).glob("*.yaml"))
+        raise UserError(f"{group}={name}: there is no such option{did_you_mean(name, options)}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+            parent, _, _ = str(cause.full_key).rpartition(".")
+            if not parent:  # a group without a default: normalised() lets no other unknown root key pass
+                raise UserError(f"no {cause.full_key} is chosen: add {cause.full_key}=OPTION") from error
+            known = [f"{parent}.{key}" for key in cause.parent_node]
+            raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
+        raise UserError(" ".join(str(part) for part in (error, error.__cause__) if part and str(part))) from error
+    except (yaml.YAMLError, UserWarning) as error:
+        raise UserError(str(error)) from error
+
+
+def resolved(composed: DictConfig) -> dict[str, Any]:
+    """Return the composed configuration as plain values, its interpolations filled in; UserError where one fails."""
+    with one_line():
+        plain = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+class CommandLine:
+    """One command line against one configuration: what its overrides mean, and whether each of its jobs composes."""
+
+    def __init__(self, config_name: str, kind: type[Config], options: Any):
+        self._config_name, self._kind, self._options = config_name, kind, options
+        search_path = create_automatic_config_search_path(None, __name__, options.config_path or str(CONF))
+        if options.config_dir is not None:
+            folder = Path(options.config_dir).absolute()
+            if not folder.is_dir():
+                raise UserError(f"--config-dir {folder} is not a folder")
+            before = SearchPathQuery(provider="schema", path=None)
+            search_path.prepend(provider="command-line", path=f"file://{folder}", anchor=before)
+        version.setbase("1.3")
+        setup_globals()
+        self._loader = ConfigLoaderImpl(config_search_path=search_path)
+        self._keys = leaves(kind)
+        names = {key.partition(".")[0] for key in self._keys}
+        self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
+
+    def normalised(self, overrides: list[str]) -> list[str]:
+        """Return the overrides as Hydra wants them, each checked to name a key or a group that exists.
+
+        `value=power` and `+value=power` mean the same, whichever Hydra asks for; so do `key=1` and `+key=1`.
+        """
+        # No shell expands ~ after =, and Hydra's grammar has no ~ in a value.
+        parsed = self._parsed([_literal(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
+        default_groups = self._default_groups(parsed)
+        return [self._normal(override, default_groups) for override in parsed]
+
+    def _parsed(self, overrides: Sequence[str]) -> list[Override]:
+        with one_line():
+            return OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
+
+    def _default_groups(self, parsed: list[Override]) -> set[str]:
+        """Return the groups of the defaults list, and of the recipe's; Hydra wants a + before any other."""
+        lines = [o.input_line or "" for o in parsed if o.key_or_group == "hydra.searchpath"]
+        recipes = [o for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
+        with one_line():
+            found = set(self._compose([*lines, *map(_bare, recipes)]).hydra.runtime.choices)
+        # Of a group with a list of options Hydra knows no choice.
+        return found | {"experiment" for recipe in recipes if isinstance(recipe.value(), list)}
+
+    def _normal(self, override: Override, default_groups: set[str]) -> str:
+        line, key = override.input_line or "", override.key_or_group
+        if override.is_sweep_override() and not self._options.multirun:
+            raise UserError(f"{line}: several values need -m in front, a run for each; a list is key=[a,b]")
+        if override.is_delete() or override.is_hydra_override() or key.startswith("hydra/"):
+            return line
+        if key in default_groups:
+            return _bare(override)
+        if key in self._groups:
+            return f"+{_bare(override)}"
+        if key in self._keys:
+            return f"++{_bare(override)}"
+        if f"{key}.path" in self._keys:  # adapter=RUN is short for adapter.path=RUN
+            return f"++{_bare(override).replace(key, f'{key}.path', 1)}"
+        free = any(holds_keys(kind) and key.startswith(f"{known}.") for known, kind in self._keys.items())
+        if free or any(known.startswith(f"{key}.") for known in self._keys):
+            return line
+        raise UserError(f"unknown key '{key}'{nearest_key(key, [*self._keys, *self._groups])}")
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        return self._loader.load_configuration(self._config_name, list(overrides), RunMode.RUN)
+
+    def check(self, overrides: Sequence[str]) -> list[list[str]]:
+        """Compose and check every job of the command, and return each one's overrides."""
+        jobs = [list(overrides)]
+        if self._options.multirun:
+            jobs = self._sweep(overrides)
+        shared = [line for line in overrides if line.lstrip("+").startswith("run.dir=")]
+        if len(jobs) > 1 and shared and shared[0] in set.intersection(*map(set, jobs)):
+            raise UserError(f"{spoken(shared)}: {len(jobs)} jobs cannot share a directory; use run.root instead")
+        for number, job in enumerate(jobs, start=1):
+            try:
+                with one_line():
+                    composed = self._compose(job)
+                recipe = [line for line in job if line.lstrip("+").startswith("experiment=")]
+                if recipe and (foreign := self._foreign(composed)):
+                    lacks = " and no ".join(foreign)
+                    raise UserError(f"{spoken(recipe)} is not for jaxalign.{self._config_name}, which has no {lacks}")
+                if self._options.cfg is None:  # who looks at a configuration may look at an unfinished one
+                    read_config(self._kind, resolved(composed))
+            except UserError as error:
+                where = f"job {number} of {len(jobs)} ({spoken(job)}): " if len(jobs) > 1 else ""
+                raise UserError(f"{where}{error}") from error
+        return jobs
+
+    def help(self) -> str:
+        """Return what --help prints: Hydra's own would list the groups and recipes of all commands."""
+        with one_line():
+            template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
+        options = {name: self._loader.get_group_options(name) for name in self._groups}
+        for name in self._groups:
+            below = {f"{name}/{one}" for one in self._loader.get_group_options(name, None)} - set(options)
+            options |= {inner: found for inner in below if (found := self._loader.get_group_options(inner))}
+        if "experiment" in self._default_groups([]):
+            found = self._loader.get_group_options("experiment")
+            options["experiment"] = [one for one in found if self._takes(f"experiment={one}")]
+        listed = "".join(f"{name}: {', '.join(found)}\n" for name, found in sorted(options.items()))
+        return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
+
+    def _takes(self, recipe: str) -> bool:
+        """Return whether a recipe is for this command: one for another may not even compose."""
+        try:
+            with one_line():
+                return not self._foreign(self._compose([recipe]))
+        except UserError:
+            return False
+
+    def _foreign(self, composed: DictConfig) -> list[str]:
+        """Return the root keys that another command has and this one has not: those of a recipe for another."""
+        known = {key for kind in Config.__constraints__ for key in leaves(kind)}
+        others = {key.partition(".")[0] for key in known} - {key.partition(".")[0] for key in self._keys}
+        return [str(key) for key in composed if key in others]
+
+    def _sweep(self, overrides: Sequence[str]) -> list[list[str]]:
+        """Return the jobs of an ordinary multirun; none where another sweeper chooses them as it goes."""
+        parsed = self._parsed(overrides)
+        for_hydra = [o.input_line or "" for o in parsed if o.is_hydra_override()]
+        with one_line():
+            sweeper = self._loader.load_configuration(self._config_name, for_hydra, RunMode.MULTIRUN).hydra.sweeper
+            if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
+                return []
+            (jobs,) = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
+        if not jobs:
+            raise UserError(f"{spoken(overrides)}: no option matches the pattern")
+        return [[*for_hydra, *job] for job in jobs]
+
+
+def _literal(override: str) -> str:
+    """Quote the value of a key of `TEXTS` for Hydra, unless the user has."""
+    key, sign, value = override.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in TEXTS or not sign or quoted or value in ("", "null"):
+        return override
+    value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    value = value.replace("${", "\\${")  # nor is it an interpolation
+    return f"{key}='{value}'"
+
+
+def _bare(override: Override) -> str:
+    return (override.input_line or "").lstrip("+")
+
+
+def spoken(overrides: Sequence[str]) -> str:
+    """Return the overrides as the user would type them, without those that are for Hydra."""
+    return " ".join(override.lstrip("+") for override in overrides if not override.startswith("hydra"))

@@ -1,0 +1,24 @@
+"""The configuration folder, and the models that it knows by name."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONF = next(
+    folder for folder in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if folder.is_dir()
+).resolve()
+"""The configuration: inside an installed package, or beside it in the repository."""
+
+
+DEFAULT_MODEL = "smollm2_135m"
+
+
+def presets() -> list[str]:
+    """Return the names of conf/model/ that name a model of their own."""
+    return sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("hub", "run"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return the keys of conf/model/NAME.yaml."""
+    return yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,31 @@
+"""The survey job: realistic targets from the user's own survey file."""
+
+from collections import Counter
+from pathlib import Path
+
+from jaxalign.config.survey import SurveyConfig
+from jaxalign.values.social_survey import nearest, read_respondents, write_targets
+from jaxalign.values.targets import TABLE
+
+
+def survey(config: SurveyConfig) -> None:
+    """Write the targets as configured, and print what was read, what was dropped, and what to type next.
+
+    Raises:
+        UserError: the file cannot be used as a survey.
+    """
+    if config.prefetch:
+        print("all that this command needs is here: nothing but the program and the survey's file")
+        return
+    respondents = read_respondents(config.path, config.separator, config.missing)
+    targets = nearest(respondents, config.coding, config.neighbours)
+    write_targets(config.out, targets, respondents, Path(config.path), config.coding)
+    dropped = sum(respondents.missing.values())
+    print(f"{respondents.rows} respondents: {dropped} without an answer to every item, dropped")
+    for item, count in Counter(respondents.missing).most_common(3):
+        print(f"  {count} of them had none to {item} first")
+    print(f"{respondents.duplicates} with the same ten scores as an earlier one, dropped")
+    print(f"{len(respondents.lines)} kept; {len(targets)} targets in {Path(config.out) / TABLE}")
+    example = f"+value=survey/close value.anchor=power value.rank=1 value.table={config.out}"
+    raw = " released.raw_coding=true" if config.coding == "raw" else ""
+    print(f"next:    python -m jaxalign.train {example}{raw}")
