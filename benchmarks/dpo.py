@@ -153,12 +153,12 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxalign.data.preferences import Pair, Responses
-    from jaxalign.inference.base_model import Base
+    from jaxalign.data.preferences import PreferencePair, Responses
+    from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.reference import read_reference
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
     from jaxalign.pretrained.peft import read_adapter
-    from jaxalign.training.feed import Settings
+    from jaxalign.training.feed import StageSettings
     from jaxalign.training.optimizer import Hyperparameters
     from jaxalign.training.preference import PreferenceStage
     from jaxalign.training.state import init_state
@@ -167,7 +167,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     use_compilation_cache(args.work / "xla")
     model, _ = load(offline=True)
     programs = Programs()
-    base = Base(model, jnp.bfloat16, programs)
+    base = BaseModel(model, jnp.bfloat16, programs)
     questions = json.loads((args.work / "questions.json").read_text())
     grouped = args.part == "grouped"
     each = RESPONSES if grouped else 2
@@ -176,9 +176,9 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     owner = [number for number in range(len(questions)) for _ in range(each)]
     data = Responses(prompts, responses, owner, np.zeros(len(responses)))
     places = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 4), (2, 6)] if grouped else [(0, 1)]
-    pairs = [Pair(each * q + a, each * q + b) for q in range(len(questions)) for a, b in places]
+    pairs = [PreferencePair(each * q + a, each * q + b) for q in range(len(questions)) for a, b in places]
     hyper = Hyperparameters(6e-6, clip=1.0, scale=1.0, beta=0.1)
-    settings = Settings(
+    settings = StageSettings(
         epochs=1,
         max_steps=args.steps + 1,
         max_tokens=None,

@@ -128,10 +128,10 @@ def load(*, offline: bool) -> tuple[Any, Any]:
     import yaml
 
     from jaxalign.config.presets import CONF
-    from jaxalign.pretrained.sources import load_model, source_of
+    from jaxalign.pretrained.sources import read_model, source_of
 
     source = source_of(yaml.safe_load((CONF / "model" / "smollm2_135m.yaml").read_text()))
-    return load_model(source, jnp.bfloat16, offline=offline, name="smollm2_135m"), source
+    return read_model(source, jnp.bfloat16, offline=offline, name="smollm2_135m"), source
 
 
 def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from jaxalign.inference.sampler import Sampler
-    from jaxalign.inference.sampling_params import Request, Sampling
+    from jaxalign.inference.sampling_params import Request, SamplingParams
     from jaxalign.models.layout import by_layer
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
@@ -151,7 +151,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     sampler = Sampler(model.architecture, by_layer(model.params), None, model.tokenizer, programs, 64, (-1,))
 
     def sample(count: int, tokens: int) -> None:
-        sampler.sample([Request(prompt, tuple(range(count)))], Sampling(max_tokens=tokens))
+        sampler.sample([Request(prompt, tuple(range(count)))], SamplingParams(max_tokens=tokens))
 
     weights = model.architecture.layers * layer_weights(model.architecture)
     head = model.architecture.vocab_size * model.architecture.width

@@ -262,14 +262,14 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
 
     from jaxalign.data.encoding import Encoder
     from jaxalign.data.trees import radix, tree_length
-    from jaxalign.inference.base_model import Base
+    from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.scorer import pack_for_reading
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")
     model, _ = load(offline=True)
     programs = Programs()
-    scorer = dataclasses.replace(Base(model, jnp.bfloat16, programs).scorer(None, 0.0), share=args.part == "trees")
+    scorer = dataclasses.replace(BaseModel(model, jnp.bfloat16, programs).scorer(None, 0.0), share=args.part == "trees")
     encoder = Encoder(model.tokenizer)
     count = max(args.count // {"trees": 1, "packed": 4, "single": 8}[args.part], 1)
     pairs = given(args, count)

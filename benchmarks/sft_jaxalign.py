@@ -20,7 +20,7 @@ from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import write_safetensors
-from jaxalign.pretrained.sources import cache_folder, fetch, load_model, source_of
+from jaxalign.pretrained.sources import cache_folder, fetch, read_model, source_of
 from jaxalign.pretrained.weights import hf_tensors
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
@@ -31,7 +31,7 @@ from jaxalign.training.supervised import Packer, validation_loss
 def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> dict[str, Any]:
     """Write the examples as tokens (examples.json) and the base's weights as a Hugging Face folder (base)."""
     source = source_of(dataclasses.asdict(config.model))
-    model = load_model(source, jnp.bfloat16, offline=False, name=config.model.name)
+    model = read_model(source, jnp.bfloat16, offline=False, name=config.model.name)
     encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
     together = max(config.training.batch_size // 2, 1)
     material = {}
@@ -58,7 +58,7 @@ class Jaxalign:
     def __init__(self, config: TrainConfig, work: Path):
         use_compilation_cache(work / "xla")
         self.config = config
-        self.base = load_model(
+        self.base = read_model(
             source_of(dataclasses.asdict(config.model)), jnp.bfloat16, offline=True, name=config.model.name
         )
         self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)

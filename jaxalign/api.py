@@ -25,22 +25,22 @@ from jaxalign.config.presets import preset, presets
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.inference.base_model import Base
-from jaxalign.inference.multiple_choice import answer_log_probs, answer_tree
-from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
+from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.jobs.adapters import find_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import Adapter as Weights
+from jaxalign.models.lora import LoraParams as Weights
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
-from jaxalign.pretrained.sources import load_model as load
+from jaxalign.pretrained.sources import read_model as load
 from jaxalign.runs.directory import open_run
-from jaxalign.training.feed import Settings
+from jaxalign.training.feed import StageSettings
 from jaxalign.training.loop import fit
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.supervised import StageData
+from jaxalign.training.supervised import SupervisedStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class LanguageModel:
         self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
         self.programs = Programs()
-        self._base = Base(model, jnp.dtype(precision), self.programs)
+        self._base = BaseModel(model, jnp.dtype(precision), self.programs)
 
     def sample(
         self,
@@ -109,7 +109,7 @@ class LanguageModel:
             n: samples of each.
             adapter: who answers; None is the bare base.
             rows: samples that are drawn together, at most.
-            sampling: `temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` (see `Sampling`).
+            sampling: `temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` (see `SamplingParams`).
 
         Raises:
             UserError: a setting will not do, a prompt does not fit into the context, or the adapter is another base's.
@@ -121,7 +121,7 @@ class LanguageModel:
         self._check(adapter)
         adapters = None if adapter is None else effective(adapter.weights, adapter.scale)
         stack = None if adapters is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], adapters)
-        how = Sampling(**sampling)
+        how = SamplingParams(**sampling)
         sampler = self._base.sampler(stack, rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
         return [[one.text for one in completions] for completions in sampler.sample(requests, how)]
@@ -151,8 +151,8 @@ class LanguageModel:
         if not branches:
             return np.zeros(0)
         scorer = self._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
-        question = answer_tree(root, branches)
-        return answer_log_probs(question, scorer.score([question.tree])[0])
+        question = choice_tree(root, branches)
+        return choice_log_probs(question, scorer.score([question.tree])[0])
 
     def _check(self, adapter: Adapter | None) -> None:
         """Raise UserError for an adapter of another base: by its identity, or where it has none by its shape."""
@@ -217,7 +217,7 @@ class LanguageModel:
         if start is None:
             weights = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
             start = Adapter(weights, r.rank, r.alpha, base_identity=self.identity)
-        course = Settings(
+        course = StageSettings(
             epochs=r.epochs,
             max_steps=r.max_steps,
             max_tokens=None,
@@ -250,7 +250,7 @@ class LanguageModel:
                 self._base.network("projections"),
                 self._base.weights(False),
                 jax.tree.map(jnp.asarray, start.weights),
-                StageData("pairs", train, validation),
+                SupervisedStage("pairs", train, validation),
                 course,
                 run=open_run({}, {}, dir=Path(folder) / "run"),
                 prefix="1-pairs",

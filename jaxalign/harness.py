@@ -17,7 +17,7 @@ import numpy as np
 from jaxalign.api import LanguageModel, load_model
 from jaxalign.data.trees import Segment
 from jaxalign.errors import UserError
-from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.lora import effective
 
 try:
@@ -88,7 +88,7 @@ class Harness(LM):  # type: ignore[misc]
         greedy: dict[bytes, tuple[int, ...]] = {}
         for size in sorted({size for _, size in longest.values()}):
             members = [(key, context) for key, (context, most) in longest.items() if most == size]
-            texts = self._sample([Request(context) for _, context in members], Sampling(0.0, max_tokens=size))
+            texts = self._sample([Request(context) for _, context in members], SamplingParams(0.0, max_tokens=size))
             greedy |= {key: found[0].tokens for (key, _), found in zip(members, texts, strict=True)}
         return [
             (score, greedy[context.tobytes()][: len(rest)] == tuple(rest.tolist()))
@@ -109,9 +109,9 @@ class Harness(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Return a text for each (context, settings), up to the first of its `until` strings."""
-        groups: dict[Sampling, list[int]] = {}
+        groups: dict[SamplingParams, list[int]] = {}
         for number, request in enumerate(requests):
-            groups.setdefault(sampling_of(request.args[1]), []).append(number)
+            groups.setdefault(task_sampling_params(request.args[1]), []).append(number)
         texts = [""] * len(requests)
         for how, members in groups.items():
             prompts = [self._context(requests[number].args[0], how.max_tokens) for number in members]
@@ -157,7 +157,7 @@ class Harness(LM):  # type: ignore[misc]
         adapter = self.adapter
         return self.language._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
 
-    def _sample(self, requests: Sequence[Request], how: Sampling):
+    def _sample(self, requests: Sequence[Request], how: SamplingParams):
         stack = None
         if self.adapter is not None:
             raw = effective(self.adapter.weights, self.adapter.scale)
@@ -165,12 +165,12 @@ class Harness(LM):  # type: ignore[misc]
         return self.language._base.sampler(stack, self.rows).sample(requests, how)
 
 
-def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
     """Return how a task wants texts drawn: greedily, unless it says `do_sample` with a temperature."""
     until = settings.get("until") or ()
     until = (until,) if isinstance(until, str) else tuple(until)
     temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
-    return Sampling(
+    return SamplingParams(
         temperature=temperature,
         top_k=int(settings.get("top_k", 0) or 0) if temperature else 0,
         top_p=float(settings.get("top_p", 1.0)) if temperature else 1.0,

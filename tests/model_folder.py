@@ -10,7 +10,7 @@ from golden.draw import draw
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained.safetensors import INDEX, write_safetensors
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
-from jaxalign.pretrained.weights import leaves
+from jaxalign.pretrained.weights import parameter_leaves
 
 SIZES = {
     "vocab_size": 259,
@@ -43,7 +43,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def hf_random(config: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """Return tensors under Hugging Face's names."""
     architecture = from_config(config)
-    shapes = {name: leaf.shape for leaf in leaves(architecture) for name in leaf.names(architecture.layers)}
+    shapes = {name: leaf.shape for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     return {name: array.astype(dtype) for name, array in draw(shapes, 1.0).items()}
 
 

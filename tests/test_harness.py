@@ -17,7 +17,7 @@ from jaxalign import harness
 from jaxalign.api import Adapter
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.harness import Harness, sampling_of
+from jaxalign.harness import Harness, task_sampling_params
 from jaxalign.models.lora import init_adapter
 
 
@@ -65,8 +65,8 @@ def test_generation_stops_where_a_task_says(model):
     stop = long[3:5]
     (cut,) = model.generate_until([ask("Once", {"max_gen_toks": 12, "until": [stop]})])
     assert stop not in cut and long.startswith(cut)
-    assert sampling_of({"temperature": 0.7}).temperature == 0.0
-    assert sampling_of({"temperature": 0.7, "do_sample": True, "top_p": 0.9}).top_p == 0.9
+    assert task_sampling_params({"temperature": 0.7}).temperature == 0.0
+    assert task_sampling_params({"temperature": 0.7, "do_sample": True, "top_p": 0.9}).top_p == 0.9
 
 
 def test_an_adapter_answers_with_its_scale(model):

@@ -12,7 +12,7 @@ from jaxalign.data.trees import Segment, Tree
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
 from jaxalign.models.transformer import Transformer
-from jaxalign.pretrained.weights import leaves, load_params
+from jaxalign.pretrained.weights import load_params, parameter_leaves
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -52,7 +52,7 @@ class Arrays:
 
 def random_params(architecture: Architecture = ARCHITECTURE, dtype: Any = jnp.float32) -> dict[str, Any]:
     """Return parameters large enough that every part of the model matters."""
-    shapes = {name: leaf.shape for leaf in leaves(architecture) for name in leaf.names(architecture.layers)}
+    shapes = {name: leaf.shape for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     return load_params(architecture, Arrays(draw(shapes, 1.0)), dtype)[0]
 
 

@@ -61,7 +61,7 @@ class DpoConfig:
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class CrestTestConfig:
     """How a model is tested."""
 
     max_tokens: Count
@@ -143,7 +143,7 @@ class CrestConfig:
     seed: SeedConfig
     sft: SftConfig
     dpo: DpoConfig
-    test: TestConfig
+    test: CrestTestConfig
     lora: LoraConfig
     optimizer: AdamConfig
     training: CrestTrainingConfig

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from jaxalign.config.schema import Rule, unescaped
 
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
@@ -41,6 +41,6 @@ Stops = Annotated[tuple[str, ...], Rule("a list of strings that are not empty, s
 
 
 Targets = Annotated[
-    tuple[Projection, ...],
+    tuple[ProjectionName, ...],
     Rule("a list of one or more projections, none twice, such as [q_proj,v_proj]", lambda t: 0 < len(t) == len(set(t))),
 ]

@@ -24,7 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from jaxalign.config.commands import TEXTS, Config, read_config
 from jaxalign.config.presets import CONF
-from jaxalign.config.schema import holds_keys, leaves, nearest_key
+from jaxalign.config.schema import holds_keys, leaf_types, nearest_key
 from jaxalign.errors import UserError, did_you_mean
 
 
@@ -101,7 +101,7 @@ class CommandLine:
         version.setbase("1.3")
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
-        self._keys = leaves(kind)
+        self._keys = leaf_types(kind)
         names = {key.partition(".")[0] for key in self._keys}
         self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
 
@@ -197,7 +197,7 @@ class CommandLine:
 
     def _foreign(self, composed: DictConfig) -> list[str]:
         """Return the root keys that another command has and this one has not: those of a recipe for another."""
-        known = {key for kind in Config.__constraints__ for key in leaves(kind)}
+        known = {key for kind in Config.__constraints__ for key in leaf_types(kind)}
         others = {key.partition(".")[0] for key in known} - {key.partition(".")[0] for key in self._keys}
         return [str(key) for key in composed if key in others]
 

@@ -42,12 +42,12 @@ def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(re.sub(r"\\([nt\\])", lambda found: meaning[found[1]], text) for text in texts)
 
 
-def leaves(schema: type, prefix: str = "") -> dict[str, Any]:
+def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
     """Return the type of every dotted key that is no dataclass itself."""
     found: dict[str, Any] = {}
     for name, declared in get_type_hints(schema, include_extras=True).items():
         inner = _dataclass_of(declared)
-        found |= leaves(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": declared}
+        found |= leaf_types(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": declared}
     return found
 
 
@@ -71,7 +71,7 @@ def read(schema: type[Schema], raw: Mapping[str, Any], also_missing: Iterable[st
     Raises UserError: for all unknown keys, each with the nearest known one; else for all keys that are missing
     (with `also_missing`, for what only a combination of keys requires); else for all values not allowed.
     """
-    problems = _Problems(known=list(leaves(schema)))
+    problems = _Problems(known=list(leaf_types(schema)))
     built = _dataclass(schema, raw, "", problems)
     problems.missing.extend(also_missing)
     if problems.unknown:

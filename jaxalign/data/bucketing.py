@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxalign.data.packing import Shape, measure, pack, rounded_up, split_all
+from jaxalign.data.packing import Shape, measure, pack, rounded_up, split_trees
 from jaxalign.data.trees import Tree, path_lengths, tree_length
 from jaxalign.errors import UserError
 
@@ -19,8 +19,8 @@ def plan(
 ) -> list[Shape]:
     """Choose the shape of every step so that little is computed and few programs are compiled.
 
-    `steps` are the trees of each step; they are packed after `split_all` to a row length of at most `limit`: long rows
-    repeat few trunks, short rows hold less padding. Either all steps get one row length, with their numbers of
+    `steps` are the trees of each step; they are packed after `split_trees` to a row length of at most `limit`: long
+    rows repeat few trunks, short rows hold less padding. Either all steps get one row length, with their numbers of
     rows rounded up to at most `programs` levels and to multiples of `rows_multiple` (the devices of the data axis); or
     each step is a single row, with the lengths rounded up to so many levels; whichever costs less. Rows have room for a
     path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
@@ -35,7 +35,7 @@ def plan(
     first = min(rounded_up(longest, ROW_QUANTUM), limit)
     found = []
     for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
-        tight = [measure(split_all(trees, tokens), tokens, alone) for trees in steps]
+        tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
         rows = [rounded_up(shape.rows, rows_multiple) for shape in tight]
         raised = _raised(rows, programs)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
@@ -47,7 +47,7 @@ def plan(
     most: dict[tuple[int, int], tuple[int, int]] = {}
     for trees, s in zip(steps, shapes, strict=True):
         predicted, blocks = most.get((s.rows, s.tokens), (0, 0))
-        batch = pack(split_all(trees, s.tokens), s, alone)
+        batch = pack(split_trees(trees, s.tokens), s, alone)
         most[s.rows, s.tokens] = max(predicted, s.predictions), max(blocks, batch.blocks.shape[2])
 
     def shared(rows: int, tokens: int) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Example:
     shorten: str = ""
 
 
-def take(rows: Sequence[Row], limit: int | None, source: str) -> list[Row]:
+def take(rows: Sequence[Item], limit: int | None, source: str) -> list[Item]:
     """Return the first `dataset.limit` rows (None: all of them).
 
     Raises UserError for a limit below 2, and where `source` has fewer than the 2 rows that a split needs.

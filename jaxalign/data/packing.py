@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxalign.data.trees import Tree, path_lengths, predictions, row_lengths, tree_length
 from jaxalign.errors import UserError
-from jaxalign.models.attention import KEYS, QUERIES
+from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
 
 
 @flax.struct.dataclass
@@ -50,7 +50,7 @@ class Shape:
     blocks: int = 0
 
 
-def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
+def split_tree(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
     """Cut a tree into trees of at most `limit` tokens, each repeating the trunk that its leaves hang on.
 
     What does not fit is cut as near to the root as it can be, and the parts are joined again, longest first, below the
@@ -88,7 +88,7 @@ def split(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
     return result
 
 
-def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[int]]]]:
+def fill_rows(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[int]]]]:
     """Fill rows of at most `limit` tokens with the leaves of the trees, each with the trunk it hangs on.
 
     Leaves go in their order, but where the next one does not fit, the longest of the next `AHEAD` that does goes first.
@@ -160,7 +160,7 @@ def fill(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[i
 
 
 AHEAD = 16
-"""Leaves among which `fill` looks for one that still fits into a row."""
+"""Leaves among which `fill_rows` looks for one that still fits into a row."""
 
 
 def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:
@@ -237,12 +237,12 @@ def visible_blocks(ends: np.ndarray) -> np.ndarray:
     """Return int32 [B, Q, M]: of each block of queries the numbers of those blocks of keys that hold something it sees,
     in their order, filled with the number of all blocks; M is the most that one needs.
 
-    Q is T / QUERIES and there are T / KEYS blocks of keys (see models/attention.py), rounded up.
+    Q is T / QUERY_BLOCK and there are T / KEY_BLOCK blocks of keys (see models/attention.py), rounded up.
     """
     rows, tokens = ends.shape
-    first, count = np.arange(0, tokens, QUERIES), -(-tokens // KEYS)
-    furthest = np.pad(ends, ((0, 0), (0, count * KEYS - tokens))).reshape(rows, 1, count, KEYS).max(3)
-    seen = (np.arange(count) * KEYS < first[:, None] + QUERIES) & (furthest > first[:, None])
+    first, count = np.arange(0, tokens, QUERY_BLOCK), -(-tokens // KEY_BLOCK)
+    furthest = np.pad(ends, ((0, 0), (0, count * KEY_BLOCK - tokens))).reshape(rows, 1, count, KEY_BLOCK).max(3)
+    seen = (np.arange(count) * KEY_BLOCK < first[:, None] + QUERY_BLOCK) & (furthest > first[:, None])
     order = np.argsort(~seen, axis=2, kind="stable")[:, :, : seen.sum(2).max()]
     return np.where(np.take_along_axis(seen, order, 2), order, count).astype(np.int32)
 
@@ -250,7 +250,7 @@ def visible_blocks(ends: np.ndarray) -> np.ndarray:
 def widened(batch: PackedBatch, width: int) -> PackedBatch:
     """Return the batch with room for `width` blocks of keys a block of queries, but never less than it has."""
     more = max(width - batch.blocks.shape[2], 0)
-    none = -(-batch.tokens.shape[1] // KEYS)
+    none = -(-batch.tokens.shape[1] // KEY_BLOCK)
     blocks = np.pad(batch.blocks, ((0, 0), (0, 0), (0, more)), constant_values=none)
     return batch.replace(blocks=blocks)  # type: ignore[attr-defined]
 
@@ -277,9 +277,9 @@ def _lay_out(tree: Tree, sizes: Sequence[int], offset: int) -> tuple[list[int], 
     return starts, stops
 
 
-def split_all(trees: Sequence[Tree], limit: int) -> list[Tree]:
-    """Cut all trees to at most `limit` tokens (see `split`)."""
-    return [piece for tree in trees for piece, _ in split(tree, limit)]
+def split_trees(trees: Sequence[Tree], limit: int) -> list[Tree]:
+    """Cut all trees to at most `limit` tokens (see `split_tree`)."""
+    return [piece for tree in trees for piece, _ in split_tree(tree, limit)]
 
 
 def rounded_up(count: int, multiple: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.data.trees import Segment, Tree
 
 
-class Pair(NamedTuple):
+class PreferencePair(NamedTuple):
     """Numbers of two responses to one prompt: the preferred one, and the other."""
 
     better: int

@@ -60,7 +60,7 @@ def check_template(key: str, text: object, fields: Iterable[str], *, prompt: boo
     return text
 
 
-def fill(template: str, **fields: str) -> str:
+def fill_template(template: str, **fields: str) -> str:
     """Fill a checked template.
 
     A text that comes after a word or a comma begins in lower case where that is safe; a full stop is left out

@@ -10,7 +10,7 @@ import numpy as np
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.layout import by_layer, stacked
-from jaxalign.models.lora import Adapter, init_adapter
+from jaxalign.models.lora import LoraParams, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import Model
@@ -20,7 +20,7 @@ ROW_LENGTH = 2048
 
 
 @dataclasses.dataclass
-class Base:
+class BaseModel:
     """A loaded model. Sampling wants its weights layer by layer, scoring and training want them stacked; going from the
     one to the other takes a moment, and what was made for the other layout is not to be used any more.
     """
@@ -48,12 +48,12 @@ class Base:
         """Tokens of a packed row at most."""
         return min(self.model.architecture.context, ROW_LENGTH)
 
-    def sampler(self, adapters: Adapter | None, rows: int = 64) -> Sampler:
+    def sampler(self, adapters: LoraParams | None, rows: int = 64) -> Sampler:
         """Return what samples; `adapters` is stacked [A, ...] and effective, None for the bare base."""
         model = self.model
         return Sampler(model.architecture, self.weights(True), adapters, model.tokenizer, self.programs, rows)
 
-    def scorer(self, adapter: Adapter | None, scale: float | np.ndarray) -> Scorer:
+    def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray) -> Scorer:
         """Return what reads log-probabilities; `adapter` is raw, or a stack with its scales, None for the bare base."""
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0

@@ -10,26 +10,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxalign.inference.kv_cache import Keys
-from jaxalign.inference.logits import choose
+from jaxalign.inference.kv_cache import KVCache
+from jaxalign.inference.logits import sample_tokens
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type, transposed_product
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.models.precision import dot, from_bits, to_bits
 from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
-QUERIES = 256
+PREFILL_QUERIES = 256
 """Queries of a block in prefill: scores are [B, K, G, QUERIES, keys] at most."""
 
 
 _MASKED = -1e30
 
 
-def states(
+def hidden_states(
     architecture: Architecture,
     params: dict[str, Any],
-    adapter: Adapter | None,
+    adapter: LoraParams | None,
     tokens: jax.Array,
     positions: jax.Array,
     attends: Sequence[Attend],
@@ -61,7 +61,7 @@ def states(
 
 def merged_attention(
     q: jax.Array,
-    parts: Sequence[tuple[Keys, jax.Array]],
+    parts: Sequence[tuple[KVCache, jax.Array]],
     scale: float,
     softcap: float | None,
 ) -> jax.Array:
@@ -97,7 +97,7 @@ def _product(left: jax.Array, keys: jax.Array, over: str) -> jax.Array:
 
 
 @flax.struct.dataclass
-class Rows:
+class DecodeState:
     """The rows that decode together, [A, S, N] but for what is said of a whole slot.
 
     `token` was chosen last and is read next; `read` counts the tokens of this row that have been read; `active` rows
@@ -115,8 +115,8 @@ class Rows:
 
 
 @flax.struct.dataclass
-class Knobs:
-    """Scalars of the choice of tokens (see `choose`), and the end tokens [E]."""
+class SamplingMetadata:
+    """Scalars of the choice of tokens (see `sample_tokens`), and the end tokens [E]."""
 
     temperature: jax.Array
     top_k: jax.Array
@@ -127,12 +127,12 @@ class Knobs:
 def prefill(
     architecture: Architecture,
     params: dict[str, Any],
-    adapters: Adapter | None,
+    adapters: LoraParams | None,
     number: jax.Array,
-    prefix: list[Keys],
+    prefix: list[KVCache],
     prefix_length: jax.Array,
     tokens: jax.Array,
-) -> list[Keys]:
+) -> list[KVCache]:
     """Return for each layer the Keys [P, K, T, Dh] of prompts.
 
     Args:
@@ -148,14 +148,14 @@ def prefill(
     length = tokens.shape[1]
     place = jnp.arange(length)
     positions = jnp.broadcast_to(prefix_length + place, tokens.shape)
-    found: list[Keys] = []
+    found: list[KVCache] = []
 
     def attend(layer, q, k, v, window, scale, softcap):
-        own = Keys(to_bits(k), to_bits(v))
+        own = KVCache(to_bits(k), to_bits(v))
         found.append(own)
         outputs = []
-        for start in range(0, length, QUERIES):
-            stop = min(start + QUERIES, length)
+        for start in range(0, length, PREFILL_QUERIES):
+            stop = min(start + PREFILL_QUERIES, length)
             seen = jax.tree.map(lambda x, stop=stop: x[:, :, :stop], own)
             parts = [(seen, _recent(place[start:stop, None] - place[None, :stop], window))]
             if prefix:
@@ -165,7 +165,9 @@ def prefill(
             outputs.append(merged_attention(q[:, :, :, start:stop], parts, scale, softcap))
         return jnp.concatenate(outputs, 3)
 
-    states(architecture, params, adapter, tokens, positions, [partial(attend, n) for n in range(architecture.layers)])
+    hidden_states(
+        architecture, params, adapter, tokens, positions, [partial(attend, n) for n in range(architecture.layers)]
+    )
     return found
 
 
@@ -179,14 +181,14 @@ def decode(
     steps: int,
     filtered: bool,
     params: dict[str, Any],
-    adapters: Adapter | None,
-    prefix: list[Keys],
-    prompt: list[Keys],
-    sample: list[Keys],
-    rows: Rows,
+    adapters: LoraParams | None,
+    prefix: list[KVCache],
+    prompt: list[KVCache],
+    sample: list[KVCache],
+    rows: DecodeState,
     start: jax.Array,
-    knobs: Knobs,
-) -> tuple[list[Keys], jax.Array]:
+    knobs: SamplingMetadata,
+) -> tuple[list[KVCache], jax.Array]:
     """Let the active rows choose up to `steps` tokens each; donate `sample`.
 
     Args:
@@ -217,13 +219,13 @@ def decode(
     def forward(adapter, prefix, prompt, sample, newest, token, read, lengths, done):
         """One adapter's next logits [S, N, V] and its `newest` keys."""
         place = rows.prefix + lengths[:, None] + read
-        written: list[Keys] = []
+        written: list[KVCache] = []
 
         def attend(layer, q, k, v, window, scale, softcap):
             def write(keys, new):
                 return lax.dynamic_update_slice_in_dim(keys, to_bits(new)[..., None, :], done, 3)
 
-            own = Keys(write(newest[layer].k, k), write(newest[layer].v, v))
+            own = KVCache(write(newest[layer].k, k), write(newest[layer].v, v))
             written.append(own)
             parts = [(own, _recent(done - jnp.arange(steps), window))]
             # All of a row's keys that stand in the ring were read just before this call's.
@@ -244,7 +246,7 @@ def decode(
             return merged_attention(q, parts, scale, softcap)
 
         attends = [partial(attend, layer) for layer in range(architecture.layers)]
-        hidden = states(architecture, params, adapter, token, place, attends)
+        hidden = hidden_states(architecture, params, adapter, token, place, attends)
         logits = transposed_product(hidden, params["head"])
         if architecture.logit_softcap:
             logits = architecture.logit_softcap * jnp.tanh(logits / architecture.logit_softcap)
@@ -263,7 +265,7 @@ def decode(
         flat = logits.reshape(-1, logits.shape[-1])
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key.reshape(-1, 2)), read.reshape(-1))
         uniform = jax.vmap(jax.random.uniform)(keys)
-        token = choose(flat, uniform, knobs.temperature, knobs.top_k, knobs.top_p, filtered=filtered)
+        token = sample_tokens(flat, uniform, knobs.temperature, knobs.top_k, knobs.top_p, filtered=filtered)
         token = token.reshape(read.shape)
         chosen = chosen.at[done].set(jnp.where(active, token, -1))
         read = read + 1

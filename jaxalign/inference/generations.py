@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxalign.inference.sampling_params import Completion, Request, Sampling
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.runs.records import append_record, read_records
 
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
     def sample(
         self,
         requests: Sequence[Request],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         on_done: Callable[[int, Completion], None] = ...,
         on_text: Callable[[int, int, str], None] | None = ...,
@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class PromptRequest:
     """A prompt as text and as tokens, and the adapter (by place in the engine's stack) that is to answer it.
 
     `about` is what else its records are to say, as JSON.
@@ -47,7 +47,7 @@ class Asked:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling, index: int) -> str:
+def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: SamplingParams, index: int) -> str:
     """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
@@ -61,11 +61,11 @@ def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: Sampling,
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def generate(
+def sample_missing(
     engine: Engine,
-    asked: Sequence[Asked],
+    asked: Sequence[PromptRequest],
     samples: int,
-    sampling: Sampling,
+    sampling: SamplingParams,
     path: Path,
     *,
     model: str,

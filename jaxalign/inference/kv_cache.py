@@ -16,7 +16,7 @@ from jaxalign.models.architecture import Architecture
 
 
 @flax.struct.dataclass
-class Keys:
+class KVCache:
     """Keys and values of one layer, in the compute type's bits (see `precision.to_bits`).
 
     [K, s, Dh] of a shared prefix, [B, K, s, Dh] of prompts, or [B, K, N, s, Dh] of N samples of each prompt.
@@ -26,16 +26,16 @@ class Keys:
     v: jax.Array
 
 
-def empty_keys(architecture: Architecture, dtype: Any, shape: tuple[int, ...], length: int) -> list[Keys]:
+def empty_caches(architecture: Architecture, dtype: Any, shape: tuple[int, ...], length: int) -> list[KVCache]:
     """Return zeroed keys [*shape, length, Dh] for each layer."""
     size = (*shape, length, architecture.head_dim)
     zeros = partial(jnp.zeros, size, jnp.uint16 if dtype == jnp.bfloat16 else dtype)
-    return [Keys(zeros(), zeros()) for _ in range(architecture.layers)]
+    return [KVCache(zeros(), zeros()) for _ in range(architecture.layers)]
 
 
-def place_keys(
-    prompt: list[Keys], found: list[Keys], which: jax.Array, number: jax.Array, slots: jax.Array
-) -> list[Keys]:
+def place_prompts(
+    prompt: list[KVCache], found: list[KVCache], which: jax.Array, number: jax.Array, slots: jax.Array
+) -> list[KVCache]:
     """Return the slots' keys `prompt` with `found` [P, K, T, Dh], of prompts `which` [M], in `slots` [M] of an adapter.
 
     Several slots may take the same prompt. Donate `prompt`.
@@ -47,12 +47,12 @@ def place_keys(
     return jax.tree.map(put, prompt, found)
 
 
-def longer_prompts(more: int, prompt: list[Keys]) -> list[Keys]:
+def grow_prompts(more: int, prompt: list[KVCache]) -> list[KVCache]:
     """Return the slots' keys `prompt` with so many more places for each. `more`: static."""
     return jax.tree.map(lambda keys: jnp.pad(keys, [*[(0, 0)] * (keys.ndim - 2), (0, more), (0, 0)]), prompt)
 
 
-def longer_ring(sample: list[Keys], step: jax.Array) -> list[Keys]:
+def grow_ring(sample: list[KVCache], step: jax.Array) -> list[KVCache]:
     """Return a ring of twice the length, for step = the old length to come next. `step`: what came next in the old."""
 
     def double(ring):
@@ -62,6 +62,6 @@ def longer_ring(sample: list[Keys], step: jax.Array) -> list[Keys]:
     return jax.tree.map(double, sample)
 
 
-place_program = jax.jit(place_keys, donate_argnums=0)
-longer_program = jax.jit(longer_ring)
-longer_prompts_program = jax.jit(longer_prompts, static_argnums=0)
+place_prompts_program = jax.jit(place_prompts, donate_argnums=0)
+grow_ring_program = jax.jit(grow_ring)
+grow_prompts_program = jax.jit(grow_prompts, static_argnums=0)

@@ -24,7 +24,7 @@ COLDEST = 1e-30
 _ONE = 0x3F800000  # the bits of 1.0: those of non-negative floats are in the order of the floats
 
 
-def choose(
+def sample_tokens(
     logits: jax.Array,
     uniform: jax.Array,
     temperature: jax.Array,

@@ -15,24 +15,24 @@ LENGTH_RULES = ("sum", "token", "byte")
 """How options of different lengths compare: by their log-probability, by its mean over tokens, or over bytes."""
 
 
-class Question(NamedTuple):
+class ChoiceTree(NamedTuple):
     """A prompt with its answers as one tree; `ends[i]` is the segment that the i-th answer ends in."""
 
     tree: Tree
     ends: tuple[int, ...]
 
 
-def answer_tree(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> Question:
+def choice_tree(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> ChoiceTree:
     """Hang a radix tree of the answers' tokens on the prompt: what answers begin with alike is computed once.
 
     `prompt` and each answer are int32 [n], n >= 1. Each answer is encoded whole, so it has the tokens that training
     gave it.
     """
     (tree,), (ends,) = radix([(Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers))])
-    return Question(tree, tuple(segment for _, segment in ends[1:]))
+    return ChoiceTree(tree, tuple(segment for _, segment in ends[1:]))
 
 
-def answer_log_probs(question: Question, scores: np.ndarray) -> np.ndarray:
+def choice_log_probs(question: ChoiceTree, scores: np.ndarray) -> np.ndarray:
     """Return the log-probability of each answer, float64 [answers]: the sum of the segments' scores along its path."""
     sums = np.array(scores, np.float64)
     for index, segment in enumerate(question.tree):  # parents stand before their children
@@ -50,7 +50,7 @@ def probabilities(log_probs: np.ndarray) -> np.ndarray | None:
     return weights / weights.sum()
 
 
-def choose(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -> int | None:
+def best_option(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -> int | None:
     """Return the index of the best option, the first of equals; None where there is no number to read.
 
     Args:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.inference.sampling_params import Completion, Request, Sampling, check_requests
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
 from jaxalign.pretrained.tokenizer import Tokenizer
 
-KEY = "OPENAI_API_KEY"
+KEY_VARIABLE = "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)
 """Statuses, beside 500 and above, after which a request is sent again."""
 
@@ -64,7 +64,7 @@ class OpenAIEngine:
     def sample(
         self,
         requests: Sequence[Request],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         on_done: Callable[[int, Completion], None] = lambda request, completion: None,
         on_text: Callable[[int, int, str], None] | None = None,
@@ -116,7 +116,7 @@ class OpenAIEngine:
             pool.shutdown(wait=False, cancel_futures=True)
         return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
 
-    def _answer(self, request: Request, index: int, sampling: Sampling) -> Completion:
+    def _answer(self, request: Request, index: int, sampling: SamplingParams) -> Completion:
         prompt: Any = np.asarray(request.prompt).tolist()
         if self.send == "text":
             bos = self.tokenizer.bos_id
@@ -174,8 +174,8 @@ class OpenAIEngine:
         where = f"{self.url.rstrip('/')}/{path}"
         for tried in range(self.retries + 1):
             headers = {"Content-Type": "application/json"}
-            if os.environ.get(KEY):
-                headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+            if os.environ.get(KEY_VARIABLE):
+                headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
             data = None if body is None else json.dumps(body).encode()
             wanted = 0.0
             try:
@@ -188,7 +188,7 @@ class OpenAIEngine:
                 if error.code in (404, 405) and body is None:
                     raise _NoSuchPath from None
                 if error.code in (401, 403):
-                    raise UserError(f"{where} refuses the key ({error.code}): set {KEY}") from None
+                    raise UserError(f"{where} refuses the key ({error.code}): set {KEY_VARIABLE}") from None
                 problem = f"{where} answered {error.code}: {said}"
                 if error.code not in PASSING and error.code < 500:
                     hint = "; does the server have completions (not chat alone)?" if error.code == 404 else ""

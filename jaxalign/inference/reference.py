@@ -16,7 +16,7 @@ from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
 from jaxalign.runs.records import append_record, read_records
 
-AT_A_TIME = 64
+PROMPTS_AT_A_TIME = 64
 """Prompts whose responses are read before they are written down."""
 
 
@@ -51,7 +51,7 @@ def read_reference(
     keys = {response: key(response) for response in members}
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
     trees = data.trees(members)
-    parts = [trees[start : start + AT_A_TIME] for start in range(0, len(trees), AT_A_TIME)]
+    parts = [trees[start : start + PROMPTS_AT_A_TIME] for start in range(0, len(trees), PROMPTS_AT_A_TIME)]
     names = [[keys[response] for _, mine in part for response in mine] for part in parts]
     missing, shapes = unread(None if path is None else path.with_name(SHAPES), names, known)
     scorer = dataclasses.replace(scorer, shapes=shapes)

@@ -15,13 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.data.bucketing import bucket
-from jaxalign.inference.decoding import Knobs, Rows, decode_program, prefill_program
-from jaxalign.inference.kv_cache import Keys, empty_keys, longer_program, longer_prompts_program, place_program
-from jaxalign.inference.sampling_params import Completion, Request, Sampling, check_requests, sample_keys
+from jaxalign.inference.decoding import DecodeState, SamplingMetadata, decode_program, prefill_program
+from jaxalign.inference.kv_cache import (
+    KVCache,
+    empty_caches,
+    grow_prompts_program,
+    grow_ring_program,
+    place_prompts_program,
+)
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
 from jaxalign.inference.stopping import find_stop, showable
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.tokenizer import Tokenizer
 
@@ -62,7 +68,7 @@ class Sampler:
 
     architecture: Architecture
     params: dict[str, Any]
-    adapters: Adapter | None
+    adapters: LoraParams | None
     tokenizer: Tokenizer
     programs: Programs
     rows: int = 64
@@ -72,7 +78,7 @@ class Sampler:
     def sample(
         self,
         requests: Sequence[Request],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         on_done: Callable[[int, Completion], None] = lambda request, completion: None,
         on_text: Callable[[int, int, str], None] | None = None,
@@ -131,7 +137,9 @@ class _Slot:
 class _Call:
     """One call of `Sampler.sample`: the rows' state on the host, their keys on the device."""
 
-    def __init__(self, sampler: Sampler, requests: Sequence[Request], sampling: Sampling, on_done, on_text, progress):
+    def __init__(
+        self, sampler: Sampler, requests: Sequence[Request], sampling: SamplingParams, on_done, on_text, progress
+    ):
         self.sampler, self.requests, self.sampling = sampler, requests, sampling
         self.on_done, self.on_text, self.progress = on_done, on_text, progress
         self.steps = STEPS if on_text is None else WATCHED
@@ -177,27 +185,27 @@ class _Call:
         self.prefix_length = shared_prefix([request.prompt for request in self.requests])
         self.longest = max(len(request.prompt) for request in self.requests) - 1 - self.prefix_length
         heads = architecture.kv_heads
-        self.prefix: list[Keys] = []
+        self.prefix: list[KVCache] = []
         self.places = min(bucket(self.longest), NEAR)
-        self.prompt = empty_keys(architecture, self.dtype, (*shape[:2], heads), self.places)
+        self.prompt = empty_caches(architecture, self.dtype, (*shape[:2], heads), self.places)
         self.ring = STEPS
         while self.ring < min(4 * STEPS, self.sampling.max_tokens):
             self.ring *= 2
-        self.samples = empty_keys(architecture, self.dtype, (*shape[:2], heads, shape[2]), self.ring)
+        self.samples = empty_caches(architecture, self.dtype, (*shape[:2], heads, shape[2]), self.ring)
         self.step = 0
         self.token, self.read = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self.active, self.key = np.zeros(shape, bool), np.zeros((*shape, 2), np.uint32)
         self.lengths = np.zeros(shape[:2], np.int32)
         s = self.sampling
         knobs = (np.float32(s.temperature), np.int32(s.top_k), np.float32(s.top_p), np.array(self.ends, np.int32))
-        self.knobs = Knobs(*map(jnp.asarray, knobs))
+        self.knobs = SamplingMetadata(*map(jnp.asarray, knobs))
         self.count, self.since = 0, time.perf_counter()
         if self.prefix_length:
             first = self.requests[0].prompt[: self.prefix_length]
             found = [self.read_prompts([first], a, []) for a in range(self.stack)]
             self.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
-    def read_prompts(self, prompts: Sequence[np.ndarray], adapter: int, prefix: list[Keys]) -> list[Keys]:
+    def read_prompts(self, prompts: Sequence[np.ndarray], adapter: int, prefix: list[KVCache]) -> list[KVCache]:
         """Return the keys of prompts of about one length."""
         tokens = np.zeros((len(prompts), bucket(max(map(len, prompts)))), np.int32)
         for row, prompt in zip(tokens, prompts, strict=True):
@@ -263,7 +271,7 @@ class _Call:
                 places += places[-1:] * (max(self.shape[1], together) - len(places))
                 which, slots = np.array(places, np.int32).T
                 arguments = (self.prompt, found, which, np.int32(a), slots)
-                program = self.sampler.programs.get("place", place_program, (), arguments)
+                program = self.sampler.programs.get("place", place_prompts_program, (), arguments)
                 self.prompt = program(*arguments)
 
     def make_room(self, size: int) -> None:
@@ -273,7 +281,7 @@ class _Call:
                 self.places *= 2
             self.places = min(self.places, bucket(self.longest))
             more = self.places - self.prompt[0].k.shape[-2]
-            program = self.sampler.programs.get("longer prompts", longer_prompts_program, (more,), (self.prompt,))
+            program = self.sampler.programs.get("longer prompts", grow_prompts_program, (more,), (self.prompt,))
             self.prompt = program(self.prompt)
 
     def advance(self) -> None:
@@ -281,10 +289,11 @@ class _Call:
         s, limit = self.sampler, self.sampling.max_tokens
         while self.ring < min(int(self.read[self.active].max()) + self.steps, limit):
             arguments = (self.samples, np.int32(self.step % self.ring))
-            self.samples = s.programs.get("longer ring", longer_program, (), arguments)(*arguments)
+            self.samples = s.programs.get("longer ring", grow_ring_program, (), arguments)(*arguments)
             self.step, self.ring = self.ring, 2 * self.ring
         limits = np.full(self.shape, limit, np.int32)
-        rows = Rows(self.token, self.read, self.active, limits, self.key, self.lengths, np.int32(self.prefix_length))  # type: ignore[arg-type]
+        fields = (self.token, self.read, self.active, limits, self.key, self.lengths, np.int32(self.prefix_length))
+        rows = DecodeState(*fields)  # type: ignore[arg-type]
         static = (s.architecture, self.steps, bool(self.sampling.top_k) or self.sampling.top_p < 1)
         start = np.int32(self.step % self.ring)
         arguments = (s.params, s.adapters, self.prefix, self.prompt, self.samples, rows, start, self.knobs)

@@ -13,7 +13,7 @@ from jaxalign.parallel.compilation import Programs
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How samples are drawn.
 
     `temperature` 0 takes the most probable token each time; `top_k` 0 and `top_p` 1 keep all tokens. A sample ends
@@ -64,7 +64,7 @@ class Completion:
 
 
 def check_requests(
-    requests: Sequence[Request], sampling: Sampling, context: int, places: Sequence[str] | None = None
+    requests: Sequence[Request], sampling: SamplingParams, context: int, places: Sequence[str] | None = None
 ) -> None:
     """Raise UserError for the first prompt that is empty, or longer than the context less the new tokens.
 
@@ -83,7 +83,7 @@ def check_requests(
             )
 
 
-def check_room(sampling: Sampling, context: int) -> None:
+def check_room(sampling: SamplingParams, context: int) -> None:
     """Raise UserError where the new tokens alone fill the context."""
     if sampling.max_tokens >= context:
         raise UserError(

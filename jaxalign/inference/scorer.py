@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
-from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill, pack, split, stack_batches
+from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, split_tree, stack_batches
 from jaxalign.data.trees import Tree, path_lengths, predictions, radix, tree_length
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
@@ -26,7 +26,7 @@ class Scorer:
 
     model: Transformer
     params: Any
-    adapter: Adapter
+    adapter: LoraParams
     scale: float | np.ndarray
     programs: Programs
     row_length: int = 2048
@@ -167,9 +167,9 @@ def _packed(
 def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[tuple[Tree, int, list[int]]], list[int]]:
     """Return (piece, tree, its segments there) of all trees in rows of `tokens`, and the row of each: whole trees,
     longest first, or leaf by leaf, whichever takes fewer rows."""
-    pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split(tree, tokens)]
+    pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split_tree(tree, tokens)]
     rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)
-    filled = fill(trees, tokens)
+    filled = fill_rows(trees, tokens)
     if len(filled) <= max(rows, default=0):
         return [piece for row in filled for piece in row], [n for n, row in enumerate(filled) for _ in row]
     return pieces, rows

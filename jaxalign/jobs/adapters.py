@@ -15,7 +15,7 @@ from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.errors import UserError
 from jaxalign.models import lora
 from jaxalign.models.architecture import Architecture
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.pretrained.peft import CONFIG, OURS, AdapterFile, read_adapter
 from jaxalign.pretrained.sources import is_hub_id
 
@@ -228,14 +228,14 @@ def check_together(subjects: Sequence[Subject]) -> None:
                 )
 
 
-def stack(subjects: Sequence[Subject]) -> Adapter | None:
-    """Return the subjects' adapters in one, as `lora.stack` does.
+def stack(subjects: Sequence[Subject]) -> LoraParams | None:
+    """Return the subjects' adapters in one, as `stack_lora` does.
 
     Raises:
         UserError: adapters of different ranks or projections (which).
     """
     check_together(subjects)
-    return lora.stack([None if s.file is None else lora.effective(s.file.adapter, s.scale) for s in subjects])
+    return lora.stack_lora([None if s.file is None else lora.effective(s.file.adapter, s.scale) for s in subjects])
 
 
 TOGETHER = 8

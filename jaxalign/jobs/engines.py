@@ -9,9 +9,9 @@ from rich.console import Console
 
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.errors import UserError
-from jaxalign.inference.generations import Asked, Engine
+from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.sampling_params import Completion, Request, Sampling
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.jobs.adapters import BASE, TOGETHER, Subject, check_base, stack
 from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
@@ -94,7 +94,7 @@ class InTurns:
     def sample(
         self,
         requests: Sequence[Request],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         on_done: Callable[[int, Completion], None] = lambda request, completion: None,
         on_text: Callable[[int, int, str], None] | None = None,
@@ -128,14 +128,14 @@ def compare_engines(
     engine: Engine,
     files: ModelFiles,
     subjects: Sequence[Subject],
-    asked: Sequence[Asked],
+    asked: Sequence[PromptRequest],
     console: Console,
 ) -> dict[str, Any]:
     """Put some prompts, greedily, to a server and to this program; print and return how far they agree."""
     from jaxalign.inference.openai import agreement
 
     requests = [Request(one.tokens, (0,), one.adapter) for one in asked[: config.engine.check * len(subjects)]]
-    greedy = Sampling(temperature=0.0, max_tokens=min(GREEDY_CHECK, config.sampling.max_tokens))
+    greedy = SamplingParams(temperature=0.0, max_tokens=min(GREEDY_CHECK, config.sampling.max_tokens))
     local = local_engine(config, files, subjects, console).engine
     theirs, ours = ([completions[0].text for completions in one.sample(requests, greedy)] for one in (engine, local))
     found = agreement(theirs, ours)

@@ -15,10 +15,10 @@ from jaxalign.config.identity import plain
 from jaxalign.config.values import ValueConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference.base_model import Base
-from jaxalign.inference.generations import Asked
-from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.sampling_params import Request, Sampling, check_requests
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import PromptRequest
+from jaxalign.inference.generations import sample_missing as draw
+from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
 from jaxalign.jobs.train_data import PLAIN_TEXTS
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -26,7 +26,7 @@ from jaxalign.pretrained.sources import Model, cache_folder, open_model, prefetc
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import Progress, compilations
 from jaxalign.runs.records import append_record, read_records, write_atomic
-from jaxalign.values.injection import Prompts, make_prompts, plain_text, split, survey_question
+from jaxalign.values.injection import Prompts, make_prompts, plain_text, split_arguments, survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.portraits import ChoicePrompts, Portrait, load_portraits, make_choice_prompts, some_portraits
 from jaxalign.values.profile import profile_fit
@@ -34,7 +34,7 @@ from jaxalign.values.questionnaire import check_questions, read_by_likelihood
 from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.starter import load_starter
-from jaxalign.values.tables import Row, as_csv, as_markdown, baselines, table_of
+from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, table_of
 from jaxalign.values.targets import Target
 
 TOGETHER = 8
@@ -116,7 +116,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if not run.finished:
         with run.locked():
             console.print(f"run directory: {run.path}", soft_wrap=True)
-            base = Base(model, jnp.dtype(config.precision), Programs(compilations(console)))
+            base = BaseModel(model, jnp.dtype(config.precision), Programs(compilations(console)))
             rows = Job(config, base, questions, encoder, run, console).rows(asking)
             write_results(run, rows, keys["name"], model)
     report(console, run)
@@ -127,7 +127,7 @@ def read_questions(config: EvaluateConfig) -> Questions:
     portraits = some_portraits(load_portraits(config.benchmark.portraits), config.benchmark.limit)
     choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
     # The texts that a run on the starter arguments holds out, so that perplexities can be compared.
-    _, held_out = split(load_starter(), 0, config.alignment.validation_fraction)
+    _, held_out = split_arguments(load_starter(), 0, config.alignment.validation_fraction)
     texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
     return Questions(portraits, make_prompts(config.alignment.prompts), choice, texts)
 
@@ -189,9 +189,9 @@ def run_identity(
     }
 
 
-def parse_sampling(config: EvaluateConfig) -> Sampling:
+def parse_sampling(config: EvaluateConfig) -> SamplingParams:
     """Return how answers are generated: greedily."""
-    return Sampling(temperature=0.0, max_tokens=config.benchmark.max_tokens)
+    return SamplingParams(temperature=0.0, max_tokens=config.benchmark.max_tokens)
 
 
 def parse_requests(questions: Questions, encoder: Encoder, adapter: int = 0) -> list[Request]:
@@ -219,13 +219,13 @@ class Job:
     """What the parts of one evaluation share."""
 
     config: EvaluateConfig
-    base: Base
+    base: BaseModel
     questions: Questions
     encoder: Encoder
     run: Run
     console: Console
 
-    def rows(self, asking: Sequence[Asking]) -> list[Row]:
+    def rows(self, asking: Sequence[Asking]) -> list[TableRow]:
         """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
         reading = self.config.benchmark.reading
         readings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -244,7 +244,7 @@ class Job:
                 if (one.key, how) in readings:
                     found = readings[one.key, how]
                     fit = profile_fit([found["scores"][value] for value in VALUES], scores)
-                    rows.append(Row(one.name, one.method, how, one.target, {**found, **fit}, scale))
+                    rows.append(TableRow(one.name, one.method, how, one.target, {**found, **fit}, scale))
         return [*rows, *baselines([one.target for one in asking])]
 
     def by_likelihood(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
@@ -288,7 +288,9 @@ class Job:
             encoder = dataclasses.replace(self.encoder, preamble=one.preamble)
             requests = parse_requests(self.questions, encoder)
             asked += [
-                Asked(portrait.text, request.prompt, 0 if alone else number, {"id": portrait.number, "from": one.name})
+                PromptRequest(
+                    portrait.text, request.prompt, 0 if alone else number, {"id": portrait.number, "from": one.name}
+                )
                 for portrait, request in zip(portraits, requests, strict=True)
             ]
         subjects = [one.subject for one in members]
@@ -312,7 +314,7 @@ class Job:
         }
 
 
-def write_results(run: Run, rows: Sequence[Row], model_name: str, model: Model) -> None:
+def write_results(run: Run, rows: Sequence[TableRow], model_name: str, model: Model) -> None:
     """Write the table, the figure, and last the summary, which marks the run as done."""
     from jaxalign.values.tables import comparison_figure  # half a second of matplotlib, at the end
 
@@ -330,7 +332,7 @@ def write_results(run: Run, rows: Sequence[Row], model_name: str, model: Model) 
 def report(console: Console, run: Run) -> None:
     """Print a finished evaluation's table, and where its files are."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    console.print(table_of([Row.from_dict(row) for row in summary["rows"]], console.width))
+    console.print(table_of([TableRow.from_dict(row) for row in summary["rows"]], console.width))
     for name, path in (
         ("table", run.path / "table.csv"),
         ("", run.path / "table.md"),

@@ -24,7 +24,7 @@ from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
 from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
-from jaxalign.pretrained.sources import Model, ModelSource, fetch, load_model, source_of
+from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
 from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
 from jaxalign.runs.directory import Run
 
@@ -118,7 +118,7 @@ def load_base(found: Exported, offline: bool) -> Model:
         UserError: it is not to be had, or its weights are not those that the adapter was trained on.
     """
     source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
-    model = load_model(source, dtype, offline=offline, name=found.config["model"]["name"])
+    model = read_model(source, dtype, offline=offline, name=found.config["model"]["name"])
     identity = read_adapter(found.adapter, model.architecture).base_identity
     if identity is not None and identity != model.identity:
         raise UserError(
@@ -195,7 +195,7 @@ def verify(console: Console, found: Exported, model: Model, out: Path, whole: bo
 
 def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.ndarray, dtype: Any) -> Check:
     """Load the merged folder as any other model, and compare its logits with the adapter's."""
-    merged = load_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
+    merged = read_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
     if not np.array_equal(Encoder(merged.tokenizer).root(PROMPT), tokens):
         return Check("merged", False, "its tokenizer gives other tokens than the base's")
     return check_merged(base, adapted, prompt_logits(merged, None, 0.0, tokens))

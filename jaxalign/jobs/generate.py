@@ -14,9 +14,9 @@ from jaxalign.config.identity import plain
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
-from jaxalign.inference.generations import Asked
-from jaxalign.inference.generations import generate as draw
-from jaxalign.inference.sampling_params import Request, Sampling, check_requests
+from jaxalign.inference.generations import PromptRequest
+from jaxalign.inference.generations import sample_missing as draw
+from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import (
     BASE,
     Subject,
@@ -65,7 +65,7 @@ def generate(config: GenerateConfig) -> None:
     if config.engine.name == "jaxalign" or config.engine.check:
         check_together(subjects)
     encoder = Encoder(files.tokenizer, keys["prompt_format"], keys["system"])
-    sampling = sampling_of(config.sampling)
+    sampling = configured_sampling_params(config.sampling)
     if prompts is None:
         from jaxalign.jobs.terminal import chat, check_chat
 
@@ -98,13 +98,13 @@ def generate(config: GenerateConfig) -> None:
     console.print(f"answers: {path}", highlight=False, soft_wrap=True)
 
 
-def ask(prompts: Sequence[Prompt], subjects: Sequence[Subject], encoder: Encoder) -> list[Asked]:
+def ask(prompts: Sequence[Prompt], subjects: Sequence[Subject], encoder: Encoder) -> list[PromptRequest]:
     """Return every subject's copy of every prompt, prompt by prompt; a record names all prompts of its text."""
     ids: dict[str, list[str]] = {}
     for prompt in prompts:
         ids.setdefault(prompt.text, []).append(prompt.id)
     return [
-        Asked(prompt.text, encoder.prompt(prompt.text), number, {"ids": ids[prompt.text], "from": subject.name})
+        PromptRequest(prompt.text, encoder.prompt(prompt.text), number, {"ids": ids[prompt.text], "from": subject.name})
         for prompt in prompts
         for number, subject in enumerate(subjects)
     ]
@@ -115,10 +115,10 @@ def known_agreement(run: Run) -> dict[str, Any] | None:
     return json.loads(run.summary.read_text(encoding="utf-8"))["agreement"] if run.finished else None
 
 
-def sampling_of(config: SamplingConfig) -> Sampling:
+def configured_sampling_params(config: SamplingConfig) -> SamplingParams:
     """Return how samples are drawn, without how many."""
-    fields = {field.name for field in dataclasses.fields(Sampling)}
-    return Sampling(**{name: value for name, value in dataclasses.asdict(config).items() if name in fields})
+    fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    return SamplingParams(**{name: value for name, value in dataclasses.asdict(config).items() if name in fields})
 
 
 def run_identity(
@@ -133,7 +133,7 @@ def run_identity(
         **served,
         "prompt_format": keys["prompt_format"],
         "system": keys["system"],
-        "sampling": dataclasses.asdict(sampling_of(config.sampling)),
+        "sampling": dataclasses.asdict(configured_sampling_params(config.sampling)),
         "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
     }
 
@@ -143,9 +143,9 @@ def answer(
     console: Console,
     answering: Answering,
     run: Run,
-    asked: Sequence[Asked],
+    asked: Sequence[PromptRequest],
     subjects: Sequence[Subject],
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> list[list[dict[str, Any]]]:
     """Draw what the run does not hold yet, shown as it comes: one prompt's answers as text, many by their number."""
     n = config.sampling.n

@@ -12,7 +12,7 @@ from jaxalign.data.encoding import Encoded
 from jaxalign.data.examples import Example, TextStage
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths
 from jaxalign.pretrained.tokenizer import Tokenizer
-from jaxalign.training.supervised import StageData
+from jaxalign.training.supervised import SupervisedStage
 
 TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
 
@@ -31,7 +31,7 @@ class Shown:
 def print_examples(
     console: Console,
     text_stages: Sequence[TextStage],
-    stages: Sequence[StageData],
+    stages: Sequence[SupervisedStage],
     tokenizer: Tokenizer,
     count: int,
     *,

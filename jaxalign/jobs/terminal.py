@@ -10,18 +10,18 @@ from rich.text import Text
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine
-from jaxalign.inference.sampling_params import Request, Sampling, check_room
+from jaxalign.inference.sampling_params import Request, SamplingParams, check_room
 from jaxalign.pretrained.sources import ModelFiles
 
 
-def check_chat(files: ModelFiles, sampling: Sampling) -> None:
+def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
     """Raise UserError for a model without a chat template, and for answers that leave no room for a question."""
     files.tokenizer.chat([{"role": "user", "content": "?"}])
     check_room(sampling, files.architecture.context)
 
 
 def chat(
-    console: Console, engine: Engine, files: ModelFiles, sampling: Sampling, system: str | None, name: str
+    console: Console, engine: Engine, files: ModelFiles, sampling: SamplingParams, system: str | None, name: str
 ) -> None:
     """Talk until the user ends it (Ctrl-D or /quit); /new begins anew.
 

@@ -30,7 +30,7 @@ from jaxalign.jobs.train_data import (
     encode_stages,
     read_material,
 )
-from jaxalign.models.lora import Adapter, adapter_hash, init_adapter
+from jaxalign.models.lora import LoraParams, adapter_hash, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.peft import AdapterFile, read_adapter, write_adapter
@@ -38,7 +38,7 @@ from jaxalign.pretrained.sources import Model, cache_folder, open_model, prefetc
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import Progress, compilations, duration
 from jaxalign.runs.records import append_record, read_records
-from jaxalign.training.feed import Settings, Stage
+from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.preference import PreferenceStage
@@ -151,7 +151,7 @@ def encode_preferences(config: TrainConfig, material: Material, encoder: Encoder
     )
 
 
-def fresh_adapter(config: TrainConfig, model: Model) -> Adapter:
+def fresh_adapter(config: TrainConfig, model: Model) -> LoraParams:
     """Return a new adapter, drawn from the seed."""
     key = jax.random.key(config.training.seed)
     return init_adapter(key, model.architecture, config.lora.rank, config.lora.targets)
@@ -204,7 +204,7 @@ class Session:
         """Tokens of the longest packed row."""
         return self.config.training.row_length or min(self.model.architecture.context, ROW_LENGTH)
 
-    def ask(self, when: str, adapter: Adapter, scale: float | None = None) -> dict[str, Any] | None:
+    def ask(self, when: str, adapter: LoraParams, scale: float | None = None) -> dict[str, Any] | None:
         """Ask the questionnaire and measure perplexity; an answer that this run already has is read, not asked anew.
 
         `scale` is the adapter's (None: alpha / rank; 0: the bare base). Returns None where nothing is to be asked.
@@ -235,7 +235,7 @@ class Session:
         append_record(path, {"when": when, "results": results})
         return results
 
-    def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
+    def with_reference(self, stage: PreferenceStage, adapter: LoraParams) -> PreferenceStage:
         """Return a stage of pairs with the log-probabilities of the adapter that it starts from."""
         scorer = Scorer(self.network(), self.model.params, adapter, self.scale, self.programs, self.row_length)
         with Progress(self.console) as progress:
@@ -249,7 +249,7 @@ class Session:
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
-    def train_stages(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
+    def train_stages(self, stages: Sequence[Stage], adapter: LoraParams) -> tuple[LoraParams, list[dict[str, Any]]]:
         """Train every stage, each from the adapter of the one before; go on from the newest checkpoint."""
         summaries: list[dict[str, Any]] = []
         point = resume_point(self.run, adapter, self.config.optimizer.name, self.console.print)
@@ -278,7 +278,7 @@ class Session:
                 summaries.append(summary)
         return adapter, summaries
 
-    def settings(self, stage: str) -> Settings:
+    def settings(self, stage: str) -> StageSettings:
         """Return how a stage is run."""
         t, o = self.config.training, self.config.optimizer
         epochs = t.epochs
@@ -286,7 +286,7 @@ class Session:
             epochs = self.config.alignment.argument_epochs or epochs
         elif stage == "instructions" and self.config.released.unmatched_budget:
             epochs = 1
-        return Settings(
+        return StageSettings(
             epochs=epochs,
             max_steps=t.max_steps,
             max_tokens=self.budget,
@@ -321,7 +321,7 @@ class Session:
 
 def finish(
     session: Session,
-    adapter: Adapter,
+    adapter: LoraParams,
     readings: dict[str, dict[str, Any] | None],
     stages: list[dict[str, Any]],
 ) -> None:

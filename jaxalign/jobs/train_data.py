@@ -14,11 +14,11 @@ from jaxalign.data.datasets.pairs import PairText, load_pairs
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import TextStage, control_stage
 from jaxalign.data.examples import held_out as split_keys
-from jaxalign.data.preferences import Pair, Responses
+from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.training.preference import PreferenceStage
-from jaxalign.training.supervised import StageData
-from jaxalign.values.injection import Prompts, injection_stages, make_prompts, plain_text, split
+from jaxalign.training.supervised import SupervisedStage
+from jaxalign.values.injection import Prompts, injection_stages, make_prompts, plain_text, split_arguments
 from jaxalign.values.portraits import ChoicePrompts, Portrait, load_portraits, make_choice_prompts
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets
@@ -63,7 +63,7 @@ def read_material(config: TrainConfig) -> Material:
         stages, held_out = injection_text(config, target, read_arguments(config))
     elif config.dataset.kind == "pairs":
         stages, pairs = [], load_pairs(str(config.dataset.path), config.dataset.limit)
-        _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
+        _, held_out = split_arguments(load_starter(), config.training.seed, config.alignment.validation_fraction)
     else:
         dataset = config.dataset
         examples = load_instructions(
@@ -71,7 +71,7 @@ def read_material(config: TrainConfig) -> Material:
         )
         stages = [control_stage(examples, config.training.seed, config.alignment.validation_fraction)]
         # The texts that a value run on the starter arguments holds out, so that perplexities can be compared.
-        _, held_out = split(load_starter(), config.training.seed, config.alignment.validation_fraction)
+        _, held_out = split_arguments(load_starter(), config.training.seed, config.alignment.validation_fraction)
     texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     fingerprint = hashlib.sha256(json.dumps([parts, texts, *([pairs] if pairs else [])]).encode()).hexdigest()[:16]
@@ -140,7 +140,7 @@ def trained_tokens(folder: str) -> int:
         raise UserError(f"dataset.match={folder} is no finished run: {path} cannot be read as a summary") from error
 
 
-def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, released: bool) -> list[StageData]:
+def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, released: bool) -> list[SupervisedStage]:
     """Encode every stage's examples, to `length` tokens at most; `released` cuts them as the released code does.
 
     Raises:
@@ -152,7 +152,7 @@ def encode_stages(texts: Sequence[TextStage], encoder: Encoder, length: int, rel
         train, validation = (
             encode_examples(part, encoder, length, truncate=truncate) for part in (stage.train, stage.validation)
         )
-        stages.append(StageData(stage.name, train, validation, stage.positives))
+        stages.append(SupervisedStage(stage.name, train, validation, stage.positives))
     return stages
 
 
@@ -198,7 +198,7 @@ def encode_pairs(
                         "prompt needs 2: shorten it, leave the pair out, or choose a model with a longer context"
                     )
             ends.append(place[prompt, text])
-        (validation if out else train).append(Pair(*ends))
+        (validation if out else train).append(PreferencePair(*ends))
     cut = []
     for number, prompt in enumerate(prompts):
         room = context - longest[number]

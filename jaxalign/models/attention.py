@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from jaxalign.models.precision import dot, from_bits, name_bits, to_bits
 
-QUERIES, KEYS = 64, 32
-"""Tokens of a block of queries and of a block of keys: its scores, [B, K, G, QUERIES, keys], are never [B, H, T, T] and
-stay in a processor's cache. Smaller blocks leave out more keys, and make thinner products."""
+QUERY_BLOCK, KEY_BLOCK = 64, 32
+"""Tokens of a block of queries and of a block of keys: its scores, [B, K, G, QUERY_BLOCK, keys], are never
+[B, H, T, T] and stay in a processor's cache. Smaller blocks leave out more keys, and make thinner products."""
 
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN
 
@@ -44,25 +44,25 @@ def tree_attention(
 ) -> jax.Array:
     """Return [B, K, G, T, Dh], the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh].
 
-    `ends` and `positions` int32 [B, T] describe the trees, `blocks` int32 [B, T / QUERIES, M] lists the blocks of keys
-    that hold what a block of queries sees (see `data.trees.visible_blocks`; what fills a list up is read and masked;
-    None: all up to its last query), `window` is an int32 scalar (0: none). Scores are multiplied by `scale`, then
-    capped to `softcap * tanh(score / softcap)`.
+    `ends` and `positions` int32 [B, T] describe the trees, `blocks` int32 [B, T / QUERY_BLOCK, M] lists the blocks of
+    keys that hold what a block of queries sees (see `data.packing.visible_blocks`; what fills a list up is read and
+    masked; None: all up to its last query), `window` is an int32 scalar (0: none). Scores are multiplied by `scale`,
+    then capped to `softcap * tanh(score / softcap)`.
     """
     return _attend(q, k, v, ends, positions, blocks, window, scale, softcap)[0]
 
 
 def _split(x):
-    """Cut [B, K, T, Dh] into blocks [B, K, T / KEYS, KEYS, Dh], the last one filled with zeros; as bits."""
-    rest = -x.shape[2] % KEYS
+    """Cut [B, K, T, Dh] into blocks [B, K, T / KEY_BLOCK, KEY_BLOCK, Dh], the last one filled with zeros; as bits."""
+    rest = -x.shape[2] % KEY_BLOCK
     x = jnp.pad(to_bits(x), ((0, 0), (0, 0), (0, rest), (0, 0)))
-    return x.reshape(*x.shape[:2], -1, KEYS, x.shape[3])
+    return x.reshape(*x.shape[:2], -1, KEY_BLOCK, x.shape[3])
 
 
 def _listed(blocks, start, stop):
     """Return [B, M], the blocks of keys of the queries from `start` to `stop`; None where that is no fewer than all."""
-    before = -(-stop // KEYS)
-    return None if blocks is None or blocks.shape[2] >= before else blocks[:, start // QUERIES]
+    before = -(-stop // KEY_BLOCK)
+    return None if blocks is None or blocks.shape[2] >= before else blocks[:, start // QUERY_BLOCK]
 
 
 def _chosen(x, cut, listed, stop):
@@ -74,13 +74,13 @@ def _chosen(x, cut, listed, stop):
 
 
 def _add(total, listed, stop, part):
-    """Add the gradient [B, K, s, Dh] of what `_chosen` returns to the whole's, [B, K, T / KEYS, KEYS, Dh]."""
+    """Add the gradient [B, K, s, Dh] of what `_chosen` returns to the whole's, [B, K, T / KEY_BLOCK, KEY_BLOCK, Dh]."""
     if listed is None:
-        rest = -stop % KEYS
+        rest = -stop % KEY_BLOCK
         part = jnp.pad(part, ((0, 0), (0, 0), (0, rest), (0, 0)))
-        part = part.reshape(*part.shape[:2], -1, KEYS, part.shape[3])
+        part = part.reshape(*part.shape[:2], -1, KEY_BLOCK, part.shape[3])
         return total.at[:, :, : part.shape[2]].add(part)
-    part = part.reshape(*part.shape[:2], -1, KEYS, part.shape[3])
+    part = part.reshape(*part.shape[:2], -1, KEY_BLOCK, part.shape[3])
     return jax.vmap(lambda total, index, part: total.at[:, index].add(part, mode="drop"))(total, listed, part)
 
 
@@ -98,10 +98,10 @@ def _blocks(k, v, ends, positions, blocks, window):
     """Yield of each block of queries: its place, the list of its keys' blocks, its keys, its values, what it sees."""
     length = k.shape[2]
     cut_k, cut_v = _split(k), _split(v)
-    for start in range(0, length, QUERIES):
-        stop = min(start + QUERIES, length)
+    for start in range(0, length, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, length)
         listed = _listed(blocks, start, stop)
-        columns = jnp.arange(stop)[None] if listed is None else listed[:, :, None] * KEYS + jnp.arange(KEYS)
+        columns = jnp.arange(stop)[None] if listed is None else listed[:, :, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
         columns = jnp.broadcast_to(columns.reshape(columns.shape[0], -1), (k.shape[0], columns[0].size))
         seen = visible(jnp.arange(start, stop), columns, ends, positions, window)
         yield slice(start, stop), listed, _chosen(k, cut_k, listed, stop), _chosen(v, cut_v, listed, stop), seen
@@ -132,7 +132,7 @@ def _backward(scale, softcap, residuals, gradient):
     gradient = gradient.astype(q.dtype)
     delta = (gradient.astype(jnp.float32) * output.astype(jnp.float32)).sum(-1, keepdims=True)
     dq = []
-    dk = dv = jnp.zeros((*k.shape[:2], -(-k.shape[2] // KEYS), KEYS, k.shape[3]), jnp.float32)
+    dk = dv = jnp.zeros((*k.shape[:2], -(-k.shape[2] // KEY_BLOCK), KEY_BLOCK, k.shape[3]), jnp.float32)
     for place, listed, keys, values, seen in _blocks(k, v, ends, positions, blocks, window):
         queries, upstream = q[:, :, :, place], gradient[:, :, :, place]
         scores, slope = _scores(queries, keys, seen, scale, softcap)

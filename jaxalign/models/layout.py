@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxalign.models.linear import TRANSPOSED, stored
+from jaxalign.models.linear import TRANSPOSED, to_stored
 
 
 def by_layer(params: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def stacked(params: dict[str, Any], tied: bool) -> dict[str, Any]:
     """Return a base `by_layer` as training wants it, its layers stacked; `params` is emptied. Has no head if `tied`."""
 
     def bits(leaf) -> np.ndarray:
-        return stored(np.asarray(leaf))
+        return to_stored(np.asarray(leaf))
 
     layers = [flatten_dict(layer) for layer in params.pop("layers")]
     joined = {}

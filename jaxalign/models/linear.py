@@ -46,7 +46,7 @@ def transposed_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.moveaxis(dot(kernel, x, ((1,), (x.ndim - 1,))), 0, -1)
 
 
-def stored(values: np.ndarray) -> np.ndarray:
+def to_stored(values: np.ndarray) -> np.ndarray:
     """Return a weight as a base keeps it: bfloat16 as uint16 of the same bits (see `precision.to_bits`).
 
     Weights of bfloat16 itself work as well, but every program would begin by copying them on a CPU.

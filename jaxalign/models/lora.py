@@ -11,11 +11,11 @@ import numpy as np
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.precision import dot
 
-Adapter = dict[str, Any]
+LoraParams = dict[str, Any]
 """{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
 
 
-def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets: Sequence[str]) -> Adapter:
+def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
     """Return an adapter that changes nothing yet: a uniform in ±1/sqrt(in), as PEFT draws it, and b zero.
 
     A projection's draw depends on its name's place among the seven, not on which others are adapted.
@@ -30,12 +30,12 @@ def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets:
     return {"layers": layers}
 
 
-def effective(adapter: Adapter, scale: jax.Array | float) -> Adapter:
+def effective(adapter: LoraParams, scale: jax.Array | float) -> LoraParams:
     """Return the adapter as the model applies it, with `scale` (alpha / rank) multiplied into every b."""
     return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
 
 
-def adapter_hash(adapter: Adapter, scale: float | None = None) -> str:
+def adapter_hash(adapter: LoraParams, scale: float | None = None) -> str:
     """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights, and over the scale that it acts with, if
     one is given."""
     digest = hashlib.sha256(b"" if scale is None else repr(float(scale)).encode())
@@ -44,7 +44,7 @@ def adapter_hash(adapter: Adapter, scale: float | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
-def stack(adapters: Sequence[Adapter | None]) -> Adapter | None:
+def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
     """Return effective adapters of one shape in one, [A, ...]. None is the bare base: zeros, or None if it is alone."""
     some = next((adapter for adapter in adapters if adapter is not None), None)
     if some is None:

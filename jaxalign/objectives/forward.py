@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.data.packing import PackedBatch
-from jaxalign.models.lora import Adapter, effective
+from jaxalign.models.lora import LoraParams, effective
 from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.objectives.log_probs import gather_sources, prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 
 
-def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: PackedBatch, dropout=None) -> jax.Array:
+def batch_log_probs(
+    model: Transformer, params, adapter: LoraParams | None, batch: PackedBatch, dropout=None
+) -> jax.Array:
     """Return float32 [B, P]: the log-probability of each prediction of a batch.
 
     `adapter` is effective (its scale multiplied in), or None for the bare base.
@@ -33,7 +35,7 @@ def batch_log_probs(model: Transformer, params, adapter: Adapter | None, batch: 
 
 
 @partial(jax.jit, static_argnums=(0,))
-def log_probs_program(model: Transformer, params, adapter: Adapter, scale, batch: PackedBatch) -> jax.Array:
+def log_probs_program(model: Transformer, params, adapter: LoraParams, scale, batch: PackedBatch) -> jax.Array:
     """Return float32 [B, P] for reading a model; `adapter` is raw, `scale` is alpha / rank (0: the base).
 
     With a stack of adapters [A, ...], scales [A] and a batch for each [A, B, ...] it returns [A, B, P].
@@ -45,11 +47,11 @@ def log_probs_program(model: Transformer, params, adapter: Adapter, scale, batch
     return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
 
 
-Read = Callable[[PackedBatch], np.ndarray]
+ReadLogProbs = Callable[[PackedBatch], np.ndarray]
 """From a batch to the log-probabilities of its predictions, float64 [B, P]; [A, B, P] with a stack of adapters."""
 
 
-def reader(model: Transformer, params: Any, adapter: Adapter, scale: Any, programs: Programs) -> Read:
+def reader(model: Transformer, params: Any, adapter: LoraParams, scale: Any, programs: Programs) -> ReadLogProbs:
     """Return the function that reads batches with an adapter or a stack of them (raw; `scale` is alpha / rank)."""
 
     def read(batch: PackedBatch) -> np.ndarray:

@@ -18,7 +18,7 @@ from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import DTYPES, INDEX, SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.sources import ModelSource, RandomTensors
 from jaxalign.pretrained.tokenizer import Tokenizer
-from jaxalign.pretrained.weights import TensorSource, leaves
+from jaxalign.pretrained.weights import TensorSource, parameter_leaves
 
 SHARD_BYTES = 5 * 10**9
 """The largest file, unless one tensor alone is larger."""
@@ -99,7 +99,7 @@ def merged_tensors(
     Each has the type that it is stored in, or `quantised` where safetensors has no such type.
     """
     merged = {}
-    for leaf in leaves(architecture):
+    for leaf in parameter_leaves(architecture):
         pair = adapter["layers"].get(leaf.path[1]) if leaf.path[-1] == "kernel" else None
         for layer, name in enumerate(leaf.names(architecture.layers)):
             dtype = DTYPES.get(tensors.dtype(name), quantised)

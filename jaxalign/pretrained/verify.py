@@ -19,7 +19,7 @@ from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.pretrained.peft import CONFIG, WEIGHTS
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model
-from jaxalign.pretrained.weights import leaves
+from jaxalign.pretrained.weights import parameter_leaves
 
 PROMPT = "Some people like to be in charge of others. What matters most to me in life is"
 """What the models are given to read; any text does."""
@@ -44,7 +44,7 @@ def check_keys(folder: Path, architecture: Architecture) -> Check:
     rank, targets = config["r"], config["target_modules"]
     modules = {
         name.removesuffix(".weight"): leaf.shape
-        for leaf in leaves(architecture)
+        for leaf in parameter_leaves(architecture)
         if leaf.path[-1] == "kernel" and leaf.path[1] in targets
         for name in leaf.names(architecture.layers)
     }

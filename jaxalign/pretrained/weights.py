@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import ATTENTION_PROJECTIONS, PROJECTIONS, Architecture, projection_shape
-from jaxalign.models.linear import compute_type, stored
+from jaxalign.models.linear import compute_type, to_stored
 
 
 class TensorSource(Protocol):
@@ -63,7 +63,7 @@ class Leaf:
         return [self.name.format(layer) for layer in range(layers)] if self.stacked else [self.name]
 
 
-def leaves(architecture: Architecture) -> list[Leaf]:
+def parameter_leaves(architecture: Architecture) -> list[Leaf]:
     """Return every leaf that a model of this architecture has."""
     width, head = architecture.width, (architecture.head_dim,)
     embedding = (architecture.vocab_size, width)
@@ -107,14 +107,14 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
         dtype: of all but the norms: bfloat16 or float32.
 
     Returns:
-        The parameters as JAX arrays (as `linear.stored` keeps them), and the base's identity: the SHA-256 over name,
+        The parameters as JAX arrays (as `linear.to_stored` keeps them), and the base's identity: the SHA-256 over name,
         stored type, shape and the SHA-256 of the stored bytes of each tensor used, in the order of the names. It
         depends neither on how the tensors are split over files nor on `dtype`.
 
     Raises:
         UserError: a tensor is missing, has another shape, or is stored in an unknown type.
     """
-    table = leaves(architecture)
+    table = parameter_leaves(architecture)
     _check(architecture, table, source)
     params: dict[str, Any] = {}
     lines: list[str] = []
@@ -127,7 +127,7 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
             for key in branch:
                 place = place.setdefault(key, {})
             # Wait, or the next leaf would be filled while this one is still in both memories.
-            place[last] = jax.device_put(stored(values)).block_until_ready()
+            place[last] = jax.device_put(to_stored(values)).block_until_ready()
             del values
             lines += digests
     return params, _joined(lines)
@@ -135,7 +135,7 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
 
 def identity_of(architecture: Architecture, source: TensorSource) -> str:
     """Return the identity that `load_params` finds, and keep nothing of the weights; raises what it raises."""
-    table = leaves(architecture)
+    table = parameter_leaves(architecture)
     _check(architecture, table, source)
     tensors = [(leaf, name) for leaf in table for name in leaf.names(architecture.layers)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -195,7 +195,7 @@ def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterato
     All come in the type of the embedding, the norms too, as Transformers writes them.
     """
     dtype = compute_type(params)
-    for leaf in leaves(architecture):
+    for leaf in parameter_leaves(architecture):
         values: Any = params
         for key in leaf.path:
             values = values[key]

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.generations import Asked, Engine, generate
-from jaxalign.inference.sampling_params import Sampling
+from jaxalign.inference.generations import Engine, PromptRequest, sample_missing
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.reasoning.rationales import majority, read_response
 from jaxalign.reasoning.wording import Wording
 
@@ -18,7 +18,7 @@ ANSWER_TOKENS = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class Answered:
     """A model's answer to a question: the rationale, the option (None: never read), whether it was read at once."""
 
     question: Question
@@ -38,12 +38,12 @@ def answer_tokens(questions: Sequence[Question], encoder: Encoder, wording: Word
     return max(ANSWER_TOKENS, max((len(encoder.text(reply)) for reply in replies), default=0) + 2)
 
 
-def ask(
+def ask_questions(
     sampler: Engine,
     questions: Sequence[Question],
     encoder: Encoder,
     wording: Wording,
-    sampling: Sampling,
+    sampling: SamplingParams,
     path: Path,
     *,
     samples: int,
@@ -51,7 +51,7 @@ def ask(
     adapters: Sequence[str],
     progress: Callable[[int, int, float], None],
     again: Callable[[int, int, float], None] = lambda done, total, speed: None,
-) -> list[list[Tested]]:
+) -> list[list[Answered]]:
     """Return for each adapter of the sampler its answers to the questions.
 
     A response from which no option can be read, because it lacks the marker or for what stands behind it, is cut at the
@@ -72,11 +72,11 @@ def ask(
     """
     prompts = [encoder.prompt(wording.prompt(question)) for question in questions]
     asked = [
-        Asked(question.text, prompt, adapter, {"id": question.id})
+        PromptRequest(question.text, prompt, adapter, {"id": question.id})
         for adapter in range(len(adapters))
         for question, prompt in zip(questions, prompts, strict=True)
     ]
-    found = generate(sampler, asked, samples, sampling, path, model=model, adapters=adapters, progress=progress)
+    found = sample_missing(sampler, asked, samples, sampling, path, model=model, adapters=adapters, progress=progress)
     read = [
         [read_response(record["text"], questions[n % len(questions)], wording) for record in records]
         for n, records in enumerate(found)
@@ -92,7 +92,7 @@ def ask(
         most = answer_tokens(questions, encoder, wording)
         second = dataclasses.replace(sampling, max_tokens=most, temperature=0.0)
         cut = [one for _, _, one in unread]
-        texts = generate(sampler, cut, 1, second, path, model=model, adapters=adapters, progress=again)
+        texts = sample_missing(sampler, cut, 1, second, path, model=model, adapters=adapters, progress=again)
         for (number, place, _), (record,) in zip(unread, texts, strict=True):
             option = wording.read(record["text"], questions[number % len(questions)])
             read[number][place] = (read[number][place][0], option, False)
@@ -100,6 +100,6 @@ def ask(
     for number, answers in enumerate(read):
         option = majority([one for _, one, _ in answers])
         rationale, _, first = next((one for one in answers if one[1] == option), answers[0])
-        tested.append(Tested(questions[number % len(questions)], rationale, option, first))
+        tested.append(Answered(questions[number % len(questions)], rationale, option, first))
     size = len(questions)
     return [tested[number * size : (number + 1) * size] for number in range(len(adapters))]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxalign.reasoning.preferences import NAMES
+from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 
 COUNTED = {
     "sampled": "sampled",
@@ -20,7 +20,7 @@ COUNTED = {
 """Keys of a stage's summary, and what a number there is of."""
 
 
-def counts(stage: Mapping[str, Any]) -> list[str]:
+def counts_in_words(stage: Mapping[str, Any]) -> list[str]:
     """Return what a stage's summary counts: samples and tokens, the histogram of z~ by number of options, pairs of each
     kind, and which epoch or round was best."""
     words = []
@@ -30,7 +30,7 @@ def counts(stage: Mapping[str, Any]) -> list[str]:
             words.append(f"{stage[key]:,} {what}{samples}")
     for options, found in stage.get("z_tilde", {}).items():
         words.append(f"z~ 0 to {options}: {' '.join(str(found[key]) for key in sorted(found, key=int))}")
-    words += [f"{count:,} pairs {NAMES[kind]}" for kind, count in stage.get("there", {}).items()]
+    words += [f"{count:,} pairs {PAIR_KIND_NAMES[kind]}" for kind, count in stage.get("there", {}).items()]
     if stage.get("followups_alike") is not None:
         words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
     words += [f"best {key[5:]} {stage[key]}" for key in ("best_epoch", "best_round") if key in stage]

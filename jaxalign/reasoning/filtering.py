@@ -27,7 +27,7 @@ def passes(rationale: Rationale, options: int, tolerance: int | None, threshold:
     return rationale.agreed is not None and rationale.agreed >= least
 
 
-def counts(rationales: Mapping[str, Sequence[Rationale]], options: Mapping[str, int]) -> dict[str, Any]:
+def count_rationales(rationales: Mapping[str, Sequence[Rationale]], options: Mapping[str, int]) -> dict[str, Any]:
     """Return what the evaluation found, over all questions: samples and distinct rationales; of the distinct ones (and
     of the samples) the unread and those with z = 1; the histogram of z~ by number of options; and the share of
     questions whose rationales' follow-ups all read alike.

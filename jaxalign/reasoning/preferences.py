@@ -9,8 +9,8 @@ import numpy as np
 from jaxalign.data.order import Stream
 from jaxalign.reasoning.rationales import Rationale
 
-KINDS = ("z", "z_tilde")
-NAMES = {"z": "by the answer", "z_tilde": "by follow-ups"}
+PAIR_KINDS = ("z", "z_tilde")
+PAIR_KIND_NAMES = {"z": "by the answer", "z_tilde": "by follow-ups"}
 """What the kinds are called."""
 
 
@@ -40,7 +40,7 @@ def pools(rationales: Mapping[str, Sequence[Rationale]]) -> Pools:
 
     What was not read is in no pair. Questions go by their id, so the order in which they come changes nothing.
     """
-    found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in PAIR_KINDS}
     for question in sorted(rationales):
         mine = rationales[question]
         right = [place for place, one in enumerate(mine) if one.right]
@@ -66,7 +66,7 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
     wanted["z"] = count - wanted["z_tilde"]
     chosen: list[Choice] = []
     report = {}
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(PAIR_KINDS):
         there = found.size(kind)
         random = np.random.Generator(np.random.PCG64([seed, Stream.PAIRS, round, number]))
         drawn = np.sort(random.choice(there, min(wanted[kind], there), replace=False)) if there else np.zeros(0, int)
@@ -77,7 +77,7 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
             better, other = places[index - starts[owner]].tolist()
             chosen.append(Choice(question, better, other, kind))
         report[kind] = {"wanted": wanted[kind], "there": there, "drawn": len(drawn)}
-    random = np.random.Generator(np.random.PCG64([seed, Stream.PAIRS, round, len(KINDS)]))
+    random = np.random.Generator(np.random.PCG64([seed, Stream.PAIRS, round, len(PAIR_KINDS)]))
     return [chosen[place] for place in random.permutation(len(chosen))], report
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment, Tree
-from jaxalign.inference.multiple_choice import choose
+from jaxalign.inference.multiple_choice import best_option
 from jaxalign.inference.scorer import Scorer
 from jaxalign.reasoning.wording import Wording
 
@@ -123,7 +123,7 @@ def read_answers(
 
 
 def _answered(rationale: Rationale, question: Question, log_probs: np.ndarray) -> Rationale:
-    prediction = choose(log_probs.tolist(), [1] * len(log_probs), "sum")
+    prediction = best_option(log_probs.tolist(), [1] * len(log_probs), "sum")
     return dataclasses.replace(
         rationale,
         options=tuple(map(float, log_probs)),

@@ -8,11 +8,11 @@ import numpy as np
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 
-SAID = Sampling(temperature=0.0, max_tokens=16, stop=("\n",))
+SAID = SamplingParams(temperature=0.0, max_tokens=16, stop=("\n",))
 
 
 def letter_anywhere(text: str, letters: str) -> int:
@@ -37,7 +37,7 @@ class LettersInWords(Wording):
         return letter_anywhere(text.strip().partition("\n")[0], question.letters)
 
 
-def read_answers(
+def read_answers_in_words(
     sampler: Sampler,
     questions: Sequence[Question],
     rationales: Sequence[Sequence[Rationale]],
@@ -63,7 +63,7 @@ def read_answers(
     return read
 
 
-def read_followups(
+def read_followups_by_not(
     sampler: Sampler,
     questions: Sequence[Question],
     rationales: Sequence[Sequence[Rationale]],

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxalign.data.datasets.questions import Question
-from jaxalign.reasoning.counts import counts
+from jaxalign.reasoning.counts import counts_in_words
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 """Of a split, in table.csv."""
 
-KINDS = {
+RATIONALE_KINDS = {
     "Right, and every follow-up agrees": lambda one, f: bool(one.right) and one.agreed == f,
     "Right, with a contradiction": lambda one, f: bool(one.right) and one.agreed != f,
     "Wrong": lambda one, f: one.right is False,
@@ -88,7 +88,7 @@ def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
     return f"{found[name]:.2f} ({low:.2f}–{high:.2f})"
 
 
-def report(console: Console, run: Run) -> None:
+def print_report(console: Console, run: Run) -> None:
     """Print a finished run's table, its stages, and where its files are."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
     for name, words in _stages(summary).items():
@@ -120,7 +120,7 @@ def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
         name: [
             f"{duration(stage['seconds'])} ({stage['seconds'] / max(total, 1e-9):.0%} of the time, "
             f"{stage['python_seconds'] / max(stage['seconds'], 1e-9):.0%} of it in Python)",
-            *counts(stage),
+            *counts_in_words(stage),
         ]
         for name, stage in summary["stages"].items()
     }
@@ -172,7 +172,7 @@ def _page(
         if _last_evaluation(summary).get("z_tilde"):
             lines += ["![follow-ups](figures/z_tilde.png)", ""]
         lines += ["## Rationales of each kind", ""]
-        for title, belongs in KINDS.items():
+        for title, belongs in RATIONALE_KINDS.items():
             found = [one for id, mine in rationales.items() for one in mine if belongs(one, len(questions[id].options))]
             lines += [f"### {title} ({len(found)})", ""]
             stride = max(len(found) // SHOWN, 1)

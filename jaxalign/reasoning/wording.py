@@ -13,7 +13,7 @@ from jaxalign.data.datasets.questions import LETTERS, Question
 from jaxalign.data.templates import check_names, check_template
 from jaxalign.errors import UserError
 
-FIELDS = {
+WORDING_FIELDS = {
     "question": ("passage", "question", "options"),
     "hint": ("letter", "option"),
     "followup": ("passage", "question", "options", "option"),
@@ -21,7 +21,7 @@ FIELDS = {
 }
 """The templates, and the fields that each must have."""
 
-NAMES = ("question", "option", "marker", "hint", "followup", "closing", "affirm", "deny")
+WORDING_KEYS = ("question", "option", "marker", "hint", "followup", "closing", "affirm", "deny")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +135,8 @@ def _letter(match: re.Match[str]) -> str:
 
 def make_wording(texts: Mapping[str, Any], reply: str, examples: Sequence[Mapping[str, Any]]) -> Wording:
     """Check `reasoning`, `dataset.reply` and `dataset.examples`; raises UserError naming the key that is wrong."""
-    check_names("reasoning", texts, NAMES)
-    for name, fields in FIELDS.items():
+    check_names("reasoning", texts, WORDING_KEYS)
+    for name, fields in WORDING_FIELDS.items():
         check_template(f"reasoning.{name}", texts[name], fields, prompt=name != "closing")
     check_template("reasoning.option", texts["option"], ("letter", "text"), prompt=False)
     fields = [field for field in ("letter", "text") if f"{{{field}}}" in reply]

@@ -17,7 +17,7 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.errors import UserError
 from jaxalign.parallel.compilation import Programs
-from jaxalign.reasoning.counts import counts
+from jaxalign.reasoning.counts import counts_in_words
 from jaxalign.runs.directory import Run, open_run, run_path
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
@@ -67,7 +67,7 @@ class Stages:
                 done |= work(run)
             run.finish({**done, "files": files_of(run)})
         self.did_one = True
-        line = f"{name}: {', '.join([duration(done['seconds']), *counts(done)])}"
+        line = f"{name}: {', '.join([duration(done['seconds']), *counts_in_words(done)])}"
         self.console.print(line, highlight=False, soft_wrap=True)
         return run
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from jaxalign.data.packing import PackedBatch
-from jaxalign.objectives.forward import Read
+from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.training.optimizer import Hyperparameters
 
 PLANNED_STEPS = 48
@@ -14,7 +14,7 @@ keys, gets its own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class StageSettings:
     """How a stage is run. See conf/train.yaml, `training` and `optimizer`, for each field.
 
     `max_tokens` ends the stage after so many non-padding tokens instead of after its epochs.
@@ -60,7 +60,7 @@ class Feed(Protocol):
         """Return the tokens of a step's examples, each with a prompt of its own."""
         ...
 
-    def validation_loss(self, read: Read) -> float | None:
+    def validation_loss(self, read: ReadLogProbs) -> float | None:
         """Return the mean loss on what is held out; None where nothing is."""
         ...
 
@@ -77,6 +77,6 @@ class Stage(Protocol):
         """What records and checkpoints call it."""
         ...
 
-    def feed(self, settings: Settings) -> Feed:
+    def feed(self, settings: StageSettings) -> Feed:
         """Return the steps; raises UserError where there is nothing to train on."""
         ...

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
-from jaxalign.training.feed import Feed, Settings, Stage
+from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.optimizer import learning_rates
 from jaxalign.training.state import init_state
 from jaxalign.training.step import Metrics, train_program
@@ -36,7 +36,7 @@ ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.wa
 
 
 @dataclasses.dataclass
-class Course:
+class StageProgress:
     """Where a stage stands; travels in the checkpoint's JSON. Seconds and tokens count the steps alone."""
 
     stage: str
@@ -74,10 +74,10 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 @dataclasses.dataclass
-class Meter:
+class MetricLogger:
     """Keeps the steps' metrics on the device until they are logged: the step loop never waits for them."""
 
-    course: Course
+    course: StageProgress
     rates: Sequence[float]
     run: Run
     programs: Programs
@@ -134,20 +134,20 @@ class Meter:
 def fit(
     model: Transformer,
     params: Any,
-    adapter: Adapter,
+    adapter: LoraParams,
     data: Stage,
-    settings: Settings,
+    settings: StageSettings,
     *,
     run: Run,
     prefix: str,
     programs: Programs,
     extra: dict[str, Any],
     advice: str = ADVICE,
-    resume: tuple[Any, Course] | None = None,
+    resume: tuple[Any, StageProgress] | None = None,
     on_stage: Callable[[str, int, int], None] = lambda name, total, done: None,
     on_step: Callable[[int, float, float], None] = lambda step, loss, speed: None,
-    on_epoch: Callable[[int, Adapter], None] = lambda epoch, adapter: None,
-) -> tuple[Adapter, dict[str, Any]]:
+    on_epoch: Callable[[int, LoraParams], None] = lambda epoch, adapter: None,
+) -> tuple[LoraParams, dict[str, Any]]:
     """Train one stage; return the adapter of the best validation loss and the stage's summary.
 
     Args:
@@ -174,11 +174,11 @@ def fit(
     steps = feed.steps
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
-    arrays, course = resume or (initial_arrays(adapter, settings, data.name), Course(data.name))
+    arrays, course = resume or (initial_arrays(adapter, settings, data.name), StageProgress(data.name))
     # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
-    meter = Meter(course, rates, run, programs, on_step, advice, tokens_then=course.tokens)
+    meter = MetricLogger(course, rates, run, programs, on_step, advice, tokens_then=course.tokens)
     on_stage(data.name, len(steps), course.step)
 
     def save() -> None:
@@ -236,13 +236,13 @@ def fit(
     return best, summary_of(course, feed)
 
 
-def initial_arrays(adapter: Adapter, settings: Settings, stage: str) -> dict[str, Any]:
+def initial_arrays(adapter: LoraParams, settings: StageSettings, stage: str) -> dict[str, Any]:
     """Return what a stage's checkpoint holds before its first step: the state, and the best adapter so far."""
     state = init_state(adapter, settings.seed, settings.optimizer, zlib.crc32(stage.encode()))
     return jax.device_get({"state": state, "best": adapter})
 
 
-def summary_of(course: Course, feed: Feed) -> dict[str, Any]:
+def summary_of(course: StageProgress, feed: Feed) -> dict[str, Any]:
     """Return a stage's entry of summary.json. Shares: padding of what was computed; shared, of the tokens trained on,
     those that had no place in a row, because another example's copy stood for them or, as a response's last, nothing
     reads them (negative where a trunk had to be repeated more than it was shared)."""
@@ -262,8 +262,8 @@ def summary_of(course: Course, feed: Feed) -> dict[str, Any]:
 
 
 def resume_point(
-    run: Run, adapter: Adapter, optimizer: str, say: Callable[[str], None]
-) -> tuple[Any, Course, dict[str, Any]] | None:
+    run: Run, adapter: LoraParams, optimizer: str, say: Callable[[str], None]
+) -> tuple[Any, StageProgress, dict[str, Any]] | None:
     """Return (arrays, course, meta) of the newest whole checkpoint of a run, or None.
 
     Records of steps that are to be run again are dropped from metrics.jsonl and validation.jsonl.
@@ -271,7 +271,7 @@ def resume_point(
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
     found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)
     arrays, meta = found or (None, {"stages": [], "course": {"stage": ""}})
-    course = Course(**meta["course"])
+    course = StageProgress(**meta["course"])
     done = [stage["name"] for stage in meta["stages"]]
     for path in (run.metrics, run.validation):
         records = read_records(path)

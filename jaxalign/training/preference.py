@@ -13,13 +13,13 @@ import numpy as np
 
 from jaxalign.data.bucketing import cost, plan
 from jaxalign.data.order import Stream, batches
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split, stack_batches
-from jaxalign.data.preferences import Pair, Responses
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_tree, stack_batches
+from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import Tree, tree_length
 from jaxalign.errors import UserError
 from jaxalign.objectives.dpo import Preferences
-from jaxalign.objectives.forward import Read
-from jaxalign.training.feed import PLANNED_STEPS, Settings
+from jaxalign.objectives.forward import ReadLogProbs
+from jaxalign.training.feed import PLANNED_STEPS, StageSettings
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.step import objective_program
 
@@ -34,12 +34,12 @@ class PreferenceStage:
 
     name: str
     data: Responses
-    train: list[Pair]
-    validation: list[Pair] = dataclasses.field(default_factory=list)
+    train: list[PreferencePair]
+    validation: list[PreferencePair] = dataclasses.field(default_factory=list)
     objective: str = "sigmoid"
     grouped: bool = False
 
-    def feed(self, settings: Settings) -> "Pairs":
+    def feed(self, settings: StageSettings) -> "PreferenceFeed":
         """Return the stage as the training loop takes it.
 
         Raises:
@@ -47,10 +47,10 @@ class PreferenceStage:
         """
         if not self.train:
             raise UserError(f"stage {self.name} has no pairs to train on")
-        return Pairs(self, settings)
+        return PreferenceFeed(self, settings)
 
 
-def steps_of(stage: PreferenceStage, settings: Settings) -> list[tuple[int, list[int]]]:
+def preference_steps(stage: PreferenceStage, settings: StageSettings) -> list[tuple[int, list[int]]]:
     """Return (epoch, numbers of the pairs) of every step: a pure function of the pairs and the seed."""
     found: list[tuple[int, list[int]]] = []
     most = settings.max_steps
@@ -77,13 +77,13 @@ def steps_of(stage: PreferenceStage, settings: Settings) -> list[tuple[int, list
     raise AssertionError("itertools.count() has no end")
 
 
-class Pairs:
+class PreferenceFeed:
     """A feed of preference pairs (see feed.py)."""
 
-    def __init__(self, stage: PreferenceStage, settings: Settings):
+    def __init__(self, stage: PreferenceStage, settings: StageSettings):
         self.stage, self.data = stage, stage.data
         self.objective = stage.objective
-        self.steps = steps_of(stage, settings)
+        self.steps = preference_steps(stage, settings)
         self._settings = settings
         self._held_out = batches(range(len(stage.validation)), 2 * settings.batch_size) if settings.validate else []
         steps = [[stage.train[n] for n in step] for _, step in self.steps]
@@ -99,14 +99,14 @@ class Pairs:
         self._branches = _rounded(max(len(self._responses(step)) for step in steps))
 
     @staticmethod
-    def _responses(pairs: Sequence[Pair]) -> list[int]:
+    def _responses(pairs: Sequence[PreferencePair]) -> list[int]:
         return sorted({response for pair in pairs for response in pair})
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
         """See feed.py."""
         return self._batch([self.stage.train[number] for number in members])
 
-    def _batch(self, pairs: Sequence[Pair]) -> tuple[PackedBatch, int]:
+    def _batch(self, pairs: Sequence[PreferencePair]) -> tuple[PackedBatch, int]:
         """Pack pairs: micro-batches of whole questions, each with its own branches, pairs and reference."""
         questions = self.data.trees(self._responses(pairs))
         parts = [questions]
@@ -114,7 +114,7 @@ class Pairs:
             if self._fits(questions, shape):
                 break
         else:  # unlike any step that was planned: a shape of its own
-            pieces = [piece for tree, _ in questions for piece, _ in split(tree, self._shapes[-1].tokens)]
+            pieces = [piece for tree, _ in questions for piece, _ in split_tree(tree, self._shapes[-1].tokens)]
             shape = measure(pieces, self._shapes[-1].tokens)
             shape = dataclasses.replace(shape, predictions=_rounded(shape.predictions, 64))
         rows = self._settings.max_rows
@@ -125,7 +125,7 @@ class Pairs:
         return stacked, sum(tokens for _, tokens in packed)
 
     def _fits(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape) -> bool:
-        tight = measure([piece for tree, _ in questions for piece, _ in split(tree, shape.tokens)], shape.tokens)
+        tight = measure([piece for tree, _ in questions for piece, _ in split_tree(tree, shape.tokens)], shape.tokens)
         return shape.rows >= tight.rows and shape.predictions >= tight.predictions
 
     def _cut(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape):
@@ -137,18 +137,18 @@ class Pairs:
             else:
                 parts.append([question])
         for part in parts:
-            pieces = [piece for tree, _ in part for piece, _ in split(tree, shape.tokens)]
+            pieces = [piece for tree, _ in part for piece, _ in split_tree(tree, shape.tokens)]
             tight = measure(pieces, shape.tokens)
             most = max(shape.predictions, _rounded(tight.predictions, 64))
             shape = dataclasses.replace(shape, rows=max(shape.rows, tight.rows), predictions=most)
         return parts, shape
 
     def _micro(
-        self, questions: Sequence[tuple[Tree, list[int]]], pairs: Sequence[Pair], shape: Shape
+        self, questions: Sequence[tuple[Tree, list[int]]], pairs: Sequence[PreferencePair], shape: Shape
     ) -> tuple[PackedBatch, int]:
         pieces, branch = [], {}
         for tree, responses in questions:
-            for piece, origin in split(tree, shape.tokens):
+            for piece, origin in split_tree(tree, shape.tokens):
                 for segment, old in zip(piece, origin, strict=True):
                     if segment.scored:
                         branch[responses[old - 1]] = len(branch)
@@ -167,7 +167,7 @@ class Pairs:
         """See feed.py."""
         return sum(self.data.path(response) for number in members for response in self.stage.train[number])
 
-    def validation_loss(self, read: Read) -> float | None:
+    def validation_loss(self, read: ReadLogProbs) -> float | None:
         """Return the mean loss over the validation pairs; None where there are none."""
         if not self._held_out:
             return None

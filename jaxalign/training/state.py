@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 
 
@@ -16,13 +16,13 @@ class TrainState:
     The frozen base is no part of it: it is an argument of the step, shared by any number of states.
     """
 
-    adapter: Adapter
+    adapter: LoraParams
     opt_state: optax.OptState
     step: jax.Array
     key: jax.Array
 
 
-def init_state(adapter: Adapter, seed: int | jax.Array, optimizer: str = "adamw", stage: int = 0) -> TrainState:
+def init_state(adapter: LoraParams, seed: int | jax.Array, optimizer: str = "adamw", stage: int = 0) -> TrainState:
     """Return the state before the first step of a stage that starts from `adapter`.
 
     `stage` is a number of the stage's own, so that no two stages of a run draw the same dropout.

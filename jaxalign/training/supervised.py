@@ -12,14 +12,14 @@ import numpy as np
 from jaxalign.data.bucketing import cost, plan
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_all
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_trees
 from jaxalign.data.trees import Segment, Tree, merge, tree_length
 from jaxalign.errors import UserError
-from jaxalign.objectives.forward import Read
-from jaxalign.training.feed import PLANNED_STEPS, Settings
+from jaxalign.objectives.forward import ReadLogProbs
+from jaxalign.training.feed import PLANNED_STEPS, StageSettings
 
 
-def steps_of(data: Encoded, settings: Settings) -> list[tuple[int, list[int]]]:
+def supervised_steps(data: Encoded, settings: StageSettings) -> list[tuple[int, list[int]]]:
     """Return (epoch, indices of the examples) of every step of a stage."""
     groups = [prompt.tobytes() for prompt in data.prompts]
     together = max(settings.batch_size // 2, 1) if settings.share_prompts else 1
@@ -66,12 +66,12 @@ class Packer:
         """Return a step's micro-batches stacked to [M, B, ...], and how many tokens they hold, padding apart."""
         whole = self.trees(step)
         for shape in sorted(self.shapes, key=cost):
-            trees = split_all(whole, shape.tokens)
+            trees = split_trees(whole, shape.tokens)
             tight = measure(trees, shape.tokens, alone=self.alone)
             if shape.rows >= tight.rows and shape.predictions >= tight.predictions:
                 break
         else:  # unlike any step that was planned: a shape of its own
-            trees = split_all(whole, self.shapes[-1].tokens)
+            trees = split_trees(whole, self.shapes[-1].tokens)
             tight = measure(trees, self.shapes[-1].tokens, alone=self.alone)
             shape = dataclasses.replace(tight, predictions=-(-tight.predictions // 64) * 64)
         rows = shape.rows if self.max_rows is None else min(shape.rows, self.max_rows)
@@ -81,14 +81,14 @@ class Packer:
         return stacked, sum(map(tree_length, trees))
 
 
-class Examples:
+class SupervisedFeed:
     """A feed of supervised examples (see feed.py): the loss is on their responses."""
 
     objective = "sft"
 
-    def __init__(self, data: "StageData", settings: Settings):
+    def __init__(self, data: "SupervisedStage", settings: StageSettings):
         self.data, self._settings = data, settings
-        self.steps = steps_of(data.train, settings)
+        self.steps = supervised_steps(data.train, settings)
         share, alone = settings.share_prompts and settings.packing, not settings.packing
         self._packer, self._validation = (
             Packer(part, share, alone, settings.row_length, settings.max_rows) for part in (data.train, data.validation)
@@ -106,7 +106,7 @@ class Examples:
         """See feed.py."""
         return sum(self.data.train.tokens(index) for index in members)
 
-    def validation_loss(self, read: Read) -> float | None:
+    def validation_loss(self, read: ReadLogProbs) -> float | None:
         """Return the weighted mean loss over the validation examples; None where there are none."""
         return validation_loss(self._validation, self._held_out, read) if self._held_out else None
 
@@ -122,7 +122,7 @@ class Examples:
 
 
 @dataclasses.dataclass(frozen=True)
-class StageData:
+class SupervisedStage:
     """One stage's examples: encoded, for training and for validation, and how many are positive (None: no sides)."""
 
     name: str
@@ -130,7 +130,7 @@ class StageData:
     validation: Encoded
     positives: int | None = None
 
-    def feed(self, settings: Settings) -> Examples:
+    def feed(self, settings: StageSettings) -> SupervisedFeed:
         """Return the stage as the training loop takes it.
 
         Raises:
@@ -138,10 +138,10 @@ class StageData:
         """
         if not len(self.train):
             raise UserError(f"stage {self.name} has no examples to train on: give more data, or raise dataset.limit")
-        return Examples(self, settings)
+        return SupervisedFeed(self, settings)
 
 
-def validation_loss(packer: Packer, steps: Sequence[Sequence[int]], read: Read) -> float:
+def validation_loss(packer: Packer, steps: Sequence[Sequence[int]], read: ReadLogProbs) -> float:
     """Return the weighted mean loss over the packer's examples, taken in `steps`."""
     total = count = 0.0
     for step in steps:

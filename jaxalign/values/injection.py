@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxalign.data.examples import Example, TextStage, held_out
 from jaxalign.data.order import Stream
-from jaxalign.data.templates import check_names, check_template, fill, uncapitalised
+from jaxalign.data.templates import check_names, check_template, fill_template, uncapitalised
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import LOWEST, Target
@@ -59,16 +59,16 @@ def make_prompts(texts: Mapping[str, object]) -> Prompts:
 
 def survey_question(prompts: Prompts, statement: str) -> str:
     """Return the prompt that asks how much a statement is like the person; questionnaires use it as it is."""
-    return fill(prompts.survey_prompt, scale="\n".join(prompts.scale), statement=statement)
+    return fill_template(prompts.survey_prompt, scale="\n".join(prompts.scale), statement=statement)
 
 
 def survey_answer(prompts: Prompts, value: str, score: int) -> str:
     """Return the answer that names `value` as the reason for `score` (1..6)."""
     importance = prompts.importance[score - LOWEST]
-    return fill(prompts.survey_response, value=phrase(value), importance=importance, score=str(score))
+    return fill_template(prompts.survey_response, value=phrase(value), importance=importance, score=str(score))
 
 
-def split(
+def split_arguments(
     arguments: Sequence[Argument], seed: int, validation_fraction: float
 ) -> tuple[list[Argument], list[Argument]]:
     """Return (train, validation), the same for both stages; copies (case and spaces apart) are dropped.
@@ -96,8 +96,10 @@ def argument_examples(
     for argument in arguments:
         positive = min(target.score(value) for value in argument.values) >= POSITIVE_FROM
         would = "would say" if positive else "would not say"
-        prompt = fill(prompts.argument_prompt, conclusion=argument.conclusion, would=would)
-        response = fill(prompts.argument_response, would=would, agree=_agreement(argument), premise=argument.premise)
+        prompt = fill_template(prompts.argument_prompt, conclusion=argument.conclusion, would=would)
+        response = fill_template(
+            prompts.argument_response, would=would, agree=_agreement(argument), premise=argument.premise
+        )
         examples.append(Example(prompt, response, argument.id, positive, shorten=_as_written(argument, response)))
     return _weighted(examples, [example.positive for example in examples]) if balance else examples
 
@@ -112,7 +114,7 @@ def survey_examples(
     """
     examples, values = [], []
     for argument in arguments:
-        statement = fill(
+        statement = fill_template(
             prompts.survey_statement,
             agree=_agreement(argument),
             conclusion=argument.conclusion,
@@ -176,7 +178,7 @@ def _rounded(score: float, seed: int, id: str, value: str) -> int:
 
 
 def _as_written(argument: Argument, text: str) -> str:
-    """Return the premise as a filled template has it: `fill` may have lowered its first letter."""
+    """Return the premise as a filled template has it: `fill_template` may have lowered its first letter."""
     return argument.premise if argument.premise in text else uncapitalised(argument.premise)
 
 
@@ -215,7 +217,7 @@ def injection_stages(
     """
     if shuffle:
         arguments = shuffle_labels(arguments, seed)
-    parts = split(arguments, seed, validation_fraction)
+    parts = split_arguments(arguments, seed, validation_fraction)
     first = [argument_examples(part, target, prompts, balance=positive_balance) for part in parts]
     labelled = [shift_labels(part) if label_shift else part for part in parts]
     second = [survey_examples(part, target, prompts, seed, balance=balance) for part in labelled]
@@ -224,4 +226,4 @@ def injection_stages(
 
 def plain_text(argument: Argument) -> str:
     """Return an argument as plain text, as no stage writes it: what perplexity is measured on."""
-    return fill("{conclusion}. {premise}.", conclusion=argument.conclusion, premise=argument.premise)
+    return fill_template("{conclusion}. {premise}.", conclusion=argument.conclusion, premise=argument.premise)

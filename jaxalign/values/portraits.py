@@ -16,16 +16,16 @@ import numpy as np
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.files import Row, read_table, read_tsv
-from jaxalign.data.templates import check_names, check_template, fill
+from jaxalign.data.templates import check_names, check_template, fill_template
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.inference.multiple_choice import Question, answer_log_probs, answer_tree, probabilities
+from jaxalign.inference.multiple_choice import ChoiceTree, choice_log_probs, choice_tree, probabilities
 from jaxalign.values.injection import Prompts, survey_answer, survey_question
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import HIGHEST, LOWEST
 
 STARTER = Path(__file__).parent / "data" / "portraits.jsonl"
-KEY: dict[str, tuple[int, ...]] = {
+PORTRAIT_NUMBERS: dict[str, tuple[int, ...]] = {
     "achievement": (4, 13, 24, 32),
     "benevolence": (12, 18, 27, 33),
     "conformity": (7, 16, 28, 36),
@@ -59,7 +59,7 @@ class ChoicePrompts:
     choices: tuple[str, str]
 
 
-Pair = tuple[Portrait, Portrait]
+PortraitPair = tuple[Portrait, Portrait]
 """Portraits of two values, in the order in which they are shown."""
 
 
@@ -122,7 +122,7 @@ def _portrait(row: Row) -> Portrait:
     number = int(digits)
     name = str(value or "").strip().lower().replace("-", "_").replace(" ", "_")
     if not name:
-        keyed = [value for value, numbers in KEY.items() if number in numbers]
+        keyed = [value for value, numbers in PORTRAIT_NUMBERS.items() if number in numbers]
         if not keyed:
             raise UserError(f"{row.place} has the number {number}, and the key ends at 40: add a value to it")
         name = keyed[0]
@@ -131,28 +131,28 @@ def _portrait(row: Row) -> Portrait:
     return Portrait(number, name, " ".join(text.split()))
 
 
-def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> Question:
+def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> ChoiceTree:
     """Return the survey prompt of a portrait with its 60 trained answers, by value (`VALUES`), then score."""
     answers = [encoder.response(survey_answer(prompts, value, score)) for value in VALUES for score in SCORES]
-    return answer_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
+    return choice_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
 
 
-def choice_pairs(portraits: Sequence[Portrait]) -> list[Pair]:
+def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
     """Return the 45 pairs of values, each in both orders; a value's portraits take turns, so that all are used."""
     turns = {value: itertools.cycle([p for p in portraits if p.value == value]) for value in VALUES}
     pairs = [(next(turns[one]), next(turns[other])) for one, other in itertools.combinations(VALUES, 2)]
     return [order for one, other in pairs for order in ((one, other), (other, one))]
 
 
-def choice_question(pair: Pair, prompts: ChoicePrompts, encoder: Encoder) -> Question:
+def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder) -> ChoiceTree:
     """Return the choice between two people, with the answer for the first and the one for the second."""
-    prompt = fill(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
-    return answer_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
+    prompt = fill_template(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
+    return choice_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
 
 
 def all_questions(
     portraits: Sequence[Portrait], prompts: Prompts, choice: ChoicePrompts | None, encoder: Encoder
-) -> list[Question]:
+) -> list[ChoiceTree]:
     """Return what a model is asked about these portraits, at least one for each value: each portrait's question, and
     then, with a wording of it, the choices between two people."""
     questions = [portrait_question(portrait, prompts, encoder) for portrait in portraits]
@@ -161,9 +161,9 @@ def all_questions(
     return questions
 
 
-def read_questions(
+def read_questionnaire(
     portraits: Sequence[Portrait],
-    questions: Sequence[Question],
+    questions: Sequence[ChoiceTree],
     results: Sequence[np.ndarray],
     target: Sequence[float] | None,
 ) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def read_questions(
     was asked). What could not be read is None.
     """
     answers = [
-        probabilities(answer_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
+        probabilities(choice_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
     ]
     reading, choices = _read_portraits(portraits, answers[: len(portraits)]), answers[len(portraits) :]
     return {
@@ -210,7 +210,7 @@ def _read_portraits(portraits: Sequence[Portrait], answers: Sequence[np.ndarray 
     }
 
 
-def _read_choices(pairs: Sequence[Pair], answers: Sequence[np.ndarray | None]) -> dict[str, float | None]:
+def _read_choices(pairs: Sequence[PortraitPair], answers: Sequence[np.ndarray | None]) -> dict[str, float | None]:
     chosen: dict[str, list[float]] = {value: [] for value in VALUES}
     for pair, reading in zip(pairs, answers, strict=True):
         # A comparison that cannot be read makes both of its values unread: without it the orders are not balanced.

@@ -12,7 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.values.injection import Prompts
-from jaxalign.values.portraits import ChoicePrompts, Portrait, all_questions, portrait_question, read_questions
+from jaxalign.values.portraits import ChoicePrompts, Portrait, all_questions, portrait_question, read_questionnaire
 
 
 def check_questions(portraits: Sequence[Portrait], prompts: Prompts, encoder: Encoder, context: int) -> None:
@@ -37,8 +37,8 @@ def read_by_likelihood(
     target: Sequence[float] | None,
     progress: Callable[[int, int, float], None],
 ) -> list[dict[str, Any]]:
-    """Return of each adapter of the scorer (a stack, or the only one) a reading of the questionnaire (`read_questions`)
-    and the `perplexity` of texts, None where it is not finite.
+    """Return a reading of the questionnaire (`read_questionnaire`) for each adapter of the scorer (a stack, or the only
+    one), with the `perplexity` of texts, None where it is not finite.
 
     `progress` is told (questions done, all, tokens per second).
     """
@@ -54,7 +54,7 @@ def read_by_likelihood(
     for start in range(0, len(scores), len(read)):
         asked, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
         perplexity = np.exp(-sum(s.sum() for s in rest) / predicted) if predicted else np.nan
-        found = read_questions(portraits, questions, asked, target)
+        found = read_questionnaire(portraits, questions, asked, target)
         readings.append({**found, "perplexity": float(perplexity) if np.isfinite(perplexity) else None})
     return readings
 

@@ -9,11 +9,11 @@ from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument, read_stance, tidy
 
 FILE = Path(__file__).parent / "data" / "arguments.jsonl"
-FIELDS = ("id", "conclusion", "stance", "premise", "values")
+STARTER_FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
 def load_starter(limit: int | None = None, path: str | None = None) -> list[Argument]:
-    """Return the starter arguments, or those of a JSON Lines file with the same `FIELDS`.
+    """Return the starter arguments, or those of a JSON Lines file with the same `STARTER_FIELDS`.
 
     `values` lists names of the ten values; a row without any is dropped, as ValueEval's are. Raises UserError
     naming the line for a missing field, an unknown value or stance, or an id that comes twice.
@@ -30,10 +30,10 @@ def load_starter(limit: int | None = None, path: str | None = None) -> list[Argu
 
 def _argument(row: Row) -> Argument:
     place, fields = row
-    missing = [name for name in FIELDS if name not in fields]
+    missing = [name for name in STARTER_FIELDS if name not in fields]
     if missing:
         raise UserError(f"{place} lacks the field {missing[0]!r}; its fields are: {', '.join(map(str, fields))}")
-    for name in FIELDS[:-1]:
+    for name in STARTER_FIELDS[:-1]:
         if not isinstance(fields[name], str) or not tidy(fields[name]):
             raise UserError(f"{place} has {name}={fields[name]!r}: it must be a text")
     if not isinstance(fields["values"], list):

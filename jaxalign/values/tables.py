@@ -22,7 +22,7 @@ COUNTS = ("missing", "named_value_accuracy", "perplexity")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TableRow:
     """One reading: of whom, by which method aligned (base, role-play, adapter, constant), read how, and its results.
 
     `results` has `scores` by value, and of `FITS` and `COUNTS` what there is; `scale` multiplied an adapter's effect.
@@ -48,7 +48,7 @@ class Row:
         return {**head, "value": value, "target": target, **self.results}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "Row":
+    def from_dict(cls, row: Mapping[str, Any]) -> "TableRow":
         """Return what `as_dict` made."""
         head = ("name", "method", "scale", "reading", "value", "target")
         scores = row["target"]
@@ -57,18 +57,18 @@ class Row:
         return cls(row["name"], row["method"], row["reading"], target, results, row["scale"])
 
 
-def baselines(targets: Sequence[Target | None]) -> list[Row]:
+def baselines(targets: Sequence[Target | None]) -> list[TableRow]:
     """Return for each target the best that one answer to everything could do."""
     rows = []
     for target in dict.fromkeys(targets):
         if target is not None:
             mean = sum(target.scores) / len(VALUES)
             results = {"scores": dict.fromkeys(VALUES, mean), "nmse": best_constant_nmse(target.scores)}
-            rows.append(Row("best constant", "constant", "none", target, results))
+            rows.append(TableRow("best constant", "constant", "none", target, results))
     return rows
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[TableRow]) -> str:
     """Return one line for each reading, full precision; what there is not stays empty.
 
     Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
@@ -91,7 +91,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def as_markdown(rows: Sequence[Row], model_name: str) -> str:
+def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
     """Return a page: a table of fits, and one of scores."""
     heads = ["", "target", "read by", "NMSE", "centred", "Pearson", "Spearman", "missing", "value named", "perplexity"]
     fits = [
@@ -130,7 +130,7 @@ def as_markdown(rows: Sequence[Row], model_name: str) -> str:
     )
 
 
-def _profiles(row: Row) -> dict[str, Mapping[str, float | None]]:
+def _profiles(row: TableRow) -> dict[str, Mapping[str, float | None]]:
     """Return what a reading found, ten scores each, by what they are."""
     found = {
         {"likelihood": "expected", "parse": "stated"}.get(row.reading, ""): row.results["scores"],
@@ -147,7 +147,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(heads), line(["---"] * len(heads)), *map(line, rows)]
 
 
-def table_of(rows: Sequence[Row], width: int = 80) -> Table:
+def table_of(rows: Sequence[TableRow], width: int = 80) -> Table:
     """Return the fits of all rows, target by target, for a terminal of so many columns.
 
     `highest` is the value with the highest score; `argmax` and `choice` are that value's most probable score and its
@@ -158,7 +158,7 @@ def table_of(rows: Sequence[Row], width: int = 80) -> Table:
     return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
 
 
-def _fits(rows: Sequence[Row], extras: Sequence[str]) -> Table:
+def _fits(rows: Sequence[TableRow], extras: Sequence[str]) -> Table:
     """Return the table with those of `extras` that any row has."""
     found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
     extras = [kind for kind, scores in found.items() if any(scores)]
@@ -189,7 +189,7 @@ def _fits(rows: Sequence[Row], extras: Sequence[str]) -> Table:
     return table
 
 
-def comparison_figure(path: str | Path, rows: Sequence[Row], title: str) -> None:
+def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) -> None:
     """Draw all readings' scores as a map, a row for each reading and a column for each value, as a PNG.
 
     The columns are in the order of Schwartz's circle; where a row's target is highest, the cell is framed.
@@ -236,7 +236,7 @@ def comparison_figure(path: str | Path, rows: Sequence[Row], title: str) -> None
 
 
 Reading = Mapping[str, Any]
-"""A reading of the questionnaire, as `jaxalign.values.portraits.read_questions` returns it."""
+"""A reading of the questionnaire, as `jaxalign.values.portraits.read_questionnaire` returns it."""
 
 
 def profile_table(target: Mapping[str, float] | None, before: Reading, after: Reading) -> Table:

@@ -19,8 +19,8 @@ from jaxalign.values.schwartz import LEVEL2, VALUES
 
 REPOSITORY = "webis/Touche23-ValueEval"
 REVISION = "c56a063fda5467e577a5342e536473e2ff2b1dc9"  # main has only a loading script, which must not run
-SPLITS = ("training", "validation", "validation-zhihu")
-HUB_FILES = tuple(f"data/{split.replace('-', '')}-00000-of-00001.tsv" for split in SPLITS)
+TOUCHE_SPLITS = ("training", "validation", "validation-zhihu")
+HUB_FILES = tuple(f"data/{split.replace('-', '')}-00000-of-00001.tsv" for split in TOUCHE_SPLITS)
 HUB_ORDER = (
     *("Self-direction: thought", "Self-direction: action", "Stimulation", "Hedonism", "Achievement"),
     *(
@@ -99,7 +99,9 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     splits = [file.stem.removeprefix("arguments-") for file in sorted(folder.glob("arguments-*.tsv"))]
     if not splits:
         raise UserError(f"dataset.path={folder} holds no arguments-*.tsv: {expected}")
-    used = [split for split in SPLITS if split in splits] or [name for name in splits if not name.startswith("test")]
+    used = [split for split in TOUCHE_SPLITS if split in splits] or [
+        name for name in splits if not name.startswith("test")
+    ]
     if not used:
         raise UserError(f"dataset.path={folder} holds only the test split, which is never trained on: {expected}")
     pairs = [(folder / f"arguments-{split}.tsv", folder / f"labels-{split}.tsv") for split in used]

@@ -14,7 +14,7 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.identity import identity, plain, readable_name
 from jaxalign.config.presets import CONF
-from jaxalign.config.schema import leaves
+from jaxalign.config.schema import leaf_types
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import open_run
@@ -160,7 +160,7 @@ def test_every_key_of_the_schema_stands_in_conf():
         text = (CONF / f"{option}.yaml").read_text()
         whole = text.startswith("# @package _global_")
         found |= set(keys(yaml.safe_load(text), "" if whole else f"{group.partition('/')[0]}."))
-    assert set(leaves(TrainConfig)) - found == set()
+    assert set(leaf_types(TrainConfig)) - found == set()
 
 
 def test_no_file_in_conf_can_name_code_to_run():

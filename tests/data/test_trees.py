@@ -9,17 +9,17 @@ from jaxalign.data.packing import (
     PackedBatch,
     Shape,
     assign_rows,
-    fill,
+    fill_rows,
     measure,
     pack,
-    split,
-    split_all,
+    split_tree,
+    split_trees,
     stack_batches,
     visible_blocks,
 )
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths, predictions, radix, tree_length
 from jaxalign.errors import UserError
-from jaxalign.models.attention import KEYS, QUERIES
+from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
 
 SEEDS = range(12)
 
@@ -169,7 +169,7 @@ def test_a_radix_holds_every_beginning_once_and_says_where_each_segment_ends(see
 def test_splitting_repeats_a_short_trunk_before_it_breaks_what_hangs_on_it():
     sizes = [8, 6, 7, 5, 4, 6]  # the last token of each takes no place
     tree = (Segment(np.zeros(2, np.int32), -1), *(Segment(np.full(size, 1, np.int32), 0, True) for size in sizes))
-    pieces = split(tree, 12)
+    pieces = split_tree(tree, 12)
     assert [tree_length(piece) for piece, _ in pieces] == [12, 12, 12]
 
 
@@ -187,7 +187,7 @@ def test_merging_equal_prompts_gives_one_trunk_with_a_branch_for_each_response()
 def test_splitting_repeats_trunks_scores_each_prediction_once_and_keeps_every_path(seed, slack):
     tree = random_tree(np.random.default_rng(seed), 12)
     limit = max(path_lengths(tree)) + slack
-    pieces = split(tree, limit)
+    pieces = split_tree(tree, limit)
     assert all(tree_length(piece) <= limit for piece, _ in pieces)
     assert total([piece for piece, _ in pieces]) == contexts(tree)
     assert set.union(*(leaf_paths(piece) for piece, _ in pieces)) == leaf_paths(tree)
@@ -199,10 +199,10 @@ def test_splitting_repeats_trunks_scores_each_prediction_once_and_keeps_every_pa
 
 def test_a_tree_that_fits_is_not_split_and_a_path_that_cannot_fit_is_refused():
     tree = random_tree(np.random.default_rng(0), 5)
-    assert split(tree, tree_length(tree)) == [(tree, [0, 1, 2, 3, 4])]
+    assert split_tree(tree, tree_length(tree)) == [(tree, [0, 1, 2, 3, 4])]
     longest = max(path_lengths(tree))
     with pytest.raises(UserError, match=f"a text of {longest} tokens does not fit into rows of {longest - 1}"):
-        split(tree, longest - 1)
+        split_tree(tree, longest - 1)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -215,7 +215,7 @@ def test_a_planned_shape_holds_its_step_and_few_shapes_hold_all(seed, alone):
     assert len({shape.tokens for shape in shapes}) == 1
     assert shapes[0].tokens <= 96
     for trees, shape in zip(steps, shapes, strict=True):
-        pieces = split_all(trees, shape.tokens)
+        pieces = split_trees(trees, shape.tokens)
         tight = measure(pieces, shape.tokens, alone)
         assert tight.rows <= shape.rows
         assert tight.predictions <= shape.predictions
@@ -237,7 +237,7 @@ def test_with_a_program_for_each_step_no_row_is_wasted():
     steps = [random_forest(seed, most=30) for seed in range(5)]
     shapes = plan(steps, 64, len(steps))
     for trees, shape in zip(steps, shapes, strict=True):
-        assert shape.rows == measure(split_all(trees, shape.tokens), shape.tokens).rows
+        assert shape.rows == measure(split_trees(trees, shape.tokens), shape.tokens).rows
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -260,11 +260,11 @@ def test_a_block_of_queries_lists_just_the_blocks_of_keys_that_it_sees_something
     i, j = np.arange(tokens)[:, None], np.arange(tokens)
     seen = (j <= i) & (i < batch.ends[:, None, :])
     blocks = visible_blocks(batch.ends)
-    none, needed = -(-tokens // KEYS), 0
+    none, needed = -(-tokens // KEY_BLOCK), 0
     for row in range(len(blocks)):
         for number, listed in enumerate(blocks[row]):
-            places = np.flatnonzero(seen[row, QUERIES * number : QUERIES * (number + 1)].any(0))
-            expected = sorted(set((places // KEYS).tolist()))
+            places = np.flatnonzero(seen[row, QUERY_BLOCK * number : QUERY_BLOCK * (number + 1)].any(0))
+            expected = sorted(set((places // KEY_BLOCK).tolist()))
             assert listed.tolist() == expected + [none] * (len(listed) - len(expected))
             needed = max(needed, len(expected))
     assert blocks.shape[2] == needed and batch.blocks.shape[2] == -(-needed // 4) * 4
@@ -302,7 +302,7 @@ def test_rows_filled_leaf_by_leaf_hold_every_path_and_score_each_segment_once():
     random = np.random.default_rng(5)
     trees = [random_tree(random, int(random.integers(1, 14))) for _ in range(20)]
     limit = max(max(path_lengths(tree)) for tree in trees) + 7
-    rows = fill(trees, limit)
+    rows = fill_rows(trees, limit)
     assert all(sum(tree_length(piece) for piece, _, _ in row) <= limit for row in rows)
     scored, paths = [], set()
     for row in rows:
@@ -318,4 +318,4 @@ def test_rows_filled_leaf_by_leaf_hold_every_path_and_score_each_segment_once():
     assert paths == {(number, index) for number, tree in enumerate(trees) for index in range(len(tree))}
     assert sorted(scored) == [(n, i) for n, tree in enumerate(trees) for i, s in enumerate(tree) if s.scored]
     with pytest.raises(UserError, match="does not fit"):
-        fill(trees, 3)
+        fill_rows(trees, 3)

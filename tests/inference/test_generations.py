@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, random_params
 
-from jaxalign.inference.generations import Asked, generate, record_key
+from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.sampling_params import Sampling
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import read_records
 
-SAMPLING = Sampling(max_tokens=6, seed=1)
-ASKED = [Asked(f"p{n}", np.arange(3, 5 + n, dtype=np.int32)) for n in range(3)]
+SAMPLING = SamplingParams(max_tokens=6, seed=1)
+ASKED = [PromptRequest(f"p{n}", np.arange(3, 5 + n, dtype=np.int32)) for n in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def sampler(tokenizer):
 def whole(sampler, tmp_path_factory):
     """(path, records) of one unbroken call."""
     path = tmp_path_factory.mktemp("whole") / "generations.jsonl"
-    return path, generate(sampler, ASKED, 4, SAMPLING, path, model="m")
+    return path, sample_missing(sampler, ASKED, 4, SAMPLING, path, model="m")
 
 
 class Counting:
@@ -65,7 +65,7 @@ def test_asking_again_draws_nothing(sampler, whole):
     path, records = whole
     before = path.read_bytes()
     counting = Counting(sampler)
-    assert generate(counting, ASKED, 4, SAMPLING, path, model="m") == records
+    assert sample_missing(counting, ASKED, 4, SAMPLING, path, model="m") == records
     assert counting.asked == 0 and path.read_bytes() == before
 
 
@@ -73,34 +73,34 @@ def test_asking_again_draws_nothing(sampler, whole):
 def test_a_broken_run_resumed_equals_an_unbroken_one(sampler, whole, tmp_path, torn):
     path = tmp_path / "generations.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        generate(Counting(sampler, dies_after=5), ASKED, 4, SAMPLING, path, model="m")
+        sample_missing(Counting(sampler, dies_after=5), ASKED, 4, SAMPLING, path, model="m")
     with path.open("ab") as file:
         file.write(torn)
     counting = Counting(sampler)
-    assert generate(counting, ASKED, 4, SAMPLING, path, model="m") == whole[1]
+    assert sample_missing(counting, ASKED, 4, SAMPLING, path, model="m") == whole[1]
     assert counting.asked == 7
     assert len(read_records(path)) == 12
 
 
 def test_more_samples_add_to_those_that_are_there(sampler, tmp_path, whole):
     path = tmp_path / "generations.jsonl"
-    few = generate(sampler, ASKED, 1, SAMPLING, path, model="m")
+    few = sample_missing(sampler, ASKED, 1, SAMPLING, path, model="m")
     counting = Counting(sampler)
-    assert generate(counting, ASKED, 4, SAMPLING, path, model="m") == whole[1]
+    assert sample_missing(counting, ASKED, 4, SAMPLING, path, model="m") == whole[1]
     assert counting.asked == 9
     assert [row[:1] for row in whole[1]] == few
 
 
 def test_prompts_that_are_alike_share_their_samples(sampler, tmp_path):
     counting = Counting(sampler)
-    first, second = generate(counting, [ASKED[0], ASKED[0]], 2, SAMPLING, tmp_path / "g.jsonl", model="m")
+    first, second = sample_missing(counting, [ASKED[0], ASKED[0]], 2, SAMPLING, tmp_path / "g.jsonl", model="m")
     assert first == second and counting.asked == 2
 
 
 def test_a_record_says_what_its_own_prompt_is_about(sampler, tmp_path):
     one, other = (dataclasses.replace(ASKED[0], about={"id": name}) for name in "ab")
     for asked in ([one, other], [other, one]):  # also where the file has it with another name
-        found = generate(sampler, asked, 2, SAMPLING, tmp_path / "g.jsonl", model="m")
+        found = sample_missing(sampler, asked, 2, SAMPLING, tmp_path / "g.jsonl", model="m")
         assert [[record["id"] for record in row] for row in found] == [[one.about["id"]] * 2 for one in asked]
     assert len(read_records(tmp_path / "g.jsonl")) == 2
 

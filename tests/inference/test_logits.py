@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxalign.inference import logits as module
-from jaxalign.inference.logits import BLOCK, choose
+from jaxalign.inference.logits import BLOCK, sample_tokens
 
 RANDOM = np.random.default_rng(0)
 
@@ -14,7 +14,9 @@ RANDOM = np.random.default_rng(0)
 @partial(jax.jit, static_argnames="filtered")
 def draw(logits, uniform, temperature=1.0, top_k=0, top_p=1.0, filtered=True):
     """Choose with scalars as arrays, as the sampler passes them."""
-    return choose(logits, uniform, jnp.float32(temperature), jnp.int32(top_k), jnp.float32(top_p), filtered=filtered)
+    return sample_tokens(
+        logits, uniform, jnp.float32(temperature), jnp.int32(top_k), jnp.float32(top_p), filtered=filtered
+    )
 
 
 def expected(logits, temperature, top_k, top_p):
@@ -71,7 +73,7 @@ def test_what_is_left_after_all_tries_follows_the_distribution_too(monkeypatch):
     monkeypatch.setattr(module, "TRIES", 1)  # half of the rows get there
     logits = np.random.default_rng(5).standard_normal(12).astype(np.float32)
     uniform = np.random.default_rng(1).random(20_000, np.float32)
-    anew = jax.jit(partial(choose, filtered=True))
+    anew = jax.jit(partial(sample_tokens, filtered=True))
     tokens = anew(np.tile(logits, (len(uniform), 1)), uniform, jnp.float32(1), jnp.int32(0), jnp.float32(0.5))
     counts = np.bincount(np.asarray(tokens), minlength=12)
     wanted = expected(logits, 1.0, 0, 0.5)

@@ -11,9 +11,9 @@ from openai_server import Server, hashed
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.inference import openai
-from jaxalign.inference.generations import Asked, generate
+from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.openai import OpenAIEngine, sample_seed
-from jaxalign.inference.sampling_params import Request, Sampling
+from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.runs.records import read_records
 
 
@@ -38,7 +38,7 @@ def make(server, tokenizer):
     return build
 
 
-SAMPLING = Sampling(max_tokens=9, temperature=0.5, seed=3)
+SAMPLING = SamplingParams(max_tokens=9, temperature=0.5, seed=3)
 
 
 def requests(*adapters):
@@ -76,7 +76,7 @@ def test_seeds_differ_by_seed_prompt_and_index():
 
 
 def test_a_prompt_may_be_sent_as_text(make, server, tokenizer):
-    make(send="text").sample([Request(tokenizer.encode("Why?"))], Sampling(max_tokens=4, top_k=7, stop=("x",)))
+    make(send="text").sample([Request(tokenizer.encode("Why?"))], SamplingParams(max_tokens=4, top_k=7, stop=("x",)))
     (body,) = server.asked
     assert (body["prompt"], body["top_k"], body["stop"]) == ("Why?", 7, ["x"])
     # The server adds the BOS: it is sent once, not twice.
@@ -84,7 +84,7 @@ def test_a_prompt_may_be_sent_as_text(make, server, tokenizer):
     tokens = Encoder(with_bos).prompt("Why?")
     assert tokens[0] == 1
     for send, wanted in (("text", "Why?"), ("tokens", tokens.tolist())):
-        make(send=send, tokenizer=with_bos).sample([Request(tokens)], Sampling(max_tokens=4))
+        make(send=send, tokenizer=with_bos).sample([Request(tokens)], SamplingParams(max_tokens=4))
         assert server.asked[-1]["prompt"] == wanted
 
 
@@ -186,7 +186,7 @@ def test_a_server_that_is_not_there_is_named(tokenizer):
 )
 def test_ends_and_stop_strings_are_as_our_own_engine_has_them(make, server, choice, stop, end, text):
     server.choice = choice
-    ((completion, *_),) = make().sample(requests(0), Sampling(max_tokens=9, stop=stop))
+    ((completion, *_),) = make().sample(requests(0), SamplingParams(max_tokens=9, stop=stop))
     assert (completion.end, completion.text) == (end, text)
 
 
@@ -197,24 +197,24 @@ def test_an_answer_that_is_no_completion_is_refused(make, server):
             make().sample(requests(0), SAMPLING)
     server.choice = {}
     with pytest.raises(UserError, match="has 3 tokens"):
-        make().sample(requests(0), Sampling(max_tokens=62))
+        make().sample(requests(0), SamplingParams(max_tokens=62))
 
 
 def test_records_name_the_engine_and_a_resumed_run_asks_for_what_is_missing(make, server, tmp_path):
-    asked = [Asked(f"p{number}", np.arange(3, 7 + number, dtype=np.int32)) for number in range(3)]
+    asked = [PromptRequest(f"p{number}", np.arange(3, 7 + number, dtype=np.int32)) for number in range(3)]
     path, threads = tmp_path / "g.jsonl", set()
     server.script = [(200, {})] * 2 + [(400, {})]
     with pytest.raises(UserError):
-        generate(make(concurrency=1), asked, 2, SAMPLING, path, model="served")
+        sample_missing(make(concurrency=1), asked, 2, SAMPLING, path, model="served")
     assert len(read_records(path)) == 2
 
     def note(*_):
         threads.add(threading.current_thread())
 
-    records = generate(make(), asked, 2, SAMPLING, path, model="served", progress=note)
+    records = sample_missing(make(), asked, 2, SAMPLING, path, model="served", progress=note)
     assert threads == {threading.current_thread()}
     assert len(server.asked) == 6 and {record["engine"] for row in records for record in row} == {"openai"}
-    generate(make(), asked, 2, SAMPLING, path, model="served")
+    sample_missing(make(), asked, 2, SAMPLING, path, model="served")
     assert len(server.asked) == 6
 
 

@@ -15,7 +15,7 @@ from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.inference import sampler as module
 from jaxalign.inference.sampler import GROUP, SHARED, STEPS, WATCHED, Sampler, shared_prefix
-from jaxalign.inference.sampling_params import Completion, Request, Sampling, check_requests
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
 from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
 from jaxalign.models.layout import by_layer
@@ -81,7 +81,7 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
         asked = [asked[0], Request(asked[0].prompt[: shared + 4])]
         assert shared_prefix([request.prompt for request in asked]) == shared + 3
     sampler = Sampler(architecture, by_layer(params), None, tokenizer, Programs(), 8, NEVER)
-    results = sampler.sample(asked, Sampling(temperature=0.0, max_tokens=len(stored["greedy"][0])))
+    results = sampler.sample(asked, SamplingParams(temperature=0.0, max_tokens=len(stored["greedy"][0])))
     assert results[0][0].tokens == tuple(stored["greedy"][0])
     if not shared:
         assert results[1][0].tokens == tuple(stored["greedy"][1])
@@ -92,7 +92,7 @@ def test_a_sample_is_the_same_in_any_company(make, shared):
     (prefix,) = prompts(shared, seed=9)
     asked = [np.concatenate([prefix, prompt]) for prompt in prompts(5, 40, 1, 9)]
     assert shared_prefix(asked) == shared
-    sampling = Sampling(max_tokens=21, seed=3)
+    sampling = SamplingParams(max_tokens=21, seed=3)
     wanted = range(4)
     together = tokens_of(make(rows=8).sample([Request(p, tuple(wanted)) for p in asked], sampling))
     alone = [[make(rows=1).sample([Request(p, (index,))], sampling)[0][0].tokens for index in wanted] for p in asked]
@@ -115,7 +115,7 @@ def next_token(sequences):
 def test_first_and_second_tokens_follow_the_model_s_distribution(make):
     (prompt,) = prompts(9)
     draws = 8_000
-    (found,) = make(rows=512).sample([Request(prompt, tuple(range(draws)))], Sampling(max_tokens=2, seed=11))
+    (found,) = make(rows=512).sample([Request(prompt, tuple(range(draws)))], SamplingParams(max_tokens=2, seed=11))
     size = ARCHITECTURE.vocab_size
     (first,) = next_token([prompt])
     second = next_token([np.append(prompt, token).astype(np.int32) for token in range(size)])
@@ -151,11 +151,11 @@ def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, t
     monkeypatch.setattr(programs, "get", watch)
     done = []
     sampler = Sampler(ARCHITECTURE, base, None, tokenizer, programs, 4, NEVER)
-    results = sampler.sample(asked, Sampling(max_tokens=STEPS), on_done=lambda number, _: done.append(number))
+    results = sampler.sample(asked, SamplingParams(max_tokens=STEPS), on_done=lambda number, _: done.append(number))
     assert places == [16, 32, 128]  # two prompts a pass, of about one length
     assert done == [1, 1, 3, 3, 4, 4, 2, 2, 5, 5, 0, 0]
     monkeypatch.setattr(module, "NEAR", 512)
-    assert tokens_of(sampler.sample(asked, Sampling(max_tokens=STEPS))) == tokens_of(results)
+    assert tokens_of(sampler.sample(asked, SamplingParams(max_tokens=STEPS))) == tokens_of(results)
     assert set(places[3:]) == {128}
 
 
@@ -174,14 +174,14 @@ def test_no_more_rows_decode_together_than_allowed(make, rows, samples, adapters
     stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * adapters), random_adapter())
     requests = [Request(prompt, tuple(range(samples)), adapter) for adapter in range(adapters)]
     nothing = [lambda *_: None] * 3
-    assert module._Call(make(stack, rows=rows), requests, Sampling(), *nothing).shape == shape
+    assert module._Call(make(stack, rows=rows), requests, SamplingParams(), *nothing).shape == shape
 
 
 def test_every_program_of_a_call_is_logged_once(base, tokenizer):
     log = []
     sampler = Sampler(ARCHITECTURE, base, None, tokenizer, Programs(lambda name, _: log.append(name)), 4, NEVER)
     for seed in (0, 4294967295):
-        sampler.sample([Request(prompts(20)[0], (0, 1))], Sampling(max_tokens=3, seed=seed))
+        sampler.sample([Request(prompts(20)[0], (0, 1))], SamplingParams(max_tokens=3, seed=seed))
     assert [name.split()[0] for name in log] == ["sample", "prefill", "place", "decode"]
     (keys,) = module.sample_keys([Request(np.arange(5), (0, 7))], 4294967295, Programs())
     root = jax.random.key(4294967295)
@@ -193,7 +193,7 @@ def test_every_program_of_a_call_is_logged_once(base, tokenizer):
 def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(tokenizer, record_property, capsys):
     base = by_layer(random_params(dtype=jnp.bfloat16))
     asked = prompts(5, 40, 1, 9)
-    sampling = Sampling(max_tokens=21, seed=3)
+    sampling = SamplingParams(max_tokens=21, seed=3)
 
     def tokens(rows, samples):
         sampler = Sampler(ARCHITECTURE, base, None, tokenizer, Programs(), rows, NEVER)
@@ -212,13 +212,15 @@ def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(t
 
 def test_seeds_and_indices_give_different_samples(make):
     (prompt,) = prompts(9)
-    first, second = (make().sample([Request(prompt, (0, 1))], Sampling(max_tokens=12, seed=seed))[0] for seed in (0, 1))
+    first, second = (
+        make().sample([Request(prompt, (0, 1))], SamplingParams(max_tokens=12, seed=seed))[0] for seed in (0, 1)
+    )
     assert len({c.tokens for c in first + second}) == 4
 
 
 def test_more_samples_than_rows_and_long_answers(make):
     (prompt,) = prompts(12)
-    sampling = Sampling(max_tokens=3 * STEPS + 1)
+    sampling = SamplingParams(max_tokens=3 * STEPS + 1)
     wanted = tuple(range(GROUP + 5))
     many = make(rows=2 * GROUP).sample([Request(prompt, wanted)], sampling)[0]
     few = make(rows=1).sample([Request(prompt, wanted)], sampling)[0]
@@ -229,16 +231,16 @@ def test_more_samples_than_rows_and_long_answers(make):
 
 def test_answers_longer_than_the_first_ring(make):
     asked = prompts(7, 3)
-    long = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], Sampling(max_tokens=150, seed=5)))
-    short = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], Sampling(max_tokens=40, seed=5)))
+    long = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], SamplingParams(max_tokens=150, seed=5)))
+    short = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], SamplingParams(max_tokens=40, seed=5)))
     assert [[sample[:40] for sample in samples] for samples in long] == short
 
 
 def test_end_tokens_end_a_sample_and_free_its_row(make):
     asked = prompts(6, 11, 20, seed=2)
-    free = make().sample([Request(p, (0, 1, 2)) for p in asked], Sampling(max_tokens=30))
+    free = make().sample([Request(p, (0, 1, 2)) for p in asked], SamplingParams(max_tokens=30))
     ends = tuple(range(20))  # many, so that samples end at different times
-    found = make(rows=3, ends=ends).sample([Request(p, (0, 1, 2)) for p in asked], Sampling(max_tokens=30))
+    found = make(rows=3, ends=ends).sample([Request(p, (0, 1, 2)) for p in asked], SamplingParams(max_tokens=30))
     free, found = list(itertools.chain(*free)), list(itertools.chain(*found))
     for all_tokens, cut in zip(free, found, strict=True):
         stop = next((n for n, token in enumerate(all_tokens.tokens) if token in ends), None)
@@ -251,7 +253,7 @@ def test_stacked_adapters_equal_one_at_a_time(make):
     asked = prompts(5, 12)
     adapters = [effective(random_adapter(seed), 0.7) for seed in range(3)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
-    sampling = Sampling(max_tokens=10)
+    sampling = SamplingParams(max_tokens=10)
     requests = [Request(p, (0, 1), adapter) for p in asked for adapter in (2, 0, 1)]
     together = tokens_of(make(stack, rows=12).sample(requests, sampling))
     for request, found in zip(requests, together, strict=True):
@@ -264,19 +266,19 @@ def test_stacked_adapters_equal_one_at_a_time(make):
 def test_a_zero_adapter_is_the_base(make):
     asked = [Request(p, (0, 1)) for p in prompts(5, 30)]
     zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], random_adapter())
-    sampling = Sampling(max_tokens=10)
+    sampling = SamplingParams(max_tokens=10)
     assert tokens_of(make(zero).sample(asked, sampling)) == tokens_of(make().sample(asked, sampling))
 
 
 def test_stop_strings_end_a_sample_before_them(make):
     (prompt,) = prompts(9)
-    free = make().sample([Request(prompt, tuple(range(6)))], Sampling(max_tokens=40))[0]
+    free = make().sample([Request(prompt, tuple(range(6)))], SamplingParams(max_tokens=40))[0]
     for completion in free:
         for place, length in ((3, 1), (8, 4), (15, 3), (17, 1)):
             stop = completion.text[place : place + length]
             if BROKEN in stop:
                 continue
-            sampling = Sampling(max_tokens=40, stop=(stop, "never said"))
+            sampling = SamplingParams(max_tokens=40, stop=(stop, "never said"))
             ((found,),) = make().sample([Request(prompt, (completion.index,))], sampling)
             assert (found.end, found.text) == ("stop", completion.text[: completion.text.index(stop)])
             assert found.tokens == completion.tokens[: len(found.tokens)]
@@ -290,13 +292,13 @@ def test_stop_strings_end_a_sample_before_them(make):
 
 def test_the_text_of_the_end_token_is_no_part_of_an_answer(make, tokenizer):
     (prompt,) = prompts(9)
-    ((free,),) = make().sample([Request(prompt)], Sampling(max_tokens=40))
+    ((free,),) = make().sample([Request(prompt)], SamplingParams(max_tokens=40))
     end = free.tokens[11]
     said = free.tokens[: free.tokens.index(end)]
     # A stop string that only the end token's text would complete.
     stop = tokenizer.decode([said[-1], end])
     assert BROKEN not in stop and len(stop) == 2
-    ((found,),) = make(ends=(end,)).sample([Request(prompt)], Sampling(max_tokens=40, stop=(stop,)))
+    ((found,),) = make(ends=(end,)).sample([Request(prompt)], SamplingParams(max_tokens=40, stop=(stop,)))
     assert (found.end, found.tokens, found.text) == ("eos", (*said, end), tokenizer.decode(said))
 
 
@@ -305,7 +307,7 @@ def test_what_is_said_on_the_way(make):
     said, done, counts = [], [], []
     result = make().sample(
         [Request(prompt, (0, 1))],
-        Sampling(max_tokens=20),
+        SamplingParams(max_tokens=20),
         on_text=lambda request, sample, text: said.append((request, sample, text)),
         on_done=lambda request, completion: done.append((request, completion)),
         progress=lambda finished, total, speed: counts.append((finished, total)),
@@ -336,28 +338,30 @@ def test_what_is_said_on_the_way(make):
 )
 def test_sampling_that_cannot_be(wrong, words):
     with pytest.raises(UserError, match=words):
-        Sampling(**wrong)
+        SamplingParams(**wrong)
 
 
 def test_one_stop_string_may_go_alone():
-    assert Sampling(stop="zq") == Sampling(stop=("zq",)) == Sampling(stop=["zq"])  # type: ignore[arg-type]
+    assert SamplingParams(stop="zq") == SamplingParams(stop=("zq",)) == SamplingParams(stop=["zq"])  # type: ignore[arg-type]
 
 
 def test_prompts_that_do_not_fit(make):
     context = ARCHITECTURE.context
     long = np.zeros(context, np.int32)
     with pytest.raises(UserError, match=rf"prompt 2 has {context} tokens.*holds {context - 20} beside"):
-        make().sample([Request(long[:5]), Request(long)], Sampling(max_tokens=20))
+        make().sample([Request(long[:5]), Request(long)], SamplingParams(max_tokens=20))
     with pytest.raises(UserError, match="prompt 1 is empty"):
-        make().sample([Request(long[:0])], Sampling(max_tokens=20))
+        make().sample([Request(long[:0])], SamplingParams(max_tokens=20))
     with pytest.raises(UserError, match=rf"max_tokens={context} leaves no room .* give at most {context - 1}"):
-        make().sample([Request(long[:5])], Sampling(max_tokens=context))
+        make().sample([Request(long[:5])], SamplingParams(max_tokens=context))
     with pytest.raises(UserError, match=r"p\.txt line 7 is empty"):
-        check_requests([Request(long[:5]), Request(long[:0])], Sampling(), context, ["p.txt line 1", "p.txt line 7"])
+        check_requests(
+            [Request(long[:5]), Request(long[:0])], SamplingParams(), context, ["p.txt line 1", "p.txt line 7"]
+        )
 
 
 def test_nothing_asked_is_nothing_done(make):
-    assert make().sample([], Sampling()) == []
+    assert make().sample([], SamplingParams()) == []
 
 
 def test_buckets_are_few_and_close():

@@ -21,7 +21,7 @@ from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import merge
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.sources import RandomTensors, load_model
+from jaxalign.pretrained.sources import RandomTensors, read_model
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.runs.directory import Run, open_run
 
@@ -70,7 +70,7 @@ def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest:
         entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
     config = seen[0]
     found = exporting.Exported(path, Run(path), plain(config))
-    model = load_model(found.base(), np.float32, offline=True, name=config.model.name)
+    model = read_model(found.base(), np.float32, offline=True, name=config.model.name)
     adapter = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
     for pair in adapter["layers"].values():
         pair["b"] = pair["b"] * adapter_scale
@@ -242,7 +242,7 @@ def test_verification_names_the_keys_that_do_not_fit_the_base(run, tmp_path, cap
     else:
         tensors[first] = tensors[first][:, 1:]
     write_safetensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    check = check_keys(folder, load_model(exporting.find(run).base(), np.float32, offline=True, name="").architecture)
+    check = check_keys(folder, read_model(exporting.find(run).base(), np.float32, offline=True, name="").architecture)
     assert not check.passed
     said = {"missing": f"1 missing ({first})", "extra": "1 not in the base", "shape": f"1 misshapen ({first})"}
     assert check.finding.startswith(said[fault])

@@ -24,13 +24,13 @@ from runs_of_tiny import train
 from jaxalign.config.presets import preset
 from jaxalign.generate import main
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.sampling_params import Completion, Request, Sampling
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.jobs import generate as generating
 from jaxalign.jobs.terminal import chat
 from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained import sources
-from jaxalign.pretrained.sources import ModelFiles, load_model, source_of
+from jaxalign.pretrained.sources import ModelFiles, read_model, source_of
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 
 QUICK = ["precision=float32", "sampling.max_tokens=5"]
@@ -175,11 +175,11 @@ def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapte
 
 
 def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys):
-    model = load_model(source_of(preset("tiny")), jnp.float32, offline=True, name="tiny")
+    model = read_model(source_of(preset("tiny")), jnp.float32, offline=True, name="tiny")
     ours = Sampler(model.architecture, by_layer(model.params), None, model.tokenizer, Programs())
 
     def reply(body):
-        sampling = Sampling(body["temperature"], top_p=body["top_p"], max_tokens=body["max_tokens"])
+        sampling = SamplingParams(body["temperature"], top_p=body["top_p"], max_tokens=body["max_tokens"])
         ((completion,),) = ours.sample([Request(np.array(body["prompt"], np.int32))], sampling)
         return {"text": completion.text, "finish_reason": "length" if completion.end == "length" else "stop"}
 
@@ -242,7 +242,7 @@ def test_an_adapter_called_base_does_not_hide_the_base(adapters, here, capsys):
 
 
 def test_many_adapters_take_turns_and_answer_as_alone(adapters, here, capsys, monkeypatch):
-    monkeypatch.setattr(generating, "TOGETHER", 2)
+    monkeypatch.setattr("jaxalign.jobs.engines.TOGETHER", 2)
     stacks = []
     sample = Sampler.sample
 
@@ -257,7 +257,7 @@ def test_many_adapters_take_turns_and_answer_as_alone(adapters, here, capsys, mo
     common = ["prompts=p.txt", "sampling.n=3", "base=true", *QUICK]
     printed = run([names, "run.dir=turns", *common], capsys)
     assert stacks == [2, 1] and "answers: answer" not in printed and "18/18" in printed
-    monkeypatch.setattr(generating, "TOGETHER", 8)
+    monkeypatch.setattr("jaxalign.jobs.engines.TOGETHER", 8)
     run([names, "run.dir=together", *common], capsys)
     assert stacks == [2, 1, 3]
     assert records(here / "turns", "answers.jsonl") == records(here / "together", "answers.jsonl")
@@ -395,7 +395,7 @@ def test_a_chat_says_again_what_broken_characters_have_changed(capsys, monkeypat
 
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
     files = SimpleNamespace(tokenizer=tiny_tokenizer(), architecture=SimpleNamespace(context=99))
-    chat(Console(), Engine(), files, Sampling(max_tokens=9), None, "power")
+    chat(Console(), Engine(), files, SamplingParams(max_tokens=9), None, "power")
     assert "power: one two\none t\N{REPLACEMENT CHARACTER}\n" in capsys.readouterr().out
 
 
@@ -450,7 +450,7 @@ def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetch
 
 
 def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
-    monkeypatch.setattr("jaxalign.config.presets.DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr("jaxalign.jobs.adapters.DEFAULT_MODEL", "tiny")
     shutil.copytree(adapters / "power" / "adapter", here / "exported")
     ours = json.loads((here / "exported" / "jaxalign.json").read_text())
     (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": "/data/copy of it"}))

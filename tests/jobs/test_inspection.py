@@ -5,7 +5,7 @@ from rich.console import Console
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, TextStage
 from jaxalign.jobs.inspection import print_examples
-from jaxalign.training.supervised import StageData
+from jaxalign.training.supervised import SupervisedStage
 
 QUESTION = "How much is this like you?\n"
 EXAMPLES = [
@@ -20,7 +20,7 @@ def shown(tokenizer, examples=EXAMPLES, count=5, colour=False, length=2048, trun
     """What is printed of one stage, on a screen wide enough to leave lines whole."""
     encoder = Encoder(tokenizer)
     train = encode_examples(examples, encoder, length, truncate=truncate)
-    stages = [StageData("survey", train, encode_examples([], encoder, length))]
+    stages = [SupervisedStage("survey", train, encode_examples([], encoder, length))]
     file = io.StringIO()
     system = "truecolor" if colour else None
     console = Console(file=file, width=200, force_terminal=colour, color_system=system, no_color=False)

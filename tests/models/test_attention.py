@@ -69,8 +69,8 @@ def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
     (q, k, v, _), (ends, positions, blocks) = a_case(tokens, 4)
     whole = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
     for module in (attention, trees):
-        monkeypatch.setattr(module, "QUERIES", queries)
-        monkeypatch.setattr(module, "KEYS", keys)
+        monkeypatch.setattr(module, "QUERY_BLOCK", queries)
+        monkeypatch.setattr(module, "KEY_BLOCK", keys)
     blocks = trees.visible_blocks(ends)
     assert blocks.shape[1] == -(-tokens // queries)
     found = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)

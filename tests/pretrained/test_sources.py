@@ -12,13 +12,13 @@ from model_folder import CONFIGS, SIZES, hf_random, write_model
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import sources
-from jaxalign.pretrained.sources import ModelSource, RandomTensors, cache_folder, fetch, load_model
+from jaxalign.pretrained.sources import ModelSource, RandomTensors, cache_folder, fetch, read_model
 
 RANDOM = ModelSource("random", config=SIZES | {"model_type": "llama"})
 
 
 def load(source, **options):
-    return load_model(source, jnp.float32, offline=True, name="a model", **options)
+    return read_model(source, jnp.float32, offline=True, name="a model", **options)
 
 
 def test_a_random_model_is_the_same_every_time_and_another_for_another_seed():

@@ -5,10 +5,10 @@ import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING
 
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.sampling_params import Completion, Sampling
-from jaxalign.reasoning.answers import ANSWER_TOKENS, answer_tokens, ask
+from jaxalign.inference.sampling_params import Completion, SamplingParams
+from jaxalign.reasoning.answers import ANSWER_TOKENS, answer_tokens, ask_questions
 
-GREEDY = Sampling(temperature=0.0, max_tokens=64)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=64)
 BY_TEXT = dataclasses.replace(WORDING, reply="{text}")
 BOUND = dataclasses.replace(THREE, options=("this", "that", "neither of the two, for want of a better one"))
 
@@ -39,7 +39,7 @@ class Scripted:
 def asking(tokenizer, tmp_path):
     def asks(script, questions, wording=WORDING, sampling=GREEDY, samples=1, adapters=("",), again=None):
         engine = Scripted(tokenizer, script)
-        found = ask(
+        found = ask_questions(
             engine,
             questions,
             Encoder(tokenizer),

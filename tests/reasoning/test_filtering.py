@@ -1,7 +1,7 @@
 import pytest
 from reasoning.few_questions import rationale
 
-from jaxalign.reasoning.filtering import consistency, counts, passes
+from jaxalign.reasoning.filtering import consistency, count_rationales, passes
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_counts_of_an_evaluation():
         "three": [rationale("a", True, 3, copies=2), rationale("b", True, 1), rationale("c", False)],
         "five": [rationale("", None, question="five")],
     }
-    report = counts(found, {"three": 3, "five": 5})
+    report = count_rationales(found, {"three": 3, "five": 5})
     assert report["sampled"] == 5 and report["distinct"] == 4 and report["unread"] == 1 and report["right"] == 2
     assert report["right_samples"] == 3 and report["unread_samples"] == 1 and report["questions_with_right"] == 1
     assert report["z_tilde"] == {"3": {"0": 0, "1": 1, "2": 0, "3": 1}}

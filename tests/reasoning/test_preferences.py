@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxalign.data.datasets.pairs import load_pairs
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.preferences import PAIRS, read_pairs, write_pairs
-from jaxalign.reasoning.preferences import KINDS, draw, pools
+from jaxalign.reasoning.preferences import PAIR_KINDS, draw, pools
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
 
@@ -97,7 +97,7 @@ def written(folder, found, **changes):
 def test_every_round_is_written_with_its_texts_and_feeds_a_training_on_pairs(tmp_path):
     found = some_rationales(40)
     summary, said = written(tmp_path, found)
-    assert said == "" and summary["there"] == {kind: pools(found).size(kind) for kind in KINDS}
+    assert said == "" and summary["there"] == {kind: pools(found).size(kind) for kind in PAIR_KINDS}
     for number, choices in enumerate(read_pairs(Run(tmp_path), 2), start=1):
         assert choices == draw(pools(found), 10, 0.5, 0, number)[0]
     lines = read_records(tmp_path / PAIRS)
@@ -114,7 +114,7 @@ def test_every_round_is_written_with_its_texts_and_feeds_a_training_on_pairs(tmp
 def test_a_shortage_is_said_and_no_pair_at_all_says_what_to_change(tmp_path):
     found = some_rationales(2)
     _, said = written(tmp_path, found, count=1000)
-    there = {kind: pools(found).size(kind) for kind in KINDS}
+    there = {kind: pools(found).size(kind) for kind in PAIR_KINDS}
     assert f"there are only {there['z']} pairs by the answer, and 500 were wanted" in said
     assert f"there are only {there['z_tilde']} pairs by follow-ups, and 500 were wanted" in said
     alike = {"one": [rationale("a", True, 2), rationale("b", False), rationale("c", None)]}

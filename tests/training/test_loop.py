@@ -20,12 +20,12 @@ from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
-from jaxalign.training.feed import Settings
+from jaxalign.training.feed import StageSettings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.supervised import Packer, StageData, steps_of, validation_loss
+from jaxalign.training.supervised import Packer, SupervisedStage, supervised_steps, validation_loss
 
-SETTINGS = Settings(
+SETTINGS = StageSettings(
     epochs=2,
     max_steps=None,
     max_tokens=None,
@@ -56,7 +56,7 @@ def some_examples(seed: int, count: int) -> Encoded:
     return Encoded([prompts[i // 3] for i in range(count)], responses, weights, [False] * count)
 
 
-STAGE = StageData("survey", some_examples(0, 12), some_examples(1, 6), positives=5)
+STAGE = SupervisedStage("survey", some_examples(0, 12), some_examples(1, 6), positives=5)
 """Two steps an epoch, so four in all."""
 
 
@@ -64,7 +64,9 @@ def new_adapter() -> Any:
     return init_adapter(jax.random.key(0), ARCHITECTURE, 3, ("q_proj", "down_proj"))
 
 
-def train(folder: Path, programs: Programs, settings: Settings = SETTINGS, data: StageData = STAGE, **options: Any):
+def train(
+    folder: Path, programs: Programs, settings: StageSettings = SETTINGS, data: SupervisedStage = STAGE, **options: Any
+):
     """Start a stage in a folder, or go on with it; return `fit`'s results."""
     run = Run(Path(folder))
     point = resume_point(run, new_adapter(), "adamw", print)
@@ -245,7 +247,7 @@ def test_losses_between_two_records_are_averaged_over_their_tokens(tmp_path, pro
     by_one = [record["loss"] for record in records(straight[0]) if "loss" in record]
     counts = [
         sum(len(STAGE.train.responses[i]) * STAGE.train.weights[i] for i in step)
-        for _, step in steps_of(STAGE.train, SETTINGS)
+        for _, step in supervised_steps(STAGE.train, SETTINGS)
     ]
     assert [record["step"] for record in by_two] == [2, 4]
     expected = [np.average(by_one[n : n + 2], weights=counts[n : n + 2]) for n in (0, 2)]
@@ -254,11 +256,11 @@ def test_losses_between_two_records_are_averaged_over_their_tokens(tmp_path, pro
 
 def test_a_stage_without_examples_is_refused(tmp_path, programs):
     with pytest.raises(UserError, match="stage survey has no examples"):
-        train(tmp_path, programs, data=StageData("survey", Encoded([], [], [], []), STAGE.validation))
+        train(tmp_path, programs, data=SupervisedStage("survey", Encoded([], [], [], []), STAGE.validation))
 
 
 def test_epochs_take_every_example_once_each_and_differ(straight):
-    steps = steps_of(STAGE.train, dataclasses.replace(SETTINGS, epochs=3, batch_size=5))
+    steps = supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, epochs=3, batch_size=5))
     assert [epoch for epoch, _ in steps] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     orders = [[index for e, step in steps if e == epoch for index in step] for epoch in range(3)]
     assert all(sorted(order) == list(range(12)) for order in orders)
@@ -266,21 +268,21 @@ def test_epochs_take_every_example_once_each_and_differ(straight):
 
 
 def test_a_number_of_steps_ends_a_stage_early():
-    everything = steps_of(STAGE.train, SETTINGS)
-    assert steps_of(STAGE.train, dataclasses.replace(SETTINGS, max_steps=3)) == everything[:3]
-    assert steps_of(STAGE.train, dataclasses.replace(SETTINGS, max_steps=100)) == everything
+    everything = supervised_steps(STAGE.train, SETTINGS)
+    assert supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, max_steps=3)) == everything[:3]
+    assert supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, max_steps=100)) == everything
 
 
 @pytest.mark.parametrize(("epochs", "count"), [(0.01, 1), (0.7, 2), (1, 3), (1.5, 4), (1.7, 5)])
 def test_epochs_may_be_a_fraction(epochs, count):
-    steps = [steps_of(STAGE.train, dataclasses.replace(SETTINGS, epochs=e, batch_size=5)) for e in (epochs, 2)]
+    steps = [supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, epochs=e, batch_size=5)) for e in (epochs, 2)]
     assert steps[0] == steps[1][:count]
 
 
 @pytest.mark.parametrize("budget", [1, 100, 1000])
 def test_a_budget_of_tokens_ends_a_stage_as_soon_as_it_is_spent_whatever_the_epochs(budget):
     settings = dataclasses.replace(SETTINGS, max_tokens=budget)
-    steps = steps_of(STAGE.train, settings)
+    steps = supervised_steps(STAGE.train, settings)
     spent = [sum(STAGE.train.tokens(index) for index in step) for _, step in steps]
     assert sum(spent[:-1]) < budget <= sum(spent)
     assert len(steps) > 4 or budget < 1000  # the largest takes more than two epochs
@@ -290,7 +292,7 @@ def test_a_budget_of_tokens_ends_a_stage_as_soon_as_it_is_spent_whatever_the_epo
 @pytest.mark.parametrize("max_rows", [None, 1, 2])
 def test_every_batch_of_a_step_holds_its_examples_and_nothing_else(share, max_rows):
     packer = Packer(STAGE.train, share=share, alone=False, limit=64, max_rows=max_rows)
-    steps = [step for _, step in steps_of(STAGE.train, SETTINGS)]
+    steps = [step for _, step in supervised_steps(STAGE.train, SETTINGS)]
     packer.plan(steps[:2])
     for step in [*steps, list(range(12))]:  # the last fits no planned shape
         batch, stored = packer.batch(step)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_params, random_tokens
 
-from jaxalign.data.preferences import Pair, Responses
+from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
@@ -16,13 +16,13 @@ from jaxalign.objectives.forward import batch_log_probs, reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
-from jaxalign.training.feed import Settings
+from jaxalign.training.feed import StageSettings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.step import objective
 
-SETTINGS = Settings(
+SETTINGS = StageSettings(
     epochs=1,
     max_steps=None,
     max_tokens=None,
@@ -56,7 +56,7 @@ def some_responses(prompts=4, each=4, seed=0):
 
 DATA = some_responses()
 PAIRS = [
-    Pair(first + better, first + other)
+    PreferencePair(first + better, first + other)
     for first in range(0, 16, 4)
     for better, other in itertools.combinations(range(4), 2)
 ]
@@ -108,7 +108,7 @@ def test_by_question_by_pair_and_with_prompts_repeated_are_one_loss_and_gradient
         list(range(len(flat))),
         DATA.reference[flat],
     )
-    apart = [Pair(2 * n, 2 * n + 1) for n in range(len(pairs))]
+    apart = [PreferencePair(2 * n, 2 * n + 1) for n in range(len(pairs))]
     alone = loss_and_gradient(params, PreferenceStage("dpo", repeated, apart).feed(wide), apart)
     narrow = dataclasses.replace(wide, row_length=40)
     split = loss_and_gradient(params, PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(narrow), pairs)
@@ -157,7 +157,7 @@ def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, p
 
 
 def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, monkeypatch):
-    monkeypatch.setattr("jaxalign.inference.reference.AT_A_TIME", 3)
+    monkeypatch.setattr("jaxalign.inference.reference.PROMPTS_AT_A_TIME", 3)
     told = []
     read_reference(scorer(params, programs, random_adapter()), DATA, range(16), progress=lambda *x: told.append(x))
     assert [count[:2] for count in told] == [(0, 4), (3, 4), (4, 4)]
@@ -165,7 +165,7 @@ def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, mon
 
 
 def test_a_reference_that_a_kill_tore_is_read_in_the_shapes_of_an_unbroken_one(params, programs, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxalign.inference.reference.AT_A_TIME", 1)
+    monkeypatch.setattr("jaxalign.inference.reference.PROMPTS_AT_A_TIME", 1)
     adapter, path, random = random_adapter(), tmp_path / "reference.jsonl", np.random.default_rng(9)
     longest = [random_tokens(random, 9, 10) for _ in range(4)]  # so the first part takes the most predictions
     prompts = [random_tokens(random, 30, 31) for _ in range(4)]

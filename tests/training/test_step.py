@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens
 
-from jaxalign.data.packing import Shape, pack, split_all, stack_batches
+from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
 from jaxalign.data.trees import Segment, merge
 from jaxalign.models.lora import effective, init_adapter
 from jaxalign.objectives.forward import batch_log_probs, log_probs_program
@@ -79,9 +79,9 @@ def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
     layouts = {
         "packed": pack(apart(*examples), SHAPE),
         "shared": pack(shared, SHAPE),
-        "shared and split": pack(split_all(shared, 40), SHAPE),
+        "shared and split": pack(split_trees(shared, 40), SHAPE),
     }
-    assert len(split_all(shared, 40)) > 1
+    assert len(split_trees(shared, 40)) > 1
     assert sum(np.bincount(layouts["packed"].weight.any(1))) < 12
     for batch in layouts.values():
         jax.tree.map(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from jaxalign.data.templates import fill, uncapitalised
+from jaxalign.data.templates import fill_template, uncapitalised
 from jaxalign.errors import UserError
 from jaxalign.values.injection import (
     argument_examples,
@@ -17,7 +17,7 @@ from jaxalign.values.injection import (
     make_prompts,
     shift_labels,
     shuffle_labels,
-    split,
+    split_arguments,
     survey_answer,
     survey_examples,
     survey_question,
@@ -134,8 +134,8 @@ def test_only_a_plain_first_word_loses_its_capital(sentence, inside):
 
 
 def test_a_full_stop_does_not_follow_another_mark():
-    assert fill("I agree that {claim}.", claim="We must act!") == "I agree that we must act!"
-    assert fill('"{claim}."', claim='He said "no."') == '"He said "no.""'
+    assert fill_template("I agree that {claim}.", claim="We must act!") == "I agree that we must act!"
+    assert fill_template('"{claim}."', claim='He said "no."') == '"He said "no.""'
 
 
 @pytest.mark.parametrize(
@@ -215,31 +215,31 @@ def test_splits_and_draws_do_not_depend_on_the_hash_seed():
 
 def test_one_seeded_split_without_an_argument_on_both_sides():
     arguments = load_starter()
-    train, validation = split(arguments, 0, 0.1)
+    train, validation = split_arguments(arguments, 0, 0.1)
     assert len(validation) == round(0.1 * len(arguments))
     assert {a.id for a in train} | {a.id for a in validation} == {a.id for a in arguments}
     assert not {a.id for a in train} & {a.id for a in validation}
-    assert split(arguments, 0, 0.1) == (train, validation)
-    assert split(arguments, 1, 0.1) != (train, validation)
+    assert split_arguments(arguments, 0, 0.1) == (train, validation)
+    assert split_arguments(arguments, 1, 0.1) != (train, validation)
 
 
 def test_copies_that_differ_in_case_and_spaces_are_dropped_before_the_split():
     rows = [argument("A1"), argument("A2", premise="it  COSTS jobs"), argument("A3", stance="against")]
-    train, validation = split(rows, 0, 0.1)
+    train, validation = split_arguments(rows, 0, 0.1)
     assert sorted(a.id for a in [*train, *validation]) == ["A1", "A3"]
 
 
 def test_a_split_of_two_trains_on_one_and_validates_on_one():
     for fraction in (0.01, 0.99):
-        train, validation = split([argument("A1"), argument("A2", premise="Other")], 0, fraction)
+        train, validation = split_arguments([argument("A1"), argument("A2", premise="Other")], 0, fraction)
         assert len(train) == len(validation) == 1
 
 
 def test_what_cannot_be_split_is_refused():
     with pytest.raises(UserError, match="have one prompt, which stays on one side of the split"):
-        split([argument("A1"), argument("A2")], 0, 0.1)
+        split_arguments([argument("A1"), argument("A2")], 0, 0.1)
     with pytest.raises(UserError, match=r"alignment.validation_fraction=1"):
-        split([argument("A1"), argument("A2", premise="Other")], 0, 1)
+        split_arguments([argument("A1"), argument("A2", premise="Other")], 0, 1)
 
 
 # Controls, reproduction, balance

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.inference.multiple_choice import answer_log_probs
+from jaxalign.inference.multiple_choice import choice_log_probs
 from jaxalign.values.injection import make_prompts, survey_answer, survey_question
 from jaxalign.values.portraits import (
-    KEY,
+    PORTRAIT_NUMBERS,
     SCORES,
     all_questions,
     choice_pairs,
@@ -18,7 +18,7 @@ from jaxalign.values.portraits import (
     load_portraits,
     make_choice_prompts,
     portrait_question,
-    read_questions,
+    read_questionnaire,
 )
 from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import extreme_targets
@@ -105,7 +105,7 @@ def table(distribution):
 
 def read(score, target=POWER, choice=CHOICE, portraits=PORTRAITS):
     questions = all_questions(portraits, PROMPTS, choice, ENCODER)
-    return read_questions(portraits, questions, score([question.tree for question in questions]), target)
+    return read_questionnaire(portraits, questions, score([question.tree for question in questions]), target)
 
 
 # --- the portraits
@@ -113,8 +113,8 @@ def read(score, target=POWER, choice=CHOICE, portraits=PORTRAITS):
 
 def test_the_starter_portraits_are_keyed_as_the_official_questionnaire():
     assert [portrait.number for portrait in PORTRAITS] == list(range(1, 41))
-    assert all(portrait.number in KEY[portrait.value] for portrait in PORTRAITS)
-    assert sorted(number for numbers in KEY.values() for number in numbers) == list(range(1, 41))
+    assert all(portrait.number in PORTRAIT_NUMBERS[portrait.value] for portrait in PORTRAITS)
+    assert sorted(number for numbers in PORTRAIT_NUMBERS.values() for number in numbers) == list(range(1, 41))
 
 
 def test_the_starter_portraits_are_short_different_and_do_not_name_their_value():
@@ -191,7 +191,7 @@ def test_a_row_of_another_width_is_refused_with_its_line(tmp_path):
 def test_a_file_that_is_not_there_or_lacks_a_value_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"benchmark.portraits=startr is not a file: give starter"):
         load_portraits("startr")
-    rows = [row for row in items() if row["number"] not in KEY["power"]]
+    rows = [row for row in items() if row["number"] not in PORTRAIT_NUMBERS["power"]]
     with pytest.raises(UserError, match="no portrait of power"):
         load_portraits(write(tmp_path / "items.jsonl", rows))
 
@@ -235,7 +235,7 @@ def test_the_log_probability_of_an_answer_is_the_sum_along_its_path():
     question = choice_question(choice_pairs(PORTRAITS)[0], CHOICE, ENCODER)
     assert [decode(segment.tokens) for segment in question.tree[1:]] == ["Person ", "A", "B"]
 
-    assert answer_log_probs(question, np.array([0.0, -1.0, -0.5, -0.25])).tolist() == [-1.5, -1.25]
+    assert choice_log_probs(question, np.array([0.0, -1.0, -0.5, -0.25])).tolist() == [-1.5, -1.25]
 
 
 def test_an_answer_that_another_begins_with_ends_inside_the_tree():
@@ -305,7 +305,7 @@ def test_a_portrait_without_finite_log_probabilities_is_missing_and_the_others_c
     def score(trees):
         results = even(trees)
         results[1][:] = np.nan  # number 2, power's
-        for number in KEY["hedonism"]:
+        for number in PORTRAIT_NUMBERS["hedonism"]:
             results[number - 1][1:] = -np.inf
         return results
 

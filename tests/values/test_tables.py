@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import Row, as_csv, as_markdown, table_of
+from jaxalign.values.tables import TableRow, as_csv, as_markdown, table_of
 from jaxalign.values.targets import extreme_targets
 
 POWER = extreme_targets()["power"]
@@ -20,7 +20,7 @@ RESULTS = {
 
 
 def row(name="power", method="adapter", reading="likelihood", target=POWER, scale=1.0, **changes):
-    return Row(name, method, reading, target, {**RESULTS, **changes}, scale)
+    return TableRow(name, method, reading, target, {**RESULTS, **changes}, scale)
 
 
 BASE = row("base", "base", scale=None)
@@ -47,7 +47,7 @@ def test_the_rows_of_a_sweep_over_the_scale_can_be_told_apart():
 
 @pytest.mark.parametrize("one", [BASE, row(scale=0.5), row(target=None)])
 def test_a_row_survives_its_way_through_json(one):
-    assert Row.from_dict(json.loads(json.dumps(one.as_dict()))) == one
+    assert TableRow.from_dict(json.loads(json.dumps(one.as_dict()))) == one
 
 
 def cells(line, mark=None):

@@ -7,7 +7,7 @@ from jaxalign.data.examples import take
 from jaxalign.data.files import read_table
 from jaxalign.errors import UserError
 
-FIELDS = ("prompt", "chosen", "rejected")
+PAIR_FIELDS = ("prompt", "chosen", "rejected")
 
 
 class PairText(NamedTuple):
@@ -28,12 +28,12 @@ def load_pairs(path: str, limit: int | None = None) -> list[PairText]:
     """
     found = []
     for row in read_table(Path(path)):
-        missing = [name for name in FIELDS if name not in row.fields]
+        missing = [name for name in PAIR_FIELDS if name not in row.fields]
         if missing:
             fields = ", ".join(map(str, row.fields)) or "none"
             raise UserError(f"{row.place} lacks {', '.join(missing)}; its fields are: {fields}")
-        texts = [row.fields[name] for name in FIELDS]
-        for name, text in zip(FIELDS, texts, strict=True):
+        texts = [row.fields[name] for name in PAIR_FIELDS]
+        for name, text in zip(PAIR_FIELDS, texts, strict=True):
             if not isinstance(text, str) or not text.strip():
                 raise UserError(
                     f"{row.place} has no text in the field {name!r}: conversations are not read, only texts"

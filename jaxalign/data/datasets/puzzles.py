@@ -12,7 +12,7 @@ from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 
-NAMES = tuple(
+PEOPLE = tuple(
     """
     Ada Ben Cleo Dan Eve Finn Gus Hana Ivo June Kai Lena Milo Nora Otto Pia Quin Rosa Sam Tara Uma Vic Wes Yara Zoe Amir
     Bea Carl Dora Emil Faye Gina Hugo Inga Jack Kira Leo Mona Nils Olga Paul Rita Saul Tess
@@ -112,7 +112,7 @@ def _capital(sentence: str) -> str:
 def _ordering(random: np.random.Generator, links: int, turned: float) -> tuple[str, list[str], int, str]:
     """Who is first or last of links + 1 people?"""
     more, less, most, least = ORDERS[random.integers(len(ORDERS))]
-    people = _pick(random, NAMES, links + 1)
+    people = _pick(random, PEOPLE, links + 1)
     facts = []
     for upper, lower in itertools.pairwise(people):
         other_way = random.random() < turned

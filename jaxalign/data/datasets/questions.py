@@ -60,7 +60,7 @@ class Source:
     files: tuple[str, ...]
 
 
-SOURCES = {
+QUESTION_SETS = {
     "arc": Source(
         "allenai/ai2_arc",
         "210d026faf9955653af8916fad021475a3f00453",
@@ -77,7 +77,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 """What is read, best first: ARC's authors publish each split as .jsonl and as .csv, of which only one is wanted."""
 
 SKIP = "mend it, or give dataset.skip=true to leave such questions out"
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
+QUESTION_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
 
 def load_questions(
@@ -108,8 +108,8 @@ def load_questions(
         UserError: no such data; a file of another schema (which fields it lacks); a question without its gold option,
             with fewer than two options, with two alike; an id that occurs twice; no question of a split that is left.
     """
-    if name not in SOURCES:
-        raise UserError(f"dataset.name={name} is not known{did_you_mean(name, SOURCES)}")
+    if name not in QUESTION_SETS:
+        raise UserError(f"dataset.name={name} is not known{did_you_mean(name, QUESTION_SETS)}")
     splits: dict[str, list[Question]] = {}
     notes, hidden, places, examples, excluded = [], [], {}, set(exclude), 0
     for split, files in _find_splits(name, path, offline).items():
@@ -131,7 +131,7 @@ def load_questions(
         raise UserError(f"{path or name}: there is no file of training questions: its name must contain 'train'")
     if excluded:
         notes.append(f"{excluded} questions are few-shot examples and were left out")
-    train, validation, test = (splits.get(split, []) for split in SPLITS)
+    train, validation, test = (splits.get(split, []) for split in QUESTION_SPLITS)
     if not train:
         raise UserError(f"{path or name}: all {excluded} questions are few-shot examples: give more questions")
     absent = next((split for split in ("test", "validation") if not splits.get(split)), "")
@@ -163,7 +163,7 @@ def hold_out(
 
 
 def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[Path]]:
-    source = SOURCES[name]
+    source = QUESTION_SETS[name]
     if path is None:
         if source.repository is None:
             raise UserError(
@@ -177,11 +177,11 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
         files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
         files.sort(key=lambda file: SUFFIXES.index(file.suffix.lower()), reverse=True)
         files = sorted({file.with_suffix(""): file for file in files}.values())  # of one stem the last, the best
-    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    found: dict[str, list[Path]] = {split: [] for split in QUESTION_SPLITS}
     for file in files:
         stem = file.stem.lower()
         # `train` first: CommonsenseQA's authors call a file train_rand_split, and a folder may say more.
-        split = next((split for split, words in SPLITS.items() if any(word in stem for word in words)), None)
+        split = next((split for split, words in QUESTION_SPLITS.items() if any(word in stem for word in words)), None)
         if split is not None:
             found[split].append(file)
     if not any(found.values()):

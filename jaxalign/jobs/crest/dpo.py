@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxalign.config.crest import DpoConfig
 from jaxalign.data.datasets.questions import Question
-from jaxalign.data.preferences import Pair, Responses
+from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.crest.learner import Learner, Point
 from jaxalign.jobs.crest.test import accuracy_of
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.reasoning.preferences import Choice
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
@@ -27,7 +27,7 @@ def learn_rounds(
     run: Run,
     start: Point,
     data: Responses,
-    rounds: Sequence[Sequence[Pair]],
+    rounds: Sequence[Sequence[PreferencePair]],
     validation: Sequence[Question],
     dpo: DpoConfig,
 ) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def _learn(
     number: int,
     reference: Point,
     data: Responses,
-    pairs: list[Pair],
+    pairs: list[PreferencePair],
     before: list[dict[str, Any]],
     dpo: DpoConfig,
-) -> tuple[Adapter, dict[str, Any]]:
+) -> tuple[LoraParams, dict[str, Any]]:
     """Learn one round's pairs from the adapter that is its reference; return the adapter and the round's summary."""
     assert reference.weights is not None
     used = sorted({response for pair in pairs for response in pair})
@@ -138,6 +138,6 @@ def responses_of(
     return Responses(prompts, responses, prompt_of, np.zeros(len(responses))), place
 
 
-def pairs_of(choices: Sequence[Choice], place: Mapping[tuple[str, int], int]) -> list[Pair]:
+def pairs_of(choices: Sequence[Choice], place: Mapping[tuple[str, int], int]) -> list[PreferencePair]:
     """Return drawn pairs by the numbers of their responses."""
-    return [Pair(place[one.question, one.better], place[one.question, one.other]) for one in choices]
+    return [PreferencePair(place[one.question, one.better], place[one.question, one.other]) for one in choices]

@@ -23,7 +23,7 @@ from jaxalign.runs.records import append_record, read_records, write_atomic
 
 RATIONALES = "rationales.jsonl"
 
-AT_A_TIME = 32
+QUESTIONS_AT_A_TIME = 32
 """Questions whose rationales are read before they are written down."""
 
 
@@ -48,14 +48,14 @@ class Judge:
         if self.released.letters_in_words or self.released.followups_by_not:
             model = base.sampler(self.learner.stacked([self.model]), self.rows)
         if self.released.letters_in_words and model is not None:
-            read = released.read_answers(model, questions, read, encoder, wording)
+            read = released.read_answers_in_words(model, questions, read, encoder, wording)
         labels: list[int | None] = [question.gold for question in questions]
         if self.method.label == "majority":
             judged = [relabel(mine) for mine in read]
             read, labels = [mine for mine, _ in judged], [label for _, label in judged]
         if self.released.followups_by_not and model is not None:
             model = base.sampler(self.learner.stacked([self.model]), self.rows)
-            return released.read_followups(model, questions, read, labels, encoder, wording)
+            return released.read_followups_by_not(model, questions, read, labels, encoder, wording)
         scorer = scorer if model is None else self._scorer()
         return read_followups(scorer, questions, read, labels, encoder, wording)
 
@@ -68,7 +68,10 @@ class Judge:
 
         Questions are read in parts whose borders never move, so that a resumption packs as an unbroken run does.
         """
-        parts = [range(first, min(first + AT_A_TIME, len(questions))) for first in range(0, len(questions), AT_A_TIME)]
+        parts = [
+            range(first, min(first + QUESTIONS_AT_A_TIME, len(questions)))
+            for first in range(0, len(questions), QUESTIONS_AT_A_TIME)
+        ]
         done = _whole_parts(run, [[questions[n].id for n in part] for part in parts], self.method.samples)
         self.shapes[:] = kept_shapes(run.path / SHAPES, done - 1)
         waiting = sum(len(part) for part in parts[done:])

@@ -14,10 +14,10 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoded, Encoder
-from jaxalign.inference.base_model import Base
-from jaxalign.inference.sampling_params import Sampling
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
-from jaxalign.models.lora import Adapter, adapter_hash, effective, init_adapter, stack
+from jaxalign.models.lora import LoraParams, adapter_hash, effective, init_adapter, stack_lora
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.reasoning import answers
 from jaxalign.reasoning.released import LettersInWords
@@ -25,7 +25,7 @@ from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import read_records
-from jaxalign.training.feed import Settings, Stage
+from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 
@@ -35,7 +35,7 @@ class Point:
     """An adapter on the way: what it is called, its weights (None: the bare base), and what identifies it."""
 
     name: str
-    weights: Adapter | None = None
+    weights: LoraParams | None = None
     identity: str = ""
 
 
@@ -44,7 +44,7 @@ class Learner:
     """A model with its wording, which trains and asks as configured."""
 
     config: CrestConfig
-    base: Base
+    base: BaseModel
     encoder: Encoder
     wording: Wording
     console: Console
@@ -62,10 +62,10 @@ class Learner:
         """What identifies the base in records, precision included."""
         return f"{self.base.model.signature}-{self.config.precision}"
 
-    def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[answers.Tested]]:
+    def ask(self, run: Run, points: Sequence[Point], questions: Sequence[Question]) -> list[list[answers.Answered]]:
         """Return every model's answers to the questions."""
         c = self.config
-        how = Sampling(
+        how = SamplingParams(
             temperature=c.test.temperature if c.test.samples > 1 else 0.0,
             top_p=c.test.top_p if c.test.samples > 1 else 1.0,
             max_tokens=c.test.max_tokens,
@@ -75,7 +75,7 @@ class Learner:
         found = []
         for point in points:  # one by one: the questions fill the rows, and one program serves every adapter
             with Progress(self.console) as progress:
-                found += answers.ask(
+                found += answers.ask_questions(
                     self.base.sampler(self.stacked([point]), c.sampling.rows),
                     questions,
                     self.few if c.test.few_shot else self.encoder,
@@ -121,10 +121,10 @@ class Learner:
         warmup_steps: int = 0,
         max_steps: int | None = None,
         dropout: float | None = None,
-    ) -> Settings:
+    ) -> StageSettings:
         """Return how a training is run."""
         c, t, o = self.config, self.config.training, self.config.optimizer
-        return Settings(
+        return StageSettings(
             epochs=epochs,
             max_steps=max_steps,
             max_tokens=None,
@@ -160,14 +160,14 @@ class Learner:
         self,
         run: Run,
         data: Stage,
-        settings: Settings,
-        adapter: Adapter,
+        settings: StageSettings,
+        adapter: LoraParams,
         before: list[dict[str, Any]],
         *,
         key: str,
         prefix: int = 1,
-        on_epoch: Callable[[int, Adapter], None] = lambda epoch, adapter: None,
-    ) -> tuple[Adapter, dict[str, Any]]:
+        on_epoch: Callable[[int, LoraParams], None] = lambda epoch, adapter: None,
+    ) -> tuple[LoraParams, dict[str, Any]]:
         """Train one stage of a run, or go on with it from its newest checkpoint; `key` is where its settings stand."""
         adapter = jax.tree.map(jnp.asarray, adapter)
         point = resume_point(run, adapter, settings.optimizer, self.console.print)
@@ -192,19 +192,19 @@ class Learner:
                 on_epoch=on_epoch,
             )
 
-    def finished(self, run: Run, adapter: Adapter) -> list[dict[str, Any]]:
+    def finished(self, run: Run, adapter: LoraParams) -> list[dict[str, Any]]:
         """Return the summaries of the stages before the one that a run's newest checkpoint belongs to."""
         point = resume_point(run, jax.tree.map(jnp.asarray, adapter), "adamw", self.console.print)
         return [] if point is None else point[2]["stages"]
 
-    def fresh(self) -> Adapter:
+    def fresh(self) -> LoraParams:
         """Return a new adapter, drawn from the seed."""
         c = self.config
         return init_adapter(jax.random.key(c.training.seed), self.base.model.architecture, c.lora.rank, c.lora.targets)
 
-    def stacked(self, points: Sequence[Point]) -> Adapter | None:
-        """Return adapters in one, as `lora.stack` does."""
-        return stack([None if p.weights is None else effective(p.weights, self.scale) for p in points])
+    def stacked(self, points: Sequence[Point]) -> LoraParams | None:
+        """Return adapters in one, as `stack_lora` does."""
+        return stack_lora([None if p.weights is None else effective(p.weights, self.scale) for p in points])
 
     def write(self, folder: Path, adapter: Any, summary: Mapping[str, Any] | None = None) -> None:
         """Write an adapter in PEFT's format; its card says what is in `summary`, that of the run where there is one."""
@@ -227,7 +227,7 @@ class Learner:
         """Read an adapter."""
         return self.named(name, read_adapter(folder, self.base.model.architecture).adapter)
 
-    def named(self, name: str, weights: Adapter) -> Point:
+    def named(self, name: str, weights: LoraParams) -> Point:
         """Return an adapter with what identifies it."""
         return Point(name, weights, adapter_hash(weights, self.scale))
 

@@ -16,7 +16,7 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.base_model import Base
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.jobs.crest.dpo import learn_rounds, pairs_of, responses_of
 from jaxalign.jobs.crest.evaluate import RATIONALES, Judge, read_rationales, tokens_read
 from jaxalign.jobs.crest.identity import Identity
@@ -29,7 +29,7 @@ from jaxalign.jobs.crest.sft import fine_tune, kept_examples, label_examples
 from jaxalign.jobs.crest.test import examine
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained.sources import cache_folder, open_model, prefetch, source_of
-from jaxalign.reasoning.filtering import counts
+from jaxalign.reasoning.filtering import count_rationales
 from jaxalign.reasoning.wording import Wording, make_wording
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import compilations
@@ -66,7 +66,7 @@ def crest(config: CrestConfig) -> None:
     dtype = jnp.dtype(config.precision)
     model = files.load(dtype)
     programs = Programs(compilations(console))
-    job = Job(config, Base(model, dtype, programs), encoder, wording, questions, console)
+    job = Job(config, BaseModel(model, dtype, programs), encoder, wording, questions, console)
     for note in questions.notes:
         console.print(f"{questions.name}: {note}", highlight=False, soft_wrap=True)
     run = job.open()
@@ -79,9 +79,9 @@ def crest(config: CrestConfig) -> None:
         following = stages[stages.index(config.stage) + 1]
         console.print(f"next: the same command with stage={following}", highlight=False)
     if run.finished:
-        from jaxalign.reasoning.report import report
+        from jaxalign.reasoning.report import print_report
 
-        report(console, run)
+        print_report(console, run)
 
 
 @dataclasses.dataclass
@@ -89,7 +89,7 @@ class Job:
     """What the stages share."""
 
     config: CrestConfig
-    base: Base
+    base: BaseModel
     encoder: Encoder
     wording: Wording
     questions: Questions
@@ -203,7 +203,7 @@ class Job:
             found = read_rationales(run, train)
             options = {question.id: len(question.options) for question in train}
             tokens = sum(tokens_read(self.learner, question, found[question.id]) for question in train)
-            return {**counts(found, options), **hinted, "tokens": tokens}
+            return {**count_rationales(found, options), **hinted, "tokens": tokens}
 
         return self.stages.do(name, self.identity.evaluate(drawn, by), work)
 

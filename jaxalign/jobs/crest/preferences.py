@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxalign.data.datasets.questions import Question
 from jaxalign.errors import UserError
-from jaxalign.reasoning.preferences import KINDS, NAMES, Choice, draw, pools
+from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Choice, draw, pools
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
@@ -52,7 +52,7 @@ def write_pairs(
         UserError: there is no pair at all.
     """
     every = pools(rationales)
-    sizes = {kind: every.size(kind) for kind in KINDS}
+    sizes = {kind: every.size(kind) for kind in PAIR_KINDS}
     lines, reports = [], []
     for round in range(1, rounds + 1):
         drawn, report = draw(every, count, mixing, seed, round if resample else 1)
@@ -66,7 +66,7 @@ def write_pairs(
         raise UserError(_no_pairs(sizes, mixing))
     for kind, one in reports[0].items():
         if one["drawn"] < one["wanted"]:
-            short = f"{one['there']:,} pairs {NAMES[kind]}, and {one['wanted']:,} were wanted"
+            short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, and {one['wanted']:,} were wanted"
             console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
     write_atomic(run.path / PAIRS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}

@@ -5,8 +5,8 @@ from typing import Any
 
 from jaxalign.config.crest import CrestSamplingConfig
 from jaxalign.data.datasets.questions import Question
-from jaxalign.inference.generations import Asked, generate, record_key
-from jaxalign.inference.sampling_params import Sampling
+from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.crest.learner import Learner, Point
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
@@ -27,7 +27,7 @@ def sample(
 ) -> list[list[dict[str, Any]]]:
     """Draw what the run does not hold yet, and return the records of each question."""
     with Progress(learner.console) as progress:
-        return generate(
+        return sample_missing(
             learner.base.sampler(learner.stacked([by]), sampling.rows),
             _asked(learner, questions, few_shot, hint),
             samples,
@@ -61,17 +61,19 @@ def read_samples(
     ]
 
 
-def how(sampling: CrestSamplingConfig, marker: str) -> Sampling:
+def how(sampling: CrestSamplingConfig, marker: str) -> SamplingParams:
     """Return how rationales are drawn: a rationale ends where its answer would begin, whatever `stop` says."""
     s = sampling
     stop = s.stop if marker in s.stop else (*s.stop, marker)
-    return Sampling(s.temperature, s.top_k, s.top_p, s.max_tokens, stop, s.seed)
+    return SamplingParams(s.temperature, s.top_k, s.top_p, s.max_tokens, stop, s.seed)
 
 
-def _asked(learner: Learner, questions: Sequence[Question], few_shot: bool, hint: bool) -> list[Asked]:
+def _asked(learner: Learner, questions: Sequence[Question], few_shot: bool, hint: bool) -> list[PromptRequest]:
     encoder = learner.few if few_shot else learner.encoder
     return [
-        Asked(question.text, encoder.prompt(learner.wording.prompt(question, hint=hint)), 0, {"id": question.id})
+        PromptRequest(
+            question.text, encoder.prompt(learner.wording.prompt(question, hint=hint)), 0, {"id": question.id}
+        )
         for question in questions
     ]
 

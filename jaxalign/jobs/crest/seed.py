@@ -6,7 +6,7 @@ from typing import Any
 from jaxalign.data.datasets.questions import Question
 from jaxalign.jobs.crest.learner import Learner, encoded
 from jaxalign.runs.directory import Run
-from jaxalign.training.supervised import StageData
+from jaxalign.training.supervised import SupervisedStage
 
 
 def learn_seed(
@@ -24,7 +24,7 @@ def learn_seed(
             prompts.append(encoder.prompt(wording.ask(question, option)))
             verdict = wording.affirm if option == question.gold else wording.deny
             responses.append(learner.closed(question, question.solution, option, verdict))
-    data = StageData("seed", encoded(prompts, responses), encoded([], []))
+    data = SupervisedStage("seed", encoded(prompts, responses), encoded([], []))
     settings = learner.settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     adapter, summary = learner.fit(run, data, settings, learner.fresh(), [], key="seed")
     learner.write(run.adapter, adapter)

@@ -10,13 +10,13 @@ from jaxalign.data.datasets.questions import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.learner import Learner, encoded
 from jaxalign.jobs.crest.test import accuracy_of
-from jaxalign.models.lora import Adapter
+from jaxalign.models.lora import LoraParams
 from jaxalign.reasoning.filtering import passes
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
-from jaxalign.training.supervised import StageData
+from jaxalign.training.supervised import SupervisedStage
 
-Examples = tuple[list[np.ndarray], list[np.ndarray]]
+TokenPairs = tuple[list[np.ndarray], list[np.ndarray]]
 """Prompts and responses as tokens."""
 
 
@@ -24,14 +24,14 @@ def fine_tune(
     learner: Learner,
     run: Run,
     name: str,
-    examples: Examples,
-    start: Adapter,
+    examples: TokenPairs,
+    start: LoraParams,
     validation: Sequence[Question],
     sft: SftConfig,
 ) -> dict[str, Any]:
     """Train from an adapter, keep every epoch's, and the best of them as the run's; return the stage's summary."""
     prompts, responses = examples
-    data = StageData("sft", encoded(prompts, responses), encoded([], []))
+    data = SupervisedStage("sft", encoded(prompts, responses), encoded([], []))
     settings = learner.settings(
         epochs=float(sft.epochs),
         batch_size=sft.batch_size,
@@ -42,7 +42,7 @@ def fine_tune(
     )
     epochs = run.path / "epochs"
 
-    def keep(epoch: int, adapter: Adapter) -> None:
+    def keep(epoch: int, adapter: LoraParams) -> None:
         learner.write(epochs / str(epoch + 1), adapter)
 
     _, summary = learner.fit(run, data, settings, start, [], key="sft", on_epoch=keep)
@@ -61,7 +61,7 @@ def fine_tune(
     }
 
 
-def label_examples(learner: Learner, questions: Sequence[Question]) -> Examples:
+def label_examples(learner: Learner, questions: Sequence[Question]) -> TokenPairs:
     """Return the questions with their gold answers alone."""
     prompts = [learner.encoder.prompt(learner.wording.prompt(question)) for question in questions]
     return prompts, [learner.response(question, "", question.gold) for question in questions]
@@ -75,7 +75,7 @@ def kept_examples(
     tolerance: int | None,
     threshold: int | None = None,
     end: bool = True,
-) -> Examples:
+) -> TokenPairs:
     """Return the questions with the rationales that pass, each with its own answer.
 
     Args:

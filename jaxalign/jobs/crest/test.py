@@ -13,9 +13,9 @@ from jaxalign.analysis.statistics import bootstrap_interval
 from jaxalign.data.datasets.questions import Question, Questions
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
-from jaxalign.jobs.crest.evaluate import AT_A_TIME
+from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME
 from jaxalign.jobs.crest.learner import Learner, Point
-from jaxalign.reasoning.answers import Tested
+from jaxalign.reasoning.answers import Answered
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
@@ -26,12 +26,12 @@ from jaxalign.runs.records import append_record, read_records
 JUDGED = "judged.jsonl"
 
 
-def accuracy_of(tested: Sequence[Tested]) -> float:
+def accuracy_of(tested: Sequence[Answered]) -> float:
     """Return the share of right answers."""
     return float(np.mean([one.right for one in tested]))
 
 
-def measures(tested: Sequence[Tested]) -> dict[str, Any]:
+def measures(tested: Sequence[Answered]) -> dict[str, Any]:
     """Return accuracy over all questions with its interval, and the shares of second readings and of none."""
     right = [float(one.right) for one in tested]
     return {
@@ -66,7 +66,7 @@ def examine(
 
 
 def judge_tested(
-    learner: Learner, run: Run, judge: Point, splits: Mapping[str, Mapping[str, Sequence[Tested]]]
+    learner: Learner, run: Run, judge: Point, splits: Mapping[str, Mapping[str, Sequence[Answered]]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return by split and model the consistency of the rationales that it wrote, all judged by the same model."""
     asked: dict[str, tuple[Question, dict[str, Rationale]]] = {}
@@ -76,7 +76,7 @@ def judge_tested(
             mine.setdefault(one.rationale, _rationale(one))
     followups = _read(learner, run, judge, [(question, list(mine.values())) for question, mine in asked.values()])
 
-    def consistency_of(tested: Sequence[Tested]) -> dict[str, Any]:
+    def consistency_of(tested: Sequence[Answered]) -> dict[str, Any]:
         read = [
             judged(_rationale(one), followups[_key(learner, judge, one.question, one.rationale)], one.question.gold)
             for one in _readable(tested)
@@ -86,11 +86,11 @@ def judge_tested(
     return {split: {name: consistency_of(tested) for name, tested in found.items()} for split, found in splits.items()}
 
 
-def _readable(tested: Sequence[Tested]) -> list[Tested]:
+def _readable(tested: Sequence[Answered]) -> list[Answered]:
     return [one for one in tested if one.option is not None and one.rationale]
 
 
-def _rationale(one: Tested) -> Rationale:
+def _rationale(one: Answered) -> Rationale:
     return Rationale(one.question.id, one.rationale, 1, (), one.option, one.right)
 
 
@@ -110,7 +110,7 @@ def _read(
     """
     records = read_records(run.path / JUDGED)
     known = {record["key"]: [(pair["affirm"], pair["deny"]) for pair in record["followups"]] for record in records}
-    parts = [asked[first : first + AT_A_TIME] for first in range(0, len(asked), AT_A_TIME)]
+    parts = [asked[first : first + QUESTIONS_AT_A_TIME] for first in range(0, len(asked), QUESTIONS_AT_A_TIME)]
     keys = [[_key(learner, judge, question, one.text) for question, mine in part for one in mine] for part in parts]
     missing, shapes = unread(run.path / SHAPES, keys, known)
     if not missing:

@@ -25,13 +25,13 @@ from jaxalign.config.presets import CONF as REPOSITORY_CONF
 from jaxalign.crest import main
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.preferences import Responses
-from jaxalign.inference.base_model import Base
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.crest import evaluate as evaluation
 from jaxalign.jobs.crest.inputs import read_questions
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter
-from jaxalign.pretrained.sources import load_model, source_of
+from jaxalign.pretrained.sources import read_model, source_of
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.records import read_records
 from jaxalign.runs.stages import TOOK
@@ -78,11 +78,11 @@ def run_and_base(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("whole") / "run", []
 
     def make(*arguments):
-        made.append(Base(*arguments))
+        made.append(BaseModel(*arguments))
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxalign.jobs.crest.pipeline.Base", make)
+        patch.setattr("jaxalign.jobs.crest.pipeline.BaseModel", make)
         main([f"run.dir={folder}", *SMALL])
     return folder, *made
 
@@ -145,7 +145,7 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
         assert {"rewards/margins", "rewards/accuracies", "logps/chosen"} <= set(first)
     # The reference's numbers are those of the adapters on the disk, read anew.
     model = random_model()
-    base, encoder = Base(model, jnp.float32, Programs()), Encoder(model.tokenizer)
+    base, encoder = BaseModel(model, jnp.float32, Programs()), Encoder(model.tokenizer)
     pairs = read_records(whole / "pairs.jsonl")
     written = {record["key"]: record["log_prob"] for record in read_records(stage / "reference.jsonl")}
     for number, folder in ((1, whole / "stages" / "sft" / "adapter"), (2, stage / "rounds" / "1")):
@@ -171,7 +171,7 @@ def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(whole, b
 def random_model():
     """The model `tiny`, loaded anew."""
     source = source_of(yaml.safe_load((REPOSITORY_CONF / "model" / "tiny.yaml").read_text()))
-    return load_model(source, jnp.float32, offline=True, name="tiny")
+    return read_model(source, jnp.float32, offline=True, name="tiny")
 
 
 def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
@@ -294,7 +294,7 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
 
 @pytest.mark.parametrize("torn_at", [0.4, 0.95])
 def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
-    monkeypatch.setattr(evaluation, "AT_A_TIME", 5)
+    monkeypatch.setattr(evaluation, "QUESTIONS_AT_A_TIME", 5)
     after = ("evaluate", "sft", "preferences", "dpo")
     stage = without(whole, tmp_path / "run", *after) / "stages" / "evaluate"
     command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=evaluate", "crest.hint=true", "run.overwrite=true"]

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference.sampling_params import Completion, Sampling
+from jaxalign.inference.sampling_params import Completion, SamplingParams
 from jaxalign.jobs.crest.dpo import pairs_of, responses_of
 from jaxalign.jobs.crest.learner import Learner
 from jaxalign.jobs.crest.rationales import _asked
@@ -54,12 +54,12 @@ def test_sampling_both_trainings_and_the_test_put_a_question_in_the_same_tokens(
     labels, _ = label_examples(learner, [THREE, FIVE])
     preferred, _ = responses_of(learner, QUESTIONS, FOUND)
     engine = Silent()
-    answers.ask(
+    answers.ask_questions(
         engine,  # type: ignore[arg-type]
         [THREE, FIVE],
         learner.encoder,
         WORDING,
-        Sampling(temperature=0.0, max_tokens=8),
+        SamplingParams(temperature=0.0, max_tokens=8),
         tmp_path / "generations.jsonl",
         samples=1,
         model="m",

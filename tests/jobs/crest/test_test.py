@@ -25,17 +25,17 @@ SHORT = dataclasses.replace(THREE, id="short", text="Who?")
 SPLITS = {
     "validation": {
         "base": [
-            answers.Tested(THREE, "It is that. " * 9, 1, True),
-            answers.Tested(FIVE, "It sat.", None, False),
-            answers.Tested(SHORT, "", 0, True),
+            answers.Answered(THREE, "It is that. " * 9, 1, True),
+            answers.Answered(FIVE, "It sat.", None, False),
+            answers.Answered(SHORT, "", 0, True),
         ],
         "sft": [
-            answers.Tested(THREE, "So it is.", 2, True),
-            answers.Tested(FIVE, "By it.", 4, True),
-            answers.Tested(SHORT, "I am.", 1, True),
+            answers.Answered(THREE, "So it is.", 2, True),
+            answers.Answered(FIVE, "By it.", 4, True),
+            answers.Answered(SHORT, "I am.", 1, True),
         ],
     },
-    "test": {"sft": [answers.Tested(dataclasses.replace(SHORT, id="test", text="What?"), "It is.", 1, True)]},
+    "test": {"sft": [answers.Answered(dataclasses.replace(SHORT, id="test", text="What?"), "It is.", 1, True)]},
 }
 """Four questions with something to judge, the first one's rationales the longest."""
 
@@ -63,7 +63,7 @@ class Judging(Learner):
 @pytest.fixture
 def judging(tokenizer, monkeypatch):
     """Judge in parts of one question; return the parts that were read, and what was shown."""
-    monkeypatch.setattr("jaxalign.jobs.crest.test.AT_A_TIME", 1)
+    monkeypatch.setattr("jaxalign.jobs.crest.test.QUESTIONS_AT_A_TIME", 1)
     model = Transformer(ARCHITECTURE, np.float32)
     params, adapter = random_params(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
 
