@@ -7,7 +7,8 @@ From Python: `jaxalign.load_model(NAME)` returns a `LanguageModel`, which sample
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxalign.api import Adapter, LanguageModel, load_model
+    from jaxalign.api import LanguageModel, load_model
+    from jaxalign.models.adapter import Adapter
 
 __version__ = "0.1.0"
 __all__ = ["Adapter", "LanguageModel", "__version__", "load_model"]

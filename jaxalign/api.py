@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from jaxalign.config import schema
 from jaxalign.config.fields import Count, Part, Positive, Seed, Share, Targets
@@ -28,41 +29,19 @@ from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.sampling_params import Request, SamplingParams
-from jaxalign.jobs.adapters import find_adapters
+from jaxalign.jobs.adapters import adapter_folder
+from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import LoraParams as Weights
-from jaxalign.models.lora import effective, init_adapter
+from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
 from jaxalign.pretrained.sources import read_model as load
 from jaxalign.runs.directory import open_run
 from jaxalign.training.feed import StageSettings
-from jaxalign.training.loop import fit
 from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.stage import Trainer
 from jaxalign.training.supervised import SupervisedStage
-
-
-@dataclasses.dataclass(frozen=True)
-class Adapter:
-    """A LoRA adapter: float32 weights {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}; alpha / rank is
-    its scale, and `factor` what the user multiplies it by. `base_identity` is that of the base it belongs to, where
-    that is known."""
-
-    weights: Weights
-    rank: int
-    alpha: float
-    factor: float = 1.0
-    base_identity: str | None = None
-
-    @property
-    def scale(self) -> float:
-        """What x A B is multiplied by."""
-        return self.factor * self.alpha / self.rank
-
-    def times(self, factor: float) -> "Adapter":
-        """Return the adapter with `factor` times its effect."""
-        return dataclasses.replace(self, factor=self.factor * factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +97,10 @@ class LanguageModel:
         for name, value in (("n", n), ("rows", rows)):
             if value < 1:
                 raise UserError(f"{name}={value} will not do: give a whole number of at least 1")
-        self._check(adapter)
-        adapters = None if adapter is None else effective(adapter.weights, adapter.scale)
-        stack = None if adapters is None else jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], adapters)
-        how = SamplingParams(**sampling)
-        sampler = self._base.sampler(stack, rows)
+        sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
-        return [[one.text for one in completions] for completions in sampler.sample(requests, how)]
+        found = sampler.sample(requests, SamplingParams(**sampling))
+        return [[one.text for one in completions] for completions in found]
 
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
         """Return float64 [answers], in nats: the summed log-probability of each answer's text after the prompt.
@@ -134,7 +110,7 @@ class LanguageModel:
         Raises:
             UserError: an empty prompt or answer, one that does not fit into the context, or an adapter of another base.
         """
-        self._check(adapter)
+        asked = self._checked(adapter)
         texts = [answers] if isinstance(answers, str) else answers
         root, branches = self.encoder.prompt(prompt), [self.encoder.text(text) for text in texts]
         if not len(root):
@@ -150,17 +126,17 @@ class LanguageModel:
                 )
         if not branches:
             return np.zeros(0)
-        scorer = self._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
+        scorer = self._base.scorer(asked.params, asked.scale)
         question = choice_tree(root, branches)
         return choice_log_probs(question, scorer.score([question.tree])[0])
 
-    def _check(self, adapter: Adapter | None) -> None:
-        """Raise UserError for an adapter of another base: by its identity, or where it has none by its shape."""
-        if adapter is None:
-            return
+    def _checked(self, adapter: Adapter | None) -> Adapter:
+        """Return the adapter, `BASE` for None; UserError for one of another base: by its identity, or by its shape."""
+        if adapter is None or adapter.params is None:
+            return BASE
         if adapter.base_identity not in (None, self.identity):
             raise UserError(f"the adapter belongs to another base than {self.name}: load that base, or train it anew")
-        for name, pair in adapter.weights["layers"].items():
+        for name, pair in adapter.params["layers"].items():
             inner, outer = projection_shape(self.architecture, name)
             layers, rank = self.architecture.layers, adapter.rank
             shapes = {side: tuple(np.shape(matrix)) for side, matrix in pair.items()}
@@ -169,6 +145,7 @@ class LanguageModel:
                     f"the adapter does not fit {self.name}: {name} has the shapes {list(shapes['a'])} and "
                     f"{list(shapes['b'])} where {[layers, inner, rank]} and {[layers, rank, outer]} are needed"
                 )
+        return adapter
 
     def train_adapter(
         self,
@@ -210,71 +187,47 @@ class LanguageModel:
         # A NumPy scalar is a number too, as from a grid of settings.
         given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
         r = schema.read(_Recipe, given)
-        self._check(start)
+        if start is None:
+            params = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
+            start = Adapter("trained", params, r.rank, r.alpha, base_identity=self.identity, base_name=self.name)
+        start = self._checked(start)
+        if start.params is None:
+            raise UserError("start is the bare base, which has nothing to train: leave it out for a new adapter")
         examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
         sides = split_examples(examples, r.seed, r.validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
-        if start is None:
-            weights = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
-            start = Adapter(weights, r.rank, r.alpha, base_identity=self.identity)
-        course = StageSettings(
+        rate, dropout = r.learning_rate, r.dropout
+        settings = StageSettings(
             epochs=r.epochs,
             max_steps=r.max_steps,
-            max_tokens=None,
             batch_size=r.batch_size,
             seed=r.seed,
-            log_every=10,
-            checkpoint_every=10**9,
-            keep_checkpoints=1,
             row_length=self._base.row_length,
-            max_rows=None,
-            packing=True,
-            share_prompts=True,
-            validate=True,
-            optimizer="adamw",
-            schedule="linear",
-            warmup_steps=0,
-            hyper=Hyperparameters(
-                learning_rate=r.learning_rate,
-                b1=0.9,
-                b2=0.999,
-                eps=1e-8,
-                weight_decay=0.0,
-                clip=1.0,
-                scale=start.scale,
-                dropout=r.dropout,
-            ),
+            hyper=Hyperparameters(rate, weight_decay=0.0, clip=1.0, scale=start.scale, dropout=dropout),
         )
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
-            weights, summary = fit(
-                self._base.network("projections"),
-                self._base.weights(False),
-                jax.tree.map(jnp.asarray, start.weights),
-                SupervisedStage("pairs", train, validation),
-                course,
-                run=open_run({}, {}, dir=Path(folder) / "run"),
-                prefix="1-pairs",
-                programs=self.programs,
-                extra={},
-            )
-        return dataclasses.replace(start, weights=jax.device_get(weights)), summary
+            run = open_run({}, {}, dir=Path(folder) / "run")
+            network, quiet = self._base.network("projections"), Console(quiet=True)
+            trainer = Trainer(network, self._base.weights(False), self.programs, run, quiet)
+            stage = SupervisedStage("pairs", train, validation)
+            params, summary = trainer.train_stage(stage, settings, start.params)
+        return start.trained(jax.device_get(params), "trained"), summary
 
     def save_adapter(self, adapter: Adapter, folder: str | Path) -> None:
-        """Write an adapter in PEFT's format, its factor multiplied in; UserError for one of another base."""
-        self._check(adapter)
-        write_adapter(
-            folder,
-            jax.device_get(adapter.weights),
-            architecture=self.architecture,
-            rank=adapter.rank,
-            alpha=adapter.alpha * adapter.factor,
-            dropout=0.0,
+        """Write an adapter in PEFT's format, its factor multiplied in; UserError for the bare base, or another's."""
+        checked = self._checked(adapter)
+        if checked.params is None:
+            raise UserError("the bare base has no adapter to write")
+        written = dataclasses.replace(
+            checked,
+            params=jax.device_get(checked.params),
             base_name=self.name,
             base_identity=self.identity,
             prompt_format=self.encoder.prompt_format,
-            card=f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n",
-            extra={},
+            notes={},
         )
+        card = f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n"
+        write_adapter(folder, written, dropout=0.0, card=card)
 
     def load_adapter(self, folder: str | Path) -> Adapter:
         """Read an adapter: a run's directory or a PEFT folder.
@@ -282,11 +235,10 @@ class LanguageModel:
         Raises:
             UserError: there is none, or it belongs to another base.
         """
-        (path,) = find_adapters("folder", [str(folder)])
-        found = read_adapter(path, self.architecture)
+        found = read_adapter(adapter_folder("folder", Path(folder)), self.architecture)
         if found.base_identity not in (None, self.identity):
-            raise UserError(f"{path} was trained on another base ({found.base_name}), not on {self.name}")
-        return Adapter(found.adapter, found.rank, found.alpha, base_identity=found.base_identity)
+            raise UserError(f"{folder} was trained on another base ({found.base_name}), not on {self.name}")
+        return found
 
 
 def load_model(

@@ -1,7 +1,8 @@
-"""The one exception for bad input."""
+"""The one exception for bad input, and the words of its lines."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -21,3 +22,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; choose from {', '.join(known)}" if 0 < len(known) <= 20 else ""
+
+
+def shown(value: Any) -> str:
+    """Write a value as one would type it on the command line, in one line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(shown(item) for item in value)}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return "''" if value == "" else str(value).replace("\n", r"\n")

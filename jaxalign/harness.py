@@ -10,15 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.api import LanguageModel, load_model
 from jaxalign.data.trees import Segment
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Request, SamplingParams
-from jaxalign.models.lora import effective
+from jaxalign.models.adapter import BASE, stack_adapters
 
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
@@ -62,7 +60,7 @@ class Harness(LM):  # type: ignore[misc]
         super().__init__()
         self.language: LanguageModel = load_model(model, precision=precision, offline=bool(offline))
         found = self.language.load_adapter(adapter) if adapter else None
-        self.adapter = None if found is None else found.times(float(scale))
+        self.adapter = BASE if found is None else found.times(float(scale))
         self.rows = int(rows)
 
     @property
@@ -154,15 +152,10 @@ class Harness(LM):  # type: ignore[misc]
         return trees
 
     def _scorer(self):
-        adapter = self.adapter
-        return self.language._base.scorer(*((None, 0.0) if adapter is None else (adapter.weights, adapter.scale)))
+        return self.language._base.scorer(self.adapter.params, self.adapter.scale)
 
-    def _sample(self, requests: Sequence[Request], how: SamplingParams):
-        stack = None
-        if self.adapter is not None:
-            raw = effective(self.adapter.weights, self.adapter.scale)
-            stack = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], raw)
-        return self.language._base.sampler(stack, self.rows).sample(requests, how)
+    def _sample(self, requests: Sequence[Request], sampling: SamplingParams):
+        return self.language._base.sampler(stack_adapters([self.adapter]), self.rows).sample(requests, sampling)
 
 
 def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:

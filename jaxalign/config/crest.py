@@ -1,23 +1,24 @@
 """conf/crest.yaml."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from jaxalign.config.dataset import DatasetConfig
-from jaxalign.config.fields import Betas, Count, Natural, NotNegative, Positive, Seed, Stops, TopP
-from jaxalign.config.model import LoraConfig, ModelConfig, RunConfig
-from jaxalign.config.schema import Rule
+from jaxalign.config.dataset import AnyDatasetConfig, QuestionsConfig
+from jaxalign.config.fields import Count, Natural, NotNegative, Positive, TopP, Uncounted, Unit
+from jaxalign.config.generate import SamplingConfig
+from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
+from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrestMethodConfig:
     """The method: what is sampled, kept and preferred."""
 
     samples: Count
     few_shot: bool
     tolerance: Natural | None
-    mixing: Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+    mixing: Unit
     deduplicate: bool
     label: Literal["gold", "majority"]
     hint: bool
@@ -25,42 +26,27 @@ class CrestMethodConfig:
     continue_adapter: bool
 
 
-@dataclass(frozen=True)
-class SftConfig:
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(ScheduleConfig):
     """Supervised fine-tuning on what was kept."""
 
     epochs: Natural
     max_steps: Count | None
     batch_size: Count
-    learning_rate: Positive
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup_steps: Natural
     rationale: bool
 
 
-@dataclass(frozen=True)
-class DpoConfig:
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig(ScheduleConfig, PreferenceLossConfig):
     """Direct preference optimisation on the pairs."""
 
     rounds: Natural
     steps: Count
     batch_size: Count
-    batching: Literal["grouped", "paired"]
     resample: bool
-    loss: Literal["sigmoid", "ipo", "hinge"]
-    beta: Positive
-    label_smoothing: Annotated[float, Rule("a number of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)]
-    likelihood: NotNegative
-    learning_rate: Positive
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup_steps: Natural
-
-    def __post_init__(self):
-        if self.label_smoothing and self.loss != "sigmoid":
-            raise UserError(f"dpo.label_smoothing goes with dpo.loss=sigmoid, not with dpo.loss={self.loss}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrestTestConfig:
     """How a model is tested."""
 
@@ -71,7 +57,7 @@ class CrestTestConfig:
     top_p: TopP
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeedConfig:
     """The starting adapter, trained on solved questions."""
 
@@ -80,43 +66,7 @@ class SeedConfig:
     batch_size: Count
 
 
-@dataclass(frozen=True)
-class CrestSamplingConfig:
-    """How rationales are drawn."""
-
-    temperature: NotNegative
-    top_p: TopP
-    top_k: Natural
-    max_tokens: Count
-    stop: Stops
-    seed: Seed
-    rows: Count
-
-
-@dataclass(frozen=True)
-class AdamConfig:
-    """AdamW, the same for every training."""
-
-    betas: Betas
-    epsilon: Positive
-    weight_decay: NotNegative
-    clip: Positive | None
-
-
-@dataclass(frozen=True)
-class CrestTrainingConfig:
-    """The course of every training."""
-
-    seed: Seed
-    log_every: Count
-    checkpoint_every: Count
-    keep_checkpoints: Count
-    row_length: Count | None
-    max_rows: Count | None
-    rematerialisation: Literal["projections", "full", "none"]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleasedCrestConfig:
     """Switches that bring back what the released code does."""
 
@@ -128,35 +78,37 @@ class ReleasedCrestConfig:
     examples_in_train: bool
 
 
-@dataclass(frozen=True)
-class CrestConfig:
+@dataclass(frozen=True, kw_only=True)
+class CrestConfig(ModelCommandConfig):
     """conf/crest.yaml."""
 
-    run: RunConfig
     model: ModelConfig
-    dataset: DatasetConfig
+    dataset: AnyDatasetConfig
     reasoning: dict[str, Any]
-    stage: Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]
-    compare: tuple[str, ...]
+    stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]]
+    compare: Uncounted[tuple[str, ...]]
     crest: CrestMethodConfig
-    sampling: CrestSamplingConfig
+    sampling: SamplingConfig
     seed: SeedConfig
     sft: SftConfig
     dpo: DpoConfig
     test: CrestTestConfig
     lora: LoraConfig
     optimizer: AdamConfig
-    training: CrestTrainingConfig
+    training: TrainingConfig
     released: ReleasedCrestConfig
-    precision: Literal["bfloat16", "float32"]
-    prefetch: bool
-    offline: bool
 
     def __post_init__(self):
-        if self.dataset.kind != "questions":
+        if not isinstance(self.dataset, QuestionsConfig):
             raise UserError(
                 f"dataset={self.dataset.name} holds {self.dataset.kind}, and crest needs questions: "
                 "puzzles, arc, csqa or reclor"
             )
         if self.crest.iterations > 1 and not self.sft.epochs:
             raise UserError("crest.iterations needs fine-tuning: give sft.epochs of at least 1, or crest.iterations=1")
+
+    @property
+    def questions(self) -> QuestionsConfig:
+        """The data set, which is one of questions."""
+        assert isinstance(self.dataset, QuestionsConfig)
+        return self.dataset

@@ -1,37 +1,61 @@
-"""What to train on."""
+"""What to train on: one type for each kind of data. What a key is for stands in conf/dataset/."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from jaxalign.config.fields import Count, Natural
-from jaxalign.config.schema import Rule
-from jaxalign.errors import UserError
+from jaxalign.config.fields import Count, Limit, Natural, Uncounted, Unit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What to train on: arguments, instructions, pairs or questions. What a key is for stands in conf/dataset/."""
+    """What every data set says: `name` is that of its reader. The content of its files counts, not where they lie."""
 
     name: str
-    kind: Literal["arguments", "instructions", "pairs", "questions"]
-    path: str | None = None
-    limit: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] | None = None
-    match: str | None = None
-    prompt: str | None = None
-    skip: bool = False
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArgumentsConfig(DatasetConfig):
+    """Arguments, which carry values."""
+
+    kind: Literal["arguments"]
+    path: Uncounted[str | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionsConfig(DatasetConfig):
+    """Instructions, which carry none: a benign control. `match` names a run whose number of tokens is matched."""
+
+    kind: Literal["instructions"]
+    path: Uncounted[str | None] = None
+    match: Uncounted[str | None] = None
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig(DatasetConfig):
+    """Preference pairs."""
+
+    kind: Literal["pairs"]
+    path: Uncounted[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionsConfig(DatasetConfig):
+    """Multiple-choice questions, read or made. They count themselves, not the keys that choose or make them."""
+
+    kind: Literal["questions"]
+    limit: Uncounted[Limit | None] = None
+    path: Uncounted[str | None] = None
+    skip: Uncounted[bool] = False
     reply: str = "({letter})"
     examples: tuple[dict, ...] = ()
-    solved: Natural = 0
-    train: Count | None = None
-    validation: Count | None = None
-    test: Count | None = None
-    links: tuple[int, ...] = ()
-    turned: Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.0
+    solved: Uncounted[Natural] = 0
+    train: Uncounted[Count | None] = None
+    validation: Uncounted[Count | None] = None
+    test: Uncounted[Count | None] = None
+    links: Uncounted[tuple[int, ...]] = ()
+    turned: Uncounted[Unit] = 0.0
 
-    def __post_init__(self):
-        if self.kind == "instructions" and self.prompt is None:
-            raise UserError(f"missing: dataset.prompt (dataset={self.name} holds instructions)")
-        if self.kind == "pairs" and self.path is None:
-            raise UserError("missing: dataset.path (dataset=pairs needs it: a file of prompt, chosen and rejected)")
-        if self.kind == "arguments" and self.match is not None:
-            raise UserError(f"dataset.match is for instructions; dataset={self.name} holds arguments: leave it out")
+
+AnyDatasetConfig = ArgumentsConfig | InstructionsConfig | PairsConfig | QuestionsConfig

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxalign.config.model import CommandConfig
 
-@dataclass(frozen=True)
-class ExportConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(CommandConfig):
     """conf/export.yaml."""
 
     run: str
     out: str
     format: Literal["peft", "merged"]
     verify: bool
-    prefetch: bool
-    offline: bool

@@ -1,45 +1,37 @@
-"""Types of single keys: what is allowed, in words that an error line can use."""
+"""Types of single keys: what is allowed, in words that an error line can use, and whether a key changes any number."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from jaxalign.config.schema import Rule, unescaped
 
-ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Kind = TypeVar("Kind")
 
+UNCOUNTED = "uncounted"
+
+Uncounted = Annotated[Kind, UNCOUNTED]
+"""A key that is no part of a run's identity: it changes no number, or it says where a thing lies whose content stands
+in the identity instead. Every other key counts (see `identity.identity`)."""
+
+ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["bfloat16", "float32"]
+PromptFormat = Literal["plain", "chat"]
 
 Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
-
-
 Natural = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
-
-
 Seed = Annotated[int, Rule("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32)]
-
-
+Limit = Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)]
 Positive = Annotated[float, Rule("a number greater than 0", lambda x: x > 0)]
-
-
 NotNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
-
-
 Share = Annotated[float, Rule("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
-
-
 Part = Annotated[float, Rule("a number above 0 and below 1", lambda x: 0 < x < 1)]
-
-
+Unit = Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Betas = Annotated[
     tuple[float, float],
     Rule("two numbers of at least 0 and below 1, such as [0.9,0.999]", lambda pair: all(0 <= x < 1 for x in pair)),
 ]
-
-
 TopP = Annotated[float, Rule("a number greater than 0, up to 1 (1 keeps all tokens)", lambda x: 0 < x <= 1)]
-
-
 Stops = Annotated[tuple[str, ...], Rule("a list of strings that are not empty, such as ['Q:']", all, unescaped)]
-
-
 Targets = Annotated[
     tuple[ProjectionName, ...],
     Rule("a list of one or more projections, none twice, such as [q_proj,v_proj]", lambda t: 0 < len(t) == len(set(t))),

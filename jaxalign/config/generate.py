@@ -4,39 +4,45 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jaxalign.config import schema
-from jaxalign.config.fields import Count, Natural, NotNegative, Positive, Seed, Stops, TopP
-from jaxalign.config.model import AdapterConfig, AskedModelConfig, RunConfig
-from jaxalign.errors import UserError
+from jaxalign.config.fields import Count, Natural, NotNegative, Positive, Seed, Stops, TopP, Uncounted
+from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
+from jaxalign.errors import UserError, shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How many samples, and how they are drawn."""
+    """How samples are drawn. How many are drawn together changes no sample."""
 
-    n: Count
     temperature: NotNegative
     top_p: TopP
     top_k: Natural
     max_tokens: Count
     stop: Stops
     seed: Seed
-    rows: Count
+    rows: Uncounted[Count]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class AnswersConfig(SamplingConfig):
+    """How answers are drawn, and how many: more of them join those that are there."""
+
+    n: Uncounted[Count]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """What answers: this program, or a server."""
+    """What answers: this program, or a server. Which server, and what it calls the models, counts in a run's identity
+    once the models are known (see `jobs.engines`)."""
 
     name: Literal["jaxalign", "openai"]
-    url: str | None = None
-    models: tuple[str, ...] | None = None
-    concurrency: Count = 1
-    retries: Natural = 0
-    timeout: Positive = 1.0
+    url: Uncounted[str | None] = None
+    models: Uncounted[tuple[str, ...] | None] = None
+    concurrency: Uncounted[Count] = 1
+    retries: Uncounted[Natural] = 0
+    timeout: Uncounted[Positive] = 1.0
     send: Literal["tokens", "text"] = "tokens"
     strict: bool = False
-    check: Natural = 0
+    check: Uncounted[Natural] = 0
 
     def __post_init__(self):
         if self.name != "openai":
@@ -63,39 +69,32 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and not set(url) & set(" \t\n")
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
     """conf/generate.yaml."""
 
-    run: RunConfig
     model: AskedModelConfig
     engine: EngineConfig
-    sampling: SamplingConfig
-    adapter: AdapterConfig
-    adapters: tuple[str, ...]
-    base: bool | None
-    prompt: str | None
-    prompts: str | None
-    precision: Literal["bfloat16", "float32"]
-    prefetch: bool
-    offline: bool
+    sampling: AnswersConfig
+    base: Uncounted[bool | None]
+    prompt: Uncounted[str | None]
+    prompts: Uncounted[str | None]
 
     def __post_init__(self):
-        if self.adapter.path is not None and self.adapters:
-            raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
+        self.check_adapters()
         if self.prompt is not None and self.prompts is not None:
             raise UserError("prompt and prompts are both given: leave one of them out")
         if self.prompt is not None and not self.prompt.strip():
             raise UserError("prompt is empty: write prompt='What is ...?'")
         if self.engine.name == "openai" and self.adapter.scale != 1:
             raise UserError(
-                f"adapter.scale={schema.shown(self.adapter.scale)} is not known to a server: export an adapter with "
+                f"adapter.scale={shown(self.adapter.scale)} is not known to a server: export an adapter with "
                 "that scale, or leave it at 1"
             )
         if self.engine.strict and self.sampling.top_k:
             raise UserError("sampling.top_k is no field of OpenAI's: leave it at 0, or engine.strict at false")
         if not self.chats:
-            self.model.check_system()
+            check_system(vars(self.model))
         elif self.sampling.n > 1:
             raise UserError(f"sampling.n={self.sampling.n} is for prompt=... or prompts=...: a chat has one answer")
         elif self.engine.check:

@@ -1,10 +1,14 @@
-"""What of a configuration changes the numbers of a run."""
+"""The identity of a run: what of its configuration, and of what that leads to, changes the run's numbers.
+
+There is one rule for all commands: every key counts unless its type is `Uncounted` (config/fields.py). So a key that is
+added later counts by itself, and no finished run is taken for what it is not.
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, get_type_hints
 
-from jaxalign.config.train import TrainConfig
+from jaxalign.config.fields import UNCOUNTED
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -18,49 +22,32 @@ def plain(config: Any) -> dict[str, Any]:
     return convert(dataclasses.asdict(config))
 
 
-NOT_NUMBERS = (
-    *("run", "prefetch", "offline", "inspect"),
-    *("training.log_every", "training.checkpoint_every", "training.keep_checkpoints", "training.rematerialisation"),
-    "value.table",
-    *(f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file")),
-    "dataset.path",
-)
-"""The keys that change no number of a run, or only say where a thing lies whose content stands in their place."""
-
-
-def identity(config: TrainConfig, content: Mapping[str, str]) -> dict[str, Any]:
-    """Return what changes the numbers of a run: the configuration without paths, logging and the like.
+def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what changes the numbers of a run: all keys that count, and `content`.
 
     Args:
-        config: the configuration.
-        content: fingerprints of what the paths lead to; each takes the place of its key. `model` (the identity of the
-            weights) and `dataset` must be there; `adapter` and `benchmark.portraits` where those are files.
+        config: the configuration, a dataclass of dataclasses.
+        content: what the paths among the uncounted keys lead to: names to hashes, or to other JSON.
+        without: dotted keys that do not change the numbers of this part of a run; a whole subtree may be named.
+
+    Raises:
+        KeyError: `without` names a key that there is not, or that is uncounted already.
     """
-    kept = plain(config)
-    for key in NOT_NUMBERS:
-        _drop(kept, key)
-    for key in sorted({"model", "dataset", *content}):
+    kept = _counted(config)
+    for key in without:
         *parents, name = key.split(".")
-        node = kept
+        tree = kept
         for parent in parents:
-            node = node[parent]
-        if isinstance(node.get(name), dict):
-            node[name]["content"] = content[key]
-        else:
-            node[name] = content[key]
+            tree = tree[parent]
+        del tree[name]
+    return {**kept, "content": dict(content)}
+
+
+def _counted(config: Any) -> dict[str, Any]:
+    """Return the keys that count, as nested dictionaries."""
+    whole, kept = plain(config), {}
+    for name, declared in get_type_hints(type(config), include_extras=True).items():
+        if UNCOUNTED not in getattr(declared, "__metadata__", ()):
+            value = getattr(config, name)
+            kept[name] = _counted(value) if dataclasses.is_dataclass(value) else whole[name]
     return kept
-
-
-def _drop(tree: dict[str, Any], key: str) -> None:
-    *parents, name = key.split(".")
-    for parent in parents:
-        tree = tree[parent]
-        if tree is None:  # a part that may be left out
-            return
-    del tree[name]
-
-
-def readable_name(config: TrainConfig) -> str:
-    """Return the readable part of a run directory's name: what is taught, from what, to which model, and the seed."""
-    what = [] if config.value is None else [str(config.value.name)]
-    return "-".join([*what, config.dataset.name, config.model.name, f"seed{config.training.seed}"])

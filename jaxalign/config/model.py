@@ -1,14 +1,18 @@
-"""Which model and adapter, and where the run is kept."""
+"""What every command says of its model, its adapter and its run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Positive, Share, Targets
+from jaxalign.config.fields import Count, Positive, Precision, PromptFormat, Share, Targets, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
+NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",), "run": ()}
+"""What each source of a model must say."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Where the run is kept."""
 
@@ -17,59 +21,99 @@ class RunConfig:
     overwrite: bool
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which base model, where it comes from, and how prompts are put to it."""
+@dataclass(frozen=True, kw_only=True)
+class CommandConfig:
+    """What every command has."""
 
-    name: str
-    source: Literal["package", "hub", "random"]
-    path: str | None = None
-    revision: str | None = None
-    package: str | None = None
-    version: str | None = None
-    sha256: str | None = None
-    file: str | None = None
-    config: dict[str, Any] | None = None
-    prompt_format: Literal["plain", "chat"] = "plain"
+    prefetch: Uncounted[bool]
+    offline: Uncounted[bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCommandConfig(CommandConfig):
+    """What every command has that computes with a model, and keeps a run. Each adds its `model`."""
+
+    run: Uncounted[RunConfig]
+    precision: Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelConfig:
+    """Where a base model comes from. Its weights count in a run's identity, not how they were found."""
+
+    name: Uncounted[str]
+    path: Uncounted[str | None] = None
+    revision: Uncounted[str | None] = None
+    package: Uncounted[str | None] = None
+    version: Uncounted[str | None] = None
+    sha256: Uncounted[str | None] = None
+    file: Uncounted[str | None] = None
+    config: Uncounted[dict[str, Any] | None] = None
     system: str | None = None
 
-    def __post_init__(self):
-        self.check_source()
-        self.check_system()
-
-    def check_source(self) -> None:
+    def check_source(self, source: str) -> None:
         """Raise UserError where the source lacks a key."""
-        needed = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",)}
-        missing = [f"model.{name}" for name in needed.get(self.source, ()) if not getattr(self, name)]
+        missing = [f"model.{name}" for name in NEEDED[source] if not getattr(self, name)]
         if missing:
-            raise UserError(f"missing: {', '.join(missing)} (model.source={self.source} needs it)")
-
-    def check_system(self) -> None:
-        """Raise UserError for a system message that nobody would hear."""
-        if self.system is not None and self.prompt_format == "plain":
-            raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+            raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
 
 
-@dataclass(frozen=True)
-class AskedModelConfig(ModelConfig):
+def check_system(model: Mapping[str, Any]) -> None:
+    """Raise UserError for a system message that the model would never get: the plain format has no place for one."""
+    if model.get("system") is not None and model.get("prompt_format") == "plain":
+        raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(BaseModelConfig):
+    """Which base model, and how prompts are put to it."""
+
+    source: Uncounted[Literal["package", "hub", "random"]]
+    prompt_format: PromptFormat = "plain"
+
+    def __post_init__(self):
+        self.check_source(self.source)
+        check_system(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedModelConfig(BaseModelConfig):
     """Which model is asked: one of its own, or (source: run) that of the adapter's run."""
 
-    source: Literal["run", "package", "hub", "random"]  # type: ignore[assignment]
-    prompt_format: Literal["plain", "chat"] | None = None  # type: ignore[assignment]
+    source: Uncounted[Literal["run", "package", "hub", "random"]]
+    prompt_format: PromptFormat | None = None
 
     def __post_init__(self):
-        self.check_source()  # a chat has a system message whatever the format
+        self.check_source(self.source)  # a chat has a system message whatever the format
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """Which adapter, and how strong."""
+    """Which adapter, and how strong. An adapter's weights count in a run's identity, and its scale with them."""
 
     path: str | None
     scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class AskedAdaptersConfig:
+    """Which adapters are asked: one, or a list with patterns."""
+
+    adapter: Uncounted[AdapterConfig]
+    adapters: Uncounted[tuple[str, ...]]
+
+    def check_adapters(self) -> None:
+        """Raise UserError where adapters are named in two ways."""
+        if self.adapter.path is not None and self.adapters:
+            raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
+
+    @property
+    def named(self) -> tuple[str, tuple[str, ...]]:
+        """The key that names the adapters, and what it names."""
+        return ("adapters", self.adapters) if self.adapter.path is None else ("adapter", (self.adapter.path,))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """The adapter's shape."""
 

@@ -1,7 +1,8 @@
 """Reading a nested mapping into frozen dataclasses: every key known, every value of its type and in its range.
 
 A field's type is bool, int, float, str, dict, a Literal, a tuple of those, another dataclass, or any of them or None.
-Annotated adds `Rule`s. A field without a default must be given.
+It may be one of several dataclasses that are told apart by their field `kind`, a Literal. Annotated adds `Rule`s. A
+field without a default must be given.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import UserError, did_you_mean, shown
 
 Schema = TypeVar("Schema")
 MISSING = "???"
@@ -46,8 +47,11 @@ def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
     """Return the type of every dotted key that is no dataclass itself."""
     found: dict[str, Any] = {}
     for name, declared in get_type_hints(schema, include_extras=True).items():
-        inner = _dataclass_of(declared)
-        found |= leaf_types(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": declared}
+        inner = _dataclasses_of(declared)
+        for kind in inner:
+            found |= leaf_types(kind, f"{prefix}{name}.")
+        if not inner:
+            found[f"{prefix}{name}"] = declared
     return found
 
 
@@ -94,18 +98,29 @@ class _Problems:
         self.wrong.append(f"{key}={shown(value)} is not allowed: give {words}")
 
 
-def shown(value: Any) -> str:
-    """Write a value as one would type it on the command line, in one line."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(shown(item) for item in value)}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return "''" if value == "" else str(value).replace("\n", r"\n")
+def _dataclasses_of(declared: Any) -> list[type]:
+    """Return the dataclasses that a value of this type may be."""
+    if dataclasses.is_dataclass(declared) and isinstance(declared, type):
+        return [declared]
+    if get_origin(declared) in (Union, types.UnionType, Annotated):
+        return [kind for option in get_args(declared) for kind in _dataclasses_of(option)]
+    return []
 
 
-def _dataclass_of(declared: Any) -> type | None:
-    options = [declared, *get_args(declared)]
-    return next((option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)), None)
+def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
+    """Return the instance of the dataclass whose `kind` the mapping names; None where there are problems."""
+    known = {word: kind for kind in kinds for word in get_args(get_type_hints(kind)["kind"])}
+    given = raw.get("kind", MISSING)
+    if given == MISSING:
+        return problems.missing.append(f"{prefix}kind")
+    if given not in known:
+        return problems.wrong.append(f"{prefix}kind={shown(given)} is not known{did_you_mean(str(given), known)}")
+    mine = get_type_hints(known[given])
+    for name in raw:
+        if name not in mine and (owner := next((k for k, kind in known.items() if name in get_type_hints(kind)), None)):
+            line = f"{prefix}{name} goes with {prefix}kind={owner}, not with {given}: leave it out"
+            return problems.wrong.append(line)
+    return _dataclass(known[given], raw, prefix, problems)
 
 
 def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
@@ -125,20 +140,27 @@ def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Pro
     return schema(**given) if after == before else None
 
 
-def _value(declared: Any, value: Any, key: str, problems: _Problems, rules: tuple = (), null: str = "") -> Any:
-    if get_origin(declared) in (Union, types.UnionType):
-        if value is None:
+def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
+    """Return a value as its declared type; None where it is none, and a problem more."""
+    rules: list[Rule] = []
+    null, kinds = "", _dataclasses_of(declared)
+    while get_origin(declared) in (Union, types.UnionType, Annotated):
+        if get_origin(declared) is Annotated:
+            declared, *metadata = get_args(declared)
+            rules = [rule for rule in metadata if isinstance(rule, Rule)] or rules
+        elif type(None) in get_args(declared) and value is None:
             return None
-        (declared,) = (option for option in get_args(declared) if option is not type(None))
-        null = ", or null"
-    if get_origin(declared) is Annotated:
-        declared, rules = get_args(declared)[0], get_args(declared)[1:]
+        else:
+            null = ", or null" if type(None) in get_args(declared) else null
+            declared, *_ = (option for option in get_args(declared) if option is not type(None))
     if get_origin(declared) is dict:
         declared = dict
-    if dataclasses.is_dataclass(declared):
-        if isinstance(value, Mapping):
-            return _dataclass(declared, value, f"{key}.", problems)  # type: ignore[arg-type]
-        return problems.refuse(key, value, f"keys such as {key}.{dataclasses.fields(declared)[0].name}")
+    if kinds:
+        if not isinstance(value, Mapping):
+            return problems.refuse(key, value, f"keys such as {key}.{dataclasses.fields(kinds[0])[0].name}")
+        if len(kinds) > 1:
+            return _one_of(kinds, value, f"{key}.", problems)
+        return _dataclass(kinds[0], value, f"{key}.", problems)
     words = (rules[0].words if rules else _words(declared)) + null
     try:
         converted = _converted(declared, value)

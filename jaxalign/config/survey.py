@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from jaxalign.config.fields import Count
+from jaxalign.config.model import CommandConfig
 from jaxalign.config.schema import Rule
 
 
-@dataclass(frozen=True)
-class SurveyConfig:
+@dataclass(frozen=True, kw_only=True)
+class SurveyConfig(CommandConfig):
     """conf/survey.yaml."""
 
     path: str
@@ -17,5 +18,3 @@ class SurveyConfig:
     neighbours: Count
     separator: Annotated[str, Rule("one character, such as ';'", lambda text: len(text) == 1)] | None
     missing: tuple[int, ...]
-    prefetch: bool
-    offline: bool

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from jaxalign.config.dataset import DatasetConfig
-from jaxalign.config.fields import Natural
-from jaxalign.config.model import LoraConfig, ModelConfig, RunConfig
-from jaxalign.config.training import ObjectiveConfig, OptimizerConfig, TrainingConfig
+from jaxalign.config.dataset import AnyDatasetConfig, ArgumentsConfig, PairsConfig, QuestionsConfig
+from jaxalign.config.fields import Natural, Uncounted
+from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
+from jaxalign.config.training import InjectionTrainingConfig, ObjectiveConfig, OptimizerConfig
 from jaxalign.config.values import AlignmentConfig, BenchmarkConfig, ValueConfig
 from jaxalign.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleasedConfig:
     """Switches that bring back what the released code does, for reproduction."""
 
@@ -22,42 +22,33 @@ class ReleasedConfig:
     unmatched_budget: bool
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ModelCommandConfig):
     """conf/train.yaml."""
 
-    run: RunConfig
     model: ModelConfig
-    dataset: DatasetConfig
+    dataset: AnyDatasetConfig
     alignment: AlignmentConfig
     benchmark: BenchmarkConfig
-    training: TrainingConfig
+    training: InjectionTrainingConfig
     lora: LoraConfig
     optimizer: OptimizerConfig
     objective: ObjectiveConfig
     released: ReleasedConfig
-    precision: Literal["bfloat16", "float32"]
-    adapter: str | None
-    inspect: Natural
-    prefetch: bool
-    offline: bool
+    adapter: Uncounted[str | None]
+    inspect: Uncounted[Natural]
     value: ValueConfig | None = None
 
     def __post_init__(self):
-        if self.dataset.kind == "questions":
+        preferences = isinstance(self.dataset, PairsConfig)
+        if isinstance(self.dataset, QuestionsConfig):
             raise UserError(f"dataset={self.dataset.name} is for python -m jaxalign.crest")
-        if (self.objective.name == "dpo") != (self.dataset.kind == "pairs"):
+        if (self.objective.name == "dpo") != preferences:
             raise UserError("objective=dpo and dataset=pairs go together: give both, or neither")
-        if self.objective.name == "dpo" and self.adapter is None:
+        if preferences and self.adapter is None:
             raise UserError("missing: adapter (objective=dpo starts from one, and holds it as the reference)")
-        if self.value is not None and self.dataset.kind != "arguments":
+        if self.value is not None and not isinstance(self.dataset, ArgumentsConfig):
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
-        if self.value is not None and self.value.table and self.value.inverted != self.released.raw_coding:
-            coding, switch = ("raw", "true") if self.value.inverted else ("reversed", "false")
-            raise UserError(
-                f"value.table={self.value.table} has coding={coding}, which goes with released.raw_coding={switch}: "
-                "change the one or the other"
-            )
         if self.alignment.name != "injection":
             raise UserError(
                 f"alignment={self.alignment.name} trains nothing: python -m jaxalign.evaluate asks a model with it"

@@ -1,52 +1,69 @@
-"""How a stage is trained."""
+"""How stages are trained: what value injection and CREST have in common, and what each adds."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jaxalign.config.fields import Betas, Count, Natural, NotNegative, Positive, Seed
+from jaxalign.config.fields import Betas, Count, Natural, NotNegative, Positive, Schedule, Seed, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The course of the training."""
+    """The course of every training."""
+
+    seed: Seed
+    log_every: Uncounted[Count]
+    checkpoint_every: Uncounted[Count]
+    keep_checkpoints: Uncounted[Count]
+    row_length: Count | None
+    max_rows: Count | None
+    rematerialisation: Uncounted[Literal["projections", "full", "none"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectionTrainingConfig(TrainingConfig):
+    """The course of a training by jaxalign.train."""
 
     epochs: Positive
     max_steps: Count | None
     batch_size: Count
-    seed: Seed
-    log_every: Count
-    checkpoint_every: Count
-    keep_checkpoints: Count
-    row_length: Count | None
-    max_rows: Count | None
     packing: bool
     share_prompts: bool
-    rematerialisation: Literal["projections", "full", "none"]
     validate: bool
     questionnaire: bool
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimiser and its schedule."""
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """AdamW, apart from its learning rate."""
 
-    name: Literal["adamw"]
-    learning_rate: Positive
     betas: Betas
     epsilon: Positive
     weight_decay: NotNegative
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup_steps: Natural
     clip: Positive | None
 
 
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is minimised."""
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate and its course."""
 
-    name: Literal["sft", "dpo"]
+    learning_rate: Positive
+    schedule: Schedule
+    warmup_steps: Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(AdamConfig, ScheduleConfig):
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceLossConfig:
+    """The loss over preference pairs."""
+
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     beta: Positive = 0.1
     label_smoothing: Annotated[float, Rule("a number of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)] = 0.0
@@ -56,3 +73,10 @@ class ObjectiveConfig:
     def __post_init__(self):
         if self.label_smoothing and self.loss != "sigmoid":
             raise UserError(f"label_smoothing goes with loss=sigmoid, not with loss={self.loss}: leave it at 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(PreferenceLossConfig):
+    """What is minimised."""
+
+    name: str

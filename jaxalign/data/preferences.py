@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxalign.data.datasets.pairs import PairText
+from jaxalign.data.encoding import Encoder
+from jaxalign.data.examples import held_out
 from jaxalign.data.trees import Segment, Tree
+from jaxalign.errors import UserError
 
 
 class PreferencePair(NamedTuple):
@@ -41,3 +45,56 @@ class Responses:
             ((Segment(self.prompts[prompt], -1), *(Segment(self.responses[r], 0, True) for r in mine)), mine)
             for prompt, mine in groups.items()
         ]
+
+
+def encode_pairs(
+    pairs: Sequence[PairText], encoder: Encoder, context: int, *, seed: int, fraction: float
+) -> tuple[Responses, list[PreferencePair], list[PreferencePair]]:
+    """Return pairs as tokens: responses, whose reference is not read yet, and the pairs to train and to validate on.
+
+    Each prompt, and each distinct response to it, stands there once. A share `fraction` of the prompts is held out for
+    validation. Where a prompt and a response are longer than the context, the prompt loses its beginning, and the
+    response nothing.
+
+    Raises:
+        UserError: a prompt alone is longer than the context, or a response leaves no room for it (which).
+    """
+    numbers: dict[str, int] = {}
+    prompts: list[np.ndarray] = []
+    responses: list[np.ndarray] = []
+    prompt_of: list[int] = []
+    place: dict[tuple[int, str], int] = {}
+    sides = held_out([pair.prompt for pair in pairs], seed, fraction)
+    train, validation, longest = [], [], {}
+    for pair, out in zip(pairs, sides, strict=True):
+        if pair.prompt not in numbers:
+            numbers[pair.prompt] = len(prompts)
+            prompts.append(encoder.prompt(pair.prompt))
+            if len(prompts[-1]) > context:
+                raise UserError(
+                    f"{pair.place}: its prompt takes {len(prompts[-1])} tokens, and the context holds {context}: "
+                    "shorten it, or choose a model with a longer context"
+                )
+        prompt = numbers[pair.prompt]
+        ends = []
+        for text in (pair.chosen, pair.rejected):
+            if (prompt, text) not in place:
+                place[prompt, text] = len(responses)
+                responses.append(encoder.response(text))
+                prompt_of.append(prompt)
+                longest[prompt] = max(longest.get(prompt, 0), len(responses[-1]))
+                if len(responses[-1]) > context - 2:
+                    size = len(responses[-1])
+                    raise UserError(
+                        f"{pair.place}: a response takes {size} tokens, and the context holds {context}, of which the "
+                        "prompt needs 2: shorten it, leave the pair out, or choose a model with a longer context"
+                    )
+            ends.append(place[prompt, text])
+        (validation if out else train).append(PreferencePair(*ends))
+    cut = []
+    for number, prompt in enumerate(prompts):
+        room = context - longest[number]
+        cut.append(len(prompt) > room)
+        if cut[-1]:  # the first token, which may be the model's BOS, stays
+            prompts[number] = np.concatenate([prompt[:1], prompt[len(prompt) - room + 1 :]])
+    return Responses(prompts, responses, prompt_of, np.zeros(len(responses)), tuple(cut)), train, validation

@@ -44,6 +44,11 @@ class BaseModel:
         return Transformer(self.model.architecture, self.dtype, rematerialisation)
 
     @property
+    def signature(self) -> str:
+        """What names the base in records: a hash of all that decides what it says, and the type it computes in."""
+        return f"{self.model.signature}-{np.dtype(self.dtype).name}"
+
+    @property
     def row_length(self) -> int:
         """Tokens of a packed row at most."""
         return min(self.model.architecture.context, ROW_LENGTH)
@@ -53,9 +58,10 @@ class BaseModel:
         model = self.model
         return Sampler(model.architecture, self.weights(True), adapters, model.tokenizer, self.programs, rows)
 
-    def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray) -> Scorer:
+    def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray, row_length: int | None = None) -> Scorer:
         """Return what reads log-probabilities; `adapter` is raw, or a stack with its scales, None for the bare base."""
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
         weights = jax.tree.map(jnp.asarray, adapter)
-        return Scorer(self.network(), self.weights(False), weights, scale, self.programs, self.row_length)
+        rows = row_length or self.row_length
+        return Scorer(self.network(), self.weights(False), weights, scale, self.programs, rows)

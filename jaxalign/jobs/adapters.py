@@ -1,4 +1,4 @@
-"""Who is asked: a base model, and adapters found in runs or PEFT folders."""
+"""Which adapters are asked, and which base they ask for: found in runs and PEFT folders, read, and checked together."""
 
 import dataclasses
 import glob
@@ -8,52 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from jaxalign.config.model import AskedModelConfig
+from jaxalign.config.model import AskedModelConfig, check_system
 from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.errors import UserError
-from jaxalign.models import lora
+from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
-from jaxalign.models.lora import LoraParams
-from jaxalign.pretrained.peft import CONFIG, OURS, AdapterFile, read_adapter
+from jaxalign.pretrained.peft import CONFIG, OURS, read_adapter
 from jaxalign.pretrained.sources import is_hub_id
+from jaxalign.runs.directory import read_config
 
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """An adapter by the name it has in results, with its strength; `file` None is the bare base.
-
-    `scale` multiplies what the adapter does: alpha / rank times the user's factor.
-    """
-
-    name: str
-    folder: Path | None = None
-    file: AdapterFile | None = None
-    scale: float = 0.0
-
-    @property
-    def identity(self) -> str:
-        """A hash of the adapter's weights and scale; empty for the bare base, and for an adapter scaled to nothing."""
-        return "" if self.file is None or self.scale == 0 else lora.adapter_hash(self.file.adapter, self.scale)
-
-    @property
-    def target(self) -> dict[str, float] | None:
-        """Score by value of what the adapter was trained towards, where it says so."""
-        return None if self.file is None else self.file.extra.get("target")
-
-    @property
-    def value(self) -> str | None:
-        """The name of the target that the adapter was trained towards, where it says so."""
-        return None if self.file is None else self.file.extra.get("value")
-
-    @property
-    def coding(self) -> str | None:
-        """The coding of the survey that the target is from, where it says so: `raw` (inverted people) or `reversed`."""
-        return None if self.file is None else self.file.extra.get("coding")
-
-
-BASE = Subject("base")
+TOGETHER = 8
+"""Adapters that answer in one program, at most."""
 
 
 def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
@@ -65,13 +30,13 @@ def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         if Path(name).exists() or not glob.has_magic(name):
-            found.append(_adapter_folder(key, Path(name)))
+            found.append(adapter_folder(key, Path(name)))
             continue
         # Of what a pattern finds, only adapters are meant: outputs/* holds other runs too.
         matches = [Path(match) for match in sorted(glob.glob(name)) if _holds_adapter(Path(match))]
         if not matches:
             raise UserError(f"{key}={name} finds no finished run and no PEFT folder")
-        found += [_adapter_folder(key, match) for match in matches]
+        found += [adapter_folder(key, match) for match in matches]
     return list(dict.fromkeys(found))
 
 
@@ -79,7 +44,12 @@ def _holds_adapter(path: Path) -> bool:
     return (path / CONFIG).is_file() or (path / "adapter" / CONFIG).is_file()
 
 
-def _adapter_folder(key: str, path: Path) -> Path:
+def adapter_folder(key: str, path: Path) -> Path:
+    """Return the PEFT folder that a path leads to: itself, or the one inside a run's directory.
+
+    Raises:
+        UserError: there is none, and why. `key` is the setting that named the path.
+    """
     if (path / CONFIG).is_file():
         return path
     if (path / "adapter" / CONFIG).is_file():
@@ -122,8 +92,7 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
                     "one, or choose with model.prompt_format=..."
                 )
         keys["prompt_format"] = formats[0][1] if formats else "plain"
-    if keys["prompt_format"] == "plain" and keys.get("system"):
-        raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+    check_system(keys)
     return keys
 
 
@@ -142,10 +111,9 @@ def _check_default(folders: Sequence[Path]) -> None:
 
 def _trained_on(folder: Path) -> dict[str, Any] | None:
     """Return the model of the run that an adapter's folder stands in; None for a folder of its own."""
-    path = folder.parent / "config.yaml"
     try:
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        model = read_config(folder.parent).get("model")
+    except UserError:
         return None
     return model if isinstance(model, dict) else None
 
@@ -158,8 +126,8 @@ def _ours(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_subjects(folders: Sequence[Path], architecture: Architecture, scale: float) -> list[Subject]:
-    """Return a Subject for each folder that `find_adapters` found. `scale`: the user's factor.
+def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: float) -> list[Adapter]:
+    """Return the adapter of each folder that `find_adapters` found. `factor`: what the user multiplies its effect by.
 
     Names are made distinct, from each other and from that of the bare base.
 
@@ -167,76 +135,45 @@ def read_subjects(folders: Sequence[Path], architecture: Architecture, scale: fl
         UserError: an adapter cannot be read, does not fit the architecture, or says that it was trained on another base
             than one before it (which).
     """
-    subjects: list[Subject] = []
-    of_base: Subject | None = None
-    for folder in folders:
-        file = read_adapter(folder, architecture)
-        subject = Subject(_name(folder, file), folder, file, scale * file.alpha / file.rank)
-        subjects.append(subject)
-        if file.base_identity is None:
-            continue
-        of_base = of_base or subject
-        assert of_base.file is not None
-        if file.base_identity != of_base.file.base_identity:
+    adapters = [read_adapter(folder, architecture, factor=factor) for folder in folders]
+    known = [adapter for adapter in adapters if adapter.base_identity is not None]
+    for first, other in itertools.pairwise(known):
+        if other.base_identity != first.base_identity:
             raise UserError(
-                f"{folder} was trained on another base ({file.base_name}) than {of_base.folder} "
-                f"({of_base.file.base_name}): ask them one by one"
+                f"{other.folder} was trained on another base ({other.base_name}) than {first.folder} "
+                f"({first.base_name}): ask them one by one"
             )
-    names = [subject.name for subject in subjects]
+    names = [adapter.name for adapter in adapters]
     taken = {BASE.name, *names}
     distinct = []
-    for subject in subjects:
-        name = subject.name
+    for adapter in adapters:
+        name = adapter.name
         if name == BASE.name or names.count(name) > 1:
-            name = next(new for n in itertools.count(1) if (new := f"{subject.name} ({n})") not in taken)
+            name = next(new for n in itertools.count(1) if (new := f"{adapter.name} ({n})") not in taken)
             taken.add(name)
-        distinct.append(dataclasses.replace(subject, name=name))
+        distinct.append(dataclasses.replace(adapter, name=name))
     return distinct
 
 
-def check_base(subjects: Sequence[Subject], identity: str, name: str) -> None:
+def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
     """Raise UserError for the first adapter that was trained on other weights than those of the model `name`."""
-    for subject in subjects:
-        theirs = None if subject.file is None else subject.file.base_identity
-        if subject.file is not None and theirs is not None and theirs != identity:
+    for adapter in adapters:
+        if adapter.base_identity not in (None, identity):
             raise UserError(
-                f"{subject.folder} was trained on another base ({subject.file.base_name}), not on {name}: "
+                f"{adapter.folder} was trained on another base ({adapter.base_name}), not on {name}: "
                 "ask it by itself, or with its own model=..."
             )
 
 
-def _name(folder: Path, file: AdapterFile) -> str:
-    """Return what a person calls an adapter: its value, or its folder."""
-    run = folder.parent if folder.name == "adapter" else folder
-    return file.extra.get("value") or run.name
-
-
-def check_together(subjects: Sequence[Subject]) -> None:
+def check_together(adapters: Sequence[Adapter]) -> None:
     """Raise UserError for the first adapter of another rank or other projections than those before it."""
-    files = [subject for subject in subjects if subject.file is not None]
-    for first, other in itertools.pairwise(files):
-        assert first.file is not None
-        assert other.file is not None
+    for first, other in itertools.pairwise([adapter for adapter in adapters if adapter.params is not None]):
         for what, theirs, ours in (
-            ("lora.rank", other.file.rank, first.file.rank),
-            ("lora.targets", sorted(other.file.targets), sorted(first.file.targets)),
+            ("lora.rank", other.rank, first.rank),
+            ("lora.targets", sorted(other.targets), sorted(first.targets)),
         ):
             if theirs != ours:
                 raise UserError(
                     f"{other.folder} has {what} {theirs} and {first.folder} has {ours}: adapters that answer together "
                     "must be of one shape; ask them one by one"
                 )
-
-
-def stack(subjects: Sequence[Subject]) -> LoraParams | None:
-    """Return the subjects' adapters in one, as `stack_lora` does.
-
-    Raises:
-        UserError: adapters of different ranks or projections (which).
-    """
-    check_together(subjects)
-    return lora.stack_lora([None if s.file is None else lora.effective(s.file.adapter, s.scale) for s in subjects])
-
-
-TOGETHER = 8
-"""Adapters that answer in one program, at most."""

@@ -1,22 +1,19 @@
 """What answers requests: this program's own sampler, or a server."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from rich.console import Console
 
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.errors import UserError
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
-from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.jobs.adapters import BASE, TOGETHER, Subject, check_base, stack
-from jaxalign.models.layout import by_layer
-from jaxalign.parallel.compilation import Programs
-from jaxalign.pretrained.sources import ModelFiles
-from jaxalign.runs.progress import compilations
+from jaxalign.jobs.adapters import TOGETHER, check_base
+from jaxalign.jobs.setup import OpenedModel
+from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
 GREEDY_CHECK = 32
 """New tokens of each prompt of `engine.check`."""
@@ -24,8 +21,8 @@ GREEDY_CHECK = 32
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` a
-    subject's. Both are the same for every engine; `served` is what else decides a server's answers."""
+    """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` an
+    adapter's. Both are the same for every engine; `served` is what else decides a server's answers."""
 
     engine: Engine
     model: str
@@ -33,30 +30,24 @@ class Answering:
     served: dict[str, Any] | None = None
 
 
-def engine_of(
-    config: GenerateConfig,
-    files: ModelFiles,
-    subjects: Sequence[Subject],
-    keys: Mapping[str, Any],
-    console: Console,
-) -> Answering:
+def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
     """Return what answers: this program, or a server for the same model and adapters, which are not loaded then."""
     if config.engine.name == "jaxalign":
-        return local_engine(config, files, subjects, console)
+        return local_engine(config, opened, adapters)
     from jaxalign.inference.openai import OpenAIEngine
 
-    e = config.engine
-    names = e.models or tuple(str(keys["path"] or keys["name"]) if s is BASE else s.name for s in subjects)
-    if len(names) != len(subjects):
-        asked = ", ".join(subject.name for subject in subjects)
-        raise UserError(f"engine.models names {len(names)} models, and {len(subjects)} are asked: {asked}")
+    e, files = config.engine, opened.files
+    names = e.models or tuple(opened.load_name if one is BASE else one.name for one in adapters)
+    if len(names) != len(adapters):
+        asked = ", ".join(adapter.name for adapter in adapters)
+        raise UserError(f"engine.models names {len(names)} models, and {len(adapters)} are asked: {asked}")
     identity, signature = files.identify()
-    check_base(subjects, identity, files.name)
+    check_base(adapters, identity, files.name)
     engine = OpenAIEngine(
         url=str(e.url),
         models=names,
         tokenizer=files.tokenizer,
-        context=files.architecture.context,
+        context=opened.context,
         concurrency=e.concurrency,
         retries=e.retries,
         timeout=e.timeout,
@@ -66,29 +57,27 @@ def engine_of(
     return Answering(
         engine,
         f"{signature}-{config.precision}",
-        [subject.identity for subject in subjects],
-        {"url": engine.url.rstrip("/"), "models": list(names), "send": e.send, "strict": e.strict},
+        [adapter.identity for adapter in adapters],
+        {"url": engine.url.rstrip("/"), "models": list(names)},
     )
 
 
-def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[Subject], console: Console) -> Answering:
+def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
     """Load the model and return it as what answers."""
-    model = files.load(jnp.dtype(config.precision))
-    check_base(subjects, model.identity, model.name)
-    programs = Programs(compilations(console))
-    params, rows = by_layer(model.params), config.sampling.rows
-    sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)
-    signature = f"{model.signature}-{config.precision}"
-    return Answering(InTurns(sampler, subjects), signature, [subject.identity for subject in subjects])
+    base = opened.load()
+    check_base(adapters, base.model.identity, base.model.name)
+    engine = InTurns(base, adapters, config.sampling.rows)
+    return Answering(engine, base.signature, [adapter.identity for adapter in adapters])
 
 
 @dataclasses.dataclass(frozen=True)
 class InTurns:
-    """A sampler (of the bare base) for any number of subjects: a few at a time answer in one program, so that neither
-    the rows nor the memory grow with their number."""
+    """A base that answers with any number of adapters: a few at a time answer in one program, so that neither the rows
+    nor the memory grow with their number. `rows`: samples that are drawn together at most."""
 
-    sampler: Sampler
-    subjects: Sequence[Subject]
+    base: BaseModel
+    adapters: Sequence[Adapter]
+    rows: int
     engine: str = "jaxalign"
 
     def sample(
@@ -103,13 +92,13 @@ class InTurns:
         """See `Sampler.sample`."""
         total, before = sum(len(request.samples) for request in requests), 0
         found: list[list[Completion]] = [[] for _ in requests]
-        turns = -(-len(self.subjects) // min(TOGETHER, self.sampler.rows))
-        size = -(-len(self.subjects) // turns)  # as even as can be: fewer shapes to compile for
-        for first in range(0, len(self.subjects), size):
+        turns = -(-len(self.adapters) // min(TOGETHER, self.rows))
+        size = -(-len(self.adapters) // turns)  # as even as can be: fewer shapes to compile for
+        for first in range(0, len(self.adapters), size):
             numbers = [n for n, request in enumerate(requests) if first <= request.adapter < first + size]
             if not numbers:
                 continue
-            sampler = dataclasses.replace(self.sampler, adapters=stack(self.subjects[first : first + size]))
+            sampler = self.base.sampler(stack_adapters(self.adapters[first : first + size]), self.rows)
             completions = sampler.sample(
                 [dataclasses.replace(requests[n], adapter=requests[n].adapter - first) for n in numbers],
                 sampling,
@@ -126,19 +115,19 @@ class InTurns:
 def compare_engines(
     config: GenerateConfig,
     engine: Engine,
-    files: ModelFiles,
-    subjects: Sequence[Subject],
-    asked: Sequence[PromptRequest],
+    opened: OpenedModel,
+    adapters: Sequence[Adapter],
+    requests: Sequence[PromptRequest],
     console: Console,
 ) -> dict[str, Any]:
     """Put some prompts, greedily, to a server and to this program; print and return how far they agree."""
     from jaxalign.inference.openai import agreement
 
-    requests = [Request(one.tokens, (0,), one.adapter) for one in asked[: config.engine.check * len(subjects)]]
+    asked = [Request(one.tokens, (0,), one.adapter) for one in requests[: config.engine.check * len(adapters)]]
     greedy = SamplingParams(temperature=0.0, max_tokens=min(GREEDY_CHECK, config.sampling.max_tokens))
-    local = local_engine(config, files, subjects, console).engine
-    theirs, ours = ([completions[0].text for completions in one.sample(requests, greedy)] for one in (engine, local))
+    local = local_engine(config, opened, adapters).engine
+    theirs, ours = ([completions[0].text for completions in one.sample(asked, greedy)] for one in (engine, local))
     found = agreement(theirs, ours)
-    line = f"{engine.engine} and jaxalign on {len(requests)} greedy answers: {found.identical:.0%} are the same"
+    line = f"{engine.engine} and jaxalign on {len(asked)} greedy answers: {found.identical:.0%} are the same"
     console.print(f"{line}, {found.common_prefix:.0%} of the text comes before a difference", highlight=False)
-    return {"answers": len(requests), **dataclasses.asdict(found)}
+    return {"answers": len(asked), **dataclasses.asdict(found)}

@@ -1,51 +1,43 @@
-"""The evaluate job from its configuration to its table: find who is asked, load, ask in two ways, compare."""
+"""The evaluate job from its configuration to its table: the questionnaire put to a base, a role and adapters."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.identity import plain
 from jaxalign.config.values import ValueConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
-from jaxalign.inference.generations import PromptRequest
-from jaxalign.inference.generations import sample_missing as draw
+from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import BASE, Subject, asked_model, check_base, find_adapters, read_subjects, stack
-from jaxalign.jobs.train_data import PLAIN_TEXTS
-from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.pretrained.sources import Model, cache_folder, open_model, prefetch, source_of
-from jaxalign.runs.directory import Run, open_run
-from jaxalign.runs.progress import Progress, compilations
-from jaxalign.runs.records import append_record, read_records, write_atomic
-from jaxalign.values.injection import Prompts, make_prompts, plain_text, split_arguments, survey_question
+from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
+from jaxalign.jobs.setup import open_job_run, open_model, print_places
+from jaxalign.jobs.train_data import read_questionnaire_text, read_target
+from jaxalign.models.adapter import BASE, Adapter, stack_adapters
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
+from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
-from jaxalign.values.portraits import ChoicePrompts, Portrait, load_portraits, make_choice_prompts, some_portraits
 from jaxalign.values.profile import profile_fit
-from jaxalign.values.questionnaire import check_questions, read_by_likelihood
+from jaxalign.values.questionnaire import Questionnaire, read_by_likelihood
 from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.starter import load_starter
 from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, table_of
 from jaxalign.values.targets import Target
 
-TOGETHER = 8
-"""Adapters of one shape that answer in one program, at most."""
+FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
-    """One row of the comparison: who is asked, after which preamble, and which target it is held against."""
+class Respondent:
+    """Who answers the questionnaire: a model, after which preamble, and which target its answers are held against."""
 
-    subject: Subject
+    model: Adapter
     method: str
     preamble: str = ""
     target: Target | None = None
@@ -53,23 +45,12 @@ class Asking:
     @property
     def name(self) -> str:
         """What the row is called."""
-        return "role-play" if self.preamble else self.subject.name
+        return "role-play" if self.preamble else self.model.name
 
     @property
     def key(self) -> str:
         """What its records are called: targets do not matter to what is asked."""
-        said = hashlib.sha256(self.preamble.encode()).hexdigest()[:8] if self.preamble else "plain"
-        return f"{self.subject.identity or 'base'}-{said}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Questions:
-    """What is asked: portraits, the wording, and texts for perplexity."""
-
-    portraits: list[Portrait]
-    prompts: Prompts
-    choice: ChoicePrompts | None
-    texts: list[str]
+        return f"{self.model.identity or 'base'}-{digest(self.preamble, 8) if self.preamble else 'plain'}"
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -79,89 +60,70 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: anything in the input that cannot be used, before anything is asked.
     """
     console = Console()
-    names = [config.adapter.path] if config.adapter.path is not None else config.adapters
-    folders = find_adapters("adapter" if config.adapter.path is not None else "adapters", names)
-    questions = read_questions(config)
-    target = None
-    if config.value is not None:
-        target = config.value.target()
-    role = make_role_prompts(config.alignment.roleplay) if config.alignment.roleplay is not None else None
-    keys = asked_model(config.model, folders)
-    source = source_of(keys)
-    if config.prefetch:
-        console.print(prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
+    folders = find_adapters(*config.named)
+    questionnaire = read_questionnaire_text(config)
+    target = None if config.value is None else read_target(config.value)
+    opened = open_model(config, console, asked_model(config.model, folders))
+    if opened is None:
         return
-    use_compilation_cache(cache_folder() / "xla")
-    files = open_model(source, offline=config.offline, name=keys["name"])
-    encoder = Encoder(files.tokenizer, keys["prompt_format"], keys["system"])
-    subjects = read_subjects(folders, files.architecture, config.adapter.scale)
-    check_codings(subjects, config.value)
-    said = preamble(target, role, "question") if role is not None and target is not None else ""
-    asking = who_is_asked(subjects, target, said)
-    for words in dict.fromkeys(one.preamble for one in asking):
-        led = dataclasses.replace(encoder, preamble=words)
-        check_questions(questions.portraits, questions.prompts, led, files.architecture.context)
-        if config.benchmark.reading != "likelihood":
-            check_requests(parse_requests(questions, led), parse_sampling(config), files.architecture.context)
-    model = files.load(jnp.dtype(config.precision))
-    check_base(subjects, model.identity, model.name)
-    run = open_run(
-        run_identity(config, keys, model, asking, questions),
-        plain(config),
-        dir=config.run.dir,
-        root=config.run.root,
-        name="-".join(["portraits", *dict.fromkeys(one.name for one in asking[:4]), keys["name"]]),
-        overwrite=config.run.overwrite,
+    adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
+    check_codings(adapters, config.value, target)
+    respondents = who_answers(adapters, target, role_of(config, target))
+    check_questions(config, questionnaire, respondents, opened.encoder, opened.context)
+    base = opened.load()
+    check_base(adapters, base.model.identity, base.model.name)
+    run = open_job_run(
+        config,
+        console,
+        content=content(opened.keys, base, respondents, questionnaire),
+        name="-".join(["portraits", *dict.fromkeys(one.name for one in respondents[:4]), opened.keys["name"]]),
+        files=FILES,
     )
     if not run.finished:
         with run.locked():
-            console.print(f"run directory: {run.path}", soft_wrap=True)
-            base = BaseModel(model, jnp.dtype(config.precision), Programs(compilations(console)))
-            rows = Job(config, base, questions, encoder, run, console).rows(asking)
-            write_results(run, rows, keys["name"], model)
-    report(console, run)
+            session = EvaluationSession(config, base, questionnaire, opened.encoder, run, console)
+            write_results(run, session.rows(respondents), base)
+    report_evaluation(console, run)
 
 
-def read_questions(config: EvaluateConfig) -> Questions:
-    """Read and check the portraits and the wording."""
-    portraits = some_portraits(load_portraits(config.benchmark.portraits), config.benchmark.limit)
-    choice = make_choice_prompts(config.benchmark.prompts) if config.benchmark.choice else None
-    # The texts that a run on the starter arguments holds out, so that perplexities can be compared.
-    _, held_out = split_arguments(load_starter(), 0, config.alignment.validation_fraction)
-    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
-    return Questions(portraits, make_prompts(config.alignment.prompts), choice, texts)
+def role_of(config: EvaluateConfig, target: Target | None) -> str:
+    """Return what is said before the questions of a role-play; empty where none is asked for."""
+    if config.alignment.roleplay is None or target is None:
+        return ""
+    return preamble(target, make_role_prompts(config.alignment.roleplay), "question")
 
 
-def who_is_asked(subjects: Sequence[Subject], target: Target | None, said: str) -> list[Asking]:
+def who_answers(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[Respondent]:
     """Return the rows, target by target: the base, the base in a role, and the adapters that were trained towards it.
 
     An adapter that names no target is held against the configured one, if there is one.
     """
-    theirs = [target_of(subject) or target for subject in subjects]
+    theirs = [trained_target(adapter) or target for adapter in adapters]
     targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
-    asking = []
+    respondents = []
     for one in targets:
-        asking.append(Asking(BASE, "base", target=one))
-        if said and one == target:
-            asking.append(Asking(BASE, "role-play", said, one))
-        members = zip(subjects, theirs, strict=True)
-        asking += [Asking(subject, "adapter", target=one) for subject, mine in members if mine == one]
-    return asking
+        respondents.append(Respondent(BASE, "base", target=one))
+        if role and one == target:
+            respondents.append(Respondent(BASE, "role-play", role, one))
+        members = zip(adapters, theirs, strict=True)
+        respondents += [Respondent(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
+    return respondents
 
 
-def target_of(subject: Subject) -> Target | None:
+def trained_target(adapter: Adapter) -> Target | None:
     """Return the target that an adapter says it was trained towards."""
-    if subject.target is None or subject.value is None:
+    scores, value = adapter.notes.get("target"), adapter.notes.get("value")
+    if scores is None or value is None:
         return None
-    return Target(subject.value, tuple(float(subject.target[value]) for value in VALUES))
+    return Target(value, tuple(float(scores[name]) for name in VALUES))
 
 
-def check_codings(subjects: Sequence[Subject], value: ValueConfig | None) -> None:
+def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target: Target | None) -> None:
     """Raise UserError where one table would hold people of a survey as they are and inverted ones."""
-    who = [(subject.coding, str(subject.folder)) for subject in subjects]
-    if value is not None:
+    who = [(adapter.notes.get("coding"), str(adapter.folder)) for adapter in adapters]
+    if value is not None and target is not None:
         given = "value.coding=survey" if value.table is None else f"value.table={value.table}"
-        who.append((value.survey_coding(value.inverted), given))
+        who.append((target.coding, given))
     named = dict(reversed(who))  # the first of each coding
     if "raw" in named and "reversed" in named:
         raise UserError(
@@ -170,22 +132,33 @@ def check_codings(subjects: Sequence[Subject], value: ValueConfig | None) -> Non
         )
 
 
-def run_identity(
-    config: EvaluateConfig, keys: Mapping[str, Any], model: Model, asking: Sequence[Asking], questions: Questions
+def check_questions(
+    config: EvaluateConfig,
+    questionnaire: Questionnaire,
+    respondents: Sequence[Respondent],
+    encoder: Encoder,
+    context: int,
+) -> None:
+    """Raise UserError for the first question that does not fit into the context, preamble and answer included."""
+    for words in dict.fromkeys(one.preamble for one in respondents):
+        led = dataclasses.replace(encoder, preamble=words)
+        questionnaire.check(led, context)
+        if config.benchmark.reading != "likelihood":
+            check_requests(parse_requests(questionnaire, led), parse_sampling(config), context)
+
+
+def content(
+    keys: Mapping[str, Any], base: BaseModel, respondents: Sequence[Respondent], questionnaire: Questionnaire
 ) -> dict[str, Any]:
-    """Return what changes the numbers."""
-    items = [(portrait.number, portrait.value, portrait.text) for portrait in questions.portraits]
-    benchmark = plain(config.benchmark)
-    benchmark["portraits"] = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16]
+    """Return what the configuration leads to, for the identity of the run."""
     return {
-        "model": model.signature,
-        "precision": config.precision,
+        "model": base.signature,
         "prompt_format": keys["prompt_format"],
-        "system": keys["system"],
-        "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asking],
-        "benchmark": benchmark,
-        "prompts": plain(config.alignment)["prompts"],
-        "texts": hashlib.sha256(json.dumps(questions.texts).encode()).hexdigest()[:16],
+        "system": keys.get("system"),
+        "asked": [
+            [one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in respondents
+        ],
+        **questionnaire.content(),
     }
 
 
@@ -194,42 +167,40 @@ def parse_sampling(config: EvaluateConfig) -> SamplingParams:
     return SamplingParams(temperature=0.0, max_tokens=config.benchmark.max_tokens)
 
 
-def parse_requests(questions: Questions, encoder: Encoder, adapter: int = 0) -> list[Request]:
+def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int = 0) -> list[Request]:
     """Return the portraits as requests for one generated answer each."""
     return [
-        Request(encoder.prompt(survey_question(questions.prompts, portrait.text)), (0,), adapter)
-        for portrait in questions.portraits
+        Request(encoder.prompt(survey_question(questionnaire.prompts, portrait.text)), (0,), adapter)
+        for portrait in questionnaire.portraits
     ]
 
 
-def together(asking: Sequence[Asking]) -> list[list[Asking]]:
+def together(respondents: Sequence[Respondent]) -> list[list[Respondent]]:
     """Return groups that answer in one program: adapters of one shape, or the base after one preamble."""
-    groups: dict[Any, list[Asking]] = {}
-    for one in asking:
-        file = one.subject.file
-        shape = one.preamble if file is None else (file.rank, tuple(file.targets))
-        groups.setdefault(shape, []).append(one)
+    groups: dict[Any, list[Respondent]] = {}
+    for one in respondents:
+        groups.setdefault(one.preamble if one.model.shape is None else one.model.shape, []).append(one)
     return [
         members[start : start + TOGETHER] for members in groups.values() for start in range(0, len(members), TOGETHER)
     ]
 
 
-@dataclasses.dataclass
-class Job:
+@dataclasses.dataclass(frozen=True)
+class EvaluationSession:
     """What the parts of one evaluation share."""
 
     config: EvaluateConfig
     base: BaseModel
-    questions: Questions
+    questionnaire: Questionnaire
     encoder: Encoder
     run: Run
     console: Console
 
-    def rows(self, asking: Sequence[Asking]) -> list[TableRow]:
+    def rows(self, respondents: Sequence[Respondent]) -> list[TableRow]:
         """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
         reading = self.config.benchmark.reading
         readings: dict[tuple[str, str], dict[str, Any]] = {}
-        different = list({one.key: one for one in asking}.values())
+        different = list({one.key: one for one in respondents}.values())
         if reading != "parse":
             for key, found in self.by_likelihood(different).items():
                 readings[key, "likelihood"] = found
@@ -237,7 +208,7 @@ class Job:
             for key, found in self.by_parsing(different).items():
                 readings[key, "parse"] = found
         rows = []
-        for one in asking:
+        for one in respondents:
             scores = None if one.target is None else one.target.scores
             scale = self.config.adapter.scale if one.method == "adapter" else None
             for how in ("likelihood", "parse"):
@@ -245,98 +216,85 @@ class Job:
                     found = readings[one.key, how]
                     fit = profile_fit([found["scores"][value] for value in VALUES], scores)
                     rows.append(TableRow(one.name, one.method, how, one.target, {**found, **fit}, scale))
-        return [*rows, *baselines([one.target for one in asking])]
+        return [*rows, *baselines([one.target for one in respondents])]
 
-    def by_likelihood(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+    def by_likelihood(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
         """Return everyone's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
         readings = {record["when"]: record["results"] for record in read_records(path)}
-        for members in together([one for one in asking if one.key not in readings]):
+        for members in together([one for one in respondents if one.key not in readings]):
             for one, results in zip(members, self._read_together(members), strict=True):
                 append_record(path, {"when": one.key, "results": results})
                 readings[one.key] = results
-        return {one.key: readings[one.key] for one in asking}
+        return {one.key: readings[one.key] for one in respondents}
 
-    def _read_together(self, members: Sequence[Asking]) -> list[dict[str, Any]]:
+    def _read_together(self, members: Sequence[Respondent]) -> list[dict[str, Any]]:
         # The scales of the adapters are multiplied in.
-        scorer = self.base.scorer(stack([one.subject for one in members]), np.ones(len(members)))
+        scorer = self.base.scorer(stack_adapters([one.model for one in members]), np.ones(len(members)))
         with Progress(self.console) as progress:
             return read_by_likelihood(
                 scorer,
                 dataclasses.replace(self.encoder, preamble=members[0].preamble),
-                self.questions.portraits,
-                self.questions.prompts,
-                self.questions.choice,
-                self.questions.texts,
+                self.questionnaire,
                 self.base.model.architecture.context,
                 None,
                 progress.samples(f"questionnaire: {', '.join(one.name for one in members)}", "question"),
             )
 
-    def by_parsing(self, asking: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+    def by_parsing(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
         """Return everyone's reading from generated answers, by key; adapters of one shape generate together."""
         readings = {}
-        for members in together(asking):
+        for members in together(respondents):
             readings |= self._parse_together(members)
         return readings
 
-    def _parse_together(self, members: Sequence[Asking]) -> dict[str, dict[str, Any]]:
+    def _parse_together(self, members: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
         asked = []
-        portraits = self.questions.portraits
-        alone = members[0].subject.file is None
+        portraits = self.questionnaire.portraits
+        alone = members[0].model.params is None
         for number, one in enumerate(members):
             encoder = dataclasses.replace(self.encoder, preamble=one.preamble)
-            requests = parse_requests(self.questions, encoder)
+            requests = parse_requests(self.questionnaire, encoder)
+            about = [{"id": portrait.number, "from": one.name} for portrait in portraits]
             asked += [
-                PromptRequest(
-                    portrait.text, request.prompt, 0 if alone else number, {"id": portrait.number, "from": one.name}
-                )
-                for portrait, request in zip(portraits, requests, strict=True)
+                PromptRequest(portrait.text, request.prompt, 0 if alone else number, mine)
+                for portrait, request, mine in zip(portraits, requests, about, strict=True)
             ]
-        subjects = [one.subject for one in members]
-        sampler = self.base.sampler(None if alone else stack(subjects))
+        adapters = [BASE] if alone else [one.model for one in members]
         with Progress(self.console) as progress:
-            records = draw(
-                sampler,
+            records = sample_missing(
+                self.base.sampler(stack_adapters(adapters)),
                 asked,
                 1,
                 parse_sampling(self.config),
                 self.run.generations,
-                model=f"{self.base.model.signature}-{self.config.precision}",
-                adapters=[""] if alone else [subject.identity for subject in subjects],
+                model=self.base.signature,
+                adapters=[adapter.identity for adapter in adapters],
                 progress=progress.samples("generated answers", "answer"),
             )
         texts = [record["text"] for (record,) in records]
         size = len(portraits)
         return {
-            one.key: read_texts(portraits, texts[number * size : (number + 1) * size], self.questions.prompts, None)
+            one.key: read_texts(portraits, texts[number * size : (number + 1) * size], self.questionnaire.prompts, None)
             for number, one in enumerate(members)
         }
 
 
-def write_results(run: Run, rows: Sequence[TableRow], model_name: str, model: Model) -> None:
+def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
     """Write the table, the figure, and last the summary, which marks the run as done."""
-    from jaxalign.values.tables import comparison_figure  # half a second of matplotlib, at the end
+    from jaxalign.values.figures import comparison_figure  # half a second of matplotlib, at the end
 
+    model = base.model
     write_atomic(run.path / "table.csv", as_csv(rows))
-    write_atomic(run.path / "table.md", as_markdown(rows, model_name))
-    comparison_figure(run.figures / "portraits.png", rows, model_name)
-    run.finish(
-        {
-            "model": {"name": model_name, "identity": model.identity},
-            "rows": [row.as_dict() for row in rows],
-        }
-    )
+    write_atomic(run.path / "table.md", as_markdown(rows, model.name))
+    comparison_figure(run.figures / "portraits.png", rows, model.name)
+    summary = {"model": {"name": model.name, "identity": model.identity}, "rows": [row.as_dict() for row in rows]}
+    run.finish(summary)
 
 
-def report(console: Console, run: Run) -> None:
+def report_evaluation(console: Console, run: Run) -> None:
     """Print a finished evaluation's table, and where its files are."""
-    summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    console.print(table_of([TableRow.from_dict(row) for row in summary["rows"]], console.width))
-    for name, path in (
-        ("table", run.path / "table.csv"),
-        ("", run.path / "table.md"),
-        ("figure", run.figures / "portraits.png"),
-        ("summary", run.summary),
-    ):
-        console.print(f"{name + ':' if name else '':9}{path}", highlight=False, soft_wrap=True)
+    rows = [TableRow.from_dict(row) for row in read_json(run.summary)["rows"]]
+    console.print(table_of(rows, console.width))
+    figure, table = run.figures / "portraits.png", run.path / "table.csv"
+    print_places(console, table=table, markdown=run.path / "table.md", figure=figure, summary=run.summary)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import gc
-import json
 import os
 import shlex
 import shutil
@@ -14,24 +13,25 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import yaml
 from rich.console import Console
 
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
+from jaxalign.models.adapter import BASE
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
 from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
 from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, read_config
+from jaxalign.runs.records import read_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Exported:
-    """What is exported: an adapter's folder, and the run that made it with its plain configuration, where one is known.
+class ExportSource:
+    """What is exported: an adapter's folder, and the run that made it with its configuration, where one is known.
 
     The configuration is not checked against today's schema: a run of an older version can be exported too.
     """
@@ -87,7 +87,7 @@ def export(config: ExportConfig) -> None:
     console.print(f"next:    {next_command(found, out, whole)}", highlight=False, soft_wrap=True)
 
 
-def find(path: Path) -> Exported:
+def find(path: Path) -> ExportSource:
     """Return what a run's directory or an adapter's folder holds.
 
     Raises:
@@ -97,21 +97,20 @@ def find(path: Path) -> Exported:
         # A run's own adapter folder still has its run around it.
         if path.name == "adapter" and (path.parent / "summary.json").is_file():
             return find(path.parent)
-        return Exported(path)
+        return ExportSource(path)
     run = Run(path)
     try:
-        stored = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        stored["identity"]
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        stored = read_config(path)
+    except UserError as error:
         raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
     if run.finished and not (run.adapter / CONFIG).is_file():
         raise UserError(f"run={path} is finished and made no adapter: give a run that trains one")
     if not run.finished:
         raise UserError(f"run={path} has not finished: type its training command again, which resumes it")
-    return Exported(run.adapter, run, stored)
+    return ExportSource(run.adapter, run, stored)
 
 
-def load_base(found: Exported, offline: bool) -> Model:
+def load_base(found: ExportSource, offline: bool) -> Model:
     """Load the base that the run was trained on, in its precision.
 
     Raises:
@@ -128,7 +127,7 @@ def load_base(found: Exported, offline: bool) -> Model:
     return model
 
 
-def write_whole(folder: Path, found: Exported, model: Model, offline: bool) -> None:
+def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) -> None:
     """Write the base with the adapter in it, and its card."""
     assert found.run is not None
     source = found.base()
@@ -139,11 +138,10 @@ def write_whole(folder: Path, found: Exported, model: Model, offline: bool) -> N
         fetch(source, offline=offline),
         model.architecture,
         model.tokenizer,
-        adapter.adapter,
-        adapter.alpha / adapter.rank,
+        adapter,
         bfloat16=found.bfloat16,
     )
-    summary = json.loads(found.run.summary.read_text(encoding="utf-8"))
+    summary = read_json(found.run.summary)
     (folder / CARD).write_text(model_card(found.config, summary, merged=True), encoding="utf-8")
 
 
@@ -165,7 +163,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot write out={folder}: {error}; free space or give another out") from error
 
 
-def verify(console: Console, found: Exported, model: Model, out: Path, whole: bool) -> None:
+def verify(console: Console, found: ExportSource, model: Model, out: Path, whole: bool) -> None:
     """Check what was written, read anew, and print what was found.
 
     Raises:
@@ -176,8 +174,7 @@ def verify(console: Console, found: Exported, model: Model, out: Path, whole: bo
     if checks[0].passed:
         adapter = read_adapter(folder, model.architecture)
         tokens = Encoder(model.tokenizer).root(PROMPT)
-        base = prompt_logits(model, None, 0.0, tokens)
-        adapted = prompt_logits(model, adapter.adapter, adapter.alpha / adapter.rank, tokens)
+        base, adapted = (prompt_logits(model, one, tokens) for one in (BASE, adapter))
         checks.append(check_effect(base, adapted))
         if whole:
             dtype = compute_type(model.params)
@@ -198,16 +195,16 @@ def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.nda
     merged = read_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
     if not np.array_equal(Encoder(merged.tokenizer).root(PROMPT), tokens):
         return Check("merged", False, "its tokenizer gives other tokens than the base's")
-    return check_merged(base, adapted, prompt_logits(merged, None, 0.0, tokens))
+    return check_merged(base, adapted, prompt_logits(merged, BASE, tokens))
 
 
-def next_command(found: Exported, out: Path, whole: bool) -> str:
+def next_command(found: ExportSource, out: Path, whole: bool) -> str:
     """Return what to type to use the folder."""
     folder = shlex.quote(str(out))
     if whole:
         return f"vllm serve {folder}"
     if found.run is None:
-        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(out / CONFIG)
         return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):

@@ -1,4 +1,4 @@
-"""A chat in the terminal, in the model's chat template."""
+"""What a person sees in the terminal: a chat in the model's chat template, and several models' answers side by side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -72,7 +72,7 @@ def chat(
 
 
 class SideBySide:
-    """Several subjects' answers to one prompt: panels that grow in a terminal, plain blocks at the end elsewhere."""
+    """Several models' answers to one prompt: panels that grow in a terminal, plain blocks at the end elsewhere."""
 
     def __init__(self, console: Console, names: Sequence[str], samples: int):
         self._console, self._names = console, names
@@ -95,9 +95,9 @@ class SideBySide:
                         f"── {head} ──\n{text.strip()}\n", highlight=False, markup=False, soft_wrap=True
                     )
 
-    def update(self, subject: int, sample: int, text: str) -> None:
+    def update(self, model: int, sample: int, text: str) -> None:
         """Show a sample's text so far."""
-        self._texts[subject][sample] = text
+        self._texts[model][sample] = text
         if self._live is not None:
             width = max(self._console.width // len(self._names), 24)
             panels = [

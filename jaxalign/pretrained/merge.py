@@ -13,6 +13,7 @@ from typing import Any, cast
 import ml_dtypes
 import numpy as np
 
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import FAMILIES, Architecture
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import DTYPES, INDEX, SafetensorsFolder, write_safetensors
@@ -51,8 +52,7 @@ def write_merged(
     path: Path,
     architecture: Architecture,
     tokenizer: Tokenizer,
-    adapter: Mapping[str, Any],
-    scale: float,
+    adapter: Adapter,
     *,
     bfloat16: bool = True,
 ) -> None:
@@ -64,8 +64,7 @@ def write_merged(
         path: see source.
         architecture: of the base.
         tokenizer: of the base.
-        adapter: {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}.
-        scale: alpha / rank.
+        adapter: what is merged, at its scale.
         bfloat16: what a quantised base is rounded to; float32 if not. Any other tensor keeps the type it is stored in.
 
     Raises UserError for whatever cannot be read or written.
@@ -78,7 +77,7 @@ def write_merged(
         tensors, config = file, file.config()
     else:
         tensors, config = SafetensorsFolder(path), None
-    merged = merged_tensors(architecture, tensors, adapter, scale, np.dtype(ml_dtypes.bfloat16 if bfloat16 else "f4"))
+    merged = merged_tensors(architecture, tensors, adapter, np.dtype(ml_dtypes.bfloat16 if bfloat16 else "f4"))
     if config is None:
         for file in sorted({file for pattern in CARRIED for file in path.glob(pattern)}):
             if file.is_file() and file.name not in LEFT:
@@ -92,15 +91,16 @@ def write_merged(
 
 
 def merged_tensors(
-    architecture: Architecture, tensors: TensorSource, adapter: Mapping[str, Any], scale: float, quantised: np.dtype
+    architecture: Architecture, tensors: TensorSource, adapter: Adapter, quantised: np.dtype
 ) -> dict[str, MergedTensor]:
     """Return every tensor of the model under its Hugging Face name: W + scale * (A B)^T, computed in float32.
 
     Each has the type that it is stored in, or `quantised` where safetensors has no such type.
     """
-    merged = {}
+    merged, scale = {}, np.float32(adapter.scale)
+    layers = {} if adapter.params is None else adapter.params["layers"]
     for leaf in parameter_leaves(architecture):
-        pair = adapter["layers"].get(leaf.path[1]) if leaf.path[-1] == "kernel" else None
+        pair = layers.get(leaf.path[1]) if leaf.path[-1] == "kernel" else None
         for layer, name in enumerate(leaf.names(architecture.layers)):
             dtype = DTYPES.get(tensors.dtype(name), quantised)
 
@@ -108,7 +108,7 @@ def merged_tensors(
                 array = tensors.read(name)
                 if pair is not None:
                     a, b = (np.asarray(pair[side][layer], np.float32) for side in ("a", "b"))
-                    array = array.astype(np.float32) + np.float32(scale) * (b.T @ a.T)
+                    array = array.astype(np.float32) + scale * (b.T @ a.T)
                 return array.astype(dtype, copy=False)
 
             merged[name] = MergedTensor(leaf.shape, dtype, make)

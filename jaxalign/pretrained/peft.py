@@ -10,13 +10,13 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.weights import module_of
@@ -44,61 +44,26 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations (`init_lora_weights`) that alter the base: the adapter fits the altered base only."""
 
 
-@dataclass(frozen=True)
-class AdapterFile:
-    """An adapter as it was read.
-
-    `adapter` is {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32 NumPy; alpha / rank is its
-    scale. `base_identity` and `prompt_format` are None for an adapter that was not written here.
-    """
-
-    adapter: dict[str, Any]
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
-    base_identity: str | None
-    base_name: str | None
-    prompt_format: str | None
-    extra: dict[str, Any]
-
-
-def write_adapter(
-    folder: str | Path,
-    adapter: Mapping[str, Any],
-    *,
-    architecture: Architecture,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    base_name: str,
-    base_identity: str,
-    prompt_format: str,
-    card: str,
-    extra: Mapping[str, Any],
-) -> None:
+def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card: str) -> None:
     """Write an adapter that PEFT loads. The folder appears whole; one that was there is replaced.
 
     Args:
         folder: where to.
-        adapter: {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}.
-        architecture: of the base.
-        rank: r.
-        alpha: the adapter's scale times r.
+        adapter: its weights, rank and scale, and what is known of it; `factor` is multiplied into its alpha.
         dropout: at which it was trained.
-        base_name: what PEFT loads the base by.
-        base_identity: the hash of the base's weights.
-        prompt_format: `plain` or `chat`.
         card: the text of README.md.
-        extra: whatever else is to travel with it, as JSON.
 
-    Raises UserError where the folder cannot be written.
+    Raises:
+        UserError: the folder cannot be written, or holds something else.
     """
     folder = Path(folder)
-    layers = {name: adapter["layers"][name] for name in PROJECTIONS if name in adapter["layers"]}
+    assert adapter.params is not None
+    alpha = adapter.alpha * adapter.factor
+    layers = {name: adapter.params["layers"][name] for name in PROJECTIONS if name in adapter.params["layers"]}
     config = {
         "alpha_pattern": {},
         "auto_mapping": None,
-        "base_model_name_or_path": base_name,
+        "base_model_name_or_path": adapter.base_name,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -109,7 +74,7 @@ def write_adapter(
         "lora_dropout": dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "r": rank,
+        "r": adapter.rank,
         "rank_pattern": {},
         "revision": None,
         "target_modules": sorted(layers),
@@ -117,7 +82,12 @@ def write_adapter(
         "use_dora": False,
         "use_rslora": False,
     }
-    ours = {"base_identity": base_identity, "base_name": base_name, "prompt_format": prompt_format}
+    ours = {
+        "base_identity": adapter.base_identity,
+        "base_name": adapter.base_name,
+        "prompt_format": adapter.prompt_format,
+        "extra": dict(adapter.notes),
+    }
     tensors = {
         _key(layer, name, side): np.ascontiguousarray(matrix.T)
         for name, pair in layers.items()
@@ -132,7 +102,7 @@ def write_adapter(
             whole = Path(scratch) / "new"
             write_safetensors(whole / WEIGHTS, tensors, {"format": "pt"})
             write_atomic(whole / CONFIG, json.dumps(config, indent=2) + "\n")
-            write_atomic(whole / OURS, json.dumps(ours | {"extra": dict(extra)}, indent=2) + "\n")
+            write_atomic(whole / OURS, json.dumps(ours, indent=2) + "\n")
             write_atomic(whole / CARD, card.rstrip() + "\n")
             if folder.exists():
                 os.rename(folder, Path(scratch) / "old")
@@ -143,13 +113,20 @@ def write_adapter(
         ) from error
 
 
-def read_adapter(folder: str | Path, architecture: Architecture) -> AdapterFile:
+def read_adapter(folder: str | Path, architecture: Architecture, name: str = "", factor: float = 1.0) -> Adapter:
     """Read an adapter for a base of this architecture: ours, anyone's in PEFT format, or a run's `adapter/`.
 
     With `use_rslora` the scale is alpha / sqrt(rank); the alpha returned is such that alpha / rank is that scale.
 
-    Raises UserError for a folder without an adapter, a kind of adapter that is not plain LoRA on the seven projections
-    (the setting is named), pickled weights, and shapes that are those of another base.
+    Args:
+        folder: a PEFT folder, or a run's directory.
+        architecture: of the base.
+        name: what results call it; "": the value that it was trained towards, or what its folder is called.
+        factor: what the user multiplies its effect by.
+
+    Raises:
+        UserError: a folder without an adapter, a kind of adapter that is not plain LoRA on the seven projections (the
+            setting is named), pickled weights, or shapes that are those of another base.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
@@ -163,15 +140,19 @@ def read_adapter(folder: str | Path, architecture: Architecture) -> AdapterFile:
         raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
     ours = _read_json(folder / OURS) if (folder / OURS).is_file() else {}
     layers = _read_layers(folder, architecture, rank)
-    return AdapterFile(
-        adapter={"layers": layers},
-        rank=rank,
-        alpha=alpha,
-        targets=tuple(layers),
+    notes = ours.get("extra") or {}
+    place = folder.parent if folder.name == "adapter" else folder
+    return Adapter(
+        name or notes.get("value") or place.name,
+        {"layers": layers},
+        rank,
+        alpha,
+        factor,
+        folder,
         base_identity=ours.get("base_identity"),
         base_name=ours.get("base_name") or config.get("base_model_name_or_path"),
         prompt_format=ours.get("prompt_format"),
-        extra=ours.get("extra") or {},
+        notes=notes,
     )
 
 

@@ -1,7 +1,6 @@
 """Checks of what was exported: do the keys fit the base, does the adapter act, does a merged model act like it?"""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture
 from jaxalign.models.linear import compute_type
-from jaxalign.models.lora import effective
 from jaxalign.models.precision import dot
 from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.pretrained.peft import CONFIG, WEIGHTS
@@ -85,11 +84,10 @@ def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> C
     return Check("merged", share <= TOLERANCE, finding)
 
 
-def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: np.ndarray) -> np.ndarray:
-    """Return float32 [T, V]: the logits of a model after each of the tokens [T]; `adapter` None is the bare model."""
+def prompt_logits(model: Model, adapter: Adapter, tokens: np.ndarray) -> np.ndarray:
+    """Return float32 [T, V]: the logits of a model with an adapter (`BASE`: without) after each of the tokens [T]."""
     network = Transformer(model.architecture, compute_type(model.params))
-    scaled = None if adapter is None else effective(dict(adapter), scale)
-    return np.asarray(_logits(network, model.params, scaled, jnp.asarray(tokens)[None]))[0]
+    return np.asarray(_logits(network, model.params, adapter.effective(), jnp.asarray(tokens)[None]))[0]
 
 
 @partial(jax.jit, static_argnums=0)

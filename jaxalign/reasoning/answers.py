@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxalign.analysis.statistics import bootstrap_interval
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine, PromptRequest, sample_missing
@@ -103,3 +105,20 @@ def ask_questions(
         tested.append(Answered(questions[number % len(questions)], rationale, option, first))
     size = len(questions)
     return [tested[number * size : (number + 1) * size] for number in range(len(adapters))]
+
+
+def accuracy_of(tested: Sequence[Answered]) -> float:
+    """Return the share of right answers."""
+    return float(np.mean([one.right for one in tested]))
+
+
+def measures(tested: Sequence[Answered]) -> dict[str, Any]:
+    """Return accuracy over all questions with its interval, and the shares of second readings and of none."""
+    right = [float(one.right) for one in tested]
+    return {
+        "accuracy": float(np.mean(right)),
+        "interval": bootstrap_interval(right),
+        "second_reading": float(np.mean([not one.first for one in tested])),
+        "never_read": float(np.mean([one.option is None for one in tested])),
+        "questions": len(tested),
+    }

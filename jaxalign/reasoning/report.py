@@ -2,24 +2,20 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED, as_png
 from jaxalign.data.datasets.questions import Question
-from jaxalign.reasoning.counts import counts_in_words
+from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import write_atomic
-from jaxalign.values.figures import AFTER, BEFORE, INK, MUTED
 
 SHOWN = 3
 """Rationales of each kind on the page."""
@@ -44,23 +40,39 @@ RATIONALE_KINDS = {
 }
 
 
-def write_report(
-    run: Run,
-    summary: Mapping[str, Any],
-    rationales: Mapping[str, Sequence[Rationale]],
-    questions: Mapping[str, Question],
-) -> None:
-    """Write table.csv, table.md, the figures and report.md into a run's directory."""
-    write_atomic(run.path / "table.csv", _csv(summary))
-    write_atomic(run.path / "table.md", _markdown(summary))
-    accuracy_figure(run.figures / "accuracy.png", summary)
-    histogram = _last_evaluation(summary).get("z_tilde")
-    if histogram:
-        histogram_figure(run.figures / "z_tilde.png", histogram)
-    write_atomic(run.path / "report.md", _page(summary, rationales, questions))
+COUNTED = {
+    "sampled": "sampled",
+    "distinct": "distinct",
+    "unread": "unread",
+    "right": "with z = 1",
+    "hinted": "sampled with a hint",
+    "hinted_kept": "of those added",
+    "hinted_tokens": "tokens of hinted samples",
+    "kept": "kept",
+    "distinct_responses": "distinct responses",
+    "tokens": "tokens",
+}
+"""Keys of a stage's summary, and what a number there is of."""
 
 
-def _last_evaluation(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+def counts_in_words(stage: Mapping[str, Any]) -> list[str]:
+    """Return what a stage's summary counts: samples and tokens, the histogram of z~ by number of options, pairs of each
+    kind, and which epoch or round was best."""
+    words = []
+    for key, what in COUNTED.items():
+        if key in stage:
+            samples = f" ({stage[f'{key}_samples']:,} of the samples)" if f"{key}_samples" in stage else ""
+            words.append(f"{stage[key]:,} {what}{samples}")
+    for options, found in stage.get("z_tilde", {}).items():
+        words.append(f"z~ 0 to {options}: {' '.join(str(found[key]) for key in sorted(found, key=int))}")
+    words += [f"{count:,} pairs {PAIR_KIND_NAMES[kind]}" for kind, count in stage.get("there", {}).items()]
+    if stage.get("followups_alike") is not None:
+        words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
+    words += [f"best {key[5:]} {stage[key]}" for key in ("best_epoch", "best_round") if key in stage]
+    return words
+
+
+def last_evaluation(summary: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what the evaluation of the last iteration came to, whose rationales the run holds."""
     found = [stage for name, stage in summary["stages"].items() if name.partition("-")[0] == "evaluate"]
     return found[-1] if found else {}
@@ -81,6 +93,16 @@ def rows(summary: Mapping[str, Any]) -> list[list[str]]:
     return found_rows
 
 
+def table_of_models(summary: Mapping[str, Any]) -> Table:
+    """Return a run's table for the terminal."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for place, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for row in rows(summary):
+        table.add_row(*row)
+    return table
+
+
 def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
     if found is None or found[name] is None:
         return "–"
@@ -88,31 +110,7 @@ def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
     return f"{found[name]:.2f} ({low:.2f}–{high:.2f})"
 
 
-def print_report(console: Console, run: Run) -> None:
-    """Print a finished run's table, its stages, and where its files are."""
-    summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    for name, words in _stages(summary).items():
-        console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for place, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if place == 0 else "right")
-    for row in rows(summary):
-        table.add_row(*row)
-    console.print(table)
-    console.print(
-        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of an answer's follow-ups "
-        f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
-        style="dim",
-    )
-    files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
-    for name in files:
-        if (run.path / name).exists():
-            console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)
-    if run.adapter.exists():
-        console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)
-
-
-def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+def stages_in_words(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return of each stage its time, what share of all stages' that is, how much of it was this program's own Python,
     and what it counted."""
     total = sum(stage["seconds"] for stage in summary["stages"].values())
@@ -126,7 +124,8 @@ def _stages(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _csv(summary: Mapping[str, Any]) -> str:
+def models_csv(summary: Mapping[str, Any]) -> str:
+    """Return a run's measures as CSV: a row for each model and split."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["model", *(f"{split}_{name}" for split in ("validation", "test") for name in COLUMNS)])
@@ -139,14 +138,16 @@ def _csv(summary: Mapping[str, Any]) -> str:
     return file.getvalue()
 
 
-def _markdown(summary: Mapping[str, Any]) -> str:
+def models_markdown(summary: Mapping[str, Any]) -> str:
+    """Return a run's table as Markdown."""
     lines = [f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(summary))]) + "\n"
 
 
-def _page(
+def page(
     summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
 ) -> str:
+    """Return report.md: the table, what each stage did, the figures, and rationales of each kind."""
     sizes = summary["questions"]
     lines = [
         f"# CREST on {summary['dataset']} with {summary['model']['name']}",
@@ -154,7 +155,7 @@ def _page(
         f"{sizes['train']} questions to train on, {sizes['validation']} to choose by, {sizes['test']} to report.",
         *summary["notes"],
         "",
-        _markdown(summary),
+        models_markdown(summary),
         "Accuracy is over all questions; intervals are 95 % bootstrap ones. Consistency is the mean share of an "
         f"answer's follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
         "",
@@ -164,12 +165,12 @@ def _page(
         "",
         *(
             f"- **{name}**: {', '.join(words)}; in `{summary['stages'][name]['path']}`"
-            for name, words in _stages(summary).items()
+            for name, words in stages_in_words(summary).items()
         ),
         "",
     ]
     if any(rationales.values()):
-        if _last_evaluation(summary).get("z_tilde"):
+        if last_evaluation(summary).get("z_tilde"):
             lines += ["![follow-ups](figures/z_tilde.png)", ""]
         lines += ["## Rationales of each kind", ""]
         for title, belongs in RATIONALE_KINDS.items():
@@ -190,12 +191,6 @@ def _shown(one: Rationale, question: Question) -> list[str]:
     agreed = "" if one.agreed is None else f"; {one.agreed} of {len(question.options)} follow-ups agree"
     quoted = [f"> {line}" for line in (one.text or "(empty)").splitlines()]
     return [f"{question.text} {options}", "", *quoted, "", f"It leads to {answer}{agreed}.", ""]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    write_atomic(path, picture.getvalue())
 
 
 def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
@@ -228,7 +223,7 @@ def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
     axes.grid(axis="y", color="#dedede")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED)
-    _save(figure, path)
+    write_atomic(path, as_png(figure))
 
 
 def histogram_figure(path: Path, histogram: Mapping[str, Mapping[str, int]]) -> None:
@@ -245,4 +240,4 @@ def histogram_figure(path: Path, histogram: Mapping[str, Mapping[str, int]]) -> 
         axes.tick_params(colors=MUTED)
         if place == 1:
             axes.set_ylabel("rationales with z = 1", color=INK)
-    _save(figure, path)
+    write_atomic(path, as_png(figure))

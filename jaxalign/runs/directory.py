@@ -2,11 +2,11 @@
 
 import contextlib
 import fcntl
-import hashlib
+import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,12 @@ from typing import Any
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import append_record, named_errors, write_atomic
+from jaxalign.runs.records import append_record, digest, named_errors, write_atomic
 
-WRITTEN = (
-    *("summary.json", "checkpoints", "adapter", "figures"),
-    *("metrics.jsonl", "validation.jsonl", "questionnaire.jsonl", "generations.jsonl", "answers.jsonl"),
-    *("table.csv", "table.md", "report.md"),
-    *("rationales.jsonl", "pairs.jsonl", "reference.jsonl", "judged.jsonl", "shapes.jsonl", "sessions.jsonl"),
-    *("epochs", "rounds"),
-)
-"""What a run writes at the top of its directory, beside the config.yaml that marks the directory as ours.
+FORMAT = 2
+"""What config.yaml says of the layout of a run's directory. Version 0.1 of jaxalign wrote none."""
 
-The summary is first: whoever deletes them in this order, and is stopped, leaves no run that seems done.
-"""
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Run:
     @property
     def summary(self) -> Path:
         """The results, written when all is done."""
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def checkpoints(self) -> Path:
@@ -108,10 +101,6 @@ class Run:
         write_atomic(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
 def run_path(
     config_identity: Mapping[str, Any],
     *,
@@ -120,14 +109,18 @@ def run_path(
     name: str = "run",
 ) -> Path:
     """Return the directory that `open_run` makes or finds, whether it is there or not."""
-    digest = hashlib.sha256(_canonical(config_identity).encode()).hexdigest()[:8]
-    return Path(dir) if dir is not None else Path(root) / f"{name.replace(os.sep, '-')}-{digest}"
+    return Path(dir) if dir is not None else Path(root) / f"{_safe(name)}-{digest(config_identity, 8)}"
+
+
+def _safe(name: str) -> str:
+    return name.replace(os.sep, "-")
 
 
 def open_run(
     config_identity: Mapping[str, Any],
     resolved_config: Mapping[str, Any],
     *,
+    files: Sequence[str] = (),
     dir: str | Path | None = None,
     root: str | Path = "outputs",
     name: str = "run",
@@ -139,45 +132,76 @@ def open_run(
     Args:
         config_identity: what changes the run's numbers; the same identity finds the same directory again.
         resolved_config: the whole configuration, written to config.yaml beside the identity.
+        files: what the run writes at the top of its directory, beside config.yaml and summary.json.
         dir: the directory; without it, `root/name-` and eight hexadecimal digits of the identity's SHA-256.
         root: where directories without a `dir` go.
         name: the readable part of the directory's name.
-        overwrite: delete what an earlier run wrote there. Files of anyone else stay.
+        overwrite: delete the files that an earlier run wrote there. Files of anyone else stay.
         hint: what to do where the directory is one of another configuration.
 
-    Raises UserError for a directory that no run made, for one of another configuration (naming up to three of the
-    differing keys), and for a full disk or a directory that cannot be written.
+    Raises:
+        UserError: a directory that no run made, one of an older version of jaxalign, one of another configuration
+            (naming up to three of the keys that differ), a full disk, or a directory that cannot be written.
     """
     path = run_path(config_identity, dir=dir, root=root, name=name)
     run = Run(path)
     with named_errors(path, "use"):
-        stored = _stored_identity(run)
+        stored = _stored(run)
         if stored is not None and overwrite:
             with run.locked():  # never from under a process that is still at it
-                _delete(run)
-        elif stored is not None and _canonical(stored) != _canonical(config_identity):
-            raise UserError(f"{_difference(path, stored, config_identity)}; {hint}")
+                _delete(run, [*stored["run_files"], *files])
+        elif stored is not None and digest(stored["identity"]) != digest(config_identity):
+            raise UserError(f"{_difference(path, stored['identity'], config_identity)}; {hint}")
     if run.finished:
         return run
     _probe(run)
-    write_atomic(run.config, _config_text(resolved_config, config_identity))
+    write_atomic(run.config, _config_text(resolved_config, config_identity, files))
     return run
 
 
-def _stored_identity(run: Run) -> dict[str, Any] | None:
-    """Return the identity that the directory was made for; None for a new or empty directory."""
+def older_runs(root: str | Path, name: str) -> list[Path]:
+    """Return the directories of runs of this name that an older version of jaxalign made: this version takes them as
+    input, but neither goes on with them nor writes there."""
+    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}/config.yaml"))
+    return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the configuration that a run's directory keeps, whatever version wrote it, with its `identity`.
+
+    Raises:
+        UserError: there is no run in the directory.
+    """
+    stored = _read_config(Path(path) / "config.yaml")
+    if stored is None:
+        raise UserError(f"{path} is no run's directory: its config.yaml is missing or not a run's")
+    return stored
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
+
+
+def _stored(run: Run) -> dict[str, Any] | None:
+    """Return the config.yaml of a directory; None for a new or empty directory."""
     if not run.path.exists() or not _entries(run.path):
         return None
-    try:
-        stored = yaml.safe_load(run.config.read_text())
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
-        stored = None
-    if not isinstance(stored, dict) or not isinstance(stored.get("identity"), dict):
+    stored = _read_config(run.config)
+    if stored is None:
         raise UserError(
             f"{run.path} holds files, but no run made it (its config.yaml is missing or not a run's); "
             "nothing was touched: choose another run.dir"
         )
-    return stored["identity"]
+    if stored.get("run_format") != FORMAT or not isinstance(stored.get("run_files"), list):
+        raise UserError(
+            f"{run.path} was made by another version of jaxalign, which this one does not go on with or write over; "
+            "it can still be given as adapter=, and exported: choose another run.dir, or delete the folder yourself"
+        )
+    return stored
 
 
 def _entries(folder: Path) -> list[str]:
@@ -186,9 +210,10 @@ def _entries(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(ours)]
 
 
-def _delete(run: Run) -> None:
-    for name in WRITTEN:
-        path = run.path / name
+def _delete(run: Run, files: Sequence[str]) -> None:
+    # The summary first: whoever is stopped on the way leaves no run that seems done.
+    for name in (SUMMARY, *files):
+        path = run.path / Path(name).name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -204,7 +229,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    before, now = flat(stored), flat(json.loads(_canonical(given)))
+    before, now = flat(stored), flat(json.loads(json.dumps(given)))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     shown = ", ".join(f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -218,13 +243,15 @@ def _probe(run: Run) -> None:
     probe.unlink()
 
 
-def _config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+def _config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any], files: Sequence[str]) -> str:
     def dump(tree: Any) -> str:
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+        return yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False, allow_unicode=True, width=110)
 
     return (
         "# The whole configuration of this run, defaults included.\n"
-        + dump(json.loads(json.dumps(resolved)))
+        + dump(resolved)
         + "\n# What changes the numbers: a command with the same identity resumes this run.\n"
-        + dump({"identity": json.loads(json.dumps(identity))})
+        + dump({"identity": identity})
+        + "\n# What the run writes here beside config.yaml and summary.json: run.overwrite=true deletes these alone.\n"
+        + dump({"run_files": list(files), "run_format": FORMAT})
     )

@@ -100,6 +100,19 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def digest(value: Any, length: int = 16) -> str:
+    """Return the first `length` hexadecimal digits of a SHA-256 over a value's JSON, its keys sorted.
+
+    >>> digest({"b": 1, "a": [2.0, None]}) == digest({"a": [2.0, None], "b": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds; UserError, naming it, where it is not there or is none."""
+    with named_errors(Path(path), "read"):
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}); remove it, and type the command again") from error

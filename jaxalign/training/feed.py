@@ -21,22 +21,22 @@ class StageSettings:
     """
 
     epochs: float
-    max_steps: int | None
-    max_tokens: int | None
     batch_size: int
-    seed: int
-    log_every: int
-    checkpoint_every: int
-    keep_checkpoints: int
     row_length: int
-    max_rows: int | None
-    packing: bool
-    share_prompts: bool
-    validate: bool
-    optimizer: str
-    schedule: str
-    warmup_steps: int
     hyper: Hyperparameters
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_rows: int | None = None
+    seed: int = 0
+    optimizer: str = "adamw"
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    packing: bool = True
+    share_prompts: bool = True
+    validate: bool = True
+    log_every: int = 10
+    checkpoint_every: int = 10**9
+    keep_checkpoints: int = 1
 
 
 class Feed(Protocol):

@@ -1,5 +1,8 @@
 """One optimiser step and one evaluation, as pure functions of their arguments."""
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import optax
 from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import Transformer
-from jaxalign.objectives.dpo import dpo_loss
+from jaxalign.objectives.dpo import LOSSES, dpo_loss
 from jaxalign.objectives.forward import batch_log_probs
 from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
@@ -27,11 +30,15 @@ class Metrics:
     sums: dict[str, jax.Array]
 
 
-def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
-    """Return (sum, count, sums of metrics) of `sft`, or of one of `dpo.LOSSES`, from the predictions' log-probabilities
-    [B, P] of a batch."""
-    if name == "sft":
-        return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
+Objective = Callable[[jax.Array, PackedBatch, Hyperparameters], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+"""From the predictions' log-probabilities [B, P] of a batch: (sum, count, sums of metrics), divided when logged."""
+
+
+def _supervised(log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+    return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
+
+
+def _preference(kind: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
     responses = batch.preferences.reference.shape[0]
     sums = branch_log_probs(log_probs, batch.branch, batch.weight, responses)  # type: ignore[arg-type]
     ones = jnp.ones_like(log_probs)
@@ -41,10 +48,20 @@ def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperp
         lengths,
         batch.preferences,
         hyper.beta,
-        kind=name,
+        kind=kind,
         smoothing=hyper.label_smoothing,
         likelihood=hyper.likelihood,
     )
+
+
+OBJECTIVES: dict[str, Objective] = {"sft": _supervised, **{kind: partial(_preference, kind) for kind in LOSSES}}
+"""What may be minimised, by the name that a stage gives it: `sft`, and the losses of `dpo`. Add a function to add an
+objective of supervised examples, which `objective=NAME` then names."""
+
+
+def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+    """Return (sum, count, sums of metrics) of one of `OBJECTIVES`; `log_probs` [B, P] are those of the predictions."""
+    return OBJECTIVES[name](log_probs, batch, hyper)
 
 
 objective_program = jax.jit(objective, static_argnums=(0,))

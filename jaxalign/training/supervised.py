@@ -84,10 +84,8 @@ class Packer:
 class SupervisedFeed:
     """A feed of supervised examples (see feed.py): the loss is on their responses."""
 
-    objective = "sft"
-
     def __init__(self, data: "SupervisedStage", settings: StageSettings):
-        self.data, self._settings = data, settings
+        self.data, self.objective = data, data.objective
         self.steps = supervised_steps(data.train, settings)
         share, alone = settings.share_prompts and settings.packing, not settings.packing
         self._packer, self._validation = (
@@ -123,12 +121,16 @@ class SupervisedFeed:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedStage:
-    """One stage's examples: encoded, for training and for validation, and how many are positive (None: no sides)."""
+    """One stage's examples: encoded, for training and for validation, and how many are positive (None: no sides).
+
+    `objective` is one of `step.OBJECTIVES`; validation measures the negative log-likelihood, whatever is trained.
+    """
 
     name: str
     train: Encoded
     validation: Encoded
     positives: int | None = None
+    objective: str = "sft"
 
     def feed(self, settings: StageSettings) -> SupervisedFeed:
         """Return the stage as the training loop takes it.

@@ -1,15 +1,17 @@
 """Figures, drawn without a display and without pyplot's global state."""
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from jaxalign.analysis.figures import AFTER, BAND, BEFORE, INK, LINK, MUTED, as_png
+from jaxalign.analysis.tables import number
 from jaxalign.runs.records import write_atomic
 from jaxalign.values.schwartz import label
+from jaxalign.values.tables import TableRow
 
 # Schwartz's circle, cut open before self-direction: neighbours are compatible motives. Rows are read more exactly than
 # the spokes of a radar, whose areas mislead, and leave each score room to be written out.
@@ -19,9 +21,7 @@ CIRCLE = (
     ("conservation", ("security", "conformity", "tradition")),
     ("self_transcendence", ("benevolence", "universalism")),
 )
-INK, MUTED, BAND, LINK = "#222222", "#6b6b6b", "#f5f5f3", "#9a9a9a"
 TARGET, TARGET_END = "#d0d4d9", "#5f666d"
-BEFORE, AFTER = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, which colour-blind readers tell apart
 
 
 def profile_figure(
@@ -43,7 +43,6 @@ def profile_figure(
         UserError: the file cannot be written.
     """
     figure = Figure(figsize=(12.8, 7.2), dpi=150, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.37, 0.11, 0.39, 0.71))
     _draw_frame(axes)
     for row, value in enumerate(value for _, values in CIRCLE for value in values):
@@ -54,9 +53,7 @@ def profile_figure(
     _draw_column(axes, 8.59, "After", AFTER, after)
     size = min(23, 1400 / max(len(title), 1))  # a long title shrinks to one line
     figure.text(0.03, 0.925, title, fontsize=size, fontweight="bold", color=INK, parse_math=False)
-    picture = io.BytesIO()
-    canvas.print_png(picture)
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, as_png(figure))
 
 
 def _draw_frame(axes: Axes) -> None:
@@ -111,3 +108,40 @@ def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[st
         text = "–" if score is None else f"{score:.1f}"
         weight = "bold" if name == "After" else "normal"
         axes.text(x, row, text, ha="center", va="center", fontsize=16, fontweight=weight, color=color)
+
+
+def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) -> None:
+    """Draw all readings' scores as a map, a row for each reading and a column for each value, as a PNG.
+
+    The columns are in the order of Schwartz's circle; where a row's target is highest, the cell is framed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    values = [value for _, group in CIRCLE for value in group]
+    shown = [row for row in rows if row.method != "constant"]
+    names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
+    height = 2.4 + 0.42 * len(shown)
+    figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
+    axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))
+    scores = [[row.results["scores"][value] for value in values] for row in shown]
+    grid = [[float("nan") if score is None else score for score in line] for line in scores]
+    axes.imshow(grid, vmin=1, vmax=6, cmap="Blues", aspect="auto")
+    for y, (row, line) in enumerate(zip(shown, scores, strict=True)):
+        for x, (value, score) in enumerate(zip(values, line, strict=True)):
+            dark = score is not None and score > 3.8
+            axes.text(x, y, number(score, 1), ha="center", va="center", fontsize=12, color="white" if dark else INK)
+            target = row.target
+            if target is not None and len(set(target.scores)) > 1 and target.score(value) == max(target.scores):
+                frame = Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor=AFTER, linewidth=2.5)
+                axes.add_patch(frame)
+    axes.set_xticks(range(len(values)), [label(value) for value in values], rotation=30, ha="left", fontsize=12)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(shown)), names, fontsize=12)
+    axes.tick_params(length=0, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    figure.text(0.02, 1 - 0.35 / height, title, fontsize=18, fontweight="bold", color=INK, parse_math=False)
+    note = "scores from 1 (not important) to 6 (very important); framed: highest in the target"
+    figure.text(0.02, 1 - 0.65 / height, note, fontsize=11, color=MUTED)
+    write_atomic(path, as_png(figure))

@@ -1,5 +1,6 @@
 """One reading of the questionnaire by a scorer, perplexity of plain text included."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,40 +12,59 @@ from jaxalign.data.trees import Segment, Tree, path_lengths, predictions, radix,
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.parallel.compilation import Programs
+from jaxalign.runs.records import digest
 from jaxalign.values.injection import Prompts
 from jaxalign.values.portraits import ChoicePrompts, Portrait, all_questions, portrait_question, read_questionnaire
 
 
-def check_questions(portraits: Sequence[Portrait], prompts: Prompts, encoder: Encoder, context: int) -> None:
-    """Raise UserError for a portrait whose question does not fit into the context of the model."""
-    for portrait in portraits:
-        longest = max(path_lengths(portrait_question(portrait, prompts, encoder).tree))
-        if longest > context:
-            raise UserError(
-                f"portrait {portrait.number} takes {longest} tokens as a question with its answer, and the context "
-                f"holds {context}: shorten it, or choose a model with a longer context"
-            )
+@dataclasses.dataclass(frozen=True)
+class Questionnaire:
+    """What a model is asked: portraits, the wording of their questions and of the choice between two people (None: it
+    is not asked), and the plain texts that perplexity is measured on."""
+
+    portraits: list[Portrait]
+    prompts: Prompts
+    choice: ChoicePrompts | None
+    texts: list[str]
+
+    def content(self) -> dict[str, str]:
+        """Return hashes of what is asked, for the identity of a run."""
+        portraits = [(portrait.number, portrait.value, portrait.text) for portrait in self.portraits]
+        return {"portraits": digest(portraits), "texts": digest(self.texts)}
+
+    def check(self, encoder: Encoder, context: int) -> None:
+        """Raise UserError for a portrait whose question does not fit into the context of the model."""
+        for portrait in self.portraits:
+            longest = max(path_lengths(portrait_question(portrait, self.prompts, encoder).tree))
+            if longest > context:
+                raise UserError(
+                    f"portrait {portrait.number} takes {longest} tokens as a question with its answer, and the context "
+                    f"holds {context}: shorten it, or choose a model with a longer context"
+                )
 
 
 def read_by_likelihood(
     scorer: Scorer,
     encoder: Encoder,
-    portraits: Sequence[Portrait],
-    prompts: Prompts,
-    choice: ChoicePrompts | None,
-    texts: Sequence[str],
+    asked: Questionnaire,
     context: int,
     target: Sequence[float] | None,
     progress: Callable[[int, int, float], None],
 ) -> list[dict[str, Any]]:
     """Return a reading of the questionnaire (`read_questionnaire`) for each adapter of the scorer (a stack, or the only
-    one), with the `perplexity` of texts, None where it is not finite.
+    one), with the `perplexity` of the plain texts, None where it is not finite.
 
-    `progress` is told (questions done, all, tokens per second).
+    Args:
+        scorer: who is asked.
+        encoder: of the model.
+        asked: the questionnaire.
+        context: tokens that the model can read at most; plain texts are cut to it.
+        target: ten scores in the order of `VALUES` that the reading is held against, or None.
+        progress: told (questions done, all, tokens per second).
     """
     members = scorer.stacked or 1
-    questions = all_questions(portraits, prompts, choice, encoder)
-    plain = [plain_tree(encoder, text, context) for text in texts]
+    questions = all_questions(asked.portraits, asked.prompts, asked.choice, encoder)
+    plain = [plain_tree(encoder, text, context) for text in asked.texts]
     # Plain texts are read in the same passes as the questions: one program serves all.
     read = [*(question.tree for question in questions), *plain]
     count = with_speed(read, len(questions), scorer.programs, progress, members)
@@ -52,9 +72,9 @@ def read_by_likelihood(
     predicted = sum(predictions(tree) for tree in plain)
     readings = []
     for start in range(0, len(scores), len(read)):
-        asked, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
+        answers, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
         perplexity = np.exp(-sum(s.sum() for s in rest) / predicted) if predicted else np.nan
-        found = read_questionnaire(portraits, questions, asked, target)
+        found = read_questionnaire(asked.portraits, questions, answers, target)
         readings.append({**found, "perplexity": float(perplexity) if np.isfinite(perplexity) else None})
     return readings
 

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -187,52 +186,6 @@ def _fits(rows: Sequence[TableRow], extras: Sequence[str]) -> Table:
                 cells.append("" if top is None or not scores else number(scores[top]))
             table.add_row(*map(Text, cells), style="bold" if row.method == "adapter" else None)
     return table
-
-
-def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) -> None:
-    """Draw all readings' scores as a map, a row for each reading and a column for each value, as a PNG.
-
-    The columns are in the order of Schwartz's circle; where a row's target is highest, the cell is framed.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    from jaxalign.runs.records import write_atomic
-    from jaxalign.values.figures import CIRCLE, INK, MUTED
-
-    values = [value for _, group in CIRCLE for value in group]
-    shown = [row for row in rows if row.method != "constant"]
-    names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
-    height = 2.4 + 0.42 * len(shown)
-    figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))
-    scores = [[row.results["scores"][value] for value in values] for row in shown]
-    grid = [[float("nan") if score is None else score for score in line] for line in scores]
-    axes.imshow(grid, vmin=1, vmax=6, cmap="Blues", aspect="auto")
-    for y, (row, line) in enumerate(zip(shown, scores, strict=True)):
-        for x, (value, score) in enumerate(zip(values, line, strict=True)):
-            dark = score is not None and score > 3.8
-            axes.text(x, y, number(score, 1), ha="center", va="center", fontsize=12, color="white" if dark else INK)
-            target = row.target
-            if target is not None and len(set(target.scores)) > 1 and target.score(value) == max(target.scores):
-                frame = Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor="#d55e00", linewidth=2.5)
-                axes.add_patch(frame)
-    axes.set_xticks(range(len(values)), [label(value) for value in values], rotation=30, ha="left", fontsize=12)
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(len(shown)), names, fontsize=12)
-    axes.tick_params(length=0, labelcolor=INK)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    figure.text(0.02, 1 - 0.35 / height, title, fontsize=18, fontweight="bold", color=INK, parse_math=False)
-    note = "scores from 1 (not important) to 6 (very important); framed: highest in the target"
-    figure.text(0.02, 1 - 0.65 / height, note, fontsize=11, color=MUTED)
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    write_atomic(path, picture.getvalue())
 
 
 Reading = Mapping[str, Any]

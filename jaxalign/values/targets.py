@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jaxalign.errors import UserError, did_you_mean
@@ -17,10 +17,20 @@ CODINGS = ("importance", "survey")
 
 @dataclass(frozen=True)
 class Target:
-    """Ten scores in 1..6, in the order of `VALUES`; 6 is the most important."""
+    """Ten scores in 1..6, in the order of `VALUES`; 6 is the most important.
+
+    `coding` is that of the survey which the scores are from: `raw` (its codes as they are, so inverted people) or
+    `reversed`; None for scores that are from no survey.
+    """
 
     name: str
     scores: tuple[float, ...]
+    coding: str | None = field(default=None, compare=False)
+
+    @property
+    def by_value(self) -> dict[str, float]:
+        """The scores by value."""
+        return dict(zip(VALUES, self.scores, strict=True))
 
     def score(self, value: str) -> float:
         """Return the score of one value."""
@@ -63,7 +73,7 @@ def make_target(
     checked = tuple(_score(value, scores[value]) for value in VALUES)
     if coding == "survey" and not raw_coding:
         checked = tuple(LOWEST + HIGHEST - score for score in checked)
-    return Target(name, checked)
+    return Target(name, checked, None if coding != "survey" else "raw" if raw_coding else "reversed")
 
 
 def _score(value: str, score: object) -> float:
@@ -103,3 +113,40 @@ def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[st
         raise UserError(f"value.rank={rank}: {folder} has the ranks {min(ranks)} to {max(ranks)} of {anchor}")
     row = found[anchor, rank]
     return row["name"], {value: float(row[value]) for value in VALUES}, coding
+
+
+def find_target(
+    *,
+    name: str | None,
+    scores: Mapping[str, object] | None,
+    coding: str = "importance",
+    table: str | None = None,
+    anchor: str | None = None,
+    rank: int | None = None,
+    raw_coding: bool | None = None,
+) -> Target:
+    """Return the target that the keys of `value` describe: the scores given, or those of a survey's respondent.
+
+    Args:
+        name: the target's; None with a table: that of the respondent.
+        scores: by value; with a table only those that are to differ from the respondent's.
+        coding: see `make_target`.
+        table: a folder that `python -m jaxalign.survey` wrote.
+        anchor: with a table: the extreme target that the respondent is near to.
+        rank: with a table: how near, from 1.
+        raw_coding: whether survey codes are to be taken as they are; None takes a table's word for it.
+
+    Raises:
+        UserError: see `make_target` and `read_target`; the table's coding is not the one asked for.
+    """
+    if table is None:
+        return make_target(str(name), scores or {}, coding, raw_coding=bool(raw_coding))
+    found, theirs, kept = read_target(table, str(anchor), int(rank or 0))
+    if raw_coding is not None and raw_coding != (kept == "raw"):
+        switch = "true" if kept == "raw" else "false"
+        raise UserError(
+            f"value.table={table} has coding={kept}, which goes with released.raw_coding={switch}: "
+            "change the one or the other"
+        )
+    changed = {**theirs, **(scores or {})}
+    return replace(make_target(name or found, changed, coding, raw_coding=bool(raw_coding)), coding=kept)

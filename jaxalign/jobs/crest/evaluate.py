@@ -1,4 +1,4 @@
-"""Judging rationales: which answer each leads to, and whether its follow-up questions agree."""
+"""stage=evaluate: which answer each rationale leads to, and whether its follow-up questions agree."""
 
 import dataclasses
 import json
@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.config.crest import CrestMethodConfig, ReleasedCrestConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.data.packing import Shape
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
-from jaxalign.jobs.crest.learner import Learner, Point
+from jaxalign.jobs.crest.rationales import draw_rationales, read_drawn
+from jaxalign.jobs.crest.session import CrestSession, identity_hash
+from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning import released
+from jaxalign.reasoning.filtering import count_rationales
 from jaxalign.reasoning.followups import followup_trees, read_followups
 from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read_answers, relabel
 from jaxalign.runs.directory import Run
@@ -23,45 +25,76 @@ from jaxalign.runs.records import append_record, read_records, write_atomic
 
 RATIONALES = "rationales.jsonl"
 
+FILES = (RATIONALES, SHAPES, "generations.jsonl")
+RECORDS = (RATIONALES,)
+
+WITHOUT = (
+    *("seed", "sft", "dpo", "test", "lora", "optimizer", "training"),
+    *("crest.tolerance", "crest.mixing", "crest.iterations", "crest.continue_adapter"),
+    *("released.prompt_without_question", "released.no_end_token", "released.threshold", "released.examples_in_train"),
+)
+"""Keys that change no number of this stage."""
+
 QUESTIONS_AT_A_TIME = 32
 """Questions whose rationales are read before they are written down."""
 
 
+def evaluate_stage(session: CrestSession, name: str, drawn: Run, model: Adapter) -> Run | None:
+    """Read every rationale's answer and follow-ups by the model that sampled them; None where what was asked for ends
+    before it."""
+    few_shot = session.config.crest.few_shot
+    identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(drawn), judge=model.identity)
+
+    def work(run: Run) -> dict[str, Any]:
+        return evaluate_rationales(session, run, drawn, model)
+
+    return session.stages.do(name, identity, work, files=FILES, records=RECORDS)
+
+
+def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adapter) -> dict[str, Any]:
+    """Read all rationales, and with `crest.hint` those that were sampled with the answer given where none was right;
+    return the stage's summary."""
+    judge, train = Judge(session, model), session.questions.train
+    judge.read_all(run, train, [[record["text"] for record in mine] for mine in read_drawn(session, drawn, model)])
+    hinted = {}
+    if session.config.crest.hint:
+        found = read_rationales(run, train)
+        missing = [question for question in train if not any(one.right for one in found[question.id])]
+        given = draw_rationales(session, run, model, missing, hint=True, what="hinted rationales")
+        hinted = judge.add_hinted(run, missing, given)
+    found = read_rationales(run, train)
+    options = {question.id: len(question.options) for question in train}
+    tokens = sum(tokens_read(session, question, found[question.id]) for question in train)
+    return {**count_rationales(found, options), **hinted, "tokens": tokens}
+
+
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """Who reads rationales, and how: the model, what counts as right, and the released code's ways."""
+    """The model that reads rationales, in this program's way or as the released code does."""
 
-    learner: Learner
-    model: Point
-    method: CrestMethodConfig
-    released: ReleasedCrestConfig
-    rows: int
+    session: CrestSession
+    model: Adapter
     shapes: list[Shape] = dataclasses.field(default_factory=list)
     """Of the passes so far: a shape that does again saves a compilation."""
 
     def read(self, questions: Sequence[Question], given: list[list[Rationale]]) -> list[list[Rationale]]:
         """Return the rationales with answers and follow-ups, in this program's way or as released."""
-        base, encoder, wording = self.learner.base, self.learner.encoder, self.learner.wording
-        scorer = self._scorer()
-        read = read_answers(scorer, questions, given, encoder, wording)
-        model = None
-        if self.released.letters_in_words or self.released.followups_by_not:
-            model = base.sampler(self.learner.stacked([self.model]), self.rows)
-        if self.released.letters_in_words and model is not None:
-            read = released.read_answers_in_words(model, questions, read, encoder, wording)
+        session, switches = self.session, self.session.config.released
+        encoder, wording = session.encoder, session.wording
+        read = read_answers(self._scorer(), questions, given, encoder, wording)
+        if switches.letters_in_words:
+            read = released.read_answers_in_words(session.sampler(self.model), questions, read, encoder, wording)
         labels: list[int | None] = [question.gold for question in questions]
-        if self.method.label == "majority":
-            judged = [relabel(mine) for mine in read]
-            read, labels = [mine for mine, _ in judged], [label for _, label in judged]
-        if self.released.followups_by_not and model is not None:
-            model = base.sampler(self.learner.stacked([self.model]), self.rows)
-            return released.read_followups_by_not(model, questions, read, labels, encoder, wording)
-        scorer = scorer if model is None else self._scorer()
-        return read_followups(scorer, questions, read, labels, encoder, wording)
+        if session.config.crest.label == "majority":
+            relabelled = [relabel(mine) for mine in read]
+            read, labels = [mine for mine, _ in relabelled], [label for _, label in relabelled]
+        if switches.followups_by_not:
+            sampler = session.sampler(self.model)
+            return released.read_followups_by_not(sampler, questions, read, labels, encoder, wording)
+        return read_followups(self._scorer(), questions, read, labels, encoder, wording)
 
     def _scorer(self) -> Scorer:
-        scorer = self.learner.base.scorer(self.model.weights, self.learner.scale)
-        return dataclasses.replace(scorer, shapes=self.shapes)
+        return dataclasses.replace(self.session.scorer(self.model), shapes=self.shapes)
 
     def read_all(self, run: Run, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> None:
         """Read what rationales.jsonl does not hold yet. Equal texts are read once, also where each is to count.
@@ -72,18 +105,18 @@ class Judge:
             range(first, min(first + QUESTIONS_AT_A_TIME, len(questions)))
             for first in range(0, len(questions), QUESTIONS_AT_A_TIME)
         ]
-        done = _whole_parts(run, [[questions[n].id for n in part] for part in parts], self.method.samples)
+        done = _whole_parts(run, [[questions[n].id for n in part] for part in parts], self.session.config.crest.samples)
         self.shapes[:] = kept_shapes(run.path / SHAPES, done - 1)
         waiting = sum(len(part) for part in parts[done:])
         read, tokens, since = 0, 0, time.perf_counter()
-        with Progress(self.learner.console) as progress:
+        with Progress(self.session.console) as progress:
             count = progress.samples("readings", "question")
             count(0, waiting, 0.0)
             for number, part in enumerate(parts[done:], start=done):
                 mine = [questions[n] for n in part]
                 found = self.read(mine, [distinct(questions[n], texts[n], True) for n in part])
-                tokens += sum(tokens_read(self.learner, *one) for one in zip(mine, found, strict=True))
-                if not self.method.deduplicate:
+                tokens += sum(tokens_read(self.session, *one) for one in zip(mine, found, strict=True))
+                if not self.session.config.crest.deduplicate:
                     found = [_repeated(texts[n], one) for n, one in zip(part, found, strict=True)]
                 keep_shapes(run.path / SHAPES, number, self.shapes)
                 lines = [one.record(q.letters) for q, these in zip(mine, found, strict=True) for one in these]
@@ -118,16 +151,16 @@ def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[R
     return found
 
 
-def tokens_read(learner: Learner, question: Question, rationales: Sequence[Rationale]) -> int:
+def tokens_read(session: CrestSession, question: Question, rationales: Sequence[Rationale]) -> int:
     """Return the tokens of the trees that a question's rationales were read in (what the trees of its follow-ups begin
     with alike is counted for each, though it is computed once)."""
     trees = []
     texts = list({one.text: one for one in rationales if one.text}.values())
     if texts:
-        trees.append(answer_tree(question, texts, learner.encoder, learner.wording)[0])
+        trees.append(answer_tree(question, texts, session.encoder, session.wording)[0])
     judged = [one for one in texts if one.followups]
     if judged:
-        trees += followup_trees(question, judged, learner.encoder, learner.wording)[0]
+        trees += followup_trees(question, judged, session.encoder, session.wording)[0]
     return sum(map(tree_length, trees))
 
 

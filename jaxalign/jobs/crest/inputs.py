@@ -10,10 +10,13 @@ from jaxalign.errors import UserError
 from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
+STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
+"""In their order. A later iteration's are called rationales-2 and so on."""
+
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
     """Read or make the questions."""
-    d = config.dataset
+    d = config.questions
     if d.name == "puzzles":
         sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
         made = make_puzzles(**sizes, solved=d.solved, links=d.links, turned=d.turned, seed=config.training.seed)
@@ -39,7 +42,7 @@ def check_method(config: CrestConfig, questions: Questions) -> None:
         raise UserError(
             f"crest.tolerance={t} is above the {most} options that a question has: give 0 to {most}, or null for all"
         )
-    if (config.crest.few_shot or config.test.few_shot) and not config.dataset.examples:
+    if (config.crest.few_shot or config.test.few_shot) and not config.questions.examples:
         raise UserError(
             f"dataset={config.dataset.name} has no worked examples: give dataset.examples, or few_shot=false"
         )

@@ -1,14 +1,14 @@
-"""The preferences stage: pairs for every round."""
+"""stage=preferences: pairs for every round, right over wrong and more over less consistent."""
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from rich.console import Console
 
 from jaxalign.data.datasets.questions import Question
 from jaxalign.errors import UserError
+from jaxalign.jobs.crest.evaluate import read_rationales
+from jaxalign.jobs.crest.session import CrestSession, identity_hash
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Choice, draw, pools
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
@@ -17,45 +17,45 @@ from jaxalign.runs.records import read_records, write_atomic
 
 PAIRS = "pairs.jsonl"
 
+FILES = RECORDS = (PAIRS,)
 
-def write_pairs(
-    run: Run,
-    console: Console,
-    wording: Wording,
-    questions: Mapping[str, Question],
-    rationales: Mapping[str, Sequence[Rationale]],
-    *,
-    rounds: int,
-    count: int,
-    mixing: float,
-    resample: bool,
-    seed: int,
-) -> dict[str, Any]:
+WITHOUT = (
+    *("seed", "sft", "test", "lora", "optimizer", "sampling", "released"),
+    *("crest.tolerance", "crest.iterations", "crest.continue_adapter", "training.row_length", "training.max_rows"),
+    *("dpo.loss", "dpo.beta", "dpo.label_smoothing", "dpo.likelihood", "dpo.batching"),
+    *("dpo.learning_rate", "dpo.schedule", "dpo.warmup_steps"),
+)
+"""Keys that change no number of this stage."""
+
+
+def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
+    """Draw every round's pairs; None where what was asked for ends before it."""
+    few_shot = session.config.crest.few_shot
+    identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(evaluated))
+
+    def work(run: Run) -> dict[str, Any]:
+        return write_pairs(session, run, evaluated)
+
+    return session.stages.do("preferences", identity, work, files=FILES, records=RECORDS)
+
+
+def write_pairs(session: CrestSession, run: Run, evaluated: Run) -> dict[str, Any]:
     """Draw every round's pairs into pairs.jsonl, and return the stage's summary; a shortage is printed.
 
     A line says which rationales it means by their places, and holds prompt, chosen and rejected as texts: the file is
     one for dataset=pairs, too.
 
-    Args:
-        run: where to.
-        console: what is short is said here.
-        wording: of the texts.
-        questions: by id.
-        rationales: read, by the question's id.
-        rounds: how many rounds.
-        count: pairs of a round.
-        mixing: see `draw`.
-        resample: whether each round draws anew.
-        seed: see `draw`.
-
     Raises:
         UserError: there is no pair at all.
     """
+    config, wording, questions = session.config, session.wording, session.by_id
+    rationales = read_rationales(evaluated, session.questions.train)
+    count, mixing, seed = config.dpo.steps * config.dpo.batch_size, config.crest.mixing, config.training.seed
     every = pools(rationales)
     sizes = {kind: every.size(kind) for kind in PAIR_KINDS}
     lines, reports = [], []
-    for round in range(1, rounds + 1):
-        drawn, report = draw(every, count, mixing, seed, round if resample else 1)
+    for round in range(1, config.dpo.rounds + 1):
+        drawn, report = draw(every, count, mixing, seed, round if config.dpo.resample else 1)
         reports.append(report)
         for one in drawn:
             question, mine = questions[one.question], rationales[one.question]
@@ -67,7 +67,7 @@ def write_pairs(
     for kind, one in reports[0].items():
         if one["drawn"] < one["wanted"]:
             short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, and {one['wanted']:,} were wanted"
-            console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
+            session.console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
     write_atomic(run.path / PAIRS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}
     return {"there": sizes, "rounds": reports, "distinct_responses": len(responses)}

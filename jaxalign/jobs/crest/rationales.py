@@ -1,84 +1,92 @@
-"""Drawing rationales: N samples for each question, by the model with an adapter, without a hint of the answer."""
+"""stage=rationales: N samples for each question, by the model with an adapter, without a hint of the answer."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from jaxalign.config.crest import CrestSamplingConfig
+from jaxalign.config.generate import SamplingConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
 from jaxalign.inference.sampling_params import SamplingParams
-from jaxalign.jobs.crest.learner import Learner, Point
+from jaxalign.jobs.crest.session import CrestSession
+from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import read_records
 
+FILES = RECORDS = ("generations.jsonl",)
 
-def sample(
-    learner: Learner,
+WITHOUT = (
+    *("seed", "sft", "dpo", "test", "lora", "optimizer", "training", "released"),
+    *("crest.tolerance", "crest.mixing", "crest.deduplicate", "crest.label", "crest.hint", "crest.iterations"),
+    "crest.continue_adapter",
+)
+"""Keys that change no number of this stage."""
+
+
+def rationales_stage(session: CrestSession, name: str, model: Adapter) -> Run | None:
+    """Sample rationales for the training questions by a model; None where what was asked for ends before it."""
+    few_shot = session.config.crest.few_shot
+    questions = session.questions_hash("train")
+    identity = session.identity(WITHOUT, few_shot=few_shot, adapter=model.identity, questions=questions)
+
+    def work(run: Run) -> dict[str, Any]:
+        return count_samples(draw_rationales(session, run, model, session.questions.train))
+
+    return session.stages.do(name, identity, work, files=FILES, records=RECORDS)
+
+
+def draw_rationales(
+    session: CrestSession,
     run: Run,
-    by: Point,
+    model: Adapter,
     questions: Sequence[Question],
-    samples: int,
-    sampling: CrestSamplingConfig,
     *,
-    few_shot: bool,
     hint: bool = False,
     what: str = "rationales",
 ) -> list[list[dict[str, Any]]]:
-    """Draw what the run does not hold yet, and return the records of each question."""
-    with Progress(learner.console) as progress:
+    """Draw what the run does not hold yet, and return the records of each question. `hint`: the answer is given."""
+    with Progress(session.console) as progress:
         return sample_missing(
-            learner.base.sampler(learner.stacked([by]), sampling.rows),
-            _asked(learner, questions, few_shot, hint),
-            samples,
-            how(sampling, learner.wording.marker),
+            session.sampler(model),
+            rationale_requests(session, questions, hint),
+            session.config.crest.samples,
+            rationale_sampling(session.config.sampling, session.wording.marker),
             run.generations,
-            model=learner.base_identity,
-            adapters=[by.identity],
+            model=session.base.signature,
+            adapters=[model.identity],
             progress=progress.samples(what),
         )
 
 
-def read_samples(
-    learner: Learner,
-    run: Run,
-    by: Point,
-    questions: Sequence[Question],
-    samples: int,
-    sampling: CrestSamplingConfig,
-    *,
-    few_shot: bool,
-) -> list[list[dict[str, Any]]]:
-    """Return what `sample` returned to a run that is finished.
+def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dict[str, Any]]]:
+    """Return the records of each training question in a finished run of this stage.
 
     Records are found by what makes them: two questions of one prompt share theirs, which name the first of the two.
     """
     known = {record["key"]: record for record in read_records(run.generations)}
-    drawn = how(sampling, learner.wording.marker)
-    return [
-        [known[record_key(learner.base_identity, by.identity, one.tokens, drawn, index)] for index in range(samples)]
-        for one in _asked(learner, questions, few_shot, False)
-    ]
+    sampling = rationale_sampling(session.config.sampling, session.wording.marker)
+    samples, base = range(session.config.crest.samples), session.base.signature
+    requests = rationale_requests(session, session.questions.train, False)
+    return [[known[record_key(base, model.identity, one.tokens, sampling, n)] for n in samples] for one in requests]
 
 
-def how(sampling: CrestSamplingConfig, marker: str) -> SamplingParams:
+def rationale_sampling(config: SamplingConfig, marker: str) -> SamplingParams:
     """Return how rationales are drawn: a rationale ends where its answer would begin, whatever `stop` says."""
-    s = sampling
-    stop = s.stop if marker in s.stop else (*s.stop, marker)
-    return SamplingParams(s.temperature, s.top_k, s.top_p, s.max_tokens, stop, s.seed)
+    stop = config.stop if marker in config.stop else (*config.stop, marker)
+    return SamplingParams(config.temperature, config.top_k, config.top_p, config.max_tokens, stop, config.seed)
 
 
-def _asked(learner: Learner, questions: Sequence[Question], few_shot: bool, hint: bool) -> list[PromptRequest]:
-    encoder = learner.few if few_shot else learner.encoder
+def rationale_requests(session: CrestSession, questions: Sequence[Question], hint: bool) -> list[PromptRequest]:
+    """Return the prompt of each question, with the worked examples where those are configured."""
+    encoder = session.few_shot_encoder if session.config.crest.few_shot else session.encoder
+    prompts = [encoder.prompt(session.wording.prompt(question, hint=hint)) for question in questions]
     return [
-        PromptRequest(
-            question.text, encoder.prompt(learner.wording.prompt(question, hint=hint)), 0, {"id": question.id}
-        )
-        for question in questions
+        PromptRequest(question.text, prompt, 0, {"id": question.id})
+        for question, prompt in zip(questions, prompts, strict=True)
     ]
 
 
-def sampled(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     """Return the summary of what was drawn: samples, tokens, and how they ended."""
     everyone = [record for mine in records for record in mine]
     return {

@@ -1,31 +1,45 @@
-"""The seed: a starting adapter for a model that is too small to reason unaided. Ours, not the paper's."""
+"""stage=seed: a starting adapter for a model that is too small to reason unaided. Ours, not the paper's."""
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
-from jaxalign.data.datasets.questions import Question
-from jaxalign.jobs.crest.learner import Learner, encoded
+from jaxalign.config.training import ScheduleConfig
+from jaxalign.jobs.crest.session import CrestSession, encoded
+from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.training.supervised import SupervisedStage
 
+FILES = ("checkpoints", "adapter", "metrics.jsonl", "validation.jsonl")
 
-def learn_seed(
-    learner: Learner, run: Run, questions: Sequence[Question], *, epochs: float, batch_size: int, learning_rate: float
-) -> dict[str, Any]:
+WITHOUT = ("crest", "sampling", "sft", "dpo", "test", "released")
+"""Keys that change no number of this stage."""
+
+
+def seed_stage(session: CrestSession) -> Adapter | None:
+    """Fine-tune a starting adapter on solved questions; None where what was asked for ends before it."""
+    identity = session.identity(WITHOUT, few_shot=False, questions=session.questions_hash("seed"))
+    run = session.stages.do("seed", identity, lambda run: learn_seed(session, run), files=FILES)
+    return None if run is None else session.read(run.adapter, "seed")
+
+
+def learn_seed(session: CrestSession, run: Run) -> dict[str, Any]:
     """Fine-tune an adapter on solved questions, and on follow-up questions about them; return the stage's summary."""
-    encoder, wording = learner.encoder, learner.wording
+    encoder, wording, config = session.encoder, session.wording, session.config.seed
     prompts, responses = [], []
-    for number, question in enumerate(questions):
+    for number, question in enumerate(session.questions.seed):
         prompts.append(encoder.prompt(wording.prompt(question)))
-        responses.append(learner.response(question, question.solution, question.gold))
+        responses.append(session.response(question, question.solution, question.gold))
         # The right option and one wrong one, in turn: as many affirmations as denials.
         wrong = [option for option in range(len(question.options)) if option != question.gold]
         for option in (question.gold, wrong[number % len(wrong)]):
-            prompts.append(encoder.prompt(wording.ask(question, option)))
             verdict = wording.affirm if option == question.gold else wording.deny
-            responses.append(learner.closed(question, question.solution, option, verdict))
-    data = SupervisedStage("seed", encoded(prompts, responses), encoded([], []))
-    settings = learner.settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    adapter, summary = learner.fit(run, data, settings, learner.fresh(), [], key="seed")
-    learner.write(run.adapter, adapter)
+            prompts.append(encoder.prompt(wording.ask(question, option)))
+            responses.append(session.tokens(f"{question.solution}\n", wording.close(question, option), verdict))
+    start = session.fresh()
+    assert start.params is not None
+    schedule = ScheduleConfig(learning_rate=config.learning_rate, schedule="linear", warmup_steps=0)
+    settings = session.settings(schedule, start, epochs=config.epochs, batch_size=config.batch_size)
+    stage = SupervisedStage("seed", encoded(prompts, responses), encoded([], []))
+    params, summary = session.trainer(run, "seed").train_stage(stage, settings, start.params)
+    session.write(run.adapter, dataclasses.replace(start, params=params))
     return {"training": [summary], "tokens": summary["tokens"]}

@@ -1,74 +1,113 @@
-"""Supervised fine-tuning on the rationales that pass the filter; the epoch that is best on validation counts."""
+"""stage=sft: supervised fine-tuning on the rationales that pass; the epoch that is best on validation counts."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxalign.config.crest import SftConfig
 from jaxalign.data.datasets.questions import Question
 from jaxalign.errors import UserError
-from jaxalign.jobs.crest.learner import Learner, encoded
-from jaxalign.jobs.crest.test import accuracy_of
+from jaxalign.jobs.crest.evaluate import read_rationales
+from jaxalign.jobs.crest.session import CrestSession, encoded, identity_hash, tokens_of_answers
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import LoraParams
+from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.filtering import passes
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.training.supervised import SupervisedStage
 
+FILES = ("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", "generations.jsonl")
+
+WITHOUT = ("seed", "dpo", "crest.mixing", "crest.iterations", "released.prompt_without_question")
+"""Keys that change no number of this stage."""
+
 TokenPairs = tuple[list[np.ndarray], list[np.ndarray]]
-"""Prompts and responses as tokens."""
+"""Prompts and responses as tokens, int32 [n] each."""
 
 
-def fine_tune(
-    learner: Learner,
-    run: Run,
-    name: str,
-    examples: TokenPairs,
-    start: LoraParams,
-    validation: Sequence[Question],
-    sft: SftConfig,
-) -> dict[str, Any]:
+def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Adapter) -> Adapter | None:
+    """Fine-tune on what is kept of the rationales, or (`sft.rationale=false`) on the labels alone; None where what was
+    asked for ends before it."""
+    c = session.config
+    if evaluated is not None and c.sft.rationale:
+        source = identity_hash(evaluated)
+    else:
+        source, evaluated = session.questions_hash("train"), None
+    identity = session.identity(
+        WITHOUT,
+        few_shot=c.crest.few_shot or c.test.few_shot,
+        input=source,
+        start=start.identity if c.crest.continue_adapter else "",
+        validation=session.questions_hash("validation"),
+    )
+    first = start if c.crest.continue_adapter and start.params is not None else session.fresh()
+
+    def work(run: Run) -> dict[str, Any]:
+        examples = label_examples(session) if evaluated is None else kept_examples(session, evaluated)
+        return fine_tune(session, run, name, examples, first)
+
+    run = session.stages.do(name, identity, work, files=FILES, records=("generations.jsonl",))
+    return None if run is None else session.read(run.adapter, name)
+
+
+def fine_tune(session: CrestSession, run: Run, name: str, examples: TokenPairs, start: Adapter) -> dict[str, Any]:
     """Train from an adapter, keep every epoch's, and the best of them as the run's; return the stage's summary."""
-    prompts, responses = examples
-    data = SupervisedStage("sft", encoded(prompts, responses), encoded([], []))
-    settings = learner.settings(
-        epochs=float(sft.epochs),
-        batch_size=sft.batch_size,
-        learning_rate=sft.learning_rate,
-        schedule=sft.schedule,
-        warmup_steps=sft.warmup_steps,
-        max_steps=sft.max_steps,
+    config, (prompts, responses) = session.config.sft, examples
+    settings = session.settings(
+        config, start, epochs=float(config.epochs), batch_size=config.batch_size, max_steps=config.max_steps
     )
     epochs = run.path / "epochs"
 
-    def keep(epoch: int, adapter: LoraParams) -> None:
-        learner.write(epochs / str(epoch + 1), adapter)
+    def keep(epoch: int, params: LoraParams) -> None:
+        session.write(epochs / str(epoch + 1), dataclasses.replace(start, params=params))
 
-    _, summary = learner.fit(run, data, settings, start, [], key="sft", on_epoch=keep)
+    stage = SupervisedStage("sft", encoded(prompts, responses), encoded([], []))
+    assert start.params is not None
+    _, summary = session.trainer(run, "sft").train_stage(stage, settings, start.params, on_epoch=keep)
     # What a kill left of an adapter half written has another name.
     folders = sorted((one for one in epochs.iterdir() if one.name.isdigit()), key=lambda folder: int(folder.name))
-    points = [learner.point(f"{name}, epoch {folder.name}", folder) for folder in folders]
-    accuracy = [accuracy_of(tested) for tested in learner.ask(run, points, validation)]
+    models = [session.read(folder, f"{name}, epoch {folder.name}") for folder in folders]
+    accuracy = [accuracy_of(answers) for answers in session.ask(run, models, session.questions.validation)]
     best = int(np.argmax(accuracy))
-    learner.write(run.adapter, points[best].weights)
+    session.write(run.adapter, models[best])
     return {
         "kept": len(prompts),
         "training": [summary],
-        "tokens": summary["tokens"] + learner.asked_tokens(run),
+        "tokens": summary["tokens"] + tokens_of_answers(run),
         "validation": accuracy,
         "best_epoch": best + 1,
     }
 
 
-def label_examples(learner: Learner, questions: Sequence[Question]) -> TokenPairs:
-    """Return the questions with their gold answers alone."""
-    prompts = [learner.encoder.prompt(learner.wording.prompt(question)) for question in questions]
-    return prompts, [learner.response(question, "", question.gold) for question in questions]
+def label_examples(session: CrestSession) -> TokenPairs:
+    """Return the training questions with their gold answers alone."""
+    questions = session.questions.train
+    prompts = [session.encoder.prompt(session.wording.prompt(question)) for question in questions]
+    return prompts, [session.response(question, "", question.gold) for question in questions]
 
 
-def kept_examples(
-    learner: Learner,
+def kept_examples(session: CrestSession, evaluated: Run) -> TokenPairs:
+    """Return the questions with the rationales that pass the filter, each with its own answer.
+
+    Raises:
+        UserError: there is none.
+    """
+    c = session.config
+    rationales = read_rationales(evaluated, session.questions.train)
+    return choose_examples(
+        session,
+        session.by_id,
+        rationales,
+        tolerance=c.crest.tolerance,
+        threshold=c.released.threshold,
+        end=not c.released.no_end_token,
+    )
+
+
+def choose_examples(
+    session: CrestSession,
     questions: Mapping[str, Question],
     rationales: Mapping[str, Sequence[Rationale]],
     *,
@@ -79,7 +118,7 @@ def kept_examples(
     """Return the questions with the rationales that pass, each with its own answer.
 
     Args:
-        learner: encodes them.
+        session: encodes them.
         questions: by id.
         rationales: read, by the question's id.
         tolerance: see `passes`.
@@ -96,8 +135,8 @@ def kept_examples(
         for one in mine:
             if passes(one, len(question.options), tolerance, threshold):
                 assert one.prediction is not None
-                prompts.append(learner.encoder.prompt(learner.wording.prompt(question)))
-                responses.append(learner.response(question, one.text, one.prediction, end=end))
+                prompts.append(session.encoder.prompt(session.wording.prompt(question)))
+                responses.append(session.response(question, one.text, one.prediction, end=end))
     if not right:
         raise UserError(
             "no rationale leads to the right answer (z = 1): sample more (crest.samples), choose a stronger model, "

@@ -1,84 +1,134 @@
-"""What a tested model is measured by: accuracy, and how consistent its rationales are."""
+"""stage=test: every model on the way asked the validation questions, the final ones the test, and the report of it all.
+
+What a tested model is measured by: accuracy, and how consistent its rationales are.
+"""
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from jaxalign.analysis.statistics import bootstrap_interval
-from jaxalign.data.datasets.questions import Question, Questions
+from jaxalign.data.datasets.questions import Question
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
-from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME
-from jaxalign.jobs.crest.learner import Learner, Point
-from jaxalign.reasoning.answers import Answered
+from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME, RATIONALES, read_rationales
+from jaxalign.jobs.crest.preferences import PAIRS
+from jaxalign.jobs.crest.report import write_report
+from jaxalign.jobs.crest.session import CrestSession
+from jaxalign.models.adapter import Adapter
+from jaxalign.reasoning.answers import Answered, measures
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
 
 JUDGED = "judged.jsonl"
 
+FILES = (
+    *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
+    *("table.csv", "table.md", "report.md"),
+)
 
-def accuracy_of(tested: Sequence[Answered]) -> float:
-    """Return the share of right answers."""
-    return float(np.mean([one.right for one in tested]))
+
+def whole_identity(session: CrestSession) -> dict[str, Any]:
+    """Return what changes the numbers of the whole run, whose results this stage writes."""
+    c = session.config
+    questions = session.questions_hash("seed", "train", "validation", "test")
+    return session.identity((), few_shot=c.crest.few_shot or c.test.few_shot, questions=questions)
 
 
-def measures(tested: Sequence[Answered]) -> dict[str, Any]:
-    """Return accuracy over all questions with its interval, and the shares of second readings and of none."""
-    right = [float(one.right) for one in tested]
-    return {
-        "accuracy": float(np.mean(right)),
-        "interval": bootstrap_interval(right),
-        "second_reading": float(np.mean([not one.first for one in tested])),
-        "never_read": float(np.mean([one.option is None for one in tested])),
-        "questions": len(tested),
+def run_test_stage(
+    session: CrestSession, run: Run, models: Sequence[Adapter], judge: Adapter, evaluated: Run | None
+) -> None:
+    """Ask every model on the way, and write what a person would want to read.
+
+    Args:
+        session: asks.
+        run: the whole run, not a stage of it.
+        models: the base, and what every stage ended with.
+        judge: reads the consistency of all rationales.
+        evaluated: the last iteration's evaluation, where there is one.
+    """
+    found = {name: stage for name, stage in session.stages.found.items() if stage.finished}
+    stages = {name: {"path": str(stage.path), **read_json(stage.summary)} for name, stage in found.items()}
+    best = stages.get("dpo", {}).get("best_round")
+    reported = [one for one in models if not one.name.startswith("round") or one.name == f"round {best}"]
+    with session.stages.timed(run) as took:
+        # What sft and dpo asked on the way is not asked again.
+        before = {
+            record["key"]: record
+            for name, stage in found.items()
+            if name.partition("-")[0] in ("sft", "dpo")
+            for record in read_records(stage.generations)
+        }
+        known = {record["key"] for record in read_records(run.generations)}
+        append_record(run.generations, *(record for key, record in before.items() if key not in known))
+        measured = measure_models(session, run, models, reported, judge)
+    tokens = sum(record["tokens"] for record in read_records(run.generations) if record["key"] not in before)
+    stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
+    final = next((one for one in reversed(reported) if one.params is not None), None)
+    for name, source in ((RATIONALES, evaluated), (PAIRS, session.stages.found.get("preferences"))):
+        if source is not None and (source.path / name).exists():
+            write_atomic(run.path / name, (source.path / name).read_bytes())
+    questions, model = session.questions, session.base.model
+    summary = {
+        "dataset": questions.name,
+        "questions": {part: len(getattr(questions, part)) for part in ("train", "validation", "test")},
+        "notes": list(questions.notes),
+        "model": {"name": model.name, "identity": model.identity},
+        "asked": session.questions_hash("validation", "test"),
+        "judge": judge.name,
+        "judge_identity": judge.identity,
+        "models": measured,
+        "stages": stages,
+        "compilation_seconds": sum(stage["compilation_seconds"] for stage in stages.values()),
+        "final": None if final is None else final.name,
     }
+    if final is not None:
+        session.write(run.adapter, final, summary)
+    rationales = {} if evaluated is None else read_rationales(evaluated, questions.train)
+    write_report(run, summary, rationales, session.by_id)
+    run.finish(summary)
 
 
-def examine(
-    learner: Learner, run: Run, points: Sequence[Point], reported: Sequence[Point], questions: Questions, judge: Point
+def measure_models(
+    session: CrestSession, run: Run, everyone: Sequence[Adapter], reported: Sequence[Adapter], judge: Adapter
 ) -> list[dict[str, Any]]:
     """Ask all models the validation questions and those that are reported the test, and return what each came to.
 
     What the run's records hold is not asked again. `judge` reads the consistency of all of them.
     """
-    splits = {}
-    for split, asked, part in (("validation", points, questions.validation), ("test", reported, questions.test)):
-        answers = learner.ask(run, asked, part)
-        splits[split] = dict(zip([point.name for point in asked], answers, strict=True))
-    consistencies = judge_tested(learner, run, judge, splits)
+    questions, splits = session.questions, {}
+    for split, asked, part in (("validation", everyone, questions.validation), ("test", reported, questions.test)):
+        answers = session.ask(run, asked, part)
+        splits[split] = dict(zip([model.name for model in asked], answers, strict=True))
+    consistencies = judge_answers(session, run, judge, splits)
     models = []
-    for point in points:
-        entry: dict[str, Any] = {"name": point.name}
+    for model in everyone:
+        entry: dict[str, Any] = {"name": model.name}
         for split, found in splits.items():
-            if point.name in found:
-                entry[split] = {**measures(found[point.name]), **consistencies[split][point.name]}
+            if model.name in found:
+                entry[split] = {**measures(found[model.name]), **consistencies[split][model.name]}
         models.append(entry)
     return models
 
 
-def judge_tested(
-    learner: Learner, run: Run, judge: Point, splits: Mapping[str, Mapping[str, Sequence[Answered]]]
+def judge_answers(
+    session: CrestSession, run: Run, judge: Adapter, splits: Mapping[str, Mapping[str, Sequence[Answered]]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return by split and model the consistency of the rationales that it wrote, all judged by the same model."""
     asked: dict[str, tuple[Question, dict[str, Rationale]]] = {}
     for found in splits.values():
         for one in (one for tested in found.values() for one in _readable(tested)):
-            _, mine = asked.setdefault(learner.wording.prompt(one.question), (one.question, {}))
+            _, mine = asked.setdefault(session.wording.prompt(one.question), (one.question, {}))
             mine.setdefault(one.rationale, _rationale(one))
-    followups = _read(learner, run, judge, [(question, list(mine.values())) for question, mine in asked.values()])
+    followups = _read(session, run, judge, [(question, list(mine.values())) for question, mine in asked.values()])
 
     def consistency_of(tested: Sequence[Answered]) -> dict[str, Any]:
         read = [
-            judged(_rationale(one), followups[_key(learner, judge, one.question, one.rationale)], one.question.gold)
+            judged(_rationale(one), followups[_key(session, judge, one.question, one.rationale)], one.question.gold)
             for one in _readable(tested)
         ]
         return consistency(read, {one.question.id: len(one.question.options) for one in tested})
@@ -94,14 +144,14 @@ def _rationale(one: Answered) -> Rationale:
     return Rationale(one.question.id, one.rationale, 1, (), one.option, one.right)
 
 
-def _key(learner: Learner, judge: Point, question: Question, text: str) -> str:
+def _key(session: CrestSession, judge: Adapter, question: Question, text: str) -> str:
     """Return the name of a judgement: 32 hexadecimal digits of a SHA-256 over what decides it inside a run."""
-    parts = [learner.base_identity, judge.identity, learner.wording.prompt(question), text]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    parts = [session.base.signature, judge.identity, session.wording.prompt(question), text]
+    return digest(parts, 32)
 
 
 def _read(
-    learner: Learner, run: Run, judge: Point, asked: Sequence[tuple[Question, Sequence[Rationale]]]
+    session: CrestSession, run: Run, judge: Adapter, asked: Sequence[tuple[Question, Sequence[Rationale]]]
 ) -> dict[str, list[tuple[float, float]]]:
     """Return by key the follow-ups of every rationale; what judged.jsonl holds is not read again.
 
@@ -111,20 +161,20 @@ def _read(
     records = read_records(run.path / JUDGED)
     known = {record["key"]: [(pair["affirm"], pair["deny"]) for pair in record["followups"]] for record in records}
     parts = [asked[first : first + QUESTIONS_AT_A_TIME] for first in range(0, len(asked), QUESTIONS_AT_A_TIME)]
-    keys = [[_key(learner, judge, question, one.text) for question, mine in part for one in mine] for part in parts]
+    keys = [[_key(session, judge, question, one.text) for question, mine in part for one in mine] for part in parts]
     missing, shapes = unread(run.path / SHAPES, keys, known)
     if not missing:
         return known
-    scorer = dataclasses.replace(learner.base.scorer(judge.weights, learner.scale), shapes=shapes)
+    scorer = dataclasses.replace(session.scorer(judge), shapes=shapes)
     waiting = sum(len(parts[number]) for number in missing)
     done, tokens, since = 0, 0, time.perf_counter() - scorer.programs.seconds
-    with Progress(learner.console) as progress:
+    with Progress(session.console) as progress:
         count = progress.samples("judging", "question")
         count(0, waiting, 0.0)
         for number in missing:
             questions, given = zip(*parts[number], strict=True)
             labels = [question.gold for question in questions]
-            read = read_followups(scorer, questions, given, labels, learner.encoder, learner.wording, everyone=True)
+            read = read_followups(scorer, questions, given, labels, session.encoder, session.wording, everyone=True)
             fresh = []
             for key, one in zip(keys[number], (one for mine in read for one in mine), strict=True):
                 if key not in known:
@@ -134,7 +184,7 @@ def _read(
             keep_shapes(run.path / SHAPES, keys[number][-1], shapes)
             append_record(run.path / JUDGED, *fresh)
             for question, mine in parts[number]:
-                tokens += sum(map(tree_length, followup_trees(question, mine, learner.encoder, learner.wording)[0]))
+                tokens += sum(map(tree_length, followup_trees(question, mine, session.encoder, session.wording)[0]))
             done += len(questions)
             count(done, waiting, tokens / (time.perf_counter() - scorer.programs.seconds - since))
     return known

@@ -1,0 +1,56 @@
+"""What a CREST run leaves for a person: files in its directory, and lines in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.data.datasets.questions import Question
+from jaxalign.reasoning.rationales import Rationale
+from jaxalign.reasoning.report import (
+    accuracy_figure,
+    histogram_figure,
+    last_evaluation,
+    models_csv,
+    models_markdown,
+    page,
+    stages_in_words,
+    table_of_models,
+)
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_json, write_atomic
+
+
+def write_report(
+    run: Run,
+    summary: Mapping[str, Any],
+    rationales: Mapping[str, Sequence[Rationale]],
+    questions: Mapping[str, Question],
+) -> None:
+    """Write table.csv, table.md, the figures and report.md into a run's directory."""
+    write_atomic(run.path / "table.csv", models_csv(summary))
+    write_atomic(run.path / "table.md", models_markdown(summary))
+    accuracy_figure(run.figures / "accuracy.png", summary)
+    histogram = last_evaluation(summary).get("z_tilde")
+    if histogram:
+        histogram_figure(run.figures / "z_tilde.png", histogram)
+    write_atomic(run.path / "report.md", page(summary, rationales, questions))
+
+
+def report_crest(console: Console, run: Run) -> None:
+    """Print a finished run's table, its stages, and where its files are."""
+    summary = read_json(run.summary)
+    for name, words in stages_in_words(summary).items():
+        console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
+    console.print(table_of_models(summary))
+    console.print(
+        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of an answer's follow-ups "
+        f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
+        style="dim",
+    )
+    files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
+    for name in files:
+        if (run.path / name).exists():
+            console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)
+    if run.adapter.exists():
+        console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)

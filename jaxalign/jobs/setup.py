@@ -1,0 +1,185 @@
+"""What every job begins with: the model's files, its encoder, its weights, and the directory of its run."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from jaxalign.config.identity import identity, plain
+from jaxalign.config.model import LoraConfig, ModelCommandConfig
+from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.models.adapter import Adapter
+from jaxalign.models.lora import init_adapter
+from jaxalign.parallel.compilation import Programs, use_compilation_cache
+from jaxalign.pretrained import sources
+from jaxalign.pretrained.sources import ModelFiles, cache_folder, source_of
+from jaxalign.runs.directory import Run, older_runs, open_run
+from jaxalign.runs.progress import compilations
+from jaxalign.training.feed import StageSettings
+from jaxalign.training.optimizer import Hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """A model whose weights are not read yet: its files, and the encoder that puts prompts into its format.
+
+    `keys` are those of the `model` configuration, those of the adapter's run where it left that open.
+    """
+
+    config: ModelCommandConfig
+    keys: Mapping[str, Any]
+    files: ModelFiles
+    encoder: Encoder
+    console: Console
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at most."""
+        return self.files.architecture.context
+
+    @property
+    def load_name(self) -> str:
+        """What PEFT and vLLM load the base by."""
+        return str(self.keys.get("path") or self.keys["name"])
+
+    def load(self) -> BaseModel:
+        """Read the weights; UserError for damaged ones."""
+        dtype = jnp.dtype(self.config.precision)
+        return BaseModel(self.files.load(dtype), dtype, Programs(compilations(self.console)))
+
+
+def open_model(
+    config: ModelCommandConfig, console: Console, keys: Mapping[str, Any] | None = None
+) -> OpenedModel | None:
+    """Fetch the model if need be and open its files; None where `prefetch` asked for no more than that.
+
+    Args:
+        config: the command's.
+        console: where what is fetched is said.
+        keys: those of the model; None: those of `config.model`.
+
+    Raises:
+        UserError: whatever of the model is missing, damaged or unsupported.
+    """
+    keys = plain(config)["model"] if keys is None else keys
+    assert keys is not None
+    source = source_of(keys)
+    if config.prefetch:
+        console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
+        return None
+    use_compilation_cache(cache_folder() / "xla")
+    files = sources.open_model(source, offline=config.offline, name=keys["name"])
+    encoder = Encoder(files.tokenizer, keys["prompt_format"], keys.get("system"))
+    return OpenedModel(config, keys, files, encoder, console)
+
+
+def open_job_run(
+    config: ModelCommandConfig,
+    console: Console,
+    *,
+    content: Mapping[str, Any],
+    name: str,
+    files: Sequence[str],
+    more: bool = False,
+) -> Run:
+    """Make or find the directory of a job's run. Runs of that name that an older version made are said, and left alone.
+
+    Args:
+        config: the command's.
+        console: where older runs are named.
+        content: what the configuration's paths lead to (see `config.identity.identity`).
+        name: the readable part of the directory's name.
+        files: what the job writes there.
+        more: a finished run of this job may have more to do: it is not called done.
+
+    Raises:
+        UserError: the directory is another run's, or cannot be written.
+    """
+    made = open_run(
+        identity(config, content),
+        plain(config),
+        files=files,
+        dir=config.run.dir,
+        root=config.run.root,
+        name=name,
+        overwrite=config.run.overwrite,
+    )
+    older = older_runs(config.run.root, name) if config.run.dir is None else []
+    if older and not made.finished:
+        listed = ", ".join(str(path) for path in older[:3])
+        line = f"made by another version of jaxalign, and left as it is: {listed}"
+        console.print(line, highlight=False, soft_wrap=True)
+    if made.finished and not more:
+        line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
+    else:
+        line = f"run directory: {made.path}"
+    console.print(line, highlight=False, soft_wrap=True)
+    return made
+
+
+def print_places(console: Console, **places: Path) -> None:
+    """Print where results are: a line for each file or folder that is there, under its name."""
+    for name, path in places.items():
+        if path.exists():
+            console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
+
+
+def fresh_adapter(lora: LoraConfig, base: BaseModel, seed: int, name: str = "new adapter") -> Adapter:
+    """Return a new adapter of the configured shape, drawn from the seed, which changes nothing yet."""
+    params = init_adapter(jax.random.key(seed), base.model.architecture, lora.rank, lora.targets)
+    return Adapter(name, params, lora.rank, lora.alpha, base_identity=base.model.identity)
+
+
+def stage_settings(
+    training: TrainingConfig,
+    adam: AdamConfig,
+    schedule: ScheduleConfig,
+    loss: PreferenceLossConfig,
+    *,
+    scale: float,
+    dropout: float,
+    row_length: int,
+    **settings: Any,
+) -> StageSettings:
+    """Return how a stage is trained, from the configuration's parts.
+
+    Args:
+        training: seed, logging, checkpoints, rows.
+        adam: the optimiser.
+        schedule: its learning rate.
+        loss: the numbers of a preference loss.
+        scale: the adapter's, alpha / rank.
+        dropout: on the adapter's input.
+        row_length: tokens of a packed row at most, where the configuration leaves it open.
+        settings: the other fields of `StageSettings`: epochs, batch_size, ...
+    """
+    return StageSettings(
+        row_length=training.row_length or row_length,
+        max_rows=training.max_rows,
+        seed=training.seed,
+        log_every=training.log_every,
+        checkpoint_every=training.checkpoint_every,
+        keep_checkpoints=training.keep_checkpoints,
+        schedule=schedule.schedule,
+        warmup_steps=schedule.warmup_steps,
+        hyper=Hyperparameters(
+            learning_rate=schedule.learning_rate,
+            b1=adam.betas[0],
+            b2=adam.betas[1],
+            eps=adam.epsilon,
+            weight_decay=adam.weight_decay,
+            clip=float("inf") if adam.clip is None else adam.clip,
+            scale=scale,
+            dropout=dropout,
+            beta=loss.beta,
+            label_smoothing=loss.label_smoothing,
+            likelihood=loss.likelihood,
+        ),
+        **settings,
+    )
