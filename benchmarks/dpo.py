@@ -100,6 +100,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
 
+    from jaxalign.models.adapter import Adapter
     from jaxalign.models.architecture import PROJECTIONS
     from jaxalign.models.lora import init_adapter
     from jaxalign.pretrained.gguf import GgufFile
@@ -126,24 +127,14 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     base.mkdir()
     write_safetensors(base / "model.safetensors", dict(hf_tensors(model.architecture, model.params)), {"format": "pt"})
     (base / "config.json").write_text(json.dumps(GgufFile(fetch(source, offline=True)).config()))
-    adapter = init_adapter(jax.random.key(0), model.architecture, args.rank, PROJECTIONS)
+    drawn = init_adapter(jax.random.key(0), model.architecture, args.rank, PROJECTIONS)
     layers = {
         name: {"a": np.asarray(p["a"]), "b": 1e-3 * random.standard_normal(p["b"].shape).astype(np.float32)}
-        for name, p in adapter["layers"].items()
+        for name, p in drawn["layers"].items()
     }
-    write_adapter(
-        args.work / "adapter",
-        {"layers": layers},
-        architecture=model.architecture,
-        rank=args.rank,
-        alpha=args.rank,
-        dropout=0.0,
-        base_name=str(base),
-        base_identity=model.identity,
-        prompt_format="plain",
-        card="# benchmark\n",
-        extra={},
-    )
+    known = {"base_name": str(base), "base_identity": model.identity, "prompt_format": "plain"}
+    adapter = Adapter("start", {"layers": layers}, args.rank, args.rank, **known)
+    write_adapter(args.work / "adapter", adapter, dropout=0.0, card="# benchmark\n")
     return {}
 
 
@@ -197,7 +188,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
         warmup_steps=0,
         hyper=hyper,
     )
-    adapter = jax.tree.map(jnp.asarray, read_adapter(args.work / "adapter", model.architecture).adapter)
+    adapter = jax.tree.map(jnp.asarray, read_adapter(args.work / "adapter", model.architecture).params)
     stage = PreferenceStage("dpo", data, pairs, grouped=grouped)
     steps = [step for _, step in stage.feed(settings).steps]
     used = [sorted({r for n in step for r in pairs[n]}) for step in steps]

@@ -13,8 +13,8 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
 from jaxalign.inference.base_model import ROW_LENGTH
-from jaxalign.jobs.train import fresh_adapter
-from jaxalign.jobs.train_data import encode_stages, read_material
+from jaxalign.jobs.setup import fresh_adapter
+from jaxalign.jobs.train_data import encode_stages, read_text
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -35,7 +35,7 @@ def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> 
     encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
     together = max(config.training.batch_size // 2, 1)
     material = {}
-    for stage in encode_stages(read_material(config).stages, encoder, model.architecture.context, False):
+    for stage in encode_stages(read_text(config).stages, encoder, model.architecture.context):
         # What the main job trains on first, in its order, so that a part shares as many prompts as the whole.
         order = epoch_order([prompt.tobytes() for prompt in stage.train.prompts], config.training.seed, 0, together)
         held_out = range(min(validation, len(stage.validation)))
@@ -62,11 +62,11 @@ class Jaxalign:
             source_of(dataclasses.asdict(config.model)), jnp.bfloat16, offline=True, name=config.model.name
         )
         self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
-        self.adapter = fresh_adapter(config, self.base)
+        fresh = fresh_adapter(config.lora, self.base, config.training.seed)
+        self.adapter, self.scale = fresh.params, fresh.scale
         self.programs = Programs()
         o = config.optimizer
         clip = float("inf") if o.clip is None else o.clip
-        self.scale = config.lora.alpha / config.lora.rank
         hyper = Hyperparameters(o.learning_rate, *o.betas, o.epsilon, o.weight_decay, clip, self.scale)
         self.hyper = jax.tree.map(np.float32, hyper)
 

@@ -18,7 +18,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained import sources
-from jaxalign.pretrained.sources import ModelFiles, cache_folder, source_of
+from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
 from jaxalign.runs.directory import Run, older_runs, open_run
 from jaxalign.runs.progress import compilations
 from jaxalign.training.feed import StageSettings
@@ -130,10 +130,10 @@ def print_places(console: Console, **places: Path) -> None:
             console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
 
 
-def fresh_adapter(lora: LoraConfig, base: BaseModel, seed: int, name: str = "new adapter") -> Adapter:
+def fresh_adapter(lora: LoraConfig, model: Model, seed: int, name: str = "new adapter") -> Adapter:
     """Return a new adapter of the configured shape, drawn from the seed, which changes nothing yet."""
-    params = init_adapter(jax.random.key(seed), base.model.architecture, lora.rank, lora.targets)
-    return Adapter(name, params, lora.rank, lora.alpha, base_identity=base.model.identity)
+    params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
+    return Adapter(name, params, lora.rank, lora.alpha, base_identity=model.identity)
 
 
 def stage_settings(

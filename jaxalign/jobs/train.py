@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> None:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
     base = opened.load()
-    adapter = fresh_adapter(config.lora, base, config.training.seed)
+    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
     if config.adapter is not None:
         adapter = starting_adapter(config, base)
     run = open_job_run(

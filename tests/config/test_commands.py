@@ -12,12 +12,11 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
-from jaxalign.config.identity import identity, plain, readable_name
+from jaxalign.config.identity import plain
 from jaxalign.config.presets import CONF
 from jaxalign.config.schema import leaf_types
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import open_run
 from jaxalign.values.targets import extreme_targets
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -27,7 +26,6 @@ QUESTIONS = ("arc", "csqa", "puzzles", "reclor")
 CREST = [
     path.stem for path in (CONF / "experiment").glob("*.yaml") if "jaxalign.crest" in path.read_text(encoding="utf-8")
 ]
-CONTENT = {"model": "m", "dataset": "d"}
 
 
 @functools.cache  # a composition takes a tenth of a second
@@ -226,7 +224,7 @@ def test_all_that_is_missing_is_named_together():
 
 
 def test_all_that_is_wrong_is_named_together():
-    with pytest.raises(UserError, match=r"lora\.rank=0 .*; precision=fp16 "):
+    with pytest.raises(UserError, match=r"(?s)(?=.*lora\.rank=0 )(?=.*; )(?=.*precision=fp16 )"):
         config("+value=power", "precision=fp16", "lora.rank=0")
 
 
@@ -237,49 +235,3 @@ def test_numbers_become_what_the_schema_says_and_home_is_found():
     assert made.dataset.path is not None
     assert made.dataset.path.startswith("/")
     assert made.lora.targets[0] == "q_proj"
-
-
-SAME = [
-    "run.dir=elsewhere",
-    "run.root=elsewhere",
-    "run.overwrite=true",
-    "dataset.path=/moved/data",
-    "model.path=/moved/model",
-    "offline=true",
-    "prefetch=true",
-    "inspect=3",
-    "training.log_every=1",
-    "training.checkpoint_every=7",
-    "training.keep_checkpoints=9",
-]
-
-
-@pytest.mark.parametrize("override", SAME)
-def test_paths_and_logging_do_not_change_the_identity_of_a_run(override):
-    assert identity(config("+value=power", change=override), CONTENT) == identity(config("+value=power"), CONTENT)
-
-
-@pytest.mark.parametrize("override", ["training.seed=1", "lora.rank=4", "dataset.limit=9", "value.scores.security=4"])
-def test_what_moves_the_numbers_changes_the_identity_of_a_run(override):
-    assert identity(config("+value=power", change=override), CONTENT) != identity(config("+value=power"), CONTENT)
-
-
-def test_content_stands_in_for_paths_in_the_identity():
-    mine = config("+value=power", "adapter=/a", "benchmark.portraits=/b")
-    content = {**CONTENT, "adapter": "hash a", "benchmark.portraits": "hash b"}
-    made = identity(mine, content)
-    assert (made["adapter"], made["benchmark"]["portraits"]) == ("hash a", "hash b")
-    assert made["dataset"]["content"] == "d"
-    moved = config("+value=power", "adapter=/c", "benchmark.portraits=/d")
-    assert identity(moved, content) == made
-    assert identity(mine, {**content, "dataset": "other"}) != made
-
-
-def test_fourteen_values_are_fourteen_runs(tmp_path):
-    runs = set()
-    for value in extreme_targets():
-        made = config(f"+value={value}")
-        run = open_run(identity(made, CONTENT), plain(made), root=tmp_path, name=readable_name(made))
-        assert run.path.name.startswith(f"{value}-starter-smollm2_135m-seed0-")
-        runs.add(run.path)
-    assert len(runs) == 14

@@ -17,6 +17,7 @@ from jaxalign.errors import UserError
 from jaxalign.export import main
 from jaxalign.jobs import export as exporting
 from jaxalign.jobs.adapters import find_adapters
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import merge
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -69,25 +70,15 @@ def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest:
     else:
         entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
     config = seen[0]
-    found = exporting.Exported(path, Run(path), plain(config))
+    found = exporting.ExportSource(path, Run(path), plain(config))
     model = read_model(found.base(), np.float32, offline=True, name=config.model.name)
-    adapter = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
-    for pair in adapter["layers"].values():
+    params = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
+    for pair in params["layers"].values():
         pair["b"] = pair["b"] * adapter_scale
     run = open_run({"seed": 0}, plain(config), dir=path)
-    write_adapter(
-        run.adapter,
-        adapter,
-        architecture=model.architecture,
-        rank=3,
-        alpha=6,
-        dropout=0.0,
-        base_name=str(config.model.path or config.model.name),
-        base_identity=model.identity,
-        prompt_format="plain",
-        card="# a card",
-        extra={},
-    )
+    name = str(config.model.path or config.model.name)
+    known = {"base_name": name, "base_identity": model.identity, "prompt_format": "plain"}
+    write_adapter(run.adapter, Adapter("mine", params, 3, 6, **known), dropout=0.0, card="# a card")
     run.finish(CREST_SUMMARY if crest else SUMMARY)
     return path
 
@@ -171,7 +162,7 @@ def test_a_crest_run_is_exported_like_any_other_with_a_card_of_its_own(tmp_path,
 def test_a_merged_weight_is_w_plus_scale_times_a_b_rounded_once_and_the_others_are_as_stored(hub_run, base, tmp_path):
     main([f"run={hub_run}", f"out={tmp_path}/out", "format=merged"])
     before, after = SafetensorsFolder(base), SafetensorsFolder(tmp_path / "out")
-    layers = read_adapter(hub_run, from_config(CONFIG)).adapter["layers"]
+    layers = read_adapter(hub_run, from_config(CONFIG)).params["layers"]
     assert after.names() == before.names()
     for name in before.names():
         expected = before.read(name).astype(np.float32)
@@ -218,8 +209,8 @@ def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path
     honest = exporting.write_merged
 
     def forgetful(*arguments, **options):
-        *rest, _scale = arguments
-        honest(*rest, 0.0, **options)
+        *rest, adapter = arguments
+        honest(*rest, adapter.times(0.0), **options)
 
     monkeypatch.setattr(exporting, "write_merged", forgetful)
     line = refusal(capsys, f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true")

@@ -8,6 +8,7 @@ from model_folder import CONFIGS, hf_random, write_model
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import UserError
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, from_config, projection_shape
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 
@@ -25,20 +26,10 @@ def random_adapter(targets=PROJECTIONS, rank=3):
     return {"layers": layers}
 
 
-def write(folder, adapter, alpha=6.0, rank=3):
-    write_adapter(
-        folder,
-        adapter,
-        architecture=ARCHITECTURE,
-        rank=rank,
-        alpha=alpha,
-        dropout=0.1,
-        base_name="org/base",
-        base_identity="abc",
-        prompt_format="plain",
-        card="# A card",
-        extra={"value": "power", "scores": [6, 1]},
-    )
+def write(folder, params, alpha=6.0, rank=3, factor=1.0):
+    notes = {"value": "power", "scores": [6, 1]}
+    known = {"base_identity": "abc", "base_name": "org/base", "prompt_format": "plain", "notes": notes}
+    write_adapter(folder, Adapter("mine", params, rank, alpha, factor, **known), dropout=0.1, card="# A card")
     return folder
 
 
@@ -53,11 +44,11 @@ def test_an_adapter_comes_back_as_it_was_written(tmp_path, targets):
     found = read_adapter(write(tmp_path / "x", adapter), ARCHITECTURE)
     assert (found.rank, found.alpha, found.targets) == (3, 6.0, targets)
     assert (found.base_identity, found.base_name, found.prompt_format) == ("abc", "org/base", "plain")
-    assert found.extra == {"value": "power", "scores": [6, 1]}
+    assert found.notes == {"value": "power", "scores": [6, 1]}
     for name in targets:
         for side in ("a", "b"):
-            assert found.adapter["layers"][name][side].dtype == np.float32
-            np.testing.assert_array_equal(found.adapter["layers"][name][side], adapter["layers"][name][side])
+            assert found.params["layers"][name][side].dtype == np.float32
+            np.testing.assert_array_equal(found.params["layers"][name][side], adapter["layers"][name][side])
 
 
 def test_the_files_are_those_of_peft(tmp_path):
@@ -105,7 +96,7 @@ def test_a_foreign_folder_is_read_too(tmp_path):
     write(tmp_path, random_adapter())
     (tmp_path / "jaxalign.json").unlink()
     found = read_adapter(tmp_path, ARCHITECTURE)
-    assert (found.base_identity, found.prompt_format, found.extra) == (None, None, {})
+    assert (found.base_identity, found.prompt_format, found.notes) == (None, None, {})
     assert found.base_name == "org/base"
 
 
@@ -177,7 +168,6 @@ def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
     peft = pytest.importorskip("peft")
     import transformers
 
-    from jaxalign.models.lora import effective
     from jaxalign.models.transformer import Transformer, head_kernel
     from jaxalign.pretrained.safetensors import SafetensorsFolder
     from jaxalign.pretrained.weights import load_params
@@ -195,7 +185,7 @@ def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
     model.save_pretrained(tmp_path / "again")
     found = read_adapter(tmp_path / "again", ARCHITECTURE)
     params, _ = load_params(ARCHITECTURE, SafetensorsFolder(base), jnp.float32)
-    lora = effective(found.adapter, found.alpha / found.rank)
+    lora = found.effective()
     hidden = Transformer(ARCHITECTURE, jnp.float32).apply(
         {"params": params, "lora": lora}, tokens, np.arange(12)[None], np.full((1, 12), 12)
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import open_run
+from jaxalign.runs.directory import older_runs, open_run, read_config
 from jaxalign.runs.records import append_record, read_records, write_atomic
 
 IDENTITY = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0, "rate": 2e-5, "note": "naïve: #1", "limit": None}
@@ -78,7 +78,9 @@ def test_the_same_identity_finds_the_same_directory_and_another_one_its_own(tmp_
 def test_config_yaml_holds_the_whole_configuration(tmp_path):
     written = yaml.safe_load(a_run(tmp_path).config.read_text())
     assert written.pop("identity") == IDENTITY
+    assert (written.pop("run_format"), written.pop("run_files")) == (2, [])
     assert written == CONFIG
+    assert read_config(a_run(tmp_path).path)["lora"] == CONFIG["lora"]
 
 
 def test_a_run_is_finished_once_its_summary_is_written(tmp_path):
@@ -104,12 +106,14 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
 
 
 def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(tmp_path):
-    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run = open_run(IDENTITY, CONFIG, files=["checkpoints", "table.csv"], dir=tmp_path / "mine")
     run.checkpoints.mkdir()
     (run.checkpoints / "step").write_text("1")
+    (run.path / "table.csv").write_text("a")
     run.finish({})
     (run.path / "notes.txt").write_text("my own")
     other = {**IDENTITY, "seed": 1}
+    # What the earlier run declared goes, also where the later one declares less.
     fresh = open_run(other, CONFIG, dir=run.path, overwrite=True)
     assert not fresh.finished
     assert sorted(os.listdir(run.path)) == [".lock", "config.yaml", "notes.txt"]
@@ -155,7 +159,7 @@ def test_a_run_in_progress_is_not_deleted_by_overwrite(tmp_path):
 
 
 def test_an_overwrite_that_is_stopped_leaves_no_run_that_seems_done(tmp_path, monkeypatch):
-    run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+    run = open_run(IDENTITY, CONFIG, files=["adapter"], dir=tmp_path / "mine")
     run.adapter.mkdir()
     run.finish({})
     monkeypatch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -168,3 +172,33 @@ def test_what_goes_wrong_under_the_lock_is_not_called_a_lock(tmp_path):
     run = open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
     with pytest.raises(FileNotFoundError), run.locked():
         (tmp_path / "nowhere" / "file").read_text()
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A finished run as version 0.1 left it."""
+    run = a_run(tmp_path)
+    run.finish({"value": "power"})
+    stored = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({key: stored[key] for key in stored if not key.startswith("run_")}))
+    return run
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_run_of_an_older_version_is_named_as_such_and_not_touched(tmp_path, older, overwrite):
+    before = {path.name: path.read_bytes() for path in older.path.iterdir()}
+    with pytest.raises(UserError, match="was made by another version of jaxalign"):
+        open_run(IDENTITY, CONFIG, dir=older.path, overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in older.path.iterdir()} == before
+    assert older_runs(tmp_path, "power") == [older.path]
+    assert older_runs(tmp_path, "pow") == [] and older_runs(tmp_path, "other") == []
+    assert read_config(older.path)["identity"] == IDENTITY
+
+
+def test_a_run_s_directory_cannot_make_an_overwrite_delete_what_is_not_in_it(tmp_path):
+    (tmp_path / "mine").mkdir()
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine")
+    run = open_run(IDENTITY, CONFIG, files=["../outside.txt", str(outside)], dir=tmp_path / "mine")
+    open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+    assert outside.read_text() == "mine"

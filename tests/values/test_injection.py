@@ -198,8 +198,8 @@ def test_splits_and_draws_do_not_depend_on_the_hash_seed():
     program = (
         "import json\n"
         "from jaxalign.values.starter import load_starter\n"
-        "from jaxalign.values.injection import shuffle_labels, split\n"
-        "train, validation = split(load_starter(60), 3, 0.2)\n"
+        "from jaxalign.values.injection import shuffle_labels, split_arguments\n"
+        "train, validation = split_arguments(load_starter(60), 3, 0.2)\n"
         "print(json.dumps([[a.id, a.values] for a in [*validation, *shuffle_labels(train, 3)]]))"
     )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.data.datasets.questions import Question
@@ -34,22 +34,21 @@ def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
     identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(evaluated))
 
     def work(run: Run) -> dict[str, Any]:
-        return write_pairs(session, run, evaluated)
+        return write_pairs(session, run, read_rationales(evaluated, session.questions.train))
 
     return session.stages.do("preferences", identity, work, files=FILES, records=RECORDS)
 
 
-def write_pairs(session: CrestSession, run: Run, evaluated: Run) -> dict[str, Any]:
+def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequence[Rationale]]) -> dict[str, Any]:
     """Draw every round's pairs into pairs.jsonl, and return the stage's summary; a shortage is printed.
 
     A line says which rationales it means by their places, and holds prompt, chosen and rejected as texts: the file is
-    one for dataset=pairs, too.
+    one for dataset=pairs, too. `rationales` are read, by the question's id.
 
     Raises:
         UserError: there is no pair at all.
     """
     config, wording, questions = session.config, session.wording, session.by_id
-    rationales = read_rationales(evaluated, session.questions.train)
     count, mixing, seed = config.dpo.steps * config.dpo.batch_size, config.crest.mixing, config.training.seed
     every = pools(rationales)
     sizes = {kind: every.size(kind) for kind in PAIR_KINDS}

@@ -154,7 +154,7 @@ class CrestSession:
 
     def fresh(self) -> Adapter:
         """Return a new adapter, drawn from the seed."""
-        return fresh_adapter(self.config.lora, self.base, self.config.training.seed)
+        return fresh_adapter(self.config.lora, self.base.model, self.config.training.seed)
 
     def read(self, folder: Path, name: str) -> Adapter:
         """Return an adapter that `write` wrote."""

@@ -34,8 +34,8 @@ from jaxalign.pretrained.peft import read_adapter
 from jaxalign.pretrained.sources import read_model, source_of
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.records import read_records
-from jaxalign.runs.stages import TOOK
 
+TOOK = ("seconds", "compilation_seconds", "python_seconds")
 CONF = Path(__file__).parents[2] / "conf"
 """A wording so short that a random model's rationales weigh in what it reads behind them."""
 
@@ -82,7 +82,7 @@ def run_and_base(tmp_path_factory):
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxalign.jobs.crest.pipeline.BaseModel", make)
+        patch.setattr("jaxalign.jobs.setup.BaseModel", make)
         main([f"run.dir={folder}", *SMALL])
     return folder, *made
 
@@ -158,7 +158,7 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
             list(range(len(texts))),
             np.zeros(len(texts)),
         )
-        scorer = base.scorer(read_adapter(folder, model.architecture).adapter, 2.0)
+        scorer = base.scorer(read_adapter(folder, model.architecture).params, 2.0)
         path = tmp_path / f"{number}.jsonl"
         found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.signature}-float32")
         np.testing.assert_allclose([written[record["key"]] for record in read_records(path)], found, atol=1e-4)

@@ -9,8 +9,9 @@ from tiny_model import CONFIG, Killed, random_adapter, random_params
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.scorer import Scorer
-from jaxalign.jobs.crest.learner import Learner, Point
-from jaxalign.jobs.crest.test import JUDGED, judge_tested
+from jaxalign.jobs.crest.session import CrestSession
+from jaxalign.jobs.crest.test import JUDGED, judge_answers
+from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
@@ -48,71 +49,80 @@ class Base:
     """A base with one scorer."""
 
     one: Scorer
+    signature: str = "tiny"
 
     def scorer(self, _adapter, _scale):
         return self.one
 
 
-class Judging(Learner):
-    """A learner without a configuration."""
+@dataclasses.dataclass
+class Opened:
+    """A model of which there is only what encodes."""
 
-    scale = 1.0  # type: ignore[assignment]
-    base_identity = "tiny"  # type: ignore[assignment]
+    encoder: Encoder
+
+
+def model(name, identity):
+    """An adapter of which there is only the identity."""
+    found = Adapter(name)
+    found.__dict__["identity"] = identity
+    return found
 
 
 @pytest.fixture
 def judging(tokenizer, monkeypatch):
     """Judge in parts of one question; return the parts that were read, and what was shown."""
     monkeypatch.setattr("jaxalign.jobs.crest.test.QUESTIONS_AT_A_TIME", 1)
-    model = Transformer(ARCHITECTURE, np.float32)
+    network = Transformer(ARCHITECTURE, np.float32)
     params, adapter = random_params(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
 
-    def learner(after=99):
-        scorer = Killed(model, params, adapter, 1.0, PROGRAMS, after=after)
-        return Judging(None, Base(scorer), Encoder(tokenizer), WORDING, Console(file=io.StringIO()))  # type: ignore[arg-type]
+    def session(after=99):
+        scorer = Killed(network, params, adapter, 1.0, PROGRAMS, after=after)
+        parts = (None, Base(scorer), Opened(Encoder(tokenizer)), WORDING, None, None, Console(file=io.StringIO()))
+        return CrestSession(*parts)  # type: ignore[arg-type]
 
-    return learner
+    return session
 
 
 def test_a_judging_that_a_kill_tore_goes_on_and_comes_to_the_same(judging, tmp_path):
     unbroken, torn, resumed, again = judging(), judging(after=2), judging(), judging()
-    judge, whole, run = Point("seed", identity="s"), Run(tmp_path / "whole"), Run(tmp_path / "torn")
-    found = judge_tested(unbroken, whole, judge, SPLITS)
+    judge, whole, run = model("seed", "s"), Run(tmp_path / "whole"), Run(tmp_path / "torn")
+    found = judge_answers(unbroken, whole, judge, SPLITS)
     with pytest.raises(KeyboardInterrupt):
-        judge_tested(torn, run, judge, SPLITS)
-    assert judge_tested(resumed, run, judge, SPLITS) == found
+        judge_answers(torn, run, judge, SPLITS)
+    assert judge_answers(resumed, run, judge, SPLITS) == found
     parts = [one.base.one.parts for one in (torn, resumed, unbroken)]
     assert len(parts[2]) == 4 and parts[0] + parts[1] == parts[2]  # nothing twice, and all in the same shapes
     assert (run.path / JUDGED).read_bytes() == (whole.path / JUDGED).read_bytes()
-    assert judge_tested(again, run, judge, SPLITS) == found and again.base.one.parts == []
+    assert judge_answers(again, run, judge, SPLITS) == found and again.base.one.parts == []
     # A line that is half written, in a part of two rationales, is written anew.
     first, second, *_ = (run.path / JUDGED).read_bytes().splitlines(keepends=True)
     (run.path / JUDGED).write_bytes(first + second[:-9])
-    assert judge_tested(again, run, judge, SPLITS) == found and again.base.one.parts == parts[2]
+    assert judge_answers(again, run, judge, SPLITS) == found and again.base.one.parts == parts[2]
     assert (run.path / JUDGED).read_bytes() == (whole.path / JUDGED).read_bytes()
     # Another judge is another reading.
-    judge_tested(judging(), run, Point("sft", identity="t"), SPLITS)
+    judge_answers(judging(), run, model("sft", "t"), SPLITS)
     assert len(read_records(run.path / JUDGED)) == 2 * len(read_records(whole.path / JUDGED))
 
 
 def test_judging_tells_questions_tokens_per_second_and_time_left(judging, tmp_path):
-    learner = judging()
-    judge_tested(learner, Run(tmp_path), Point("seed"), SPLITS)
-    first, *_, last = learner.console.file.getvalue().splitlines()
+    session = judging()
+    judge_answers(session, Run(tmp_path), model("seed", ""), SPLITS)
+    first, *_, last = session.console.file.getvalue().splitlines()
     assert first == "judging: 4 questions"
     assert last.startswith("judging: question 4/4 · ") and last.endswith(" tokens/s · 0 s left")
 
 
 def test_what_is_judged_is_the_consistency_of_each_models_own_rationales(judging, tmp_path):
-    learner = judging()
-    found = judge_tested(learner, Run(tmp_path), Point("seed"), SPLITS)
+    session = judging()
+    found = judge_answers(session, Run(tmp_path), model("seed", ""), SPLITS)
     for split, models in SPLITS.items():
         for name, tested in models.items():
             read = [one for one in tested if one.option is not None and one.rationale]
             questions = [one.question for one in read]
             given = [[Rationale(one.question.id, one.rationale, 1, (), one.option, one.right)] for one in read]
             labels: list[int | None] = [question.gold for question in questions]
-            scorer = learner.base.one
-            alone = read_followups(scorer, questions, given, labels, learner.encoder, WORDING, everyone=True)
+            scorer = session.base.one
+            alone = read_followups(scorer, questions, given, labels, session.encoder, WORDING, everyone=True)
             options = {question.id: len(question.options) for question in questions}
             assert found[split][name] == consistency([mine[0] for mine in alone], options)
