@@ -114,8 +114,8 @@ def test_an_adapter_of_another_base_is_refused(model, tmp_path):
     adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
     assert adapter.base_identity == model.identity
     other = dataclasses.replace(adapter, base_identity="of another one")
-    layers = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[:1]]), adapter.weights)
-    deeper = dataclasses.replace(adapter, weights=layers, base_identity=None)
+    layers = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[:1]]), adapter.params)
+    deeper = dataclasses.replace(adapter, params=layers, base_identity=None)
     for wrong, said in ((other, "belongs to another base than tiny"), (deeper, "does not fit tiny: .* has the shapes")):
         for use in (
             lambda adapter: model.sample("Why?", adapter=adapter),

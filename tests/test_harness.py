@@ -73,7 +73,7 @@ def test_an_adapter_answers_with_its_scale(model):
     weights = init_adapter(jax.random.key(1), model.language.architecture, 2, ("q_proj", "v_proj"))
     weights = jax.tree.map(lambda leaf: leaf + 0.3, weights)
     other = Harness(model="tiny", precision="float32", rows=8)
-    other.adapter = Adapter(weights, 2, 4.0)
+    other.adapter = Adapter("mine", weights, 2, 4.0)
     request = [ask("Once upon", " a time")]
     plain, adapted = model.loglikelihood(request)[0][0], other.loglikelihood(request)[0][0]
     assert abs(plain - adapted) > 1e-3

@@ -231,7 +231,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     before, now = flat(stored), flat(json.loads(json.dumps(given)))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    shown = ", ".join(f"{key} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
+    shown = ", ".join(f"{key.removeprefix('content.')} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"{path} belongs to another configuration: {shown}{more}"
 
