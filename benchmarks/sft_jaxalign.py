@@ -14,7 +14,7 @@ from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
 from jaxalign.inference.base_model import ROW_LENGTH
 from jaxalign.jobs.setup import fresh_adapter
-from jaxalign.jobs.train_data import encode_stages, read_text
+from jaxalign.jobs.train_data import encode_stages, read_training_text
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -35,7 +35,7 @@ def prepare(config: TrainConfig, work: Path, examples: int, validation: int) -> 
     encoder = Encoder(model.tokenizer, config.model.prompt_format, config.model.system)
     together = max(config.training.batch_size // 2, 1)
     material = {}
-    for stage in encode_stages(read_text(config).stages, encoder, model.architecture.context):
+    for stage in encode_stages(read_training_text(config).stages, encoder, model.architecture.context):
         # What the main job trains on first, in its order, so that a part shares as many prompts as the whole.
         order = epoch_order([prompt.tobytes() for prompt in stage.train.prompts], config.training.seed, 0, together)
         held_out = range(min(validation, len(stage.validation)))

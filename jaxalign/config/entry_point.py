@@ -9,12 +9,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from jaxalign import __version__
 from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
@@ -70,7 +70,7 @@ def _show(text: str) -> None:
 
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     if "--version" in arguments:
-        _show(f"jaxalign {__version__}")
+        _show(f"jaxalign {metadata.version('jaxalign')}")
         return
     flags, overrides, options = split_flags(arguments)
     jobs: list[list[str]] = []

@@ -15,7 +15,7 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
 from jaxalign.pretrained.peft import CONFIG, OURS, read_adapter
 from jaxalign.pretrained.sources import is_hub_id
-from jaxalign.runs.directory import read_config
+from jaxalign.runs.directory import stored_config
 
 TOGETHER = 8
 """Adapters that answer in one program, at most."""
@@ -112,7 +112,7 @@ def _check_default(folders: Sequence[Path]) -> None:
 def _trained_on(folder: Path) -> dict[str, Any] | None:
     """Return the model of the run that an adapter's folder stands in; None for a folder of its own."""
     try:
-        model = read_config(folder.parent).get("model")
+        model = stored_config(folder.parent).get("model")
     except UserError:
         return None
     return model if isinstance(model, dict) else None

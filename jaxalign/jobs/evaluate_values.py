@@ -15,8 +15,8 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
-from jaxalign.jobs.setup import open_job_run, open_model, print_places
-from jaxalign.jobs.train_data import read_questionnaire_text, read_target
+from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
@@ -62,13 +62,13 @@ def evaluate(config: EvaluateConfig) -> None:
     console = Console()
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
-    target = None if config.value is None else read_target(config.value)
-    opened = open_model(config, console, asked_model(config.model, folders))
+    target = None if config.value is None else configured_target(config.value)
+    opened = open_base(config, console, asked_model(config.model, folders))
     if opened is None:
         return
     adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
     check_codings(adapters, config.value, target)
-    respondents = who_answers(adapters, target, role_of(config, target))
+    respondents = respondents_of(adapters, target, role_of(config, target))
     check_questions(config, questionnaire, respondents, opened.encoder, opened.context)
     base = opened.load()
     check_base(adapters, base.model.identity, base.model.name)
@@ -93,7 +93,7 @@ def role_of(config: EvaluateConfig, target: Target | None) -> str:
     return preamble(target, make_role_prompts(config.alignment.roleplay), "question")
 
 
-def who_answers(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[Respondent]:
+def respondents_of(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[Respondent]:
     """Return the rows, target by target: the base, the base in a role, and the adapters that were trained towards it.
 
     An adapter that names no target is held against the configured one, if there is one.

@@ -25,7 +25,7 @@ from jaxalign.pretrained.merge import write_merged
 from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
 from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
-from jaxalign.runs.directory import Run, read_config
+from jaxalign.runs.directory import Run, stored_config
 from jaxalign.runs.records import read_json
 
 
@@ -100,7 +100,7 @@ def find(path: Path) -> ExportSource:
         return ExportSource(path)
     run = Run(path)
     try:
-        stored = read_config(path)
+        stored = stored_config(path)
     except UserError as error:
         raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
     if run.finished and not (run.adapter / CONFIG).is_file():

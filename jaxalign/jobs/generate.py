@@ -16,7 +16,7 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import Answering, compare_engines, open_engine
-from jaxalign.jobs.setup import open_job_run, open_model, print_places
+from jaxalign.jobs.setup import open_base, open_job_run, print_places
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
@@ -37,10 +37,10 @@ def generate(config: GenerateConfig) -> None:
     prompts = read_configured_prompts(config)
     # A chat is held in the model's chat template, whatever its adapter was trained in.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
-    opened = open_model(config, console, asked_model(model, folders))
+    opened = open_base(config, console, asked_model(model, folders))
     if opened is None:
         return
-    adapters = who_answers(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))
+    adapters = answering_adapters(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))
     sampling = sampling_params(config.sampling)
     if config.chats:
         check_chat(opened.files, sampling)
@@ -75,7 +75,7 @@ def read_configured_prompts(config: GenerateConfig) -> list[Prompt]:
     return [] if config.prompts is None else read_prompts(config.prompts)
 
 
-def who_answers(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:
+def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:
     """Return who answers: the adapters, and the bare base where it is asked for or alone.
 
     Raises:

@@ -54,7 +54,7 @@ class OpenedModel:
         return BaseModel(self.files.load(dtype), dtype, Programs(compilations(self.console)))
 
 
-def open_model(
+def open_base(
     config: ModelCommandConfig, console: Console, keys: Mapping[str, Any] | None = None
 ) -> OpenedModel | None:
     """Fetch the model if need be and open its files; None where `prefetch` asked for no more than that.

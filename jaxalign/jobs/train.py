@@ -17,8 +17,8 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_job_run, open_model, print_places, stage_settings
-from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_text, token_budget
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
+from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -46,10 +46,10 @@ def train(config: TrainConfig) -> None:
         UserError: anything in the input that cannot be used, before the training.
     """
     console = Console()
-    check_names(config)
-    text = read_text(config)
+    check_adapter_and_objective(config)
+    text = read_training_text(config)
     config = with_target(config, text)
-    opened = open_model(config, console)
+    opened = open_base(config, console)
     if opened is None:
         return
     stages: Sequence[Stage] = encode_text(config, text, opened.encoder, opened.context)
@@ -79,7 +79,7 @@ def train(config: TrainConfig) -> None:
     report_training(console, run)
 
 
-def check_names(config: TrainConfig) -> None:
+def check_adapter_and_objective(config: TrainConfig) -> None:
     """Raise UserError for an adapter that is not there, and an objective that nobody has registered."""
     if config.adapter is not None and not Path(config.adapter).is_dir():
         raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")

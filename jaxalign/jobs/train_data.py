@@ -62,14 +62,14 @@ class TrainingText:
     fingerprint: str
 
 
-def read_text(config: TrainConfig) -> TrainingText:
+def read_training_text(config: TrainConfig) -> TrainingText:
     """Read and check the target, the data and the questionnaire.
 
     Raises:
         UserError: any of them cannot be used.
     """
     dataset, training = config.dataset, config.training
-    target = None if config.value is None else read_target(config.value, config.released.raw_coding)
+    target = None if config.value is None else configured_target(config.value, config.released.raw_coding)
     stages: list[TextStage] = []
     pairs: list[PairText] = []
     # Perplexities can be compared: they are measured on what a run on the starter arguments holds out.
@@ -94,7 +94,7 @@ def _reader(readers: Mapping[str, Callable], name: str) -> Callable:
     return readers[name]
 
 
-def read_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
+def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
     """Return the configured target (see `find_target`)."""
     return find_target(
         name=value.name,

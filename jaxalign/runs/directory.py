@@ -166,7 +166,7 @@ def older_runs(root: str | Path, name: str) -> list[Path]:
     return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def stored_config(path: str | Path) -> dict[str, Any]:
     """Return the configuration that a run's directory keeps, whatever version wrote it, with its `identity`.
 
     Raises:
@@ -231,7 +231,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     before, now = flat(stored), flat(json.loads(json.dumps(given)))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    shown = ", ".join(f"{key.removeprefix('content.')} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3])
+    shown = ", ".join(
+        f"{key.removeprefix('content.')} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3]
+    )
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"{path} belongs to another configuration: {shown}{more}"
 

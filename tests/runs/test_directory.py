@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import older_runs, open_run, read_config
+from jaxalign.runs.directory import older_runs, open_run, stored_config
 from jaxalign.runs.records import append_record, read_records, write_atomic
 
 IDENTITY = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0, "rate": 2e-5, "note": "naïve: #1", "limit": None}
@@ -80,7 +80,7 @@ def test_config_yaml_holds_the_whole_configuration(tmp_path):
     assert written.pop("identity") == IDENTITY
     assert (written.pop("run_format"), written.pop("run_files")) == (2, [])
     assert written == CONFIG
-    assert read_config(a_run(tmp_path).path)["lora"] == CONFIG["lora"]
+    assert stored_config(a_run(tmp_path).path)["lora"] == CONFIG["lora"]
 
 
 def test_a_run_is_finished_once_its_summary_is_written(tmp_path):
@@ -192,7 +192,7 @@ def test_a_run_of_an_older_version_is_named_as_such_and_not_touched(tmp_path, ol
     assert {path.name: path.read_bytes() for path in older.path.iterdir()} == before
     assert older_runs(tmp_path, "power") == [older.path]
     assert older_runs(tmp_path, "pow") == [] and older_runs(tmp_path, "other") == []
-    assert read_config(older.path)["identity"] == IDENTITY
+    assert stored_config(older.path)["identity"] == IDENTITY
 
 
 def test_a_run_s_directory_cannot_make_an_overwrite_delete_what_is_not_in_it(tmp_path):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jaxalign.errors import UserError
 from jaxalign.reasoning.comparison import comparison_table, differing_settings, no_comparison
-from jaxalign.runs.directory import read_config
+from jaxalign.runs.directory import stored_config
 from jaxalign.runs.records import read_json
 
 
@@ -18,7 +18,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
     paths = find_finished(names)
     summaries = [read_json(path / "summary.json") for path in paths]
     console.print(comparison_table(summaries))
-    settings = differing_settings([read_config(path) for path in paths])
+    settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):
         console.print(f"{number}: {path}{differing and f': {differing}'}", highlight=False, soft_wrap=True)
     for line in no_comparison(summaries):

@@ -25,7 +25,7 @@ from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.reasoning.answers import Answered, ask_questions
 from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs.directory import Run, read_config
+from jaxalign.runs.directory import Run, stored_config
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_records
 from jaxalign.runs.stages import Stages
@@ -187,7 +187,7 @@ def tokens_of_answers(run: Run) -> int:
 
 def identity_hash(run: Run) -> str:
     """Return a hash of the identity that a run's directory was made for: what stands for it in later stages' own."""
-    return digest(read_config(run.path)["identity"])
+    return digest(stored_config(run.path)["identity"])
 
 
 def clock(programs: Programs) -> dict[str, float]:
