@@ -159,7 +159,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
 def as_question(row: dict[str, Any]) -> dict[str, Any]:
     """Return the question of a line in the schema of ARC."""
-    from jaxalign.data.datasets.questions import Question
+    from jaxalign.data.datasets.question import Question
 
     options, gold = tuple(row["choices"]["text"]), row["choices"]["label"].index(row["answerKey"])
     return dataclasses.asdict(Question(row["id"], row["question"], options, gold))
@@ -184,7 +184,7 @@ def given(args: argparse.Namespace, count: int) -> list[tuple[Any, list]]:
     """Return `count` questions with their rationales, spread evenly over their sizes, so that a few stand for all; the
     rationales that are right have follow-ups.
     """
-    from jaxalign.data.datasets.questions import Question
+    from jaxalign.data.datasets.question import Question
     from jaxalign.reasoning.rationales import Rationale
 
     found = []

@@ -102,7 +102,7 @@ class CrestConfig(ModelCommandConfig):
         if not isinstance(self.dataset, QuestionsConfig):
             raise UserError(
                 f"dataset={self.dataset.name} holds {self.dataset.kind}, and crest needs questions: "
-                "puzzles, arc, csqa or reclor"
+                "puzzles, arc, csqa, reclor, or a file of your own with dataset=jsonl dataset.kind=questions"
             )
         if self.crest.iterations > 1 and not self.sft.epochs:
             raise UserError("crest.iterations needs fine-tuning: give sft.epochs of at least 1, or crest.iterations=1")

@@ -4,6 +4,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxalign.config.fields import Count, Limit, Natural, Uncounted, Unit
+from jaxalign.errors import UserError
+
+COLUMNS = {
+    "instructions": ("prompt", "response", "messages"),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "arguments": ("id", "conclusion", "stance", "premise", "values"),
+    "questions": ("id", "passage", "question", "options", "answer"),
+}
+"""The fields that are read of each kind of data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnsConfig:
+    """What a file of the user's own calls the fields that are read from it; None: as they are called here."""
+
+    id: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    messages: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    conclusion: str | None = None
+    stance: str | None = None
+    premise: str | None = None
+    values: str | None = None
+    passage: str | None = None
+    question: str | None = None
+    options: str | None = None
+    answer: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The names that are given."""
+        return {name: column for name, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +46,17 @@ class DatasetConfig:
 
     name: str
     limit: Limit | None = None
+    columns: ColumnsConfig = ColumnsConfig()
+
+    def check_columns(self, kind: str) -> None:
+        """Raise UserError for a column of another kind of data."""
+        for name in self.columns.given:
+            if name not in COLUMNS[kind]:
+                kinds = " or ".join(other for other, names in COLUMNS.items() if name in names)
+                raise UserError(
+                    f"dataset.columns.{name} is for dataset.kind={kinds}, and dataset.kind={kind} has "
+                    f"{', '.join(COLUMNS[kind])}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +66,9 @@ class ArgumentsConfig(DatasetConfig):
     kind: Literal["arguments"]
     path: Uncounted[str | None] = None
 
+    def __post_init__(self):
+        self.check_columns(self.kind)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionsConfig(DatasetConfig):
@@ -29,7 +77,10 @@ class InstructionsConfig(DatasetConfig):
     kind: Literal["instructions"]
     path: Uncounted[str | None] = None
     match: Uncounted[str | None] = None
-    prompt: str
+    prompt: str | None = None
+
+    def __post_init__(self):
+        self.check_columns(self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +89,9 @@ class PairsConfig(DatasetConfig):
 
     kind: Literal["pairs"]
     path: Uncounted[str]
+
+    def __post_init__(self):
+        self.check_columns(self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +110,9 @@ class QuestionsConfig(DatasetConfig):
     test: Uncounted[Count | None] = None
     links: Uncounted[tuple[int, ...]] = ()
     turned: Uncounted[Unit] = 0.0
+
+    def __post_init__(self):
+        self.check_columns(self.kind)
 
 
 AnyDatasetConfig = ArgumentsConfig | InstructionsConfig | PairsConfig | QuestionsConfig

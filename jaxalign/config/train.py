@@ -44,7 +44,7 @@ class TrainConfig(ModelCommandConfig):
         if isinstance(self.dataset, QuestionsConfig):
             raise UserError(f"dataset={self.dataset.name} is for python -m jaxalign.crest")
         if (self.objective.name == "dpo") != preferences:
-            raise UserError("objective=dpo and dataset=pairs go together: give both, or neither")
+            raise UserError("objective=dpo and dataset.kind=pairs go together: give both, or neither")
         if preferences and self.adapter is None:
             raise UserError("missing: adapter (objective=dpo starts from one, and holds it as the reference)")
         if self.value is not None and not isinstance(self.dataset, ArgumentsConfig):

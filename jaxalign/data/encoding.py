@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxalign.data.conversations import Message, PromptText
 from jaxalign.data.examples import Example
 from jaxalign.errors import UserError
 from jaxalign.pretrained.tokenizer import Tokenizer
@@ -26,12 +27,28 @@ class Encoder:
     system: str | None = None
     preamble: str = ""
 
-    def render(self, prompt: str) -> str:
-        """Return the prompt as the model reads it, BOS apart."""
+    def render(self, prompt: PromptText) -> str:
+        """Return the prompt as the model reads it, BOS apart.
+
+        A conversation goes through the chat template as it is; its own system message stands before the configured one.
+
+        Raises:
+            UserError: a conversation in the plain format.
+        """
+        if not isinstance(prompt, str):
+            return self._render_conversation(prompt)
         prompt = self.preamble + prompt
         if self.prompt_format == "plain":
             return prompt
         return self.tokenizer.chat([{"role": "user", "content": prompt.strip()}], system=self.system)
+
+    def _render_conversation(self, messages: tuple[Message, ...]) -> str:
+        if self.prompt_format == "plain":
+            raise UserError(
+                "the data are conversations, which need the model's chat template: add model.prompt_format=chat"
+            )
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return self.tokenizer.chat(turns, system=None if messages[0].role == "system" else self.system)
 
     def root(self, text: str) -> np.ndarray:
         """Return the tokens of a text that begins a tree, int32 [n], with one BOS if the model has one."""
@@ -39,7 +56,7 @@ class Encoder:
         bos = self.tokenizer.bos_id
         return tokens if bos is None else np.concatenate([[bos], tokens]).astype(np.int32)
 
-    def prompt(self, text: str) -> np.ndarray:
+    def prompt(self, text: PromptText) -> np.ndarray:
         """Return the tokens of a prompt, rendered, int32 [n]."""
         return self.root(self.render(text))
 
@@ -103,7 +120,7 @@ def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[np.ndarra
         kept = kept[: max(len(kept) - over, 0)]
         # A cut inside a character of several tokens leaves a replacement character behind.
         short = encoder.tokenizer.decode(kept).rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
-        if text in example.prompt:
+        if isinstance(example.prompt, str) and text in example.prompt:
             prompt = encoder.prompt(example.prompt.replace(text, short))
         else:
             response = encoder.response(example.response.replace(text, short))

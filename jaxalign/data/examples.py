@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from jaxalign.data.conversations import PromptText
 from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 
@@ -21,7 +22,7 @@ class Example:
     loss; `shorten` is the text in it that may lose its end where the example is too long ("": nothing may).
     """
 
-    prompt: str
+    prompt: PromptText
     response: str
     id: str
     positive: bool | None = None

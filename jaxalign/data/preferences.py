@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxalign.data.conversations import PromptText
 from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.examples import held_out
@@ -59,7 +60,7 @@ def encode_pairs(
     Raises:
         UserError: a prompt alone is longer than the context, or a response leaves no room for it (which).
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[PromptText, int] = {}
     prompts: list[np.ndarray] = []
     responses: list[np.ndarray] = []
     prompt_of: list[int] = []

@@ -98,7 +98,8 @@ def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -
 def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenizer: Tokenizer) -> bool:
     """Say whether these tokens are what an example begins with."""
     whole = tokenizer.encode(example.response)
-    return example.prompt.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
+    text = example.prompt if isinstance(example.prompt, str) else example.prompt[-1].content
+    return text.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
 
 
 def _trees(shown: Sequence[Shown], share_prompts: bool) -> list[Tree]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.analysis.statistics import bootstrap_interval
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine, PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import SamplingParams

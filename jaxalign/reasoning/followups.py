@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment, Tree
 from jaxalign.inference.scorer import Scorer

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment, Tree
 from jaxalign.inference.multiple_choice import best_option

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Request, SamplingParams

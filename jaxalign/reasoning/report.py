@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED, as_png
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.progress import duration

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-from jaxalign.data.datasets.questions import LETTERS, Question
+from jaxalign.data.datasets.question import LETTERS, Question
 from jaxalign.data.templates import check_names, check_template
 from jaxalign.errors import UserError
 

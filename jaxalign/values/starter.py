@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jaxalign.data.columns import Columns
 from jaxalign.data.examples import take
 from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError, did_you_mean
@@ -12,15 +13,15 @@ FILE = Path(__file__).parent / "data" / "arguments.jsonl"
 STARTER_FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
-def load_starter(limit: int | None = None, path: str | None = None) -> list[Argument]:
-    """Return the starter arguments, or those of a JSON Lines file with the same `STARTER_FIELDS`.
+def load_starter(limit: int | None = None, path: str | None = None, columns: Columns | None = None) -> list[Argument]:
+    """Return the starter arguments, or those of a JSON Lines file with the same fields, whatever `columns` calls them.
 
     `values` lists names of the ten values; a row without any is dropped, as ValueEval's are. Raises UserError
     naming the line for a missing field, an unknown value or stance, or an id that comes twice.
     """
     arguments: dict[str, Argument] = {}
     for row in read_table(FILE if path is None else Path(path)):
-        argument = _argument(row)
+        argument = _argument(row, columns or Columns())
         if argument.id in arguments:
             raise UserError(f"{row.place} repeats the id {argument.id!r}")
         arguments[argument.id] = argument
@@ -28,11 +29,8 @@ def load_starter(limit: int | None = None, path: str | None = None) -> list[Argu
     return take([argument for argument in arguments.values() if argument.values], limit, source)
 
 
-def _argument(row: Row) -> Argument:
-    place, fields = row
-    missing = [name for name in STARTER_FIELDS if name not in fields]
-    if missing:
-        raise UserError(f"{place} lacks the field {missing[0]!r}; its fields are: {', '.join(map(str, fields))}")
+def _argument(row: Row, columns: Columns) -> Argument:
+    place, fields = row.place, {name: columns.get(row, name) for name in STARTER_FIELDS}
     for name in STARTER_FIELDS[:-1]:
         if not isinstance(fields[name], str) or not tidy(fields[name]):
             raise UserError(f"{place} has {name}={fields[name]!r}: it must be a text")

@@ -3,7 +3,7 @@
 import yaml
 
 from jaxalign.config.presets import CONF
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import make_wording
 

@@ -1,44 +1,76 @@
-"""Preference pairs from a file of the user's: a prompt, the response to prefer, and the one to prefer it to."""
+"""Preference pairs from a file of the user's: a prompt, the response to prefer, and the one to prefer it to.
 
+All forms are read that TRL publishes preference data in: texts or conversations, with the prompt in a field of its own
+or (implicit) at the beginning of both responses.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxalign.data.columns import Columns
+from jaxalign.data.conversations import Message, PromptText, answer_of, read_messages, shared_text, split_shared
 from jaxalign.data.examples import take
-from jaxalign.data.files import read_table
+from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
-
-PAIR_FIELDS = ("prompt", "chosen", "rejected")
 
 
 class PairText(NamedTuple):
     """A pair as text, and where it stands."""
 
-    prompt: str
+    prompt: PromptText
     chosen: str
     rejected: str
     place: str
 
 
-def load_pairs(path: str, limit: int | None = None) -> list[PairText]:
+def load_pairs(path: str, limit: int | None = None, columns: Columns | None = None) -> list[PairText]:
     """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
 
+    `columns` says what the file calls prompt, chosen and rejected, where it is not that.
+
     Raises:
-        UserError: no such file; a row without one of the fields, or with one that is no text (which); a response that
-            is preferred to itself; fewer than two pairs.
+        UserError: no such file; a row without one of the fields, or with one that is neither a text nor a conversation
+            (which); a response that is preferred to itself; fewer than two pairs.
     """
+    columns = columns or Columns()
     found = []
     for row in read_table(Path(path)):
-        missing = [name for name in PAIR_FIELDS if name not in row.fields]
-        if missing:
-            fields = ", ".join(map(str, row.fields)) or "none"
-            raise UserError(f"{row.place} lacks {', '.join(missing)}; its fields are: {fields}")
-        texts = [row.fields[name] for name in PAIR_FIELDS]
-        for name, text in zip(PAIR_FIELDS, texts, strict=True):
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(
-                    f"{row.place} has no text in the field {name!r}: conversations are not read, only texts"
-                )
-        if texts[1] == texts[2]:
+        pair = _pair(row, columns)
+        if pair.chosen == pair.rejected:
             raise UserError(f"{row.place} prefers a response to itself: chosen and rejected are the same")
-        found.append(PairText(*texts, place=row.place))
+        found.append(pair)
     return take(found, limit, f"dataset.path={path}")
+
+
+def _pair(row: Row, columns: Columns) -> PairText:
+    if isinstance(columns.get(row, "chosen"), list):
+        return _conversation(row, columns)
+    chosen, rejected = columns.text(row, "chosen"), columns.text(row, "rejected")
+    if columns.there(row, "prompt"):
+        return PairText(columns.text(row, "prompt"), chosen, rejected, row.place)
+    prompt = shared_text(chosen, rejected)
+    if not prompt:
+        raise UserError(
+            f"{row.place} has no prompt, and chosen and rejected begin with nothing alike: add a field prompt, or say "
+            "which it is with dataset.columns.prompt=FIELD"
+        )
+    return PairText(prompt, chosen[len(prompt) :], rejected[len(prompt) :], row.place)
+
+
+def _conversation(row: Row, columns: Columns) -> PairText:
+    chosen, rejected = (read_messages(columns.get(row, name), row.place, name) for name in ("chosen", "rejected"))
+    prompt: Sequence[Message] = ()
+    if columns.there(row, "prompt"):
+        given = columns.get(row, "prompt")
+        prompt = (Message("user", given),) if isinstance(given, str) else read_messages(given, row.place, "prompt")
+        size = len(prompt)
+        # Some data sets repeat the prompt in both.
+        shared = size if chosen[:size] == prompt == rejected[:size] else 0
+    else:
+        shared = split_shared(chosen, rejected)
+        prompt = chosen[:shared]
+    if not prompt:
+        raise UserError(f"{row.place} has no prompt: chosen and rejected begin with no message alike")
+    answers = [answer_of(one[shared:], row.place, name) for one, name in ((chosen, "chosen"), (rejected, "rejected"))]
+    return PairText(tuple(prompt), *answers, place=row.place)

@@ -8,7 +8,8 @@ import itertools
 
 import numpy as np
 
-from jaxalign.data.datasets.questions import Question, Questions
+from jaxalign.data.datasets.question import Question
+from jaxalign.data.datasets.questions import Questions
 from jaxalign.data.order import Stream
 from jaxalign.errors import UserError
 

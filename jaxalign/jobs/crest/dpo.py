@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.reference import read_reference

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.packing import Shape
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer

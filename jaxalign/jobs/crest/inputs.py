@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxalign.config.crest import CrestConfig
+from jaxalign.data.columns import Columns
 from jaxalign.data.datasets.puzzles import make_puzzles
 from jaxalign.data.datasets.questions import Questions, load_questions
 from jaxalign.data.encoding import Encoder
@@ -31,6 +32,7 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
         exclude=exclude,
         skip=d.skip,
         offline=config.offline,
+        columns=Columns(d.columns.given),
     )
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, identity_hash

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalign.config.generate import SamplingConfig
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.crest.session import CrestSession

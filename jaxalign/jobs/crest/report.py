@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.report import (
     accuracy_figure,

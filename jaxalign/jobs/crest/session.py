@@ -13,7 +13,8 @@ from rich.console import Console
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.training import ScheduleConfig
-from jaxalign.data.datasets.questions import Question, Questions
+from jaxalign.data.datasets.question import Question
+from jaxalign.data.datasets.questions import Questions
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, encoded, identity_hash, tokens_of_answers

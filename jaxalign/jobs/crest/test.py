@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.data.datasets.questions import Question
+from jaxalign.data.datasets.question import Question
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME, RATIONALES, read_rationales

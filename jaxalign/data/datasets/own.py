@@ -1,0 +1,48 @@
+"""Instructions from a file of the user's own: prompts and responses as they are, as texts or conversations."""
+
+from pathlib import Path
+
+from jaxalign.data.columns import Columns
+from jaxalign.data.conversations import Message, answer_of, read_messages
+from jaxalign.data.examples import Example, take
+from jaxalign.data.files import Row, read_table
+from jaxalign.errors import UserError
+
+
+def load_own_instructions(path: str, limit: int | None = None, columns: Columns | None = None) -> list[Example]:
+    """Return the prompts and responses of a JSON, JSON Lines, CSV or Parquet file.
+
+    A row has prompt and response (TRL calls the latter completion), each a text or a list of messages; or messages, a
+    conversation whose last turn is the response. `columns` says what the file calls them.
+
+    Raises:
+        UserError: no such file; a row without those fields (its line and the fields found); a conversation that does
+            not end with one message of the assistant; fewer than two rows.
+    """
+    columns = columns or Columns()
+    rows = read_table(Path(path))
+    examples = [_example(row, columns, f"{Path(path).stem}-{number}") for number, row in enumerate(rows, start=1)]
+    return take(examples, limit, f"dataset.path={path}")
+
+
+def _example(row: Row, columns: Columns, id: str) -> Example:
+    if columns.there(row, "messages") and not columns.there(row, "prompt"):
+        messages = read_messages(columns.get(row, "messages"), row.place, "messages")
+        if len(messages) < 2 or messages[-1].role != "assistant":
+            raise UserError(f"{row.place}: messages must end with the assistant's answer to what stands before it")
+        return Example(messages[:-1], messages[-1].content, id)
+    name = "response"
+    if not columns.there(row, name) and "response" not in columns.names and "completion" in row.fields:
+        columns = Columns({**columns.names, "response": "completion"})
+    given = columns.get(row, name)
+    if isinstance(given, list):
+        answer = answer_of(read_messages(given, row.place, name), row.place, name)
+    else:
+        answer = columns.text(row, name)
+    prompt = columns.get(row, "prompt")
+    if isinstance(prompt, list):
+        return Example(read_messages(prompt, row.place, "prompt"), answer, id)
+    text = columns.text(row, "prompt")
+    if isinstance(given, list):
+        return Example((Message("user", text),), answer, id)
+    return Example(text, answer, id, shorten=text)

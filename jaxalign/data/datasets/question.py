@@ -1,0 +1,178 @@
+"""One multiple-choice question, read from a row in the schema of the hub, of its authors, or of the user's own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxalign.data.columns import Columns
+from jaxalign.data.files import Row, read_table
+from jaxalign.errors import UserError
+
+LETTERS = "ABCDEFGHIJ"
+"""What options are called in prompts, whatever the file calls them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its options, and which of them is right (by index); `passage` and the worked `solution` are "" where
+    there is none."""
+
+    id: str
+    text: str
+    options: tuple[str, ...]
+    gold: int
+    passage: str = ""
+    solution: str = ""
+
+    @property
+    def letters(self) -> str:
+        """The names of its options."""
+        return LETTERS[: len(self.options)]
+
+
+SKIP = "mend it, or give dataset.skip=true to leave such questions out"
+
+
+class Flaw(NamedTuple):
+    """Why a question cannot be used; `unlabelled`: for nothing but that its answer is not there."""
+
+    words: str
+    unlabelled: bool
+
+
+class _Parts(NamedTuple):
+    """What a row says, whatever its schema; `answer` is the field that names the right one of `labels`."""
+
+    id: Any
+    text: Any
+    passage: Any
+    options: Sequence[Any]
+    labels: Sequence[Any]
+    answer: str
+
+
+def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Question | Flaw]:
+    """Return the questions of a file in order, or why they cannot be used.
+
+    `places` holds where each id stands; `own` says what a file of the user's own calls its fields.
+    """
+    rows = read_table(path)
+    if not rows:
+        raise UserError(f"{path} holds no question")
+    found = []
+    for number, row in enumerate(rows, start=1):
+        parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}")
+        id = "" if parts.id is None else str(parts.id)
+        if not id:
+            raise UserError(f"{row.place} has an empty id: every question needs its own")
+        if id in places:
+            raise UserError(f"{row.place}: id {id} occurs twice (first: {places[id]}): every id must be its own")
+        places[id] = row.place
+        found.append(_checked(row, id, parts))
+    return found
+
+
+def _checked(row: Row, id: str, parts: _Parts) -> Question | Flaw:
+    texts = ["" if option is None else str(option).strip() for option in parts.options]
+    labels = [str(label) for label in parts.labels]
+    answer = row.fields.get(parts.answer)
+    unlabelled = False
+    if not isinstance(parts.text, str) or not parts.text.strip():
+        words = "has no text"
+    elif len(texts) < 2:
+        words = f"has {len(texts)} option{'' if texts else 's'}: it needs at least 2"
+    elif len(texts) > len(LETTERS):
+        words = f"has {len(texts)} options: at most {len(LETTERS)} can be named"
+    elif not all(texts):
+        words = "has an option without text"
+    elif (text := _twice(texts)) is not None:
+        words = f"has the option {text!r} twice"
+    elif len(labels) != len(texts):
+        words = f"has {len(texts)} options and {len(labels)} labels: give each option its own"
+    elif (label := _twice(labels)) is not None:
+        words = f"has the label {label!r} twice"
+    elif answer in (None, ""):
+        unlabelled, lacks = True, parts.answer not in row.fields
+        words = f"has no label: its {parts.answer} is {f'missing (its {_named(row.fields)})' if lacks else 'empty'}"
+    elif str(answer) not in labels:
+        words = f"has the answer {answer!r}, which is none of its options {labels}"
+    else:
+        passage = str(parts.passage or "").strip()
+        return Question(id, parts.text.strip(), tuple(texts), labels.index(str(answer)), passage)
+    return Flaw(f"{row.place}: question {id} {words}", unlabelled)
+
+
+def _twice(texts: Sequence[str]) -> str | None:
+    return next((one for number, one in enumerate(texts) if one in texts[:number]), None)
+
+
+def _parts(row: Row) -> _Parts:
+    """Return the parts of a row of ReClor, of the hub, or of ARC or CommonsenseQA as their authors publish them (the
+    question holds stem and choices); raises UserError for any other."""
+    fields = row.fields
+    question = fields.get("question")
+    if "answers" in fields and "choices" not in fields:
+        _need(row, "", fields, ("id_string", "context", "question", "answers"))
+        options = fields["answers"]
+        if not isinstance(options, list):
+            raise UserError(f"{row.place}: answers must be a list of texts, and is {options!r:.60}")
+        return _Parts(fields["id_string"], question, fields["context"], options, range(len(options)), "label")
+    if isinstance(question, Mapping):
+        _need(row, "", fields, ("id",))
+        _need(row, "question.", question, ("stem", "choices"))
+        question, choices = question["stem"], question["choices"]
+    else:
+        _need(row, "", fields, ("id", "question", "choices"))
+        choices = fields["choices"]
+    texts, labels = _choices(row.place, choices)
+    return _Parts(fields["id"], question, "", texts, labels, "answerKey")
+
+
+def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
+    """Return the parts of a row of the user's own: the right option is named by its letter, text, or place from 0."""
+    options, answer = columns.get(row, "options"), columns.get(row, "answer")
+    if isinstance(options, str):
+        try:
+            options = json.loads(options)  # a CSV file has no other way to say it
+        except ValueError:
+            options = None
+    if not isinstance(options, list):
+        raise UserError(f"{row.place}: {columns.names.get('options', 'options')} must be a list of texts")
+    texts, places = ["" if one is None else str(one).strip() for one in options], range(len(options))
+    if str(answer).strip() in texts:
+        labels: Sequence[Any] = texts
+    else:
+        labels = places if str(answer).strip().isdigit() else LETTERS[: len(options)]
+    fields = {"id": id, "passage": ""} | {
+        name: columns.get(row, name) for name in ("id", "passage") if columns.there(row, name)
+    }
+    question = columns.get(row, "question")
+    return _Parts(fields["id"], question, fields["passage"], options, labels, columns.names.get("answer", "answer"))
+
+
+def _need(row: Row, inside: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    missing = [f"{inside}{name}" for name in names if name not in given]
+    if missing:
+        raise UserError(
+            f"{row.place} lacks {', '.join(missing)}: expected id, question, choices (text and label) and answerKey, "
+            f"or ReClor's id_string, context, question, answers and label; its {_named(given)}"
+        )
+
+
+def _named(fields: Mapping[str, Any]) -> str:
+    return f"fields are: {', '.join(map(str, fields)) or 'none'}"
+
+
+def _choices(place: str, choices: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the texts and the labels of options, which stand in two lists (the hub) or one by one (the authors)."""
+    names = ("text", "label")
+    if isinstance(choices, Mapping) and all(isinstance(choices.get(name), list) for name in names):
+        return choices["text"], choices["label"]
+    if isinstance(choices, list) and all(isinstance(one, Mapping) and set(names) <= set(one) for one in choices):
+        return [one["text"] for one in choices], [one["label"] for one in choices]
+    raise UserError(
+        f"{place}: choices must hold the lists text and label, or be a list with a text and a label for each option; "
+        f"it is {choices!r:.60}"
+    )
