@@ -1,7 +1,6 @@
 """The Python API, on the tiny random model."""
 
 import dataclasses
-import doctest
 import re
 
 import jax
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 import jaxalign
-from jaxalign import api
 from jaxalign.errors import UserError
 
 
@@ -19,10 +17,6 @@ def model():
 
 
 PAIRS = [(f"Say {word}.\n", word) for word in ("one", "two", "three", "four", "five", "six")]
-
-
-def test_the_examples_in_the_documentation_are_true():
-    assert doctest.testmod(api).failed == 0
 
 
 def test_a_trained_adapter_prefers_its_responses_and_survives_a_folder(model, tmp_path):

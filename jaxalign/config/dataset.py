@@ -6,7 +6,7 @@ from typing import Literal
 from jaxalign.config.fields import Count, Limit, Natural, Uncounted, Unit
 from jaxalign.errors import UserError
 
-COLUMNS = {
+FIELDS_BY_KIND = {
     "instructions": ("prompt", "response", "messages"),
     "pairs": ("prompt", "chosen", "rejected"),
     "arguments": ("id", "conclusion", "stance", "premise", "values"),
@@ -51,11 +51,11 @@ class DatasetConfig:
     def check_columns(self, kind: str) -> None:
         """Raise UserError for a column of another kind of data."""
         for name in self.columns.given:
-            if name not in COLUMNS[kind]:
-                kinds = " or ".join(other for other, names in COLUMNS.items() if name in names)
+            if name not in FIELDS_BY_KIND[kind]:
+                kinds = " or ".join(other for other, names in FIELDS_BY_KIND.items() if name in names)
                 raise UserError(
                     f"dataset.columns.{name} is for dataset.kind={kinds}, and dataset.kind={kind} has "
-                    f"{', '.join(COLUMNS[kind])}"
+                    f"{', '.join(FIELDS_BY_KIND[kind])}"
                 )
 
 

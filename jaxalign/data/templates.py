@@ -66,9 +66,9 @@ def fill_template(template: str, **fields: str) -> str:
     A text that comes after a word or a comma begins in lower case where that is safe; a full stop is left out
     after a text that brings its own mark.
 
-    >>> fill("I agree that {claim}.", claim="We should vote")
+    >>> fill_template("I agree that {claim}.", claim="We should vote")
     'I agree that we should vote.'
-    >>> fill("Claim: {claim}.", claim="Is it time?")
+    >>> fill_template("Claim: {claim}.", claim="Is it time?")
     'Claim: Is it time?'
     """
     text = ""

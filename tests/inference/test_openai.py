@@ -1,7 +1,6 @@
 """The engine that asks a server, against a server of our own on this machine."""
 
 import dataclasses
-import doctest
 import threading
 
 import numpy as np
@@ -10,7 +9,6 @@ from openai_server import Server, hashed
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference import openai
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.openai import OpenAIEngine, sample_seed
 from jaxalign.inference.sampling_params import Request, SamplingParams
@@ -216,7 +214,3 @@ def test_records_name_the_engine_and_a_resumed_run_asks_for_what_is_missing(make
     assert len(server.asked) == 6 and {record["engine"] for row in records for record in row} == {"openai"}
     sample_missing(make(), asked, 2, SAMPLING, path, model="served")
     assert len(server.asked) == 6
-
-
-def test_the_examples_in_the_documentation_are_true():
-    assert doctest.testmod(openai).failed == 0

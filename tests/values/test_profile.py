@@ -1,17 +1,10 @@
-import doctest
-
 import numpy as np
 import pytest
 
-from jaxalign.values import profile
 from jaxalign.values.profile import best_constant_nmse, nmse, nmse_centred, pearson, profile_fit
 from jaxalign.values.targets import extreme_targets
 
 POWER = extreme_targets()["power"].scores
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(profile).failed == 0
 
 
 def test_the_error_is_on_the_scale_from_0_to_1():
