@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from jaxalign.config.commands import read_config
 from jaxalign.config.crest import CrestConfig
+from jaxalign.config.dataset import ArgumentsConfig, InstructionsConfig, PairsConfig, QuestionsConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
@@ -54,12 +55,14 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
     group, _, name = option.rpartition("/")
     chosen = [f"+value={name}" if group == "value" else f"{group}={name}"]
     crest = group == "reasoning" or name in QUESTIONS or name in CREST
-    if group != "value" and name not in (*INSTRUCTIONS, "pairs", "dpo") and not crest:
+    if group != "value" and name not in (*INSTRUCTIONS, "jsonl", "pairs", "dpo") and not crest:
         chosen.append("+value=power")
     if name in ("pairs", "dpo"):
         chosen = ["objective=dpo", "dataset=pairs", "dataset.path=file", "adapter=run"]
     if name == "hub":
         chosen.append("model.path=folder")
+    if name == "jsonl":
+        chosen.append("dataset.path=file")
     if name == "openai":
         chosen.append("engine.url=http://localhost:8000/v1")
     where, kind = {
@@ -216,6 +219,36 @@ def test_a_bad_value_gets_one_line_that_names_the_key_and_what_is_allowed(overri
 def test_a_control_data_set_takes_no_value():
     with pytest.raises(UserError, match="dataset=alpaca teaches no value: leave value=power out"):
         config("dataset=alpaca", "+value=power")
+
+
+@pytest.mark.parametrize(
+    ("kind", "type"),
+    [
+        ("instructions", InstructionsConfig),
+        ("pairs", PairsConfig),
+        ("arguments", ArgumentsConfig),
+        ("questions", QuestionsConfig),
+    ],
+)
+def test_a_file_of_ones_own_holds_one_of_four_kinds(kind, type):
+    dpo = ("objective=dpo", "adapter=run") if kind == "pairs" else ()
+    value = ("+value=power",) if kind == "arguments" else ()
+    name, schema = ("crest", CrestConfig) if kind == "questions" else ("train", TrainConfig)
+    mine = ("dataset=jsonl", "dataset.path=file", f"dataset.kind={kind}", *dpo, *value)
+    made = read_config(schema, raw(*mine, name=name))
+    assert isinstance(made.dataset, type) and made.dataset.columns.given == {}
+
+
+def test_a_key_or_a_column_of_another_kind_of_data_is_refused_with_that_kind():
+    with pytest.raises(UserError, match=r"^dataset\.match goes with dataset\.kind=instructions, not with arguments"):
+        config("+value=power", "+dataset.match=run")
+    own = ("dataset=jsonl", "dataset.path=file")
+    with pytest.raises(
+        UserError, match=r"^dataset\.columns\.chosen is for dataset\.kind=pairs, and .*instructions has"
+    ):
+        config(*own, "dataset.columns.chosen=better")
+    with pytest.raises(UserError, match=r"^dataset\.kind=pair is not known; did you mean 'pairs'\?"):
+        config(*own, "dataset.kind=pair")
 
 
 def test_all_that_is_missing_is_named_together():
