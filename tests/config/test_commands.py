@@ -239,6 +239,11 @@ def test_a_file_of_ones_own_holds_one_of_four_kinds(kind, type):
     assert isinstance(made.dataset, type) and made.dataset.columns.given == {}
 
 
+def test_crest_needs_questions():
+    with pytest.raises(UserError, match=r"^dataset=starter holds arguments, and crest needs questions: puzzles, arc"):
+        read_config(CrestConfig, raw("dataset=starter", name="crest"))
+
+
 def test_a_key_or_a_column_of_another_kind_of_data_is_refused_with_that_kind():
     with pytest.raises(UserError, match=r"^dataset\.match goes with dataset\.kind=instructions, not with arguments"):
         config("+value=power", "+dataset.match=run")

@@ -149,7 +149,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "interrupted; the same command resumes"
-    assert list(folder.glob("checkpoints/1-arguments-*/manifest.json"))
+    assert list(folder.glob("checkpoints/001-arguments-*/manifest.json"))
 
 
 def test_a_multirun_makes_a_run_for_each_value(data, tmp_path, capsys):

@@ -369,7 +369,7 @@ def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
     for changes, tolerance in ((["crest.tolerance=2"], 2), (["crest.tolerance=2"], 2)):
         main([f"run.dir={folder}", *SMALL, "stage=sft", *changes, "run.overwrite=true"])
         assert len(read_records(stage / "sessions.jsonl")) == 1 and not (folder / "summary.json").exists()
-        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["tolerance"] == tolerance
+        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == tolerance
     command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
     assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(command, capsys)
 
@@ -440,7 +440,7 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
         # So small a model reads by the question alone, so that none may have led to the answer.
         assert all(one["z"] == 1 and one["question"] in hinted for one in page if not one["copies"])
     identities = [
-        yaml.safe_load((tmp_path / "run" / "stages" / name / "config.yaml").read_text())["identity"]["start"]
+        yaml.safe_load((tmp_path / "run" / "stages" / name / "config.yaml").read_text())["identity"]["content"]["start"]
         for name in ("sft", "sft-2")
     ]
     assert identities[0] == identities[1] != ""
@@ -494,7 +494,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         (["crest.tolerance=9"], "crest.tolerance=9 is above"),
         (["crest.mixing=1.5"], "crest.mixing=1.5 is not allowed"),
         (["dpo.beta=0"], "dpo.beta=0 is not allowed"),
-        (["dataset=starter"], "crest needs questions"),
+        (["dataset=starter"], "dataset.solved goes with dataset.kind=questions, not with arguments"),
         (["dataset=arc", f"dataset.path={tmp_path}"], "holds no file for train"),
         (["dataset.examples=[]", "crest.few_shot=true"], "has no worked examples"),
         ([f"compare={tmp_path}/none*"], "finds no finished run"),
