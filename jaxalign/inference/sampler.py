@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from jaxalign.inference.kv_cache import (
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
 from jaxalign.inference.stopping import find_stop, showable
 from jaxalign.models.architecture import Architecture
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import LoraParams
 from jaxalign.parallel.compilation import Programs
@@ -62,12 +62,12 @@ SHARED = 32
 class Sampler:
     """A model that samples, with a stack of adapters or none.
 
-    `params` is the base `by_layer`; `adapters` is stacked [A, ...] and effective, or None for the bare base. `rows` is
-    how many samples decode together at most, over all adapters; a row for each adapter there always is.
+    `adapters` is stacked [A, ...] and effective, or None for the bare base. `rows` is how many samples decode together
+    at most, over all adapters; a row for each adapter there always is.
     """
 
     architecture: Architecture
-    params: dict[str, Any]
+    weights: BaseWeights
     adapters: LoraParams | None
     tokenizer: Tokenizer
     programs: Programs
@@ -144,7 +144,7 @@ class _Call:
         self.on_done, self.on_text, self.progress = on_done, on_text, progress
         self.steps = STEPS if on_text is None else WATCHED
         self.ends = sampler.ends or sampler.tokenizer.end_ids
-        self.dtype = compute_type(sampler.params)
+        self.dtype = compute_type(sampler.weights.get(layered=True))
         stack = jax.tree.leaves(sampler.adapters)
         self.stack = stack[0].shape[0] if stack else 1
         self.total = sum(len(request.samples) for request in requests)
@@ -212,7 +212,7 @@ class _Call:
             row[: len(prompt)] = prompt
         length = self.prefix_length if prefix else 0
         s = self.sampler
-        arguments = (s.params, s.adapters, np.int32(adapter), prefix, np.int32(length), tokens)
+        arguments = (s.weights.get(layered=True), s.adapters, np.int32(adapter), prefix, np.int32(length), tokens)
         return s.programs.get("prefill", prefill_program, (s.architecture,), arguments)(*arguments)
 
     def fill(self) -> bool:
@@ -296,7 +296,8 @@ class _Call:
         rows = DecodeState(*fields)  # type: ignore[arg-type]
         static = (s.architecture, self.steps, bool(self.sampling.top_k) or self.sampling.top_p < 1)
         start = np.int32(self.step % self.ring)
-        arguments = (s.params, s.adapters, self.prefix, self.prompt, self.samples, rows, start, self.knobs)
+        params = s.weights.get(layered=True)
+        arguments = (params, s.adapters, self.prefix, self.prompt, self.samples, rows, start, self.knobs)
         self.samples, chosen = s.programs.get("decode", decode_program, static, arguments)(*arguments)
         self.step += self.steps
         for place, tokens in self.chosen(np.asarray(chosen)):

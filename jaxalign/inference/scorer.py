@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
 from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, split_tree, stack_batches
 from jaxalign.data.trees import Tree, path_lengths, predictions, radix, tree_length
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
@@ -24,8 +24,8 @@ class Scorer:
     begin with alike, within a tree and between trees; without it each tree is computed as it is given.
     """
 
-    model: Transformer
-    params: Any
+    network: Transformer
+    weights: BaseWeights
     adapter: LoraParams
     scale: float | np.ndarray
     programs: Programs
@@ -60,11 +60,13 @@ class Scorer:
         groups = [[n for n, one in enumerate(members) if one == m] for m in range(self.stacked or 1)]
         merged = [self._merged([trees[n] for n in group]) for group in groups]
         results = [[np.zeros(len(tree)) for tree in shared] for shared, _ in merged]
-        read = reader(self.model, self.params, self.adapter, self.scale, self.programs)
         passes = pack_for_reading(
             [shared for shared, _ in merged], self.row_length, self.batch_tokens // len(groups), self.shapes
         )
         for done, batches in enumerate(passes):
+            # Asked for in each pass: `progress` may have made somebody sample.
+            params = self.weights.get(layered=False)
+            read = reader(self.network, params, self.adapter, self.scale, self.programs)
             if self.stacked is None:
                 log_probs = [read(batches[0][0])]
             else:

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.errors import UserError
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.jobs.adapters import BASE, TOGETHER, Subject, check_base, stack
-from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import ModelFiles
 from jaxalign.runs.progress import compilations
@@ -76,8 +76,7 @@ def local_engine(config: GenerateConfig, files: ModelFiles, subjects: Sequence[S
     model = files.load(jnp.dtype(config.precision))
     check_base(subjects, model.identity, model.name)
     programs = Programs(compilations(console))
-    params, rows = by_layer(model.params), config.sampling.rows
-    sampler = Sampler(model.architecture, params, None, model.tokenizer, programs, rows)
+    sampler = BaseModel(model, jnp.dtype(config.precision), programs).sampler(None, config.sampling.rows)
     signature = f"{model.signature}-{config.precision}"
     return Answering(InTurns(sampler, subjects), signature, [subject.identity for subject in subjects])
 

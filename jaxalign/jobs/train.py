@@ -30,6 +30,7 @@ from jaxalign.jobs.train_data import (
     encode_stages,
     read_material,
 )
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams, adapter_hash, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -190,6 +191,11 @@ class Session:
         return Transformer(self.model.architecture, dtype, self.config.training.rematerialisation)
 
     @property
+    def weights(self) -> BaseWeights:
+        """The base's weights, as a scorer takes them."""
+        return BaseWeights(self.model.params, self.model.architecture.tied)
+
+    @property
     def scale(self) -> float:
         """The adapter's scale, alpha / rank."""
         return self.config.lora.alpha / self.config.lora.rank
@@ -216,7 +222,7 @@ class Session:
             if record["when"] == when:
                 return record["results"]
         scale = self.scale if scale is None else scale
-        scorer = Scorer(self.network(), self.model.params, adapter, scale, self.programs, self.row_length)
+        scorer = Scorer(self.network(), self.weights, adapter, scale, self.programs, self.row_length)
         context = self.model.architecture.context
         target = None if self.material.target is None else self.material.target.scores
         m = self.material
@@ -237,7 +243,7 @@ class Session:
 
     def with_reference(self, stage: PreferenceStage, adapter: LoraParams) -> PreferenceStage:
         """Return a stage of pairs with the log-probabilities of the adapter that it starts from."""
-        scorer = Scorer(self.network(), self.model.params, adapter, self.scale, self.programs, self.row_length)
+        scorer = Scorer(self.network(), self.weights, adapter, self.scale, self.programs, self.row_length)
         with Progress(self.console) as progress:
             reference = read_reference(
                 scorer,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.draw import draw
-from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params
+from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params, random_weights
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
@@ -18,7 +18,7 @@ from jaxalign.inference.sampler import GROUP, SHARED, STEPS, WATCHED, Sampler, s
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
 from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
-from jaxalign.models.layout import by_layer
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import head_kernel
 from jaxalign.parallel.compilation import Programs
@@ -37,8 +37,8 @@ def programs():
 
 @pytest.fixture(scope="module")
 def base():
-    """The tiny model's weights, by layer."""
-    return by_layer(random_params())
+    """The tiny model's weights."""
+    return random_weights()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
         monkeypatch.setattr(module, "SHARED", shared)
         asked = [asked[0], Request(asked[0].prompt[: shared + 4])]
         assert shared_prefix([request.prompt for request in asked]) == shared + 3
-    sampler = Sampler(architecture, by_layer(params), None, tokenizer, Programs(), 8, NEVER)
+    sampler = Sampler(architecture, BaseWeights(params, architecture.tied), None, tokenizer, Programs(), 8, NEVER)
     results = sampler.sample(asked, SamplingParams(temperature=0.0, max_tokens=len(stored["greedy"][0])))
     assert results[0][0].tokens == tuple(stored["greedy"][0])
     if not shared:
@@ -191,7 +191,7 @@ def test_every_program_of_a_call_is_logged_once(base, tokenizer):
 
 
 def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(tokenizer, record_property, capsys):
-    base = by_layer(random_params(dtype=jnp.bfloat16))
+    base = random_weights(dtype=jnp.bfloat16)
     asked = prompts(5, 40, 1, 9)
     sampling = SamplingParams(max_tokens=21, seed=3)
 

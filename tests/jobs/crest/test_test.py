@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING
 from rich.console import Console
-from tiny_model import CONFIG, Killed, random_adapter, random_params
+from tiny_model import CONFIG, Killed, random_adapter, random_weights
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.scorer import Scorer
@@ -65,10 +65,10 @@ def judging(tokenizer, monkeypatch):
     """Judge in parts of one question; return the parts that were read, and what was shown."""
     monkeypatch.setattr("jaxalign.jobs.crest.test.QUESTIONS_AT_A_TIME", 1)
     model = Transformer(ARCHITECTURE, np.float32)
-    params, adapter = random_params(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
+    weights, adapter = random_weights(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
 
     def learner(after=99):
-        scorer = Killed(model, params, adapter, 1.0, PROGRAMS, after=after)
+        scorer = Killed(model, weights, adapter, 1.0, PROGRAMS, after=after)
         return Judging(None, Base(scorer), Encoder(tokenizer), WORDING, Console(file=io.StringIO()))  # type: ignore[arg-type]
 
     return learner
