@@ -5,6 +5,7 @@ of a prompt, and those of a sample. None is ever copied for a row. A sample's ke
 the same place at a step, whatever their lengths, and a key's age says where it stands.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,32 @@ class KVCache:
 
     k: jax.Array
     v: jax.Array
+
+
+@dataclasses.dataclass
+class CallCaches:
+    """All KV caches of one call of the sampler, on the device: a list with one for each layer of each kind.
+
+    prefix  [A, K, s, Dh]: of what all prompts begin with; an empty list where that is not prefilled once
+    prompt  [A, S, K, s, Dh]: of each slot's prompt
+    sample  [A, S, K, N, s, Dh]: of each row's sample, a ring
+    step    the steps that were decoded so far: the next one writes to the place `step % ring` of the rings
+    """
+
+    prefix: list[KVCache]
+    prompt: list[KVCache]
+    sample: list[KVCache]
+    step: int = 0
+
+    @property
+    def prompt_places(self) -> int:
+        """Places for the keys of a slot's prompt."""
+        return self.prompt[0].k.shape[-2]
+
+    @property
+    def ring(self) -> int:
+        """Places for the keys of a row's sample."""
+        return self.sample[0].k.shape[-2]
 
 
 def empty_caches(architecture: Architecture, dtype: Any, shape: tuple[int, ...], length: int) -> list[KVCache]:

@@ -1,6 +1,9 @@
-"""Stop strings: where a growing text ends, and how much of it may be shown before that is known."""
+"""When a sample ends, and how much of its text may be shown before that is known."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+
+from jaxalign.inference.sampling_params import Completion, SamplingParams
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 """What decoding makes of a character whose last bytes are not there yet."""
@@ -56,3 +59,31 @@ def showable(text: str, stops: Sequence[str]) -> str:
     text = text.rstrip(BROKEN)
     held = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
     return text[: len(text) - max(held, default=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppingCriteria:
+    """What ends a sample: an end token, a stop string, or its length."""
+
+    sampling: SamplingParams
+    ends: tuple[int, ...]
+    """The end tokens."""
+    decode: Decode
+    """From tokens to their text."""
+
+    def completion(self, index: int, tokens: Sequence[int], new: int) -> Completion | None:
+        """Return the completion of sample `index` if it ends within its newest tokens; None where it goes on.
+
+        `tokens` are all of the sample, of which the last `new` have not been looked at before.
+        """
+        end = "eos" if tokens[-1] in self.ends else "length" if len(tokens) == self.sampling.max_tokens else None
+        said, unseen = (tokens[:-1], new - 1) if end == "eos" else (tokens, new)
+        found = find_stop(said, unseen, self.sampling.stop, self.decode)
+        if found is not None:
+            length, text = found
+            return Completion(index, tuple(tokens[:length]), text, "stop")
+        return None if end is None else Completion(index, tuple(tokens), self.decode(said), end)
+
+    def showable(self, tokens: Sequence[int]) -> str:
+        """Return as much of a sample's text as is sure to stay when it goes on (see `showable`)."""
+        return showable(self.decode(tokens), self.sampling.stop)
