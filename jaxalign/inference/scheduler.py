@@ -128,7 +128,8 @@ class Scheduler:
         self.state = idle_rows(self.plan.shape)
         self.slots = [[Slot([None] * rows) for _ in range(slots)] for _ in range(adapters)]
         # Short prompts come first, because the prompts' KV cache grows with the longest prompt that was taken.
-        order = sorted(range(len(self.requests)), key=lambda number: bucket(len(self.requests[number].prompt)))
+        order = [number for number, request in enumerate(self.requests) if request.samples]
+        order.sort(key=lambda number: bucket(len(self.requests[number].prompt)))
         self.queues = [deque(n for n in order if self.requests[n].adapter == a) for a in range(adapters)]
         self.results = [{} for _ in self.requests]
 

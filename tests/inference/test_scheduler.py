@@ -109,6 +109,14 @@ def test_short_prompts_come_first_and_adapters_keep_to_their_slots():
     assert order == [[1, 4], [2, 3], [0, None]]
 
 
+def test_a_request_without_samples_takes_no_slot():
+    requests = [Request(np.arange(1, 4, dtype=np.int32), ()), *asked(5)]
+    scheduler, _ = scheduler_of(requests, (1, 1, 1))
+    for _ in scheduler.rounds():
+        scheduler.take(decode(scheduler, {}))
+    assert [list(found) for found in scheduler.results] == [[], [0]]
+
+
 def test_prompts_of_about_one_length_are_prefilled_together_behind_the_prefix():
     scheduler, _ = scheduler_of(asked(12, 40, 14, 1, 38), (1, 8, 1), prefix=0)
     batches = scheduler.fill()
