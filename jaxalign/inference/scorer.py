@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
-from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, split_tree, stack_batches
-from jaxalign.data.trees import Tree, path_lengths, predictions, radix, tree_length
+from jaxalign.data.packing import Shape, stack_batches
+from jaxalign.data.trees import Tree, radix
+from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
@@ -102,76 +102,3 @@ def _hand_back(
                 scores[index] += results[number][place]
                 place = shared[number][place].parent
     return scores
-
-
-SPARE = 1.3
-"""How much dearer than the best shape an old one may be, which is compiled already for most lists of blocks of keys."""
-
-
-def pack_for_reading(
-    groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
-) -> list[list[tuple[PackedBatch, list[tuple[int, int]]]]]:
-    """Return passes, each of a batch for every group of trees, all of one shape but for the lists of blocks of keys,
-    whose few widths are a program each; and for each of a batch's branches the (tree, segment) that it is. A group that
-    is done before the others gets empty batches.
-
-    The shape is one of `shapes` where that does, or else the best for these trees, which joins them.
-    """
-    longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
-    first = -(-longest // ROW_QUANTUM) * ROW_QUANTUM
-    known = [] if shapes is None else shapes
-    last = max(min(row_length, batch_tokens), first)
-    step = max(4, (last - first) // (8 * ROW_QUANTUM)) * ROW_QUANTUM  # some eight: laying out takes time
-    lengths = {*range(first, last + 1, step)}
-    lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}
-    layouts = {tokens: [_lay_out(trees, tokens) for trees in groups] for tokens in sorted(lengths)}
-
-    def rows(tokens: int) -> int:
-        return max(max(rows, default=-1) + 1 for _, rows in layouts[tokens])
-
-    def most(tokens: int) -> int:
-        counts = (np.bincount(rows, [predictions(p) for p, _, _ in pieces]) for pieces, rows in layouts[tokens] if rows)
-        return int(max(count.max() for count in counts))
-
-    def cost(tokens: int, together: int) -> float:
-        return -(-rows(tokens) // together) * together * tokens * (1 + tokens * ATTENTION_COST)
-
-    best = min(layouts, key=lambda tokens: cost(tokens, 1))
-    size = max(min(batch_tokens // best, rows(best)), 1)
-    shape = Shape(size, best, -(-max(most(best), 1) // 16) * 16)
-    old = [one for one in known if one.tokens in layouts and one.predictions >= most(one.tokens)]
-    old = [one for one in old if cost(one.tokens, one.rows) <= SPARE * cost(best, size)]
-    if old:
-        shape = min(old, key=lambda one: cost(one.tokens, one.rows))
-    else:
-        known.append(shape)
-    return [
-        [_packed(*layout, shape, start) for layout in layouts[shape.tokens]]
-        for start in range(0, rows(shape.tokens), shape.rows)
-    ]
-
-
-def _packed(
-    pieces: Sequence[tuple[Tree, int, list[int]]], rows: Sequence[int], shape: Shape, start: int
-) -> tuple[PackedBatch, list[tuple[int, int]]]:
-    """Return a layout's rows from `start` on as a batch, and the (tree, segment) of each branch."""
-    places = [n for n, row in enumerate(rows) if start <= row < start + shape.rows]
-    members = [pieces[n] for n in places]
-    owners = [
-        (index, origin[place])
-        for piece, index, origin in members
-        for place, segment in enumerate(piece)
-        if segment.scored
-    ]
-    return pack([piece for piece, _, _ in members], shape, rows=[rows[n] - start for n in places]), owners
-
-
-def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[tuple[Tree, int, list[int]]], list[int]]:
-    """Return (piece, tree, its segments there) of all trees in rows of `tokens`, and the row of each: whole trees,
-    longest first, or leaf by leaf, whichever takes fewer rows."""
-    pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split_tree(tree, tokens)]
-    rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)
-    filled = fill_rows(trees, tokens)
-    if len(filled) <= max(rows, default=0):
-        return [piece for row in filled for piece in row], [n for n, row in enumerate(filled) for _ in row]
-    return pieces, rows

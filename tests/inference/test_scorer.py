@@ -6,7 +6,8 @@ import pytest
 from tiny_model import MODEL, packed, random_adapter, random_tokens, random_tree, random_weights
 
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
-from jaxalign.inference.scorer import Scorer, pack_for_reading
+from jaxalign.inference.passes import pack_for_reading
+from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
 from jaxalign.objectives.forward import batch_log_probs
 from jaxalign.parallel.compilation import Programs
