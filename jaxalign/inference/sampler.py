@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int, Int32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.call_plan import CallPlan, plan_call
@@ -122,16 +123,15 @@ class _Decoder:
         """Run a program with these arguments, compiled once for their shapes."""
         return self.sampler.programs.get(name, function, static, arguments)(*arguments)
 
-    def prefill_prefix(self, prefix: np.ndarray) -> None:
-        """Prefill what all prompts begin with, int32 [T], for each adapter; nothing if it is empty."""
+    def prefill_prefix(self, prefix: Int[np.ndarray, " T"]) -> None:
+        """Prefill what all prompts begin with, for each adapter; nothing if it is empty."""
         if len(prefix):
             tokens = padded_prompts([prefix], bucket(len(prefix)))
             found = [self.keys_of(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
             self.caches.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
-    def keys_of(self, tokens: np.ndarray, adapter: int, before: int) -> list[KVCache]:
-        """Return for each layer the keys [P, K, T, Dh] of prompts, int32 [P, T], which stand behind `before` tokens of
-        the prefix."""
+    def keys_of(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> list[KVCache]:
+        """Return for each layer the KV cache [P, K, T, Dh] of prompts that stand behind `before` tokens of prefix."""
         s = self.sampler
         start = (s.weights.get(layered=True), s.adapters, np.int32(adapter), self.caches.prefix, np.int32(before))
         return self.run("prefill", prefill_program, (s.architecture,), *start, tokens)
@@ -153,13 +153,13 @@ class _Decoder:
             more = min(places, bucket(self.plan.longest)) - old
             self.caches.prompt = self.run("longer prompts", grow_prompts_program, (more,), self.caches.prompt)
 
-    def decode(self, state: RowState) -> np.ndarray:
-        """Let the active rows choose up to `steps` tokens; return int32 [steps, A, S, N], -1 for none."""
+    def decode(self, state: RowState) -> Int32[np.ndarray, "steps A S N"]:
+        """Let the active rows choose up to `steps` tokens; return the tokens, -1 where there is none."""
         s, caches, limit, steps = self.sampler, self.caches, self.sampling.max_tokens, self.plan.steps
         self.lengthen_rings(min(int(state.read[state.active].max()) + steps, limit))
         limits = np.full(self.plan.shape, limit, np.int32)
-        fields = (state.token, state.read, state.active, limits, state.key, state.prompt, np.int32(self.plan.prefix))
-        rows = DecodeState(*fields)  # type: ignore[arg-type]
+        prefix = np.asarray(self.plan.prefix, np.int32)
+        rows = DecodeState(state.token, state.read, state.active, limits, state.key, state.prompt, prefix)
         static = (s.architecture, steps, bool(self.sampling.top_k) or self.sampling.top_p < 1)
         weights, start = s.weights.get(layered=True), np.int32(caches.step % caches.ring)
         arguments = (weights, s.adapters, caches.prefix, caches.prompt, caches.sample, rows, start, self.metadata)
