@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.sampling_params import Request
@@ -94,8 +95,8 @@ def _slots(requests: Sequence[Request], adapters: int, rows: int) -> tuple[int, 
     return adapters, min(slots, max(each // group, 1)), group
 
 
-def shared_prefix(prompts: Sequence[np.ndarray]) -> int:
-    """Return how many tokens all prompts (int32 [T], at least one) begin with, the last token of each left out.
+def shared_prefix(prompts: Sequence[Int[np.ndarray, " _"]]) -> int:
+    """Return how many tokens all prompts (at least one) begin with, the last token of each left out.
 
     Return 0 if they are fewer than `SHARED`, or if all prompts are the same.
     """

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int, Int32, UInt32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.call_plan import CallPlan
@@ -22,8 +23,8 @@ PREFILL = 256
 """Tokens of one prefill at least: short prompts are prefilled together."""
 
 
-def padded_prompts(prompts: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Return prompts (int32 [T] each) as int32 [P, length], filled with zeros at the end."""
+def padded_prompts(prompts: Sequence[Int[np.ndarray, " _"]], length: int) -> Int32[np.ndarray, "P {length}"]:
+    """Return prompts as rows of one length, filled with zeros at the end."""
     tokens = np.zeros((len(prompts), length), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
@@ -32,37 +33,35 @@ def padded_prompts(prompts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class PrefillBatch:
-    """Prompts of one adapter to prefill together, and the slots that take their keys. To use few shapes, the last
-    prompt and the last of the M places are repeated.
+    """Prompts of one adapter to prefill together, and the M places that they go to.
 
-    adapter  which adapter reads them
-    tokens   int32 [P, T]: each prompt behind the prefix, without its last token; zeros behind its end
-    which    int32 [M]: the prompt of each place, an index into P
-    slots    int32 [M]: the slot of each place
+    To have few shapes, the last prompt and the last place are repeated.
     """
 
     adapter: int
-    tokens: np.ndarray
-    which: np.ndarray
-    slots: np.ndarray
+    """Which adapter reads the prompts."""
+    tokens: Int32[np.ndarray, "P T"]
+    """What stands of each prompt behind the prefix, without its last token; then zeros."""
+    which: Int32[np.ndarray, " M"]
+    """For each place its prompt, an index below P."""
+    slots: Int32[np.ndarray, " M"]
+    """For each place its slot."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowState:
-    """What the device is told of every row before it decodes.
+    """What the device is told of every row before it decodes. The scheduler writes into these arrays."""
 
-    token   int32 [A, S, N]: the token that the row reads next
-    read    int32 [A, S, N]: how many tokens of its sample the row has read
-    active  bool [A, S, N]: whether a sample stands in the row
-    key     uint32 [A, S, N, 2]: the sample's random key
-    prompt  int32 [A, S]: tokens of the slot's prompt that have keys in its own KV cache
-    """
-
-    token: np.ndarray
-    read: np.ndarray
-    active: np.ndarray
-    key: np.ndarray
-    prompt: np.ndarray
+    token: Int32[np.ndarray, "A S N"]
+    """The token that the row reads next."""
+    read: Int32[np.ndarray, "A S N"]
+    """How many tokens of its sample the row has read."""
+    active: Bool[np.ndarray, "A S N"]
+    """Whether a sample stands in the row."""
+    key: UInt32[np.ndarray, "A S N 2"]
+    """The sample's random key."""
+    prompt: Int32[np.ndarray, "A S"]
+    """How many tokens of the slot's prompt have keys in the slot's own KV cache."""
 
 
 def idle_rows(shape: tuple[int, int, int]) -> RowState:
@@ -105,8 +104,8 @@ class Scheduler:
     """Gives slots their requests and rows their samples, and collects what comes of them."""
 
     requests: Sequence[Request]
-    keys: Sequence[Mapping[int, np.ndarray]]
-    """For each request the random key of each of its samples, uint32 [2], by the sample's index."""
+    keys: Sequence[Mapping[int, UInt32[np.ndarray, " 2"]]]
+    """For each request the random key of each of its samples, by the sample's index."""
     plan: CallPlan
     stopping: StoppingCriteria
     on_done: Callable[[int, Completion], None]
@@ -208,16 +207,16 @@ class Scheduler:
             which, where = np.array(places, np.int32).T
             yield PrefillBatch(adapter, padded_prompts(prompts, size), which, where)
 
-    def take(self, chosen: np.ndarray) -> None:
+    def take(self, chosen: Int32[np.ndarray, "steps A S N"]) -> None:
         """Add the tokens of a decode call to the samples, and free the rows of samples that have ended.
 
-        `chosen` is int32 [steps, A, S, N], -1 where a row was not active any more.
+        `chosen` is -1 where a row was not active any more.
         """
         for a, s, n in np.argwhere(self.state.active).tolist():
             tokens = chosen[:, a, s, n]
             self._extend(a, s, n, tokens[tokens >= 0])
 
-    def _extend(self, a: int, s: int, n: int, tokens: np.ndarray) -> None:
+    def _extend(self, a: int, s: int, n: int, tokens: Int32[np.ndarray, " steps"]) -> None:
         """Add a row's new tokens to its sample, and end the sample if they end it."""
         slot, state = self.slots[a][s], self.state
         request, sample = slot.request, slot.rows[n]

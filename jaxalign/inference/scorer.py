@@ -1,11 +1,15 @@
-"""Reading a model: the log-probability of every branch of many token trees."""
+"""Scoring: the log-probability of every branch of many token trees.
+
+A adapters, B rows of a batch, P predictions of a row, S segments of a tree.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float, Float64
 
-from jaxalign.data.packing import Shape, stack_batches
+from jaxalign.data.packing import PackedBatch, Shape, stack_batches
 from jaxalign.data.trees import Tree, radix
 from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
@@ -17,27 +21,27 @@ from jaxalign.parallel.compilation import Programs
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """A model that reads trees: base parameters, an adapter and its scale (0 reads the bare base).
-
-    The adapter may be a stack [A, ...], with a scale for each: then each tree is read with the one named for it, all
-    in one program. `row_length` bounds a row, `batch_tokens` the tokens of one pass. `share` computes once what paths
-    begin with alike, within a tree and between trees; without it each tree is computed as it is given.
-    """
+    """A base model with an adapter, or with a stack of adapters, that scores token trees."""
 
     network: Transformer
     weights: BaseWeights
     adapter: LoraParams
-    scale: float | np.ndarray
+    """One adapter without its scale, or a stack of them [A, ...], which all score in one program."""
+    scale: float | Float[np.ndarray, " A"]
+    """The adapter's scale (alpha / rank), or the scales of a stack. 0 scores with the bare base."""
     programs: Programs
     row_length: int = 2048
+    """Tokens of a packed row at most."""
     batch_tokens: int = 2048
+    """Tokens of one pass at most, over all adapters."""
     share: bool = True
+    """Whether tokens that several paths begin with, within a tree or between trees, are computed only once."""
     shapes: list[Shape] = dataclasses.field(default_factory=list)
-    """Of the passes so far: one that does for another call as well saves it a compilation."""
+    """The shapes of all passes so far. A later call takes one of them if it can, which saves a compilation."""
 
     @property
     def stacked(self) -> int | None:
-        """The number of adapters of a stack; None for a single one."""
+        """How many adapters the stack has; None for a single adapter."""
         shape = np.shape(self.scale)
         return shape[0] if shape else None
 
@@ -47,12 +51,17 @@ class Scorer:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         adapters: Sequence[int] | None = None,
-    ) -> list[np.ndarray]:
-        """Return for each tree float64 [S]: the summed log-probability of each scored segment given what stands
-        before it on its path, 0 for the others. An answer of nested segments is the sum along its path.
+    ) -> list[Float64[np.ndarray, " _"]]:
+        """Return the scores of each tree's segments, float64 [S].
 
-        `progress(done, total)` is told the number of passes; `adapters` says of each tree which of the stack reads it.
-        A tree longer than a row is cut, its trunk repeated; a path longer than `row_length` makes the rows longer.
+        The score of a scored segment is the log-probability of its tokens, in nats, after all that stands before them
+        on their path. Other segments have the score 0. The score of an answer of several nested segments is their sum.
+
+        Args:
+            trees: the trees. One that is longer than a row is cut, and its trunk repeated. A single path that is longer
+                than `row_length` makes all rows longer.
+            progress: told (passes done, all passes) after each pass.
+            adapters: for each tree the adapter of the stack that scores it; None takes the first one for all.
         """
         if not trees:
             return []
@@ -64,13 +73,7 @@ class Scorer:
             [shared for shared, _ in merged], self.row_length, self.batch_tokens // len(groups), self.shapes
         )
         for done, batches in enumerate(passes):
-            # Asked for in each pass: `progress` may have made somebody sample.
-            params = self.weights.get(layered=False)
-            read = reader(self.network, params, self.adapter, self.scale, self.programs)
-            if self.stacked is None:
-                log_probs = [read(batches[0][0])]
-            else:
-                log_probs = read(stack_batches([batch for batch, _ in batches]))
+            log_probs = self._log_probs([batch for batch, _ in batches])
             for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
                 counted = np.asarray(batch.weight) != 0
                 sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))
@@ -83,17 +86,27 @@ class Scorer:
                 scores[n] = _hand_back(trees[n], places, shared, mine)
         return scores
 
+    def _log_probs(self, batches: Sequence[PackedBatch]) -> Sequence[Float64[np.ndarray, "B P"]]:
+        """Return the log-probabilities of the predictions of each adapter's batch, one batch for each adapter."""
+        # The weights are fetched for each pass, because `progress` may have sampled since the one before.
+        params = self.weights.get(layered=False)
+        read = reader(self.network, params, self.adapter, self.scale, self.programs)
+        return [read(batches[0])] if self.stacked is None else list(read(stack_batches(batches)))
+
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
-        """Return what is computed, and where each segment of the trees ends in it (see `radix`)."""
+        """Return the trees to compute, and for each segment of each given tree the (tree, segment) that it ends in."""
         if self.share:
             return radix(trees)
         return trees, [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
 
 
 def _hand_back(
-    tree: Tree, places: Sequence[tuple[int, int]], shared: Sequence[Tree], results: Sequence[np.ndarray]
-) -> np.ndarray:
-    """Return float64 [S]: of each scored segment the sum over the shared segments that it has become."""
+    tree: Tree,
+    places: Sequence[tuple[int, int]],
+    shared: Sequence[Tree],
+    results: Sequence[Float64[np.ndarray, " _"]],
+) -> Float64[np.ndarray, " S"]:
+    """Return the scores of a tree's segments, each the sum over the shared segments that it has become."""
     scores = np.zeros(len(tree))
     for index, segment in enumerate(tree):
         if segment.scored:
