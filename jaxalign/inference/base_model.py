@@ -16,7 +16,7 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import Model
 
 ROW_LENGTH = 2048
-"""Tokens of a packed row at most, where the context allows as many."""
+"""Tokens of a packed row at most; fewer if the model's context is shorter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BaseModel:
         return BaseWeights(self.model.params, self.model.architecture.tied)
 
     def weights(self, layered: bool) -> dict[str, Any]:
-        """Return the weights in a layout, which may end the other one: see `BaseWeights.get`."""
+        """Return the weights layer by layer or stacked, converted if need be (see `BaseWeights.get`)."""
         return self.base_weights.get(layered=layered)
 
     def network(self, rematerialisation: str = "none") -> Transformer:
@@ -52,7 +52,7 @@ class BaseModel:
         return min(self.model.architecture.context, ROW_LENGTH)
 
     def sampler(self, adapters: LoraParams | None, rows: int = 64) -> Sampler:
-        """Return a sampler: see there for `adapters` and `rows`."""
+        """Return a sampler; for `adapters` and `rows` see `Sampler`."""
         model = self.model
         self.weights(layered=True)  # now, so that the first sample's time is that of sampling
         return Sampler(model.architecture, self.base_weights, adapters, model.tokenizer, self.programs, rows)

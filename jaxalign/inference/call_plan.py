@@ -35,22 +35,20 @@ SHARED = 32
 
 @dataclasses.dataclass(frozen=True)
 class CallPlan:
-    """The shapes of one call.
-
-    shape          (A, S, N): adapters of the stack (1 for the bare base), slots of an adapter, rows of a slot
-    steps          tokens that every row chooses in one decode call, at most
-    prefix         tokens that all prompts begin with and that are prefilled once; 0 where that is not worth it
-    longest        tokens of the longest prompt behind the prefix, without its last token
-    prompt_places  places for the keys of a slot's prompt, at first
-    sample_places  places for the keys of a row's sample, at first
-    """
+    """The shapes of one call."""
 
     shape: tuple[int, int, int]
+    """(A, S, N): adapters of the stack (1 for the bare base), slots of an adapter, rows of a slot."""
     steps: int
+    """Tokens that every row chooses in one decode call, at most."""
     prefix: int
+    """Tokens that all prompts begin with and that are prefilled once; 0 if that is not worth it."""
     longest: int
+    """Tokens of the longest prompt behind the prefix, without its last token."""
     prompt_places: int
+    """Places for the keys of a slot's prompt, at first."""
     sample_places: int
+    """Places for the keys of a row's sample, at first."""
 
 
 def plan_call(

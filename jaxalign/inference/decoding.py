@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 from jaxalign.inference.cached_attention import merged_attention, recent, seen_in_prefix, seen_in_prompt, seen_in_ring
 from jaxalign.inference.kv_cache import KVCache
 from jaxalign.inference.logits import sample_tokens
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type, transposed_product
@@ -65,24 +66,22 @@ def hidden_states(
 @no_type_check  # while JAX traces, it fills the fields with other things than arrays
 @flax.struct.dataclass
 class DecodeState:
-    """Where the rows stand that decode together.
-
-    token   the token that the row reads next: the one chosen last, or the last of the prompt
-    read    how many tokens of its sample the row has read
-    active  whether the row chooses tokens
-    limit   tokens of a sample: a row stops after so many, or after an end token
-    key     the sample's random key
-    prompt  how many keys the slot's prompt has
-    prefix  how many keys the prefix of all prompts has
-    """
+    """Where the rows stand that decode together."""
 
     token: Int32[Array | np.ndarray, "A S N"]
+    """The token that the row reads next: the one chosen last, or the last one of the prompt."""
     read: Int32[Array | np.ndarray, "A S N"]
+    """How many tokens of its sample the row has read."""
     active: Bool[Array | np.ndarray, "A S N"]
+    """Whether the row chooses tokens."""
     limit: Int32[Array | np.ndarray, "A S N"]
+    """A row stops when its sample has so many tokens, or after an end token."""
     key: UInt32[Array | np.ndarray, "A S N 2"]
+    """The sample's random key."""
     prompt: Int32[Array | np.ndarray, "A S"]
+    """How many keys the slot's prompt has."""
     prefix: Int32[Array | np.ndarray, ""]
+    """How many keys the prefix of all prompts has."""
 
 
 @no_type_check
@@ -94,6 +93,16 @@ class SamplingMetadata:
     top_k: Int32[Array, ""]
     top_p: Float32[Array, ""]
     ends: Int32[Array, " E"]
+
+
+def sampling_metadata(sampling: SamplingParams, ends: Sequence[int]) -> SamplingMetadata:
+    """Put the sampling parameters and the end tokens on the device."""
+    return SamplingMetadata(
+        jnp.asarray(np.float32(sampling.temperature)),
+        jnp.asarray(np.int32(sampling.top_k)),
+        jnp.asarray(np.float32(sampling.top_p)),
+        jnp.asarray(np.array(ends, np.int32)),
+    )
 
 
 def prefill(

@@ -32,18 +32,16 @@ class KVCache:
 
 @dataclasses.dataclass
 class CallCaches:
-    """All KV caches of one call of the sampler: of each kind a list with one for each layer.
-
-    prefix  [A, K, s, Dh]: of what all prompts begin with; an empty list where nothing is shared
-    prompt  [A, S, K, s, Dh]: of each slot's prompt
-    sample  [A, S, K, N, s, Dh]: of each row's sample, a ring
-    step    how many steps were decoded; the next one writes to the place `step % ring` of the rings
-    """
+    """All KV caches of one call of the sampler: of each kind a list with one for each layer."""
 
     prefix: list[KVCache]
+    """[A, K, s, Dh], of what all prompts begin with; an empty list if nothing is shared."""
     prompt: list[KVCache]
+    """[A, S, K, s, Dh], of each slot's prompt."""
     sample: list[KVCache]
+    """[A, S, K, N, s, Dh], of each row's sample: a ring."""
     step: int = 0
+    """The next decode step writes to the place `step % ring` of the rings."""
 
     @property
     def prompt_places(self) -> int:

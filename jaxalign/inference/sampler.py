@@ -16,7 +16,13 @@ from jaxtyping import Int, Int32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.call_plan import CallPlan, plan_call
-from jaxalign.inference.decoding import DecodeState, SamplingMetadata, decode_program, prefill_program
+from jaxalign.inference.decoding import (
+    DecodeState,
+    SamplingMetadata,
+    decode_program,
+    prefill_program,
+    sampling_metadata,
+)
 from jaxalign.inference.kv_cache import (
     CallCaches,
     KVCache,
@@ -71,9 +77,9 @@ class Sampler:
             requests: prompts, and which samples of each are wanted.
             sampling: the sampling parameters, the same for all.
             on_done: told (request, completion) as soon as a sample has ended.
-            on_text: told (request, sample, its text so far) after every few tokens. Each text begins with the one told
-                before. Only the last one, the completion's, may differ from it where a character was broken. The
-                beginning of what may become a stop string is held back.
+            on_text: told (request, sample, its text so far) after every few tokens. An end that may become a stop
+                string is held back. Each text begins with the one before it; only the last one, the completion's, may
+                differ where a character was broken.
             progress: told (samples done, all samples, tokens per second), first of all with none done.
 
         Raises:
@@ -91,7 +97,7 @@ class Sampler:
         ends = self.ends or self.tokenizer.end_ids
         stopping = StoppingCriteria(sampling, ends, self.tokenizer.decode)
         scheduler = Scheduler(requests, keys, plan, stopping, on_done, on_text)
-        decoder = _Decoder(self, plan, sampling, ends)
+        decoder = _Decoder(self, plan, sampling, sampling_metadata(sampling, ends))
         since = time.perf_counter()
         decoder.prefill_prefix(requests[0].prompt[: plan.prefix])
         for batches in scheduler.rounds():
@@ -104,20 +110,24 @@ class Sampler:
         ]
 
 
+@dataclasses.dataclass
 class _Decoder:
     """The device's part of one call of `Sampler.sample`."""
 
-    def __init__(self, sampler: Sampler, plan: CallPlan, sampling: SamplingParams, ends: Sequence[int]):
-        self.sampler, self.plan, self.sampling = sampler, plan, sampling
-        architecture, dtype = sampler.architecture, compute_type(sampler.weights.get(layered=True))
-        a, s, n = plan.shape
+    sampler: Sampler
+    plan: CallPlan
+    sampling: SamplingParams
+    metadata: SamplingMetadata
+    caches: CallCaches = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        architecture, dtype = self.sampler.architecture, compute_type(self.sampler.weights.get(layered=True))
+        a, s, n = self.plan.shape
         self.caches = CallCaches(
             prefix=[],
-            prompt=empty_caches(architecture, dtype, (a, s, architecture.kv_heads), plan.prompt_places),
-            sample=empty_caches(architecture, dtype, (a, s, architecture.kv_heads, n), plan.sample_places),
+            prompt=empty_caches(architecture, dtype, (a, s, architecture.kv_heads), self.plan.prompt_places),
+            sample=empty_caches(architecture, dtype, (a, s, architecture.kv_heads, n), self.plan.sample_places),
         )
-        knobs = (np.float32(sampling.temperature), np.int32(sampling.top_k), np.float32(sampling.top_p))
-        self.metadata = SamplingMetadata(*map(jnp.asarray, (*knobs, np.array(ends, np.int32))))
 
     def run(self, name: str, function: Any, static: tuple, *arguments: Any) -> Any:
         """Run a program with these arguments, compiled once for their shapes."""

@@ -101,7 +101,7 @@ class Slot:
 
 @dataclasses.dataclass
 class Scheduler:
-    """Gives slots their requests and rows their samples, and collects what comes of them."""
+    """Gives slots their requests and rows their samples, and collects the completions."""
 
     requests: Sequence[Request]
     keys: Sequence[Mapping[int, UInt32[np.ndarray, " 2"]]]
