@@ -165,7 +165,7 @@ class OpenAIEngine:
         return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
 
     def _check_models(self) -> None:
-        """Refuse names that the server does not serve; servers without a list are believed."""
+        """Raise UserError for a name that is not in the server's list of models; a server may have no list."""
         try:
             served = [str(model["id"]) for model in self._ask("models", None)["data"]]
         except _NoSuchPath:
@@ -179,7 +179,7 @@ class OpenAIEngine:
                 raise UserError(f"{self.url} serves no model '{name}'; {hint} (engine.models names them)")
 
     def _ask(self, path: str, body: dict[str, Any] | None) -> Any:
-        """Return the JSON answer to a POST of `body`, or a GET where it is None; tries again what may pass."""
+        """Return the server's JSON for a POST of `body`, or for a GET if it is None; try errors that may pass again."""
         where = f"{self.url.rstrip('/')}/{path}"
         for tried in range(self.retries + 1):
             headers = {"Content-Type": "application/json"}
@@ -217,7 +217,7 @@ class _NoSuchPath(Exception):  # noqa: N818 (a signal inside this module)
 
 
 def _message(answer: urllib.error.HTTPError) -> str:
-    """Return the first line of what a server says of an error."""
+    """Return the first line of a server's error message."""
     try:
         text = answer.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):  # half of it
