@@ -47,6 +47,11 @@ class BaseModel:
         return Transformer(self.model.architecture, self.dtype, rematerialisation)
 
     @property
+    def signature(self) -> str:
+        """The name of the base in records: a hash of all that decides what it says, and its compute type."""
+        return f"{self.model.signature}-{np.dtype(self.dtype).name}"
+
+    @property
     def row_length(self) -> int:
         """Tokens of a packed row at most."""
         return min(self.model.architecture.context, ROW_LENGTH)
