@@ -4,6 +4,7 @@ This process only starts others, one after another.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -136,11 +137,11 @@ def load(*, offline: bool) -> tuple[Any, Any]:
 
 def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     """Time the sampler."""
+    import jax.numpy as jnp
     import numpy as np
 
-    from jaxalign.inference.sampler import Sampler
+    from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.sampling_params import Request, SamplingParams
-    from jaxalign.models.layout import by_layer
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")
@@ -148,7 +149,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     programs = Programs()
     prompt = np.array(json.loads((args.work / "prompt.json").read_text()), np.int32)
     # No token ends a sample, so that all have the same length.
-    sampler = Sampler(model.architecture, by_layer(model.params), None, model.tokenizer, programs, 64, (-1,))
+    sampler = dataclasses.replace(BaseModel(model, jnp.bfloat16, programs).sampler(None), ends=(-1,))
 
     def sample(count: int, tokens: int) -> None:
         sampler.sample([Request(prompt, tuple(range(count)))], SamplingParams(max_tokens=tokens))

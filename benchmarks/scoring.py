@@ -263,7 +263,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.data.encoding import Encoder
     from jaxalign.data.trees import radix, tree_length
     from jaxalign.inference.base_model import BaseModel
-    from jaxalign.inference.scorer import pack_for_reading
+    from jaxalign.inference.passes import pack_for_reading
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
 
     use_compilation_cache(args.work / "xla")

@@ -11,6 +11,7 @@ from jaxalign.data.packing import PackedBatch, measure, pack
 from jaxalign.data.trees import Segment, Tree
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.architecture import PROJECTIONS, Architecture, from_config, projection_shape
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.weights import load_params, parameter_leaves
 
@@ -54,6 +55,11 @@ def random_params(architecture: Architecture = ARCHITECTURE, dtype: Any = jnp.fl
     """Return parameters large enough that every part of the model matters."""
     shapes = {name: leaf.shape for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     return load_params(architecture, Arrays(draw(shapes, 1.0)), dtype)[0]
+
+
+def random_weights(architecture: Architecture = ARCHITECTURE, dtype: Any = jnp.float32) -> BaseWeights:
+    """Return `random_params` as samplers and scorers take them."""
+    return BaseWeights(random_params(architecture, dtype), architecture.tied)
 
 
 def random_adapter(seed: int = 0, rank: int = 3, targets=PROJECTIONS, architecture: Architecture = ARCHITECTURE):

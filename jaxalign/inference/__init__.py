@@ -1,1 +1,1 @@
-"""Reading a model: scores of token trees."""
+"""Inference: sampling from a model, and scoring token trees with it."""

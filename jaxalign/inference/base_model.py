@@ -1,4 +1,4 @@
-"""A base model that samples, scores and trains: its weights exist once, in one layout at a time."""
+"""A base model that samples, scores and trains, with one copy of its weights for all three."""
 
 import dataclasses
 from typing import Any
@@ -9,43 +9,46 @@ import numpy as np
 
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.scorer import Scorer
-from jaxalign.models.layout import by_layer, stacked
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import Model
 
 ROW_LENGTH = 2048
-"""Tokens of a packed row at most, where the context allows as many."""
+"""Tokens of a packed row at most; fewer if the model's context is shorter."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class BaseModel:
-    """A loaded model. Sampling wants its weights layer by layer, scoring and training want them stacked; going from the
-    one to the other takes a moment, and what was made for the other layout is not to be used any more.
+    """A loaded base model, from which samplers, scorers and the training take the weights.
+
+    Sampling needs the weights layer by layer, scoring and training need them stacked (see `BaseWeights`). Any number of
+    samplers and scorers can be kept and asked in any order: each asks for its own layout whenever it runs.
     """
 
     model: Model
     dtype: Any
+    """What activations are computed in: bfloat16 or float32."""
     programs: Programs
-    layered: bool = False
+    """The compiled programs that all samplers and scorers share."""
+
+    @property
+    def base_weights(self) -> BaseWeights:
+        """The one copy of the weights."""
+        return BaseWeights(self.model.params, self.model.architecture.tied)
 
     def weights(self, layered: bool) -> dict[str, Any]:
-        """Return the parameters in a layout, the other one being used up."""
-        if layered != self.layered:
-            params = self.model.params
-            changed = by_layer(params) if layered else stacked(params, self.model.architecture.tied)
-            self.model = dataclasses.replace(self.model, params=changed)
-            self.layered = layered
-        return self.model.params
+        """Return the weights layer by layer or stacked, converted if need be (see `BaseWeights.get`)."""
+        return self.base_weights.get(layered=layered)
 
     def network(self, rematerialisation: str = "none") -> Transformer:
-        """Return the decoder."""
+        """Return the decoder; `rematerialisation` is a key of `transformer.REMATERIALISATION`."""
         return Transformer(self.model.architecture, self.dtype, rematerialisation)
 
     @property
     def signature(self) -> str:
-        """What names the base in records: a hash of all that decides what it says, and the type it computes in."""
+        """The name of the base in records: a hash of all that decides what it says, and its compute type."""
         return f"{self.model.signature}-{np.dtype(self.dtype).name}"
 
     @property
@@ -54,14 +57,21 @@ class BaseModel:
         return min(self.model.architecture.context, ROW_LENGTH)
 
     def sampler(self, adapters: LoraParams | None, rows: int = 64) -> Sampler:
-        """Return what samples; `adapters` is stacked [A, ...] and effective, None for the bare base."""
+        """Return a sampler; for `adapters` and `rows` see `Sampler`."""
         model = self.model
-        return Sampler(model.architecture, self.weights(True), adapters, model.tokenizer, self.programs, rows)
+        self.weights(layered=True)  # now, so that the first sample's time is that of sampling
+        return Sampler(model.architecture, self.base_weights, adapters, model.tokenizer, self.programs, rows)
 
     def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray, row_length: int | None = None) -> Scorer:
-        """Return what reads log-probabilities; `adapter` is raw, or a stack with its scales, None for the bare base."""
+        """Return a scorer.
+
+        Args:
+            adapter: one adapter without its scale, or a stack of them [A, ...]; None scores with the bare base.
+            scale: the adapter's scale (alpha / rank), or the scales [A] of a stack.
+            row_length: tokens of a packed row at most; None is the model's `row_length`.
+        """
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
-        weights = jax.tree.map(jnp.asarray, adapter)
-        rows = row_length or self.row_length
-        return Scorer(self.network(), self.weights(False), weights, scale, self.programs, rows)
+        self.weights(layered=False)  # now, so that the first pass's time is that of scoring
+        raw = jax.tree.map(jnp.asarray, adapter)
+        return Scorer(self.network(), self.base_weights, raw, scale, self.programs, row_length or self.row_length)

@@ -1,48 +1,52 @@
-"""Decoding: the model layer by layer, with the keys and values of what was read before."""
+"""Prefill and decoding: the model layer by layer, with the keys and values of the tokens that it read before.
 
-import math
+A adapters, S slots of an adapter (each holds a prompt), N rows of a slot (each holds a sample of the prompt), P prompts
+of a prefill, T tokens, K key/value heads, G query heads of each, Dh width of a head, s places of a KV cache.
+"""
+
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
+from jaxalign.inference.cached_attention import merged_attention, recent, seen_in_prefix, seen_in_prompt, seen_in_ring
 from jaxalign.inference.kv_cache import KVCache
 from jaxalign.inference.logits import sample_tokens
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type, transposed_product
 from jaxalign.models.lora import LoraParams
-from jaxalign.models.precision import dot, from_bits, to_bits
+from jaxalign.models.precision import to_bits
 from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
 PREFILL_QUERIES = 256
-"""Queries of a block in prefill: scores are [B, K, G, QUERIES, keys] at most."""
-
-
-_MASKED = -1e30
+"""Queries of a block in prefill: a block's scores are [B, K, G, PREFILL_QUERIES, keys] at most."""
 
 
 def hidden_states(
     architecture: Architecture,
     params: dict[str, Any],
     adapter: LoraParams | None,
-    tokens: jax.Array,
-    positions: jax.Array,
+    tokens: Int32[Array, "B T"],
+    positions: Int32[Array, "B T"],
     attends: Sequence[Attend],
-) -> jax.Array:
-    """Return the normalised hidden states [B, T, D] of tokens and positions [B, T].
+) -> Float[Array, "B T D"]:
+    """Return the normalised hidden states of tokens.
 
     Args:
         architecture: the decoder's.
-        params: the base, `by_layer`.
-        adapter: effective (its scale multiplied in), or None for the bare base.
+        params: the base's weights, `by_layer`.
+        adapter: an effective adapter (its scale is multiplied in), or None for the bare base.
         tokens: token ids.
-        positions: their places.
-        attends: each layer's attention, which knows the keys that it reads and takes note of the new ones.
+        positions: the position of each token on its path.
+        attends: the attention of each layer. It knows the old keys, and stores the new ones.
     """
     dtype = compute_type(params)
     x = Embedding(architecture.vocab_size, architecture.width, dtype).apply({"params": params["embedding"]}, tokens)
@@ -59,90 +63,67 @@ def hidden_states(
     return Norm(architecture.norm_eps).apply({"params": params["norm"]}, x)  # type: ignore[return-value]
 
 
-def merged_attention(
-    q: jax.Array,
-    parts: Sequence[tuple[KVCache, jax.Array]],
-    scale: float,
-    softcap: float | None,
-) -> jax.Array:
-    """Return the attention [B, K, G, T, Dh] of q over several sets of keys at once, under one softmax.
-
-    Each part is (keys, mask): which of its keys a query sees, bool broadcastable to [B, 1, 1, T, s].
-    """
-    scores = []
-    for keys, mask in parts:
-        product = _product(q, from_bits(keys.k), "d") * scale
-        if softcap is not None:
-            product = softcap * jnp.tanh(product / softcap)
-        scores.append(jnp.where(mask, product, _MASKED))
-    top = jnp.stack([part.max(-1) for part in scores]).max(0)[..., None]
-    weights = [jnp.exp(part - top) for part in scores]
-    total = sum(part.sum(-1, keepdims=True) for part in weights)
-    outputs = [
-        _product(part.astype(q.dtype), from_bits(keys.v), "s") for part, (keys, _) in zip(weights, parts, strict=True)
-    ]
-    return (sum(outputs[1:], outputs[0]) / total).astype(q.dtype)
-
-
-def _product(left: jax.Array, keys: jax.Array, over: str) -> jax.Array:
-    """Contract left [B, K, G, T, n] with keys [(B,) K, (T,) s, Dh] over `s` or `d`, in float32, to [B, K, G, T, m]."""
-    # What the keys are told apart by comes first, and as one axis: XLA's CPU backend refuses some bfloat16 products
-    # with three of them.
-    order = {3: (1, 0, 2, 3, 4), 4: (0, 1, 2, 3, 4), 5: (0, 1, 3, 2, 4)}[keys.ndim]
-    turned = left.transpose(order)
-    batch = math.prod(keys.shape[:-2])
-    flat = turned.reshape(batch, -1, left.shape[-1])
-    product = dot(flat, keys.reshape(batch, *keys.shape[-2:]), ((2,), (2 if over == "d" else 1,)), ((0,), (0,)))
-    return product.reshape(*turned.shape[:-1], product.shape[-1]).transpose(order)  # a swap undoes itself
-
-
+@no_type_check  # while JAX traces, it fills the fields with other things than arrays
 @flax.struct.dataclass
 class DecodeState:
-    """The rows that decode together, [A, S, N] but for what is said of a whole slot.
+    """Where the rows stand that decode together."""
 
-    `token` was chosen last and is read next; `read` counts the tokens of this row that have been read; `active` rows
-    go on until they have chosen `limit` tokens or an end token. `key` is uint32 [A, S, N, 2]; `prompt` is [A, S], the
-    keys that the slot's prompt has, and `prefix` the number of those that all share, int32 scalar.
-    """
+    token: Int32[Array | np.ndarray, "A S N"]
+    """The token that the row reads next: the one chosen last, or the last one of the prompt."""
+    read: Int32[Array | np.ndarray, "A S N"]
+    """How many tokens of its sample the row has read."""
+    active: Bool[Array | np.ndarray, "A S N"]
+    """Whether the row chooses tokens."""
+    limit: Int32[Array | np.ndarray, "A S N"]
+    """A row stops when its sample has so many tokens, or after an end token."""
+    key: UInt32[Array | np.ndarray, "A S N 2"]
+    """The sample's random key."""
+    prompt: Int32[Array | np.ndarray, "A S"]
+    """How many keys the slot's prompt has."""
+    prefix: Int32[Array | np.ndarray, ""]
+    """How many keys the prefix of all prompts has."""
 
-    token: jax.Array
-    read: jax.Array
-    active: jax.Array
-    limit: jax.Array
-    key: jax.Array
-    prompt: jax.Array
-    prefix: jax.Array
 
-
+@no_type_check
 @flax.struct.dataclass
 class SamplingMetadata:
-    """Scalars of the choice of tokens (see `sample_tokens`), and the end tokens [E]."""
+    """The sampling parameters on the device (see `sample_tokens`), and the E end tokens."""
 
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
-    ends: jax.Array
+    temperature: Float32[Array, ""]
+    top_k: Int32[Array, ""]
+    top_p: Float32[Array, ""]
+    ends: Int32[Array, " E"]
+
+
+def sampling_metadata(sampling: SamplingParams, ends: Sequence[int]) -> SamplingMetadata:
+    """Put the sampling parameters and the end tokens on the device."""
+    return SamplingMetadata(
+        jnp.asarray(np.float32(sampling.temperature)),
+        jnp.asarray(np.int32(sampling.top_k)),
+        jnp.asarray(np.float32(sampling.top_p)),
+        jnp.asarray(np.array(ends, np.int32)),
+    )
 
 
 def prefill(
     architecture: Architecture,
     params: dict[str, Any],
     adapters: LoraParams | None,
-    number: jax.Array,
+    number: Int32[Array, ""],
     prefix: list[KVCache],
-    prefix_length: jax.Array,
-    tokens: jax.Array,
+    prefix_length: Int32[Array, ""],
+    tokens: Int32[Array, "P T"],
 ) -> list[KVCache]:
-    """Return for each layer the Keys [P, K, T, Dh] of prompts.
+    """Return the KV cache [P, K, T, Dh] of prompts for each layer.
 
     Args:
-        architecture: static.
-        params: the base, `by_layer`.
-        adapters: stacked [A, ...] and effective, or None.
-        number: int32 scalar, which of the adapters reads.
-        prefix: Keys [A, K, s, Dh] of what stands before every prompt, or an empty list.
-        prefix_length: int32 scalar, how many of those keys there really are.
-        tokens: int32 [P, T]; what stands behind a prompt's end does no harm, for nothing before it sees it.
+        architecture: the decoder's; static.
+        params: the base's weights, `by_layer`.
+        adapters: a stack [A, ...] of effective adapters, or None for the bare base.
+        number: which of the adapters reads.
+        prefix: for each layer the KV cache [A, K, s, Dh] of what stands before every prompt; an empty list for none.
+        prefix_length: how many of the prefix's places are used.
+        tokens: the prompts. Any tokens may stand behind a prompt's end, because the prompt does not see them.
     """
     adapter, prefix = jax.tree.map(lambda leaf: leaf[number], (adapters, prefix))
     length = tokens.shape[1]
@@ -157,11 +138,11 @@ def prefill(
         for start in range(0, length, PREFILL_QUERIES):
             stop = min(start + PREFILL_QUERIES, length)
             seen = jax.tree.map(lambda x, stop=stop: x[:, :, :stop], own)
-            parts = [(seen, _recent(place[start:stop, None] - place[None, :stop], window))]
+            parts = [(seen, recent(place[start:stop, None] - place[None, :stop], window))]
             if prefix:
                 before = jnp.arange(prefix[layer].k.shape[-2])
                 distance = prefix_length + place[start:stop, None] - before
-                parts.append((prefix[layer], _recent(distance, window) & (before < prefix_length)))
+                parts.append((prefix[layer], recent(distance, window) & (before < prefix_length)))
             outputs.append(merged_attention(q[:, :, :, start:stop], parts, scale, softcap))
         return jnp.concatenate(outputs, 3)
 
@@ -169,11 +150,6 @@ def prefill(
         architecture, params, adapter, tokens, positions, [partial(attend, n) for n in range(architecture.layers)]
     )
     return found
-
-
-def _recent(distance: jax.Array, window: int) -> jax.Array:
-    """Return which keys, at a distance from a query, it may see."""
-    return (distance >= 0) & (distance < window) if window else distance >= 0
 
 
 def decode(
@@ -186,31 +162,30 @@ def decode(
     prompt: list[KVCache],
     sample: list[KVCache],
     rows: DecodeState,
-    start: jax.Array,
-    knobs: SamplingMetadata,
-) -> tuple[list[KVCache], jax.Array]:
-    """Let the active rows choose up to `steps` tokens each; donate `sample`.
+    start: Int32[Array, ""],
+    metadata: SamplingMetadata,
+) -> tuple[list[KVCache], Int32[Array, "steps A S N"]]:
+    """Let the active rows choose up to `steps` tokens each; `sample` is donated.
 
     Args:
-        architecture: static; the decoder's.
-        steps: static; it ends sooner when no row is active any more.
-        filtered: static; whether top-k or top-p is asked for.
-        params: the base, `by_layer`.
-        adapters: stacked [A, ...] and effective, or None (then A is 1).
-        prefix: Keys [A, K, s, Dh] for each layer, or an empty list.
-        prompt: Keys [A, S, K, s, Dh] for each layer.
-        sample: Keys [A, S, K, N, s, Dh] for each layer: rings, in which step t writes to place t modulo s; `steps`
-            divides s.
+        architecture: the decoder's; static.
+        steps: how many tokens; static. Fewer, if no row is active any more.
+        filtered: whether top-k or top-p is asked for; static.
+        params: the base's weights, `by_layer`.
+        adapters: a stack [A, ...] of effective adapters, or None for the bare base (then A is 1).
+        prefix: for each layer the KV cache [A, K, s, Dh] of what all prompts begin with; an empty list for none.
+        prompt: for each layer the KV cache [A, S, K, s, Dh] of the prompts.
+        sample: for each layer the KV cache [A, S, K, N, s, Dh] of the samples. It is a ring: step t writes to place t
+            modulo s. `steps` divides s.
         rows: where the rows stand.
-        start: int32 scalar, the place in the rings of the first step, a multiple of `steps`.
-        knobs: how tokens are chosen.
+        start: the place of the first step in the rings, a multiple of `steps`.
+        metadata: how tokens are chosen.
 
     Returns:
-        The samples' keys, and int32 [steps, A, S, N]: the tokens that were chosen, -1 where a row was not active.
+        The samples' new KV caches, and the chosen tokens: -1 where a row was not active.
     """
-    ring = sample[0].k.shape[-2]
-    # Keys of this call's steps have a buffer of their own, so that the large rings are only read in the loop, and
-    # written once behind it.
+    # The keys of this call's steps have a buffer of their own, so that the loop only reads the large rings. They are
+    # written once, after the loop.
     newest = [jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), keys) for keys in sample]
     single = rows.token.shape[0] == 1
     if single:  # the loop would copy what it carries with an axis of one
@@ -227,21 +202,13 @@ def decode(
 
             own = KVCache(write(newest[layer].k, k), write(newest[layer].v, v))
             written.append(own)
-            parts = [(own, _recent(done - jnp.arange(steps), window))]
-            # All of a row's keys that stand in the ring were read just before this call's.
-            age = (start - 1 - jnp.arange(ring)) % ring
-            seen = (age < read[..., None] - done) & _recent(age + 1 + done, window)
+            parts = [(own, recent(done - jnp.arange(steps), window))]
+            seen = seen_in_ring(read, done, start, sample[layer].k.shape[-2], window)
             parts.append((sample[layer], seen[:, None, None]))
-            slot = jnp.arange(prompt[layer].k.shape[-2])
-            seen = (slot < lengths[:, None])[:, None]
-            if window:
-                seen &= _recent((lengths[:, None] + read)[..., None] - slot, window)
+            seen = seen_in_prompt(lengths, read, prompt[layer].k.shape[-2], window)
             parts.append((prompt[layer], seen[:, None, None]))
             if prefix:
-                before = jnp.arange(prefix[layer].k.shape[-2])
-                seen = (before < rows.prefix)[None, None]
-                if window:
-                    seen &= _recent(place[..., None] - before, window)
+                seen = seen_in_prefix(rows.prefix, place, prefix[layer].k.shape[-2], window)
                 parts.append((prefix[layer], seen[:, None, None]))
             return merged_attention(q, parts, scale, softcap)
 
@@ -262,14 +229,10 @@ def decode(
             logits = logits[None]
         else:
             logits, newest = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))(*arguments, done)
-        flat = logits.reshape(-1, logits.shape[-1])
-        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rows.key.reshape(-1, 2)), read.reshape(-1))
-        uniform = jax.vmap(jax.random.uniform)(keys)
-        token = sample_tokens(flat, uniform, knobs.temperature, knobs.top_k, knobs.top_p, filtered=filtered)
-        token = token.reshape(read.shape)
+        token = _draw_tokens(logits, rows.key, read, metadata, filtered)
         chosen = chosen.at[done].set(jnp.where(active, token, -1))
         read = read + 1
-        active = active & (read < rows.limit) & (token[..., None] != knobs.ends).all(-1)
+        active = active & (read < rows.limit) & (token[..., None] != metadata.ends).all(-1)
         return done + 1, newest, token, read, active, chosen
 
     def going(carry):
@@ -284,7 +247,20 @@ def decode(
     return sample, chosen
 
 
+def _draw_tokens(
+    logits: Float32[Array, "A S N V"],
+    key: UInt32[Array | np.ndarray, "A S N 2"],
+    read: Int32[Array, "A S N"],
+    metadata: SamplingMetadata,
+    filtered: bool,
+) -> Int32[Array, "A S N"]:
+    """Return each row's next token, drawn with the sample's key and the number of tokens that it has read."""
+    flat = logits.reshape(-1, logits.shape[-1])
+    keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(jnp.reshape(key, (-1, 2))), read.reshape(-1))
+    uniform = jax.vmap(jax.random.uniform)(keys)
+    token = sample_tokens(flat, uniform, metadata.temperature, metadata.top_k, metadata.top_p, filtered=filtered)
+    return token.reshape(read.shape)
+
+
 prefill_program = jax.jit(prefill, static_argnums=0)
-
-
 decode_program = jax.jit(decode, static_argnums=(0, 1, 2), donate_argnums=7)

@@ -1,24 +1,27 @@
-"""Samples on disk: append-only records, each named by what makes it, so that asking again does only what is missing."""
+"""Samples on disk: records that are only ever appended. Each has a key made from all that decides its tokens, so asking
+again draws only the samples that are missing."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.runs.records import append_record, read_records
 
 
+@runtime_checkable
 class Engine(Protocol):
-    """What answers requests: this program's `Sampler`, or a server."""
+    """Something that draws samples: this program's `Sampler`, or a server."""
 
     @property
     def engine(self) -> str:
-        """The name that records give it."""
+        """The name by which records call it."""
         ...
 
     def sample(
@@ -36,25 +39,25 @@ class Engine(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PromptRequest:
-    """A prompt as text and as tokens, and the adapter (by place in the engine's stack) that is to answer it.
-
-    `about` is what else its records are to say, as JSON.
-    """
+    """A prompt whose samples are kept on disk."""
 
     text: str
-    tokens: np.ndarray
+    tokens: Int[np.ndarray, " T"]
+    """The prompt's tokens, at least one."""
     adapter: int = 0
+    """Which adapter of the engine's stack answers."""
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further fields for its records, as JSON."""
 
 
-def record_key(model: str, adapter: str, prompt: np.ndarray, sampling: SamplingParams, index: int) -> str:
-    """Return the name of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
+def record_key(model: str, adapter: str, prompt: Int[np.ndarray, " T"], sampling: SamplingParams, index: int) -> str:
+    """Return the key of one sample: 32 hexadecimal digits of a SHA-256 over all that decides its tokens.
 
     Args:
-        model: signature of the base (see `Model.signature`), precision included.
-        adapter: identity of the adapter's weights and its scale, empty for the bare base.
+        model: the base's signature (see `Model.signature`) and its precision.
+        adapter: the identity of the adapter's weights and of its scale; empty for the bare base.
         prompt: the prompt's tokens.
-        sampling: how the sample is drawn.
+        sampling: the sampling parameters.
         index: which of the prompt's samples it is.
     """
     parts = [model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
@@ -73,24 +76,22 @@ def sample_missing(
     on_text: Callable[[int, int, str], None] | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> list[list[dict[str, Any]]]:
-    """Return the records of `samples` samples of each prompt, drawing only those that `path` does not hold yet.
+    """Return the records of `samples` samples of each prompt, and draw only those that are not in the file yet.
 
-    A record is written as soon as its sample has ended, so a kill at any moment loses what was on its way and nothing
-    else. Records of other prompts, models or settings may stand in the same file.
-
-    Each record returned has its own prompt's `about`, whatever the file has that it was read from.
+    A record is written as soon as its sample has ended. So a kill at any moment loses only the samples that were being
+    drawn. Records of other prompts, models or settings may stand in the same file. A record that is returned has its
+    own prompt's `about`, whatever `about` it has in the file.
 
     Args:
-        engine: what answers. A sample has the same key whichever engine draws it: records of another one that stand in
-            the same file are taken over, and still name it.
-        asked: the prompts; two that are alike share their records, which the file has once, with the first one's
-            `about`.
-        samples: how many of each.
-        sampling: how they are drawn.
+        engine: draws the samples. The key of a sample does not depend on the engine: a record that another engine
+            wrote into the same file is used, and still names that engine.
+        asked: the prompts. Equal prompts share their records; the file has them once, with the first one's `about`.
+        samples: how many samples of each prompt.
+        sampling: the sampling parameters.
         path: the JSON Lines file.
-        model: signature of the base (see `record_key`).
-        adapters: identities of the adapters, in the order of the engine's stack.
-        on_text: told (prompt, sample, its text so far) after every few tokens of those that are drawn.
+        model: the base's signature and precision (see `record_key`).
+        adapters: the identities of the adapters, in the order of the engine's stack.
+        on_text: told (prompt, sample, its text so far) after every few tokens of the samples that are drawn.
         progress: told (samples done, samples that were missing, tokens per second).
 
     Raises:
@@ -103,7 +104,7 @@ def sample_missing(
     known: dict[str, dict[str, Any]] = {}
     for record in read_records(path):
         if "key" in record:
-            known.setdefault(record["key"], record)  # the first: what is appended from another run fills gaps alone
+            known.setdefault(record["key"], record)  # the first: records appended from another run only fill gaps
     requests, owners, claimed = [], [], set(known)
     for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
         missing = tuple(index for index, key in enumerate(keys) if key not in claimed)

@@ -1,44 +1,81 @@
-"""Decoding: the model layer by layer, with the keys and values of what was read before.
+"""KV caches: the keys and values of the tokens that the model has read.
 
-Three kinds of keys stay apart and are merged in attention: those of the prefix that all prompts of a call share, those
-of a prompt, and those of a sample. None is ever copied for a row. A sample's keys stand in a ring: all rows write to
-the same place at a step, whatever their lengths, and a key's age says where it stands.
+Three kinds stay apart, and attention merges them: that of the prefix which all prompts of a call share, that of each
+prompt, and that of each sample. So nothing is ever copied for a row. A sample's cache is a ring: at each step all rows
+write to the same place, whatever their lengths, and a key's age tells where in the sample it stands.
+
+A adapters, S slots of an adapter (each holds a prompt), N rows of a slot (each holds a sample of the prompt), P prompts
+of a prefill, K key/value heads, Dh width of a head, s places of a KV cache.
 """
 
+import dataclasses
 from functools import partial
-from typing import Any
+from typing import no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int32, Shaped
 
 from jaxalign.models.architecture import Architecture
 
 
+@no_type_check  # while JAX traces, it fills the fields with other things than arrays
 @flax.struct.dataclass
 class KVCache:
-    """Keys and values of one layer, in the compute type's bits (see `precision.to_bits`).
+    """The keys and values of one layer, in the bits of the compute type (see `precision.to_bits`)."""
 
-    [K, s, Dh] of a shared prefix, [B, K, s, Dh] of prompts, or [B, K, N, s, Dh] of N samples of each prompt.
-    """
-
-    k: jax.Array
-    v: jax.Array
+    k: Shaped[Array, "... s Dh"]
+    v: Shaped[Array, "... s Dh"]
 
 
-def empty_caches(architecture: Architecture, dtype: Any, shape: tuple[int, ...], length: int) -> list[KVCache]:
-    """Return zeroed keys [*shape, length, Dh] for each layer."""
+@dataclasses.dataclass
+class CallCaches:
+    """All KV caches of one call of the sampler: of each kind a list with one for each layer."""
+
+    prefix: list[KVCache]
+    """[A, K, s, Dh], of what all prompts begin with; an empty list if nothing is shared."""
+    prompt: list[KVCache]
+    """[A, S, K, s, Dh], of each slot's prompt."""
+    sample: list[KVCache]
+    """[A, S, K, N, s, Dh], of each row's sample: a ring."""
+    step: int = 0
+    """The next decode step writes to the place `step % ring` of the rings."""
+
+    @property
+    def prompt_places(self) -> int:
+        """Places for the keys of a slot's prompt."""
+        return self.prompt[0].k.shape[-2]
+
+    @property
+    def ring(self) -> int:
+        """Places for the keys of a row's sample."""
+        return self.sample[0].k.shape[-2]
+
+
+def empty_caches(architecture: Architecture, dtype: DTypeLike, shape: tuple[int, ...], length: int) -> list[KVCache]:
+    """Return for each layer a KV cache [*shape, length, Dh] of zeros; `dtype` is the compute type."""
     size = (*shape, length, architecture.head_dim)
     zeros = partial(jnp.zeros, size, jnp.uint16 if dtype == jnp.bfloat16 else dtype)
     return [KVCache(zeros(), zeros()) for _ in range(architecture.layers)]
 
 
 def place_prompts(
-    prompt: list[KVCache], found: list[KVCache], which: jax.Array, number: jax.Array, slots: jax.Array
+    prompt: list[KVCache],
+    found: list[KVCache],
+    which: Int32[Array, " M"],
+    number: Int32[Array, ""],
+    slots: Int32[Array, " M"],
 ) -> list[KVCache]:
-    """Return the slots' keys `prompt` with `found` [P, K, T, Dh], of prompts `which` [M], in `slots` [M] of an adapter.
+    """Return the prompts' caches [A, S, K, s, Dh] with new prompts in some slots; `prompt` is donated.
 
-    Several slots may take the same prompt. Donate `prompt`.
+    Args:
+        prompt: the caches so far.
+        found: the caches [P, K, T, Dh] of the new prompts.
+        which: which of the new prompts goes to each of M places. Several places may take the same one.
+        number: the adapter of all places.
+        slots: the slot of each place.
     """
 
     def put(cache, new):
@@ -48,12 +85,15 @@ def place_prompts(
 
 
 def grow_prompts(more: int, prompt: list[KVCache]) -> list[KVCache]:
-    """Return the slots' keys `prompt` with so many more places for each. `more`: static."""
+    """Return the prompts' caches with `more` (static) empty places behind those of each slot."""
     return jax.tree.map(lambda keys: jnp.pad(keys, [*[(0, 0)] * (keys.ndim - 2), (0, more), (0, 0)]), prompt)
 
 
-def grow_ring(sample: list[KVCache], step: jax.Array) -> list[KVCache]:
-    """Return a ring of twice the length, for step = the old length to come next. `step`: what came next in the old."""
+def grow_ring(sample: list[KVCache], step: Int32[Array, ""]) -> list[KVCache]:
+    """Return the samples' rings with twice the places.
+
+    `step` is the place where the next step would have written. In the new rings it writes to the first new place.
+    """
 
     def double(ring):
         ordered = jnp.roll(ring, -step, axis=-2)  # oldest first

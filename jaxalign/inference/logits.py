@@ -1,55 +1,59 @@
 """Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
-No sort over the vocabulary and no draw for each of its tokens, which would cost more than the model on a CPU:
-a token is found by one uniform number and cumulative sums. Top-p alone rejects what is drawn outside its share and
-draws again, which takes a pass or two over the vocabulary; with top-k the thresholds are found by bisection.
+Sorting the vocabulary, or drawing a number for each of its tokens, would cost more than the model on a CPU. So a token
+is found by one uniform number and cumulative sums. Top-p without top-k draws again while a token falls outside its
+share, which takes a pass or two over the vocabulary. With top-k the thresholds are found by bisection.
+
+R rows, V vocabulary.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float32, Int32
 
 BLOCK = 256
-"""Tokens of a block in the cumulative sum: blocks first, then tokens of one."""
+"""Tokens of a block in the cumulative sums: first the block is found, then the token in it."""
 
 FEWEST_ACCEPTED = 0.5
-"""Top-p from which on drawing again is cheaper than bisection."""
+"""From this top-p on, drawing again is cheaper than bisection."""
 
 TRIES = 8
-"""Draws of a row before the rows that are left take the bisection."""
+"""Draws after which rows that still have no token use bisection."""
 
 COLDEST = 1e-30
-"""Temperature below which nothing changes: all but the most probable token weigh nothing long before."""
+"""Lower temperatures count as this one: long before it all tokens but the most probable weigh nothing."""
 
-_ONE = 0x3F800000  # the bits of 1.0: those of non-negative floats are in the order of the floats
+_ONE = 0x3F800000  # the bits of 1.0; the bits of floats that are not negative have the order of the floats
 
 
 def sample_tokens(
-    logits: jax.Array,
-    uniform: jax.Array,
-    temperature: jax.Array,
-    top_k: jax.Array,
-    top_p: jax.Array,
+    logits: Float32[Array, "R V"],
+    uniform: Float32[Array, " R"],
+    temperature: Float32[Array, ""],
+    top_k: Int32[Array, ""],
+    top_p: Float32[Array, ""],
     *,
     filtered: bool,
-) -> jax.Array:
-    """Return int32 [R], a token for each row of logits, float32 [R, V].
+) -> Int32[Array, " R"]:
+    """Return a token for each row of logits.
 
     Args:
         logits: of the next token.
-        uniform: float32 [R], at least 0 and below 1; what is drawn hangs on it alone.
+        uniform: a number of at least 0 and below 1 for each row, which alone decides what is drawn.
         temperature: what the logits are divided by; 0 takes the most probable token.
-        top_k: only so many of the most probable tokens (and any tied with the last of them); 0: all.
-        top_p: of those only the most probable whose mass reaches this share (Holtzman et al., 2020, arXiv 1904.09751).
-        filtered: static; False leaves top_k and top_p unread.
+        top_k: keep only so many of the most probable tokens (and those tied with the last of them); 0 keeps all.
+        top_p: of those keep only the most probable ones, until their share of the probability reaches this number
+            (Holtzman et al., 2020, arXiv 1904.09751); 1 keeps all.
+        filtered: whether top_k and top_p are used at all; static.
     """
 
     def weights():
-        # The most probable token weighs 1, so bits up to those of 1.0 order all weights. The difference comes first,
-        # and the temperature has a floor, so that the smallest one gives no infinity and no NaN.
+        # The most probable token weighs 1, so no weight has more bits than 1.0. The maximum is subtracted first, and
+        # the temperature has a floor, so that the smallest temperature gives neither infinity nor NaN.
         return jnp.exp((logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, COLDEST))
 
-    # One flat choice: inside nested ones XLA's CPU backend works on one core.
+    # One flat switch, because in nested ones XLA's CPU backend uses only one core.
     ways = [lambda: logits.argmax(-1).astype(jnp.int32)]
     if filtered:
         ways.append(lambda: _draw_again(weights(), uniform, top_p))
@@ -61,10 +65,13 @@ def sample_tokens(
     return lax.switch(jnp.where(temperature > 0, drawn, 0), ways)
 
 
-def _draw_again(weights: jax.Array, uniform: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Return for each row a token of the smallest set whose mass reaches `top_p`, each by its weight.
+def _draw_again(
+    weights: Float32[Array, "R V"], uniform: Float32[Array, " R"], top_p: Float32[Array, ""]
+) -> Int32[Array, " R"]:
+    """Return for each row a token of the smallest set whose share reaches `top_p`, drawn by its weight.
 
-    A token is in the set if what weighs more than it has less than that mass. Further draws derive from the first.
+    A token is in the set if the tokens that weigh more have less than that share. The numbers of further draws derive
+    from the first one.
     """
     needed = top_p * weights.sum(-1)
 
@@ -89,21 +96,26 @@ def _draw_again(weights: jax.Array, uniform: jax.Array, top_p: jax.Array) -> jax
     )
 
     def bisected():
-        # A number that was rejected says something of itself: it would not be uniform here.
+        # A fresh number: one whose token was rejected is not uniform any more.
         return jnp.where(done, token, _draw(_most(weights, jnp.int32(0), top_p), fresh(TRIES)))
 
     return lax.cond(done.all(), lambda: token, bisected).astype(jnp.int32)
 
 
-def _most(weights: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
+def _most(weights: Float32[Array, "R V"], top_k: Int32[Array, ""], top_p: Float32[Array, ""]) -> Float32[Array, "R V"]:
+    """Return the weights that top-k and then top-p keep; the others as 0."""
     count = jnp.where(top_k > 0, top_k, weights.shape[-1]).astype(jnp.float32)
     weights = _above(weights, jnp.ones_like(weights), jnp.broadcast_to(count, weights.shape[:1]))
     return _above(weights, weights, top_p * weights.sum(-1))
 
 
-def _above(weights: jax.Array, mass: jax.Array, needed: jax.Array) -> jax.Array:
-    """Return the weights [R, V] at least as large as the largest threshold above which `mass` [R, V] sums to `needed`
-    [R]; the others as 0."""
+def _above(
+    weights: Float32[Array, "R V"], mass: Float32[Array, "R V"], needed: Float32[Array, " R"]
+) -> Float32[Array, "R V"]:
+    """Return the weights that are at least a row's threshold; the others as 0.
+
+    The threshold is the largest one for which the `mass` of the weights that are at least as large sums to `needed`.
+    """
 
     def halve(_, bounds):
         low, high = bounds
@@ -117,8 +129,8 @@ def _above(weights: jax.Array, mass: jax.Array, needed: jax.Array) -> jax.Array:
     return jnp.where(weights >= lax.bitcast_convert_type(low, jnp.float32)[:, None], weights, 0.0)
 
 
-def _draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Return for each row the index at which the cumulative sum of its weights passes `uniform` of the whole."""
+def _draw(weights: Float32[Array, "R V"], uniform: Float32[Array, " R"]) -> Int32[Array, " R"]:
+    """Return for each row the index where the cumulative sum of its weights passes the share `uniform` of the whole."""
     rows, size = weights.shape
     blocks = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape(rows, -1, BLOCK)
     sums = jnp.cumsum(blocks.sum(-1), -1)
@@ -129,9 +141,11 @@ def _draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     return number * BLOCK + _first_above(jnp.cumsum(block, -1), wanted - before)
 
 
-def _first_above(sums: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Return the first index whose cumulative sum is above `wanted`; by rounding there may be none: then the last
-    index that added anything."""
+def _first_above(sums: Float32[Array, "R n"], wanted: Float32[Array, " R"]) -> Int32[Array, " R"]:
+    """Return for each row the first index whose cumulative sum is above `wanted`.
+
+    If there is none, by rounding, return the last index that added anything.
+    """
     above = sums > wanted[:, None]
     added = jnp.diff(sums, axis=-1, prepend=0.0) > 0
     last = sums.shape[-1] - 1 - added[:, ::-1].argmax(-1)

@@ -1,39 +1,43 @@
-"""Reading answers off a model: from a prompt and its possible answers to probabilities, a choice or an expected score.
+"""Multiple choice: from a prompt and its possible answers to probabilities, a choice or an expected score.
 
-All of it is pure over token arrays and the log-probabilities that a `Scorer` returns.
+These are pure functions of token arrays and of the log-probabilities that a `Scorer` returns.
+
+n tokens of a text, S segments of a tree.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64, Int32
 
 from jaxalign.data.trees import Segment, Tree, radix
 from jaxalign.errors import UserError, did_you_mean
 
 LENGTH_RULES = ("sum", "token", "byte")
-"""How options of different lengths compare: by their log-probability, by its mean over tokens, or over bytes."""
+"""How options of different lengths are compared: by log-probability, by its mean over tokens, or over bytes."""
 
 
 class ChoiceTree(NamedTuple):
-    """A prompt with its answers as one tree; `ends[i]` is the segment that the i-th answer ends in."""
+    """A prompt and its answers as one tree."""
 
     tree: Tree
     ends: tuple[int, ...]
+    """For each answer the segment that it ends in."""
 
 
-def choice_tree(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> ChoiceTree:
-    """Hang a radix tree of the answers' tokens on the prompt: what answers begin with alike is computed once.
+def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndarray, " _"]]) -> ChoiceTree:
+    """Return a tree with the prompt as its trunk, in which tokens that several answers begin with stand once.
 
-    `prompt` and each answer are int32 [n], n >= 1. Each answer is encoded whole, so it has the tokens that training
-    gave it.
+    The prompt and each answer have at least one token. An answer's tokens are those of the whole answer, as training
+    encodes it.
     """
     (tree,), (ends,) = radix([(Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers))])
     return ChoiceTree(tree, tuple(segment for _, segment in ends[1:]))
 
 
-def choice_log_probs(question: ChoiceTree, scores: np.ndarray) -> np.ndarray:
-    """Return the log-probability of each answer, float64 [answers]: the sum of the segments' scores along its path."""
+def choice_log_probs(question: ChoiceTree, scores: Float[np.ndarray, " S"]) -> Float64[np.ndarray, " answers"]:
+    """Return the log-probability of each answer in nats: the sum of the scores of the segments on its path."""
     sums = np.array(scores, np.float64)
     for index, segment in enumerate(question.tree):  # parents stand before their children
         if segment.parent >= 0:
@@ -41,8 +45,8 @@ def choice_log_probs(question: ChoiceTree, scores: np.ndarray) -> np.ndarray:
     return sums[list(question.ends)]
 
 
-def probabilities(log_probs: np.ndarray) -> np.ndarray | None:
-    """Normalise over the answers [answers]; None where there is no number to read."""
+def probabilities(log_probs: Float64[np.ndarray, " answers"]) -> Float64[np.ndarray, " answers"] | None:
+    """Return the probabilities of the answers, which sum to 1; None if the largest log-probability is not finite."""
     peak = log_probs.max()
     if not np.isfinite(peak):
         return None
@@ -51,11 +55,12 @@ def probabilities(log_probs: np.ndarray) -> np.ndarray | None:
 
 
 def best_option(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -> int | None:
-    """Return the index of the best option, the first of equals; None where there is no number to read.
+    """Return the index of the best option, the first one of equals; None if the largest value is not finite.
 
     Args:
         log_probs: the log-probability of each option.
-        lengths: its tokens (rule `token`) or the bytes of its text (rule `byte`), at least 1; `sum` does not look.
+        lengths: for each option its number of tokens (rule `token`) or of bytes (rule `byte`), at least 1. The rule
+            `sum` does not use them.
         rule: one of `LENGTH_RULES`.
 
     Raises:
@@ -72,10 +77,10 @@ def best_option(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -
     return int(values.argmax()) if np.isfinite(values.max()) else None
 
 
-def expected_score(log_probs: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Return the mean of `scores` under the probabilities of their digits, normalised over the digits alone.
+def expected_score(log_probs: Sequence[float] | Float[np.ndarray, " answers"], scores: Sequence[float]) -> float | None:
+    """Return the mean of the scores, each weighted by the probability of its answer among these answers.
 
-    `log_probs` [scores] are those of each score's answer. None where no log-probability is finite.
+    `log_probs` has the log-probability of each score's answer. None if the largest is not finite.
     """
     weights = probabilities(np.asarray(log_probs, np.float64))
     return None if weights is None else float(weights @ np.asarray(scores, np.float64))

@@ -1,4 +1,4 @@
-"""Another engine: any server with OpenAI's interface for completions, such as vLLM with an exported adapter."""
+"""Samples from a server with OpenAI's interface for completions, such as vLLM with an exported adapter."""
 
 import dataclasses
 import difflib
@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
@@ -22,31 +23,31 @@ from jaxalign.pretrained.tokenizer import Tokenizer
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)
-"""Statuses, beside 500 and above, after which a request is sent again."""
+"""HTTP statuses after which a request is sent again; so are all of 500 and above."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries at most."""
+"""The longest time between two tries, in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenAIEngine:
-    """A server that answers requests as `Sampler.sample` does, with the same policies and the same records.
+    """A server that draws samples. It takes the same requests as `Sampler`, and its samples are kept in the same way.
 
     Args:
-        url: up to and with the version, such as http://localhost:8000/v1. A key is read from $OPENAI_API_KEY when a
-            request is sent, and kept nowhere.
-        models: the served name for each place of `Request.adapter`.
-        tokenizer: of the model, for the tokens of the answers and for prompts that are sent as text.
+        url: the address with the version, such as http://localhost:8000/v1. A secret key is read from $OPENAI_API_KEY
+            whenever a request is sent, and is stored nowhere.
+        models: for each adapter (see `Request.adapter`) the name by which the server knows it.
+        tokenizer: the model's; it encodes answers, and decodes prompts that are sent as text.
         context: tokens that the model can read.
-        concurrency: requests on their way at once.
+        concurrency: HTTP requests at the same time, at most.
         retries: how often a request is sent again after an error that may pass.
-        timeout: seconds to wait for an answer.
-        send: `tokens` sends a prompt as ids, exactly those of training, its BOS included; `text` lets the server encode
-            it, which adds the BOS that is left out here.
-        strict: send OpenAI's own fields alone. Otherwise those of vLLM and its like are sent too, or they would fill
-            them in from the model's generation_config.json (top_k, min_p, repetition_penalty) and leave special tokens
-            out of the text, which our own engine keeps.
-        pause: waits so many seconds, for tests.
+        timeout: how long to wait for an answer, in seconds.
+        send: `tokens` sends the prompt's token ids, exactly as in training, with the BOS token. `text` sends the
+            prompt's text without the BOS token, which the server adds.
+        strict: whether to send only fields that OpenAI has. Otherwise top_k, min_p, repetition_penalty and
+            skip_special_tokens are sent too. Without them vLLM and similar servers would take the model's
+            generation_config.json, and leave special tokens out of the text, which our own engine keeps.
+        pause: waits so many seconds; tests replace it.
     """
 
     url: str
@@ -70,15 +71,15 @@ class OpenAIEngine:
         on_text: Callable[[int, int, str], None] | None = None,
         progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
     ) -> list[list[Completion]]:
-        """Return each request's completions, in the order of its `samples`; see `Sampler.sample`.
+        """Return each request's completions, in the order of its `samples`; for the arguments see `Sampler.sample`.
 
-        A sample is one HTTP request with a seed of its own, from the sampling's seed, the prompt and the sample's
-        index, so it does not depend on what else is asked. `on_done`, `on_text` (told once, at the end) and `progress`
-        are called from the caller's thread. `Completion.tokens` are the text's tokens by our tokenizer.
+        Each sample is one HTTP request. Its seed derives from the sampling seed, the prompt and the sample's index, so
+        it does not depend on what else is asked. `on_done`, `on_text` (once for each sample, at its end) and `progress`
+        are called from the caller's thread. `Completion.tokens` are the tokens that our tokenizer gives the text.
 
         Raises:
-            UserError: a prompt that will not do, a model that is not served, or a request that failed for good; what
-                was on its way with it is waited for, and told to `on_done`.
+            UserError: a prompt does not fit, the server does not know a model, or a request failed for good. Requests
+                that were sent before the failure are waited for, and `on_done` is told of them.
         """
         check_requests(requests, sampling, self.context)
         jobs = [(number, index) for number, request in enumerate(requests) for index in request.samples]
@@ -93,7 +94,7 @@ class OpenAIEngine:
             running: dict[Future[Completion], int] = {}
             failed: BaseException | None = None
             while True:
-                # No more are handed out than are on their way, so that a failure leaves nothing waiting behind it.
+                # No job waits in the pool: after a failure nothing more is sent.
                 while failed is None and len(running) < self.concurrency and (job := next(left, None)) is not None:
                     running[pool.submit(self._answer, requests[job[0]], job[1], sampling)] = job[0]
                 if not running:
@@ -117,6 +118,11 @@ class OpenAIEngine:
         return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
 
     def _answer(self, request: Request, index: int, sampling: SamplingParams) -> Completion:
+        """Return one sample."""
+        return self._completion(self._ask("completions", self._body(request, index, sampling)), index, sampling)
+
+    def _body(self, request: Request, index: int, sampling: SamplingParams) -> dict[str, Any]:
+        """Return the JSON that asks for one sample."""
         prompt: Any = np.asarray(request.prompt).tolist()
         if self.send == "text":
             bos = self.tokenizer.bos_id
@@ -135,7 +141,10 @@ class OpenAIEngine:
         if not self.strict:
             off = {"min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
             body |= {"top_k": sampling.top_k or -1, **off}
-        answer = self._ask("completions", body)
+        return body
+
+    def _completion(self, answer: Any, index: int, sampling: SamplingParams) -> Completion:
+        """Return the sample that stands in the server's JSON."""
         try:
             choice: dict[str, Any] = answer["choices"][0]
             text, reason = choice["text"], choice.get("finish_reason")
@@ -146,7 +155,7 @@ class OpenAIEngine:
         found = [text.index(stop) for stop in sampling.stop if stop in text]
         if found:  # some servers leave the stop string in
             text = text[: min(found)]
-        # vLLM says by which string it stopped, and null for the end token; others leave it open.
+        # vLLM names the string that it stopped at, with null for the end token; other servers name nothing.
         named = choice.get("stop_reason", "") is not None
         stopped = bool(found) or (reason == "stop" and bool(sampling.stop) and named)
         end = "length" if reason == "length" and not found else "stop" if stopped else "eos"
@@ -156,7 +165,7 @@ class OpenAIEngine:
         return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
 
     def _check_models(self) -> None:
-        """Refuse names that the server does not serve; servers without a list are believed."""
+        """Raise UserError for a name that is not in the server's list of models; a server may have no list."""
         try:
             served = [str(model["id"]) for model in self._ask("models", None)["data"]]
         except _NoSuchPath:
@@ -170,7 +179,7 @@ class OpenAIEngine:
                 raise UserError(f"{self.url} serves no model '{name}'; {hint} (engine.models names them)")
 
     def _ask(self, path: str, body: dict[str, Any] | None) -> Any:
-        """Return the JSON answer to a POST of `body`, or a GET where it is None; tries again what may pass."""
+        """Return the server's JSON for a POST of `body`, or for a GET if it is None; try errors that may pass again."""
         where = f"{self.url.rstrip('/')}/{path}"
         for tried in range(self.retries + 1):
             headers = {"Content-Type": "application/json"}
@@ -208,7 +217,7 @@ class _NoSuchPath(Exception):  # noqa: N818 (a signal inside this module)
 
 
 def _message(answer: urllib.error.HTTPError) -> str:
-    """Return the first line of what a server says of an error."""
+    """Return the first line of a server's error message."""
     try:
         text = answer.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):  # half of it
@@ -222,18 +231,20 @@ def _message(answer: urllib.error.HTTPError) -> str:
     return (text.strip().splitlines() or ["nothing"])[0][:300]
 
 
-def sample_seed(seed: int, prompt: np.ndarray, index: int) -> int:
-    """Return the seed of one sample, 31 bits: a hash of the sampling's seed, the prompt's tokens and the index."""
+def sample_seed(seed: int, prompt: Int[np.ndarray, " T"], index: int) -> int:
+    """Return the seed of one sample, 31 bits: a hash of the sampling seed, the prompt's tokens and the index."""
     words = np.asarray(prompt, np.int32).tobytes() + f"{seed},{index}".encode()
     return int.from_bytes(hashlib.sha256(words).digest()[:4], "little") >> 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Shares 0..1: of answers that are the same, and of the texts that comes before the first difference (mean)."""
+    """How far two engines give the same answers, as shares from 0 to 1."""
 
     identical: float
+    """The share of answers that are equal."""
     common_prefix: float
+    """The share of the longer text that stands before the first difference; the mean over all answers."""
 
 
 def agreement(one: Sequence[str], other: Sequence[str]) -> Agreement:

@@ -1,4 +1,7 @@
-"""The reference of a preference stage: an adapter's log-probability of each response, computed once and kept."""
+"""The reference of a preference stage: the log-probability of each response under the adapter that DPO starts from.
+
+It is computed once, and kept on disk.
+"""
 
 import dataclasses
 import hashlib
@@ -8,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxalign.data.preferences import Responses
 from jaxalign.data.trees import tree_length
@@ -17,7 +21,7 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.runs.records import append_record, read_records
 
 PROMPTS_AT_A_TIME = 64
-"""Prompts whose responses are read before they are written down."""
+"""Prompts whose responses are scored and written together."""
 
 
 def read_reference(
@@ -28,19 +32,25 @@ def read_reference(
     *,
     model: str = "",
     progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
-) -> np.ndarray:
-    """Return float64 [R]: the log-probability of each response in `members` (distinct), 0 for the others.
+) -> Float64[np.ndarray, " R"]:
+    """Return the log-probability, in nats, of each of the R responses: 0 for those that are not in `members`.
 
-    Prompts are read in parts whose borders never move, each whole and in the shapes that an unbroken reading of these
-    members would choose, whatever the scorer read before: so a resumption finds the same numbers, to the last bit.
+    The prompts are scored in parts. A part always has the same prompts, is scored whole, and has the shapes that an
+    uninterrupted run would choose, whatever the scorer did before. So a run that was interrupted and goes on finds the
+    same numbers, to the last bit.
 
     Args:
-        scorer: reads with the reference's adapter.
-        data: the responses; its own `reference` is not looked at.
-        members: the responses wanted.
-        path: a JSON Lines file that keeps what was computed, with shapes.jsonl beside it; None keeps nothing.
-        model: identity of the base. A number in the file counts only for the same base, adapter, scale and tokens.
-        progress: told (prompts done, prompts, tokens per second), first with none done; compiling is not reading.
+        scorer: scores with the reference's adapter.
+        data: the responses; its own `reference` is not used.
+        members: the numbers of the responses that are wanted, all different.
+        path: a JSON Lines file that keeps the numbers, with shapes.jsonl beside it; None keeps nothing.
+        model: the base's signature and precision. A number from the file is used only for the same base, adapter,
+            scale and tokens.
+        progress: told (prompts done, all prompts, tokens per second), first with none done. The time of compilation
+            does not count.
+
+    Raises:
+        UserError: the file cannot be written, or a line of it is not JSON.
     """
     identity = [model, adapter_hash(scorer.adapter), float(scorer.scale)]
 

@@ -1,4 +1,4 @@
-"""Requests for samples: what is asked, how it is drawn, and what comes back."""
+"""Sampling parameters, requests for samples, and the completions that come back."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Array, Int, UInt32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
@@ -14,18 +15,24 @@ from jaxalign.parallel.compilation import Programs
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """How samples are drawn.
+    """How samples are drawn, and when they end.
 
-    `temperature` 0 takes the most probable token each time; `top_k` 0 and `top_p` 1 keep all tokens. A sample ends
-    with the model's end token, before the first of the strings in `stop` (one may go alone), or after `max_tokens`.
+    Raises:
+        UserError: a number is outside its range, or a stop string is empty.
     """
 
     temperature: float = 1.0
+    """What logits are divided by, at least 0; 0 takes the most probable token each time."""
     top_k: int = 0
+    """Draw from so many of the most probable tokens; 0 draws from all."""
     top_p: float = 1.0
+    """Draw from the most probable tokens that together have this share of the probability; 1 draws from all."""
     max_tokens: int = 256
-    stop: tuple[str, ...] = ()
+    """Tokens of a sample at most."""
+    stop: Sequence[str] = ()
+    """Strings before which a sample ends: a tuple, made of whatever sequence, or of one string, is given."""
     seed: int = 0
+    """The seed of all random numbers, from 0 to 4294967295."""
 
     def __post_init__(self):
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
@@ -43,24 +50,28 @@ class SamplingParams:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt's tokens, which samples of it are wanted (by index), and which adapter answers."""
+    """A prompt, and the samples of it that are wanted."""
 
-    prompt: np.ndarray
+    prompt: Int[np.ndarray, " T"]
+    """The prompt's tokens, at least one."""
     samples: tuple[int, ...] = (0,)
+    """The index of each sample that is wanted. A sample of another index has other random numbers."""
     adapter: int = 0
+    """Which adapter of the engine's stack answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One sample: its tokens, the end token included where there is one; its text; why it ended.
-
-    `end` is `eos`, `stop` (a stop string, which the text does not contain) or `length`.
-    """
+    """One sample that has ended."""
 
     index: int
+    """Which sample of its request it is."""
     tokens: tuple[int, ...]
+    """Its tokens, with the end token if there is one, and up to the one that completes a stop string."""
     text: str
+    """Its text, without an end token or a stop string."""
     end: str
+    """Why it ended: `eos` (an end token), `stop` (a stop string) or `length`."""
 
 
 def check_requests(
@@ -68,7 +79,11 @@ def check_requests(
 ) -> None:
     """Raise UserError for the first prompt that is empty, or longer than the context less the new tokens.
 
-    `places` say where the user finds each prompt; without them they are numbered.
+    Args:
+        requests: the prompts.
+        sampling: the sampling parameters.
+        context: tokens that the model can read.
+        places: where the user finds each prompt, for the error; None numbers them.
     """
     check_room(sampling, context)
     room = context - sampling.max_tokens
@@ -84,7 +99,7 @@ def check_requests(
 
 
 def check_room(sampling: SamplingParams, context: int) -> None:
-    """Raise UserError where the new tokens alone fill the context."""
+    """Raise UserError if the new tokens alone fill the context."""
     if sampling.max_tokens >= context:
         raise UserError(
             f"sampling.max_tokens={sampling.max_tokens} leaves no room for a prompt in the context of {context}: "
@@ -92,8 +107,8 @@ def check_room(sampling: SamplingParams, context: int) -> None:
         )
 
 
-def derive_keys(seed: jax.Array, words: jax.Array) -> jax.Array:
-    """Return a random key for each row of words, uint32 [n, 3], as uint32 [n, 2]; `seed` is a uint32 scalar."""
+def derive_keys(seed: UInt32[Array, ""], words: UInt32[Array, "n 3"]) -> UInt32[Array, "n 2"]:
+    """Return the data of a random key for each row of words: the seed's key, with the words folded in."""
 
     def fold(row):
         key = jax.random.key(seed)
@@ -107,8 +122,13 @@ def derive_keys(seed: jax.Array, words: jax.Array) -> jax.Array:
 keys_program = jax.jit(derive_keys)
 
 
-def sample_keys(requests: Sequence[Request], seed: int, programs: Programs) -> list[dict[int, np.ndarray]]:
-    """Return for each request the random key of each of its samples, uint32 [2]."""
+def sample_keys(
+    requests: Sequence[Request], seed: int, programs: Programs
+) -> list[dict[int, UInt32[np.ndarray, " 2"]]]:
+    """Return for each request the random key of each of its samples, by the sample's index.
+
+    A key derives from the seed, the first eight bytes of a SHA-256 over the prompt's tokens, and the index.
+    """
     words = []
     for request in requests:
         digest = hashlib.sha256(np.asarray(request.prompt, np.int32).tobytes()).digest()

@@ -1,7 +1,7 @@
-"""The shapes of a reading's passes on disk, so that a resumed reading packs as an unbroken one does.
+"""The shapes of a scorer's passes on disk, so that an interrupted run which goes on packs as an uninterrupted one.
 
-Which shape a part is read in depends on those of the parts before it: one that does again saves a compilation. Another
-shape moves the last bits of what is read.
+Texts are scored in parts, and a part takes the shape of an earlier one if it can, which saves a compilation. So its
+shape depends on the parts before it, and another shape would change the last bits of the scores.
 """
 
 import dataclasses
@@ -12,26 +12,29 @@ from jaxalign.data.packing import Shape
 from jaxalign.runs.records import append_record, read_records
 
 SHAPES = "shapes.jsonl"
-"""The file, beside that of what is read."""
+"""The file's name. It stands beside the file of the scores."""
 
 
 def keep_shapes(path: Path, part: int | str, shapes: Sequence[Shape]) -> None:
-    """Write down the shapes that are known once a part is read; to be called before what was read is written."""
+    """Write down the shapes that are known after a part was scored. Call it before the part's scores are written."""
     append_record(path, {"part": part, "shapes": [dataclasses.asdict(shape) for shape in shapes]})
 
 
 def kept_shapes(path: Path, part: int | str) -> list[Shape]:
-    """Return the shapes that an unbroken reading knows after a part; none where the part is not there."""
+    """Return the shapes that an uninterrupted run knows after a part; none if the part is not in the file."""
     records = [record for record in read_records(path) if record["part"] == part]
     return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []
 
 
 def unread(path: Path | None, parts: Sequence[Sequence[str]], known: Container[str]) -> tuple[list[int], list[Shape]]:
-    """Return the parts that lack something known, and the shapes that an unbroken reading knows before the first of
-    them.
+    """Return the parts of which some keys are not `known`, and the shapes to begin the first of these parts with.
 
-    A part is given by the keys of what it reads, and its shapes are kept under the last of them; without a path none
-    are.
+    The shapes are those that an uninterrupted run knows before that part.
+
+    Args:
+        path: the file of the shapes; None is a run that keeps nothing, and so knows no shapes.
+        parts: for each part the keys of its texts. The part's shapes are kept under the last one.
+        known: the keys whose scores are known.
     """
     missing = [number for number, keys in enumerate(parts) if any(key not in known for key in keys)]
     before = missing[0] - 1 if missing else -1

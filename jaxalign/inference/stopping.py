@@ -1,25 +1,36 @@
-"""Stop strings: where a growing text ends, and how much of it may be shown before that is known."""
+"""When a sample ends, and how much of its text may be shown before that is known."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
+from jaxalign.inference.sampling_params import Completion, SamplingParams
+
 BROKEN = "\N{REPLACEMENT CHARACTER}"
-"""What decoding makes of a character whose last bytes are not there yet."""
+"""What decoding gives for a character whose last bytes are missing."""
 
 Decode = Callable[[Sequence[int]], str]
+"""From tokens to their text."""
 
 
 def find_stop(tokens: Sequence[int], new: int, stops: Sequence[str], decode: Decode) -> tuple[int, str] | None:
-    """Return (tokens, text) of a sample that has reached a stop string: the fewest of its tokens whose text contains
-    one, and the text before it; None where it goes on.
+    """Look for a stop string in a sample's text.
 
-    Only the last `new` tokens have not been looked at before. The end token does not belong to `tokens`: its text is no
-    part of an answer.
+    Args:
+        tokens: the sample's tokens, without an end token.
+        new: how many of the last tokens have not been looked at before.
+        stops: the stop strings.
+        decode: from tokens to their text.
+
+    Returns:
+        How many of the tokens it takes, at least, until the text contains a stop string, and the text before that
+        string; None if the text contains none.
     """
     if not stops or not new:
         return None
     start = _first_to_look_at(tokens, len(tokens) - new, max(map(len, stops)), decode)
     tail = decode(tokens[start:])
-    # A broken character may hide what fewer tokens show: with byte fallback it breaks all bytes before it, too.
+    # A broken character may hide a stop string that fewer tokens show: with byte fallback it breaks the bytes before
+    # it, too.
     if BROKEN not in tail and not any(stop in tail for stop in stops):
         return None
     for length in range(len(tokens) - new + 1, len(tokens) + 1):
@@ -33,10 +44,10 @@ def find_stop(tokens: Sequence[int], new: int, stops: Sequence[str], decode: Dec
 
 
 def _first_to_look_at(tokens: Sequence[int], seen: int, longest: int, decode: Decode) -> int:
-    """Return the place from which on the first `seen` tokens have more whole characters than a stop string.
+    """Return a place from which the tokens before `seen` have more whole characters than the longest stop string.
 
-    Broken ones do not count: what comes may join several of them. Nor does it matter, then, if the first token is
-    decoded otherwise without those before it.
+    Broken characters do not count, because later tokens may join several of them to one. And with a character to spare
+    it does not matter if the first token is decoded differently without those before it.
     """
     start, reach = seen, longest + 1
     while start > 0:
@@ -47,8 +58,9 @@ def _first_to_look_at(tokens: Sequence[int], seen: int, longest: int, decode: De
 
 
 def showable(text: str, stops: Sequence[str]) -> str:
-    """Return as much of a growing text as will surely stay: without a broken end, and without a suffix that may become
-    a stop string.
+    """Return the part of a growing text that is sure to stay.
+
+    A broken character at the end is left out, and an end that may become a stop string.
 
     >>> showable("All done. Q", ["Q:", "END"])
     'All done. '
@@ -56,3 +68,30 @@ def showable(text: str, stops: Sequence[str]) -> str:
     text = text.rstrip(BROKEN)
     held = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
     return text[: len(text) - max(held, default=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppingCriteria:
+    """What ends a sample: an end token, a stop string, or its length."""
+
+    sampling: SamplingParams
+    ends: tuple[int, ...]
+    """The end tokens."""
+    decode: Decode
+
+    def completion(self, index: int, tokens: Sequence[int], new: int) -> Completion | None:
+        """Return the completion of sample `index` if its newest tokens end it; None if it goes on.
+
+        `tokens` are all tokens of the sample. The last `new` of them have not been looked at before.
+        """
+        end = "eos" if tokens[-1] in self.ends else "length" if len(tokens) == self.sampling.max_tokens else None
+        said, unseen = (tokens[:-1], new - 1) if end == "eos" else (tokens, new)
+        found = find_stop(said, unseen, self.sampling.stop, self.decode)
+        if found is not None:
+            length, text = found
+            return Completion(index, tuple(tokens[:length]), text, "stop")
+        return None if end is None else Completion(index, tuple(tokens), self.decode(said), end)
+
+    def showable(self, tokens: Sequence[int]) -> str:
+        """Return the part of a sample's text that is sure to stay (see the function `showable`)."""
+        return showable(self.decode(tokens), self.sampling.stop)

@@ -1,5 +1,6 @@
-"""The two layouts of a base's weights: stacked for training, layer by layer for decoding."""
+"""The two layouts of a base model's frozen weights: stacked for training and scoring, layer by layer for decoding."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,15 +8,46 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxalign.errors import UserError
 from jaxalign.models.linear import TRANSPOSED, to_stored
 
 
-def by_layer(params: dict[str, Any]) -> dict[str, Any]:
-    """Return a base whose stacked layers are a list of layers, as decoding wants it; `params` is emptied.
+@dataclasses.dataclass(frozen=True)
+class BaseWeights:
+    """The one copy of a base model's weights, which is in one of the two layouts at a time.
 
-    Weights are bfloat16 itself here, not its bits, and kernels are kept as [out, in]: a product of few rows would spend
-    its time on turning them. `head` [V, D] is always there; the embedding keeps its bits, because rows are taken from
-    it. One leaf at most is in memory twice, and of a tied model the embedding.
+    `get` converts the copy to the layout that is asked for. So whoever needs the weights asks `get` before each use,
+    and keeps nothing that an earlier call returned.
+    """
+
+    params: dict[str, Any]
+    """The weights as they are now. The dictionary stays the same object; a conversion replaces what it holds."""
+    tied: bool
+    """Whether the output table is the embedding."""
+
+    def get(self, *, layered: bool) -> dict[str, Any]:
+        """Return the weights layer by layer (`by_layer`) or stacked (`stacked`).
+
+        A conversion takes a moment, and frees the arrays of the old layout one by one.
+
+        Raises:
+            UserError: an earlier conversion was interrupted, so the weights are lost.
+        """
+        if "layers" not in self.params:
+            raise UserError(
+                "the weights of the model are gone, because changing their layout was interrupted: load the model again"
+            )
+        if isinstance(self.params["layers"], list) != layered:
+            self.params.update(by_layer(self.params) if layered else stacked(self.params, self.tied))
+        return self.params
+
+
+def by_layer(params: dict[str, Any]) -> dict[str, Any]:
+    """Return stacked weights with a list of layers instead, as decoding needs them; `params` is emptied.
+
+    In this layout kernels are kept as [out, in], because a product of few rows would spend its time on transposing
+    them. Weights are bfloat16 itself, not its bits; only the embedding keeps its bits, because rows are taken from it.
+    `head` [V, D] is always there. One weight matrix at most is in memory twice, and of a tied model the embedding.
     """
 
     def own(leaf) -> np.ndarray:
@@ -41,7 +73,10 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def stacked(params: dict[str, Any], tied: bool) -> dict[str, Any]:
-    """Return a base `by_layer` as training wants it, its layers stacked; `params` is emptied. Has no head if `tied`."""
+    """Return weights that are `by_layer` with their layers stacked, as training and scoring need them.
+
+    `params` is emptied. Where `tied`, the output table is the embedding, and the result has no head.
+    """
 
     def bits(leaf) -> np.ndarray:
         return to_stored(np.asarray(leaf))

@@ -2,12 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, random_params
+from tiny_model import ARCHITECTURE, random_weights
 
 from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import SamplingParams
-from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import read_records
 
@@ -18,7 +17,7 @@ ASKED = [PromptRequest(f"p{n}", np.arange(3, 5 + n, dtype=np.int32)) for n in ra
 @pytest.fixture(scope="module")
 def sampler(tokenizer):
     """The tiny model, which never ends by itself."""
-    return Sampler(ARCHITECTURE, by_layer(random_params()), None, tokenizer, Programs(), 6, (-1,))
+    return Sampler(ARCHITECTURE, random_weights(), None, tokenizer, Programs(), 6, (-1,))
 
 
 @pytest.fixture(scope="module")

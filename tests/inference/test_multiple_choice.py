@@ -52,6 +52,6 @@ def test_an_unknown_length_rule_names_the_known_ones():
 
 
 def test_the_expected_score_is_normalised_over_the_digits():
-    assert expected_score(np.log([0.01, 0.03]), [1, 5]) == pytest.approx(4.0)
-    assert expected_score([-np.inf, -2.0], [1, 5]) == 5.0
-    assert expected_score([-np.inf, -np.inf], [1, 5]) is None
+    assert expected_score(np.log([0.01, 0.03]), [1.0, 5.0]) == pytest.approx(4.0)
+    assert expected_score([-np.inf, -2.0], [1.0, 5.0]) == 5.0
+    assert expected_score([-np.inf, -np.inf], [1.0, 5.0]) is None

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.draw import draw
-from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params
+from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params, random_weights
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
-from jaxalign.inference import sampler as module
-from jaxalign.inference.sampler import GROUP, SHARED, STEPS, WATCHED, Sampler, shared_prefix
-from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
+from jaxalign.inference import call_plan
+from jaxalign.inference.call_plan import GROUP, SHARED, STEPS, WATCHED, shared_prefix
+from jaxalign.inference.sampler import Sampler
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
 from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
-from jaxalign.models.layout import by_layer
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import head_kernel
 from jaxalign.parallel.compilation import Programs
@@ -37,8 +38,8 @@ def programs():
 
 @pytest.fixture(scope="module")
 def base():
-    """The tiny model's weights, by layer."""
-    return by_layer(random_params())
+    """The tiny model's weights."""
+    return random_weights()
 
 
 @pytest.fixture
@@ -77,10 +78,10 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
     params, _ = load_params(architecture, Arrays(tensors), jnp.float32)
     asked = [Request(np.array(row, np.int32)) for row in stored["tokens"]]
     if shared:  # the same beginning for all, so that it is read once
-        monkeypatch.setattr(module, "SHARED", shared)
+        monkeypatch.setattr(call_plan, "SHARED", shared)
         asked = [asked[0], Request(asked[0].prompt[: shared + 4])]
         assert shared_prefix([request.prompt for request in asked]) == shared + 3
-    sampler = Sampler(architecture, by_layer(params), None, tokenizer, Programs(), 8, NEVER)
+    sampler = Sampler(architecture, BaseWeights(params, architecture.tied), None, tokenizer, Programs(), 8, NEVER)
     results = sampler.sample(asked, SamplingParams(temperature=0.0, max_tokens=len(stored["greedy"][0])))
     assert results[0][0].tokens == tuple(stored["greedy"][0])
     if not shared:
@@ -137,7 +138,7 @@ def test_first_and_second_tokens_follow_the_model_s_distribution(make):
 
 
 def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, tokenizer, monkeypatch):
-    monkeypatch.setattr(module, "NEAR", 16)
+    monkeypatch.setattr(call_plan, "NEAR", 16)
     asked = [Request(p, (0, 1)) for p in prompts(120, 9, 30, 12, 9, 60)]
     programs = Programs()
     places = []
@@ -154,27 +155,9 @@ def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, t
     results = sampler.sample(asked, SamplingParams(max_tokens=STEPS), on_done=lambda number, _: done.append(number))
     assert places == [16, 32, 128]  # two prompts a pass, of about one length
     assert done == [1, 1, 3, 3, 4, 4, 2, 2, 5, 5, 0, 0]
-    monkeypatch.setattr(module, "NEAR", 512)
+    monkeypatch.setattr(call_plan, "NEAR", 512)
     assert tokens_of(sampler.sample(asked, SamplingParams(max_tokens=STEPS))) == tokens_of(results)
     assert set(places[3:]) == {128}
-
-
-@pytest.mark.parametrize(
-    ("rows", "samples", "adapters", "shape"),
-    [
-        (2, 16, 1, (1, 1, 2)),
-        (1, 1, 1, (1, 1, 1)),
-        (64, 1, 1, (1, 1, 4)),  # a CPU takes no longer for four
-        (8, 16, 4, (4, 1, 2)),
-        (3, 16, 4, (4, 1, 1)),  # one for each adapter there must be
-    ],
-)
-def test_no_more_rows_decode_together_than_allowed(make, rows, samples, adapters, shape):
-    (prompt,) = prompts(5)
-    stack = jax.tree.map(lambda leaf: jnp.stack([leaf] * adapters), random_adapter())
-    requests = [Request(prompt, tuple(range(samples)), adapter) for adapter in range(adapters)]
-    nothing = [lambda *_: None] * 3
-    assert module._Call(make(stack, rows=rows), requests, SamplingParams(), *nothing).shape == shape
 
 
 def test_every_program_of_a_call_is_logged_once(base, tokenizer):
@@ -183,7 +166,7 @@ def test_every_program_of_a_call_is_logged_once(base, tokenizer):
     for seed in (0, 4294967295):
         sampler.sample([Request(prompts(20)[0], (0, 1))], SamplingParams(max_tokens=3, seed=seed))
     assert [name.split()[0] for name in log] == ["sample", "prefill", "place", "decode"]
-    (keys,) = module.sample_keys([Request(np.arange(5), (0, 7))], 4294967295, Programs())
+    (keys,) = sample_keys([Request(np.arange(5), (0, 7))], 4294967295, Programs())
     root = jax.random.key(4294967295)
     words = np.frombuffer(hashlib.sha256(np.arange(5, dtype=np.int32).tobytes()).digest()[:8], np.uint32)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, words[0]), words[1]), 7)
@@ -191,7 +174,7 @@ def test_every_program_of_a_call_is_logged_once(base, tokenizer):
 
 
 def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(tokenizer, record_property, capsys):
-    base = by_layer(random_params(dtype=jnp.bfloat16))
+    base = random_weights(dtype=jnp.bfloat16)
     asked = prompts(5, 40, 1, 9)
     sampling = SamplingParams(max_tokens=21, seed=3)
 

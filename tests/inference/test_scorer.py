@@ -3,10 +3,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_model import MODEL, packed, random_adapter, random_params, random_tokens, random_tree
+from tiny_model import MODEL, packed, random_adapter, random_tokens, random_tree, random_weights
 
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
-from jaxalign.inference.scorer import Scorer, pack_for_reading
+from jaxalign.inference.passes import pack_for_reading
+from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
 from jaxalign.objectives.forward import batch_log_probs
 from jaxalign.parallel.compilation import Programs
@@ -15,16 +16,18 @@ from jaxalign.parallel.compilation import Programs
 @pytest.fixture(scope="module")
 def scorer():
     """A scorer of the tiny model with an adapter."""
-    return Scorer(MODEL, random_params(), random_adapter(targets=("k_proj", "up_proj")), 0.7, Programs(), 96, 400)
+    return Scorer(MODEL, random_weights(), random_adapter(targets=("k_proj", "up_proj")), 0.7, Programs(), 96, 400)
 
 
 @pytest.fixture(scope="module")
 def alone(scorer):
     """Score each branch by itself: its whole path as one text in one row, no tree anywhere."""
 
+    params = scorer.weights.get(layered=False)
+
     @jax.jit
     def read(batch):
-        return batch_log_probs(scorer.model, scorer.params, effective(scorer.adapter, scorer.scale), batch)
+        return batch_log_probs(scorer.network, params, effective(scorer.adapter, scorer.scale), batch)
 
     def score(tree):
         values = np.zeros(len(tree))

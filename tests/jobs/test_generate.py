@@ -23,11 +23,11 @@ from runs_of_tiny import train
 
 from jaxalign.config.presets import preset
 from jaxalign.generate import main
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
 from jaxalign.jobs import generate as generating
 from jaxalign.jobs.terminal import chat
-from jaxalign.models.layout import by_layer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.sources import ModelFiles, read_model, source_of
@@ -176,7 +176,7 @@ def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapte
 
 def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys):
     model = read_model(source_of(preset("tiny")), jnp.float32, offline=True, name="tiny")
-    ours = Sampler(model.architecture, by_layer(model.params), None, model.tokenizer, Programs())
+    ours = BaseModel(model, jnp.float32, Programs()).sampler(None)
 
     def reply(body):
         sampling = SamplingParams(body["temperature"], top_p=body["top_p"], max_tokens=body["max_tokens"])

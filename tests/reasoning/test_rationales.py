@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING, rationale
-from tiny_model import random_adapter, random_params
+from tiny_model import random_adapter, random_weights
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment
@@ -114,7 +114,7 @@ def scorer():
     architecture = from_config(config)
     model = Transformer(architecture, np.float32)
     adapter = random_adapter(architecture=architecture)
-    return Scorer(model, random_params(architecture), adapter, 1.0, Programs())
+    return Scorer(model, random_weights(architecture), adapter, 1.0, Programs())
 
 
 def test_readings_off_trees_are_those_of_each_prompt_alone(scorer, tokenizer):

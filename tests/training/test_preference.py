@@ -11,6 +11,7 @@ from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.errors import UserError
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
+from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import effective
 from jaxalign.objectives.forward import batch_log_probs, reader
 from jaxalign.parallel.compilation import Programs
@@ -131,7 +132,7 @@ def test_grouped_steps_take_whole_questions_until_they_have_their_pairs():
 
 
 def scorer(params, programs, adapter):
-    return Scorer(MODEL, params, adapter, 2.0, programs, 96)
+    return Scorer(MODEL, BaseWeights(params, ARCHITECTURE.tied), adapter, 2.0, programs, 96)
 
 
 def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, programs, tmp_path):
@@ -172,7 +173,9 @@ def test_a_reference_that_a_kill_tore_is_read_in_the_shapes_of_an_unbroken_one(p
     data = dataclasses.replace(DATA, prompts=prompts, responses=[*longest, *DATA.responses[4:]])
 
     def killed(after=99, shapes=()):
-        return Killed(MODEL, params, adapter, 2.0, programs, 96, shapes=[*shapes], after=after)
+        return Killed(
+            MODEL, BaseWeights(params, ARCHITECTURE.tied), adapter, 2.0, programs, 96, shapes=[*shapes], after=after
+        )
 
     unbroken = killed()
     whole = read_reference(unbroken, data, range(16))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING
 from rich.console import Console
-from tiny_model import CONFIG, Killed, random_adapter, random_params
+from tiny_model import CONFIG, Killed, random_adapter, random_weights
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.scorer import Scorer
@@ -74,10 +74,10 @@ def judging(tokenizer, monkeypatch):
     """Judge in parts of one question; return the parts that were read, and what was shown."""
     monkeypatch.setattr("jaxalign.jobs.crest.test.QUESTIONS_AT_A_TIME", 1)
     network = Transformer(ARCHITECTURE, np.float32)
-    params, adapter = random_params(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
+    weights, adapter = random_weights(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
 
     def session(after=99):
-        scorer = Killed(network, params, adapter, 1.0, PROGRAMS, after=after)
+        scorer = Killed(network, weights, adapter, 1.0, PROGRAMS, after=after)
         parts = (None, Base(scorer), Opened(Encoder(tokenizer)), WORDING, None, None, Console(file=io.StringIO()))
         return CrestSession(*parts)  # type: ignore[arg-type]
 

@@ -1,0 +1,118 @@
+"""Packing many trees into the passes of a scorer, which all have one shape."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
+from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, rounded_up, split_tree
+from jaxalign.data.trees import Tree, path_lengths, predictions, tree_length
+
+SPARE = 1.3
+"""How much dearer than the best shape a known one may be. A known one is compiled already, except for lists of blocks
+of keys of another width."""
+
+Owner = tuple[int, int]
+"""(tree, segment): which scored segment a branch of a batch is."""
+
+Piece = tuple[Tree, int, list[int]]
+"""A tree or a part of one, the number of the tree, and the segment of it that each segment of the part is."""
+
+
+def pack_for_reading(
+    groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
+) -> list[list[tuple[PackedBatch, list[Owner]]]]:
+    """Return the passes that read all trees: in each a batch for every group, with the owner of each of its branches.
+
+    All batches have one shape, except for the width of their lists of blocks of keys, which has few values. A group
+    whose trees are all in earlier passes gets empty batches.
+
+    Args:
+        groups: the trees of each group, which are read with one adapter; at least one tree in all.
+        row_length: tokens of a row at most. A longer path makes the rows longer.
+        batch_tokens: tokens of a batch at most; but a batch has at least one row.
+        shapes: the shapes that are known already. One of them is taken if it costs little more than the best one.
+            Otherwise the best one is taken, and joins them.
+    """
+    known = [] if shapes is None else shapes
+    layouts = _layouts(groups, row_length, batch_tokens, known)
+    best = min(layouts.values(), key=lambda layout: layout.cost(1))
+    size = max(min(batch_tokens // best.tokens, best.rows), 1)
+    shape = Shape(size, best.tokens, rounded_up(max(best.predictions, 1), 16))
+    old = [one for one in known if one.tokens in layouts and one.predictions >= layouts[one.tokens].predictions]
+    old = [one for one in old if layouts[one.tokens].cost(one.rows) <= SPARE * best.cost(size)]
+    if old:
+        shape = min(old, key=lambda one: layouts[one.tokens].cost(one.rows))
+    else:
+        known.append(shape)
+    chosen = layouts[shape.tokens]
+    return [
+        [_batch(pieces, rows, shape, start) for pieces, rows in chosen.groups]
+        for start in range(0, chosen.rows, shape.rows)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """The trees of all groups in rows of one length."""
+
+    tokens: int
+    """The length of a row."""
+    groups: list[tuple[list[Piece], list[int]]]
+    """Each group's pieces, and the row in which each of them stands."""
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the group that has most."""
+        return max(max(rows, default=-1) + 1 for _, rows in self.groups)
+
+    @cached_property
+    def predictions(self) -> int:
+        """Predictions of a row at most."""
+        counts = (np.bincount(rows, [predictions(p) for p, _, _ in pieces]) for pieces, rows in self.groups if rows)
+        return int(max(count.max() for count in counts))
+
+    def cost(self, together: int) -> float:
+        """Return about what reading costs with so many rows in a batch, in tokens of short rows."""
+        return rounded_up(self.rows, together) * self.tokens * (1 + self.tokens * ATTENTION_COST)
+
+
+def _layouts(
+    groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, known: Sequence[Shape]
+) -> dict[int, _Layout]:
+    """Return layouts by the length of their rows: some eight lengths, because laying out takes time, and known ones."""
+    longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
+    first = rounded_up(longest, ROW_QUANTUM)
+    last = max(min(row_length, batch_tokens), first)
+    step = max(4, (last - first) // (8 * ROW_QUANTUM)) * ROW_QUANTUM
+    lengths = {*range(first, last + 1, step)}
+    lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}
+    return {tokens: _Layout(tokens, [_lay_out(trees, tokens) for trees in groups]) for tokens in sorted(lengths)}
+
+
+def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[Piece], list[int]]:
+    """Return the pieces of all trees in rows of `tokens`, and the row of each piece.
+
+    Trees stand in rows whole, longest first, or leaf by leaf, whichever takes fewer rows.
+    """
+    pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split_tree(tree, tokens)]
+    rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)
+    filled = fill_rows(trees, tokens)
+    if len(filled) <= max(rows, default=0):
+        return [piece for row in filled for piece in row], [n for n, row in enumerate(filled) for _ in row]
+    return pieces, rows
+
+
+def _batch(pieces: Sequence[Piece], rows: Sequence[int], shape: Shape, start: int) -> tuple[PackedBatch, list[Owner]]:
+    """Return the rows of a layout from `start` on as a batch, and the owner of each of its branches."""
+    places = [n for n, row in enumerate(rows) if start <= row < start + shape.rows]
+    members = [pieces[n] for n in places]
+    owners = [
+        (index, origin[place])
+        for piece, index, origin in members
+        for place, segment in enumerate(piece)
+        if segment.scored
+    ]
+    return pack([piece for piece, _, _ in members], shape, rows=[rows[n] - start for n in places]), owners

@@ -1,0 +1,247 @@
+"""The host's part of sampling: which sample stands in which row, which samples wait, and which have ended.
+
+It is pure Python and NumPy, and needs no model. Rows stand in slots: a slot holds one prompt, and its rows decode
+samples of that prompt side by side. A row whose sample has ended takes the prompt's next sample, and a slot whose
+prompt has none left takes the next prompt. So a long sample holds up its own slot at most.
+
+A adapters, S slots of an adapter, N rows of a slot, P prompts of one prefill, T tokens of a prompt.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, UInt32
+
+from jaxalign.data.bucketing import bucket
+from jaxalign.inference.call_plan import CallPlan
+from jaxalign.inference.sampling_params import Completion, Request
+from jaxalign.inference.stopping import StoppingCriteria
+
+PREFILL = 256
+"""Tokens of one prefill at least: short prompts are prefilled together."""
+
+
+def padded_prompts(prompts: Sequence[Int[np.ndarray, " _"]], length: int) -> Int32[np.ndarray, "P {length}"]:
+    """Return prompts as rows of one length, filled with zeros at the end."""
+    tokens = np.zeros((len(prompts), length), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefillBatch:
+    """Prompts of one adapter to prefill together, and the M places that they go to.
+
+    To have few shapes, the last prompt and the last place are repeated.
+    """
+
+    adapter: int
+    """Which adapter reads the prompts."""
+    tokens: Int32[np.ndarray, "P T"]
+    """What stands of each prompt behind the prefix, without its last token; then zeros."""
+    which: Int32[np.ndarray, " M"]
+    """For each place its prompt, an index below P."""
+    slots: Int32[np.ndarray, " M"]
+    """For each place its slot."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RowState:
+    """What the device is told of every row before it decodes. The scheduler writes into these arrays."""
+
+    token: Int32[np.ndarray, "A S N"]
+    """The token that the row reads next."""
+    read: Int32[np.ndarray, "A S N"]
+    """How many tokens of its sample the row has read."""
+    active: Bool[np.ndarray, "A S N"]
+    """Whether a sample stands in the row."""
+    key: UInt32[np.ndarray, "A S N 2"]
+    """The sample's random key."""
+    prompt: Int32[np.ndarray, "A S"]
+    """How many tokens of the slot's prompt have keys in the slot's own KV cache."""
+
+
+def idle_rows(shape: tuple[int, int, int]) -> RowState:
+    """Return the state of rows (A, S, N) of which none is active."""
+    return RowState(
+        token=np.zeros(shape, np.int32),
+        read=np.zeros(shape, np.int32),
+        active=np.zeros(shape, bool),
+        key=np.zeros((*shape, 2), np.uint32),
+        prompt=np.zeros(shape[:2], np.int32),
+    )
+
+
+@dataclasses.dataclass
+class RunningSample:
+    """A sample that stands in a row."""
+
+    index: int
+    """Which sample of its request it is."""
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    """The tokens chosen so far."""
+    shown: str = ""
+    """The text that `on_text` was told last."""
+
+
+@dataclasses.dataclass
+class Slot:
+    """Rows that draw samples of one request."""
+
+    rows: list[RunningSample | None]
+    """What stands in each of the N rows; None where a row is idle."""
+    request: int | None = None
+    """The number of the request; None where the slot is idle."""
+    waiting: deque[int] = dataclasses.field(default_factory=deque)
+    """Indices of the request's samples that have no row yet."""
+
+
+@dataclasses.dataclass
+class Scheduler:
+    """Gives slots their requests and rows their samples, and collects the completions."""
+
+    requests: Sequence[Request]
+    keys: Sequence[Mapping[int, UInt32[np.ndarray, " 2"]]]
+    """For each request the random key of each of its samples, by the sample's index."""
+    plan: CallPlan
+    stopping: StoppingCriteria
+    on_done: Callable[[int, Completion], None]
+    """Told (request, completion) when a sample has ended."""
+    on_text: Callable[[int, int, str], None] | None = None
+    """Told (request, sample, its text so far) after each decode call."""
+    state: RowState = dataclasses.field(init=False)
+    slots: list[list[Slot]] = dataclasses.field(init=False)
+    """The S slots of each of the A adapters."""
+    queues: list[deque[int]] = dataclasses.field(init=False)
+    """For each adapter the numbers of its requests that have no slot yet."""
+    results: list[dict[int, Completion]] = dataclasses.field(init=False)
+    """For each request its completions so far, by the sample's index."""
+    tokens: int = 0
+    """How many tokens have been chosen."""
+
+    def __post_init__(self):
+        adapters, slots, rows = self.plan.shape
+        self.state = idle_rows(self.plan.shape)
+        self.slots = [[Slot([None] * rows) for _ in range(slots)] for _ in range(adapters)]
+        # Short prompts come first, because the prompts' KV cache grows with the longest prompt that was taken.
+        order = [number for number, request in enumerate(self.requests) if request.samples]
+        order.sort(key=lambda number: bucket(len(self.requests[number].prompt)))
+        self.queues = [deque(n for n in order if self.requests[n].adapter == a) for a in range(adapters)]
+        self.results = [{} for _ in self.requests]
+
+    @property
+    def done(self) -> int:
+        """How many samples have ended."""
+        return sum(map(len, self.results))
+
+    def rounds(self) -> Iterator[list[PrefillBatch]]:
+        """Yield the prompts to prefill before each decode call, until all samples have ended.
+
+        Between two rounds the caller prefills, decodes, and hands the chosen tokens to `take`.
+        """
+        while True:
+            batches = self.fill()
+            if not self.state.active.any():
+                return
+            yield batches
+
+    def fill(self) -> list[PrefillBatch]:
+        """Give idle slots a request and idle rows a sample; return the prompts to prefill for them."""
+        taken: list[tuple[int, int]] = []
+        for a, slots in enumerate(self.slots):
+            for s, slot in enumerate(slots):
+                if slot.request is None and self.queues[a]:
+                    slot.request = self.queues[a].popleft()
+                    slot.waiting.extend(self.requests[slot.request].samples)
+                    taken.append((a, s))
+                self._start(a, s)
+            for s, slot in enumerate(slots):
+                # Without a request of its own a slot helps out where most samples wait.
+                busiest = max(slots, key=lambda other: len(other.waiting))
+                if slot.request is None and busiest.waiting:
+                    slot.request = busiest.request
+                    count = min(len(slot.rows), len(busiest.waiting))
+                    slot.waiting.extend(busiest.waiting.pop() for _ in range(count))
+                    taken.append((a, s))
+                    self._start(a, s)
+        return self._prefill(taken)
+
+    def _start(self, a: int, s: int) -> None:
+        """Start waiting samples in a slot's idle rows."""
+        slot, state = self.slots[a][s], self.state
+        for n, row in enumerate(slot.rows):
+            if row is None and slot.waiting:
+                assert slot.request is not None
+                index = slot.waiting.popleft()
+                slot.rows[n] = RunningSample(index)
+                # Each row reads the prompt's last token itself, which gives it its first logits.
+                state.token[a, s, n] = self.requests[slot.request].prompt[-1]
+                state.read[a, s, n], state.active[a, s, n] = 0, True
+                state.key[a, s, n] = self.keys[slot.request][index]
+
+    def _prefill(self, taken: Sequence[tuple[int, int]]) -> list[PrefillBatch]:
+        """Return the prompts of slots (a, s) that have just been taken: those of one adapter and of about one length
+        together, each request once."""
+        groups: dict[tuple[int, int], dict[int, list[int]]] = {}
+        for a, s in taken:
+            request = self.slots[a][s].request
+            assert request is not None
+            length = len(self.requests[request].prompt) - 1 - self.plan.prefix
+            self.state.prompt[a, s] = length
+            if length:
+                groups.setdefault((a, bucket(length)), {}).setdefault(request, []).append(s)
+        return [batch for (a, size), slots in groups.items() for batch in self._batches(a, size, slots)]
+
+    def _batches(self, adapter: int, size: int, slots: Mapping[int, Sequence[int]]) -> Iterator[PrefillBatch]:
+        """Cut requests, whose prompts all have the bucket `size`, into batches; `slots` are those of each request."""
+        numbers, together = list(slots), max(PREFILL // size, 1)
+        for start in range(0, len(numbers), together):
+            part = numbers[start : start + together]
+            prompts = [self.requests[number].prompt[self.plan.prefix : -1] for number in part]
+            prompts += prompts[-1:] * (together - len(part))
+            places = [(place, s) for place, number in enumerate(part) for s in slots[number]]
+            places += places[-1:] * (max(self.plan.shape[1], together) - len(places))
+            which, where = np.array(places, np.int32).T
+            yield PrefillBatch(adapter, padded_prompts(prompts, size), which, where)
+
+    def take(self, chosen: Int32[np.ndarray, "steps A S N"]) -> None:
+        """Add the tokens of a decode call to the samples, and free the rows of samples that have ended.
+
+        `chosen` is -1 where a row was not active any more.
+        """
+        for a, s, n in np.argwhere(self.state.active).tolist():
+            tokens = chosen[:, a, s, n]
+            self._extend(a, s, n, tokens[tokens >= 0])
+
+    def _extend(self, a: int, s: int, n: int, tokens: Int32[np.ndarray, " steps"]) -> None:
+        """Add a row's new tokens to its sample, and end the sample if they end it."""
+        slot, state = self.slots[a][s], self.state
+        request, sample = slot.request, slot.rows[n]
+        assert request is not None and sample is not None
+        sample.tokens += tokens.tolist()
+        self.tokens += len(tokens)
+        state.read[a, s, n] += len(tokens)
+        state.token[a, s, n] = tokens[-1]
+        completion = self.stopping.completion(sample.index, sample.tokens, len(tokens))
+        if completion is None:
+            self._show(request, sample)
+            return
+        state.active[a, s, n] = False
+        slot.rows[n] = None
+        self.results[request][completion.index] = completion
+        if self.on_text is not None:
+            self.on_text(request, completion.index, completion.text)
+        self.on_done(request, completion)
+        if not slot.waiting and not any(slot.rows):
+            slot.request = None
+
+    def _show(self, request: int, sample: RunningSample) -> None:
+        """Tell `on_text` as much of a sample's text as is sure to stay, if it goes on from what was told before."""
+        if self.on_text is not None:
+            text = self.stopping.showable(sample.tokens)
+            if text.startswith(sample.shown):
+                sample.shown = text
+                self.on_text(request, sample.index, text)

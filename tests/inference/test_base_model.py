@@ -1,0 +1,114 @@
+import dataclasses
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import ARCHITECTURE, random_adapter, random_params, random_tokens
+
+from jaxalign.data.trees import Segment
+from jaxalign.errors import UserError
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.sampling_params import Request, SamplingParams
+from jaxalign.models import layout
+from jaxalign.models.lora import effective
+from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.sources import Model
+
+PROGRAMS = Programs()
+SAMPLING = SamplingParams(max_tokens=12, seed=3)
+RANDOM = np.random.default_rng(0)
+REQUESTS = [Request(random_tokens(RANDOM, 5, 9), (0, 1)) for _ in range(2)]
+TREES = [
+    (Segment(random_tokens(RANDOM, 5, 9), -1), *(Segment(random_tokens(RANDOM, 1, 4), 0, True) for _ in range(2)))
+    for _ in range(3)
+]
+ADAPTER = random_adapter()
+
+
+@pytest.fixture
+def make(tokenizer):
+    """Make base models that share nothing but their compiled programs."""
+
+    def build(dtype=jnp.float32):
+        model = Model(ARCHITECTURE, random_params(dtype=dtype), tokenizer, "identity", "tiny")
+        return BaseModel(model, jnp.dtype(dtype), PROGRAMS)
+
+    return build
+
+
+def sampler_of(base):
+    return base.sampler(jax.tree.map(lambda leaf: leaf[None], effective(ADAPTER, 0.7)))
+
+
+def arrays_of(base):
+    """Weak references to the arrays of the weights, and what they weigh."""
+    leaves = jax.tree.leaves(base.model.params)
+    return [weakref.ref(leaf) for leaf in leaves], sum(leaf.nbytes for leaf in leaves)
+
+
+def test_a_sampler_and_a_scorer_of_one_base_give_in_turn_what_each_gives_alone(make):
+    samples, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
+    base = make()
+    sampler, scorer, bare = sampler_of(base), base.scorer(ADAPTER, 0.7), base.sampler(None)
+    others = make().sampler(None).sample(REQUESTS, SAMPLING)
+    assert others != samples
+    for _ in range(2):
+        assert sampler.sample(REQUESTS, SAMPLING) == samples
+        jax.tree.map(np.testing.assert_array_equal, scorer.score(TREES), scores)
+        jax.tree.map(np.testing.assert_array_equal, scorer.score(TREES), scores)
+        assert bare.sample(REQUESTS, SAMPLING) == others
+
+
+def near(one, other):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_whoever_is_told_of_progress_may_ask_the_other_one(make):
+    samples, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
+    base = make()
+    sampler, scorer, asked = sampler_of(base), dataclasses.replace(base.scorer(ADAPTER, 0.7), batch_tokens=32), []
+    in_passes = scorer.score(TREES, lambda done, total: asked.append(sampler.sample(REQUESTS, SAMPLING)))
+    jax.tree.map(near, in_passes, scores)
+    assert len(asked) > 1 and all(found == samples for found in asked)
+    asked.clear()
+    told = SamplingParams(max_tokens=40, seed=3)
+    long = sampler.sample(REQUESTS, told)
+    assert sampler.sample(REQUESTS, told, progress=lambda *_: asked.append(scorer.score(TREES))) == long
+    assert len(asked) > 2
+    for found in asked:
+        jax.tree.map(near, found, in_passes)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_weights_exist_once_and_come_back_as_they_were(make, dtype):
+    base = make(dtype)
+    (old, size), given = arrays_of(base), base.model.params
+    layered = base.weights(layered=True)
+    kept = layered["embedding"]["kernel"]
+    assert [array() for array in old if array() is not None] == [kept]
+    head = layered["head"].nbytes  # of a tied model the one thing that decoding has besides
+    (old, with_head) = arrays_of(base)
+    assert with_head == size + head and layered is given
+    jax.tree.map(np.testing.assert_array_equal, base.weights(layered=False), random_params(dtype=dtype))
+    assert [array() for array in old if array() is not None] == [kept]
+    assert arrays_of(base)[1] == size
+
+
+@pytest.mark.parametrize("layered", [True, False])
+def test_a_change_of_layout_that_is_interrupted_is_told_of_afterwards(make, layered, monkeypatch):
+    base = make()
+    sampler, scorer = base.sampler(None), base.scorer(None, 0.0)
+    base.weights(not layered)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout.jnp, "asarray", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            base.weights(layered)
+    for ask in (lambda: sampler.sample(REQUESTS, SAMPLING), lambda: scorer.score(TREES), lambda: base.weights(False)):
+        with pytest.raises(UserError, match=r"the weights of the model are gone.*load the model again"):
+            ask()
