@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxalign.api import LanguageModel, load_model
     from jaxalign.models.adapter import Adapter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Adapter", "LanguageModel", "__version__", "load_model"]
 
 
