@@ -1,18 +1,27 @@
-"""What every test gets: the CPU, no programs kept on disk, and a tokenizer made once."""
+"""What every test gets: the CPU, a cache of this session's own, and a tokenizer made once."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
-import pytest
+# Most of what the tests take is compilation. Programs are kept for one session, its subprocesses included, and then
+# deleted: a program of yesterday's code must not answer for today's, and nothing of ours belongs in the user's cache.
+CACHE = Path(tempfile.mkdtemp(prefix="jaxalign-tests-"))
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["JAXALIGN_CACHE"] = str(CACHE)
 
-from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer
+import pytest  # noqa: E402 (the environment comes first)
 
-# A program of yesterday's code must not answer for today's, and nothing of ours belongs in the user's cache.
-jax.config.update("jax_enable_compilation_cache", False)
+from jaxalign.parallel.compilation import use_compilation_cache  # noqa: E402
+from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E402
+
+use_compilation_cache(CACHE / "xla")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +33,8 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(autouse=True, scope="module")
 def programs_go_with_their_tests() -> Iterator[None]:
     """Every compiled program maps memory, and a process may hold 65,530 mappings: the whole suite's are more."""
+    import jax
+
     yield
     jax.clear_caches()
     gc.collect()

@@ -24,7 +24,7 @@ TINY = [
 def run(tmp_path, *command):
     """Run a command in a folder of its own, with this Python as `python`; return what it printed."""
     here = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}", "JAXALIGN_CACHE": str(tmp_path / "cache")}
+    environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

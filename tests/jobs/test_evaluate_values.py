@@ -25,11 +25,6 @@ def adapters(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXALIGN_CACHE", str(tmp_path / "cache"))
-
-
 def refused(arguments, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         main(arguments)

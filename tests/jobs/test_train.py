@@ -25,11 +25,6 @@ SMALL = [
 QUIET = [*SMALL, "training.questionnaire=false"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXALIGN_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Twelve short arguments, so that the byte-level tokenizer of the tiny model makes short rows."""

@@ -245,8 +245,7 @@ def refused(arguments, capsys, entry=main) -> str:
     return line
 
 
-def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("JAXALIGN_CACHE", str(tmp_path / "cache"))
+def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, capsys):
     table = tmp_path / "table"
     printed = run([f"path={survey}", f"out={table}"], capsys)
     assert "140 targets" in printed and "next:" in printed

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
@@ -40,7 +39,15 @@ CONF = Path(__file__).parents[2] / "conf"
 """A wording so short that a random model's rationales weigh in what it reads behind them."""
 
 SMALL = [
-    *("--config-dir", str(CONF), "reasoning=short", "model=tiny", "precision=float32", "lora.rank=8"),
+    *(
+        "--config-dir",
+        str(CONF),
+        "reasoning=short",
+        "model=tiny",
+        "precision=float32",
+        "lora.rank=8",
+        "model.config.max_position_embeddings=384",
+    ),
     *("dataset.solved=4", "dataset.train=12", "dataset.validation=4", "dataset.test=4", "dataset.links=[1,2]"),
     *("dataset.reply={letter}: {text}", "sampling.max_tokens=8", "test.max_tokens=16", "training.log_every=1"),
     *("crest.samples=6", "crest.tolerance=null", "seed.epochs=1", "seed.learning_rate=0.01"),
@@ -49,18 +56,6 @@ SMALL = [
 ]
 """A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
 differ, and that its answers can be read."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    """A cache of this module's own, with its programs: most of what these tests take is compilation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        jax.config.update("jax_enable_compilation_cache", True)
-        compilation_cache.reset_cache()
-        yield
-        jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()
 
 
 def refused(arguments, capsys) -> str:
