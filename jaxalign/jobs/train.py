@@ -22,6 +22,7 @@ from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_te
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration
 from jaxalign.runs.records import append_record, read_json, read_records
@@ -29,6 +30,7 @@ from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
 from jaxalign.training.step import OBJECTIVES
+from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
@@ -52,12 +54,11 @@ def train(config: TrainConfig) -> None:
     opened = open_base(config, console)
     if opened is None:
         return
-    stages: Sequence[Stage] = encode_text(config, text, opened.encoder, opened.context)
+    examples = encode_text(config, text, opened.encoder, opened.context)
     if config.inspect:
-        inspect(config, console, text, opened)
+        inspect(config, console, text, examples, opened.files.tokenizer)
         return
-    if text.pairs:
-        stages = [encode_preferences(config, text, opened.encoder, opened.context)]
+    stages = [encode_preferences(config, text, opened.encoder, opened.context)] if text.pairs else examples
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
@@ -96,13 +97,14 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
     return dataclasses.replace(config, value=dataclasses.replace(value, name=target.name, scores=target.by_value))
 
 
-def inspect(config: TrainConfig, console: Console, text: TrainingText, opened: OpenedModel) -> None:
+def inspect(
+    config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], tokenizer: Tokenizer
+) -> None:
     """Print examples of each stage as the model sees them; UserError for pairs, which are not supervised examples."""
     if text.pairs:
         raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
-    stages = encode_text(config, text, opened.encoder, opened.context)
     share = config.training.share_prompts and config.training.packing
-    print_examples(console, text.stages, stages, opened.files.tokenizer, config.inspect, share_prompts=share)
+    print_examples(console, text.stages, examples, tokenizer, config.inspect, share_prompts=share)
 
 
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
