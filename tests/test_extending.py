@@ -62,6 +62,7 @@ def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
     [
         ("dataset.name=proverb", "dataset.name='proverb' is not known; did you mean 'proverbs'?"),
         ("objective.name=fokal", "objective.name=fokal is not known; did you mean 'focal'?"),
+        ("objective.name=hinge", "objective.name=hinge is not known; choose from dpo, focal, sft"),
     ],
 )
 def test_a_name_that_nobody_registered_is_refused_in_one_line(added, change, said, capsys):

@@ -21,6 +21,7 @@ from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_
 from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
+from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
@@ -63,16 +64,15 @@ def train(config: TrainConfig) -> None:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
     base = opened.load()
-    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
-    if config.adapter is not None:
-        adapter = starting_adapter(config, base)
+    fresh = config.adapter is None
+    adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
         config, console, content=content(config, text, base, adapter, budget), name=run_name(config, text), files=FILES
     )
     if not run.finished:
         with run.locked():
             session = TrainingSession(config, text, opened, base, budget, run, console)
-            readings = {} if config.adapter is None else {"base": session.ask("base", adapter.times(0.0))}
+            readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
             readings["after"] = session.ask("after", adapter)
@@ -84,9 +84,9 @@ def check_adapter_and_objective(config: TrainConfig) -> None:
     """Raise UserError for an adapter that is not there, and an objective that nobody has registered."""
     if config.adapter is not None and not Path(config.adapter).is_dir():
         raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")
-    name = config.objective.name
-    if name != "dpo" and name not in OBJECTIVES:
-        raise UserError(f"objective.name={name} is not known{did_you_mean(name, ['dpo', *OBJECTIVES])}")
+    name, known = config.objective.name, ["dpo", *(one for one in OBJECTIVES if one not in LOSSES)]
+    if name not in known:
+        raise UserError(f"objective.name={name} is not known{did_you_mean(name, known)}")
 
 
 def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
