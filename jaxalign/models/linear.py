@@ -71,7 +71,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, dropout=None) -> jax.Array:
-        """Map x [B, T, in] to [B, T, features]; `dropout` maps the adapter's input to itself with holes."""
+        """Map x [B, T, in] to [B, T, features]; `dropout` is applied to the adapter's input alone."""
         if self.has_variable("params", TRANSPOSED):
             y = transposed_product(x, self.get_variable("params", TRANSPOSED)).astype(x.dtype)
         else:

@@ -87,7 +87,7 @@ def _backward(residuals, gradient):
 lora_product.defvjp(_forward, _backward)
 
 
-def dropout_mask(key: jax.Array, rate: jax.Array, x: jax.Array) -> jax.Array:
+def apply_dropout(key: jax.Array, rate: jax.Array, x: jax.Array) -> jax.Array:
     """Return x with a share `rate` of its elements zeroed and the others scaled to keep the mean.
 
     Eight random bits decide on an element, four elements to a drawn word: under rematerialisation the bits are

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
-from jaxalign.models.lora import dropout_mask
+from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
 
 SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
@@ -65,17 +65,17 @@ class Layer(nn.Module):
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
 
-        def holes(number: int):
+        def dropout_of(number: int):
             if dropout is None:
                 return None
             key, rate = dropout
-            return partial(dropout_mask, jax.random.fold_in(key, 4 * index + number), rate)
+            return partial(apply_dropout, jax.random.fold_in(key, 4 * index + number), rate)
 
         with jax.named_scope("attention"):
             y = Norm(arch.norm_eps, name="input_norm")(x)
-            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, holes(0))
-            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, holes(0))
-            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, holes(0))
+            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, dropout_of(0))
+            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, dropout_of(0))
+            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, dropout_of(0))
             q, k = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
             if arch.qk_norm:
                 q, k = Norm(arch.norm_eps, name="q_norm")(q), Norm(arch.norm_eps, name="k_norm")(k)
@@ -85,17 +85,17 @@ class Layer(nn.Module):
             v = saved(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
             y = attend(q, k, v, window, arch.attention_scale, arch.attention_softcap)
             y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
-            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
+            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, dropout_of(1))
             y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
             x = x + y
         with jax.named_scope("mlp"):
             y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
-            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, holes(2)), "gate")
-            up = saved(Projection(arch.ff_width, name="up_proj")(y, holes(2)), "up")
+            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, dropout_of(2)), "gate")
+            up = saved(Projection(arch.ff_width, name="up_proj")(y, dropout_of(2)), "up")
             y = ACTIVATIONS[arch.activation](gate) * up
-            y = saved(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
+            y = saved(Projection(arch.width, name="down_proj")(y, dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
             return x + y, None
