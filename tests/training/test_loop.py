@@ -80,11 +80,11 @@ def assert_same(folder, result, straight):
     }
     assert records(folder) == records(other)
     assert read_records(Run(folder).validation) == read_records(Run(other).validation) != []
-    (ours, course, _), (theirs, their_course, _) = (
+    (ours, progress, _), (theirs, their_progress, _) = (
         resume_point(Run(path), new_adapter(), "adamw", print) for path in (folder, other)
     )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert dataclasses.replace(course, seconds=0.0) == dataclasses.replace(their_course, seconds=0.0)
+    assert dataclasses.replace(progress, seconds=0.0) == dataclasses.replace(their_progress, seconds=0.0)
     assert int(ours["state"].step) == 4
 
 
