@@ -14,16 +14,15 @@ def plan(
     programs: int = 3,
     *,
     longest: int = 1,
-    rows_multiple: int = 1,
     alone: bool = False,
 ) -> list[Shape]:
     """Choose the shape of every step so that little is computed and few programs are compiled.
 
     `steps` are the trees of each step; they are packed after `split_trees` to a row length of at most `limit`: long
     rows repeat few trunks, short rows hold less padding. Either all steps get one row length, with their numbers of
-    rows rounded up to at most `programs` levels and to multiples of `rows_multiple` (the devices of the data axis); or
-    each step is a single row, with the lengths rounded up to so many levels; whichever costs less. Rows have room for a
-    path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
+    rows rounded up to at most `programs` levels; or each step is a single row, with the lengths rounded up to so many
+    levels; whichever costs less. Rows have room for a path of `longest` tokens even if these steps hold none; `alone`
+    as in `assign_rows`.
 
     Raises:
         UserError: one root-to-leaf path is longer than the limit.
@@ -36,11 +35,10 @@ def plan(
     found = []
     for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
         tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
-        rows = [rounded_up(shape.rows, rows_multiple) for shape in tight]
-        raised = _raised(rows, programs)
+        raised = _raised([shape.rows for shape in tight], programs)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
     single = [max(rounded_up(count, ROW_QUANTUM), first) for count in whole]
-    if rows_multiple == 1 and not alone and max(single) <= limit:
+    if not alone and max(single) <= limit:
         lengths = _raised(single, programs)
         found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
     shapes = min(found, key=lambda shapes: sum(map(cost, shapes)))

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-LOSSES = ("sigmoid", "ipo", "hinge")
-
 
 class Preferences(NamedTuple):
     """The pairs of a batch: (preferred, other) as branch numbers int32 [M, 2], the weight of each float32 [M] (0 for
@@ -43,7 +41,7 @@ def dpo_loss(
         lengths: float32 [R], tokens of each response.
         preferences: the pairs and the reference.
         beta: strength of the pull towards the reference, above 0.
-        kind: one of `LOSSES`.
+        kind: `sigmoid`, `hinge` or `ipo`.
         smoothing: share of pairs taken to be labelled the wrong way round (sigmoid only; below 0.5).
         likelihood: weight of an added term, minus the preferred response's log-probability per token.
     """

@@ -115,13 +115,12 @@ def merged_tensors(
     return merged
 
 
-def write_shards(folder: Path, tensors: Mapping[str, MergedTensor], largest: int | None = None) -> None:
-    """Write tensors as model.safetensors, or as several files of at most `largest` bytes with their index."""
-    largest = largest or SHARD_BYTES
+def write_shards(folder: Path, tensors: Mapping[str, MergedTensor]) -> None:
+    """Write tensors as model.safetensors, or as several files of at most `SHARD_BYTES` with their index."""
     shards: list[dict[str, MergedTensor]] = [{}]
     size = 0
     for name in sorted(tensors):
-        if shards[-1] and size + tensors[name].nbytes > largest:
+        if shards[-1] and size + tensors[name].nbytes > SHARD_BYTES:
             shards.append({})
             size = 0
         shards[-1][name] = tensors[name]

@@ -50,7 +50,7 @@ class SafetensorsFolder:
     def __init__(self, path: str | Path):
         self._tensors: dict[str, _Stored] = {}
         for file, wanted in _files(Path(path)).items():
-            found, _ = _parse(file)
+            found = _parse(file)
             for name in found if wanted is None else wanted:
                 if name not in found:
                     raise UserError(f"{file} has no tensor '{name}', which {INDEX} places there; get the model again")
@@ -125,12 +125,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def read_metadata(file: str | Path) -> dict[str, str]:
-    """Return the header's `__metadata__`."""
-    return _parse(Path(file))[1]
-
-
-def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
+def _parse(file: Path) -> dict[str, _Stored]:
     def damaged(what: str) -> UserError:
         return UserError(f"{file} is damaged or truncated: {what}; get the file again")
 
@@ -142,7 +137,7 @@ def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
             raise damaged("no whole header")
         try:
             header: Any = json.loads(stream.read(length))
-            metadata = header.pop("__metadata__", None) or {}
+            header.pop("__metadata__", None)
             tensors = {}
             for name, entry in header.items():
                 start, end = entry["data_offsets"]
@@ -154,7 +149,7 @@ def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
             raise damaged(f"the bytes of '{name}' are not all there")
         if stored.dtype in DTYPES and math.prod(stored.shape) * DTYPES[stored.dtype].itemsize != stored.size:
             raise damaged(f"'{name}' has not the size of its shape")
-    return tensors, metadata
+    return tensors
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -244,7 +244,7 @@ class RandomTensors:
     """
 
     def __init__(self, architecture: Architecture, seed: int):
-        self._seed, self._layers = seed, architecture.layers
+        self._seed = seed
         self._one = 0.0 if architecture.norm_offset else 1.0
         self._leaves = {
             name: leaf for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)

@@ -28,8 +28,8 @@ from jaxalign.training.step import objective_program
 class PreferenceStage:
     """One stage of DPO: responses, the pairs to learn and to validate on, and how they are compared.
 
-    `objective` is one of `dpo.LOSSES`. `grouped` draws whole questions until a step has its pairs; otherwise pairs are
-    drawn one by one.
+    `objective` is a `kind` of `dpo_loss`. `grouped` draws whole questions until a step has its pairs; otherwise pairs
+    are drawn one by one.
     """
 
     name: str

@@ -28,8 +28,8 @@ class Metrics:
 
 
 def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
-    """Return (sum, count, sums of metrics) of `sft`, or of one of `dpo.LOSSES`, from the predictions' log-probabilities
-    [B, P] of a batch."""
+    """Return (sum, count, sums of metrics) of `sft`, or of a `kind` of `dpo_loss`, from the log-probabilities [B, P] of
+    a batch's predictions."""
     if name == "sft":
         return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
     responses = batch.preferences.reference.shape[0]
