@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxalign.data.bucketing import cost, plan
 from jaxalign.data.order import Stream, batches
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_tree, stack_batches
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, rounded_up, split_tree, stack_batches
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import Tree, tree_length
 from jaxalign.errors import UserError
@@ -95,8 +95,8 @@ class PreferenceFeed:
         trees = [[tree for tree, _ in self.data.trees(self._responses(step))] for step in steps[::stride]]
         self._shapes = sorted(set(plan(trees, self._limit, 2, longest=self._longest)), key=cost)
         # One size for all steps: these arrays are small.
-        self._pairs = _rounded(max(map(len, steps)))
-        self._branches = _rounded(max(len(self._responses(step)) for step in steps))
+        self._pairs = rounded_up(max(map(len, steps)), 8)
+        self._branches = rounded_up(max(len(self._responses(step)) for step in steps), 8)
 
     @staticmethod
     def _responses(pairs: Sequence[PreferencePair]) -> list[int]:
@@ -116,7 +116,7 @@ class PreferenceFeed:
         else:  # unlike any step that was planned: a shape of its own
             pieces = [piece for tree, _ in questions for piece, _ in split_tree(tree, self._shapes[-1].tokens)]
             shape = measure(pieces, self._shapes[-1].tokens)
-            shape = dataclasses.replace(shape, predictions=_rounded(shape.predictions, 64))
+            shape = dataclasses.replace(shape, predictions=rounded_up(shape.predictions, 64))
         rows = self._settings.max_rows
         if rows is not None and rows < shape.rows:
             parts, shape = self._cut(questions, dataclasses.replace(shape, rows=rows))
@@ -139,7 +139,7 @@ class PreferenceFeed:
         for part in parts:
             pieces = [piece for tree, _ in part for piece, _ in split_tree(tree, shape.tokens)]
             tight = measure(pieces, shape.tokens)
-            most = max(shape.predictions, _rounded(tight.predictions, 64))
+            most = max(shape.predictions, rounded_up(tight.predictions, 64))
             shape = dataclasses.replace(shape, rows=max(shape.rows, tight.rows), predictions=most)
         return parts, shape
 
@@ -190,7 +190,3 @@ class PreferenceFeed:
             "distinct_responses": len(used),
             "truncated_prompts": sum(self.data.cut) / len(self.data.prompts),
         }
-
-
-def _rounded(count: int, multiple: int = 8) -> int:
-    return -(-count // multiple) * multiple

@@ -12,7 +12,7 @@ import numpy as np
 from jaxalign.data.bucketing import cost, plan
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_trees
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, rounded_up, split_trees
 from jaxalign.data.trees import Segment, Tree, merge, tree_length
 from jaxalign.errors import UserError
 from jaxalign.objectives.forward import ReadLogProbs
@@ -73,7 +73,7 @@ class Packer:
         else:  # unlike any step that was planned: a shape of its own
             trees = split_trees(whole, self.shapes[-1].tokens)
             tight = measure(trees, self.shapes[-1].tokens, alone=self.alone)
-            shape = dataclasses.replace(tight, predictions=-(-tight.predictions // 64) * 64)
+            shape = dataclasses.replace(tight, predictions=rounded_up(tight.predictions, 64))
         rows = shape.rows if self.max_rows is None else min(shape.rows, self.max_rows)
         count = -(-shape.rows // rows)
         packed = pack(trees, dataclasses.replace(shape, rows=count * rows), alone=self.alone)
