@@ -10,10 +10,10 @@ from jaxalign.data.trees import Segment, Tree
 
 
 class PreferencePair(NamedTuple):
-    """Numbers of two responses to one prompt: the preferred one, and the other."""
+    """Numbers of two responses to one prompt: the preferred one, and the one that it is preferred to."""
 
-    better: int
-    other: int
+    chosen: int
+    rejected: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ def preference_steps(stage: PreferenceStage, settings: StageSettings) -> list[tu
         if stage.grouped:
             groups: dict[int, list[int]] = {}
             for number, pair in enumerate(stage.train):
-                groups.setdefault(stage.data.prompt_of[pair.better], []).append(number)
+                groups.setdefault(stage.data.prompt_of[pair.chosen], []).append(number)
             members = list(groups.values())
             steps: list[list[int]] = [[]]
             for place in random.permutation(len(members)):
@@ -153,10 +153,10 @@ class PreferenceFeed:
                     if segment.scored:
                         branch[responses[old - 1]] = len(branch)
                 pieces.append(piece)
-        mine = [pair for pair in pairs if pair.better in branch]
+        mine = [pair for pair in pairs if pair.chosen in branch]
         indices = np.zeros((self._pairs, 2), np.int32)
         weight, reference = np.zeros(self._pairs, np.float32), np.zeros(self._branches, np.float32)
-        indices[: len(mine)] = [(branch[better], branch[other]) for better, other in mine]
+        indices[: len(mine)] = [(branch[chosen], branch[rejected]) for chosen, rejected in mine]
         weight[: len(mine)] = 1.0
         for response, number in branch.items():
             reference[number] = self.data.reference[response]

@@ -105,7 +105,7 @@ def test_grouped_steps_take_whole_questions_until_they_have_their_pairs():
     steps = PreferenceStage("dpo", RESPONSES, PAIRS, grouped=True).feed(SETTINGS).steps
     assert sorted(number for _, step in steps for number in step) == list(range(len(PAIRS)))
     for _, step in steps:
-        assert len({RESPONSES.prompt_of[PAIRS[number].better] for number in step}) == 1 and len(step) == 6
+        assert len({RESPONSES.prompt_of[PAIRS[number].chosen] for number in step}) == 1 and len(step) == 6
     paired = PreferenceStage("dpo", RESPONSES, PAIRS).feed(SETTINGS).steps
     assert [len(step) for _, step in paired] == [4] * 6
     assert paired != PreferenceStage("dpo", RESPONSES, PAIRS).feed(dataclasses.replace(SETTINGS, seed=4)).steps
