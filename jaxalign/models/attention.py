@@ -5,10 +5,14 @@ The backward pass is written out: it recomputes the probabilities of a block fro
 FlashAttention, Dao et al., 2022, arXiv 2205.14135), and keeps each product in the compute type.
 """
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, from_bits, name_bits, to_bits
 
@@ -16,10 +20,23 @@ QUERY_BLOCK, KEY_BLOCK = 64, 32
 """Tokens of a block of queries and of a block of keys: its scores, [B, K, G, QUERY_BLOCK, keys], are never
 [B, H, T, T] and stay in a processor's cache. Smaller blocks leave out more keys, and make thinner products."""
 
+Queries = Float[Array, "B K G T Dh"]
+Keys = Float[Array, "B K T Dh"]  # and values
+PerToken = Int32[Array | np.ndarray, "B T"]
+KeyBlocks = Int32[Array | np.ndarray, "B Q M"] | None
+Listed = Int32[Array | np.ndarray, "B M"] | None
+Scalar = Int32[Array | np.ndarray, ""]
+
 _MASKED = -1e30  # finite: a whole masked row would turn -inf into NaN
 
 
-def visible(rows: jax.Array, columns: jax.Array, ends: jax.Array, positions: jax.Array, window: jax.Array) -> jax.Array:
+def visible(
+    rows: Int32[Array, " t"],
+    columns: Int32[Array, "B s"],
+    ends: PerToken,
+    positions: PerToken,
+    window: Scalar,
+) -> Bool[Array, "B t s"]:
     """Return bool [B, t, s]: whether the queries `rows` [t] see the keys `columns` [B, s].
 
     `ends`, `positions` int32 [B, T]; `window` int32 scalar, 0 for none. A column beyond the row is seen by none.
@@ -32,16 +49,16 @@ def visible(rows: jax.Array, columns: jax.Array, ends: jax.Array, positions: jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(7, 8))
 def tree_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    ends: jax.Array,
-    positions: jax.Array,
-    blocks: jax.Array | None,
-    window: jax.Array,
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    window: Scalar,
     scale: float,
     softcap: float | None,
-) -> jax.Array:
+) -> Queries:
     """Return [B, K, G, T, Dh], the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh].
 
     `ends` and `positions` int32 [B, T] describe the trees, `blocks` int32 [B, T / QUERY_BLOCK, M] lists the blocks of
@@ -52,20 +69,25 @@ def tree_attention(
     return _attend(q, k, v, ends, positions, blocks, window, scale, softcap)[0]
 
 
-def _split(x):
+def _split(x: Keys) -> Shaped[Array, "B K blocks block Dh"]:
     """Cut [B, K, T, Dh] into blocks [B, K, T / KEY_BLOCK, KEY_BLOCK, Dh], the last one filled with zeros; as bits."""
     rest = -x.shape[2] % KEY_BLOCK
     x = jnp.pad(to_bits(x), ((0, 0), (0, 0), (0, rest), (0, 0)))
     return x.reshape(*x.shape[:2], -1, KEY_BLOCK, x.shape[3])
 
 
-def _listed(blocks, start, stop):
+def _listed(blocks: KeyBlocks, start: int, stop: int) -> Listed:
     """Return [B, M], the blocks of keys of the queries from `start` to `stop`; None where that is no fewer than all."""
     before = -(-stop // KEY_BLOCK)
     return None if blocks is None or blocks.shape[2] >= before else blocks[:, start // QUERY_BLOCK]
 
 
-def _chosen(x, cut, listed, stop):
+def _chosen(
+    x: Keys,
+    cut: Shaped[Array, "B K blocks block Dh"],
+    listed: Listed,
+    stop: int,
+) -> Float[Array, "B K s Dh"]:
     """Return the keys or values [B, K, s, Dh] that a block of queries reads, of x [B, K, T, Dh], cut into `cut`."""
     if listed is None:
         return x[:, :, :stop]
@@ -73,7 +95,12 @@ def _chosen(x, cut, listed, stop):
     return from_bits(found.reshape(*x.shape[:2], -1, x.shape[3]))
 
 
-def _add(total, listed, stop, part):
+def _add(
+    total: Float32[Array, "B K blocks block Dh"],
+    listed: Listed,
+    stop: int,
+    part: Float32[Array, "B K s Dh"],
+) -> Float32[Array, "B K blocks block Dh"]:
     """Add the gradient [B, K, s, Dh] of what `_chosen` returns to the whole's, [B, K, T / KEY_BLOCK, KEY_BLOCK, Dh]."""
     if listed is None:
         rest = -stop % KEY_BLOCK
@@ -84,7 +111,13 @@ def _add(total, listed, stop, part):
     return jax.vmap(lambda total, index, part: total.at[:, index].add(part, mode="drop"))(total, listed, part)
 
 
-def _scores(q, keys, seen, scale, softcap):
+def _scores(
+    q: Float[Array, "B K G t Dh"],
+    keys: Float[Array, "B K s Dh"],
+    seen: Bool[Array, "B t s"],
+    scale: float,
+    softcap: float | None,
+) -> tuple[Float32[Array, "B K G t s"], Float32[Array, "B K G t s"] | None]:
     """Return the masked scores [B, K, G, t, s] of one block, and the slope of the soft cap (None without)."""
     scores = dot(q, keys, ((4,), (3,)), ((0, 1), (0, 1))) * scale
     slope = None
@@ -94,7 +127,14 @@ def _scores(q, keys, seen, scale, softcap):
     return jnp.where(seen[:, None, None], scores, _MASKED), slope
 
 
-def _blocks(k, v, ends, positions, blocks, window):
+def _blocks(
+    k: Keys,
+    v: Keys,
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    window: Scalar,
+) -> Iterator[tuple[slice, Listed, Array, Array, Array]]:
     """Yield of each block of queries: its place, the list of its keys' blocks, its keys, its values, what it sees."""
     length = k.shape[2]
     cut_k, cut_v = _split(k), _split(v)
@@ -107,7 +147,17 @@ def _blocks(k, v, ends, positions, blocks, window):
         yield slice(start, stop), listed, _chosen(k, cut_k, listed, stop), _chosen(v, cut_v, listed, stop), seen
 
 
-def _attend(q, k, v, ends, positions, blocks, window, scale, softcap):
+def _attend(
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    window: Scalar,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Queries, Float32[Array, "B K G T"]]:
     outputs, sums = [], []
     for place, _, keys, values, seen in _blocks(k, v, ends, positions, blocks, window):
         scores, _ = _scores(q[:, :, :, place], keys, seen, scale, softcap)
@@ -120,14 +170,26 @@ def _attend(q, k, v, ends, positions, blocks, window, scale, softcap):
     return jnp.concatenate(outputs, 3), jnp.concatenate(sums, 3)
 
 
-def _forward(q, k, v, ends, positions, blocks, window, scale, softcap):
+def _forward(
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    window: Scalar,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Queries, tuple[Any, ...]]:
     output, sums = _attend(q, k, v, ends, positions, blocks, window, scale, softcap)
     # Not `saved`, whose inside the policy would not see from within this rule.
     output, sums = name_bits(output, "attention"), name_bits(sums, "attention_sums")
     return output, (q, k, v, ends, positions, blocks, window, output, sums)
 
 
-def _backward(scale, softcap, residuals, gradient):
+def _backward(
+    scale: float, softcap: float | None, residuals: tuple[Any, ...], gradient: Queries
+) -> tuple[Queries, Keys, Keys, None, None, None, None]:
     q, k, v, ends, positions, blocks, window, output, sums = residuals
     gradient = gradient.astype(q.dtype)
     delta = (gradient.astype(jnp.float32) * output.astype(jnp.float32)).sum(-1, keepdims=True)
@@ -153,13 +215,17 @@ def _backward(scale, softcap, residuals, gradient):
 tree_attention.defvjp(_forward, _backward)
 
 
-def rotary_angles(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(
+    positions: PerToken, frequencies: Float32[Array, " half"]
+) -> tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]]:
     """Return the cosines and sines [B, T, Dh / 2] of each position for the inverse wavelengths [Dh / 2]."""
     angles = positions[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def rotate(
+    x: Float[Array, "B T H Dh"], cos: Float32[Array, "B T half"], sin: Float32[Array, "B T half"]
+) -> Float[Array, "B T H Dh"]:
     """Rotate x [B, T, H, Dh], whose pairs stand half a head apart, as Hugging Face weights have them."""
     first, second = jnp.split(x.astype(jnp.float32), 2, -1)
     cos, sin = cos[:, :, None], sin[:, :, None]

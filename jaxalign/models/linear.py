@@ -5,28 +5,34 @@ backwards. JAX's own transpose rule would multiply a float32 cotangent by a bflo
 every processor and no more accurate, because the result is stored in bfloat16 all the same.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Shaped
 
 from jaxalign.models.lora import lora_product
 from jaxalign.models.precision import dot, from_bits
 
 
 @jax.custom_vjp
-def frozen_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def frozen_product(x: Float[Array, "*rows in"], kernel: Float[Array, "in out"]) -> Float[Array, "*rows out"]:
     """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient."""
     return dot(x, kernel, ((x.ndim - 1,), (0,))).astype(x.dtype)
 
 
-def _forward(x, kernel):
+def _forward(
+    x: Float[Array, "*rows in"], kernel: Float[Array, "in out"]
+) -> tuple[Float[Array, "*rows out"], Float[Array, "in out"]]:
     return frozen_product(x, kernel), kernel
 
 
-def _backward(kernel, gradient):
+def _backward(
+    kernel: Float[Array, "in out"], gradient: Float[Array, "*rows out"]
+) -> tuple[Float[Array, "*rows in"], None]:
     return dot(gradient, kernel, ((gradient.ndim - 1,), (1,))).astype(gradient.dtype), None
 
 
@@ -37,7 +43,7 @@ TRANSPOSED = "transposed"
 """The name of a kernel that is kept as [out, in], of its own type and not as bits, for products of few rows."""
 
 
-def transposed_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def transposed_product(x: Float[Array, "*rows in"], kernel: Float[Array, "out in"]) -> Float32[Array, "*rows out"]:
     """Return x [..., in] times a kernel kept as [out, in], in float32.
 
     With few rows the product waits for the kernel; a CPU reads it fastest along the axis that is summed over.
@@ -46,7 +52,7 @@ def transposed_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.moveaxis(dot(kernel, x, ((1,), (x.ndim - 1,))), 0, -1)
 
 
-def to_stored(values: np.ndarray) -> np.ndarray:
+def to_stored(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
     """Return a weight as a base keeps it: bfloat16 as uint16 of the same bits (see `precision.to_bits`).
 
     Weights of bfloat16 itself work as well, but every program would begin by copying them on a CPU.
@@ -70,7 +76,9 @@ class Projection(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, dropout=None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B T in"], dropout: Callable[[Array], Array] | None = None
+    ) -> Float[Array, "B T {self.features}"]:
         """Map x [B, T, in] to [B, T, features]; `dropout` is applied to the adapter's input alone."""
         if self.has_variable("params", TRANSPOSED):
             y = transposed_product(x, self.get_variable("params", TRANSPOSED)).astype(x.dtype)

@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Key
 
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
-from jaxalign.models.precision import dot
+from jaxalign.models.precision import Number, dot
 
 LoraParams = dict[str, Any]
 """{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
 
 
-def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
+def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
     """Return an adapter that changes nothing yet: a uniform in ±1/sqrt(in), as PEFT draws it, and b zero.
 
     A projection's draw depends on its name's place among the seven, not on which others are adapted.
@@ -30,12 +31,12 @@ def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets:
     return {"layers": layers}
 
 
-def effective(adapter: LoraParams, scale: jax.Array | float) -> LoraParams:
+def effective(adapter: LoraParams, scale: Number) -> LoraParams:
     """Return the adapter as the model applies it, with `scale` (alpha / rank) multiplied into every b."""
     return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
 
 
-def adapter_hash(adapter: LoraParams, scale: float | None = None) -> str:
+def adapter_hash(adapter: LoraParams, scale: float | int | None = None) -> str:
     """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights, and over the scale that it acts with, if
     one is given."""
     digest = hashlib.sha256(b"" if scale is None else repr(float(scale)).encode())
@@ -54,22 +55,30 @@ def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
 
 
 @jax.custom_vjp
-def lora_product(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+def lora_product(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> Float[Array, "*rows out"]:
     """Return (x a) b for x [..., in], a [in, r], b [r, out], in the type of x; gradients of a and b are float32."""
     return _low_rank(x, a, b)[0]
 
 
-def _low_rank(x, a, b):
+def _low_rank(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> tuple[Float[Array, "*rows out"], Float[Array, "*rows r"]]:
     inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
     return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype), inner
 
 
-def _forward(x, a, b):
+def _forward(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> tuple[Float[Array, "*rows out"], tuple[Array, ...]]:
     y, inner = _low_rank(x, a, b)
     return y, (x, a, b, inner)
 
 
-def _backward(residuals, gradient):
+def _backward(
+    residuals: tuple[Array, ...], gradient: Float[Array, "*rows out"]
+) -> tuple[Float[Array, "*rows in"], Float[Array, "in r"], Float[Array, "r out"]]:
     x, a, b, inner = residuals
     gradient = gradient.astype(x.dtype)
     last = x.ndim - 1
@@ -87,7 +96,7 @@ def _backward(residuals, gradient):
 lora_product.defvjp(_forward, _backward)
 
 
-def apply_dropout(key: jax.Array, rate: jax.Array, x: jax.Array) -> jax.Array:
+def apply_dropout(key: Key[Array, ""], rate: Float32[Array, ""], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return x with a share `rate` of its elements zeroed and the others scaled to keep the mean.
 
     Eight random bits decide on an element, four elements to a drawn word: under rematerialisation the bits are

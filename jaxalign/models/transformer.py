@@ -6,15 +6,18 @@ is a field of its `Architecture`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Key
 
 from jaxalign.models.architecture import Architecture
-from jaxalign.models.attention import rotary_angles, rotate, tree_attention
+from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
@@ -29,10 +32,10 @@ REMATERIALISATION = {
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
 
-Attend = Callable[..., jax.Array]
+Attend = Callable[..., Array]
 """(q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]: what is seen, and how."""
 
-Dropout = tuple[jax.Array, jax.Array]
+Dropout = tuple[Key[Array, ""], Float32[Array, ""]]
 """(key of the step, rate): dropout on the input of every adapted projection."""
 
 
@@ -42,7 +45,7 @@ class Norm(nn.Module):
     eps: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         """Normalise x [..., D]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
@@ -56,7 +59,14 @@ class Layer(nn.Module):
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, x, per_layer, attend: Attend, angles, dropout: Dropout | None):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        per_layer: tuple[int | Scalar, int | Scalar],
+        attend: Attend,
+        angles: tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]],
+        dropout: Dropout | None,
+    ) -> tuple[Float[Array, "B T D"], None]:
         """Return (x after the layer, None): the form of a scan's body.
 
         `per_layer` is (index, window), int32 scalars; `angles` is (cos, sin) of the positions, [B, T, Dh / 2].
@@ -65,7 +75,7 @@ class Layer(nn.Module):
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
 
-        def dropout_of(number: int):
+        def dropout_of(number: int) -> Callable[[Array], Array] | None:
             if dropout is None:
                 return None
             key, rate = dropout
@@ -89,7 +99,7 @@ class Layer(nn.Module):
             y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
-            x = x + y
+            x = x + y  # type: ignore[operator]
         with jax.named_scope("mlp"):
             y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
             gate = saved(Projection(arch.ff_width, name="gate_proj")(y, dropout_of(2)), "gate")
@@ -98,7 +108,7 @@ class Layer(nn.Module):
             y = saved(Projection(arch.width, name="down_proj")(y, dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
-            return x + y, None
+            return x + y, None  # type: ignore[operator]
 
 
 class Embedding(nn.Module):
@@ -106,10 +116,10 @@ class Embedding(nn.Module):
 
     vocab_size: int
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: PerToken) -> Float[Array, "B T {self.width}"]:
         """Look up tokens [B, T]; returns [B, T, D]."""
         shape = (self.vocab_size, self.width)
         table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
@@ -120,18 +130,18 @@ class Transformer(nn.Module):
     """The decoder from tokens to final hidden states; the head is applied in `objectives.log_probs`."""
 
     architecture: Architecture
-    dtype: jnp.dtype = jnp.bfloat16
+    dtype: DTypeLike = jnp.bfloat16
     rematerialisation: str = "projections"
 
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        ends: jax.Array,
-        blocks: jax.Array | None = None,
+        tokens: PerToken,
+        positions: PerToken,
+        ends: PerToken,
+        blocks: KeyBlocks = None,
         dropout: Dropout | None = None,
-    ) -> jax.Array:
+    ) -> Float[Array, "B T D"]:
         """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T].
 
         Without its `blocks` [B, Q, M] attention reads all keys up to a query, visible or not.
@@ -156,11 +166,21 @@ class Transformer(nn.Module):
         return Norm(arch.norm_eps, name="norm")(x)
 
 
-def _attend_trees(ends, positions, blocks, q, k, v, window, scale, softcap):
+def _attend_trees(
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    window: Scalar,
+    scale: float,
+    softcap: float | None,
+) -> Queries:
     return tree_attention(q, k, v, ends, positions, blocks, window, scale, softcap)
 
 
-def rotary_frequencies(architecture: Architecture) -> np.ndarray:
+def rotary_frequencies(architecture: Architecture) -> Float32[np.ndarray, " half"]:
     """Return the inverse wavelengths [Dh / 2] of rotary embeddings, stretched as the architecture asks.
 
     Source: Su et al., 2021 (arXiv 2104.09864); the `llama3` stretch is that of the Llama 3.1 release: wavelengths
@@ -178,6 +198,6 @@ def rotary_frequencies(architecture: Architecture) -> np.ndarray:
     return frequencies.astype(np.float32)
 
 
-def head_kernel(params, architecture: Architecture) -> jax.Array:
+def head_kernel(params: Any, architecture: Architecture) -> Float[Array, "V D"]:
     """Return the output table [V, D]: the embedding where they are tied."""
     return from_bits(params["embedding" if architecture.tied else "head"]["kernel"])
