@@ -7,27 +7,31 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32
+
+from jaxalign.models.precision import Number
 
 
 class Preferences(NamedTuple):
     """The pairs of a batch: (chosen, rejected) as branch numbers int32 [M, 2], the weight of each float32 [M] (0 for
     padding), and the reference's log-probability of every branch, float32 [R]."""
 
-    pairs: jax.Array
-    weight: jax.Array
-    reference: jax.Array
+    pairs: Int32[Array | np.ndarray, "... M 2"]
+    weight: Float32[Array | np.ndarray, "... M"]
+    reference: Float32[Array | np.ndarray, "... R"]
 
 
 def dpo_loss(
-    log_probs: jax.Array,
-    lengths: jax.Array,
+    log_probs: Float32[Array, " R"],
+    lengths: Float32[Array, " R"],
     preferences: Preferences,
-    beta: jax.Array | float,
+    beta: Number,
     *,
     kind: str = "sigmoid",
-    smoothing: jax.Array | float = 0.0,
-    likelihood: jax.Array | float = 0.0,
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    smoothing: Number = 0.0,
+    likelihood: Number = 0.0,
+) -> tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]:
     """Return (sum, count, sums of metrics) over the pairs of a batch; each sum is divided by the count when logged. The
     metrics have the names that TRL and others give them.
 
@@ -59,7 +63,7 @@ def dpo_loss(
         losses = (mean[chosen] - mean[rejected] - 1.0 / (2.0 * beta)) ** 2
     losses = losses - likelihood * (log_probs / per_token)[chosen]
 
-    def total(values: jax.Array) -> jax.Array:
+    def total(values: Float32[Array | np.ndarray, " M"]) -> Float32[Array, ""]:
         # Padding pairs point at branch 0, whose numbers are finite; what is not finite must not hide behind a 0.
         return jnp.where(preferences.weight != 0, values * preferences.weight, 0.0).sum()
 
