@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.objectives.forward import ReadLogProbs
@@ -20,7 +20,7 @@ class StageSettings:
     `max_tokens` ends the stage after so many non-padding tokens instead of after its epochs.
     """
 
-    epochs: float
+    epochs: int | float
     max_steps: int | None
     max_tokens: int | None
     batch_size: int
@@ -39,6 +39,7 @@ class StageSettings:
     hyper: Hyperparameters
 
 
+@runtime_checkable
 class Feed(Protocol):
     """A stage's steps and their batches: a pure function of data and settings, so that resuming needs no state."""
 
@@ -69,6 +70,7 @@ class Feed(Protocol):
         ...
 
 
+@runtime_checkable
 class Stage(Protocol):
     """The data of a stage, which become a feed under the settings of its run."""
 

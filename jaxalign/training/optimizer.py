@@ -1,6 +1,7 @@
 """Optimisers and schedules from optax, with every swept number an array."""
 
 from collections.abc import Callable
+from typing import no_type_check
 
 import flax.struct
 import jax
@@ -8,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxalign.models.precision import Number
 
+
+@no_type_check  # JAX also builds it with placeholders for numbers
 @flax.struct.dataclass
 class Hyperparameters:
     """The numbers of one step, all float32 scalars: sweeping them never compiles anew, and `vmap` maps over them.
@@ -22,17 +26,17 @@ class Hyperparameters:
     beta, label_smoothing, likelihood    of DPO, see objectives/dpo.py
     """
 
-    learning_rate: jax.Array | float
-    b1: jax.Array | float = 0.9
-    b2: jax.Array | float = 0.999
-    eps: jax.Array | float = 1e-8
-    weight_decay: jax.Array | float = 0.01
-    clip: jax.Array | float = float("inf")
-    scale: jax.Array | float = 1.0
-    dropout: jax.Array | float = 0.0
-    beta: jax.Array | float = 0.1
-    label_smoothing: jax.Array | float = 0.0
-    likelihood: jax.Array | float = 0.0
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    weight_decay: Number = 0.01
+    clip: Number = float("inf")
+    scale: Number = 1.0
+    dropout: Number = 0.0
+    beta: Number = 0.1
+    label_smoothing: Number = 0.0
+    likelihood: Number = 0.0
 
 
 def adamw(hyper: Hyperparameters) -> optax.GradientTransformation:

@@ -128,7 +128,9 @@ class PreferenceFeed:
         tight = measure([piece for tree, _ in questions for piece, _ in split_tree(tree, shape.tokens)], shape.tokens)
         return shape.rows >= tight.rows and shape.predictions >= tight.predictions
 
-    def _cut(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape):
+    def _cut(
+        self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape
+    ) -> tuple[list[list[tuple[Tree, list[int]]]], Shape]:
         """Return the questions in parts that fit into a shape each; one alone that does not makes it larger."""
         parts: list[list[tuple[Tree, list[int]]]] = [[]]
         for question in questions:

@@ -1,14 +1,18 @@
 """What training changes from step to step."""
 
+from typing import no_type_check
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int, Int32, UInt32
 
 from jaxalign.models.lora import LoraParams
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 
 
+@no_type_check  # JAX also builds it with placeholders for arrays
 @flax.struct.dataclass
 class TrainState:
     """The adapter, the optimiser's state, the number of steps done (int32) and the key that dropout derives from.
@@ -18,11 +22,11 @@ class TrainState:
 
     adapter: LoraParams
     opt_state: optax.OptState
-    step: jax.Array
-    key: jax.Array
+    step: Int32[Array, "..."]
+    key: UInt32[Array, "... 2"]
 
 
-def init_state(adapter: LoraParams, seed: int | jax.Array, optimizer: str = "adamw", stage: int = 0) -> TrainState:
+def init_state(adapter: LoraParams, seed: int | Int[Array, ""], optimizer: str = "adamw", stage: int = 0) -> TrainState:
     """Return the state before the first step of a stage that starts from `adapter`.
 
     `stage` is a number of the stage's own, so that no two stages of a run draw the same dropout.

@@ -1,9 +1,13 @@
 """One optimiser step and one evaluation, as pure functions of their arguments."""
 
+from typing import Any, no_type_check
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Float32
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import effective
@@ -16,18 +20,21 @@ from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 from jaxalign.training.state import TrainState
 
 
+@no_type_check  # JAX also builds it with placeholders for arrays
 @flax.struct.dataclass
 class Metrics:
     """Sums over a step, divided only when they are logged: the loss, its count (weights or pairs), what else the
     objective measures; and the gradient's norm."""
 
-    loss_sum: jax.Array
-    loss_count: jax.Array
-    gradient_norm: jax.Array
-    sums: dict[str, jax.Array]
+    loss_sum: Float32[Array, "..."]
+    loss_count: Float32[Array, "..."]
+    gradient_norm: Float32[Array, "..."]
+    sums: dict[str, Float32[Array, "..."]]
 
 
-def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+def objective(
+    name: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters
+) -> tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]:
     """Return (sum, count, sums of metrics) of `sft`, or of a `kind` of `dpo_loss`, from the log-probabilities [B, P] of
     a batch's predictions."""
     if name == "sft":
@@ -55,7 +62,7 @@ def train_step(
     optimizer: str,
     objective_name: str,
     use_dropout: bool,
-    params,
+    params: Any,
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
