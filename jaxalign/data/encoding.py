@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxalign.data.examples import Example
+from jaxalign.data.trees import Tokens
 from jaxalign.errors import UserError
 from jaxalign.pretrained.tokenizer import Tokenizer
 
@@ -33,22 +34,22 @@ class Encoder:
             return prompt
         return self.tokenizer.chat([{"role": "user", "content": prompt.strip()}], system=self.system)
 
-    def root(self, text: str) -> np.ndarray:
-        """Return the tokens of a text that begins a tree, int32 [n], with one BOS if the model has one."""
+    def root(self, text: str) -> Tokens:
+        """Return the tokens of a text that begins a tree, with one BOS if the model has one."""
         tokens = self.tokenizer.encode(text)
         bos = self.tokenizer.bos_id
         return tokens if bos is None else np.concatenate([[bos], tokens]).astype(np.int32)
 
-    def prompt(self, text: str) -> np.ndarray:
-        """Return the tokens of a prompt, rendered, int32 [n]."""
+    def prompt(self, text: str) -> Tokens:
+        """Return the tokens of a prompt, rendered."""
         return self.root(self.render(text))
 
-    def text(self, text: str) -> np.ndarray:
-        """Return the tokens of a text inside a tree, int32 [n]."""
+    def text(self, text: str) -> Tokens:
+        """Return the tokens of a text inside a tree."""
         return self.tokenizer.encode(text)
 
-    def response(self, text: str) -> np.ndarray:
-        """Return the tokens of a response with its EOS, int32 [n]."""
+    def response(self, text: str) -> Tokens:
+        """Return the tokens of a response with its EOS."""
         return np.append(self.tokenizer.encode(text), self.tokenizer.eos_id).astype(np.int32)
 
 
@@ -56,8 +57,8 @@ class Encoder:
 class Encoded:
     """Examples as tokens, index by index; `cut` says of each that came in, also of those left out, if it was cut."""
 
-    prompts: list[np.ndarray]
-    responses: list[np.ndarray]
+    prompts: list[Tokens]
+    responses: list[Tokens]
     weights: list[float]
     cut: list[bool]
 
@@ -93,7 +94,7 @@ def encode_examples(
     return encoded
 
 
-def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[np.ndarray, np.ndarray, bool]:
+def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[Tokens, Tokens, bool]:
     prompt, response = encoder.prompt(example.prompt), encoder.response(example.response)
     over = len(prompt) + len(response) - max_length
     if over <= 0:

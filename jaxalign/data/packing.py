@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from jaxalign.data.trees import Tree, path_lengths, predictions, row_lengths, tree_length
 from jaxalign.errors import UserError
@@ -17,25 +18,27 @@ from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
 class PackedBatch:
     """Trees packed into rows: B rows, T tokens, P predictions a row. See docs/how-it-works.md.
 
-    tokens     int32 [B, T]: token ids
-    positions  int32 [B, T]: position on the token's own root-to-leaf path
-    ends       int32 [B, T]: one past the last token of the subtree of this token's segment; own index + 1 for padding
-    blocks     int32 [B, Q, M]: of each block of queries the blocks of keys that it sees something of (`visible_blocks`)
-    source     int32 [B, P]: index of the hidden state that predicts
-    target     int32 [B, P]: the token predicted
-    branch     int32 [B, P]: the branch it belongs to, numbered over the whole batch in the order of the trees
-    weight     float32 [B, P]: 0 for padding
+    tokens     token ids
+    positions  position on the token's own root-to-leaf path
+    ends       one past the last token of the subtree of this token's segment; own index + 1 for padding
+    blocks     of each of the Q blocks of queries the blocks of keys that it sees something of (`visible_blocks`)
+    source     index of the hidden state that predicts
+    target     the token predicted
+    branch     the branch it belongs to, numbered over the whole batch in the order of the trees
+    weight     0 for padding
     preferences  what DPO compares, over the batch's branches (see objectives/dpo.py); None for anything else
+
+    Micro-batches, and the batches of several adapters, are stacked: [..., B, T].
     """
 
-    tokens: jax.Array | np.ndarray
-    positions: jax.Array | np.ndarray
-    ends: jax.Array | np.ndarray
-    blocks: jax.Array | np.ndarray
-    source: jax.Array | np.ndarray
-    target: jax.Array | np.ndarray
-    branch: jax.Array | np.ndarray
-    weight: jax.Array | np.ndarray
+    tokens: Int32[Array | np.ndarray, "... B T"]
+    positions: Int32[Array | np.ndarray, "... B T"]
+    ends: Int32[Array | np.ndarray, "... B T"]
+    blocks: Int32[Array | np.ndarray, "... B Q M"]
+    source: Int32[Array | np.ndarray, "... B P"]
+    target: Int32[Array | np.ndarray, "... B P"]
+    branch: Int32[Array | np.ndarray, "... B P"]
+    weight: Float32[Array | np.ndarray, "... B P"]
     preferences: Any = None
 
 
@@ -233,7 +236,7 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
     return widened(batch, max(shape.blocks, rounded_up(blocks.shape[2], 4)))
 
 
-def visible_blocks(ends: np.ndarray) -> np.ndarray:
+def visible_blocks(ends: Int32[np.ndarray, "B T"]) -> Int32[np.ndarray, "B Q M"]:
     """Return int32 [B, Q, M]: of each block of queries the numbers of those blocks of keys that hold something it sees,
     in their order, filled with the number of all blocks; M is the most that one needs.
 

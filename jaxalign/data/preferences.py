@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Segment, Tokens, Tree
 
 
 class PreferencePair(NamedTuple):
@@ -18,13 +19,13 @@ class PreferencePair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Responses:
-    """Prompts and responses as tokens int32 [n]; `prompt_of[r]` is the number of response r's prompt, and
+    """Prompts and responses as tokens; `prompt_of[r]` is the number of response r's prompt, and
     `reference[r]` its log-probability under the reference (see inference/reference.py)."""
 
-    prompts: list[np.ndarray]
-    responses: list[np.ndarray]
+    prompts: list[Tokens]
+    responses: list[Tokens]
     prompt_of: list[int]
-    reference: np.ndarray
+    reference: Float[np.ndarray, " R"]
     cut: tuple[bool, ...] = ()
     """Of each prompt whether it lost its beginning; () where none did."""
 

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
+
+Tokens = Int32[np.ndarray, " _"]
+"""The token ids of one text, as long as it is."""
 
 
 class Segment(NamedTuple):
-    """Tokens int32 [n], n >= 1; the index of the parent segment (-1 for a root); whether it is a branch, and how
+    """At least one token; the index of the parent segment (-1 for a root); whether it is a branch, and how
     much each of its tokens weighs in a loss."""
 
-    tokens: np.ndarray
+    tokens: Tokens
     parent: int
     scored: bool = False
     weight: float = 1.0
@@ -53,13 +57,13 @@ class _Node:
 
     __slots__ = ("children", "parent", "place", "scored", "tokens")
 
-    def __init__(self, tokens: np.ndarray, parent: "_Node | None", scored: bool):
+    def __init__(self, tokens: Tokens, parent: "_Node | None", scored: bool):
         self.tokens, self.parent, self.scored = tokens, parent, scored
         self.children: dict[int, _Node] = {}
         self.place: tuple[int, int] = (-1, -1)
 
 
-def _descend(node: _Node, tokens: np.ndarray, scored: bool) -> _Node:
+def _descend(node: _Node, tokens: Tokens, scored: bool) -> _Node:
     """Follow `tokens` down from the end of `node`, adding what is not there yet; return the node that they end in."""
     while len(tokens):
         first = int(tokens[0])
@@ -108,7 +112,7 @@ def radix(trees: Sequence[Tree]) -> tuple[list[Tree], list[list[tuple[int, int]]
     return [tuple(segments) for segments in merged], [[node.place for node in nodes] for nodes in ends]
 
 
-def merge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], weights: Sequence[float]) -> list[Tree]:
+def merge(prompts: Sequence[Tokens], responses: Sequence[Tokens], weights: Sequence[float]) -> list[Tree]:
     """Return the trees of these examples: what prompts begin with alike is there once (`radix`), and each response is a
     branch of its own.
     """

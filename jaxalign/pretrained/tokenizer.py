@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from jaxalign.errors import UserError
 
@@ -33,7 +34,7 @@ class Tokenizer:
     pad_id: int
     end_ids: tuple[int, ...]
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str) -> Int32[np.ndarray, " T"]:
         """Return int32 ids [T]. Nothing is added; special tokens that the text spells out are recognised."""
         return np.array(self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxalign.models.architecture import PROJECTIONS, Architecture
 from jaxalign.models.linear import compute_type
@@ -65,7 +66,7 @@ def check_keys(folder: Path, architecture: Architecture) -> Check:
     return Check("keys", bool(found) and not wrong, ", ".join(wrong) or right)
 
 
-def check_effect(base: np.ndarray, adapted: np.ndarray) -> Check:
+def check_effect(base: Float[np.ndarray, "T V"], adapted: Float[np.ndarray, "T V"]) -> Check:
     """Check that logits [T, V] with the adapter differ from those without."""
     difference = float(np.abs(adapted - base).max())
     passed = np.isfinite(difference) and difference > 0
@@ -73,7 +74,9 @@ def check_effect(base: np.ndarray, adapted: np.ndarray) -> Check:
     return Check("logits", bool(passed), said)
 
 
-def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> Check:
+def check_merged(
+    base: Float[np.ndarray, "T V"], adapted: Float[np.ndarray, "T V"], merged: Float[np.ndarray, "T V"]
+) -> Check:
     """Check that a merged model's logits [T, V] are the adapter's but for rounding, which must not hide the adapter."""
     effect, difference = (float(np.abs(other - adapted).mean()) for other in (base, merged))
     share = difference / effect if effect else float("inf")
@@ -85,7 +88,9 @@ def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> C
     return Check("merged", share <= TOLERANCE, finding)
 
 
-def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: np.ndarray) -> np.ndarray:
+def prompt_logits(
+    model: Model, adapter: Mapping[str, Any] | None, scale: float, tokens: Int32[np.ndarray, " T"]
+) -> Float32[np.ndarray, "T V"]:
     """Return float32 [T, V]: the logits of a model after each of the tokens [T]; `adapter` None is the bare model."""
     network = Transformer(model.architecture, compute_type(model.params))
     scaled = None if adapter is None else effective(dict(adapter), scale)
@@ -93,7 +98,7 @@ def prompt_logits(model: Model, adapter: Mapping[str, Any] | None, scale: float,
 
 
 @partial(jax.jit, static_argnums=0)
-def _logits(network: Transformer, params: Any, adapter: Any, tokens: jax.Array) -> jax.Array:
+def _logits(network: Transformer, params: Any, adapter: Any, tokens: Int32[Array, "1 T"]) -> Float32[Array, "1 T V"]:
     length = tokens.shape[1]
     positions, ends = jnp.arange(length)[None], jnp.full((1, length), length)
     variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
