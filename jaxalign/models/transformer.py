@@ -1,7 +1,7 @@
-"""One decoder for all families, in Flax Linen: `params` is the frozen base, `lora` the adapter.
+"""One decoder for all families, in Flax Linen: the collection `params` is the frozen base, `lora` the adapter.
 
-Layers run under `nn.scan`, so a model compiles in the same time however deep it is. What a family does differently
-is a field of its `Architecture`.
+The layers run under `nn.scan`, so that the time to compile does not depend on their number. Each difference between the
+families is a field of `Architecture`.
 """
 
 from collections.abc import Callable
@@ -22,31 +22,31 @@ from jaxalign.models.linear import Projection
 from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
 
-SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
+SAVED = ("q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
     "none": None,
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass finds saved: everything; the results of frozen products; only each layer's input."""
+"""What is saved for the backward pass: everything; the results of the frozen products; the input of each layer."""
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
 
 Attend = Callable[..., Array]
-"""(q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]: what is seen, and how."""
+"""Attention: from (q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]."""
 
 Dropout = tuple[Key[Array, ""], Float32[Array, ""]]
-"""(key of the step, rate): dropout on the input of every adapted projection."""
+"""(key of the step, rate) of the dropout on the input of every adapter."""
 
 
 class Norm(nn.Module):
-    """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019)."""
+    """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019, arXiv 1910.07467)."""
 
     eps: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        """Normalise x [..., D]."""
+        """Return x [..., D] normalised, in its own type."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.eps)
@@ -54,7 +54,7 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and gated MLP around a residual stream [B, T, D]."""
+    """One layer of the decoder: attention and a gated MLP, each added to the residual stream [B, T, D]."""
 
     architecture: Architecture
 
@@ -67,9 +67,9 @@ class Layer(nn.Module):
         angles: tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]],
         dropout: Dropout | None,
     ) -> tuple[Float[Array, "B T D"], None]:
-        """Return (x after the layer, None): the form of a scan's body.
+        """Return (x after the layer, None), as the body of a scan does.
 
-        `per_layer` is (index, window), int32 scalars; `angles` is (cos, sin) of the positions, [B, T, Dh / 2].
+        `per_layer` is the layer's (index, window); `angles` is (cos, sin) of the positions (`rotary_angles`).
         """
         arch, (index, window), (cos, sin) = self.architecture, per_layer, angles
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
@@ -112,7 +112,7 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Rows of a frozen table [V, D]."""
+    """A frozen table [V, D] of embeddings."""
 
     vocab_size: int
     width: int
@@ -120,14 +120,14 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: PerToken) -> Float[Array, "B T {self.width}"]:
-        """Look up tokens [B, T]; returns [B, T, D]."""
+        """Return the embeddings [B, T, D] of tokens [B, T]."""
         shape = (self.vocab_size, self.width)
         table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
         return take_rows(table, tokens)
 
 
 class Transformer(nn.Module):
-    """The decoder from tokens to final hidden states; the head is applied in `objectives.log_probs`."""
+    """The decoder from tokens to its last hidden states. The head is applied in `objectives.log_probs`."""
 
     architecture: Architecture
     dtype: DTypeLike = jnp.bfloat16
@@ -142,9 +142,10 @@ class Transformer(nn.Module):
         blocks: KeyBlocks = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
-        """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T].
+        """Return the last hidden states [B, T, D], normalised, of a packed batch.
 
-        Without its `blocks` [B, Q, M] attention reads all keys up to a query, visible or not.
+        `tokens`, `positions`, `ends` [B, T] and `blocks` [B, Q, M] are fields of `PackedBatch`. Without `blocks`,
+        attention reads all keys up to a query, and masks those that it does not see: slower, with the same result.
         """
         arch = self.architecture
         x = Embedding(arch.vocab_size, arch.width, self.dtype, name="embedding")(tokens)
@@ -181,10 +182,10 @@ def _attend_trees(
 
 
 def rotary_frequencies(architecture: Architecture) -> Float32[np.ndarray, " half"]:
-    """Return the inverse wavelengths [Dh / 2] of rotary embeddings, stretched as the architecture asks.
+    """Return the frequencies [Dh / 2] of the rotary embeddings, in radians a token, scaled as the architecture says.
 
-    Source: Su et al., 2021 (arXiv 2104.09864); the `llama3` stretch is that of the Llama 3.1 release: wavelengths
-    beyond the old context are divided by the factor, short ones kept, those between interpolated.
+    Source: Su et al., 2021, arXiv 2104.09864. The scaling `llama3` is that of the Llama 3.1 release: low frequencies
+    are divided by the factor, high ones kept, and those between interpolated.
     """
     size, scaling = architecture.head_dim, architecture.rope_scaling
     frequencies = architecture.rope_theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
@@ -199,5 +200,5 @@ def rotary_frequencies(architecture: Architecture) -> Float32[np.ndarray, " half
 
 
 def head_kernel(params: Any, architecture: Architecture) -> Float[Array, "V D"]:
-    """Return the output table [V, D]: the embedding where they are tied."""
+    """Return the output table [V, D], which is the embedding where the two are tied."""
     return from_bits(params["embedding" if architecture.tied else "head"]["kernel"])

@@ -1,8 +1,8 @@
-"""Log-probabilities of predictions and branches, from a frozen head applied in chunks.
+"""Log-probabilities of predictions and branches. The frozen head is applied in chunks.
 
-The head runs at predictions only, a few at a time, so that [B, T, V] logits never exist. Its weight has no
-gradient, and the gradient of a log-probability in its hidden state does not depend on what comes after it: the
-forward pass computes it while the logits are at hand, and the backward pass is one multiplication.
+The head runs at predictions only, a few at a time, so that logits [B, T, V] never exist. Its weight has no gradient.
+The gradient of a log-probability in its hidden state does not depend on the loss: the forward pass computes it while
+the logits are there, and the backward pass only multiplies it.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from jaxalign.models.precision import dot, take_rows
 
 CHUNK = 128
-"""Predictions that the head handles at a time, over all rows: CHUNK * V float32 logits live at once."""
+"""Predictions in a chunk, over all rows: CHUNK * V float32 logits are in memory at once."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -25,10 +25,9 @@ def prediction_log_probs(
     target: Int32[Array | np.ndarray, "B P"],
     softcap: float | None = None,
 ) -> Float32[Array, "B P"]:
-    """Return float32 [B, P]: log p(target | hidden).
+    """Return log p(target | hidden) [B, P] in nats, for targets [B, P] and the states [B, P, D] that predict them.
 
-    `hidden` [B, P, D] are the states that predict, `head` [V, D] is frozen, `target` is int32 [B, P]; logits are
-    capped to `softcap * tanh(logit / softcap)`. Differentiable in `hidden`.
+    `head` [V, D] is frozen. Logits are capped to `softcap * tanh(logit / softcap)`. Only `hidden` has a gradient.
     """
     return _run(hidden, head, target, softcap, with_gradients=False)[0]
 
@@ -40,12 +39,12 @@ def _chunk(
     hidden: Float[Array, "B p D"],
     target: Int32[Array, "B p"],
 ) -> tuple[Float32[Array, "B p"], Float[Array, "B p D"] | None]:
-    """Return the log-probabilities of p predictions, and the gradient of each in its hidden state, if wanted."""
+    """Return the log-probabilities of a chunk, and the gradient of each in its hidden state (None if not wanted)."""
     logits = dot(hidden, head, ((2,), (1,)))
-    slope = None
+    derivative = None
     if softcap is not None:
         tanh = jnp.tanh(logits / softcap)
-        logits, slope = softcap * tanh, 1.0 - tanh * tanh
+        logits, derivative = softcap * tanh, 1.0 - tanh * tanh
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     weights = jnp.exp(logits - top)
     total = weights.sum(-1, keepdims=True)
@@ -55,9 +54,9 @@ def _chunk(
         return log_probs, None
     weights = weights / total
     row = take_rows(head, target).astype(jnp.float32)
-    if slope is not None:
-        weights = weights * slope
-        row = row * jnp.take_along_axis(slope, target[..., None], -1)
+    if derivative is not None:
+        weights = weights * derivative
+        row = row * jnp.take_along_axis(derivative, target[..., None], -1)
     expected = dot(weights.astype(hidden.dtype), head, ((2,), (0,)))
     return log_probs, (row - expected).astype(hidden.dtype)
 
@@ -107,7 +106,7 @@ prediction_log_probs.defvjp(_forward, _backward)
 
 
 def gather_sources(states: Float[Array, "B T D"], source: Int32[Array | np.ndarray, "B P"]) -> Float[Array, "B P D"]:
-    """Return [B, P, D]: the hidden states [B, T, D] at `source` [B, P]."""
+    """Return the hidden states [B, P, D] at the places `source` [B, P] of states [B, T, D]."""
     return jnp.take_along_axis(states, source[..., None], axis=1)
 
 
@@ -117,6 +116,6 @@ def branch_log_probs(
     weight: Float32[Array | np.ndarray, "B P"],
     branches: int,
 ) -> Float32[Array, " {branches}"]:
-    """Sum the log-probabilities [B, P] of each branch, leaving out padding (weight 0); returns float32 [branches]."""
+    """Return the sum [branches] of each branch's log-probabilities [B, P], without padding (weight 0)."""
     counted = jnp.where(weight != 0, log_probs, 0.0)
     return jax.ops.segment_sum(counted.reshape(-1), branch.reshape(-1), branches)
