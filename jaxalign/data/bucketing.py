@@ -55,6 +55,22 @@ def plan(
     return [shared(s.rows, s.tokens) for s in shapes]
 
 
+def fits(trees: Sequence[Tree], shape: Shape, alone: bool = False) -> bool:
+    """Return whether the trees have room in a shape, where they are cut to the length of its rows."""
+    tight = measure(split_trees(trees, shape.tokens), shape.tokens, alone)
+    return shape.rows >= tight.rows and shape.predictions >= tight.predictions
+
+
+def shape_for(trees: Sequence[Tree], shapes: Sequence[Shape], alone: bool = False) -> Shape:
+    """Return the cheapest of the planned shapes that has room for the trees; if none has, a shape of their own."""
+    for shape in sorted(shapes, key=cost):
+        if fits(trees, shape, alone):
+            return shape
+    tokens = max(shape.tokens for shape in shapes)
+    tight = measure(split_trees(trees, tokens), tokens, alone)
+    return dataclasses.replace(tight, predictions=rounded_up(tight.predictions, 64))
+
+
 def cost(shape: Shape) -> float:
     """Return about what a step of this shape costs, in tokens of short rows."""
     return shape.rows * shape.tokens * (1 + shape.tokens * ATTENTION_COST)

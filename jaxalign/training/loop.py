@@ -1,7 +1,7 @@
 """A training stage from its first step to its last: steps, validation, checkpoints.
 
-A feed (feed.py) says what each step takes and packs it, `fit` runs the steps. Everything a step does follows from
-(data, settings, seed, its number), so that a stage which was stopped anywhere goes on bitwise as if it had not been.
+A feed (feed.py) gives the batch of each step, and `fit` takes the steps. What a step does follows from the data, the
+settings, the seed and its number alone. So a stage that was stopped goes on, bit for bit, as if it had not been.
 """
 
 import contextlib
@@ -32,15 +32,19 @@ from jaxalign.training.state import init_state
 from jaxalign.training.step import Metrics, train_program
 
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
-"""What to try where the loss is not a number, in the keys of jaxalign.train."""
+"""What to try if the loss is not a number, in the keys of jaxalign.train."""
 
 PROGRESS_KEY = "course"
-"""The key of `StageProgress` in a checkpoint's JSON; another would make the checkpoints of earlier versions useless."""
+"""The key of `StageProgress` in a checkpoint's JSON. It stays, so that checkpoints of earlier versions can be read."""
 
 
 @dataclasses.dataclass
 class StageProgress:
-    """Where a stage stands; travels in the checkpoint's JSON. Seconds and tokens count the steps alone."""
+    """How far a stage has come: a part of the checkpoint's JSON.
+
+    `tokens` counts those of the examples, `stored` those in the rows (a shared prompt once), `computed` also padding.
+    `seconds` is the time of the steps alone, without compilation and validation.
+    """
 
     stage: str
     step: int = 0
@@ -56,7 +60,7 @@ class StageProgress:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM or Ctrl-C came; a second Ctrl-C stops at once."""
+    """Yield a function that tells whether SIGTERM or Ctrl-C has come. A second one raises KeyboardInterrupt at once."""
     received: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -78,7 +82,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @dataclasses.dataclass
 class MetricLogger:
-    """Keeps the steps' metrics on the device until they are logged: the step loop never waits for them."""
+    """Logs the metrics of steps. It leaves them on the device until then, so that the steps need not wait for them."""
 
     progress: StageProgress
     learning_rates: Sequence[float]
@@ -90,11 +94,15 @@ class MetricLogger:
     tokens_logged: int = 0
 
     def restart_timer(self) -> None:
-        """Count time from now on: what came since the last `flush` was no training."""
+        """Measure time from now on, because the time since the last `flush` was not spent on steps."""
         self.started, self.compiled_before = time.perf_counter(), self.programs.seconds
 
     def flush(self) -> None:
-        """Bring the pending metrics to the host and log them; raises UserError for a loss that is no number."""
+        """Fetch the pending metrics from the device and log them.
+
+        Raises:
+            UserError: a loss or a gradient is not a finite number.
+        """
         if not self.pending:
             return
         progress, run = self.progress, self.run
@@ -151,34 +159,34 @@ def fit(
     on_step: Callable[[int, float, float], None] = lambda step, loss, speed: None,
     on_epoch: Callable[[int, LoraParams], None] = lambda epoch, adapter: None,
 ) -> tuple[LoraParams, dict[str, Any]]:
-    """Train one stage; return the adapter of the best validation loss and the stage's summary.
+    """Train one stage; return the adapter with the best validation loss, and the stage's summary.
 
     Args:
         model: the decoder.
-        params: its frozen base.
-        adapter: what the stage starts from; not changed.
+        params: the frozen base.
+        adapter: the adapter that the stage starts from; it is not changed.
         data: the examples.
         settings: how they are trained.
-        run: where metrics and checkpoints go.
+        run: where metrics and checkpoints are written.
         prefix: checkpoints are named prefix-step; prefixes sort in the order of the stages.
         programs: compiled programs, shared between stages.
-        extra: JSON that travels in each checkpoint (the summaries of the stages before).
-        advice: what to try where the loss is not a number, in the caller's keys.
+        extra: JSON that each checkpoint carries (the summaries of the stages before).
+        advice: what to try if the loss is not a number, in the caller's keys.
         resume: (arrays, progress) of a checkpoint of this stage.
-        on_stage: told of the stage: name, steps, steps done.
-        on_step: told of each logged step: step, loss, tokens per second.
-        on_epoch: given the adapter at the end of each epoch, perhaps again after a resumption.
+        on_stage: called with the stage's name, its steps, and the steps done.
+        on_step: called for each logged step with its number, its loss, and tokens per second.
+        on_epoch: called with the epoch and the adapter at the end of each epoch; after a resumption perhaps again.
 
     Raises:
         UserError: the loss is not a number (which step, what to try).
-        KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was written first.
+        KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
     """
     feed = data.feed(settings)
     steps = feed.steps
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
     arrays, progress = resume or (initial_arrays(adapter, settings, data.name), StageProgress(data.name))
-    # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
+    # Copies, because a step donates the memory of its state, and the caller may still use these arrays.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
     logger = MetricLogger(progress, rates, run, programs, on_step, advice, tokens_logged=progress.tokens)
@@ -191,7 +199,7 @@ def fit(
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
 
     def improved() -> bool:
-        """Validate, and say whether this adapter is the best so far; without validation the last one is."""
+        """Validate, and return whether the adapter is the best so far. Without validation data the last one is."""
         loss = feed.validation_loss(reader(model, params, state.adapter, settings.hyper.scale, programs))
         if loss is None:
             return True
@@ -222,7 +230,7 @@ def fit(
             if last or steps[progress.step][0] != epoch:
                 logger.flush()
                 if improved():
-                    best = jax.tree.map(np.array, state.adapter)  # a copy, for the same reason
+                    best = jax.tree.map(np.array, state.adapter)  # a copy: the next step donates the state
                 on_epoch(epoch, state.adapter)
                 logger.restart_timer()
             if stopped() and not last:
@@ -240,15 +248,18 @@ def fit(
 
 
 def initial_arrays(adapter: LoraParams, settings: StageSettings, stage: str) -> dict[str, Any]:
-    """Return what a stage's checkpoint holds before its first step: the state, and the best adapter so far."""
+    """Return the arrays of a stage's checkpoint before its first step: the state, and the best adapter so far."""
     state = init_state(adapter, settings.seed, settings.optimizer, zlib.crc32(stage.encode()))
     return jax.device_get({"state": state, "best": adapter})
 
 
 def stage_summary(progress: StageProgress, feed: Feed) -> dict[str, Any]:
-    """Return a stage's entry of summary.json. Shares: padding of what was computed; shared, of the tokens trained on,
-    those that had no place in a row, because another example's copy stood for them or, as a response's last, nothing
-    reads them (negative where a trunk had to be repeated more than it was shared)."""
+    """Return a stage's entry of summary.json.
+
+    `padding_share` is the share of padding in the computed tokens. `shared_share` is the share of the examples' tokens
+    that took no place in a row: another example has the same beginning, or the token is the last of its response, which
+    nothing reads. It is negative if trees were cut, and their trunks repeated more often than they were shared.
+    """
     return {
         "name": progress.stage,
         **feed.summary(),
@@ -267,9 +278,9 @@ def stage_summary(progress: StageProgress, feed: Feed) -> dict[str, Any]:
 def resume_point(
     run: Run, adapter: LoraParams, optimizer: str, say: Callable[[str], None]
 ) -> tuple[Any, StageProgress, dict[str, Any]] | None:
-    """Return (arrays, progress, meta) of the newest whole checkpoint of a run, or None.
+    """Return (arrays, progress, meta) of the newest whole checkpoint of a run, or None if there is none.
 
-    Records of steps that are to be run again are dropped from metrics.jsonl and validation.jsonl.
+    The records of steps after it, which will be taken again, are removed from metrics.jsonl and validation.jsonl.
     """
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
     found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)

@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation, as pure functions of their arguments."""
+"""One step of training, as a pure function of its arguments."""
 
 from typing import Any, no_type_check
 
@@ -23,8 +23,13 @@ from jaxalign.training.state import TrainState
 @no_type_check  # JAX also builds it with placeholders for arrays
 @flax.struct.dataclass
 class Metrics:
-    """Sums over a step, divided only when they are logged: the loss, its count (weights or pairs), what else the
-    objective measures; and the gradient's norm."""
+    """The metrics of one step.
+
+    loss_sum       summed over the predictions' weights (SFT) or over pairs (DPO)
+    loss_count     the weights or pairs; to log a sum, divide it by the count
+    gradient_norm  global norm of the mean gradient, before it is clipped
+    sums           further sums of the objective, by name
+    """
 
     loss_sum: Float32[Array, "..."]
     loss_count: Float32[Array, "..."]
@@ -35,8 +40,10 @@ class Metrics:
 def objective(
     name: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters
 ) -> tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]:
-    """Return (sum, count, sums of metrics) of `sft`, or of a `kind` of `dpo_loss`, from the log-probabilities [B, P] of
-    a batch's predictions."""
+    """Return (sum, count, sums of metrics) of the loss `name`, given the log-probabilities [B, P] of a batch.
+
+    `name` is `sft`, or a `kind` of `dpo_loss`.
+    """
     if name == "sft":
         return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
     responses = batch.preferences.reference.shape[0]
@@ -67,11 +74,11 @@ def train_step(
     hyper: Hyperparameters,
     batches: PackedBatch,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step on micro-batches stacked to [M, B, ...]; model, optimizer, objective and use_dropout are static.
+    """Return the state after one step on micro-batches [M, B, ...], and the step's metrics.
 
-    Gradients are summed over the micro-batches and divided by the sum of all counts, so accumulation changes nothing
-    but memory. Dropout derives from (key, step, micro-batch, layer). May be mapped by `jax.vmap` over state, hyper and
-    batches, with params unmapped.
+    The first four arguments are static. The gradients of the micro-batches are summed, and divided by the sum of their
+    counts, so gradient accumulation changes nothing but the memory that is needed. The dropout is a function of (key,
+    step, micro-batch, layer). `jax.vmap` may map the function over state, hyper and batches, with one base for all.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
@@ -97,4 +104,4 @@ def train_step(
 
 
 train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
-"""`train_step`, compiled; the old state's memory becomes the new one's."""
+"""`train_step`, jitted. The old state is donated: its memory becomes the new state's."""
