@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 from tree_predictions import packed_contexts, random_forest, total
 
-from jaxalign.data.bucketing import plan
+from jaxalign.data.bucketing import fits, plan, shape_for
 from jaxalign.data.packing import measure, pack, split_trees
 from jaxalign.errors import UserError
 
@@ -38,3 +40,13 @@ def test_with_a_program_for_each_step_no_row_is_wasted():
     shapes = plan(steps, 64, len(steps))
     for trees, shape in zip(steps, shapes, strict=True):
         assert shape.rows == measure(split_trees(trees, shape.tokens), shape.tokens).rows
+
+
+def test_trees_get_the_cheapest_shape_with_room_or_one_of_their_own():
+    trees = random_forest(3, most=30)
+    tight = measure(split_trees(trees, 64), 64)
+    wide, narrow = dataclasses.replace(tight, rows=9 * tight.rows), dataclasses.replace(tight, rows=tight.rows - 1)
+    assert shape_for(trees, [wide, tight, narrow]) == tight
+    assert [fits(trees, shape) for shape in (wide, tight, narrow)] == [True, True, False]
+    own = shape_for(trees, [narrow])
+    assert fits(trees, own) and (own.rows, own.tokens, own.predictions % 64) == (tight.rows, 64, 0)
