@@ -138,9 +138,7 @@ def fill_rows(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, l
                     path = added(leaves[0])
                     tokens = sum(sizes[index] for index in path)
                     if tokens > limit:
-                        raise UserError(
-                            f"a text of {tokens} tokens does not fit into rows of {limit}: raise the row length"
-                        )
+                        raise UserError(f"a text of {tokens} tokens does not fit into rows of {limit}")
                 else:
                     tokens, back, path = max(fitting)
                     place = -back
