@@ -1,4 +1,4 @@
-"""Preference pairs from a file of the user's: a prompt, the response to prefer, and the one to prefer it to."""
+"""Preference pairs from a user's file: a prompt, the chosen response, and the rejected one."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ PAIR_FIELDS = ("prompt", "chosen", "rejected")
 
 
 class PairText(NamedTuple):
-    """A pair as text, and where it stands."""
+    """A preference pair as text, and its place in the file for error messages."""
 
     prompt: str
     chosen: str
@@ -23,8 +23,8 @@ def load_pairs(path: str, limit: int | None = None) -> list[PairText]:
     """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
 
     Raises:
-        UserError: no such file; a row without one of the fields, or with one that is no text (which); a response that
-            is preferred to itself; fewer than two pairs.
+        UserError: the file does not exist; a row lacks one of the `PAIR_FIELDS`, or one is not a text; the two
+            responses of a row are equal; there are fewer than 2 pairs.
     """
     found = []
     for row in read_table(Path(path)):
