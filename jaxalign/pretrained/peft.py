@@ -1,8 +1,7 @@
 """Adapters on disk, in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-What PEFT's configuration has no key for (the base's identity, the prompt format, the recipe) stands in `jaxalign.json`
-beside it, because PEFT may refuse keys that it does not know. Format: https://huggingface.co/docs/peft, "Checkpoint
-format".
+Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity,
+the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may refuse keys that it does not know.
 """
 
 import json
@@ -38,18 +37,18 @@ _REFUSED = (
     "target_parameters",
     "alora_invocation_tokens",
 )
-"""Settings of PEFT that change what the weights mean, and that the model here does not have."""
+"""Settings of PEFT that change the meaning of the weights, and that this program does not have."""
 
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations (`init_lora_weights`) that alter the base: the adapter fits the altered base only."""
+"""Initialisations (`init_lora_weights`) that change the base: such an adapter fits the changed base only."""
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as it was read.
+    """An adapter that was read from disk.
 
-    `adapter` is {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32 NumPy; alpha / rank is its
-    scale. `base_identity` and `prompt_format` are None for an adapter that was not written here.
+    `adapter` is {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, in float32 NumPy arrays. Its scale is
+    alpha / rank. `base_identity` and `prompt_format` are None if another program wrote it.
     """
 
     adapter: dict[str, Any]
@@ -76,22 +75,25 @@ def write_adapter(
     card: str,
     extra: Mapping[str, Any],
 ) -> None:
-    """Write an adapter that PEFT loads. The folder appears whole; one that was there is replaced.
+    """Write an adapter as a folder that PEFT can load. An adapter that is there already is replaced.
+
+    The folder appears complete or not at all.
 
     Args:
-        folder: where to.
+        folder: the folder to write.
         adapter: {"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}.
         architecture: of the base.
         rank: r.
         alpha: the adapter's scale times r.
-        dropout: at which it was trained.
-        base_name: what PEFT loads the base by.
+        dropout: the rate that it was trained with.
+        base_name: the name or path by which PEFT loads the base.
         base_identity: the hash of the base's weights.
         prompt_format: `plain` or `chat`.
         card: the text of README.md.
-        extra: whatever else is to travel with it, as JSON.
+        extra: further JSON for jaxalign.json.
 
-    Raises UserError where the folder cannot be written.
+    Raises:
+        UserError: the folder cannot be written, or contains files that are not an adapter.
     """
     folder = Path(folder)
     layers = {name: adapter["layers"][name] for name in PROJECTIONS if name in adapter["layers"]}
@@ -144,12 +146,14 @@ def write_adapter(
 
 
 def read_adapter(folder: str | Path, architecture: Architecture) -> AdapterFile:
-    """Read an adapter for a base of this architecture: ours, anyone's in PEFT format, or a run's `adapter/`.
+    """Return the adapter in a folder (in PEFT's format) or in a run, for a base of this architecture.
 
-    With `use_rslora` the scale is alpha / sqrt(rank); the alpha returned is such that alpha / rank is that scale.
+    With `use_rslora` the scale is alpha / sqrt(rank) (Kalajdzievski, 2023, arXiv 2312.03732). The alpha that is
+    returned is such that alpha / rank is this scale.
 
-    Raises UserError for a folder without an adapter, a kind of adapter that is not plain LoRA on the seven projections
-    (the setting is named), pickled weights, and shapes that are those of another base.
+    Raises:
+        UserError: there is no adapter, it is not plain LoRA on the seven projections (which setting), its weights are
+            pickled, or its shapes do not fit the base.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
@@ -176,9 +180,9 @@ def read_adapter(folder: str | Path, architecture: Architecture) -> AdapterFile:
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
-    """Return rank and alpha of a plain LoRA adapter."""
+    """Return rank and alpha of an adapter, after a check that it is plain LoRA."""
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; only LORA can be read")
+        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; give a LORA adapter")
     faults = [key for key in _REFUSED if config.get(key)]
     if config.get("bias", "none") != "none":
         faults.append("bias")
@@ -195,7 +199,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def _read_layers(folder: Path, architecture: Architecture, rank: int) -> dict[str, dict[str, np.ndarray]]:
-    """Return {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
+    """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
     source = SafetensorsFolder(folder / WEIGHTS)
     present = source.names()
     targets = [name for name in PROJECTIONS if any(f".{name}.lora_" in key for key in present)]
