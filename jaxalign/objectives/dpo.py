@@ -12,6 +12,8 @@ from jaxtyping import Array, Float32, Int32
 
 from jaxalign.models.precision import Number
 
+LOSSES = ("sigmoid", "ipo", "hinge")
+
 
 class Preferences(NamedTuple):
     """The pairs of a batch.
@@ -52,7 +54,7 @@ def dpo_loss(
         lengths: number of tokens of each response.
         preferences: the pairs, and the reference.
         beta: how strongly the reference holds the model, above 0.
-        kind: `sigmoid`, `hinge` or `ipo`.
+        kind: one of `LOSSES`.
         smoothing: share of pairs that are assumed to be labelled the wrong way round, below 0.5; for `sigmoid` only.
         likelihood: weight of an added term, minus the log-probability per token of the chosen response (as in Pang et
             al., 2024, arXiv 2404.19733).

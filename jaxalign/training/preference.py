@@ -28,7 +28,7 @@ from jaxalign.training.step import objective_program
 class PreferenceStage:
     """One stage of DPO: the responses, and the pairs of them to train on and to validate on.
 
-    `objective` is a `kind` of `dpo_loss`. If `grouped`, a step takes all pairs of a prompt, then those of another
+    `objective` is one of `dpo.LOSSES`. If `grouped`, a step takes all pairs of a prompt, then those of another
     prompt, until it has at least a batch; otherwise pairs are drawn one by one.
     """
 

@@ -42,7 +42,7 @@ def objective(
 ) -> tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]:
     """Return (sum, count, sums of metrics) of the loss `name`, given the log-probabilities [B, P] of a batch.
 
-    `name` is `sft`, or a `kind` of `dpo_loss`.
+    `name` is `sft`, or one of `dpo.LOSSES`.
     """
     if name == "sft":
         return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]

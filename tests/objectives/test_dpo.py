@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.objectives.dpo import Preferences, dpo_loss
+from jaxalign.objectives.dpo import LOSSES, Preferences, dpo_loss
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "dpo.json").read_text())
 
@@ -56,7 +56,7 @@ def test_smoothing_mixes_the_loss_with_that_of_the_turned_pair():
     assert mixed == pytest.approx(0.8 * right + 0.2 * wrong)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "ipo", "hinge"])
+@pytest.mark.parametrize("kind", LOSSES)
 def test_the_likelihood_term_is_the_preferred_responses_per_token(kind):
     log_probs = jnp.array([-3.0, -5.0])
     lengths = jnp.array([2.0, 4.0])
