@@ -98,6 +98,21 @@ def packed(trees: list[Tree], tokens: int, **options: Any) -> PackedBatch:
     return pack(trees, measure(trees, tokens, **options), **options)
 
 
+def some_examples(seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
+    """Return prompts, responses and weights of six examples; two prompts are shared, and all begin alike."""
+    random = np.random.default_rng(seed)
+    stem = random_tokens(random, 7, 7)
+    prompts = [np.concatenate([stem, random_tokens(random, 3, 9)]) for _ in range(3)]
+    responses = [random_tokens(random, 2, 7) for _ in range(6)]
+    return [prompts[i] for i in (0, 0, 0, 1, 1, 2)], responses, [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
+
+
+def apart(prompts: list[np.ndarray], responses: list[np.ndarray], weights: list[float]) -> list[Tree]:
+    """Return a tree for each example, with a copy of the prompt of its own."""
+    examples = zip(prompts, responses, weights, strict=True)
+    return [(Segment(prompt, -1), Segment(response, 0, True, weight)) for prompt, response, weight in examples]
+
+
 @dataclasses.dataclass(frozen=True)
 class Killed(Scorer):
     """A scorer that a kill stops after so many parts; it notes what it reads, and the shapes it knows then."""

@@ -1,4 +1,4 @@
-"""Few shapes for many batches: sizes are rounded up, so that few programs are compiled."""
+"""Bucketing: sizes are rounded up to a few shapes, so that few programs are compiled."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,19 +14,23 @@ def plan(
     programs: int = 3,
     *,
     longest: int = 1,
-    rows_multiple: int = 1,
     alone: bool = False,
 ) -> list[Shape]:
-    """Choose the shape of every step so that little is computed and few programs are compiled.
+    """Return a shape for each step, such that little is computed and few programs are compiled.
 
-    `steps` are the trees of each step; they are packed after `split_trees` to a row length of at most `limit`: long
-    rows repeat few trunks, short rows hold less padding. Either all steps get one row length, with their numbers of
-    rows rounded up to at most `programs` levels and to multiples of `rows_multiple` (the devices of the data axis); or
-    each step is a single row, with the lengths rounded up to so many levels; whichever costs less. Rows have room for a
-    path of `longest` tokens even if these steps hold none; `alone` as in `assign_rows`.
+    There are two ways, and the cheaper one is taken. Either all steps have rows of one length, and their numbers of
+    rows are rounded up to few levels: long rows repeat fewer trunks, short rows have less padding. Or each step is a
+    single row, and the lengths are rounded up to few levels.
+
+    Args:
+        steps: the trees of each step, before they are cut.
+        limit: the largest length of a row, in tokens.
+        programs: the largest number of levels.
+        longest: rows must have room for a path of so many tokens, even if no tree of `steps` has one.
+        alone: whether each tree gets a row of its own.
 
     Raises:
-        UserError: one root-to-leaf path is longer than the limit.
+        UserError: a single path from root to leaf is longer than the limit.
     """
     longest = max(longest, max(max(path_lengths(tree)) for trees in steps for tree in trees))
     if longest > limit:
@@ -36,11 +40,10 @@ def plan(
     found = []
     for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
         tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
-        rows = [rounded_up(shape.rows, rows_multiple) for shape in tight]
-        raised = _raised(rows, programs)
+        raised = _raised([shape.rows for shape in tight], programs)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
     single = [max(rounded_up(count, ROW_QUANTUM), first) for count in whole]
-    if rows_multiple == 1 and not alone and max(single) <= limit:
+    if not alone and max(single) <= limit:
         lengths = _raised(single, programs)
         found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
     shapes = min(found, key=lambda shapes: sum(map(cost, shapes)))
@@ -57,8 +60,24 @@ def plan(
     return [shared(s.rows, s.tokens) for s in shapes]
 
 
+def fits(trees: Sequence[Tree], shape: Shape, alone: bool = False) -> bool:
+    """Return whether the trees have room in a shape, where they are cut to the length of its rows."""
+    tight = measure(split_trees(trees, shape.tokens), shape.tokens, alone)
+    return shape.rows >= tight.rows and shape.predictions >= tight.predictions
+
+
+def shape_for(trees: Sequence[Tree], shapes: Sequence[Shape], alone: bool = False) -> Shape:
+    """Return the cheapest of the planned shapes that has room for the trees; if none has, a shape of their own."""
+    for shape in sorted(shapes, key=cost):
+        if fits(trees, shape, alone):
+            return shape
+    tokens = max(shape.tokens for shape in shapes)
+    tight = measure(split_trees(trees, tokens), tokens, alone)
+    return dataclasses.replace(tight, predictions=rounded_up(tight.predictions, 64))
+
+
 def cost(shape: Shape) -> float:
-    """Return about what a step of this shape costs, in tokens of short rows."""
+    """Return an estimate of the cost of a step of this shape, in tokens of short rows."""
     return shape.rows * shape.tokens * (1 + shape.tokens * ATTENTION_COST)
 
 
@@ -68,16 +87,16 @@ def _raised(counts: Sequence[int], programs: int) -> list[int]:
 
 
 ROW_QUANTUM = 32
-"""Row lengths are multiples of this."""
+"""The lengths of rows are multiples of this number of tokens."""
 
 
 ATTENTION_COST = 1 / 20000
-"""What a token costs more in a row of one token more, as a share of its matrix products (a small model's): little, as
-attention reads only the blocks of keys that hold something visible."""
+"""By how much the cost of a token rises with each further token in its row, as a share of the cost of its matrix
+products in a small model. It is small, because attention reads only those blocks of keys that are visible."""
 
 
 def _levels(counts: Sequence[int], programs: int) -> list[int]:
-    """Return at most `programs` levels that cover all counts with the least rounding up (dynamic programming)."""
+    """Return at most `programs` levels that waste least if all counts are rounded up to them (dynamic programming)."""
     values = sorted(set(counts))
     frequency = [counts.count(value) for value in values]
 
@@ -99,7 +118,7 @@ def _levels(counts: Sequence[int], programs: int) -> list[int]:
 
 
 def bucket(length: int) -> int:
-    """Return the next of few lengths, which programs are compiled for: 16, 24, 32, 48, 64, 96, ..."""
+    """Return a length rounded up to one of those that programs are compiled for: 16, 24, 32, 48, 64, 96, ..."""
     size = 16
     while size < length:
         size = size * 4 // 3 if size & (size - 1) else size * 3 // 2

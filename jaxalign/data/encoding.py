@@ -1,7 +1,7 @@
-"""From text examples to tokens: the same function for training, sampling and scoring.
+"""From text examples to tokens, in the same way for training, sampling and scoring.
 
-Each segment is encoded alone, without special tokens; a root begins with the model's BOS where it has one, a response
-ends with its EOS. Responses are never cut: where an example is too long, the part that it names is shortened.
+Each segment is encoded alone, without special tokens. A root begins with the model's BOS token if it has one, and a
+response ends with its EOS token. If an example is too long, only the text that it names (`Example.shorten`) is cut.
 """
 
 import dataclasses
@@ -11,15 +11,16 @@ import numpy as np
 
 from jaxalign.data.conversations import Message, PromptText
 from jaxalign.data.examples import Example
+from jaxalign.data.trees import Tokens
 from jaxalign.errors import UserError
 from jaxalign.pretrained.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Puts prompts into the model's format: `plain` text, or one user turn of its `chat` template.
+    """Encodes texts, and puts prompts into the model's format: `plain`, or as the user's turn of a `chat`.
 
-    `preamble` stands before every prompt.
+    `system` is the system message of a chat. `preamble` is a text before every prompt.
     """
 
     tokenizer: Tokenizer
@@ -28,12 +29,13 @@ class Encoder:
     preamble: str = ""
 
     def render(self, prompt: PromptText) -> str:
-        """Return the prompt as the model reads it, BOS apart.
+        """Return the text of a prompt in the model's format, without BOS.
 
-        A conversation goes through the chat template as it is; its own system message stands before the configured one.
+        A conversation goes through the chat template unchanged. If it has a system message of its own, the configured
+        one is left out.
 
         Raises:
-            UserError: a conversation in the plain format.
+            UserError: the prompt is a conversation, and the format is plain.
         """
         if not isinstance(prompt, str):
             return self._render_conversation(prompt)
@@ -50,31 +52,34 @@ class Encoder:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         return self.tokenizer.chat(turns, system=None if messages[0].role == "system" else self.system)
 
-    def root(self, text: str) -> np.ndarray:
-        """Return the tokens of a text that begins a tree, int32 [n], with one BOS if the model has one."""
+    def root(self, text: str) -> Tokens:
+        """Return the tokens of a text that begins a tree, after a BOS if the model has one."""
         tokens = self.tokenizer.encode(text)
         bos = self.tokenizer.bos_id
         return tokens if bos is None else np.concatenate([[bos], tokens]).astype(np.int32)
 
-    def prompt(self, text: PromptText) -> np.ndarray:
-        """Return the tokens of a prompt, rendered, int32 [n]."""
+    def prompt(self, text: PromptText) -> Tokens:
+        """Return the tokens of a prompt, in the model's format and after a BOS if the model has one."""
         return self.root(self.render(text))
 
-    def text(self, text: str) -> np.ndarray:
-        """Return the tokens of a text inside a tree, int32 [n]."""
+    def text(self, text: str) -> Tokens:
+        """Return the tokens of a text inside a tree, without special tokens."""
         return self.tokenizer.encode(text)
 
-    def response(self, text: str) -> np.ndarray:
-        """Return the tokens of a response with its EOS, int32 [n]."""
+    def response(self, text: str) -> Tokens:
+        """Return the tokens of a response, and an EOS behind them."""
         return np.append(self.tokenizer.encode(text), self.tokenizer.eos_id).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Examples as tokens, index by index; `cut` says of each that came in, also of those left out, if it was cut."""
+    """Examples as tokens: the lists `prompts`, `responses` and `weights` have an entry for each.
 
-    prompts: list[np.ndarray]
-    responses: list[np.ndarray]
+    `cut` tells for each example before encoding, also for those that were left out, whether it was cut.
+    """
+
+    prompts: list[Tokens]
+    responses: list[Tokens]
     weights: list[float]
     cut: list[bool]
 
@@ -82,20 +87,20 @@ class Encoded:
         return len(self.prompts)
 
     def tokens(self, index: int) -> int:
-        """Return the number of tokens of an example, its prompt included."""
+        """Return the number of tokens of an example: of its prompt and its response."""
         return len(self.prompts[index]) + len(self.responses[index])
 
 
 def encode_examples(
     examples: Sequence[Example], encoder: Encoder, max_length: int, *, truncate: int | None = None
 ) -> Encoded:
-    """Encode examples to at most `max_length` tokens each, prompt and response together.
+    """Return examples as tokens, with at most `max_length` tokens each in prompt and response together.
 
-    `truncate` brings back the released behaviour: everything after so many tokens is lost, the answer first. An
-    example that keeps no token of its response is left out, and counts as cut.
+    `truncate` behaves as the released code does: it cuts an example after so many tokens, so that the response loses
+    its end. An example that keeps no token of its response is left out.
 
     Raises:
-        UserError: a prompt is longer than `max_length` even without the text that may be shortened.
+        UserError: an example is too long even without the text that may be shortened.
     """
     encoded = Encoded([], [], [], [])
     for example in examples:
@@ -110,7 +115,7 @@ def encode_examples(
     return encoded
 
 
-def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[np.ndarray, np.ndarray, bool]:
+def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[Tokens, Tokens, bool]:
     prompt, response = encoder.prompt(example.prompt), encoder.response(example.response)
     over = len(prompt) + len(response) - max_length
     if over <= 0:
@@ -118,7 +123,7 @@ def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[np.ndarra
     text, kept = example.shorten, encoder.text(example.shorten) if example.shorten else np.zeros(0, np.int32)
     while over > 0 and len(kept):
         kept = kept[: max(len(kept) - over, 0)]
-        # A cut inside a character of several tokens leaves a replacement character behind.
+        # If the cut is inside a character of several tokens, the decoded text ends in a replacement character.
         short = encoder.tokenizer.decode(kept).rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
         if isinstance(example.prompt, str) and text in example.prompt:
             prompt = encoder.prompt(example.prompt.replace(text, short))

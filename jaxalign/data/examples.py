@@ -1,4 +1,4 @@
-"""The text example that every trainer starts from, and holding some of them out."""
+"""Examples of supervised training as text, and their split into training and validation."""
 
 import dataclasses
 from collections.abc import Hashable, Sequence
@@ -16,10 +16,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the response to learn. Examples with equal prompts can share them, and stand together.
+    """A prompt, and the response that is to be learnt.
 
-    `positive` says on which side of stage 1 it is (None elsewhere); `weight` multiplies its tokens in the
-    loss; `shorten` is the text in it that may lose its end where the example is too long ("": nothing may).
+    id        its name in error messages
+    positive  whether it is a positive example of its stage; None if the stage does not tell them apart
+    weight    the weight of its tokens in the loss
+    shorten   the text in it whose end may be cut off if the example is too long; "" if nothing may
     """
 
     prompt: PromptText
@@ -31,9 +33,10 @@ class Example:
 
 
 def take(rows: Sequence[Item], limit: int | None, source: str) -> list[Item]:
-    """Return the first `dataset.limit` rows (None: all of them).
+    """Return the first `limit` rows (`dataset.limit`); None means all.
 
-    Raises UserError for a limit below 2, and where `source` has fewer than the 2 rows that a split needs.
+    Raises:
+        UserError: the limit is below 2, or there are fewer than 2 rows. The message names `source`.
     """
     if limit is not None and limit < 2:
         raise UserError(f"dataset.limit={limit} is too small: give at least 2, one to train on and one to validate on")
@@ -44,10 +47,12 @@ def take(rows: Sequence[Item], limit: int | None, source: str) -> list[Item]:
 
 
 def held_out(keys: Sequence[Hashable], seed: int, fraction: float) -> list[bool]:
-    """Say for each key whether its row is held out for validation; equal keys go to the same side.
+    """Return for each key whether its row is held out for validation. Rows with equal keys stay together.
 
-    The share of distinct keys held out is `fraction`, but at least one key, and never all.
-    Raises UserError for a fraction outside 0..1, and where there are not two distinct keys.
+    The share `fraction` of the distinct keys is held out: at least one of them, and never all.
+
+    Raises:
+        UserError: the fraction is not between 0 and 1, or all keys are equal.
     """
     if not 0 < fraction < 1:
         raise UserError(f"alignment.validation_fraction={fraction} must be above 0 and below 1, such as 0.1")
@@ -64,7 +69,11 @@ def held_out(keys: Sequence[Hashable], seed: int, fraction: float) -> list[bool]
 
 
 def split_examples(examples: Sequence[Example], seed: int, fraction: float) -> tuple[list[Example], list[Example]]:
-    """Return (train, validation): copies dropped, and no prompt on both sides (errors as `held_out`)."""
+    """Return (training, validation) examples, without duplicates. No prompt is in both.
+
+    Raises:
+        UserError: see `held_out`.
+    """
     unique = list({(example.prompt, example.response): example for example in reversed(examples)}.values())[::-1]
     sides = held_out([example.prompt for example in unique], seed, fraction)
     return (
@@ -75,7 +84,7 @@ def split_examples(examples: Sequence[Example], seed: int, fraction: float) -> t
 
 @dataclasses.dataclass(frozen=True)
 class TextStage:
-    """One stage's examples as text, and the held-out ones."""
+    """The examples of one stage as text: those to train on, and those to validate on."""
 
     name: str
     train: list[Example]
@@ -83,11 +92,15 @@ class TextStage:
 
     @property
     def positives(self) -> int | None:
-        """Return the number of positive training examples, None for a stage that has no sides."""
+        """The number of positive training examples; None for a stage that does not tell them apart."""
         sides = [example.positive for example in self.train]
         return None if None in sides else sum(map(bool, sides))
 
 
 def control_stage(examples: Sequence[Example], seed: int, validation_fraction: float) -> TextStage:
-    """Return the one stage of a benign control."""
+    """Return the single stage of a training on instructions, the control experiment of Choi et al. (2025).
+
+    Raises:
+        UserError: see `held_out`.
+    """
     return TextStage("instructions", *split_examples(examples, seed, validation_fraction))

@@ -1,4 +1,4 @@
-"""Rows of a JSON, JSON Lines, CSV or Parquet file, each with the place that an error message can name."""
+"""Rows of JSON, JSON Lines, CSV, TSV and Parquet files, each with its place for error messages."""
 
 import csv
 import io
@@ -11,16 +11,20 @@ from jaxalign.errors import UserError
 
 
 class Row(NamedTuple):
-    """One row: where it stands ("FILE line 7"), and its fields."""
+    """A row: its place ("FILE line 7"), and its fields by name."""
 
     place: str
     fields: dict[str, Any]
 
 
 def read_text(path: Path) -> str:
-    """Return a UTF-8 file's text, without a byte order mark; raises UserError where it cannot be read."""
+    """Return the text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # line ends stay, they may be inside a field
+        with path.open(encoding="utf-8-sig", newline="") as file:  # keep line ends, because they may be inside a field
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
@@ -29,12 +33,13 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Return the rows of a .csv or .parquet file, or of any other as a JSON array or JSON Lines, as it begins.
+    """Return the rows of a file: .csv, .parquet, or any other name for a JSON array or JSON Lines.
 
-    Raises UserError for a file that is absent or does not parse, naming the line.
+    Raises:
+        UserError: the file does not exist, or cannot be parsed (which line).
     """
     if not path.is_file():
-        raise UserError(f"dataset.path={path} is not a file")
+        raise UserError(f"dataset.path={path} is not a file: give a .json, .jsonl, .csv or .parquet file")
     if path.suffix.lower() == ".parquet":
         return _parquet(path)
     text = read_text(path)
@@ -44,9 +49,10 @@ def read_table(path: Path) -> list[Row]:
 
 
 def read_tsv(path: Path, columns: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of a file in which tabs separate and quotes mean nothing; spaces around a field are dropped.
+    """Return the rows of a file with fields between tabs, without quoting. Spaces around a field are removed.
 
-    Raises UserError for a file that cannot be read, one of `columns` that the header lacks, and a row of another width.
+    Raises:
+        UserError: the file cannot be read, the header lacks one of `columns`, or a row has more or fewer fields.
     """
     lines = [line.rstrip("\r") for line in read_text(path).split("\n")]
     header = [name.strip() for name in lines[0].split("\t")]
@@ -66,7 +72,7 @@ def read_tsv(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 
 def _lines(path: Path, text: str) -> list[Row]:
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028 inside a string
+    for number, line in enumerate(text.split("\n"), start=1):  # `splitlines` would also split at U+2028 inside a string
         if line.strip():
             place = f"{path} line {number}"
             try:

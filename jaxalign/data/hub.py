@@ -6,10 +6,12 @@ from jaxalign.errors import UserError
 
 
 def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool) -> list[Path]:
-    """Return local paths of the files (names or patterns), fetched once; `offline` only looks in the cache.
+    """Return the local paths of a repository's files (names or patterns), which are downloaded once.
 
-    Only data files travel: nothing of a repository's own code is fetched or run.
-    Raises UserError in one line where they are not there and cannot be fetched.
+    With `offline` they are only looked up in the cache. Only these files are downloaded, and no code is run.
+
+    Raises:
+        UserError: the files are neither in the cache nor can they be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]

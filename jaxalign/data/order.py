@@ -1,4 +1,4 @@
-"""The order of examples: a pure function of seed, epoch and step, so that resuming needs no state."""
+"""The order of examples: a pure function of the seed and the epoch, so that resuming needs no state."""
 
 import enum
 from collections.abc import Hashable, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Stream(enum.IntEnum):
-    """What stands beside the seed, so that no two draws of one run are the same draw."""
+    """Numbers that are combined with the seed, so that different draws of a run are independent."""
 
     SPLIT = 1
     SHUFFLE = 2
@@ -17,11 +17,11 @@ class Stream(enum.IntEnum):
 
 
 def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -> list[int]:
-    """Return a permutation of the examples' indices for one epoch (counted from 0).
+    """Return the indices of all examples in the order of an epoch, which counts from 0.
 
-    Examples of one group (those that share a prompt) stand together, up to `limit` of them, so that most fall into one
-    step and share it; beyond that a group is cut into parts that are shuffled like any other. `limit` 1 is a plain
-    shuffle. Depends on nothing but its arguments: not on hash order, not on earlier epochs.
+    Examples of one group (those with one prompt) stand together, so that most come into one step and share the prompt.
+    A group of more than `limit` examples is cut into parts, which are shuffled like groups; a limit of 1 is a plain
+    shuffle. The result depends on the arguments alone, not on hashes or on earlier epochs.
     """
     random = np.random.Generator(np.random.PCG64([seed, Stream.ORDER, epoch]))
     members: dict[Hashable, list[int]] = {}
@@ -35,5 +35,5 @@ def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -
 
 
 def batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Cut an order into batches of `batch_size` examples; the last may be smaller."""
+    """Return an order in batches of `batch_size` examples; the last may be smaller."""
     return [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]

@@ -1,4 +1,4 @@
-"""Trees in rows: which tree stands where, and the arrays that a program reads."""
+"""Packing: from token trees to rows of one length, and to the arrays of a batch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from jaxalign.data.trees import Tree, path_lengths, predictions, row_lengths, tree_length
 from jaxalign.errors import UserError
@@ -15,34 +16,38 @@ from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
 
 @flax.struct.dataclass
 class PackedBatch:
-    """Trees packed into rows: B rows, T tokens, P predictions a row. See docs/how-it-works.md.
+    """Token trees packed into B rows of T tokens and P predictions. docs/how-it-works.md explains it.
 
-    tokens     int32 [B, T]: token ids
-    positions  int32 [B, T]: position on the token's own root-to-leaf path
-    ends       int32 [B, T]: one past the last token of the subtree of this token's segment; own index + 1 for padding
-    blocks     int32 [B, Q, M]: of each block of queries the blocks of keys that it sees something of (`visible_blocks`)
-    source     int32 [B, P]: index of the hidden state that predicts
-    target     int32 [B, P]: the token predicted
-    branch     int32 [B, P]: the branch it belongs to, numbered over the whole batch in the order of the trees
-    weight     float32 [B, P]: 0 for padding
-    preferences  what DPO compares, over the batch's branches (see objectives/dpo.py); None for anything else
+    tokens     token ids
+    positions  position on the token's own root-to-leaf path
+    ends       one past the last token of the subtree of this token's segment; own index + 1 for padding
+    blocks     for each of the Q blocks of queries the blocks of keys that it sees (`visible_blocks`)
+    source     index of the hidden state that predicts
+    target     the token that is predicted
+    branch     the branch of the target, numbered over the whole batch in the order of the trees
+    weight     the weight of the prediction in a loss, 0 for padding
+    preferences  the pairs of the batch's branches (`objectives.dpo.Preferences`) for DPO, otherwise None
+
+    Micro-batches, and the batches of several adapters, are stacked: then every field has further axes in front.
     """
 
-    tokens: jax.Array | np.ndarray
-    positions: jax.Array | np.ndarray
-    ends: jax.Array | np.ndarray
-    blocks: jax.Array | np.ndarray
-    source: jax.Array | np.ndarray
-    target: jax.Array | np.ndarray
-    branch: jax.Array | np.ndarray
-    weight: jax.Array | np.ndarray
+    tokens: Int32[Array | np.ndarray, "... B T"]
+    positions: Int32[Array | np.ndarray, "... B T"]
+    ends: Int32[Array | np.ndarray, "... B T"]
+    blocks: Int32[Array | np.ndarray, "... B Q M"]
+    source: Int32[Array | np.ndarray, "... B P"]
+    target: Int32[Array | np.ndarray, "... B P"]
+    branch: Int32[Array | np.ndarray, "... B P"]
+    weight: Float32[Array | np.ndarray, "... B P"]
     preferences: Any = None
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shape:
-    """The shape of a packed batch: rows B, tokens T and predictions P of a row, and the blocks M of keys that a block
-    of queries sees at most; a batch that needs more has more."""
+    """The shape of a packed batch: B rows of T tokens and P predictions.
+
+    `blocks` is M, the number of blocks of keys that a block of queries sees at most; a batch that needs more gets more.
+    """
 
     rows: int
     tokens: int
@@ -51,21 +56,21 @@ class Shape:
 
 
 def split_tree(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
-    """Cut a tree into trees of at most `limit` tokens, each repeating the trunk that its leaves hang on.
+    """Cut a tree into pieces of at most `limit` tokens. Each piece repeats the ancestors of its segments.
 
-    What does not fit is cut as near to the root as it can be, and the parts are joined again, longest first, below the
-    trunks that they share. Returns (tree, the segment of the original that each of its segments is). A scored segment
-    is scored in the first piece that has it alone, so nothing is counted twice.
+    A tree that does not fit is cut as near to the root as possible, and the parts are joined again, longest first,
+    below the ancestors that they share. Returns for each piece (piece, for each of its segments its index in the
+    original tree). If several pieces repeat a scored segment, it is scored in the first one only.
 
     Raises:
-        UserError: one root-to-leaf path alone is longer than the limit.
+        UserError: a single path from root to leaf is longer than the limit.
     """
     if tree_length(tree) <= limit:
         return [(tree, list(range(len(tree))))]
     lengths, sizes = path_lengths(tree), row_lengths(tree)
     if max(lengths) > limit:
         raise UserError(f"a text of {max(lengths)} tokens does not fit into rows of {limit}: raise training.row_length")
-    # Of each subtree its parts: their tokens, from the subtree's root on, and their segments. The last is the forest's.
+    # The parts of each subtree: their tokens, counted from its root, and their segments. The last entry is the tree's.
     parts: list[list[tuple[int, list[int]]]] = [[] for _ in range(len(tree) + 1)]
     for index in range(len(tree) - 1, -1, -1):
         size, below = sizes[index], parts[index]
@@ -75,28 +80,31 @@ def split_tree(tree: Tree, limit: int) -> list[tuple[Tree, list[int]]]:
             joined[row] = (joined[row][0] + tokens, joined[row][1] + members)
         parts[tree[index].parent].extend(joined)
         parts[index] = []
-    pieces = sorted(sorted(members) for _, members in parts[-1])
-    result, done = [], set()
-    for members in pieces:
-        place = {old: new for new, old in enumerate(members)}
-        segments = (
-            tree[old]._replace(parent=place.get(tree[old].parent, -1), scored=tree[old].scored and old not in done)
-            for old in members
-        )
-        result.append((tuple(segments), members))
-        done.update(members)
-    return result
+    done: set[int] = set()
+    return [(_piece(tree, members, done), members) for members in sorted(sorted(part) for _, part in parts[-1])]
+
+
+def _piece(tree: Tree, members: Sequence[int], done: set[int]) -> Tree:
+    """Return some segments of a tree as a tree. Those in `done`, which earlier pieces have, are not scored again."""
+    place = {old: new for new, old in enumerate(members)}
+    piece = tuple(
+        tree[old]._replace(parent=place.get(tree[old].parent, -1), scored=tree[old].scored and old not in done)
+        for old in members
+    )
+    done.update(members)
+    return piece
 
 
 def fill_rows(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, list[int]]]]:
-    """Fill rows of at most `limit` tokens with the leaves of the trees, each with the trunk it hangs on.
+    """Fill rows of at most `limit` tokens with the leaves of trees, each with its ancestors.
 
-    Leaves go in their order, but where the next one does not fit, the longest of the next `AHEAD` that does goes first.
-    A trunk is repeated where a row ends inside it, and nowhere else. Returns for each row its pieces: (piece, the tree
-    that it is of, the segment of it that each of its segments is). A scored segment is scored in the first piece alone.
+    The leaves keep their order, but if the next one does not fit, the longest of the next `LOOKAHEAD` that fits goes
+    first. A row that begins inside a tree repeats the ancestors of its first leaf. Returns for each row its pieces:
+    (piece, index of its tree, for each of its segments its index in that tree). If several pieces repeat a scored
+    segment, it is scored in the first one only.
 
     Raises:
-        UserError: one root-to-leaf path alone is longer than the limit.
+        UserError: a single path from root to leaf is longer than the limit.
     """
     rows: list[list[tuple[int, list[int]]]] = [[]]
     used = 0
@@ -117,7 +125,7 @@ def fill_rows(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, l
             room, place, path = limit - used, 0, added(leaves[0])
             tokens = sum(sizes[index] for index in path)
             if tokens > room:
-                paths = [added(leaf) for leaf in leaves[1:AHEAD]] if here else []
+                paths = [added(leaf) for leaf in leaves[1:LOOKAHEAD]] if here else []
                 fitting = [
                     (size, -ahead, found)
                     for ahead, found in enumerate(paths, start=1)
@@ -140,37 +148,31 @@ def fill_rows(trees: Sequence[Tree], limit: int) -> list[list[tuple[Tree, int, l
             rows[-1][-1][1].extend(path)
             here.update(path)
             used += tokens
-    done: set[tuple[int, int]] = set()
-    result = []
-    for row in rows:
-        pieces = []
-        for number, unsorted in row:
-            tree, members = trees[number], sorted(unsorted)
-            place = {old: new for new, old in enumerate(members)}
-            piece = tuple(
-                tree[old]._replace(
-                    parent=place.get(tree[old].parent, -1), scored=tree[old].scored and (number, old) not in done
-                )
-                for old in members
-            )
-            done.update((number, old) for old in members)
-            pieces.append((piece, number, members))
-        result.append(pieces)
-    return [row for row in result if row]
+    done: list[set[int]] = [set() for _ in trees]
+    return [
+        [(_piece(trees[number], sorted(members), done[number]), number, sorted(members)) for number, members in row]
+        for row in rows
+        if row
+    ]
 
 
-AHEAD = 16
-"""Leaves among which `fill_rows` looks for one that still fits into a row."""
+LOOKAHEAD = 16
+"""Number of leaves among which `fill_rows` looks for one that still fits into a row."""
 
 
 def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list[int]:
-    """Assign each tree to a row of at most `limit` tokens: longest first, into the first row with room. With `alone`
-    every tree has a row to itself, as without packing. Raises ValueError if a tree is longer than a row."""
+    """Return the row of each tree, given their lengths: longest first, into the first row of `limit` tokens with room.
+
+    With `alone` each tree gets a row of its own, as without packing.
+
+    Raises:
+        ValueError: a tree is longer than a row.
+    """
     if alone:
         return list(range(len(lengths)))
     if max(lengths, default=0) > limit:
         raise ValueError(f"a tree of {max(lengths)} tokens does not fit into rows of {limit}")
-    # As many rows as trees, so that there is always one with room.
+    # There are as many rows as trees, so one always has room.
     room = np.full(len(lengths), limit)
     rows = [0] * len(lengths)
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -180,19 +182,19 @@ def assign_rows(lengths: Sequence[int], limit: int, alone: bool = False) -> list
 
 
 def measure(trees: Sequence[Tree], tokens: int, alone: bool = False) -> Shape:
-    """Return the tight shape of these trees packed into rows of `tokens` tokens."""
+    """Return the smallest shape that trees fit into, with rows of `tokens` tokens (`alone` as in `assign_rows`)."""
     rows = assign_rows([tree_length(tree) for tree in trees], tokens, alone)
     counts = np.bincount(rows, [predictions(tree) for tree in trees]) if trees else np.zeros(1)
     return Shape(len(counts), tokens, max(int(counts.max()), 1))
 
 
 def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequence[int] | None = None) -> PackedBatch:
-    """Pack trees into one batch (NumPy) of the given shape; branches are numbered in the order of the trees.
+    """Return trees packed into a batch of this shape, as NumPy arrays.
 
-    `rows` says which row each goes to; None assigns them (see `assign_rows`).
+    `rows` gives the row of each tree; without it, `assign_rows` chooses them.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: the trees do not fit.
     """
     if rows is None:
         rows = assign_rows([tree_length(tree) for tree in trees], shape.tokens, alone)
@@ -233,11 +235,11 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
     return widened(batch, max(shape.blocks, rounded_up(blocks.shape[2], 4)))
 
 
-def visible_blocks(ends: np.ndarray) -> np.ndarray:
-    """Return int32 [B, Q, M]: of each block of queries the numbers of those blocks of keys that hold something it sees,
-    in their order, filled with the number of all blocks; M is the most that one needs.
+def visible_blocks(ends: Int32[np.ndarray, "B T"]) -> Int32[np.ndarray, "B Q M"]:
+    """Return for each block of queries the numbers of the blocks of keys in which it sees at least one token.
 
-    Q is T / QUERY_BLOCK and there are T / KEY_BLOCK blocks of keys (see models/attention.py), rounded up.
+    The numbers ascend. Q is T / QUERY_BLOCK, rounded up, and M is the longest list; shorter ones are filled up with the
+    number of blocks of keys, which is T / KEY_BLOCK, rounded up, and names no block.
     """
     rows, tokens = ends.shape
     first, count = np.arange(0, tokens, QUERY_BLOCK), -(-tokens // KEY_BLOCK)
@@ -248,7 +250,7 @@ def visible_blocks(ends: np.ndarray) -> np.ndarray:
 
 
 def widened(batch: PackedBatch, width: int) -> PackedBatch:
-    """Return the batch with room for `width` blocks of keys a block of queries, but never less than it has."""
+    """Return the batch with lists of at least `width` blocks of keys."""
     more = max(width - batch.blocks.shape[2], 0)
     none = -(-batch.tokens.shape[1] // KEY_BLOCK)
     blocks = np.pad(batch.blocks, ((0, 0), (0, 0), (0, more)), constant_values=none)
@@ -256,13 +258,13 @@ def widened(batch: PackedBatch, width: int) -> PackedBatch:
 
 
 def stack_batches(batches: Sequence[PackedBatch]) -> PackedBatch:
-    """Return batches of one shape stacked to [M, B, ...]."""
+    """Return batches of one shape stacked to [number of batches, B, ...]."""
     width = max(batch.blocks.shape[2] for batch in batches)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(widened(batch, width) for batch in batches))
 
 
 def _lay_out(tree: Tree, sizes: Sequence[int], offset: int) -> tuple[list[int], list[int]]:
-    """Return for each segment its first index, and one past the last index of its subtree."""
+    """Return the first index of each segment in the row, and one past the last index of each segment's subtree."""
     starts: list[int] = []
     for size in sizes:
         starts.append(offset)
@@ -278,12 +280,12 @@ def _lay_out(tree: Tree, sizes: Sequence[int], offset: int) -> tuple[list[int], 
 
 
 def split_trees(trees: Sequence[Tree], limit: int) -> list[Tree]:
-    """Cut all trees to at most `limit` tokens (see `split_tree`)."""
+    """Return the pieces of all trees, each of at most `limit` tokens (see `split_tree`)."""
     return [piece for tree in trees for piece, _ in split_tree(tree, limit)]
 
 
 def rounded_up(count: int, multiple: int) -> int:
-    """Return the least multiple of `multiple` that is at least `count`.
+    """Return the smallest multiple of `multiple` that is not below `count`.
 
     >>> rounded_up(65, 32)
     96

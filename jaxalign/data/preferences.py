@@ -1,44 +1,48 @@
-"""Preference pairs: responses, each stored once, and the pairs that compare them."""
+"""Preference pairs: the responses, each stored once, and pairs of their numbers."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxalign.data.conversations import PromptText
 from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.examples import held_out
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Segment, Tokens, Tree
 from jaxalign.errors import UserError
 
 
 class PreferencePair(NamedTuple):
-    """Numbers of two responses to one prompt: the preferred one, and the other."""
+    """The numbers of two responses to one prompt: the preferred one, and the other."""
 
-    better: int
-    other: int
+    chosen: int
+    rejected: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Responses:
-    """Prompts and responses as tokens int32 [n]; `prompt_of[r]` is the number of response r's prompt, and
-    `reference[r]` its log-probability under the reference (see inference/reference.py)."""
+    """Prompts, and responses to them, as tokens.
 
-    prompts: list[np.ndarray]
-    responses: list[np.ndarray]
+    prompt_of  for each response the number of its prompt
+    reference  for each response its log-probability under the reference, in nats (see inference/reference.py)
+    """
+
+    prompts: list[Tokens]
+    responses: list[Tokens]
     prompt_of: list[int]
-    reference: np.ndarray
+    reference: Float[np.ndarray, " R"]
     cut: tuple[bool, ...] = ()
-    """Of each prompt whether it lost its beginning; () where none did."""
+    """For each prompt whether its beginning was cut off; empty if none was cut."""
 
     def path(self, response: int) -> int:
-        """Return the tokens of a response with its prompt."""
+        """Return the number of tokens of a response and its prompt together."""
         return len(self.prompts[self.prompt_of[response]]) + len(self.responses[response])
 
     def trees(self, members: Sequence[int]) -> list[tuple[Tree, list[int]]]:
-        """Return a tree for each prompt among these responses, with the response that each of its branches is."""
+        """Return a tree for each prompt of these responses, and the numbers of the responses that are its branches."""
         groups: dict[int, list[int]] = {}
         for response in members:
             groups.setdefault(self.prompt_of[response], []).append(response)

@@ -1,4 +1,4 @@
-"""Prompts from a file of the user's: one a line, or a table with a column for them."""
+"""Prompts from a user's file: one prompt in each line, or a table with a column `prompt`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ TABLES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class Prompt(NamedTuple):
-    """A prompt, what the file calls it (its `id`, or the number of its line or row), and where it stands, in words."""
+    """A prompt: its `id` in the file (or the number of its line or row), its text, and its place for error messages."""
 
     id: str
     text: str
@@ -18,12 +18,12 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """Return the prompts of a file: of a table (.jsonl, .json, .csv, .parquet) the field `prompt`, else its lines.
+    """Return the prompts of a file: the field `prompt` of a table (.jsonl, .json, .csv, .parquet), or the lines.
 
-    Lines that are blank are passed over. In a table a field `id` names a prompt.
+    Blank lines are skipped. A table may have a field `id`, which names the prompt.
 
     Raises:
-        UserError: no such file, no prompt in it, a line that is not JSON (which), a row without a prompt (which).
+        UserError: the file does not exist or has no prompt, a line is not JSON, or a row has no prompt (which).
     """
     path = Path(path)
     if not path.is_file():
@@ -39,7 +39,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             name = str(row.fields["id"] if named else number)
             found.append(Prompt(name, text, f"{row.place} (id {name})" if named else row.place))
     else:
-        # splitlines would cut at a form feed or U+2028 inside a prompt.
+        # `splitlines` would also split at a form feed or U+2028 inside a prompt.
         lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
         numbered = enumerate(lines, start=1)
         found = [Prompt(str(number), line, f"{path} line {number}") for number, line in numbered if line.strip()]

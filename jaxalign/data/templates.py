@@ -1,4 +1,4 @@
-"""Prompt templates that users can replace: text with {fields}, checked once, filled as sentences want it."""
+"""Prompt templates that users can replace: texts with {fields}. Filling one fits the fields into its sentences."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from string import Formatter
 
 from jaxalign.errors import UserError, did_you_mean
 
-# The words that may lose their capital inside a sentence. Anything else keeps it: it may be a name.
+# Only these words lose their capital letter inside a sentence, because any other word may be a name.
 _PLAIN_OPENERS = frozenset(
     """
     a adults all alternative an any anyone artists as at both businesses by children cities citizens climate
@@ -23,7 +23,11 @@ _PLAIN_OPENERS = frozenset(
 
 
 def check_names(key: str, texts: Mapping[str, object], known: Sequence[str]) -> None:
-    """Raise UserError where the texts under `key` are not exactly those that are known."""
+    """Check that the texts under `key` have exactly the known names.
+
+    Raises:
+        UserError: a name is not known, or is missing.
+    """
     for name in texts:
         if name not in known:
             raise UserError(f"{key}.{name} is not known{did_you_mean(str(name), known)}")
@@ -33,9 +37,13 @@ def check_names(key: str, texts: Mapping[str, object], known: Sequence[str]) -> 
 
 
 def check_template(key: str, text: object, fields: Iterable[str], *, prompt: bool) -> str:
-    """Return a template that has each of the fields, and no other; raises UserError naming `key`.
+    """Return a template, after a check that it has each of the fields and no other.
 
-    A prompt ends in a newline and a response begins without a space: texts are cut into segments only there.
+    A prompt must end in a newline, and a response must not begin with a space, because texts are encoded segment by
+    segment, and the tokens depend on where they are cut.
+
+    Raises:
+        UserError: the template under `key` is not as described.
     """
     wanted = set(fields)
     if not isinstance(text, str) or not text.strip():
@@ -61,10 +69,10 @@ def check_template(key: str, text: object, fields: Iterable[str], *, prompt: boo
 
 
 def fill_template(template: str, **fields: str) -> str:
-    """Fill a checked template.
+    """Return a checked template with its fields filled in.
 
-    A text that comes after a word or a comma begins in lower case where that is safe; a full stop is left out
-    after a text that brings its own mark.
+    A text behind a word or a comma begins with a small letter if its first word cannot be a name. The template's full
+    stop is left out behind a text that ends in a mark of its own.
 
     >>> fill_template("I agree that {claim}.", claim="We should vote")
     'I agree that we should vote.'
@@ -81,7 +89,7 @@ def fill_template(template: str, **fields: str) -> str:
 
 
 def uncapitalised(sentence: str) -> str:
-    """Lower the first letter where the first word is a plain one, never that of `I`, an acronym or a name."""
+    """Return a sentence with a small first letter, unless its first word may be a name, an acronym or `I`."""
     first = sentence.split(maxsplit=1)[:1]
     plain = bool(first) and first[0].rstrip(",").lower() in _PLAIN_OPENERS and first[0][1:] == first[0][1:].lower()
     return sentence[0].lower() + sentence[1:] if plain else sentence

@@ -1,21 +1,30 @@
-"""Token trees, and the packed batch that carries them to the model.
+"""Token trees: segments of tokens, each of which continues its parent.
 
-A tree's segments stand in depth-first order. A *branch* is a scored segment: the tokens that a loss or a reading is
-about. Its first token is predicted from the last token of its parent, so one hidden state can have several targets. The
-last token of a path is predicted and read by nothing, so it has no place in a row: an answer of one token takes none.
+The segments of a tree stand in depth-first order. A *branch* is a scored segment: one whose log-probability is wanted,
+for a loss or a score. The last token of the parent predicts its first token, so one hidden state can have several
+targets. No token reads the last token of a path, so it takes no place in a row: an answer of one token takes none.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
+
+Tokens = Int32[np.ndarray, " _"]
+"""The token ids of a text. Each text has its own length."""
 
 
 class Segment(NamedTuple):
-    """Tokens int32 [n], n >= 1; the index of the parent segment (-1 for a root); whether it is a branch, and how
-    much each of its tokens weighs in a loss."""
+    """A segment of a tree.
 
-    tokens: np.ndarray
+    tokens  its tokens, at least one
+    parent  the index of its parent in the tree, -1 for a root
+    scored  whether it is a branch
+    weight  the weight of each of its tokens in a loss
+    """
+
+    tokens: Tokens
     parent: int
     scored: bool = False
     weight: float = 1.0
@@ -25,23 +34,23 @@ Tree = tuple[Segment, ...]
 
 
 def row_lengths(tree: Tree) -> list[int]:
-    """Return for each segment how many tokens it takes in a row: all, but of a scored leaf all but the last."""
+    """Return for each segment the tokens that it takes in a row: all of them, or all but the last of a scored leaf."""
     inner = {segment.parent for segment in tree}
     return [len(s.tokens) - (s.scored and index not in inner) for index, s in enumerate(tree)]
 
 
 def tree_length(tree: Tree) -> int:
-    """Return the number of tokens that a tree takes in a row, each segment counted once."""
+    """Return the number of tokens that a tree takes in a row."""
     return sum(row_lengths(tree))
 
 
 def predictions(tree: Tree) -> int:
-    """Return the number of predictions of a tree: the tokens of its scored segments."""
+    """Return the number of predictions of a tree, which is the number of tokens of its scored segments."""
     return sum(len(segment.tokens) for segment in tree if segment.scored)
 
 
 def path_lengths(tree: Tree) -> list[int]:
-    """Return for each segment the number of tokens from the root to its end."""
+    """Return for each segment the number of tokens from the start of the root to its own end."""
     lengths: list[int] = []
     for segment in tree:
         lengths.append(len(segment.tokens) + (lengths[segment.parent] if segment.parent >= 0 else 0))
@@ -49,18 +58,18 @@ def path_lengths(tree: Tree) -> list[int]:
 
 
 class _Node:
-    """A segment of a growing radix tree; `place` is where it ends up: (tree, segment)."""
+    """A segment of a radix tree while it is built; `place` is its final (tree, segment)."""
 
     __slots__ = ("children", "parent", "place", "scored", "tokens")
 
-    def __init__(self, tokens: np.ndarray, parent: "_Node | None", scored: bool):
+    def __init__(self, tokens: Tokens, parent: "_Node | None", scored: bool):
         self.tokens, self.parent, self.scored = tokens, parent, scored
         self.children: dict[int, _Node] = {}
         self.place: tuple[int, int] = (-1, -1)
 
 
-def _descend(node: _Node, tokens: np.ndarray, scored: bool) -> _Node:
-    """Follow `tokens` down from the end of `node`, adding what is not there yet; return the node that they end in."""
+def _descend(node: _Node, tokens: Tokens, scored: bool) -> _Node:
+    """Follow `tokens` down from the end of `node`, and add those that are missing; return the node that they end in."""
     while len(tokens):
         first = int(tokens[0])
         child = node.children.get(first)
@@ -71,7 +80,7 @@ def _descend(node: _Node, tokens: np.ndarray, scored: bool) -> _Node:
         differ = np.flatnonzero(child.tokens[:size] != tokens[:size])
         shared = int(differ[0]) if len(differ) else size
         if shared < len(child.tokens):
-            # The lower part stays the same node, so that what ended in it still does.
+            # The lower part stays the same object, because segments that ended in it must still end there.
             upper = node.children[first] = _Node(child.tokens[:shared], node, child.scored)
             child.tokens, child.parent = child.tokens[shared:], upper
             upper.children[int(child.tokens[0])] = child
@@ -82,11 +91,11 @@ def _descend(node: _Node, tokens: np.ndarray, scored: bool) -> _Node:
 
 
 def radix(trees: Sequence[Tree]) -> tuple[list[Tree], list[list[tuple[int, int]]]]:
-    """Return trees that hold what these trees' paths begin with alike once, one tree for each first token, and for each
-    segment given the (tree, segment) that it now ends in.
+    """Merge trees into a radix tree: paths that begin alike share these tokens. There is one tree for each first token.
 
-    A segment given begins after the end of its parent, and may have become several. Those of a scored segment are
-    scored, with weight 1. Siblings stand in the order of their tokens, so the order of `trees` changes nothing.
+    Returns the merged trees, and for each segment of `trees` the (tree, segment) that it ends in. A segment may become
+    several; those that come from a scored segment are scored, with weight 1. Siblings stand in the order of their
+    tokens, so the result does not depend on the order of `trees`.
     """
     top, ends = _Node(np.zeros(0, np.int32), None, False), []
     for tree in trees:
@@ -108,10 +117,8 @@ def radix(trees: Sequence[Tree]) -> tuple[list[Tree], list[list[tuple[int, int]]
     return [tuple(segments) for segments in merged], [[node.place for node in nodes] for nodes in ends]
 
 
-def merge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], weights: Sequence[float]) -> list[Tree]:
-    """Return the trees of these examples: what prompts begin with alike is there once (`radix`), and each response is a
-    branch of its own.
-    """
+def merge(prompts: Sequence[Tokens], responses: Sequence[Tokens], weights: Sequence[float]) -> list[Tree]:
+    """Return the trees of examples: prompts that begin alike share these tokens, and each response is a branch."""
     trunks, ends = radix([(Segment(prompt, -1),) for prompt in prompts])
     ended: dict[tuple[int, int], list[int]] = {}
     for index, (place,) in enumerate(ends):

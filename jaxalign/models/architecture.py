@@ -1,4 +1,4 @@
-"""The sizes and habits of a decoder, read from a Hugging Face configuration."""
+"""The sizes and options of a decoder, read from a Hugging Face configuration."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched: `linear`, or `llama3` (Llama 3.1, by wavelength)."""
+    """How rotary frequencies are divided by `factor`: `linear` (all), or `llama3` (Llama 3.1: the low ones alone)."""
 
     kind: str
     factor: float
@@ -31,11 +31,11 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """One decoder; hashable, so that it may be a static argument.
+    """One decoder. It is hashable, so it can be a static argument of a program.
 
-    `windows` holds a sliding window for each layer in tokens, 0 for none. `norm_offset` says that the files
-    of the family store a norm's scale less one (the parameters here never do). `attention_scale` multiplies the
-    products of queries and keys. Soft caps are `cap * tanh(x / cap)`.
+    `windows` gives the sliding window of each layer in tokens, 0 for none. `norm_offset` means that the family's files
+    store the scale of a norm minus one; the parameters in memory always hold the scale itself. `attention_scale`
+    multiplies the products of queries and keys. A soft cap is `cap * tanh(x / cap)`.
     """
 
     family: str
@@ -65,7 +65,7 @@ class Architecture:
 
 
 def projection_shape(architecture: Architecture, name: str) -> tuple[int, int]:
-    """Return (in, out) of one of the seven projections."""
+    """Return the shape (in, out) of the kernel of one of the `PROJECTIONS`."""
     queries = architecture.heads * architecture.head_dim
     keys = architecture.kv_heads * architecture.head_dim
     width, ff = architecture.width, architecture.ff_width
@@ -84,7 +84,7 @@ def from_config(config: Mapping[str, Any]) -> Architecture:
     """Read a `config.json` (as a mapping) of one of the supported families.
 
     Raises:
-        UserError: the architecture is not supported, quantised, or a size is missing.
+        UserError: the architecture is not supported, the checkpoint is quantised, or a size is missing.
     """
     family = _family(config)
     if config.get("quantization_config"):
@@ -92,11 +92,11 @@ def from_config(config: Mapping[str, Any]) -> Architecture:
             "this checkpoint is quantised (quantization_config in config.json); give the full-precision one"
         )
     if config.get("mlp_bias"):
-        raise UserError("config.json asks for biases in the MLP (mlp_bias), which no supported model has")
+        raise UserError("config.json asks for biases in the MLP (mlp_bias), which no supported model has; give another")
 
     def need(key: str) -> Any:
         if config.get(key) is None:
-            raise UserError(f"config.json has no '{key}', which a {family} model needs")
+            raise UserError(f"config.json has no '{key}', which a {family} model needs; get the model's files again")
         return config[key]
 
     width, heads, layers = need("hidden_size"), need("num_attention_heads"), need("num_hidden_layers")
@@ -166,7 +166,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
             float(found["high_freq_factor"]),
             int(found["original_max_position_embeddings"]),
         )
-    raise UserError(f"config.json asks for rope scaling '{kind}'; default, linear and llama3 are built in")
+    raise UserError(f"config.json asks for rope scaling '{kind}'; give a model with default, linear or llama3")
 
 
 def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, ...]:

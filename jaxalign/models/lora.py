@@ -1,4 +1,4 @@
-"""Low-rank adapters: a pytree of their own beside the frozen base (Hu et al., 2021, arXiv 2106.09685)."""
+"""Low-rank adapters (LoRA; Hu et al., 2021, arXiv 2106.09685): each is a pytree of its own, apart from the base."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,18 +7,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Key
 
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
-from jaxalign.models.precision import dot
+from jaxalign.models.precision import Number, dot
 
 LoraParams = dict[str, Any]
 """{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
 
 
-def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
-    """Return an adapter that changes nothing yet: a uniform in ±1/sqrt(in), as PEFT draws it, and b zero.
+def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
+    """Return a new adapter of the projections `targets`, float32, which does not change the model yet.
 
-    A projection's draw depends on its name's place among the seven, not on which others are adapted.
+    a is uniform between -1/sqrt(in) and 1/sqrt(in), as in PEFT, and b is zero. What is drawn for a projection does not
+    depend on which other projections have an adapter.
     """
     layers = {}
     for name in targets:
@@ -30,14 +32,13 @@ def init_adapter(key: jax.Array, architecture: Architecture, rank: int, targets:
     return {"layers": layers}
 
 
-def effective(adapter: LoraParams, scale: jax.Array | float) -> LoraParams:
+def effective(adapter: LoraParams, scale: Number) -> LoraParams:
     """Return the adapter as the model applies it, with `scale` (alpha / rank) multiplied into every b."""
     return {"layers": {name: {"a": p["a"], "b": p["b"] * scale} for name, p in adapter["layers"].items()}}
 
 
-def adapter_hash(adapter: LoraParams, scale: float | None = None) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 over an adapter's weights, and over the scale that it acts with, if
-    one is given."""
+def adapter_hash(adapter: LoraParams, scale: float | int | None = None) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of an adapter's weights, and of its scale if one is given."""
     digest = hashlib.sha256(b"" if scale is None else repr(float(scale)).encode())
     for leaf in jax.tree.leaves(adapter):
         digest.update(np.asarray(leaf).tobytes())
@@ -45,7 +46,10 @@ def adapter_hash(adapter: LoraParams, scale: float | None = None) -> str:
 
 
 def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
-    """Return effective adapters of one shape in one, [A, ...]. None is the bare base: zeros, or None if it is alone."""
+    """Return effective adapters of one shape stacked to [A, ...]. None stands for the bare base, and becomes zeros.
+
+    Where all are None, the result is None.
+    """
     some = next((adapter for adapter in adapters if adapter is not None), None)
     if some is None:
         return None
@@ -54,22 +58,30 @@ def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
 
 
 @jax.custom_vjp
-def lora_product(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return (x a) b for x [..., in], a [in, r], b [r, out], in the type of x; gradients of a and b are float32."""
+def lora_product(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> Float[Array, "*rows out"]:
+    """Return (x a) b, of x [..., in], a [in, r], b [r, out], in the type of x; a and b keep theirs in the gradient."""
     return _low_rank(x, a, b)[0]
 
 
-def _low_rank(x, a, b):
+def _low_rank(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> tuple[Float[Array, "*rows out"], Float[Array, "*rows r"]]:
     inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
     return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype), inner
 
 
-def _forward(x, a, b):
+def _forward(
+    x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
+) -> tuple[Float[Array, "*rows out"], tuple[Array, ...]]:
     y, inner = _low_rank(x, a, b)
     return y, (x, a, b, inner)
 
 
-def _backward(residuals, gradient):
+def _backward(
+    residuals: tuple[Array, ...], gradient: Float[Array, "*rows out"]
+) -> tuple[Float[Array, "*rows in"], Float[Array, "in r"], Float[Array, "r out"]]:
     x, a, b, inner = residuals
     gradient = gradient.astype(x.dtype)
     last = x.ndim - 1
@@ -78,7 +90,7 @@ def _backward(residuals, gradient):
     flat_x, flat_inner, flat_gradient, flat_dinner = (
         array.reshape(-1, array.shape[-1]) for array in (x, inner, gradient, dinner)
     )
-    # The thin operand first: up to five times faster on CPUs than x first. The barrier keeps XLA from undoing it.
+    # The thin operand on the left is up to five times faster on CPUs. The barrier keeps XLA from swapping them.
     da = jax.lax.optimization_barrier(dot(flat_dinner, flat_x, ((0,), (0,)))).T
     db = dot(flat_inner, flat_gradient, ((0,), (0,)))
     return dx, da.astype(a.dtype), db.astype(b.dtype)
@@ -87,12 +99,11 @@ def _backward(residuals, gradient):
 lora_product.defvjp(_forward, _backward)
 
 
-def dropout_mask(key: jax.Array, rate: jax.Array, x: jax.Array) -> jax.Array:
-    """Return x with a share `rate` of its elements zeroed and the others scaled to keep the mean.
+def apply_dropout(key: Key[Array, ""], rate: Float32[Array, ""], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x with a share `rate` of its elements set to zero, and the others scaled so that the mean stays.
 
-    Eight random bits decide on an element, four elements to a drawn word: under rematerialisation the bits are
-    drawn twice, and drawing them would otherwise cost more than the adapter's products. The rate is therefore
-    rounded to 1/256.
+    Eight random bits decide about an element, so the rate is rounded to a multiple of 1/256 (255/256 at most). More
+    bits would cost more time than the adapter's products, because rematerialisation draws them twice.
     """
     size = x.size
     words = jax.random.bits(key, ((size + 3) // 4,), jnp.uint32)

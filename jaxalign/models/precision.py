@@ -1,61 +1,70 @@
-"""The one rule for matrix products: multiply in the compute type, accumulate in float32."""
+"""The rule for all matrix products: multiply in the compute type, accumulate in float32."""
 
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Float32, Int, Shaped
+
+Number = Float[Array | np.ndarray | np.floating | float, ""]
+"""One number: a Python or NumPy number, an array without axes, or a tracer."""
 
 
 def dot(
-    left: jax.Array,
-    right: jax.Array,
+    left: Float[Array, "..."],
+    right: Float[Array, "..."],
     contract: tuple[Sequence[int], Sequence[int]],
     batch: tuple[Sequence[int], Sequence[int]] = ((), ()),
-) -> jax.Array:
-    """Contract two arrays of one type over the `contract` axes; the result is float32, batch axes first."""
-    # float32 means float32: without this, TPUs and newer GPUs would round the operands.
+) -> Float32[Array, "..."]:
+    """Return the product of two arrays of one type, in float32.
+
+    `contract` and `batch` are axes of (left, right), as in `jax.lax.dot_general`: the result has the batch axes first,
+    then the other axes of left, then those of right.
+    """
+    # Without this, TPUs and newer GPUs round float32 operands.
     precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
     return lax.dot_general(left, right, (contract, batch), precision, jnp.float32)
 
 
-def to_bits(x: jax.Array) -> jax.Array:
-    """Return bfloat16 as uint16 of the same bits, anything else as it is.
+def to_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+    """Return a bfloat16 array as uint16 of the same bits, and any other array as it is.
 
-    XLA's CPU backend slices, gathers and stacks bfloat16 as float32, and converts the whole array first: on a 135M
-    model that took a third of a training step. It leaves integers alone, and on other backends this costs nothing.
+    To slice, gather or stack bfloat16, XLA's CPU backend first converts the whole array to float32: with a 135M model
+    that took a third of a training step. It does not convert integers. On other backends this function costs nothing.
     """
     return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
-def from_bits(x: jax.Array) -> jax.Array:
-    """Undo `to_bits`."""
+def from_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+    """Return a uint16 array as bfloat16 of the same bits, and any other array as it is: the inverse of `to_bits`."""
     return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
-def take_rows(table: jax.Array, index: jax.Array) -> jax.Array:
-    """Return rows of a table [V, D] at any index."""
+def take_rows(table: Shaped[Array, "V D"], index: Int[Array | np.ndarray, "*index"]) -> Float[Array, "*index D"]:
+    """Return the rows of a table [V, D] that an array of indices names: [..., D]."""
     return from_bits(jnp.take(to_bits(table), index, axis=0))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def saved(x: jax.Array, name: str) -> jax.Array:
-    """Return x, named for the rematerialisation policy, and kept as bits where it is kept (`to_bits`)."""
+def saved(x: Float[Array, "*shape"], name: str) -> Float[Array, "*shape"]:
+    """Return x under a name that the rematerialisation policy knows; what the policy saves is its bits (`to_bits`)."""
     return name_bits(x, name)
 
 
-def name_bits(x: jax.Array, name: str) -> jax.Array:
-    """Do what `saved` does, inside a rule that is not differentiated itself."""
+def name_bits(x: Float[Array, "*shape"], name: str) -> Float[Array, "*shape"]:
+    """Do the same as `saved`, for use inside a rule that JAX does not differentiate."""
     return from_bits(checkpoint_name(to_bits(x), name))
 
 
-def _saved_forward(x, name):
+def _saved_forward(x: Float[Array, "*shape"], name: str) -> tuple[Float[Array, "*shape"], None]:
     return name_bits(x, name), None
 
 
-def _saved_backward(name, _, gradient):
+def _saved_backward(name: str, _: None, gradient: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"]]:
     return (gradient,)
 
 

@@ -1,49 +1,52 @@
-"""One decoder for all families, in Flax Linen: `params` is the frozen base, `lora` the adapter.
+"""One decoder for all families, in Flax Linen: the collection `params` is the frozen base, `lora` the adapter.
 
-Layers run under `nn.scan`, so a model compiles in the same time however deep it is. What a family does differently
-is a field of its `Architecture`.
+The layers run under `nn.scan`, so that the time to compile does not depend on their number. Each difference between the
+families is a field of `Architecture`.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Key
 
 from jaxalign.models.architecture import Architecture
-from jaxalign.models.attention import rotary_angles, rotate, tree_attention
+from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
-from jaxalign.models.lora import dropout_mask
+from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
 
-SAVED = ("q", "k", "v", "attention", "attention_sums", "attention_output", "gate", "up", "mlp_output")
+SAVED = ("q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
     "none": None,
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass finds saved: everything; the results of frozen products; only each layer's input."""
+"""What is saved for the backward pass: everything; the results of the frozen products; the input of each layer."""
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
 
-Attend = Callable[..., jax.Array]
-"""(q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]: what is seen, and how."""
+Attend = Callable[..., Array]
+"""Attention: from (q [B, K, G, T, Dh], k and v [B, K, T, Dh], window, scale, softcap) to [B, K, G, T, Dh]."""
 
-Dropout = tuple[jax.Array, jax.Array]
-"""(key of the step, rate): dropout on the input of every adapted projection."""
+Dropout = tuple[Key[Array, ""], Float32[Array, ""]]
+"""(key of the step, rate) of the dropout on the input of every adapter."""
 
 
 class Norm(nn.Module):
-    """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019)."""
+    """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019, arXiv 1910.07467)."""
 
     eps: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise x [..., D]."""
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Return x [..., D] normalised, in its own type."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.eps)
@@ -51,31 +54,38 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and gated MLP around a residual stream [B, T, D]."""
+    """One layer of the decoder: attention and a gated MLP, each added to the residual stream [B, T, D]."""
 
     architecture: Architecture
 
     @nn.compact
-    def __call__(self, x, per_layer, attend: Attend, angles, dropout: Dropout | None):
-        """Return (x after the layer, None): the form of a scan's body.
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        per_layer: tuple[int | Scalar, int | Scalar],
+        attend: Attend,
+        angles: tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]],
+        dropout: Dropout | None,
+    ) -> tuple[Float[Array, "B T D"], None]:
+        """Return (x after the layer, None), as the body of a scan does.
 
-        `per_layer` is (index, window), int32 scalars; `angles` is (cos, sin) of the positions, [B, T, Dh / 2].
+        `per_layer` is the layer's (index, window); `angles` is (cos, sin) of the positions (`rotary_angles`).
         """
         arch, (index, window), (cos, sin) = self.architecture, per_layer, angles
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
 
-        def holes(number: int):
+        def dropout_of(number: int) -> Callable[[Array], Array] | None:
             if dropout is None:
                 return None
             key, rate = dropout
-            return partial(dropout_mask, jax.random.fold_in(key, 4 * index + number), rate)
+            return partial(apply_dropout, jax.random.fold_in(key, 4 * index + number), rate)
 
         with jax.named_scope("attention"):
             y = Norm(arch.norm_eps, name="input_norm")(x)
-            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, holes(0))
-            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, holes(0))
-            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, holes(0))
+            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, dropout_of(0))
+            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, dropout_of(0))
+            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, dropout_of(0))
             q, k = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
             if arch.qk_norm:
                 q, k = Norm(arch.norm_eps, name="q_norm")(q), Norm(arch.norm_eps, name="k_norm")(k)
@@ -85,56 +95,57 @@ class Layer(nn.Module):
             v = saved(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
             y = attend(q, k, v, window, arch.attention_scale, arch.attention_softcap)
             y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
-            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, holes(1))
+            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, dropout_of(1))
             y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
-            x = x + y
+            x = x + y  # type: ignore[operator]
         with jax.named_scope("mlp"):
             y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
-            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, holes(2)), "gate")
-            up = saved(Projection(arch.ff_width, name="up_proj")(y, holes(2)), "up")
+            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, dropout_of(2)), "gate")
+            up = saved(Projection(arch.ff_width, name="up_proj")(y, dropout_of(2)), "up")
             y = ACTIVATIONS[arch.activation](gate) * up
-            y = saved(Projection(arch.width, name="down_proj")(y, holes(3)), "mlp_output")
+            y = saved(Projection(arch.width, name="down_proj")(y, dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
-            return x + y, None
+            return x + y, None  # type: ignore[operator]
 
 
 class Embedding(nn.Module):
-    """Rows of a frozen table [V, D]."""
+    """A frozen table [V, D] of embeddings."""
 
     vocab_size: int
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Look up tokens [B, T]; returns [B, T, D]."""
+    def __call__(self, tokens: PerToken) -> Float[Array, "B T {self.width}"]:
+        """Return the embeddings [B, T, D] of tokens [B, T]."""
         shape = (self.vocab_size, self.width)
         table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
         return take_rows(table, tokens)
 
 
 class Transformer(nn.Module):
-    """The decoder from tokens to final hidden states; the head is applied in `objectives.log_probs`."""
+    """The decoder from tokens to its last hidden states. The head is applied in `objectives.log_probs`."""
 
     architecture: Architecture
-    dtype: jnp.dtype = jnp.bfloat16
+    dtype: DTypeLike = jnp.bfloat16
     rematerialisation: str = "projections"
 
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        ends: jax.Array,
-        blocks: jax.Array | None = None,
+        tokens: PerToken,
+        positions: PerToken,
+        ends: PerToken,
+        blocks: KeyBlocks = None,
         dropout: Dropout | None = None,
-    ) -> jax.Array:
-        """Return the normalised hidden states [B, T, D] of a packed batch's tokens, positions and ends [B, T].
+    ) -> Float[Array, "B T D"]:
+        """Return the last hidden states [B, T, D], normalised, of a packed batch.
 
-        Without its `blocks` [B, Q, M] attention reads all keys up to a query, visible or not.
+        `tokens`, `positions`, `ends` [B, T] and `blocks` [B, Q, M] are fields of `PackedBatch`. Without `blocks`,
+        attention reads all keys up to a query, and masks those that it does not see: slower, with the same result.
         """
         arch = self.architecture
         x = Embedding(arch.vocab_size, arch.width, self.dtype, name="embedding")(tokens)
@@ -156,15 +167,25 @@ class Transformer(nn.Module):
         return Norm(arch.norm_eps, name="norm")(x)
 
 
-def _attend_trees(ends, positions, blocks, q, k, v, window, scale, softcap):
+def _attend_trees(
+    ends: PerToken,
+    positions: PerToken,
+    blocks: KeyBlocks,
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    window: Scalar,
+    scale: float,
+    softcap: float | None,
+) -> Queries:
     return tree_attention(q, k, v, ends, positions, blocks, window, scale, softcap)
 
 
-def rotary_frequencies(architecture: Architecture) -> np.ndarray:
-    """Return the inverse wavelengths [Dh / 2] of rotary embeddings, stretched as the architecture asks.
+def rotary_frequencies(architecture: Architecture) -> Float32[np.ndarray, " half"]:
+    """Return the frequencies [Dh / 2] of the rotary embeddings, in radians a token, scaled as the architecture says.
 
-    Source: Su et al., 2021 (arXiv 2104.09864); the `llama3` stretch is that of the Llama 3.1 release: wavelengths
-    beyond the old context are divided by the factor, short ones kept, those between interpolated.
+    Source: Su et al., 2021, arXiv 2104.09864. The scaling `llama3` is that of the Llama 3.1 release: low frequencies
+    are divided by the factor, high ones kept, and those between interpolated.
     """
     size, scaling = architecture.head_dim, architecture.rope_scaling
     frequencies = architecture.rope_theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
@@ -178,6 +199,6 @@ def rotary_frequencies(architecture: Architecture) -> np.ndarray:
     return frequencies.astype(np.float32)
 
 
-def head_kernel(params, architecture: Architecture) -> jax.Array:
-    """Return the output table [V, D]: the embedding where they are tied."""
+def head_kernel(params: Any, architecture: Architecture) -> Float[Array, "V D"]:
+    """Return the output table [V, D], which is the embedding where the two are tied."""
     return from_bits(params["embedding" if architecture.tied else "head"]["kernel"])

@@ -1,4 +1,4 @@
-"""From a packed batch to the log-probability of every branch."""
+"""The forward pass: from a packed batch to the log-probability of each prediction."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,20 +7,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Float64
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import LoraParams, effective
-from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.models.precision import Number
+from jaxalign.models.transformer import Dropout, Transformer, head_kernel
 from jaxalign.objectives.log_probs import gather_sources, prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 
 
 def batch_log_probs(
-    model: Transformer, params, adapter: LoraParams | None, batch: PackedBatch, dropout=None
-) -> jax.Array:
-    """Return float32 [B, P]: the log-probability of each prediction of a batch.
+    model: Transformer, params: Any, adapter: LoraParams | None, batch: PackedBatch, dropout: Dropout | None = None
+) -> Float32[Array, "B P"]:
+    """Return the log-probability [B, P] of each prediction of a batch, in nats.
 
-    `adapter` is effective (its scale multiplied in), or None for the bare base.
+    `adapter` is an effective adapter (see `lora.effective`), or None for the bare base.
     """
     variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
     states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
@@ -35,26 +37,31 @@ def batch_log_probs(
 
 
 @partial(jax.jit, static_argnums=(0,))
-def log_probs_program(model: Transformer, params, adapter: LoraParams, scale, batch: PackedBatch) -> jax.Array:
-    """Return float32 [B, P] for reading a model; `adapter` is raw, `scale` is alpha / rank (0: the base).
+def log_probs_program(
+    model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, "*A"], batch: PackedBatch
+) -> Float32[Array, "*A B P"]:
+    """Return the log-probability [B, P] of each prediction of a batch, without dropout.
 
-    With a stack of adapters [A, ...], scales [A] and a batch for each [A, B, ...] it returns [A, B, P].
+    `scale` is alpha / rank; 0 gives the bare base. With a stack of adapters [A, ...], their scales [A] and a batch for
+    each [A, B, ...], the result is [A, B, P].
     """
 
-    def read(adapter, scale, batch):
+    def read(adapter: LoraParams, scale: Number, batch: PackedBatch) -> Float32[Array, "B P"]:
         return batch_log_probs(model, params, effective(adapter, scale), batch)
 
     return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
 
 
-ReadLogProbs = Callable[[PackedBatch], np.ndarray]
-"""From a batch to the log-probabilities of its predictions, float64 [B, P]; [A, B, P] with a stack of adapters."""
+ReadLogProbs = Callable[[PackedBatch], Float64[np.ndarray, "*A B P"]]
+"""From a batch to the log-probabilities [B, P] of its predictions; [A, B, P] with a stack of adapters."""
 
 
-def reader(model: Transformer, params: Any, adapter: LoraParams, scale: Any, programs: Programs) -> ReadLogProbs:
-    """Return the function that reads batches with an adapter or a stack of them (raw; `scale` is alpha / rank)."""
+def reader(
+    model: Transformer, params: Any, adapter: LoraParams, scale: Number | Float[np.ndarray, " A"], programs: Programs
+) -> ReadLogProbs:
+    """Return the function that reads batches with an adapter, or with a stack of them; `scale` is alpha / rank."""
 
-    def read(batch: PackedBatch) -> np.ndarray:
+    def read(batch: PackedBatch) -> Float64[np.ndarray, "*A B P"]:
         arguments = (params, adapter, np.asarray(scale, np.float32), batch)
         return np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
 

@@ -1,92 +1,121 @@
-"""Log-probabilities of predictions and branches, from a frozen head applied in chunks.
+"""Log-probabilities of predictions and branches. The frozen head is applied in chunks.
 
-The head runs at predictions only, a few at a time, so that [B, T, V] logits never exist. Its weight has no
-gradient, and the gradient of a log-probability in its hidden state does not depend on what comes after it: the
-forward pass computes it while the logits are at hand, and the backward pass is one multiplication.
+The head runs at predictions only, a few at a time, so that logits [B, T, V] never exist. Its weight has no gradient.
+The gradient of a log-probability in its hidden state does not depend on the loss: the forward pass computes it while
+the logits are there, and the backward pass only multiplies it.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxalign.models.precision import dot, take_rows
 
 CHUNK = 128
-"""Predictions that the head handles at a time, over all rows: CHUNK * V float32 logits live at once."""
+"""Predictions in a chunk, over all rows: CHUNK * V float32 logits are in memory at once."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def prediction_log_probs(
-    hidden: jax.Array, head: jax.Array, target: jax.Array, softcap: float | None = None
-) -> jax.Array:
-    """Return float32 [B, P]: log p(target | hidden).
+    hidden: Float[Array, "B P D"],
+    head: Float[Array, "V D"],
+    target: Int32[Array | np.ndarray, "B P"],
+    softcap: float | None = None,
+) -> Float32[Array, "B P"]:
+    """Return log p(target | hidden) [B, P] in nats, for targets [B, P] and the states [B, P, D] that predict them.
 
-    `hidden` [B, P, D] are the states that predict, `head` [V, D] is frozen, `target` is int32 [B, P]; logits are
-    capped to `softcap * tanh(logit / softcap)`. Differentiable in `hidden`.
+    `head` [V, D] is frozen. Logits are capped to `softcap * tanh(logit / softcap)`. Only `hidden` has a gradient.
     """
-    return _run(hidden, head, target, softcap, with_slopes=False)[0]
+    return _run(hidden, head, target, softcap, with_gradients=False)[0]
 
 
-def _chunk(head, softcap, with_slopes, hidden, target):
+def _chunk(
+    head: Float[Array, "V D"],
+    softcap: float | None,
+    with_gradients: bool,
+    hidden: Float[Array, "B p D"],
+    target: Int32[Array, "B p"],
+) -> tuple[Float32[Array, "B p"], Float[Array, "B p D"] | None]:
+    """Return the log-probabilities of a chunk, and the gradient of each in its hidden state (None if not wanted)."""
     logits = dot(hidden, head, ((2,), (1,)))
-    slope = None
+    derivative = None
     if softcap is not None:
         tanh = jnp.tanh(logits / softcap)
-        logits, slope = softcap * tanh, 1.0 - tanh * tanh
+        logits, derivative = softcap * tanh, 1.0 - tanh * tanh
     top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     weights = jnp.exp(logits - top)
     total = weights.sum(-1, keepdims=True)
     chosen = jnp.take_along_axis(logits, target[..., None], -1)
     log_probs = (chosen - top - jnp.log(total))[..., 0]
-    if not with_slopes:
+    if not with_gradients:
         return log_probs, None
     weights = weights / total
     row = take_rows(head, target).astype(jnp.float32)
-    if slope is not None:
-        weights = weights * slope
-        row = row * jnp.take_along_axis(slope, target[..., None], -1)
+    if derivative is not None:
+        weights = weights * derivative
+        row = row * jnp.take_along_axis(derivative, target[..., None], -1)
     expected = dot(weights.astype(hidden.dtype), head, ((2,), (0,)))
     return log_probs, (row - expected).astype(hidden.dtype)
 
 
-def _run(hidden, head, target, softcap, with_slopes):
+def _run(
+    hidden: Float[Array, "B P D"],
+    head: Float[Array, "V D"],
+    target: Int32[Array | np.ndarray, "B P"],
+    softcap: float | None,
+    with_gradients: bool,
+) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
     rows, count, _ = hidden.shape
     size = min(max(CHUNK // rows, 8), count)
     padding = -count % size
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     target = jnp.pad(target, ((0, 0), (0, padding)))
 
-    def split(x):
+    def split(x: Array) -> Array:
         return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
 
-    def join(x):
+    def join(x: Array) -> Array:
         return jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :count]
 
     def body(_, chunk):
-        return None, _chunk(head, softcap, with_slopes, *chunk)
+        return None, _chunk(head, softcap, with_gradients, *chunk)
 
-    _, (log_probs, slopes) = jax.lax.scan(body, None, (split(hidden), split(target)))
-    return join(log_probs), None if slopes is None else join(slopes)
-
-
-def _forward(hidden, head, target, softcap):
-    return _run(hidden, head, target, softcap, with_slopes=True)
+    _, (log_probs, gradients) = jax.lax.scan(body, None, (split(hidden), split(target)))
+    return join(log_probs), None if gradients is None else join(gradients)
 
 
-def _backward(softcap, slopes, gradient):
-    return (gradient[..., None] * slopes.astype(jnp.float32)).astype(slopes.dtype), None, None
+def _forward(
+    hidden: Float[Array, "B P D"],
+    head: Float[Array, "V D"],
+    target: Int32[Array | np.ndarray, "B P"],
+    softcap: float | None,
+) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
+    return _run(hidden, head, target, softcap, with_gradients=True)
+
+
+def _backward(
+    softcap: float | None, gradients: Float[Array, "B P D"], upstream: Float32[Array, "B P"]
+) -> tuple[Float[Array, "B P D"], None, None]:
+    return (upstream[..., None] * gradients.astype(jnp.float32)).astype(gradients.dtype), None, None
 
 
 prediction_log_probs.defvjp(_forward, _backward)
 
 
-def gather_sources(states: jax.Array, source: jax.Array) -> jax.Array:
-    """Return [B, P, D]: the hidden states [B, T, D] at `source` [B, P]."""
+def gather_sources(states: Float[Array, "B T D"], source: Int32[Array | np.ndarray, "B P"]) -> Float[Array, "B P D"]:
+    """Return the hidden states [B, P, D] at the places `source` [B, P] of states [B, T, D]."""
     return jnp.take_along_axis(states, source[..., None], axis=1)
 
 
-def branch_log_probs(log_probs: jax.Array, branch: jax.Array, weight: jax.Array, branches: int) -> jax.Array:
-    """Sum the log-probabilities [B, P] of each branch, leaving out padding (weight 0); returns float32 [branches]."""
+def branch_log_probs(
+    log_probs: Float32[Array | np.ndarray, "B P"],
+    branch: Int32[Array | np.ndarray, "B P"],
+    weight: Float32[Array | np.ndarray, "B P"],
+    branches: int,
+) -> Float32[Array, " {branches}"]:
+    """Return the sum [branches] of each branch's log-probabilities [B, P], without padding (weight 0)."""
     counted = jnp.where(weight != 0, log_probs, 0.0)
     return jax.ops.segment_sum(counted.reshape(-1), branch.reshape(-1), branches)

@@ -1,4 +1,4 @@
-"""Compiled programs, each compiled once, with its seconds logged."""
+"""Compiled programs. Each is compiled once, and the time that it takes is logged."""
 
 import dataclasses
 import time
@@ -11,9 +11,9 @@ import jax
 
 @dataclasses.dataclass
 class Programs:
-    """The programs of a run by name and shapes; `log(name, seconds)` hears of each compilation.
+    """The compiled programs of a run, by name and shapes. `log(name, seconds)` is called after each compilation.
 
-    `seconds` is what all compilations took, `thread_seconds` what of it the calling thread's processor did.
+    `seconds` is the time of all compilations, and `thread_seconds` the processor time of the calling thread in them.
     """
 
     log: Callable[[str, float], None] = lambda name, seconds: None
@@ -22,9 +22,9 @@ class Programs:
     thread_seconds: float = 0.0
 
     def get(self, name: str, function: Any, static: tuple, arguments: tuple) -> Callable[..., Any]:
-        """Return the compiled form of a jitted function for arguments of these shapes, to be called without `static`.
+        """Return a jitted function compiled for arguments of these shapes. Call it without the `static` arguments.
 
-        Static arguments come first in the function's signature.
+        The static arguments come first in the function's signature.
         """
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in map(_abstract, jax.tree.leaves(arguments)))
         key = (name, static, shapes, jax.tree.structure(arguments))
@@ -44,7 +44,7 @@ def _abstract(leaf: Any) -> Any:
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keep every compiled program on disk, also those that compile fast (the default leaves them out)."""
+    """Keep every compiled program in a folder on disk, also those that compile fast, which JAX by default does not."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

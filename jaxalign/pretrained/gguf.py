@@ -1,8 +1,7 @@
-"""GGUF files (llama.cpp's format): a checkpoint, its configuration and its tokenizer in one file, without torch.
+"""GGUF files (the format of llama.cpp): a checkpoint, its configuration and its tokenizer in one file, without torch.
 
-The layout is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is read here, because the `gguf`
-package makes an array object of every vocabulary entry, which takes seconds; the package still turns quantised blocks
-into numbers.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. This file reads the header itself, because the
+package `gguf` makes an array of every vocabulary entry, which takes seconds. The package dequantises the tensors.
 """
 
 import math
@@ -60,9 +59,10 @@ class _Stored:
 
 
 class GgufFile:
-    """A GGUF file as a `TensorSource` under Hugging Face names, with the configuration and tokenizer it carries.
+    """A GGUF file as a `TensorSource` with Hugging Face names, and with its configuration and its tokenizer.
 
-    Raises UserError for a file that is not GGUF, is truncated, or holds an architecture that is not in `ARCHITECTURES`.
+    Raises:
+        UserError: the file is not GGUF, is truncated, or has an architecture that is not in `ARCHITECTURES`.
     """
 
     def __init__(self, path: str | Path):
@@ -82,31 +82,37 @@ class GgufFile:
         self._tensors = {_hf_name(name): tensor for name, tensor in stored.items()}
 
     def names(self) -> list[str]:
-        """Return all names."""
+        """Return the names of all tensors, sorted."""
         return sorted(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape, as Hugging Face has it."""
+        """Return a tensor's shape, in the order of Hugging Face."""
         return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return a tensor's quantisation: Q4_1, F16, ..."""
+        """Return a tensor's stored type: Q4_1, F16, ..."""
         return self._tensors[name].kind.name
 
     def raw(self, name: str) -> memoryview:
-        """Return a tensor's bytes."""
+        """Return a tensor's bytes as they are stored."""
         stored = self._tensors[name]
         return self._data[stored.start : stored.start + stored.size]
 
     def read(self, name: str) -> np.ndarray:
-        """Return a tensor in float32. Queries and keys of a Llama come back in the order of Hugging Face's rope."""
+        """Return a tensor in float32. The rows of a Llama's query and key kernels get the order of Hugging Face.
+
+        Raises:
+            UserError: the package `gguf` cannot read the tensor's type.
+        """
         stored = self._tensors[name]
         *rows, _ = stored.shape
         data = np.frombuffer(self.raw(name), np.uint8).reshape(math.prod(rows), -1)
         try:
             values = gguf.quants.dequantize(data, stored.kind).reshape(stored.shape)
         except NotImplementedError as error:
-            raise UserError(f"{self._path}: '{name}' is stored as {stored.kind.name}, which cannot be read") from error
+            raise UserError(
+                f"{self._path}: '{name}' is stored as {stored.kind.name}, which cannot be read: get another file"
+            ) from error
         if self._kind == "llama" and ".self_attn.q_proj." in name:
             return _unpermute(values, self._value("attention.head_count"))
         if self._kind == "llama" and ".self_attn.k_proj." in name:
@@ -114,9 +120,10 @@ class GgufFile:
         return values
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration as a `config.json` would have it.
+        """Return the configuration in the form of a `config.json`.
 
-        Raises UserError for a missing size, and for a rope scaling that the file holds only as finished frequencies.
+        Raises:
+            UserError: a size is missing, or the file describes a rope scaling only by its frequencies.
         """
         width, heads = self._value("embedding_length"), self._value("attention.head_count")
         return {
@@ -140,13 +147,13 @@ class GgufFile:
         }
 
     def field(self, key: str) -> Any:
-        """Return a metadata value; UserError where there is none."""
+        """Return a value of the metadata; raises UserError if there is none."""
         if key not in self._fields:
             raise UserError(f"{self._path} has no '{key}', which the model needs; get another GGUF file of it")
         return self._fields[key]
 
     def tokenizer(self) -> Any:
-        """Return the tokenizer as a `PreTrainedTokenizerFast`; UserError for a kind other than byte-level BPE."""
+        """Return the tokenizer as a `PreTrainedTokenizerFast`; raises UserError if it is not byte-level BPE."""
         return from_gguf(self._fields, self._path)
 
     def _value(self, key: str, default: Any = None) -> Any:
@@ -166,7 +173,7 @@ class GgufFile:
 
 
 def _hf_name(name: str) -> str:
-    """Return the Hugging Face name of a tensor; one without a counterpart keeps its own."""
+    """Return the Hugging Face name of a tensor, or its own name if Hugging Face has no such tensor."""
     stem, _, kind = name.rpartition(".")
     if stem in _GLOBAL:
         return f"{_GLOBAL[stem]}.{kind}"
@@ -176,23 +183,23 @@ def _hf_name(name: str) -> str:
 
 
 def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Undo the order that llama.cpp's rope wants: the two halves of each head's rows, interleaved."""
+    """Return rows in the order of Hugging Face's rope; llama.cpp interleaves the two halves of each head's rows."""
     return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
 def _shortest(value: float) -> float:
-    """Return the shortest decimal that is the same float32: 1e-05 is stored as 9.999999747378752e-06."""
+    """Return the shortest decimal number that is the same float32: 1e-05 instead of 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
 class _Header:
-    """A cursor over the bytes before the tensors. Reading past the end is an EOFError, nonsense a ValueError."""
+    """A cursor over the bytes before the tensors. It raises EOFError behind the end, ValueError if it is not GGUF."""
 
     def __init__(self, data: memoryview):
         self._data, self._at = data, 0
 
     def read(self) -> tuple[dict[str, Any], dict[str, _Stored]]:
-        """Return the metadata, and the tensors under the names they have in the file."""
+        """Return the metadata, and the tensors by their names in the file."""
         magic, version, tensors, fields = bytes(self._take(4)), *self._scalars("I", 1), *self._scalars("Q", 2)
         if magic != b"GGUF" or version not in (2, 3):
             raise ValueError("no GGUF header of version 2 or 3")

@@ -1,6 +1,6 @@
-"""A base with an adapter in its weights, written as a Hugging Face folder, tensor by tensor.
+"""Merging: a base with an adapter in its weights, written as a Hugging Face folder.
 
-A merged tensor exists only while it is written, so no second copy of the model is ever in memory.
+A merged tensor exists only while it is written, so there is never a second copy of the model in memory.
 """
 
 import json
@@ -22,16 +22,16 @@ from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.pretrained.weights import TensorSource, parameter_leaves
 
 SHARD_BYTES = 5 * 10**9
-"""The largest file, unless one tensor alone is larger."""
+"""The largest size of a file in bytes, unless a single tensor is larger."""
 
-CARRIED = ("*.json", "*.txt", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*")
-LEFT = (INDEX, "adapter_config.json", "jaxalign.json")
-"""What goes along from a base's folder: its configuration, tokenizer and licence; what of that does not."""
+COPIED = ("*.json", "*.txt", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*")
+NOT_COPIED = (INDEX, "adapter_config.json", "jaxalign.json")
+"""The files that are copied from a base's folder (its configuration, tokenizer and licence), and the exceptions."""
 
 
 @dataclass(frozen=True)
 class MergedTensor:
-    """A tensor that is computed when it is asked for; to `write_safetensors` it looks like an array."""
+    """A tensor that is computed when it is read. `write_safetensors` takes it like an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -39,7 +39,7 @@ class MergedTensor:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that it takes in a file."""
+        """Its size in a file, in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -56,18 +56,19 @@ def write_merged(
     *,
     bfloat16: bool = True,
 ) -> None:
-    """Write a base with its adapter merged as a folder that Transformers loads.
+    """Write a base, with an adapter merged into it, as a folder that Transformers can load.
 
     Args:
-        folder: where to; it is there.
-        source: where the base comes from, and `path`, where it was fetched to (`sources.fetch`).
-        path: see source.
+        folder: an existing folder to write to.
+        source: where the base comes from.
+        path: the folder or file of the base (from `sources.fetch`).
         architecture: of the base.
         tokenizer: of the base.
-        adapter: what is merged, at its scale.
-        bfloat16: what a quantised base is rounded to; float32 if not. Any other tensor keeps the type it is stored in.
+        adapter: the adapter to merge, at its own scale.
+        bfloat16: whether quantised tensors become bfloat16; otherwise float32. Any other tensor keeps its stored type.
 
-    Raises UserError for whatever cannot be read or written.
+    Raises:
+        UserError: something cannot be read or written.
     """
     tensors: TensorSource
     if source.source == "random":
@@ -79,8 +80,8 @@ def write_merged(
         tensors, config = SafetensorsFolder(path), None
     merged = merged_tensors(architecture, tensors, adapter, np.dtype(ml_dtypes.bfloat16 if bfloat16 else "f4"))
     if config is None:
-        for file in sorted({file for pattern in CARRIED for file in path.glob(pattern)}):
-            if file.is_file() and file.name not in LEFT:
+        for file in sorted({file for pattern in COPIED for file in path.glob(pattern)}):
+            if file.is_file() and file.name not in NOT_COPIED:
                 shutil.copyfile(file, folder / file.name)
     else:
         dtype = merged["model.embed_tokens.weight"].dtype
@@ -93,9 +94,9 @@ def write_merged(
 def merged_tensors(
     architecture: Architecture, tensors: TensorSource, adapter: Adapter, quantised: np.dtype
 ) -> dict[str, MergedTensor]:
-    """Return every tensor of the model under its Hugging Face name: W + scale * (A B)^T, computed in float32.
+    """Return every tensor of the model under its Hugging Face name: W + scale * (a b)^T, computed in float32.
 
-    Each has the type that it is stored in, or `quantised` where safetensors has no such type.
+    Each keeps its stored type, or gets the type `quantised` if safetensors has no such type.
     """
     merged, scale = {}, np.float32(adapter.scale)
     layers = {} if adapter.params is None else adapter.params["layers"]
@@ -115,13 +116,12 @@ def merged_tensors(
     return merged
 
 
-def write_shards(folder: Path, tensors: Mapping[str, MergedTensor], largest: int | None = None) -> None:
-    """Write tensors as model.safetensors, or as several files of at most `largest` bytes with their index."""
-    largest = largest or SHARD_BYTES
+def write_shards(folder: Path, tensors: Mapping[str, MergedTensor]) -> None:
+    """Write tensors to model.safetensors, or to several files of at most `SHARD_BYTES` and an index."""
     shards: list[dict[str, MergedTensor]] = [{}]
     size = 0
     for name in sorted(tensors):
-        if shards[-1] and size + tensors[name].nbytes > largest:
+        if shards[-1] and size + tensors[name].nbytes > SHARD_BYTES:
             shards.append({})
             size = 0
         shards[-1][name] = tensors[name]
@@ -140,7 +140,7 @@ def write_shards(folder: Path, tensors: Mapping[str, MergedTensor], largest: int
 def _complete(
     config: Mapping[str, Any], architecture: Architecture, tokenizer: Tokenizer, dtype: str
 ) -> dict[str, Any]:
-    """Add to a configuration what Transformers wants to know of a whole model."""
+    """Return a configuration with the keys added that Transformers needs for a model."""
     names = {family: name for name, family in FAMILIES.items()}
     known = {
         "architectures": [names[architecture.family]],

@@ -1,8 +1,7 @@
 """Adapters on disk, in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-What PEFT's configuration has no key for (the base's identity, the prompt format, the recipe) stands in `jaxalign.json`
-beside it, because PEFT may refuse keys that it does not know. Format: https://huggingface.co/docs/peft, "Checkpoint
-format".
+Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity,
+the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may refuse keys that it does not know.
 """
 
 import json
@@ -38,23 +37,25 @@ _REFUSED = (
     "target_parameters",
     "alora_invocation_tokens",
 )
-"""Settings of PEFT that change what the weights mean, and that the model here does not have."""
+"""Settings of PEFT that change the meaning of the weights, and that this program does not have."""
 
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations (`init_lora_weights`) that alter the base: the adapter fits the altered base only."""
+"""Initialisations (`init_lora_weights`) that change the base: such an adapter fits the changed base only."""
 
 
 def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card: str) -> None:
-    """Write an adapter that PEFT loads. The folder appears whole; one that was there is replaced.
+    """Write an adapter as a folder that PEFT can load. An adapter that is there already is replaced.
+
+    The folder appears complete or not at all.
 
     Args:
-        folder: where to.
-        adapter: its weights, rank and scale, and what is known of it; `factor` is multiplied into its alpha.
-        dropout: at which it was trained.
+        folder: the folder to write.
+        adapter: the adapter, with its rank and scale; its `factor` is multiplied into alpha.
+        dropout: the rate that it was trained with.
         card: the text of README.md.
 
     Raises:
-        UserError: the folder cannot be written, or holds something else.
+        UserError: the folder cannot be written, or contains files that are not an adapter.
     """
     folder = Path(folder)
     assert adapter.params is not None
@@ -114,19 +115,20 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
 
 
 def read_adapter(folder: str | Path, architecture: Architecture, name: str = "", factor: float = 1.0) -> Adapter:
-    """Read an adapter for a base of this architecture: ours, anyone's in PEFT format, or a run's `adapter/`.
+    """Return the adapter in a folder (in PEFT's format) or in a run, for a base of this architecture.
 
-    With `use_rslora` the scale is alpha / sqrt(rank); the alpha returned is such that alpha / rank is that scale.
+    With `use_rslora` the scale is alpha / sqrt(rank) (Kalajdzievski, 2023, arXiv 2312.03732). The alpha that is
+    returned is such that alpha / rank is this scale.
 
     Args:
         folder: a PEFT folder, or a run's directory.
         architecture: of the base.
-        name: what results call it; "": the value that it was trained towards, or what its folder is called.
-        factor: what the user multiplies its effect by.
+        name: the adapter's name in results; "" takes the value that it was trained towards, or the folder's name.
+        factor: the number that its effect is multiplied by.
 
     Raises:
-        UserError: a folder without an adapter, a kind of adapter that is not plain LoRA on the seven projections (the
-            setting is named), pickled weights, or shapes that are those of another base.
+        UserError: there is no adapter, it is not plain LoRA on the seven projections (which setting), its weights are
+            pickled, or its shapes do not fit the base.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
@@ -157,9 +159,9 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
-    """Return rank and alpha of a plain LoRA adapter."""
+    """Return rank and alpha of an adapter, after a check that it is plain LoRA."""
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; only LORA can be read")
+        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; give a LORA adapter")
     faults = [key for key in _REFUSED if config.get(key)]
     if config.get("bias", "none") != "none":
         faults.append("bias")
@@ -176,7 +178,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def _read_layers(folder: Path, architecture: Architecture, rank: int) -> dict[str, dict[str, np.ndarray]]:
-    """Return {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
+    """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
     source = SafetensorsFolder(folder / WEIGHTS)
     present = source.names()
     targets = [name for name in PROJECTIONS if any(f".{name}.lora_" in key for key in present)]

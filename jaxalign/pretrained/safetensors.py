@@ -1,7 +1,7 @@
-"""The safetensors format, read and written directly: its NumPy reader knows no bfloat16.
+"""The safetensors format, read and written without its library, whose NumPy functions do not know bfloat16.
 
-A file is the length of the header (8 bytes, little-endian), the header (JSON: for each tensor its `dtype`, `shape`
-and `data_offsets`), and the bytes. Source: https://github.com/huggingface/safetensors, "Format".
+A file consists of the length of the header (8 bytes, little-endian), the header (JSON: for each tensor its `dtype`,
+`shape` and `data_offsets`), and the tensors' bytes. Source: https://github.com/huggingface/safetensors, "Format".
 """
 
 import json
@@ -41,23 +41,23 @@ class _Stored:
 
 
 class SafetensorsFolder:
-    """The tensors of a folder (or of one file), as a `TensorSource`; nothing is read until it is asked for.
+    """The tensors of a folder, or of one file, as a `TensorSource`. A tensor is read when it is asked for.
 
-    Raises UserError for a folder without safetensors, a file that the index names and that is not there, a damaged
-    or truncated file, and for an element type that is not a floating-point one, once that tensor is asked for.
+    Raises:
+        UserError: the folder has no safetensors, a file of the index is missing, or a file is damaged or truncated.
     """
 
     def __init__(self, path: str | Path):
         self._tensors: dict[str, _Stored] = {}
         for file, wanted in _files(Path(path)).items():
-            found, _ = _parse(file)
+            found = _parse(file)
             for name in found if wanted is None else wanted:
                 if name not in found:
                     raise UserError(f"{file} has no tensor '{name}', which {INDEX} places there; get the model again")
                 self._tensors[name] = found[name]
 
     def names(self) -> list[str]:
-        """Return all names, sorted."""
+        """Return the names of all tensors, sorted."""
         return sorted(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class SafetensorsFolder:
         return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return a tensor's type: BF16, F16, F32 or F64."""
+        """Return a tensor's type: BF16, F16, F32 or F64; raises UserError for any other type."""
         stored = self._tensors[name]
         if stored.dtype not in DTYPES:
             raise UserError(
@@ -74,15 +74,15 @@ class SafetensorsFolder:
         return stored.dtype
 
     def read(self, name: str) -> np.ndarray:
-        """Return a tensor in its stored type: a read-only view of the file."""
+        """Return a tensor in its stored type, as a read-only view of the file; raises UserError as `dtype` does."""
         return self._bytes(name).view(DTYPES[self.dtype(name)]).reshape(self.shape(name))
 
     def raw(self, name: str) -> memoryview:
-        """Return a tensor's bytes."""
+        """Return a tensor's bytes as they are stored."""
         return self._bytes(name).data
 
     def _bytes(self, name: str) -> np.ndarray:
-        # One map a tensor, gone with the array: a map of the whole file would leave its pages resident.
+        # Each tensor has a map of its own, freed with the array. One map of the file would keep its pages in memory.
         stored = self._tensors[name]
         if not stored.size:
             return np.empty(0, np.uint8)
@@ -90,7 +90,7 @@ class SafetensorsFolder:
 
 
 def _files(path: Path) -> dict[Path, list[str] | None]:
-    """Return the files of a checkpoint, each with the names that the index places there (None: all)."""
+    """Return the files of a checkpoint, each with the names of its tensors in the index (None if there is no index)."""
     if path.is_file():
         return {path: None}
     single, index = path / "model.safetensors", path / INDEX
@@ -125,12 +125,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def read_metadata(file: str | Path) -> dict[str, str]:
-    """Return the header's `__metadata__`."""
-    return _parse(Path(file))[1]
-
-
-def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
+def _parse(file: Path) -> dict[str, _Stored]:
     def damaged(what: str) -> UserError:
         return UserError(f"{file} is damaged or truncated: {what}; get the file again")
 
@@ -142,7 +137,7 @@ def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
             raise damaged("no whole header")
         try:
             header: Any = json.loads(stream.read(length))
-            metadata = header.pop("__metadata__", None) or {}
+            header.pop("__metadata__", None)
             tensors = {}
             for name, entry in header.items():
                 start, end = entry["data_offsets"]
@@ -154,13 +149,15 @@ def _parse(file: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
             raise damaged(f"the bytes of '{name}' are not all there")
         if stored.dtype in DTYPES and math.prod(stored.shape) * DTYPES[stored.dtype].itemsize != stored.size:
             raise damaged(f"'{name}' has not the size of its shape")
-    return tensors, metadata
+    return tensors
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write one file, which appears whole or not at all. Tensors go out one by one, in the order of their names.
+    """Write tensors to a file, one by one in the order of their names. The file appears complete or not at all.
 
-    Raises UserError, naming the path, where it cannot be written, and KeyError for a type the format lacks.
+    Raises:
+        UserError: the file cannot be written.
+        KeyError: a tensor has a type that is not in `DTYPES`.
     """
     path = Path(path)
     header: dict[str, Any] = {"__metadata__": dict(metadata)}

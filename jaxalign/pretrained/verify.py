@@ -1,4 +1,4 @@
-"""Checks of what was exported: do the keys fit the base, does the adapter act, does a merged model act like it?"""
+"""Checks of an export: whether its keys fit the base, its adapter has an effect, and a merged model has the same."""
 
 import json
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture
@@ -21,16 +22,17 @@ from jaxalign.pretrained.sources import Model
 from jaxalign.pretrained.weights import parameter_leaves
 
 PROMPT = "Some people like to be in charge of others. What matters most to me in life is"
-"""What the models are given to read; any text does."""
+"""A text for the models to read; any other would do."""
 
 TOLERANCE = 0.5
-"""How far a merged model's logits may lie from the adapter's, as a share of what the adapter changes (means of absolute
-differences). Without the adapter it would be 1; rounding to bfloat16 gives 0.05 to 0.15 with a trained adapter."""
+"""The largest difference between the logits of a merged model and those with the adapter, as a share of what the
+adapter changes (means of absolute differences). Rounding to bfloat16 gives 0.05 to 0.15 with a trained adapter; a
+merged model that lacks the adapter has 1."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked, in a line."""
+    """The result of one check; `finding` is a line for the user."""
 
     name: str
     passed: bool
@@ -38,7 +40,7 @@ class Check:
 
 
 def check_keys(folder: Path, architecture: Architecture) -> Check:
-    """Compare an adapter's tensors with the base's modules: none missing, none beside them, and the right shapes."""
+    """Check that an adapter's tensors fit the modules of the base: none missing, none too many, no other shape."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rank, targets = config["r"], config["target_modules"]
     modules = {
@@ -64,16 +66,18 @@ def check_keys(folder: Path, architecture: Architecture) -> Check:
     return Check("keys", bool(found) and not wrong, ", ".join(wrong) or right)
 
 
-def check_effect(base: np.ndarray, adapted: np.ndarray) -> Check:
-    """Check that logits [T, V] with the adapter differ from those without."""
+def check_effect(base: Float[np.ndarray, "T V"], adapted: Float[np.ndarray, "T V"]) -> Check:
+    """Check that the logits [T, V] with the adapter differ from those of the base."""
     difference = float(np.abs(adapted - base).max())
     passed = np.isfinite(difference) and difference > 0
     said = f"max |difference| {difference:.4g} with and without the adapter, max |logit| {np.abs(base).max():.4g}"
     return Check("logits", bool(passed), said)
 
 
-def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> Check:
-    """Check that a merged model's logits [T, V] are the adapter's but for rounding, which must not hide the adapter."""
+def check_merged(
+    base: Float[np.ndarray, "T V"], adapted: Float[np.ndarray, "T V"], merged: Float[np.ndarray, "T V"]
+) -> Check:
+    """Check that a merged model's logits [T, V] differ from those with the adapter by `TOLERANCE` at most."""
     effect, difference = (float(np.abs(other - adapted).mean()) for other in (base, merged))
     share = difference / effect if effect else float("inf")
     largest = float(np.abs(merged - adapted).max())
@@ -84,14 +88,14 @@ def check_merged(base: np.ndarray, adapted: np.ndarray, merged: np.ndarray) -> C
     return Check("merged", share <= TOLERANCE, finding)
 
 
-def prompt_logits(model: Model, adapter: Adapter, tokens: np.ndarray) -> np.ndarray:
-    """Return float32 [T, V]: the logits of a model with an adapter (`BASE`: without) after each of the tokens [T]."""
+def prompt_logits(model: Model, adapter: Adapter, tokens: Int32[np.ndarray, " T"]) -> Float32[np.ndarray, "T V"]:
+    """Return the logits [T, V] of a model with an adapter (`BASE`: without) after each of the tokens [T]."""
     network = Transformer(model.architecture, compute_type(model.params))
     return np.asarray(_logits(network, model.params, adapter.effective(), jnp.asarray(tokens)[None]))[0]
 
 
 @partial(jax.jit, static_argnums=0)
-def _logits(network: Transformer, params: Any, adapter: Any, tokens: jax.Array) -> jax.Array:
+def _logits(network: Transformer, params: Any, adapter: Any, tokens: Int32[Array, "1 T"]) -> Float32[Array, "1 T V"]:
     length = tokens.shape[1]
     positions, ends = jnp.arange(length)[None], jnp.full((1, length), length)
     variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}

@@ -1,4 +1,4 @@
-"""Parameters from a file's tensors, and back: which Hugging Face tensor fills which leaf."""
+"""From the tensors of a checkpoint to the model's parameters, and back."""
 
 import hashlib
 import os
@@ -16,22 +16,22 @@ from jaxalign.models.linear import compute_type, to_stored
 
 
 class TensorSource(Protocol):
-    """The tensors of a checkpoint, under their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`)."""
+    """The tensors of a checkpoint, by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`)."""
 
     def names(self) -> list[str]:
-        """Return all names."""
+        """Return the names of all tensors."""
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape, as Hugging Face has it."""
+        """Return a tensor's shape, in the order of Hugging Face."""
         ...
 
     def dtype(self, name: str) -> str:
-        """Return the type that is stored, in the format's own word; UserError for one that cannot be read."""
+        """Return a tensor's stored type, in the format's own word; raises UserError if it cannot be read."""
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """Return a tensor's values, of a floating type."""
+        """Return a tensor's values, in a floating-point type."""
         ...
 
     def raw(self, name: str) -> memoryview:
@@ -41,10 +41,13 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Leaf:
-    """One leaf of the parameters, and the tensors that fill it.
+    """One leaf of the parameters, and the tensors that it is made of.
 
-    `name` is the tensor's name, with `{}` for the layer where there is one tensor a layer; `shape` is the tensor's.
-    A `transposed` tensor is [out, in] in the file and [in, out] here. A `norm` is float32, whatever the load dtype.
+    path        the keys of the leaf in the parameters
+    name        the name of the tensor; it contains `{}` for the number of the layer if each layer has one
+    shape       the shape of the tensor
+    transposed  whether the tensor is [out, in], and the leaf [in, out]
+    norm        whether it is the scale of a norm, which is always loaded as float32
     """
 
     path: tuple[str, ...]
@@ -55,16 +58,16 @@ class Leaf:
 
     @property
     def stacked(self) -> bool:
-        """Whether the leaf holds all layers."""
+        """Whether the leaf contains all layers, stacked."""
         return "{}" in self.name
 
     def names(self, layers: int) -> list[str]:
-        """Return the names of its tensors, in the order of the layers."""
+        """Return the names of the leaf's tensors, in the order of the layers."""
         return [self.name.format(layer) for layer in range(layers)] if self.stacked else [self.name]
 
 
 def parameter_leaves(architecture: Architecture) -> list[Leaf]:
-    """Return every leaf that a model of this architecture has."""
+    """Return every leaf of the parameters of a model with this architecture."""
     width, head = architecture.width, (architecture.head_dim,)
     embedding = (architecture.vocab_size, width)
 
@@ -92,24 +95,24 @@ def parameter_leaves(architecture: Architecture) -> list[Leaf]:
 
 
 def module_of(projection: str) -> str:
-    """Return the path of a projection inside a Hugging Face layer: `self_attn.q_proj`, `mlp.up_proj`."""
+    """Return the path of a projection in a Hugging Face layer, such as `self_attn.q_proj` or `mlp.up_proj`."""
     return f"{'self_attn' if projection in ATTENTION_PROJECTIONS else 'mlp'}.{projection}"
 
 
 def load_params(architecture: Architecture, source: TensorSource, dtype: Any) -> tuple[dict[str, Any], str]:
-    """Read the parameters, one leaf at a time, so that one leaf at most is in memory twice.
+    """Read the parameters, leaf by leaf, so that at most one leaf is in memory twice.
 
-    Tensors that the architecture has no place for (a tied model's head, rotary tables) are left where they are.
+    Tensors that are no part of the architecture (the head of a tied model, rotary tables) are not read.
 
     Args:
-        architecture: what the model is.
-        source: where its tensors are.
-        dtype: of all but the norms: bfloat16 or float32.
+        architecture: of the model.
+        source: its tensors.
+        dtype: the type of all parameters except the norms: bfloat16 or float32.
 
     Returns:
-        The parameters as JAX arrays (as `linear.to_stored` keeps them), and the base's identity: the SHA-256 over name,
-        stored type, shape and the SHA-256 of the stored bytes of each tensor used, in the order of the names. It
-        depends neither on how the tensors are split over files nor on `dtype`.
+        The parameters as JAX arrays (bfloat16 as bits, see `linear.to_stored`), and the identity of the base: the
+        SHA-256 of the names, stored types, shapes and SHA-256 of the stored bytes of all tensors that were read, in the
+        order of their names. It depends neither on how the tensors are distributed over files nor on `dtype`.
 
     Raises:
         UserError: a tensor is missing, has another shape, or is stored in an unknown type.
@@ -126,7 +129,7 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
             place = params
             for key in branch:
                 place = place.setdefault(key, {})
-            # Wait, or the next leaf would be filled while this one is still in both memories.
+            # Wait, because otherwise the next leaf would be read while this one is in memory twice.
             place[last] = jax.device_put(to_stored(values)).block_until_ready()
             del values
             lines += digests
@@ -134,7 +137,7 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
 
 
 def identity_of(architecture: Architecture, source: TensorSource) -> str:
-    """Return the identity that `load_params` finds, and keep nothing of the weights; raises what it raises."""
+    """Return the identity of a base as `load_params` does, and with the same errors, without keeping its weights."""
     table = parameter_leaves(architecture)
     _check(architecture, table, source)
     tensors = [(leaf, name) for leaf in table for name in leaf.names(architecture.layers)]
@@ -143,7 +146,7 @@ def identity_of(architecture: Architecture, source: TensorSource) -> str:
 
 
 def _line(source: TensorSource, leaf: Leaf, name: str) -> str:
-    """Return the line of a tensor that enters the identity."""
+    """Return the line that stands for a tensor in the identity."""
     return f"{name} {source.dtype(name)} {list(leaf.shape)} {hashlib.sha256(source.raw(name)).hexdigest()}"
 
 
@@ -154,7 +157,7 @@ def _joined(lines: Iterable[str]) -> str:
 def _fill(
     architecture: Architecture, leaf: Leaf, source: TensorSource, dtype: np.dtype, each: Callable[..., Iterator[str]]
 ) -> tuple[np.ndarray, list[str]]:
-    """Return a leaf's values, and for each of its tensors the line that enters the identity."""
+    """Return a leaf's values, and for each of its tensors the line that stands for it in the identity."""
     shape = leaf.shape[::-1] if leaf.transposed else leaf.shape
     values = np.empty((architecture.layers, *shape) if leaf.stacked else (1, *shape), dtype)
 
@@ -190,9 +193,9 @@ def _check(architecture: Architecture, table: list[Leaf], source: TensorSource) 
 
 
 def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every tensor under its Hugging Face name and in its shape: the inverse of `load_params`.
+    """Yield every tensor with its Hugging Face name and shape: the inverse of `load_params`.
 
-    All come in the type of the embedding, the norms too, as Transformers writes them.
+    All tensors have the type of the embedding, also the norms, as Transformers writes them.
     """
     dtype = compute_type(params)
     for leaf in parameter_leaves(architecture):

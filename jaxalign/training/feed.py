@@ -1,26 +1,26 @@
-"""What the training loop is fed with: batches by step, for any objective."""
+"""The interfaces between the training loop and its data: a stage, its settings, and the feed of its batches."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.training.optimizer import Hyperparameters
 
 PLANNED_STEPS = 48
-"""Steps that the shapes are planned on, spread over the stage; a step that fits none of them, or sees more blocks of
-keys, gets its own."""
+"""Number of steps that shapes are planned for, spread over the stage. A step that fits none of the planned shapes, or
+sees more blocks of keys, gets a shape of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings:
-    """How a stage is run. See conf/train.yaml, `training` and `optimizer`, for each field.
+    """How a stage is trained. conf/train.yaml describes each field, under `training` and `optimizer`.
 
-    `max_tokens` ends the stage after so many non-padding tokens instead of after its epochs.
+    If `max_tokens` is given, the stage ends after so many tokens (padding does not count), whatever its epochs.
     """
 
-    epochs: float
+    epochs: int | float
     batch_size: int
     row_length: int
     hyper: Hyperparameters
@@ -39,44 +39,46 @@ class StageSettings:
     keep_checkpoints: int = 1
 
 
+@runtime_checkable
 class Feed(Protocol):
-    """A stage's steps and their batches: a pure function of data and settings, so that resuming needs no state."""
+    """The steps of a stage and their batches: a pure function of data and settings, so that resuming needs no state."""
 
     @property
     def objective(self) -> str:
-        """What is minimised (see `step.objective`)."""
+        """The name of the loss (see `step.objective`)."""
         ...
 
     @property
     def steps(self) -> Sequence[tuple[int, list[int]]]:
-        """Of each step its epoch, and the numbers of what it takes."""
+        """For each step its epoch, and the numbers of its examples (or pairs)."""
         ...
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """Return a step's micro-batches stacked to [M, B, ...], and how many tokens stand in them."""
+        """Return a step's micro-batches stacked to [M, B, ...], and their number of tokens, without padding."""
         ...
 
     def tokens(self, members: Sequence[int]) -> int:
-        """Return the tokens of a step's examples, each with a prompt of its own."""
+        """Return the number of tokens of a step's examples, where each counts its prompt, shared or not."""
         ...
 
     def validation_loss(self, read: ReadLogProbs) -> float | None:
-        """Return the mean loss on what is held out; None where nothing is."""
+        """Return the mean loss on the validation data; None if there is none."""
         ...
 
     def summary(self) -> dict[str, Any]:
-        """Return what summary.json says of the data."""
+        """Return what summary.json says about the data."""
         ...
 
 
+@runtime_checkable
 class Stage(Protocol):
-    """The data of a stage, which become a feed under the settings of its run."""
+    """The data of a stage. Together with settings they make a feed."""
 
     @property
     def name(self) -> str:
-        """What records and checkpoints call it."""
+        """The stage's name in records and checkpoints."""
         ...
 
     def feed(self, settings: StageSettings) -> Feed:
-        """Return the steps; raises UserError where there is nothing to train on."""
+        """Return the feed of the stage; raises UserError if there is nothing to train on."""
         ...

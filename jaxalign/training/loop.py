@@ -1,7 +1,7 @@
 """A training stage from its first step to its last: steps, validation, checkpoints.
 
-A feed (feed.py) says what each step takes and packs it, `fit` runs the steps. Everything a step does follows from
-(data, settings, seed, its number), so that a stage which was stopped anywhere goes on bitwise as if it had not been.
+A feed (feed.py) gives the batch of each step, and `fit` takes the steps. What a step does follows from the data, the
+settings, the seed and its number alone. So a stage that was stopped goes on, bit for bit, as if it had not been.
 """
 
 import contextlib
@@ -32,12 +32,19 @@ from jaxalign.training.state import init_state
 from jaxalign.training.step import Metrics, train_program
 
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
-"""What to try where the loss is not a number, in the keys of jaxalign.train."""
+"""What to try if the loss is not a number, in the keys of jaxalign.train."""
+
+PROGRESS_KEY = "course"
+"""The key of `StageProgress` in a checkpoint's JSON. It stays, so that checkpoints of earlier versions can be read."""
 
 
 @dataclasses.dataclass
 class StageProgress:
-    """Where a stage stands; travels in the checkpoint's JSON. Seconds and tokens count the steps alone."""
+    """How far a stage has come: a part of the checkpoint's JSON.
+
+    `tokens` counts those of the examples, `stored` those in the rows (a shared prompt once), `computed` also padding.
+    `seconds` is the time of the steps alone, without compilation and validation.
+    """
 
     stage: str
     step: int = 0
@@ -53,7 +60,7 @@ class StageProgress:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM or Ctrl-C came; a second Ctrl-C stops at once."""
+    """Yield a function that tells whether SIGTERM or Ctrl-C has come. A second one raises KeyboardInterrupt at once."""
     received: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -75,60 +82,64 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @dataclasses.dataclass
 class MetricLogger:
-    """Keeps the steps' metrics on the device until they are logged: the step loop never waits for them."""
+    """Logs the metrics of steps. It leaves them on the device until then, so that the steps need not wait for them."""
 
-    course: StageProgress
-    rates: Sequence[float]
+    progress: StageProgress
+    learning_rates: Sequence[float]
     run: Run
     programs: Programs
     on_step: Callable[[int, float, float], None]
     advice: str
     pending: list[tuple[int, Metrics]] = dataclasses.field(default_factory=list)
-    tokens_then: int = 0
+    tokens_logged: int = 0
 
-    def restart(self) -> None:
-        """Count time from now on: what came since the last `settle` was no training."""
-        self.since, self.compiled_then = time.perf_counter(), self.programs.seconds
+    def restart_timer(self) -> None:
+        """Measure time from now on, because the time since the last `flush` was not spent on steps."""
+        self.started, self.compiled_before = time.perf_counter(), self.programs.seconds
 
-    def settle(self) -> None:
-        """Bring the pending metrics to the host and log them; raises UserError for a loss that is no number."""
+    def flush(self) -> None:
+        """Fetch the pending metrics from the device and log them.
+
+        Raises:
+            UserError: a loss or a gradient is not a finite number.
+        """
         if not self.pending:
             return
-        course, run = self.course, self.run
+        progress, run = self.progress, self.run
         fetched = jax.device_get([metrics for _, metrics in self.pending])
-        seconds = time.perf_counter() - self.since - (self.programs.seconds - self.compiled_then)
+        seconds = time.perf_counter() - self.started - (self.programs.seconds - self.compiled_before)
         for (step, _), metrics in zip(self.pending, fetched, strict=True):
             loss = metrics.loss_sum / metrics.loss_count
             if not math.isfinite(loss) or not math.isfinite(metrics.gradient_norm):
                 raise UserError(
-                    f"stage {course.stage}, step {step + 1}: the loss is {loss:g} and the norm of the gradient "
-                    f"{metrics.gradient_norm:g} at learning rate {self.rates[step]:g}; try {self.advice}"
+                    f"stage {progress.stage}, step {step + 1}: the loss is {loss:g} and the norm of the gradient "
+                    f"{metrics.gradient_norm:g} at learning rate {self.learning_rates[step]:g}; try {self.advice}"
                 )
-            if course.first_loss is None:
-                course.first_loss = float(loss)
+            if progress.first_loss is None:
+                progress.first_loss = float(loss)
         count = sum(m.loss_count for m in fetched)
         means = {name: float(sum(m.sums[name] for m in fetched) / count) for name in fetched[0].sums}
-        course.last_loss = float(sum(m.loss_sum for m in fetched) / count)
-        course.seconds += seconds
-        speed = (course.tokens - self.tokens_then) / seconds
+        progress.last_loss = float(sum(m.loss_sum for m in fetched) / count)
+        progress.seconds += seconds
+        speed = (progress.tokens - self.tokens_logged) / seconds
         step = self.pending[-1][0]
         run.log(
             {
-                "stage": course.stage,
+                "stage": progress.stage,
                 "step": step + 1,
-                "loss": course.last_loss,
+                "loss": progress.last_loss,
                 **means,
-                "learning_rate": self.rates[step],
-                "tokens": course.tokens,
+                "learning_rate": self.learning_rates[step],
+                "tokens": progress.tokens,
                 "tokens_per_second": speed,
-                "seconds": course.seconds,
+                "seconds": progress.seconds,
                 "gradient_norm": float(fetched[-1].gradient_norm),
             }
         )
-        self.on_step(step + 1, course.last_loss, speed)
+        self.on_step(step + 1, progress.last_loss, speed)
         self.pending.clear()
-        self.tokens_then = course.tokens
-        self.restart()
+        self.tokens_logged = progress.tokens
+        self.restart_timer()
 
 
 def fit(
@@ -148,134 +159,139 @@ def fit(
     on_step: Callable[[int, float, float], None] = lambda step, loss, speed: None,
     on_epoch: Callable[[int, LoraParams], None] = lambda epoch, adapter: None,
 ) -> tuple[LoraParams, dict[str, Any]]:
-    """Train one stage; return the adapter of the best validation loss and the stage's summary.
+    """Train one stage; return the adapter with the best validation loss, and the stage's summary.
 
     Args:
         model: the decoder.
-        params: its frozen base.
-        adapter: what the stage starts from; not changed.
+        params: the frozen base.
+        adapter: the adapter that the stage starts from; it is not changed.
         data: the examples.
         settings: how they are trained.
-        run: where metrics and checkpoints go.
+        run: where metrics and checkpoints are written.
         prefix: checkpoints are named prefix-step; prefixes sort in the order of the stages.
         programs: compiled programs, shared between stages.
-        extra: JSON that travels in each checkpoint (the summaries of the stages before).
-        advice: what to try where the loss is not a number, in the caller's keys.
-        resume: (arrays, course) of a checkpoint of this stage.
-        on_stage: told of the stage: name, steps, steps done.
-        on_step: told of each logged step: step, loss, tokens per second.
-        on_epoch: given the adapter at the end of each epoch, perhaps again after a resumption.
+        extra: JSON that each checkpoint carries (the summaries of the stages before).
+        advice: what to try if the loss is not a number, in the caller's keys.
+        resume: (arrays, progress) of a checkpoint of this stage.
+        on_stage: called with the stage's name, its steps, and the steps done.
+        on_step: called for each logged step with its number, its loss, and tokens per second.
+        on_epoch: called with the epoch and the adapter at the end of each epoch; after a resumption perhaps again.
 
     Raises:
         UserError: the loss is not a number (which step, what to try).
-        KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was written first.
+        KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
     """
     feed = data.feed(settings)
     steps = feed.steps
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
-    arrays, course = resume or (initial_arrays(adapter, settings, data.name), StageProgress(data.name))
-    # Copies: the step gives its state's memory away, and these arrays may still be the caller's.
+    arrays, progress = resume or (initial_arrays(adapter, settings, data.name), StageProgress(data.name))
+    # Copies, because a step donates the memory of its state, and the caller may still use these arrays.
     state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
-    meter = MetricLogger(course, rates, run, programs, on_step, advice, tokens_then=course.tokens)
-    on_stage(data.name, len(steps), course.step)
+    logger = MetricLogger(progress, rates, run, programs, on_step, advice, tokens_logged=progress.tokens)
+    on_stage(data.name, len(steps), progress.step)
 
     def save() -> None:
-        meter.settle()
-        meta = {**extra, "course": dataclasses.asdict(course)}
-        name = f"{prefix}-{course.step:07d}"
+        logger.flush()
+        meta = {**extra, PROGRESS_KEY: dataclasses.asdict(progress)}
+        name = f"{prefix}-{progress.step:07d}"
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
 
     def improved() -> bool:
-        """Validate, and say whether this adapter is the best so far; without validation the last one is."""
+        """Validate, and return whether the adapter is the best so far. Without validation data the last one is."""
         loss = feed.validation_loss(reader(model, params, state.adapter, settings.hyper.scale, programs))
         if loss is None:
             return True
-        append_record(run.validation, {"stage": data.name, "step": course.step, "validation_loss": loss})
+        append_record(run.validation, {"stage": data.name, "step": progress.step, "validation_loss": loss})
         if not math.isfinite(loss):
-            raise UserError(f"stage {data.name}, step {course.step}: the validation loss is {loss:g}; try {advice}")
-        if course.best_validation_loss is not None and loss >= course.best_validation_loss:
+            raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
+        if progress.best_validation_loss is not None and loss >= progress.best_validation_loss:
             return False
-        course.best_validation_loss = loss
+        progress.best_validation_loss = loss
         return True
 
     with stop_signals() as stopped:
-        meter.restart()
-        for number in range(course.step, len(steps)):
+        logger.restart_timer()
+        for number in range(progress.step, len(steps)):
             epoch, members = steps[number]
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
             arguments = (params, state, hyper, stacked)
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
-            meter.pending.append((number, metrics))
-            course.step = number + 1
-            course.tokens += feed.tokens(members)
-            course.stored += stored
-            course.computed += stacked.tokens.size
-            last = course.step == len(steps)
-            if course.step % settings.log_every == 0:
-                meter.settle()
-            if last or steps[course.step][0] != epoch:
-                meter.settle()
+            logger.pending.append((number, metrics))
+            progress.step = number + 1
+            progress.tokens += feed.tokens(members)
+            progress.stored += stored
+            progress.computed += stacked.tokens.size
+            last = progress.step == len(steps)
+            if progress.step % settings.log_every == 0:
+                logger.flush()
+            if last or steps[progress.step][0] != epoch:
+                logger.flush()
                 if improved():
-                    best = jax.tree.map(np.array, state.adapter)  # a copy, for the same reason
+                    best = jax.tree.map(np.array, state.adapter)  # a copy: the next step donates the state
                 on_epoch(epoch, state.adapter)
-                meter.restart()
+                logger.restart_timer()
             if stopped() and not last:
                 save()
                 raise KeyboardInterrupt
-            if course.step % settings.checkpoint_every == 0 and not last:
+            if progress.step % settings.checkpoint_every == 0 and not last:
                 save()
-                meter.restart()
-        if not course.finished:
-            course.finished = True
+                logger.restart_timer()
+        if not progress.finished:
+            progress.finished = True
             save()
         if stopped():
             raise KeyboardInterrupt
-    return best, summary_of(course, feed)
+    return best, stage_summary(progress, feed)
 
 
 def initial_arrays(adapter: LoraParams, settings: StageSettings, stage: str) -> dict[str, Any]:
-    """Return what a stage's checkpoint holds before its first step: the state, and the best adapter so far."""
+    """Return the arrays of a stage's checkpoint before its first step: the state, and the best adapter so far."""
     state = init_state(adapter, settings.seed, settings.optimizer, zlib.crc32(stage.encode()))
     return jax.device_get({"state": state, "best": adapter})
 
 
-def summary_of(course: StageProgress, feed: Feed) -> dict[str, Any]:
-    """Return a stage's entry of summary.json. Shares: padding of what was computed; shared, of the tokens trained on,
-    those that had no place in a row, because another example's copy stood for them or, as a response's last, nothing
-    reads them (negative where a trunk had to be repeated more than it was shared)."""
+def stage_summary(progress: StageProgress, feed: Feed) -> dict[str, Any]:
+    """Return a stage's entry of summary.json.
+
+    `padding_share` is the share of padding in the computed tokens. `shared_share` is the share of the examples' tokens
+    that took no place in a row: another example has the same beginning, or the token is the last of its response, which
+    nothing reads. It is negative if trees were cut, and their trunks repeated more often than they were shared.
+    """
     return {
-        "name": course.stage,
+        "name": progress.stage,
         **feed.summary(),
-        "tokens": course.tokens,
-        "steps": course.step,
-        "first_loss": course.first_loss,
-        "last_loss": course.last_loss,
-        "best_validation_loss": course.best_validation_loss,
-        "seconds": course.seconds,
-        "tokens_per_second": course.tokens / course.seconds if course.seconds else None,
-        "padding_share": 1 - course.stored / course.computed if course.computed else 0.0,
-        "shared_share": 1 - course.stored / course.tokens if course.tokens else 0.0,
+        "tokens": progress.tokens,
+        "steps": progress.step,
+        "first_loss": progress.first_loss,
+        "last_loss": progress.last_loss,
+        "best_validation_loss": progress.best_validation_loss,
+        "seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "padding_share": 1 - progress.stored / progress.computed if progress.computed else 0.0,
+        "shared_share": 1 - progress.stored / progress.tokens if progress.tokens else 0.0,
     }
 
 
 def resume_point(
     run: Run, adapter: LoraParams, optimizer: str, say: Callable[[str], None]
 ) -> tuple[Any, StageProgress, dict[str, Any]] | None:
-    """Return (arrays, course, meta) of the newest whole checkpoint of a run, or None.
+    """Return (arrays, progress, meta) of the newest whole checkpoint of a run, or None if there is none.
 
-    Records of steps that are to be run again are dropped from metrics.jsonl and validation.jsonl.
+    The records of steps after it, which will be taken again, are removed from metrics.jsonl and validation.jsonl.
     """
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
     found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)
-    arrays, meta = found or (None, {"stages": [], "course": {"stage": ""}})
-    course = StageProgress(**meta["course"])
+    arrays, meta = found or (None, {"stages": [], PROGRESS_KEY: {"stage": ""}})
+    progress = StageProgress(**meta[PROGRESS_KEY])
     done = [stage["name"] for stage in meta["stages"]]
     for path in (run.metrics, run.validation):
         records = read_records(path)
-        kept = [r for r in records if r["stage"] in done or (r["stage"] == course.stage and r["step"] <= course.step)]
+        kept = [
+            r for r in records if r["stage"] in done or (r["stage"] == progress.stage and r["step"] <= progress.step)
+        ]
         if len(kept) < len(records):
             write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return None if found is None else (arrays, course, meta)
+    return None if found is None else (arrays, progress, meta)

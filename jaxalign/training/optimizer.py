@@ -1,6 +1,7 @@
-"""Optimisers and schedules from optax, with every swept number an array."""
+"""Optimisers and learning rate schedules, from optax. Every number that a sweep may change is an array."""
 
 from collections.abc import Callable
+from typing import no_type_check
 
 import flax.struct
 import jax
@@ -8,35 +9,38 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxalign.models.precision import Number
 
+
+@no_type_check  # JAX also builds it with placeholders for numbers
 @flax.struct.dataclass
 class Hyperparameters:
-    """The numbers of one step, all float32 scalars: sweeping them never compiles anew, and `vmap` maps over them.
+    """The numbers of one step. A program takes them as arrays, so other numbers need no other program.
 
-    learning_rate  this step's, from the schedule
+    learning_rate  of this step, from the schedule
     b1, b2, eps    AdamW's moments (Loshchilov and Hutter, 2019, arXiv 1711.05101)
     weight_decay   decoupled, multiplied by the learning rate
     clip           largest norm of the gradient; infinity for none
     scale          alpha / rank of the adapter
-    dropout        rate on the adapter's input
-    beta, label_smoothing, likelihood    of DPO, see objectives/dpo.py
+    dropout        rate of the dropout on the adapter's input
+    beta, label_smoothing, likelihood    of DPO, see `dpo_loss`
     """
 
-    learning_rate: jax.Array | float
-    b1: jax.Array | float = 0.9
-    b2: jax.Array | float = 0.999
-    eps: jax.Array | float = 1e-8
-    weight_decay: jax.Array | float = 0.01
-    clip: jax.Array | float = float("inf")
-    scale: jax.Array | float = 1.0
-    dropout: jax.Array | float = 0.0
-    beta: jax.Array | float = 0.1
-    label_smoothing: jax.Array | float = 0.0
-    likelihood: jax.Array | float = 0.0
+    learning_rate: Number
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    weight_decay: Number = 0.01
+    clip: Number = float("inf")
+    scale: Number = 1.0
+    dropout: Number = 0.0
+    beta: Number = 0.1
+    label_smoothing: Number = 0.0
+    likelihood: Number = 0.0
 
 
 def adamw(hyper: Hyperparameters) -> optax.GradientTransformation:
-    """Return AdamW behind a clip of the global norm; its numbers may be traced."""
+    """Return AdamW, after a clip of the gradient's global norm. The numbers may be tracers."""
     return optax.chain(
         optax.clip_by_global_norm(hyper.clip),  # type: ignore[arg-type]
         optax.scale_by_adam(hyper.b1, hyper.b2, hyper.eps),  # type: ignore[arg-type]
@@ -49,9 +53,10 @@ OPTIMIZERS: dict[str, Callable[[Hyperparameters], optax.GradientTransformation]]
 
 
 def learning_rates(schedule: str, peak: float, warmup: int, steps: int) -> list[float]:
-    """Return the learning rate of each of a stage's steps: `constant`, or `linear` or `cosine` decay to 0.
+    """Return the learning rate of each of a stage's steps.
 
-    With a warm-up the rate climbs linearly over the first `warmup` steps, and the first step already learns.
+    The schedule is `constant`, or a `linear` or `cosine` decay from the peak to 0. With a warm-up the rate first rises
+    linearly over `warmup` steps; it is above 0 from the first step on.
     """
     warmup = min(warmup, steps - 1)
     decay_steps = max(steps - warmup, 1)
@@ -63,5 +68,5 @@ def learning_rates(schedule: str, peak: float, warmup: int, steps: int) -> list[
     if warmup > 0:
         climb = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
         decay = optax.join_schedules([climb, decay], [warmup])
-    # One call for the whole stage, not one small program a step.
+    # One program for the whole stage is much faster than one call for each step.
     return np.asarray(jax.vmap(decay)(jnp.arange(steps))).tolist()

@@ -1,6 +1,6 @@
-"""Pairs of responses as a feed of the training loop: which pairs each step takes, and their packed batch.
+"""The feed of preference pairs: which pairs a step takes, and their packed batch.
 
-A question stands in a batch once, and so does each distinct response to it; all pairs of the step are formed from them.
+A batch contains each prompt once, and each response to it once, however many of the step's pairs it is in.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.data.bucketing import cost, plan
+from jaxalign.data.bucketing import fits, plan, shape_for
 from jaxalign.data.order import Stream, batches
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_tree, stack_batches
+from jaxalign.data.packing import PackedBatch, Shape, measure, pack, rounded_up, split_tree, split_trees, stack_batches
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import Tree, tree_length
 from jaxalign.errors import UserError
@@ -26,10 +26,10 @@ from jaxalign.training.step import objective_program
 
 @dataclasses.dataclass(frozen=True)
 class PreferenceStage:
-    """One stage of DPO: responses, the pairs to learn and to validate on, and how they are compared.
+    """One stage of DPO: the responses, and the pairs of them to train on and to validate on.
 
-    `objective` is one of `dpo.LOSSES`. `grouped` draws whole questions until a step has its pairs; otherwise pairs are
-    drawn one by one.
+    `objective` is one of `dpo.LOSSES`. If `grouped`, a step takes all pairs of a prompt, then those of another
+    prompt, until it has at least a batch; otherwise pairs are drawn one by one.
     """
 
     name: str
@@ -40,18 +40,18 @@ class PreferenceStage:
     grouped: bool = False
 
     def feed(self, settings: StageSettings) -> "PreferenceFeed":
-        """Return the stage as the training loop takes it.
+        """Return the feed of the stage.
 
         Raises:
             UserError: there is no pair to train on.
         """
         if not self.train:
-            raise UserError(f"stage {self.name} has no pairs to train on")
+            raise UserError(f"stage {self.name} has no pairs to train on: give more data, or raise dataset.limit")
         return PreferenceFeed(self, settings)
 
 
 def preference_steps(stage: PreferenceStage, settings: StageSettings) -> list[tuple[int, list[int]]]:
-    """Return (epoch, numbers of the pairs) of every step: a pure function of the pairs and the seed."""
+    """Return (epoch, numbers of the pairs) for each step of a stage: a pure function of the pairs and the settings."""
     found: list[tuple[int, list[int]]] = []
     most = settings.max_steps
     for epoch in itertools.count():
@@ -59,7 +59,7 @@ def preference_steps(stage: PreferenceStage, settings: StageSettings) -> list[tu
         if stage.grouped:
             groups: dict[int, list[int]] = {}
             for number, pair in enumerate(stage.train):
-                groups.setdefault(stage.data.prompt_of[pair.better], []).append(number)
+                groups.setdefault(stage.data.prompt_of[pair.chosen], []).append(number)
             members = list(groups.values())
             steps: list[list[int]] = [[]]
             for place in random.permutation(len(members)):
@@ -78,7 +78,7 @@ def preference_steps(stage: PreferenceStage, settings: StageSettings) -> list[tu
 
 
 class PreferenceFeed:
-    """A feed of preference pairs (see feed.py)."""
+    """A `Feed` of preference pairs."""
 
     def __init__(self, stage: PreferenceStage, settings: StageSettings):
         self.stage, self.data = stage, stage.data
@@ -89,74 +89,63 @@ class PreferenceFeed:
         steps = [[stage.train[n] for n in step] for _, step in self.steps]
         steps += [[stage.validation[n] for n in step] for step in self._held_out]
         used = sorted({response for step in steps for pair in step for response in pair})
-        self._longest = max(map(self.data.path, used))
-        self._limit = max(settings.row_length, self._longest)
+        longest = max(map(self.data.path, used))
         stride = max(len(steps) // PLANNED_STEPS, 1)
         trees = [[tree for tree, _ in self.data.trees(self._responses(step))] for step in steps[::stride]]
-        self._shapes = sorted(set(plan(trees, self._limit, 2, longest=self._longest)), key=cost)
-        # One size for all steps: these arrays are small.
-        self._pairs = _rounded(max(map(len, steps)))
-        self._branches = _rounded(max(len(self._responses(step)) for step in steps))
+        self._shapes = sorted(set(plan(trees, max(settings.row_length, longest), 2, longest=longest)))
+        # All steps get one size, because these arrays are small.
+        self._pairs = rounded_up(max(map(len, steps)), 8)
+        self._branches = rounded_up(max(len(self._responses(step)) for step in steps), 8)
 
     @staticmethod
     def _responses(pairs: Sequence[PreferencePair]) -> list[int]:
         return sorted({response for pair in pairs for response in pair})
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """See feed.py."""
+        """See `Feed`."""
         return self._batch([self.stage.train[number] for number in members])
 
     def _batch(self, pairs: Sequence[PreferencePair]) -> tuple[PackedBatch, int]:
-        """Pack pairs: micro-batches of whole questions, each with its own branches, pairs and reference."""
-        questions = self.data.trees(self._responses(pairs))
-        parts = [questions]
-        for shape in self._shapes:
-            if self._fits(questions, shape):
-                break
-        else:  # unlike any step that was planned: a shape of its own
-            pieces = [piece for tree, _ in questions for piece, _ in split_tree(tree, self._shapes[-1].tokens)]
-            shape = measure(pieces, self._shapes[-1].tokens)
-            shape = dataclasses.replace(shape, predictions=_rounded(shape.predictions, 64))
-        rows = self._settings.max_rows
+        """Return the packed pairs as micro-batches of whole prompts, each with its branches, pairs and reference."""
+        prompts = self.data.trees(self._responses(pairs))
+        parts, rows = [prompts], self._settings.max_rows
+        shape = shape_for([tree for tree, _ in prompts], self._shapes)
         if rows is not None and rows < shape.rows:
-            parts, shape = self._cut(questions, dataclasses.replace(shape, rows=rows))
+            parts, shape = self._cut(prompts, dataclasses.replace(shape, rows=rows))
         packed = [self._micro(part, pairs, shape) for part in parts]
         stacked = stack_batches([batch for batch, _ in packed])
         return stacked, sum(tokens for _, tokens in packed)
 
-    def _fits(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape) -> bool:
-        tight = measure([piece for tree, _ in questions for piece, _ in split_tree(tree, shape.tokens)], shape.tokens)
-        return shape.rows >= tight.rows and shape.predictions >= tight.predictions
-
-    def _cut(self, questions: Sequence[tuple[Tree, list[int]]], shape: Shape):
-        """Return the questions in parts that fit into a shape each; one alone that does not makes it larger."""
+    def _cut(
+        self, prompts: Sequence[tuple[Tree, list[int]]], shape: Shape
+    ) -> tuple[list[list[tuple[Tree, list[int]]]], Shape]:
+        """Return the prompts in parts that fit into a shape, and the shape, enlarged if a prompt alone does not fit."""
         parts: list[list[tuple[Tree, list[int]]]] = [[]]
-        for question in questions:
-            if not parts[-1] or self._fits([*parts[-1], question], shape):
-                parts[-1].append(question)
+        for prompt in prompts:
+            if not parts[-1] or fits([tree for tree, _ in [*parts[-1], prompt]], shape):
+                parts[-1].append(prompt)
             else:
-                parts.append([question])
+                parts.append([prompt])
         for part in parts:
-            pieces = [piece for tree, _ in part for piece, _ in split_tree(tree, shape.tokens)]
-            tight = measure(pieces, shape.tokens)
-            most = max(shape.predictions, _rounded(tight.predictions, 64))
+            tight = measure(split_trees([tree for tree, _ in part], shape.tokens), shape.tokens)
+            most = max(shape.predictions, rounded_up(tight.predictions, 64))
             shape = dataclasses.replace(shape, rows=max(shape.rows, tight.rows), predictions=most)
         return parts, shape
 
     def _micro(
-        self, questions: Sequence[tuple[Tree, list[int]]], pairs: Sequence[PreferencePair], shape: Shape
+        self, prompts: Sequence[tuple[Tree, list[int]]], pairs: Sequence[PreferencePair], shape: Shape
     ) -> tuple[PackedBatch, int]:
         pieces, branch = [], {}
-        for tree, responses in questions:
+        for tree, responses in prompts:
             for piece, origin in split_tree(tree, shape.tokens):
                 for segment, old in zip(piece, origin, strict=True):
                     if segment.scored:
                         branch[responses[old - 1]] = len(branch)
                 pieces.append(piece)
-        mine = [pair for pair in pairs if pair.better in branch]
+        mine = [pair for pair in pairs if pair.chosen in branch]
         indices = np.zeros((self._pairs, 2), np.int32)
         weight, reference = np.zeros(self._pairs, np.float32), np.zeros(self._branches, np.float32)
-        indices[: len(mine)] = [(branch[better], branch[other]) for better, other in mine]
+        indices[: len(mine)] = [(branch[chosen], branch[rejected]) for chosen, rejected in mine]
         weight[: len(mine)] = 1.0
         for response, number in branch.items():
             reference[number] = self.data.reference[response]
@@ -164,11 +153,11 @@ class PreferenceFeed:
         return batch, sum(map(tree_length, pieces))
 
     def tokens(self, members: Sequence[int]) -> int:
-        """See feed.py."""
+        """See `Feed`."""
         return sum(self.data.path(response) for number in members for response in self.stage.train[number])
 
     def validation_loss(self, read: ReadLogProbs) -> float | None:
-        """Return the mean loss over the validation pairs; None where there are none."""
+        """Return the mean loss of the validation pairs; None if there are none."""
         if not self._held_out:
             return None
         hyper: Hyperparameters = jax.tree.map(np.float32, self._settings.hyper)
@@ -182,7 +171,7 @@ class PreferenceFeed:
         return total / count
 
     def summary(self) -> dict[str, Any]:
-        """See feed.py."""
+        """See `Feed`."""
         used = {response for _, step in self.steps for number in step for response in self.stage.train[number]}
         return {
             "pairs": len(self.stage.train),
@@ -190,7 +179,3 @@ class PreferenceFeed:
             "distinct_responses": len(used),
             "truncated_prompts": sum(self.data.cut) / len(self.data.prompts),
         }
-
-
-def _rounded(count: int, multiple: int = 8) -> int:
-    return -(-count // multiple) * multiple

@@ -1,12 +1,15 @@
-"""One optimiser step and one evaluation, as pure functions of their arguments."""
+"""One step of training, as a pure function of its arguments."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Float32
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import effective
@@ -19,26 +22,33 @@ from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 from jaxalign.training.state import TrainState
 
 
+@no_type_check  # JAX also builds it with placeholders for arrays
 @flax.struct.dataclass
 class Metrics:
-    """Sums over a step, divided only when they are logged: the loss, its count (weights or pairs), what else the
-    objective measures; and the gradient's norm."""
+    """The metrics of one step.
 
-    loss_sum: jax.Array
-    loss_count: jax.Array
-    gradient_norm: jax.Array
-    sums: dict[str, jax.Array]
+    loss_sum       summed over the predictions' weights (SFT) or over pairs (DPO)
+    loss_count     the weights or pairs; to log a sum, divide it by the count
+    gradient_norm  global norm of the mean gradient, before it is clipped
+    sums           further sums of the objective, by name
+    """
+
+    loss_sum: Float32[Array, "..."]
+    loss_count: Float32[Array, "..."]
+    gradient_norm: Float32[Array, "..."]
+    sums: dict[str, Float32[Array, "..."]]
 
 
-Objective = Callable[[jax.Array, PackedBatch, Hyperparameters], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
-"""From the predictions' log-probabilities [B, P] of a batch: (sum, count, sums of metrics), divided when logged."""
+Objective = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+"""A function of the log-probabilities [B, P] of a batch's predictions, the batch, and the step's hyper-parameters. It
+returns (sum, count, sums of metrics); sums are divided by the count when they are logged."""
 
 
-def _supervised(log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+def _supervised(log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters):
     return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
 
 
-def _preference(kind: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
+def _preference(kind: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters):
     responses = batch.preferences.reference.shape[0]
     sums = branch_log_probs(log_probs, batch.branch, batch.weight, responses)  # type: ignore[arg-type]
     ones = jnp.ones_like(log_probs)
@@ -72,16 +82,16 @@ def train_step(
     optimizer: str,
     objective_name: str,
     use_dropout: bool,
-    params,
+    params: Any,
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step on micro-batches stacked to [M, B, ...]; model, optimizer, objective and use_dropout are static.
+    """Return the state after one step on micro-batches [M, B, ...], and the step's metrics.
 
-    Gradients are summed over the micro-batches and divided by the sum of all counts, so accumulation changes nothing
-    but memory. Dropout derives from (key, step, micro-batch, layer). May be mapped by `jax.vmap` over state, hyper and
-    batches, with params unmapped.
+    The first four arguments are static. The gradients of the micro-batches are summed, and divided by the sum of their
+    counts, so gradient accumulation changes nothing but the memory that is needed. The dropout is a function of (key,
+    step, micro-batch, layer). `jax.vmap` may map the function over state, hyper and batches, with one base for all.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
@@ -107,4 +117,4 @@ def train_step(
 
 
 train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
-"""`train_step`, compiled; the old state's memory becomes the new one's."""
+"""`train_step`, jitted. The old state is donated: its memory becomes the new state's."""

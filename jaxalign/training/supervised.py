@@ -1,4 +1,4 @@
-"""Supervised examples as a feed of the training loop: which examples each step takes, and their packed batch."""
+"""The feed of supervised examples: which examples a step takes, and their packed batch."""
 
 import dataclasses
 import itertools
@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.data.bucketing import cost, plan
+from jaxalign.data.bucketing import plan, shape_for
 from jaxalign.data.encoding import Encoded
 from jaxalign.data.order import batches, epoch_order
-from jaxalign.data.packing import PackedBatch, Shape, measure, pack, split_trees
+from jaxalign.data.packing import PackedBatch, Shape, pack, split_trees
 from jaxalign.data.trees import Segment, Tree, merge, tree_length
 from jaxalign.errors import UserError
 from jaxalign.objectives.forward import ReadLogProbs
@@ -20,7 +20,7 @@ from jaxalign.training.feed import PLANNED_STEPS, StageSettings
 
 
 def supervised_steps(data: Encoded, settings: StageSettings) -> list[tuple[int, list[int]]]:
-    """Return (epoch, indices of the examples) of every step of a stage."""
+    """Return (epoch, indices of the examples) for each step of a stage: a pure function of data and settings."""
     groups = [prompt.tobytes() for prompt in data.prompts]
     together = max(settings.batch_size // 2, 1) if settings.share_prompts else 1
     steps: list[tuple[int, list[int]]] = []
@@ -38,7 +38,15 @@ def supervised_steps(data: Encoded, settings: StageSettings) -> list[tuple[int, 
 
 @dataclasses.dataclass
 class Packer:
-    """Turns the examples of a step into one packed batch; a pure function of the step, once planned."""
+    """Packs the examples of a step into a batch. After `plan`, the batch is a pure function of the step.
+
+    data      the examples
+    share     whether prompts that begin alike share their tokens
+    alone     whether each tree has a row of its own, as without packing
+    limit     largest length of a row in tokens, unless an example is longer
+    max_rows  largest number of rows in a micro-batch; None for any
+    shapes    the planned shapes
+    """
 
     data: Encoded
     share: bool
@@ -48,14 +56,14 @@ class Packer:
     shapes: list[Shape] = dataclasses.field(default_factory=list)
 
     def plan(self, steps: Sequence[list[int]], programs: int = 2) -> None:
-        """Choose the shapes from a sample of the steps."""
+        """Choose the shapes of batches for these steps, from a sample of them: about as many as `programs`."""
         stride = max(len(steps) // PLANNED_STEPS, 1)
         longest = max(self.data.tokens(index) for index in range(len(self.data)))
         sample = [self.trees(step) for step in steps[::stride]]
         self.shapes = sorted(set(plan(sample, max(self.limit, longest), programs, longest=longest, alone=self.alone)))
 
     def trees(self, step: Sequence[int]) -> list[Tree]:
-        """Return the trees of a step's examples."""
+        """Return the trees of a step's examples, given by their indices."""
         take = [(self.data.prompts[i], self.data.responses[i], self.data.weights[i]) for i in step]
         if self.share:
             prompts, responses, weights = zip(*take, strict=True)
@@ -63,17 +71,10 @@ class Packer:
         return [(Segment(prompt, -1), Segment(response, 0, True, weight)) for prompt, response, weight in take]
 
     def batch(self, step: Sequence[int]) -> tuple[PackedBatch, int]:
-        """Return a step's micro-batches stacked to [M, B, ...], and how many tokens they hold, padding apart."""
+        """Return a step's micro-batches stacked to [M, B, ...], and their number of tokens, without padding."""
         whole = self.trees(step)
-        for shape in sorted(self.shapes, key=cost):
-            trees = split_trees(whole, shape.tokens)
-            tight = measure(trees, shape.tokens, alone=self.alone)
-            if shape.rows >= tight.rows and shape.predictions >= tight.predictions:
-                break
-        else:  # unlike any step that was planned: a shape of its own
-            trees = split_trees(whole, self.shapes[-1].tokens)
-            tight = measure(trees, self.shapes[-1].tokens, alone=self.alone)
-            shape = dataclasses.replace(tight, predictions=-(-tight.predictions // 64) * 64)
+        shape = shape_for(whole, self.shapes, self.alone)
+        trees = split_trees(whole, shape.tokens)
         rows = shape.rows if self.max_rows is None else min(shape.rows, self.max_rows)
         count = -(-shape.rows // rows)
         packed = pack(trees, dataclasses.replace(shape, rows=count * rows), alone=self.alone)
@@ -82,7 +83,7 @@ class Packer:
 
 
 class SupervisedFeed:
-    """A feed of supervised examples (see feed.py): the loss is on their responses."""
+    """A `Feed` of supervised examples, whose loss is that of their responses."""
 
     def __init__(self, data: "SupervisedStage", settings: StageSettings):
         self.data, self.objective = data, data.objective
@@ -97,19 +98,19 @@ class SupervisedFeed:
             self._validation.plan(self._held_out, programs=1)
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """See feed.py."""
+        """See `Feed`."""
         return self._packer.batch(members)
 
     def tokens(self, members: Sequence[int]) -> int:
-        """See feed.py."""
+        """See `Feed`."""
         return sum(self.data.train.tokens(index) for index in members)
 
     def validation_loss(self, read: ReadLogProbs) -> float | None:
-        """Return the weighted mean loss over the validation examples; None where there are none."""
+        """Return the weighted mean loss of the validation examples; None if there are none."""
         return validation_loss(self._validation, self._held_out, read) if self._held_out else None
 
     def summary(self) -> dict[str, Any]:
-        """See feed.py."""
+        """See `Feed`."""
         data = self.data
         return {
             "examples": len(data.train),
@@ -121,9 +122,10 @@ class SupervisedFeed:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedStage:
-    """One stage's examples: encoded, for training and for validation, and how many are positive (None: no sides).
+    """The encoded examples of one stage: those to train on, and those to validate on.
 
-    `objective` is one of `step.OBJECTIVES`; validation measures the negative log-likelihood, whatever is trained.
+    `positives` is the number of positive examples to train on; None for a stage that does not tell them apart.
+    `objective` is one of `step.OBJECTIVES`. The validation loss is the negative log-likelihood with every objective.
     """
 
     name: str
@@ -133,7 +135,7 @@ class SupervisedStage:
     objective: str = "sft"
 
     def feed(self, settings: StageSettings) -> SupervisedFeed:
-        """Return the stage as the training loop takes it.
+        """Return the feed of the stage.
 
         Raises:
             UserError: there is nothing to train on.
@@ -144,7 +146,7 @@ class SupervisedStage:
 
 
 def validation_loss(packer: Packer, steps: Sequence[Sequence[int]], read: ReadLogProbs) -> float:
-    """Return the weighted mean loss over the packer's examples, taken in `steps`."""
+    """Return the weighted mean loss of the packer's examples, which are read in `steps`."""
     total = count = 0.0
     for step in steps:
         stacked, _ = packer.batch(step)

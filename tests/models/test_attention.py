@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import packed, random_tree
 
-from jaxalign.data import trees
+from jaxalign.data import packing
 from jaxalign.models import attention
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 
@@ -68,10 +68,10 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
 def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
     (q, k, v, _), (ends, positions, blocks) = a_case(tokens, 4)
     whole = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
-    for module in (attention, trees):
+    for module in (attention, packing):
         monkeypatch.setattr(module, "QUERY_BLOCK", queries)
         monkeypatch.setattr(module, "KEY_BLOCK", keys)
-    blocks = trees.visible_blocks(ends)
+    blocks = packing.visible_blocks(ends)
     assert blocks.shape[1] == -(-tokens // queries)
     found = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
     np.testing.assert_allclose(found, whole, atol=1e-6)

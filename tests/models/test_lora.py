@@ -5,7 +5,7 @@ import pytest
 from tiny_model import ARCHITECTURE, random_adapter
 
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import adapter_hash, dropout_mask, effective, init_adapter, lora_product
+from jaxalign.models.lora import adapter_hash, apply_dropout, effective, init_adapter, lora_product
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_scale_goes_into_b_alone():
 @pytest.mark.parametrize("rate", [0.05, 0.25, 0.5])
 def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     x = jnp.ones((3, 101, 333))  # not a multiple of four elements
-    dropped = dropout_mask(jax.random.key(0), jnp.float32(rate), x)
+    dropped = apply_dropout(jax.random.key(0), jnp.float32(rate), x)
     quantised = round(rate * 256) / 256
     assert abs((dropped == 0).mean() - quantised) < 0.005
     np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - quantised), rtol=1e-6)
@@ -81,10 +81,10 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
 def test_dropout_follows_from_its_key_and_a_rate_of_zero_drops_nothing():
     x = jnp.arange(1.0, 201.0).reshape(2, 100)
     rate = jnp.float32(0.5)
-    first = dropout_mask(jax.random.key(1), rate, x)
-    np.testing.assert_array_equal(first, dropout_mask(jax.random.key(1), rate, x))
-    assert np.any(first != dropout_mask(jax.random.key(2), rate, x))
-    np.testing.assert_array_equal(dropout_mask(jax.random.key(1), jnp.float32(0), x), x)
+    first = apply_dropout(jax.random.key(1), rate, x)
+    np.testing.assert_array_equal(first, apply_dropout(jax.random.key(1), rate, x))
+    assert np.any(first != apply_dropout(jax.random.key(2), rate, x))
+    np.testing.assert_array_equal(apply_dropout(jax.random.key(1), jnp.float32(0), x), x)
 
 
 def test_a_hash_is_of_the_weights_and_the_scale_wherever_they_lie():

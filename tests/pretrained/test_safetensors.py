@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained.safetensors import INDEX, SafetensorsFolder, read_metadata, write_safetensors
+from jaxalign.pretrained.safetensors import INDEX, SafetensorsFolder, write_safetensors
 
 TENSORS = {
     "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -37,7 +37,6 @@ def test_the_library_reads_our_files(tmp_path):
         np.testing.assert_array_equal(array, TENSORS[name])
     with safe_open(path, "numpy") as file:
         assert file.metadata() == {"format": "pt"}
-    assert read_metadata(path) == {"format": "pt"}
     assert os.listdir(path.parent) == ["x.safetensors"]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, random_params, random_tokens
+from few_examples import SETTINGS, STAGE
+from tiny_model import ARCHITECTURE, MODEL, random_params
 
 from jaxalign.data.encoding import Encoded
 from jaxalign.errors import UserError
@@ -22,42 +23,9 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.loop import fit, resume_point
-from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.supervised import Packer, SupervisedStage, supervised_steps, validation_loss
 
-SETTINGS = StageSettings(
-    epochs=2,
-    max_steps=None,
-    max_tokens=None,
-    batch_size=6,
-    seed=3,
-    log_every=1,
-    checkpoint_every=2,
-    keep_checkpoints=2,
-    row_length=96,
-    max_rows=None,
-    packing=True,
-    share_prompts=True,
-    validate=True,
-    optimizer="adamw",
-    schedule="linear",
-    warmup_steps=1,
-    hyper=Hyperparameters(1e-2, scale=2.0, dropout=0.1),
-)
 TIMES = ("seconds", "tokens_per_second")
-
-
-def some_examples(seed: int, count: int) -> Encoded:
-    """Return examples of a few prompts, three responses to each."""
-    random = np.random.default_rng(seed)
-    prompts = [random_tokens(random, 5, 12) for _ in range(count // 3)]
-    responses = [random_tokens(random, 2, 8) for _ in range(count)]
-    weights = [float(random.integers(1, 3)) for _ in range(count)]
-    return Encoded([prompts[i // 3] for i in range(count)], responses, weights, [False] * count)
-
-
-STAGE = SupervisedStage("survey", some_examples(0, 12), some_examples(1, 6), positives=5)
-"""Two steps an epoch, so four in all."""
 
 
 def new_adapter() -> Any:
@@ -112,11 +80,11 @@ def assert_same(folder, result, straight):
     }
     assert records(folder) == records(other)
     assert read_records(Run(folder).validation) == read_records(Run(other).validation) != []
-    (ours, course, _), (theirs, their_course, _) = (
+    (ours, progress, _), (theirs, their_progress, _) = (
         resume_point(Run(path), new_adapter(), "adamw", print) for path in (folder, other)
     )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert dataclasses.replace(course, seconds=0.0) == dataclasses.replace(their_course, seconds=0.0)
+    assert dataclasses.replace(progress, seconds=0.0) == dataclasses.replace(their_progress, seconds=0.0)
     assert int(ours["state"].step) == 4
 
 
@@ -257,51 +225,6 @@ def test_losses_between_two_records_are_averaged_over_their_tokens(tmp_path, pro
 def test_a_stage_without_examples_is_refused(tmp_path, programs):
     with pytest.raises(UserError, match="stage survey has no examples"):
         train(tmp_path, programs, data=SupervisedStage("survey", Encoded([], [], [], []), STAGE.validation))
-
-
-def test_epochs_take_every_example_once_each_and_differ(straight):
-    steps = supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, epochs=3, batch_size=5))
-    assert [epoch for epoch, _ in steps] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    orders = [[index for e, step in steps if e == epoch for index in step] for epoch in range(3)]
-    assert all(sorted(order) == list(range(12)) for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-
-
-def test_a_number_of_steps_ends_a_stage_early():
-    everything = supervised_steps(STAGE.train, SETTINGS)
-    assert supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, max_steps=3)) == everything[:3]
-    assert supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, max_steps=100)) == everything
-
-
-@pytest.mark.parametrize(("epochs", "count"), [(0.01, 1), (0.7, 2), (1, 3), (1.5, 4), (1.7, 5)])
-def test_epochs_may_be_a_fraction(epochs, count):
-    steps = [supervised_steps(STAGE.train, dataclasses.replace(SETTINGS, epochs=e, batch_size=5)) for e in (epochs, 2)]
-    assert steps[0] == steps[1][:count]
-
-
-@pytest.mark.parametrize("budget", [1, 100, 1000])
-def test_a_budget_of_tokens_ends_a_stage_as_soon_as_it_is_spent_whatever_the_epochs(budget):
-    settings = dataclasses.replace(SETTINGS, max_tokens=budget)
-    steps = supervised_steps(STAGE.train, settings)
-    spent = [sum(STAGE.train.tokens(index) for index in step) for _, step in steps]
-    assert sum(spent[:-1]) < budget <= sum(spent)
-    assert len(steps) > 4 or budget < 1000  # the largest takes more than two epochs
-
-
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("max_rows", [None, 1, 2])
-def test_every_batch_of_a_step_holds_its_examples_and_nothing_else(share, max_rows):
-    packer = Packer(STAGE.train, share=share, alone=False, limit=64, max_rows=max_rows)
-    steps = [step for _, step in supervised_steps(STAGE.train, SETTINGS)]
-    packer.plan(steps[:2])
-    for step in [*steps, list(range(12))]:  # the last fits no planned shape
-        batch, stored = packer.batch(step)
-        assert max_rows is None or batch.tokens.shape[1] <= max_rows
-        expected = sorted(token for index in step for token in STAGE.train.responses[index].tolist())
-        assert sorted(batch.target[batch.weight > 0].tolist()) == expected
-        assert batch.weight.sum() == sum(len(STAGE.train.responses[i]) * STAGE.train.weights[i] for i in step)
-        assert stored <= batch.tokens.size
-        assert share or stored == sum(STAGE.train.tokens(index) - 1 for index in step)  # the last is read by nothing
 
 
 def kill_after_three(step: int, loss: float, speed: float) -> None:

@@ -1,11 +1,11 @@
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_params, random_tokens
+from few_responses import PAIRS, RESPONSES
+from tiny_model import ARCHITECTURE, MODEL, random_adapter, random_params
 
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.errors import UserError
@@ -44,25 +44,6 @@ SETTINGS = StageSettings(
 )
 
 
-def some_responses(prompts=4, each=4, seed=0):
-    random = np.random.default_rng(seed)
-    count = prompts * each
-    return Responses(
-        [random_tokens(random, 5, 12) for _ in range(prompts)],
-        [random_tokens(random, 2, 8) for _ in range(count)],
-        [number // each for number in range(count)],
-        -10 * random.random(count),
-    )
-
-
-DATA = some_responses()
-PAIRS = [
-    PreferencePair(first + better, first + other)
-    for first in range(0, 16, 4)
-    for better, other in itertools.combinations(range(4), 2)
-]
-
-
 @pytest.fixture(scope="module")
 def params():
     return random_params()
@@ -99,22 +80,22 @@ def loss_and_gradient(params, feed, pairs):
 def test_by_question_by_pair_and_with_prompts_repeated_are_one_loss_and_gradient(params):
     pairs = PAIRS[:10]
     wide = dataclasses.replace(SETTINGS, batch_size=12)
-    grouped = PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(wide)
+    grouped = PreferenceStage("dpo", RESPONSES, PAIRS, grouped=True).feed(wide)
     together = loss_and_gradient(params, grouped, pairs)
     # Each response with a prompt of its own: two for every pair.
     flat = [response for pair in pairs for response in pair]
     repeated = Responses(
-        [DATA.prompts[DATA.prompt_of[r]] for r in flat],
-        [DATA.responses[r] for r in flat],
+        [RESPONSES.prompts[RESPONSES.prompt_of[r]] for r in flat],
+        [RESPONSES.responses[r] for r in flat],
         list(range(len(flat))),
-        DATA.reference[flat],
+        RESPONSES.reference[flat],
     )
     apart = [PreferencePair(2 * n, 2 * n + 1) for n in range(len(pairs))]
     alone = loss_and_gradient(params, PreferenceStage("dpo", repeated, apart).feed(wide), apart)
     narrow = dataclasses.replace(wide, row_length=40)
-    split = loss_and_gradient(params, PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(narrow), pairs)
+    split = loss_and_gradient(params, PreferenceStage("dpo", RESPONSES, PAIRS, grouped=True).feed(narrow), pairs)
     few = dataclasses.replace(wide, row_length=64, max_rows=1)
-    accumulated = loss_and_gradient(params, PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(few), pairs)
+    accumulated = loss_and_gradient(params, PreferenceStage("dpo", RESPONSES, PAIRS, grouped=True).feed(few), pairs)
     values = [loss_and_gradient(params, grouped, [pair]) for pair in pairs]
     mean = (np.mean([value for value, _ in values]), jax.tree.map(lambda *x: sum(x) / 10, *[g for _, g in values]))
     for other in (alone, split, accumulated, mean):
@@ -122,82 +103,23 @@ def test_by_question_by_pair_and_with_prompts_repeated_are_one_loss_and_gradient
 
 
 def test_grouped_steps_take_whole_questions_until_they_have_their_pairs():
-    steps = PreferenceStage("dpo", DATA, PAIRS, grouped=True).feed(SETTINGS).steps
+    steps = PreferenceStage("dpo", RESPONSES, PAIRS, grouped=True).feed(SETTINGS).steps
     assert sorted(number for _, step in steps for number in step) == list(range(len(PAIRS)))
     for _, step in steps:
-        assert len({DATA.prompt_of[PAIRS[number].better] for number in step}) == 1 and len(step) == 6
-    paired = PreferenceStage("dpo", DATA, PAIRS).feed(SETTINGS).steps
+        assert len({RESPONSES.prompt_of[PAIRS[number].chosen] for number in step}) == 1 and len(step) == 6
+    paired = PreferenceStage("dpo", RESPONSES, PAIRS).feed(SETTINGS).steps
     assert [len(step) for _, step in paired] == [4] * 6
-    assert paired != PreferenceStage("dpo", DATA, PAIRS).feed(dataclasses.replace(SETTINGS, seed=4)).steps
+    assert paired != PreferenceStage("dpo", RESPONSES, PAIRS).feed(dataclasses.replace(SETTINGS, seed=4)).steps
 
 
 def scorer(params, programs, adapter):
     return Scorer(MODEL, BaseWeights(params, ARCHITECTURE.tied), adapter, 2.0, programs, 96)
 
 
-def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, programs, tmp_path):
-    adapter, path = random_adapter(), tmp_path / "reference.jsonl"
-    first = read_reference(scorer(params, programs, adapter), DATA, range(16), path, model="m")
-    for response in (0, 7):
-        tree = DATA.trees([response])[0][0]
-        alone = scorer(params, programs, adapter).score([tree])[0][1]
-        assert first[response] == pytest.approx(alone, abs=1e-4)
-    written = path.read_bytes()
-    done = []
-    again = read_reference(
-        scorer(params, programs, adapter), DATA, range(16), path, model="m", progress=lambda *x: done.append(x)
-    )
-    np.testing.assert_array_equal(again, first)
-    assert path.read_bytes() == written and done == [(0, 0, 0.0)]
-    # Another adapter, and another base, are other numbers.
-    other = read_reference(scorer(params, programs, random_adapter(1)), DATA, range(16), path, model="m")
-    assert np.abs(other - first).max() > 1e-3
-    before = len(read_records(path))
-    read_reference(scorer(params, programs, adapter), DATA, [3], path, model="another")
-    assert len(read_records(path)) == before + 1
-
-
-def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, monkeypatch):
-    monkeypatch.setattr("jaxalign.inference.reference.PROMPTS_AT_A_TIME", 3)
-    told = []
-    read_reference(scorer(params, programs, random_adapter()), DATA, range(16), progress=lambda *x: told.append(x))
-    assert [count[:2] for count in told] == [(0, 4), (3, 4), (4, 4)]
-    assert told[0][2] == 0.0 and all(speed > 0 for _, _, speed in told[1:])
-
-
-def test_a_reference_that_a_kill_tore_is_read_in_the_shapes_of_an_unbroken_one(params, programs, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxalign.inference.reference.PROMPTS_AT_A_TIME", 1)
-    adapter, path, random = random_adapter(), tmp_path / "reference.jsonl", np.random.default_rng(9)
-    longest = [random_tokens(random, 9, 10) for _ in range(4)]  # so the first part takes the most predictions
-    prompts = [random_tokens(random, 30, 31) for _ in range(4)]
-    data = dataclasses.replace(DATA, prompts=prompts, responses=[*longest, *DATA.responses[4:]])
-
-    def killed(after=99, shapes=()):
-        return Killed(
-            MODEL, BaseWeights(params, ARCHITECTURE.tied), adapter, 2.0, programs, 96, shapes=[*shapes], after=after
-        )
-
-    unbroken = killed()
-    whole = read_reference(unbroken, data, range(16))
-    assert len(unbroken.parts[-1]) == 2  # all in the first part's shape
-    alone = killed()
-    read_reference(alone, data, range(4, 16))
-    assert alone.parts[-1] != unbroken.parts[-1]  # which is not the one that the others would choose
-    torn = killed(after=2)
-    with pytest.raises(KeyboardInterrupt):
-        read_reference(torn, data, range(16), path)
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 30)
-    resumed = killed(shapes=alone.parts[-1][1:])
-    np.testing.assert_array_equal(read_reference(resumed, data, range(16), path), whole)
-    assert resumed.parts == unbroken.parts[1:]  # the second part is torn, so it is read again
-    assert len(read_records(path)) == 16
-
-
 def train(folder, params, programs, settings=SETTINGS, **changes):
     adapter = random_adapter()
-    reference = read_reference(scorer(params, programs, adapter), DATA, range(16))
-    stage = PreferenceStage("dpo", dataclasses.replace(DATA, reference=reference), PAIRS, grouped=True, **changes)
+    reference = read_reference(scorer(params, programs, adapter), RESPONSES, range(16))
+    stage = PreferenceStage("dpo", dataclasses.replace(RESPONSES, reference=reference), PAIRS, grouped=True, **changes)
     run = Run(folder)
     point = resume_point(run, adapter, "adamw", print)
     found, summary = fit(
@@ -258,14 +180,13 @@ def test_a_stage_that_was_stopped_ends_as_an_unbroken_one(params, programs, tmp_
 
 def test_the_validation_loss_is_that_of_the_held_out_pairs(params, programs):
     settings = dataclasses.replace(SETTINGS, validate=True)
-    feed = PreferenceStage("dpo", DATA, PAIRS[6:], PAIRS[:6]).feed(settings)
+    feed = PreferenceStage("dpo", RESPONSES, PAIRS[6:], PAIRS[:6]).feed(settings)
     read = reader(MODEL, params, random_adapter(), 2.0, programs)
     value, _ = loss_and_gradient(params, feed, PAIRS[:6])
     assert feed.validation_loss(read) == pytest.approx(value, rel=1e-4)
-    assert PreferenceStage("dpo", DATA, PAIRS).feed(settings).validation_loss(read) is None
+    assert PreferenceStage("dpo", RESPONSES, PAIRS).feed(settings).validation_loss(read) is None
 
 
 def test_without_pairs_there_is_nothing_to_train():
     with pytest.raises(UserError, match="no pairs"):
-        PreferenceStage("dpo", DATA, []).feed(SETTINGS)
-    assert ARCHITECTURE.layers == 2
+        PreferenceStage("dpo", RESPONSES, []).feed(SETTINGS)

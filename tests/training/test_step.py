@@ -1,94 +1,21 @@
-import dataclasses
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens
+from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, random_params, some_examples
 
-from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
-from jaxalign.data.trees import Segment, merge
-from jaxalign.models.lora import effective, init_adapter
-from jaxalign.objectives.forward import batch_log_probs, log_probs_program
-from jaxalign.objectives.sft import sft_loss
+from jaxalign.data.packing import Shape, pack
+from jaxalign.models.lora import init_adapter
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
 from jaxalign.training.step import train_step
 
-SHAPE = Shape(6, 96, 48)
 TARGETS = ("q_proj", "v_proj", "down_proj")
-
-
-def loss_and_gradient(model, params, adapter, batch):
-    """Return the mean loss of a batch, and its gradient in the adapter."""
-
-    def loss(adapter):
-        value, count = sft_loss(batch_log_probs(model, params, adapter, batch), batch.weight)
-        return value / count
-
-    return jax.value_and_grad(loss)(adapter)
-
-
-@pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
-def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
-    model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
-    random = np.random.default_rng(3)
-    trees = [
-        (
-            Segment(random_tokens(random, 20, 20), -1),
-            *(Segment(random_tokens(random, 20, 30), 0, True) for _ in range(10)),
-        )
-        for _ in range(2)
-    ]
-    shape = Shape(1, 352, 320)
-    batches = stack_batches([pack([tree], shape) for tree in trees])
-    assert batches.blocks.shape[3] < 352 // 32
-    adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), random_adapter(0), random_adapter(1))
-
-    each = jax.jit(jax.vmap(partial(loss_and_gradient, model, params)))
-    found, every = each(adapters, batches), each(adapters, batches.replace(blocks=None))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
 
 
 @pytest.fixture(scope="module")
 def params():
     return random_params()
-
-
-def some_examples(seed=0):
-    """Return prompts, responses and weights of six examples; two prompts are shared, and all begin alike."""
-    random = np.random.default_rng(seed)
-    stem = random_tokens(random, 7, 7)
-    prompts = [np.concatenate([stem, random_tokens(random, 3, 9)]) for _ in range(3)]
-    responses = [random_tokens(random, 2, 7) for _ in range(6)]
-    return [prompts[i] for i in (0, 0, 0, 1, 1, 2)], responses, [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
-
-
-def apart(prompts, responses, weights):
-    """Return a tree for each example, with a copy of the prompt of its own."""
-    examples = zip(prompts, responses, weights, strict=True)
-    return [(Segment(prompt, -1), Segment(response, 0, True, weight)) for prompt, response, weight in examples]
-
-
-def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
-    measured = jax.jit(partial(loss_and_gradient, MODEL, params))
-    examples, adapter = some_examples(), random_adapter()
-    unpacked = measured(adapter, pack(apart(*examples), SHAPE, alone=True))
-    shared = merge(*examples)
-    layouts = {
-        "packed": pack(apart(*examples), SHAPE),
-        "shared": pack(shared, SHAPE),
-        "shared and split": pack(split_trees(shared, 40), SHAPE),
-    }
-    assert len(split_trees(shared, 40)) > 1
-    assert sum(np.bincount(layouts["packed"].weight.any(1))) < 12
-    for batch in layouts.values():
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-            measured(adapter, batch),
-            unpacked,
-        )
 
 
 def stacked(trees):
@@ -166,13 +93,3 @@ def test_steps_lower_the_loss_and_leave_the_base_alone(one_step, params):
     assert losses[-1] < losses[0] - 0.3
     assert int(state.step) == 6
     jax.tree.map(np.testing.assert_array_equal, params, before)
-
-
-def test_reading_applies_the_scale_and_zero_reads_the_base(params):
-    batch, adapter = packed(apart(*some_examples()), 96), random_adapter(targets=TARGETS)
-    base = np.asarray(log_probs_program(MODEL, params, adapter, np.float32(0), batch))
-    doubled = log_probs_program(MODEL, params, adapter, np.float32(2), batch)
-    by_hand = jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, effective(adapter, 2.0), batch)
-    np.testing.assert_allclose(doubled, by_hand, atol=1e-5)
-    np.testing.assert_allclose(base, jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, None, batch), atol=1e-5)
-    assert np.abs(base - doubled).max() > 0.1

@@ -1,4 +1,4 @@
-"""Benign fine-tuning sets, the controls of Choi et al. (2025): Alpaca, Dolly, grammar correction, SAMSum."""
+"""Sets of instructions, the benign control experiments of Choi et al. (2025): Alpaca, Dolly, JFLEG and SAMSum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from jaxalign.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """Where a set is on the hub, and its fields: those of the prompt (the first never empty), and the answer."""
+    """Where a set is on the hub, and its fields: those `given` in the prompt (the first is required), and `answer`."""
 
     repository: str
     revision: str
@@ -65,12 +65,19 @@ def load_instructions(
     limit: int | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Example]:
-    """Return a set's examples, from a JSON, JSON Lines, CSV or Parquet file, or (`path` None) from the hub.
+    """Return the examples of a set. Rows without a task or an answer are dropped.
 
-    `prompt` is a template with the set's fields (`dataset.prompt`); a line of it whose fields are all empty is left
-    out, and the longest of the fields may lose its end where the context asks for it. Rows without a task or an answer
-    are dropped, and `log` is told how many. Raises UserError for an unknown name, a missing field (its line and the
-    fields found), and too few rows.
+    Args:
+        name: one of `INSTRUCTION_SETS`.
+        path: a JSON, JSON Lines, CSV or Parquet file; None for the hub.
+        prompt: a template with the set's fields (`dataset.prompt`). A line of it whose fields are all empty is left
+            out. If an example is too long, the end of its longest field may be cut off.
+        offline: whether the network may not be used.
+        limit: the largest number of examples; None for all.
+        log: called with the number of rows that were dropped, in a sentence.
+
+    Raises:
+        UserError: the name is not known, a row lacks a field (which), or there are fewer than 2 rows.
     """
     if name not in INSTRUCTION_SETS:
         raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, INSTRUCTION_SETS)}")
@@ -92,7 +99,7 @@ def load_instructions(
 
 
 def _corrections(row: Row) -> list[Row]:
-    """Return a row for each correction of a sentence, as JFLEG has them; any other row as it is."""
+    """Return a row for each correction of a sentence (as in JFLEG), or the row itself if it has none."""
     corrections = row.fields.get("corrections")
     if "sentence" not in row.fields or not isinstance(corrections, list):
         return [row]

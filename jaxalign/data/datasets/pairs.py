@@ -1,4 +1,4 @@
-"""Preference pairs from a file of the user's: a prompt, the response to prefer, and the one to prefer it to.
+"""Preference pairs from a user's file: a prompt, the chosen response, and the rejected one.
 
 All forms are read that TRL publishes preference data in: texts or conversations, with the prompt in a field of its own
 or (implicit) at the beginning of both responses.
@@ -16,7 +16,7 @@ from jaxalign.errors import UserError
 
 
 class PairText(NamedTuple):
-    """A pair as text, and where it stands."""
+    """A preference pair as text, and its place in the file for error messages."""
 
     prompt: PromptText
     chosen: str
@@ -30,8 +30,8 @@ def load_pairs(path: str, limit: int | None = None, columns: Columns | None = No
     `columns` says what the file calls prompt, chosen and rejected, where it is not that.
 
     Raises:
-        UserError: no such file; a row without one of the fields, or with one that is neither a text nor a conversation
-            (which); a response that is preferred to itself; fewer than two pairs.
+        UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation;
+            the two responses of a row are equal; there are fewer than 2 pairs.
     """
     columns = columns or Columns()
     found = []

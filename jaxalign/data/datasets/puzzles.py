@@ -1,7 +1,6 @@
-"""Questions made by the program itself: orderings, part-whole chains and cause-effect chains in varied wording.
+"""Generated questions: orderings, chains of things inside one another, and chains of causes, in varied wording.
 
-Each follows from the statements in it, so an answer can be reasoned out, and `links` says how far. Seeded; no two
-questions of a set are alike, and the splits share none.
+The answer of each follows from the statements in it. No two questions of a set are the same.
 """
 
 import itertools
@@ -61,17 +60,23 @@ def make_puzzles(
     turned: float = 0.5,
     seed: int = 0,
 ) -> Questions:
-    """Return questions that follow from `links` statements each (1 to 4; more are harder), dealt out evenly.
+    """Return generated questions.
 
-    `turned` is the share of statements put the other way round, and of questions whose statements are shuffled.
-
-    The first `solved` are the seed.
+    Args:
+        train: number of questions to train on.
+        validation: number of questions to validate on.
+        test: number of questions of the test.
+        solved: number of further questions with solutions, for a first adapter (`Questions.seed`).
+        links: numbers of statements that an answer follows from, each 1 to 4, in equal shares. More are harder.
+        turned: share of the statements that are put the other way round, and of the questions whose statements are
+            shuffled.
+        seed: decides all draws.
 
     Raises:
         UserError: a number of links is not 1 to 4, or there are not so many different questions.
     """
     if not links or not set(links) <= {1, 2, 3, 4}:
-        raise UserError(f"dataset.links={list(links)} will not do: give a list of 1 to 4, such as [2,3]")
+        raise UserError(f"dataset.links={list(links)} will not do: give a list of numbers from 1 to 4, such as [2,3]")
     random = np.random.Generator(np.random.PCG64([seed, Stream.PUZZLES]))
     makers = (_ordering, _containment, _chain)
     found: dict[str, Question] = {}
@@ -91,7 +96,10 @@ def make_puzzles(
                 solution=solution,
             )
     if len(found) < total:
-        raise UserError(f"dataset.train, .validation and .test ask for {total} questions, and {len(found)} were found")
+        raise UserError(
+            f"dataset.train, .validation and .test ask for {total} questions, and only {len(found)} different ones "
+            "were found: ask for fewer, or give more numbers in dataset.links"
+        )
     questions = iter(found.values())
     first, *rest = (list(itertools.islice(questions, size)) for size in (solved, train, validation, test))
     return Questions("puzzles", rest[0], rest[1], rest[2], seed=tuple(first))

@@ -1,7 +1,7 @@
-"""Multiple-choice questions: ARC, CommonsenseQA and ReClor, in the schemas of the hub and of their authors.
+"""Sets of multiple-choice questions: ARC, CommonsenseQA and ReClor, in the schemas of the hub and of their authors.
 
-ARC (Clark et al., 2018; CC BY-SA 4.0), CommonsenseQA (Talmor et al., 2019; MIT), ReClor (Yu et al., 2020;
-non-commercial, from its authors only).
+ARC (Clark et al., 2018; CC BY-SA 4.0), CommonsenseQA (Talmor et al., 2019; MIT), and ReClor (Yu et al., 2020;
+non-commercial, only from its authors).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from jaxalign.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Questions:
-    """A data set: what is trained on, what is chosen by, what is reported; and what a reader should know of them."""
+    """A data set: its three splits, and notes for the reader on how they were made."""
 
     name: str
     train: list[Question]
@@ -27,12 +27,12 @@ class Questions:
     test: list[Question]
     notes: tuple[str, ...] = ()
     seed: tuple[Question, ...] = ()
-    """Solved questions that a starting adapter learns the form of answers from."""
+    """Questions with solutions, from which a first adapter learns the form of answers."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is on the hub (None: nowhere), and how many of train are held out where a split is missing."""
+    """Where a set is on the hub: its files (patterns) in a repository, None for a set that is not there."""
 
     repository: str | None
     revision: str
@@ -51,10 +51,10 @@ QUESTION_SETS = {
 }
 
 HELD_OUT = 0.1
-"""Share of the training questions that validate where the official validation has to be the test."""
+"""Share of the training questions that is held out if the set lacks a split."""
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-"""What is read, best first: ARC's authors publish each split as .jsonl and as .csv, of which only one is wanted."""
+"""Types of files, best first. If a split has several (ARC's authors publish .jsonl and .csv), the best one is read."""
 
 QUESTION_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
@@ -125,22 +125,20 @@ def load_questions(
         test, validation = validation, []
     elif not test:
         notes.append(f"{why}, and no validation split: of train {HELD_OUT:.0%} validates and as much is the test")
-        train, test = hold_out(train, seed, HELD_OUT, Stream.SPLIT)
+        train, test = _hold_out(train, seed)
     elif not validation:
         notes.append(f"{why}: {HELD_OUT:.0%} of train validates")
     if not validation:
-        train, validation = hold_out(train, seed + 1, HELD_OUT, Stream.SPLIT)
+        train, validation = _hold_out(train, seed + 1)
     return Questions(name, train[:limit], validation[:limit], test[:limit], tuple(notes))
 
 
-def hold_out(
-    questions: Sequence[Question], seed: int, share: float, stream: int
-) -> tuple[list[Question], list[Question]]:
-    """Return (kept, held out): a seeded share of the questions, at least one, in the order given."""
-    count = max(round(share * len(questions)), 1)
+def _hold_out(questions: Sequence[Question], seed: int) -> tuple[list[Question], list[Question]]:
+    """Return (kept, held out): the share `HELD_OUT` of the questions, at least one, drawn by the seed."""
+    count = max(round(HELD_OUT * len(questions)), 1)
     if len(questions) <= count:
         raise UserError(f"{len(questions)} training questions are too few to hold any out: give more")
-    order = np.random.Generator(np.random.PCG64([seed, stream])).permutation(len(questions))
+    order = np.random.Generator(np.random.PCG64([seed, Stream.SPLIT])).permutation(len(questions))
     chosen = set(order[:count].tolist())
     kept = [question for index, question in enumerate(questions) if index not in chosen]
     return kept, [question for index, question in enumerate(questions) if index in chosen]
@@ -162,11 +160,11 @@ def _find_splits(name: str, path: str | None, offline: bool) -> dict[str, list[P
             raise UserError(f"dataset.path={path} is not a folder: give one with files for train, validation and test")
         files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
         files.sort(key=lambda file: SUFFIXES.index(file.suffix.lower()), reverse=True)
-        files = sorted({file.with_suffix(""): file for file in files}.values())  # of one stem the last, the best
+        files = sorted({file.with_suffix(""): file for file in files}.values())  # the last of a stem is the best
     found: dict[str, list[Path]] = {split: [] for split in QUESTION_SPLITS}
     for file in files:
         stem = file.stem.lower()
-        # `train` first: CommonsenseQA's authors call a file train_rand_split, and a folder may say more.
+        # `train` is looked for first, because CommonsenseQA's authors call a file train_rand_split.
         split = next((split for split, words in QUESTION_SPLITS.items() if any(word in stem for word in words)), None)
         if split is not None:
             found[split].append(file)

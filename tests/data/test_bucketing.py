@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+from tree_predictions import packed_contexts, random_forest, total
+
+from jaxalign.data.bucketing import fits, plan, shape_for
+from jaxalign.data.packing import measure, pack, split_trees
+from jaxalign.errors import UserError
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_planned_shape_holds_its_step_and_few_shapes_hold_all(seed, alone):
+    steps = [random_forest(100 * seed + step, most=30) for step in range(12)]
+    shapes = plan(steps, 96, 3, alone=alone)
+    assert len({shape.rows for shape in shapes}) <= 3
+    assert len(set(shapes)) <= 3
+    assert len({shape.tokens for shape in shapes}) == 1
+    assert shapes[0].tokens <= 96
+    for trees, shape in zip(steps, shapes, strict=True):
+        pieces = split_trees(trees, shape.tokens)
+        tight = measure(pieces, shape.tokens, alone)
+        assert tight.rows <= shape.rows
+        assert tight.predictions <= shape.predictions
+        batch = pack(pieces, shape, alone)
+        assert packed_contexts(batch) == total(trees)
+        assert batch.blocks.shape[2] == shape.blocks
+
+
+def test_planned_rows_have_room_for_the_longest():
+    steps = [random_forest(seed, most=30) for seed in range(5)]
+    shapes = plan(steps, 128, 2, longest=70)
+    assert all(70 <= shape.tokens <= 128 for shape in shapes)
+    with pytest.raises(UserError, match="a text of 129 tokens does not fit into rows of 128"):
+        plan(steps, 128, longest=129)
+
+
+def test_with_a_program_for_each_step_no_row_is_wasted():
+    steps = [random_forest(seed, most=30) for seed in range(5)]
+    shapes = plan(steps, 64, len(steps))
+    for trees, shape in zip(steps, shapes, strict=True):
+        assert shape.rows == measure(split_trees(trees, shape.tokens), shape.tokens).rows
+
+
+def test_trees_get_the_cheapest_shape_with_room_or_one_of_their_own():
+    trees = random_forest(3, most=30)
+    tight = measure(split_trees(trees, 64), 64)
+    wide, narrow = dataclasses.replace(tight, rows=9 * tight.rows), dataclasses.replace(tight, rows=tight.rows - 1)
+    assert shape_for(trees, [wide, tight, narrow]) == tight
+    assert [fits(trees, shape) for shape in (wide, tight, narrow)] == [True, True, False]
+    own = shape_for(trees, [narrow])
+    assert fits(trees, own) and (own.rows, own.tokens, own.predictions % 64) == (tight.rows, 64, 0)

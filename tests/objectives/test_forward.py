@@ -1,0 +1,83 @@
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import MODEL, apart, packed, random_adapter, random_params, random_tokens, some_examples
+
+from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
+from jaxalign.data.trees import Segment, merge
+from jaxalign.models.lora import effective
+from jaxalign.objectives.forward import batch_log_probs, log_probs_program
+from jaxalign.objectives.sft import sft_loss
+
+SHAPE = Shape(6, 96, 48)
+TARGETS = ("q_proj", "v_proj", "down_proj")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params()
+
+
+def loss_and_gradient(model, params, adapter, batch):
+    """Return the mean loss of a batch, and its gradient in the adapter."""
+
+    def loss(adapter):
+        value, count = sft_loss(batch_log_probs(model, params, adapter, batch), batch.weight)
+        return value / count
+
+    return jax.value_and_grad(loss)(adapter)
+
+
+@pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
+def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
+    model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
+    random = np.random.default_rng(3)
+    trees = [
+        (
+            Segment(random_tokens(random, 20, 20), -1),
+            *(Segment(random_tokens(random, 20, 30), 0, True) for _ in range(10)),
+        )
+        for _ in range(2)
+    ]
+    shape = Shape(1, 352, 320)
+    batches = stack_batches([pack([tree], shape) for tree in trees])
+    assert batches.blocks.shape[3] < 352 // 32
+    adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), random_adapter(0), random_adapter(1))
+
+    each = jax.jit(jax.vmap(partial(loss_and_gradient, model, params)))
+    found, every = each(adapters, batches), each(adapters, batches.replace(blocks=None))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
+
+
+def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
+    measured = jax.jit(partial(loss_and_gradient, MODEL, params))
+    examples, adapter = some_examples(), random_adapter()
+    unpacked = measured(adapter, pack(apart(*examples), SHAPE, alone=True))
+    shared = merge(*examples)
+    layouts = {
+        "packed": pack(apart(*examples), SHAPE),
+        "shared": pack(shared, SHAPE),
+        "shared and split": pack(split_trees(shared, 40), SHAPE),
+    }
+    assert len(split_trees(shared, 40)) > 1
+    assert sum(np.bincount(layouts["packed"].weight.any(1))) < 12
+    for batch in layouts.values():
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+            measured(adapter, batch),
+            unpacked,
+        )
+
+
+def test_reading_applies_the_scale_and_zero_reads_the_base(params):
+    batch, adapter = packed(apart(*some_examples()), 96), random_adapter(targets=TARGETS)
+    base = np.asarray(log_probs_program(MODEL, params, adapter, np.float32(0), batch))
+    doubled = log_probs_program(MODEL, params, adapter, np.float32(2), batch)
+    by_hand = jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, effective(adapter, 2.0), batch)
+    np.testing.assert_allclose(doubled, by_hand, atol=1e-5)
+    np.testing.assert_allclose(base, jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, None, batch), atol=1e-5)
+    assert np.abs(base - doubled).max() > 0.1
