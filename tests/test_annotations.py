@@ -12,6 +12,7 @@ from jaxtyping import TypeCheckError, jaxtyped
 from tiny_model import MODEL, apart, random_adapter, random_params, some_examples
 
 from jaxalign.data.packing import Shape, pack, stack_batches
+from jaxalign.inference.multiple_choice import probabilities
 from jaxalign.models.attention import rotate
 from jaxalign.objectives.dpo import Preferences
 from jaxalign.objectives.sft import sft_loss
@@ -28,6 +29,7 @@ BATCH = pack(apart(*some_examples()), Shape(2, 96, 48))
         pytest.param(lambda: rotate(jnp.ones((1, 4, 2, 8)), jnp.ones((1, 5, 4)), jnp.ones((1, 5, 4))), id="models"),
         pytest.param(lambda: sft_loss(jnp.ones((2, 3)), jnp.ones((3, 2))), id="objectives"),
         pytest.param(lambda: objective("sft", jnp.ones(3), BATCH, Hyperparameters(1e-3)), id="training"),
+        pytest.param(lambda: probabilities([0.0]), id="inference"),  # type: ignore[arg-type]
     ],
 )
 def test_in_every_checked_package_a_wrong_argument_is_refused(call):

@@ -1,4 +1,4 @@
-"""Columns of the user's own: what a file calls the fields that are read from it."""
+"""The names of columns in a user's file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,20 @@ from jaxalign.errors import UserError
 
 @dataclass(frozen=True)
 class Columns:
-    """The file's name of each field, where it is not ours (`dataset.columns.NAME=COLUMN`)."""
+    """The column of each field that has another name in the file (`dataset.columns.FIELD=COLUMN`)."""
 
     names: Mapping[str, str] = field(default_factory=dict)
 
     def there(self, row: Row, name: str) -> bool:
-        """Return whether a row has a field."""
+        """Return whether a row has the field `name`."""
         return self.names.get(name, name) in row.fields
 
     def get(self, row: Row, name: str) -> Any:
-        """Return a row's field; UserError, with what to type, where it has none."""
+        """Return the field `name` of a row.
+
+        Raises:
+            UserError: the row has no such column.
+        """
         column = self.names.get(name, name)
         if column not in row.fields:
             found = ", ".join(map(str, row.fields)) or "none"
@@ -30,7 +34,11 @@ class Columns:
         return row.fields[column]
 
     def text(self, row: Row, name: str) -> str:
-        """Return a row's field that must be a text with something in it."""
+        """Return the field `name` of a row, a text that is not blank.
+
+        Raises:
+            UserError: the row has no such column, or it is not such a text.
+        """
         value = self.get(row, name)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{row.place} has no text in the field {self.names.get(name, name)!r}")

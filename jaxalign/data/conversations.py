@@ -1,4 +1,4 @@
-"""Prompts that are conversations: lists of messages, as TRL and the hub's chat data have them."""
+"""Prompts that are conversations: lists of messages, as in TRL and in chat data on the hub."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,21 +9,21 @@ ROLES = ("system", "user", "assistant")
 
 
 class Message(NamedTuple):
-    """One turn of a conversation."""
+    """A message of a conversation; `role` is one of `ROLES`."""
 
     role: str
     content: str
 
 
 PromptText = str | tuple[Message, ...]
-"""A prompt as text, or as the conversation that a response follows."""
+"""A prompt: a text, or the conversation before the response."""
 
 
 def read_messages(value: Any, place: str, name: str) -> tuple[Message, ...]:
-    """Return a list of messages {"role": ..., "content": ...}; `place` and `name` say where it stands.
+    """Return the messages of a list of {"role": ..., "content": ...}. `place` and `name` are for error messages.
 
     Raises:
-        UserError: it is no such list, a role is unknown, or a message has no text.
+        UserError: the value is not such a list, a role is not known, or a message has no text.
     """
     form = 'a list of messages, each {"role": ..., "content": ...}'
     if not isinstance(value, list) or not value:
@@ -42,7 +42,11 @@ def read_messages(value: Any, place: str, name: str) -> tuple[Message, ...]:
 
 
 def answer_of(messages: Sequence[Message], place: str, name: str) -> str:
-    """Return the text of a response that is given as messages; UserError unless it is one message of the assistant."""
+    """Return the text of a response that is given as messages.
+
+    Raises:
+        UserError: it is not a single message of the assistant.
+    """
     if len(messages) != 1 or messages[0].role != "assistant":
         roles = ", ".join(message.role for message in messages) or "nothing"
         raise UserError(
@@ -53,7 +57,7 @@ def answer_of(messages: Sequence[Message], place: str, name: str) -> str:
 
 
 def split_shared(chosen: Sequence[Message], rejected: Sequence[Message]) -> int:
-    """Return how many messages two conversations begin with alike: the prompt that both answer.
+    """Return the number of messages that two conversations share at the beginning: their prompt.
 
     >>> ask, yes, no = Message("user", "Late?"), Message("assistant", "Yes."), Message("assistant", "No.")
     >>> split_shared([ask, yes], [ask, no])
@@ -68,7 +72,7 @@ def _shared(first: Sequence, other: Sequence) -> int:
 
 
 def shared_text(chosen: str, rejected: str) -> str:
-    r"""Return the prompt of two texts that hold it themselves: what both begin with, up to a newline or to a space.
+    r"""Return the shared beginning of two texts, up to a newline or a space: their prompt.
 
     >>> shared_text("Q: Late?\nA: Yes.", "Q: Late?\nA: Yet no.")
     'Q: Late?\nA:'
@@ -76,6 +80,6 @@ def shared_text(chosen: str, rejected: str) -> str:
     common = chosen[: _shared(chosen, rejected)]
     if common and common[-1] == "\n":
         return common
-    # The cut stands after a newline or before a space, as everywhere: the tokens on both sides are the whole text's.
+    # A cut after a newline or before a space does not change the tokens on its two sides.
     newline, space = common.rfind("\n") + 1, common.rfind(" ")
     return common[: max(newline, space, 0)]

@@ -31,11 +31,10 @@ class Encoder:
     def render(self, prompt: PromptText) -> str:
         """Return the text of a prompt in the model's format, without BOS.
 
-        A conversation goes through the chat template unchanged. If it has a system message of its own, the configured
-        one is left out.
+        A conversation is put into the chat template as it is. If it has a system message, this replaces `system`.
 
         Raises:
-            UserError: the prompt is a conversation, and the format is plain.
+            UserError: the prompt is a conversation, and the format is `plain`.
         """
         if not isinstance(prompt, str):
             return self._render_conversation(prompt)

@@ -55,18 +55,18 @@ class Responses:
 def encode_pairs(
     pairs: Sequence[PairText], encoder: Encoder, context: int, *, seed: int, fraction: float
 ) -> tuple[Responses, list[PreferencePair], list[PreferencePair]]:
-    """Return pairs as tokens: responses, whose reference is not read yet, and the pairs to train and to validate on.
+    """Return preference pairs as tokens: the responses, the pairs to train on, and the pairs to validate on.
 
-    Each prompt, and each distinct response to it, stands there once. A share `fraction` of the prompts is held out for
-    validation. Where a prompt and a response are longer than the context, the prompt loses its beginning, and the
-    response nothing.
+    Each prompt and each response to it is stored once; the reference of the responses is 0. The share `fraction` of
+    the prompts is held out for validation. If a prompt and a response are longer than the context, the beginning of the
+    prompt is cut off.
 
     Raises:
-        UserError: a prompt alone is longer than the context, or a response leaves no room for it (which).
+        UserError: a prompt alone is longer than the context, or a response leaves no room for a prompt (which).
     """
     numbers: dict[PromptText, int] = {}
-    prompts: list[np.ndarray] = []
-    responses: list[np.ndarray] = []
+    prompts: list[Tokens] = []
+    responses: list[Tokens] = []
     prompt_of: list[int] = []
     place: dict[tuple[int, str], int] = {}
     sides = held_out([pair.prompt for pair in pairs], seed, fraction)

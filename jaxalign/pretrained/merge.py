@@ -64,7 +64,7 @@ def write_merged(
         path: the folder or file of the base (from `sources.fetch`).
         architecture: of the base.
         tokenizer: of the base.
-        adapter: the adapter to merge, at its own scale.
+        adapter: what is merged, with its scale.
         bfloat16: whether quantised tensors become bfloat16; otherwise float32. Any other tensor keeps its stored type.
 
     Raises:

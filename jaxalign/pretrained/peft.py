@@ -50,7 +50,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
 
     Args:
         folder: the folder to write.
-        adapter: the adapter, with its rank and scale; its `factor` is multiplied into alpha.
+        adapter: the adapter; `factor` is multiplied into its alpha.
         dropout: the rate that it was trained with.
         card: the text of README.md.
 
@@ -123,8 +123,8 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
     Args:
         folder: a PEFT folder, or a run's directory.
         architecture: of the base.
-        name: the adapter's name in results; "" takes the value that it was trained towards, or the folder's name.
-        factor: the number that its effect is multiplied by.
+        name: its name in results; "" for the value that it was trained towards, or the name of its folder.
+        factor: a number that multiplies its effect.
 
     Raises:
         UserError: there is no adapter, it is not plain LoRA on the seven projections (which setting), its weights are

@@ -89,7 +89,7 @@ def check_merged(
 
 
 def prompt_logits(model: Model, adapter: Adapter, tokens: Int32[np.ndarray, " T"]) -> Float32[np.ndarray, "T V"]:
-    """Return the logits [T, V] of a model with an adapter (`BASE`: without) after each of the tokens [T]."""
+    """Return the logits [T, V] of a model with an adapter (or of the base, `BASE`) after each of the tokens [T]."""
     network = Transformer(model.architecture, compute_type(model.params))
     return np.asarray(_logits(network, model.params, adapter.effective(), jnp.asarray(tokens)[None]))[0]
 

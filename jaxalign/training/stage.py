@@ -1,4 +1,4 @@
-"""The stages of one run: each is trained, or gone on with from the run's newest checkpoint, and shown as it goes."""
+"""The training stages of a run: each is trained, or resumed from the newest checkpoint, and its progress is shown."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ from jaxalign.training.loop import ADVICE, fit, resume_point
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What trains the stages of one run.
+    """Trains the stages of a run.
 
     Attributes:
         model: the decoder.
-        params: its frozen base, its layers stacked.
+        params: the frozen base, with its layers stacked.
         programs: compiled programs, shared between stages.
-        run: where metrics and checkpoints go.
+        run: where metrics and checkpoints are written.
         console: where progress is shown.
-        advice: what to try where the loss is not a number, in the caller's keys.
+        advice: what to try if the loss is not a number, in the caller's keys.
     """
 
     model: Transformer
@@ -40,13 +40,13 @@ class Trainer:
     def train_stages(
         self, stages: Sequence[tuple[Stage, StageSettings]], adapter: LoraParams
     ) -> tuple[LoraParams, list[dict[str, Any]]]:
-        """Train all stages, each from the adapter of the one before; return the last adapter and the stages' summaries.
+        """Train all stages, each from the adapter of the one before; return the last adapter and all summaries.
 
-        Stages that an earlier process finished are not trained again.
+        Stages that an earlier process has finished are not trained again.
 
         Raises:
             UserError: the loss is not a number.
-            KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was written first.
+            KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
         """
         summaries = self.finished(adapter, stages[0][1].optimizer) if stages else []
         for stage, settings in stages[len(summaries) :]:
@@ -63,18 +63,18 @@ class Trainer:
         *,
         on_epoch: Callable[[int, LoraParams], None] = lambda epoch, adapter: None,
     ) -> tuple[LoraParams, dict[str, Any]]:
-        """Train one stage, or go on with it; return the adapter of its best validation loss and its summary.
+        """Train or resume one stage; return the adapter with the best validation loss, and the stage's summary.
 
         Args:
             stage: its data.
             settings: how it is trained.
-            adapter: what it starts from; not changed.
-            before: the summaries of the stages before it, which travel in its checkpoints.
-            on_epoch: given (epoch, adapter) at the end of each epoch, perhaps again after a resumption.
+            adapter: the adapter that it starts from; it is not changed.
+            before: the summaries of the stages before it, which its checkpoints carry.
+            on_epoch: called with the epoch and the adapter at the end of each epoch; after a resumption perhaps again.
 
         Raises:
             UserError: the loss is not a number.
-            KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was written first.
+            KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
         """
         adapter = jax.tree.map(jnp.asarray, adapter)
         found = resume_point(self.run, adapter, settings.optimizer, self.console.print)
@@ -100,6 +100,6 @@ class Trainer:
             )
 
     def finished(self, adapter: LoraParams, optimizer: str) -> list[dict[str, Any]]:
-        """Return the summaries of the stages before the one that the run's newest checkpoint belongs to."""
+        """Return the summaries of the stages before that of the run's newest checkpoint."""
         found = resume_point(self.run, jax.tree.map(jnp.asarray, adapter), optimizer, self.console.print)
         return [] if found is None else found[2]["stages"]

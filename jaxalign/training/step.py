@@ -39,16 +39,20 @@ class Metrics:
     sums: dict[str, Float32[Array, "..."]]
 
 
-Objective = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
-"""A function of the log-probabilities [B, P] of a batch's predictions, the batch, and the step's hyper-parameters. It
-returns (sum, count, sums of metrics); sums are divided by the count when they are logged."""
+Losses = tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]
+"""(sum, count, sums of metrics); to log a sum, divide it by the count."""
+
+Objective = Callable[[Array | np.ndarray, PackedBatch, Hyperparameters], Losses]
+"""From the log-probabilities [B, P] of a batch's predictions to the loss."""
 
 
-def _supervised(log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters):
-    return *sft_loss(log_probs, batch.weight), {}  # type: ignore[arg-type]
+def _supervised(log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters) -> Losses:
+    return *sft_loss(log_probs, batch.weight), {}
 
 
-def _preference(kind: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters):
+def _preference(
+    kind: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters
+) -> Losses:
     responses = batch.preferences.reference.shape[0]
     sums = branch_log_probs(log_probs, batch.branch, batch.weight, responses)  # type: ignore[arg-type]
     ones = jnp.ones_like(log_probs)
@@ -65,12 +69,14 @@ def _preference(kind: str, log_probs: Float32[Array | np.ndarray, "B P"], batch:
 
 
 OBJECTIVES: dict[str, Objective] = {"sft": _supervised, **{kind: partial(_preference, kind) for kind in LOSSES}}
-"""What may be minimised, by the name that a stage gives it: `sft`, and the losses of `dpo`. Add a function to add an
-objective of supervised examples, which `objective=NAME` then names."""
+"""The objectives by name: `sft`, and the losses of DPO. A function that is added here is an objective of supervised
+examples, which `objective=NAME` selects."""
 
 
-def objective(name: str, log_probs: jax.Array, batch: PackedBatch, hyper: Hyperparameters):
-    """Return (sum, count, sums of metrics) of one of `OBJECTIVES`; `log_probs` [B, P] are those of the predictions."""
+def objective(
+    name: str, log_probs: Float32[Array | np.ndarray, "B P"], batch: PackedBatch, hyper: Hyperparameters
+) -> Losses:
+    """Return (sum, count, sums of metrics) of one of `OBJECTIVES`, given the log-probabilities [B, P] of a batch."""
     return OBJECTIVES[name](log_probs, batch, hyper)
 
 

@@ -125,7 +125,7 @@ class SupervisedStage:
     """The encoded examples of one stage: those to train on, and those to validate on.
 
     `positives` is the number of positive examples to train on; None for a stage that does not tell them apart.
-    `objective` is one of `step.OBJECTIVES`. The validation loss is the negative log-likelihood with every objective.
+    `objective` is one of `step.OBJECTIVES`; validation measures the negative log-likelihood, whatever is trained.
     """
 
     name: str

@@ -1,11 +1,8 @@
-import doctest
-
 import numpy as np
 import pytest
 from tiny_model import packed, random_tokens, random_tree
 from tree_predictions import contexts, leaf_paths, packed_contexts, random_forest, total
 
-from jaxalign.data import packing
 from jaxalign.data.packing import Shape, assign_rows, fill_rows, pack, split_tree, stack_batches, visible_blocks
 from jaxalign.data.trees import Segment, path_lengths, tree_length
 from jaxalign.errors import UserError
@@ -161,7 +158,3 @@ def test_rows_filled_leaf_by_leaf_hold_every_path_and_score_each_segment_once():
     assert sorted(scored) == [(n, i) for n, tree in enumerate(trees) for i, s in enumerate(tree) if s.scored]
     with pytest.raises(UserError, match="does not fit"):
         fill_rows(trees, 3)
-
-
-def test_the_examples_in_the_documentation_are_true():
-    assert doctest.testmod(packing) == (0, 1)

@@ -1,4 +1,3 @@
-import doctest
 import json
 
 import numpy as np
@@ -6,7 +5,6 @@ import pytest
 from tokenizers import processors
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained import tokenizer as module
 from jaxalign.pretrained.tokenizer import from_folder, from_gguf, from_hf, tiny_tokenizer
 
 TEXT = "Müller said: 'I agree.'\n\n  日本 \t 3.14 <|im_end|> <|unknown|>"
@@ -150,7 +148,3 @@ def test_words_are_cut_as_each_family_cuts_them(cut, words):
     backend = from_gguf(fields, "x.gguf").backend_tokenizer
     found = [word.replace("Ġ", " ") for word, _ in backend.pre_tokenizer.pre_tokenize_str("It's 2024")]
     assert found == words
-
-
-def test_the_examples_in_the_documentation_are_true():
-    assert doctest.testmod(module) == (0, 1)

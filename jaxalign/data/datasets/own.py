@@ -1,4 +1,4 @@
-"""Instructions from a file of the user's own: prompts and responses as they are, as texts or conversations."""
+"""Instructions from a user's file: prompts and responses, as texts or as conversations."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from jaxalign.errors import UserError
 def load_own_instructions(path: str, limit: int | None = None, columns: Columns | None = None) -> list[Example]:
     """Return the prompts and responses of a JSON, JSON Lines, CSV or Parquet file.
 
-    A row has prompt and response (TRL calls the latter completion), each a text or a list of messages; or messages, a
-    conversation whose last turn is the response. `columns` says what the file calls them.
+    A row has the fields `prompt` and `response` (or `completion`, as in TRL), each a text or a list of messages; or it
+    has the field `messages`, a conversation whose last message is the response. `columns` gives other names of fields.
 
     Raises:
-        UserError: no such file; a row without those fields (its line and the fields found); a conversation that does
-            not end with one message of the assistant; fewer than two rows.
+        UserError: the file does not exist, a row lacks a field (which), a conversation does not end with a single
+            message of the assistant, or there are fewer than 2 rows.
     """
     columns = columns or Columns()
     rows = read_table(Path(path))

@@ -1,7 +1,7 @@
 """Preference pairs from a user's file: a prompt, the chosen response, and the rejected one.
 
-All forms are read that TRL publishes preference data in: texts or conversations, with the prompt in a field of its own
-or (implicit) at the beginning of both responses.
+It reads all forms of preference data that TRL reads: texts or conversations, with the prompt in a field of its own, or
+at the beginning of both responses.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class PairText(NamedTuple):
 def load_pairs(path: str, limit: int | None = None, columns: Columns | None = None) -> list[PairText]:
     """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
 
-    `columns` says what the file calls prompt, chosen and rejected, where it is not that.
+    `columns` gives other names of the fields `prompt`, `chosen` and `rejected`.
 
     Raises:
-        UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation;
-            the two responses of a row are equal; there are fewer than 2 pairs.
+        UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation
+            (which); the two responses of a row are equal; there are fewer than 2 pairs.
     """
     columns = columns or Columns()
     found = []
@@ -65,7 +65,7 @@ def _conversation(row: Row, columns: Columns) -> PairText:
         given = columns.get(row, "prompt")
         prompt = (Message("user", given),) if isinstance(given, str) else read_messages(given, row.place, "prompt")
         size = len(prompt)
-        # Some data sets repeat the prompt in both.
+        # Some data sets repeat the prompt in both responses.
         shared = size if chosen[:size] == prompt == rejected[:size] else 0
     else:
         shared = split_shared(chosen, rejected)

@@ -1,4 +1,4 @@
-"""One multiple-choice question, read from a row in the schema of the hub, of its authors, or of the user's own."""
+"""A multiple-choice question, and reading it from a row in the schema of the hub, of its authors, or of a user."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,15 @@ from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
-"""What options are called in prompts, whatever the file calls them."""
+"""The labels of options in prompts, whatever their labels in the file."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its options, and which of them is right (by index); `passage` and the worked `solution` are "" where
-    there is none."""
+    """A question, its options, and the index `gold` of the right one.
+
+    `passage` is a text that the question is about, and `solution` explains the answer; both may be "".
+    """
 
     id: str
     text: str
@@ -28,7 +30,7 @@ class Question:
 
     @property
     def letters(self) -> str:
-        """The names of its options."""
+        """The labels of its options."""
         return LETTERS[: len(self.options)]
 
 
@@ -36,14 +38,14 @@ SKIP = "mend it, or give dataset.skip=true to leave such questions out"
 
 
 class Flaw(NamedTuple):
-    """Why a question cannot be used; `unlabelled`: for nothing but that its answer is not there."""
+    """Why a question cannot be used. `unlabelled` means: only because it has no answer."""
 
     words: str
     unlabelled: bool
 
 
 class _Parts(NamedTuple):
-    """What a row says, whatever its schema; `answer` is the field that names the right one of `labels`."""
+    """The parts of a row, whatever its schema. `answer` is the name of the field with the right one of `labels`."""
 
     id: Any
     text: Any
@@ -54,13 +56,17 @@ class _Parts(NamedTuple):
 
 
 def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Question | Flaw]:
-    """Return the questions of a file in order, or why they cannot be used.
+    """Return for each row of a file its question, or why it cannot be used.
 
-    `places` holds where each id stands; `own` says what a file of the user's own calls its fields.
+    `places` gets the place of each id. `own` gives the names of the fields in a user's file; None for any other schema.
+
+    Raises:
+        UserError: the file cannot be read or has no question, a row has another schema, or an id is missing or occurs
+            twice.
     """
     rows = read_table(path)
     if not rows:
-        raise UserError(f"{path} holds no question")
+        raise UserError(f"{path} holds no question: give a file with questions, or remove it")
     found = []
     for number, row in enumerate(rows, start=1):
         parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}")
@@ -109,8 +115,8 @@ def _twice(texts: Sequence[str]) -> str | None:
 
 
 def _parts(row: Row) -> _Parts:
-    """Return the parts of a row of ReClor, of the hub, or of ARC or CommonsenseQA as their authors publish them (the
-    question holds stem and choices); raises UserError for any other."""
+    """Return the parts of a row in the schema of ReClor, of the hub, or of the authors of ARC and CommonsenseQA, whose
+    `question` contains `stem` and `choices`; raises UserError for any other schema."""
     fields = row.fields
     question = fields.get("question")
     if "answers" in fields and "choices" not in fields:
@@ -131,11 +137,11 @@ def _parts(row: Row) -> _Parts:
 
 
 def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
-    """Return the parts of a row of the user's own: the right option is named by its letter, text, or place from 0."""
+    """Return the parts of a row of a user's file, whose answer is the letter, the text or the index of an option."""
     options, answer = columns.get(row, "options"), columns.get(row, "answer")
     if isinstance(options, str):
         try:
-            options = json.loads(options)  # a CSV file has no other way to say it
+            options = json.loads(options)  # as a CSV file has it
         except ValueError:
             options = None
     if not isinstance(options, list):
@@ -166,7 +172,7 @@ def _named(fields: Mapping[str, Any]) -> str:
 
 
 def _choices(place: str, choices: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Return the texts and the labels of options, which stand in two lists (the hub) or one by one (the authors)."""
+    """Return the texts and the labels of options: from two lists (the hub), or from a list of pairs (the authors)."""
     names = ("text", "label")
     if isinstance(choices, Mapping) and all(isinstance(choices.get(name), list) for name in names):
         return choices["text"], choices["label"]

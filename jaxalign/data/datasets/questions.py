@@ -70,24 +70,25 @@ def load_questions(
     offline: bool = False,
     columns: Columns | None = None,
 ) -> Questions:
-    """Return a data set from a folder with files for train, validation and test, or (`path` None) from the hub.
+    """Return a set of questions, from a folder with files for train, validation and test, or from the hub.
 
-    Where no test labels are published (no such file, or its labels are null), the official validation is the test, and
-    a seeded tenth of train validates.
+    If the labels of the test are not published (there is no file, or its labels are null), the official validation
+    split is the test, and a tenth of the training questions is held out for validation.
 
     Args:
-        name: `arc`, `csqa` or `reclor`; `jsonl` for data of the user's own.
-        path: a folder; the files' names begin with, or contain, the split's. With `jsonl` also a file, all of it train.
-        seed: of the part of train that is held out.
-        limit: so many questions of each split at most; None for all.
-        skip: leave out the questions that are unusable, and count them, instead of stopping.
-        exclude: ids that are left out (those of few-shot examples), before anything is held out.
-        offline: never touch the network.
-        columns: with `jsonl`, what the files call the fields.
+        name: `arc`, `csqa` or `reclor`; `jsonl` for a user's files.
+        path: the folder; the name of each file contains that of its split. For `jsonl` it may be a single file of
+            training questions. None for the hub.
+        seed: decides which training questions are held out.
+        limit: the largest number of questions of each split; None for all.
+        skip: whether questions that cannot be used are left out and counted; otherwise they are an error.
+        exclude: ids of questions that are left out (few-shot examples), before any are held out.
+        offline: whether the network may not be used.
+        columns: for `jsonl`, other names of the fields.
 
     Raises:
-        UserError: no such data; a file of another schema (which fields it lacks); a question without its gold option,
-            with fewer than two options, with two alike; an id that occurs twice; no question of a split that is left.
+        UserError: there are no such files; a file has another schema (which fields it lacks); a question has no
+            answer, fewer than two options, or two equal ones; an id occurs twice; no question of a split is left.
     """
     if name not in QUESTION_SETS:
         raise UserError(f"dataset.name={name} is not known{did_you_mean(name, QUESTION_SETS)}")
