@@ -199,7 +199,7 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
     assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
     for settings in ("=1 dpo.rounds=0 test.few_shot=false", "=1 dpo.rounds=1 test.few_shot=false", "=0 dpo.rounds=2"):
         assert f": crest.iterations{settings}" in shown
-    assert "not to be compared" not in shown
+    assert "do not compare" not in shown
     # Other questions, and another judge.
     main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
     capsys.readouterr()
@@ -207,8 +207,8 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
     alike, other = r"\d \d \d \d", r"\d"
     apart = rf"({alike} \| {other}|{other} \| {alike})"
     shown = capsys.readouterr().out
-    assert re.search(rf"^{apart}: other questions: accuracies are not to be compared$", shown, re.MULTILINE)
-    assert re.search(rf"^{apart}: other judges of the follow-ups: consistencies", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: different questions, so do not compare their accuracies$", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: different judges of the follow-ups, so do not compare", shown, re.MULTILINE)
 
 
 QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]
