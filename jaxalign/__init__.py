@@ -15,7 +15,7 @@ __all__ = ["Adapter", "LanguageModel", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    # jax is imported when it is first needed, so that --help and refusals of bad input are instant.
+    # jax is imported only when it is first needed, so that --help and error messages about bad input come at once.
     if name in ("Adapter", "LanguageModel", "load_model"):
         from jaxalign import api
 

@@ -46,7 +46,7 @@ from jaxalign.training.supervised import SupervisedStage
 
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
-    """The settings of `train_adapter`, with what is allowed."""
+    """The settings of `train_adapter`, with their types and allowed values."""
 
     rank: Count
     alpha: Positive
@@ -63,7 +63,8 @@ class _Recipe:
 class LanguageModel:
     """A base model that samples, scores and trains adapters.
 
-    Going from sampling to scoring or training, and back, takes a moment: the base exists once (see inference/base.py).
+    A change from sampling to scoring or training, or back, takes a moment, because the base is in memory only once and
+    its layout is converted (see inference/base_model.py).
     """
 
     def __init__(self, model: Model, precision: str, prompt_format: str = "plain", system: str | None = None):
@@ -81,34 +82,36 @@ class LanguageModel:
         rows: int = 64,
         **sampling: Any,
     ) -> list[list[str]]:
-        """Return n texts for each prompt.
+        """Return n sampled texts for each prompt.
 
         Args:
-            prompts: one or more.
-            n: samples of each.
-            adapter: who answers; None is the bare base.
-            rows: samples that are drawn together, at most.
+            prompts: one prompt or several.
+            n: the number of samples of each prompt.
+            adapter: the adapter that answers; None is the bare base.
+            rows: the largest number of samples that are drawn together.
             sampling: `temperature`, `top_k`, `top_p`, `max_tokens`, `stop`, `seed` (see `SamplingParams`).
 
         Raises:
-            UserError: a setting will not do, a prompt does not fit into the context, or the adapter is another base's.
+            UserError: a setting is not allowed, a prompt does not fit into the context, or the adapter belongs to
+                another base.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         for name, value in (("n", n), ("rows", rows)):
             if value < 1:
-                raise UserError(f"{name}={value} will not do: give a whole number of at least 1")
+                raise UserError(f"{name}={value} is not allowed: give a whole number of at least 1")
         sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
         found = sampler.sample(requests, SamplingParams(**sampling))
         return [[one.text for one in completions] for completions in found]
 
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
-        """Return float64 [answers], in nats: the summed log-probability of each answer's text after the prompt.
+        """Return the summed log-probability of each answer after the prompt, float64 [answers], in nats.
 
-        Cut texts after a newline or before a space (prompts end in a newline, or answers begin with a space).
+        Prompt and answer are encoded one by one, so end the prompt in a newline, or begin the answers with a space.
 
         Raises:
-            UserError: an empty prompt or answer, one that does not fit into the context, or an adapter of another base.
+            UserError: the prompt or an answer is empty or does not fit into the context, or the adapter belongs to
+                another base.
         """
         asked = self._checked(adapter)
         texts = [answers] if isinstance(answers, str) else answers
@@ -131,11 +134,13 @@ class LanguageModel:
         return choice_log_probs(question, scorer.score([question.tree])[0])
 
     def _checked(self, adapter: Adapter | None) -> Adapter:
-        """Return the adapter, `BASE` for None; UserError for one of another base: by its identity, or by its shape."""
+        """Return the adapter, or `BASE` for None; UserError if its base identity or its shapes are another base's."""
         if adapter is None or adapter.params is None:
             return BASE
         if adapter.base_identity not in (None, self.identity):
-            raise UserError(f"the adapter belongs to another base than {self.name}: load that base, or train it anew")
+            raise UserError(
+                f"the adapter belongs to another base than {self.name}: load that base, or train a new adapter"
+            )
         for name, pair in adapter.params["layers"].items():
             inner, outer = projection_shape(self.architecture, name)
             layers, rank = self.architecture.layers, adapter.rank
@@ -163,14 +168,15 @@ class LanguageModel:
         validation_fraction: float = 0.1,
         seed: int = 0,
     ) -> tuple[Adapter, dict[str, Any]]:
-        """Return an adapter trained on (prompt, response) pairs, and its summary: losses, steps, tokens, seconds.
+        """Train an adapter on (prompt, response) pairs; return it and its summary: losses, steps, tokens, seconds.
 
-        The loss is on responses alone, with their end token; AdamW with linear decay. It keeps nothing on disk: for a
-        training that resumes, use `python -m jaxalign.train`.
+        The loss is on the responses and their end tokens. The optimiser is AdamW with linear decay. Nothing stays on
+        the disk; for a training that can be resumed, use `python -m jaxalign.train`. `start` is the adapter to train
+        on from; `rank`, `alpha` and `targets` then have no effect.
 
         Raises:
-            UserError: a setting will not do, fewer than two different prompts, one that is too long, a loss that is not
-                a number, or an adapter to start from that is another base's.
+            UserError: a setting is not allowed, there are fewer than two different prompts, a prompt is too long, the
+                loss is not a number, or `start` belongs to another base.
         """
         settings = {
             "rank": rank,
@@ -184,7 +190,7 @@ class LanguageModel:
             "validation_fraction": validation_fraction,
             "seed": seed,
         }
-        # A NumPy scalar is a number too, as from a grid of settings.
+        # NumPy scalars, such as those of a grid of settings, become plain numbers.
         given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
         r = schema.read(_Recipe, given)
         if start is None:
@@ -192,7 +198,7 @@ class LanguageModel:
             start = Adapter("trained", params, r.rank, r.alpha, base_identity=self.identity, base_name=self.name)
         start = self._checked(start)
         if start.params is None:
-            raise UserError("start is the bare base, which has nothing to train: leave it out for a new adapter")
+            raise UserError("start is the bare base, which has no adapter to train: leave it out for a new adapter")
         examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
         sides = split_examples(examples, r.seed, r.validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
@@ -214,7 +220,11 @@ class LanguageModel:
         return start.trained(jax.device_get(params), "trained"), summary
 
     def save_adapter(self, adapter: Adapter, folder: str | Path) -> None:
-        """Write an adapter in PEFT's format, its factor multiplied in; UserError for the bare base, or another's."""
+        """Write an adapter in PEFT's format, with its factor multiplied into its alpha.
+
+        Raises:
+            UserError: the adapter is the bare base or belongs to another base, or the folder cannot be written.
+        """
         checked = self._checked(adapter)
         if checked.params is None:
             raise UserError("the bare base has no adapter to write")
@@ -230,10 +240,10 @@ class LanguageModel:
         write_adapter(folder, written, dropout=0.0, card=card)
 
     def load_adapter(self, folder: str | Path) -> Adapter:
-        """Read an adapter: a run's directory or a PEFT folder.
+        """Return the adapter in a run's directory or a PEFT folder.
 
         Raises:
-            UserError: there is none, or it belongs to another base.
+            UserError: the folder holds no adapter, or the adapter belongs to another base.
         """
         found = read_adapter(adapter_folder("folder", Path(folder)), self.architecture)
         if found.base_identity not in (None, self.identity):
@@ -249,10 +259,17 @@ def load_model(
     system: str | None = None,
     offline: bool = False,
 ) -> LanguageModel:
-    """Return a model: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
+    """Load a model.
+
+    Args:
+        name: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
+        precision: bfloat16 or float32.
+        prompt_format: plain (the text itself) or chat (the model's chat template).
+        system: the system message of the chat format, or None.
+        offline: whether the network is never used.
 
     Raises:
-        UserError: it is not to be had, or it is not supported.
+        UserError: the model cannot be found or fetched, it is not supported, or a setting is not known.
     """
     for key, value, known in (
         ("precision", precision, ("bfloat16", "float32")),
@@ -262,7 +279,7 @@ def load_model(
             raise UserError(f"{key}={value} is not known{did_you_mean(value, known)}")
     known = presets()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if name not in known and near and not Path(name).exists():  # ids on the hub have a slash, but for the oldest ones
+    if name not in known and near and not Path(name).exists():  # nearly all ids on the hub have a slash
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
     model = load(source, jnp.dtype(precision), offline=offline, name=name)

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the words of its lines."""
+"""The one exception for bad input, and functions that word its messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
-    Entry points print it without a traceback and exit with status 2. Everything else that escapes is our bug.
+    Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
     """
 
     def __init__(self, message: str):
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Return the end of an error line: the nearest option, or the options themselves where they are few."""
+    """Return the end of an error line: the nearest option, or all options if they are at most 20, or nothing."""
     known = sorted(options)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
@@ -25,7 +25,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a value as one would type it on the command line, in one line."""
+    """Return a value as a user types it on the command line, in one line."""
     if isinstance(value, list | tuple):
         return f"[{','.join(shown(item) for item in value)}]"
     if isinstance(value, bool) or value is None:

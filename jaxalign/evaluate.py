@@ -1,4 +1,4 @@
-"""python -m jaxalign.evaluate: put a questionnaire to a model, its adapters, or a role. See conf/evaluate.yaml."""
+"""python -m jaxalign.evaluate: ask a model, its adapters or a role a questionnaire. See conf/evaluate.yaml."""
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.evaluate import EvaluateConfig

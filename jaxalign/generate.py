@@ -1,4 +1,4 @@
-"""python -m jaxalign.generate: let a model, and its adapters beside it, answer prompts. See conf/generate.yaml."""
+"""python -m jaxalign.generate: let a model and its adapters answer prompts. See conf/generate.yaml."""
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.generate import GenerateConfig

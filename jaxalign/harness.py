@@ -1,9 +1,9 @@
-"""A model for lm-evaluation-harness, and its command line with this model registered.
+"""A model for lm-evaluation-harness, and the harness's command line with this model registered.
 
     python -m jaxalign.harness run --model jaxalign --model_args model=smollm2_135m,adapter=RUN --tasks TASK
 
-Needs the extra `harness` (pip install 'jaxalign[harness]'). Everything is read by this program's own engine: contexts
-that begin alike are computed once, also between requests.
+This needs the extra `harness` (pip install 'jaxalign[harness]'). The model runs on this program's own engine, which
+computes the beginning that several contexts share only once.
 """
 
 import sys
@@ -21,30 +21,30 @@ from jaxalign.models.adapter import BASE, stack_adapters
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
     from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
-except ImportError:  # the engine's part works, and is tested, without it
+except ImportError:  # this class works, and is tested, without the harness
     LM = object
 
     def register_model(*names: str):
-        """Leave the class as it is."""
+        """Return a decorator that changes nothing."""
         return lambda cls: cls
 
 
 GENERATED = 256
-"""New tokens at most where a task does not say."""
+"""The largest number of new tokens if a task does not set one."""
 
 
 @register_model("jaxalign")
 class Harness(LM):  # type: ignore[misc]
-    """A base model, with an adapter or without.
+    """A base model with or without an adapter, as lm-evaluation-harness calls it.
 
     Args:
         model: a preset of conf/model, an id on the hub, a folder or a .gguf file.
         adapter: a run's directory or a PEFT folder; "" for the bare base.
-        scale: what the adapter's effect is multiplied by.
+        scale: the factor on the adapter's effect.
         precision: bfloat16 or float32.
-        rows: samples that are drawn together, at most.
-        offline: never touch the network.
-        ignored: what the harness passes to every model (batch_size, device, ...).
+        rows: the largest number of samples that are drawn together.
+        offline: whether the network is never used.
+        ignored: other arguments that the harness passes to every model (batch_size, device, ...).
     """
 
     def __init__(
@@ -65,17 +65,18 @@ class Harness(LM):  # type: ignore[misc]
 
     @property
     def tokenizer_name(self) -> str:
-        """What caches of chat-formatted requests are named by."""
+        """The name that the harness gives to its caches of chat-formatted requests."""
         return self.language.name.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Return messages in the model's chat format."""
+        """Return messages as one text in the model's chat format."""
         if not add_generation_prompt:
-            raise UserError("jaxalign renders chats up to the answer: leave add_generation_prompt on")
+            raise UserError("jaxalign needs add_generation_prompt=true: it renders a chat up to the model's answer")
         return self.language.tokenizer.chat(chat_history)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return for each (context, continuation) its log-probability, and whether greedy decoding would write it."""
+        """Return for each (context, continuation) the continuation's log-probability in nats, and whether it is the
+        text that greedy decoding writes after the context."""
         pairs = [self._cut(*request.args) for request in requests]
         trees = [(Segment(context, -1), Segment(rest, 0, True)) for context, rest in pairs]
         scores = [float(found[1]) for found in self._scorer().score(trees)]
@@ -94,7 +95,11 @@ class Harness(LM):  # type: ignore[misc]
         ]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Return the log-probability of each whole text; each token is predicted once, from a full window if it can."""
+        """Return the log-probability of each whole text, in nats.
+
+        A text longer than the model's context is read in windows. Each token is predicted once, and the last window
+        also holds as many earlier tokens as fit.
+        """
         trees, owners = [], []
         for number, request in enumerate(requests):
             for tree in self._windows(self.language.encoder.text(request.args[0])):
@@ -106,7 +111,7 @@ class Harness(LM):  # type: ignore[misc]
         return sums
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Return a text for each (context, settings), up to the first of its `until` strings."""
+        """Return a generated text for each (context, settings); it ends before the first of the `until` strings."""
         groups: dict[SamplingParams, list[int]] = {}
         for number, request in enumerate(requests):
             groups.setdefault(task_sampling_params(request.args[1]), []).append(number)
@@ -118,7 +123,8 @@ class Harness(LM):  # type: ignore[misc]
         return texts
 
     def _cut(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of both; spaces at the end of the context begin the continuation, where texts are cut."""
+        """Return the tokens of both; spaces at the end of the context go to the continuation, because texts are cut
+        before a space."""
         kept = context.rstrip(" ")
         continuation = context[len(kept) :] + continuation
         rest = self.language.encoder.text(continuation)
@@ -127,7 +133,7 @@ class Harness(LM):  # type: ignore[misc]
         return self._context(kept, len(rest)), rest
 
     def _context(self, text: str, room: int) -> np.ndarray:
-        """Return a context's tokens; it loses its beginning, but for the BOS, where the model's context asks for it."""
+        """Return a context's tokens; if it leaves less than `room` tokens, its beginning is cut off after the BOS."""
         tokens = self.language.encoder.root(text) if text else self._first()
         most = self.language.architecture.context - room
         if most < 1:
@@ -138,7 +144,7 @@ class Harness(LM):  # type: ignore[misc]
         return np.concatenate([first, tokens[len(tokens) - most + len(first) :]])
 
     def _first(self) -> np.ndarray:
-        """Return what stands before an empty context: the model's BOS, or its end token."""
+        """Return the one token of an empty context: the model's BOS, or its end token if it has no BOS."""
         tokenizer = self.language.tokenizer
         return np.array([tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id], np.int32)
 
@@ -159,7 +165,7 @@ class Harness(LM):  # type: ignore[misc]
 
 
 def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
-    """Return how a task wants texts drawn: greedily, unless it says `do_sample` with a temperature."""
+    """Return the sampling settings of a task: greedy, unless it has `do_sample` and a temperature."""
     until = settings.get("until") or ()
     until = (until,) if isinstance(until, str) else tuple(until)
     temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
@@ -174,7 +180,7 @@ def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
 
 
 def main() -> None:
-    """Run lm-evaluation-harness's own command line, which then knows the model `jaxalign`."""
+    """Run the command line of lm-evaluation-harness with the model `jaxalign` registered."""
     if LM is object:
         print("error: lm-evaluation-harness is not installed: type pip install 'jaxalign[harness]'", file=sys.stderr)
         raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""python -m jaxalign.survey: realistic targets from your own file of a survey. See conf/survey.yaml."""
+"""python -m jaxalign.survey: make realistic targets from your own survey file. See conf/survey.yaml."""
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.survey import SurveyConfig

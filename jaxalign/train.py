@@ -1,4 +1,4 @@
-"""python -m jaxalign.train: teach a model a value, and ask whether it took. See conf/train.yaml."""
+"""python -m jaxalign.train: teach a model a value, and ask it a questionnaire before and after. See conf/train.yaml."""
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.train import TrainConfig

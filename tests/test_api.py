@@ -49,9 +49,9 @@ def test_bad_input_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="max_tokens"):
         model.sample("Why?", max_tokens=0)
     for n in (0, -1):
-        with pytest.raises(UserError, match=f"n={n} will not do"):
+        with pytest.raises(UserError, match=f"n={n} is not allowed"):
             model.sample("Why?", n=n)
-    with pytest.raises(UserError, match="rows=0 will not do"):
+    with pytest.raises(UserError, match="rows=0 is not allowed"):
         model.sample("Why?", rows=0)
     with pytest.raises(UserError, match="prompt 1 is empty"):
         model.sample("")

@@ -8,7 +8,7 @@ DRAWS = 2000
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval of a mean (Efron, 1979), or None of nothing.
+    """Return the percentile bootstrap interval (low, high) of a mean (Efron, 1979), or None if there are no values.
 
     >>> low, high = bootstrap_interval([0, 1] * 50)
     >>> low < 0.5 < high

@@ -2,5 +2,5 @@
 
 
 def number(score: float | None, digits: int = 2) -> str:
-    """Return a number for a cell, or a dash for None."""
+    """Return a score as the text of a table cell, with `digits` decimals; None becomes a dash."""
     return "–" if score is None else f"{score:.{digits}f}"

@@ -1,1 +1,1 @@
-"""Configuration: one file for each command, read into frozen dataclasses at the door."""
+"""Configuration: one file for each command, which is read into frozen dataclasses before the command begins."""

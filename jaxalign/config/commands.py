@@ -1,4 +1,4 @@
-"""Every key of conf/ with its type and its allowed values. What the keys mean stands beside them in conf/."""
+"""The configurations of all commands, with types and allowed values. The comments in conf/ say what the keys mean."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -14,9 +14,9 @@ from jaxalign.config.train import TrainConfig, missing_value
 Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig)
 
 TEXTS = ("prompt", "model.system", "dataset.reply")
-"""Keys whose value is taken as it stands, commas, quotes and all."""
+"""Keys whose value is free text: commas and quotation marks in it belong to the text."""
 
 
 def read_config(kind: type[Config], raw: Mapping[str, Any]) -> Config:
-    """Return the composed configuration, checked; raises UserError for all that is wrong with it."""
+    """Return the checked configuration from the composed keys; UserError names all keys that are wrong."""
     return schema.read(kind, raw, also_missing=missing_value(raw) if kind is TrainConfig else ())

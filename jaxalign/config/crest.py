@@ -1,4 +1,4 @@
-"""conf/crest.yaml."""
+"""The configuration of python -m jaxalign.crest (conf/crest.yaml)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class CrestMethodConfig:
-    """The method: what is sampled, kept and preferred."""
+    """The method: which rationales are sampled, kept and preferred."""
 
     samples: Count
     few_shot: bool
@@ -28,7 +28,7 @@ class CrestMethodConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig(ScheduleConfig):
-    """Supervised fine-tuning on what was kept."""
+    """Supervised fine-tuning on the rationales that were kept."""
 
     epochs: Natural
     max_steps: Count | None
@@ -38,7 +38,7 @@ class SftConfig(ScheduleConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig(ScheduleConfig, PreferenceLossConfig):
-    """Direct preference optimisation on the pairs."""
+    """Direct preference optimisation on the pairs of rationales."""
 
     rounds: Natural
     steps: Count
@@ -59,7 +59,7 @@ class CrestTestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedConfig:
-    """The starting adapter, trained on solved questions."""
+    """The training of the starting adapter on solved questions."""
 
     epochs: Positive
     learning_rate: Positive
@@ -68,7 +68,7 @@ class SeedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedCrestConfig:
-    """Switches that bring back what the released code does."""
+    """Switches that bring back what the released code does, for reproduction."""
 
     prompt_without_question: bool
     no_end_token: bool
@@ -80,7 +80,7 @@ class ReleasedCrestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CrestConfig(ModelCommandConfig):
-    """conf/crest.yaml."""
+    """The whole configuration (conf/crest.yaml)."""
 
     model: ModelConfig
     dataset: AnyDatasetConfig
@@ -105,10 +105,12 @@ class CrestConfig(ModelCommandConfig):
                 "puzzles, arc, csqa, reclor, or a file of your own with dataset=jsonl dataset.kind=questions"
             )
         if self.crest.iterations > 1 and not self.sft.epochs:
-            raise UserError("crest.iterations needs fine-tuning: give sft.epochs of at least 1, or crest.iterations=1")
+            raise UserError(
+                "crest.iterations above 1 needs fine-tuning: give sft.epochs of at least 1, or crest.iterations=1"
+            )
 
     @property
     def questions(self) -> QuestionsConfig:
-        """The data set, which is one of questions."""
+        """The data set, which holds questions."""
         assert isinstance(self.dataset, QuestionsConfig)
         return self.dataset

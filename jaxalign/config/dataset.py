@@ -1,4 +1,4 @@
-"""What to train on: one type for each kind of data. What a key is for stands in conf/dataset/."""
+"""What to train on: one type for each kind of data. The comments in conf/dataset/ say what the keys mean."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,12 +12,12 @@ FIELDS_BY_KIND = {
     "arguments": ("id", "conclusion", "stance", "premise", "values"),
     "questions": ("id", "passage", "question", "options", "answer"),
 }
-"""The fields that are read of each kind of data."""
+"""The fields of each kind of data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnsConfig:
-    """What a file of the user's own calls the fields that are read from it; None: as they are called here."""
+    """The names that the user's own file has for the fields; None: the name of the field here."""
 
     id: str | None = None
     prompt: str | None = None
@@ -36,20 +36,21 @@ class ColumnsConfig:
 
     @property
     def given(self) -> dict[str, str]:
-        """The names that are given."""
+        """The names that the user gave, by field."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What every data set says: `name` is that of its reader. The content of its files counts, not where they lie."""
+    """What every data set has. `name` is the name of its reader. The identity of a run has a hash of the data, so paths
+    are not part of it."""
 
     name: str
     limit: Limit | None = None
     columns: ColumnsConfig = ColumnsConfig()
 
     def check_columns(self, kind: str) -> None:
-        """Raise UserError for a column of another kind of data."""
+        """Raise UserError if a column belongs to another kind of data than `kind`."""
         for name in self.columns.given:
             if name not in FIELDS_BY_KIND[kind]:
                 kinds = " or ".join(other for other, names in FIELDS_BY_KIND.items() if name in names)
@@ -61,7 +62,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ArgumentsConfig(DatasetConfig):
-    """Arguments, which carry values."""
+    """Arguments, which are labelled with values."""
 
     kind: Literal["arguments"]
     path: Uncounted[str | None] = None
@@ -72,7 +73,10 @@ class ArgumentsConfig(DatasetConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionsConfig(DatasetConfig):
-    """Instructions, which carry none: a benign control. `match` names a run whose number of tokens is matched."""
+    """Instructions, which are not labelled with values: a benign control.
+
+    `match` names a finished run; the control then trains on the same number of tokens.
+    """
 
     kind: Literal["instructions"]
     path: Uncounted[str | None] = None
@@ -96,7 +100,10 @@ class PairsConfig(DatasetConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionsConfig(DatasetConfig):
-    """Multiple-choice questions, read or made. They count themselves, not the keys that choose or make them."""
+    """Multiple-choice questions from files, or made by the program.
+
+    The identity of a run has a hash of the questions, so the keys that choose or make them are not part of it.
+    """
 
     kind: Literal["questions"]
     limit: Uncounted[Limit | None] = None

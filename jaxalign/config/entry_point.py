@@ -1,6 +1,6 @@
-"""From a command line to a checked configuration: Hydra, with every error as one line of ours.
+"""From a command line to a checked configuration: Hydra, with every error as one line of our own.
 
-Nothing here, nor in config.py, imports jax: `--help` and bad input answer at once.
+Nothing in `jaxalign.config` imports jax, so that `--help` and errors about bad input come at once.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from jaxalign.config.presets import CONF
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import UserError
 
-# The hub's library warns at length of what we then say in one line.
+# The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
-    """Make a function of a checked configuration the `main` of a console script.
+    """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
 
     >>> @entry_point("train", TrainConfig)                                  # doctest: +SKIP
     ... def main(config: TrainConfig) -> None: ...
 
-    `main()` reads sys.argv, `main([...])` the arguments given. It exits with status 2 and `error: ...` for bad input,
-    with 130 after Ctrl-C. A multirun is checked whole before its first job begins.
+    `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
+    for bad input, and with status 130 after Ctrl-C. All jobs of a multirun are checked before the first one begins.
     """
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:
@@ -60,11 +60,11 @@ def _fail(line: str) -> None:
 
 
 def _show(text: str) -> None:
-    """Print what was asked for; a reader that left early, such as `| head`, is no error."""
+    """Print a text; it is not an error if the reader has left early, as `| head` does."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because the exit flushes once more
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
@@ -91,11 +91,11 @@ def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], a
         try:
             run(read_config(kind, resolved(composed)))
         except UserError as error:
-            _fail(f"{where}{error}")  # not raised through Hydra, which would run the other jobs first
+            _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 
     with contextlib.ExitStack() as stack:
         if options.multirun and not any(o.startswith(("hydra.sweep.dir=", "hydra/launcher=")) for o in overrides):
-            # Hydra always writes a multirun.yaml; not into the user's folder.
+            # Hydra always writes a multirun.yaml, which must not land in the user's folder.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxalign-multirun-"))
             overrides.append(f"hydra.sweep.dir='{folder}'")
         kept = sys.argv

@@ -1,4 +1,4 @@
-"""conf/evaluate.yaml."""
+"""The configuration of python -m jaxalign.evaluate (conf/evaluate.yaml)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jaxalign.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
-    """conf/evaluate.yaml."""
+    """The whole configuration (conf/evaluate.yaml)."""
 
     model: AskedModelConfig
     alignment: AlignmentConfig

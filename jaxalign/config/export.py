@@ -1,4 +1,4 @@
-"""conf/export.yaml."""
+"""The configuration of python -m jaxalign.export (conf/export.yaml)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from jaxalign.config.model import CommandConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(CommandConfig):
-    """conf/export.yaml."""
+    """The whole configuration (conf/export.yaml)."""
 
     run: str
     out: str

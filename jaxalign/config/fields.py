@@ -1,4 +1,4 @@
-"""Types of single keys: what is allowed, in words that an error line can use, and whether a key changes any number."""
+"""Types of single keys: their allowed values, in words for error lines, and whether a key is in a run's identity."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -9,8 +9,8 @@ Kind = TypeVar("Kind")
 UNCOUNTED = "uncounted"
 
 Uncounted = Annotated[Kind, UNCOUNTED]
-"""A key that is no part of a run's identity: it changes no number, or it says where a thing lies whose content stands
-in the identity instead. Every other key counts (see `identity.identity`)."""
+"""A key that is not part of a run's identity: it changes no number, or it is a path whose content is in the identity
+instead. Every other key is part of the identity (see `identity.identity`)."""
 
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]

@@ -1,4 +1,4 @@
-"""conf/generate.yaml."""
+"""The configuration of python -m jaxalign.generate (conf/generate.yaml)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from jaxalign.errors import UserError, shown
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How samples are drawn. How many are drawn together changes no sample."""
+    """How samples are drawn. `rows`, the number of samples that are drawn together, changes no sample."""
 
     temperature: NotNegative
     top_p: TopP
@@ -24,15 +24,17 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersConfig(SamplingConfig):
-    """How answers are drawn, and how many: more of them join those that are there."""
+    """How answers are drawn, and how many (`n`): a larger `n` adds answers to the same run."""
 
     n: Uncounted[Count]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """What answers: this program, or a server. Which server, and what it calls the models, counts in a run's identity
-    once the models are known (see `jobs.engines`)."""
+    """What answers: this program, or a server.
+
+    The server's address and its names of the models are part of a run's identity, but `jobs.engines` adds them there.
+    """
 
     name: Literal["jaxalign", "openai"]
     url: Uncounted[str | None] = None
@@ -55,15 +57,15 @@ class EngineConfig:
             raise UserError("missing: engine.url (engine=openai needs it, such as engine.url=http://localhost:8000/v1)")
         elif not _is_address(self.url):
             raise UserError(
-                f"engine.url={self.url} is no address of a server: give http:// or https://, a host and the version, "
-                "such as engine.url=http://localhost:8000/v1"
+                f"engine.url={self.url} is not the address of a server: give http:// or https://, a host and the "
+                "version, such as engine.url=http://localhost:8000/v1"
             )
 
 
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises ValueError where it is no number
+        _ = parts.port  # raises ValueError if the port is not a number
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and not set(url) & set(" \t\n")
@@ -71,7 +73,7 @@ def _is_address(url: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
-    """conf/generate.yaml."""
+    """The whole configuration (conf/generate.yaml)."""
 
     model: AskedModelConfig
     engine: EngineConfig
@@ -88,21 +90,23 @@ class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
             raise UserError("prompt is empty: write prompt='What is ...?'")
         if self.engine.name == "openai" and self.adapter.scale != 1:
             raise UserError(
-                f"adapter.scale={shown(self.adapter.scale)} is not known to a server: export an adapter with "
+                f"adapter.scale={shown(self.adapter.scale)} does not work with a server: export an adapter with "
                 "that scale, or leave it at 1"
             )
         if self.engine.strict and self.sampling.top_k:
-            raise UserError("sampling.top_k is no field of OpenAI's: leave it at 0, or engine.strict at false")
+            raise UserError(
+                "sampling.top_k is not part of OpenAI's interface: leave it at 0, or leave engine.strict at false"
+            )
         if not self.chats:
             check_system(vars(self.model))
         elif self.sampling.n > 1:
             raise UserError(f"sampling.n={self.sampling.n} is for prompt=... or prompts=...: a chat has one answer")
         elif self.engine.check:
-            raise UserError("engine.check is for prompt=... or prompts=...: a chat has none to compare")
+            raise UserError("engine.check is for prompt=... or prompts=...: a chat has no answers to compare")
         elif self.base and (self.adapter.path is not None or self.adapters):
-            raise UserError("base=true is for prompt=... or prompts=...: a chat has one partner")
+            raise UserError("base=true is for prompt=... or prompts=...: a chat is with one model")
 
     @property
     def chats(self) -> bool:
-        """Whether there is no prompt, so that the user talks with the model."""
+        """Whether the command is a chat, because no prompt is given."""
         return self.prompt is None and self.prompts is None

@@ -1,7 +1,7 @@
-"""The identity of a run: what of its configuration, and of what that leads to, changes the run's numbers.
+"""The identity of a run: all that changes the run's numbers, in its configuration and in the files that it names.
 
-There is one rule for all commands: every key counts unless its type is `Uncounted` (config/fields.py). So a key that is
-added later counts by itself, and no finished run is taken for what it is not.
+There is one rule for all commands: every key counts unless its type is `Uncounted` (config/fields.py). So a new key
+counts by default, and a finished run is never taken for a run with other settings.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from jaxalign.config.fields import UNCOUNTED
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries of what JSON and YAML can hold."""
+    """Return a configuration as nested dictionaries and lists that JSON and YAML can hold."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -23,15 +23,15 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what changes the numbers of a run: all keys that count, and `content`.
+    """Return the identity of a run: all keys that count, and `content`.
 
     Args:
         config: the configuration, a dataclass of dataclasses.
-        content: what the paths among the uncounted keys lead to: names to hashes, or to other JSON.
-        without: dotted keys that do not change the numbers of this part of a run; a whole subtree may be named.
+        content: hashes, or other JSON values, of what the uncounted paths lead to, by name.
+        without: dotted keys that do not change the numbers of this part of a run; one may name a whole subtree.
 
     Raises:
-        KeyError: `without` names a key that there is not, or that is uncounted already.
+        KeyError: `without` names a key that does not exist or does not count anyway.
     """
     kept = _counted(config)
     for key in without:

@@ -1,4 +1,4 @@
-"""What every command says of its model, its adapter and its run."""
+"""The parts of a configuration that many commands share: model, adapters and run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
 NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",), "run": ()}
-"""What each source of a model must say."""
+"""The keys that each source of a model needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where the run is kept."""
+    """Where the run's directory is."""
 
     dir: str | None
     root: str
@@ -31,7 +31,7 @@ class CommandConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCommandConfig(CommandConfig):
-    """What every command has that computes with a model, and keeps a run. Each adds its `model`."""
+    """What every command has that computes with a model and keeps a run. Each such command adds its `model`."""
 
     run: Uncounted[RunConfig]
     precision: Precision
@@ -39,7 +39,7 @@ class ModelCommandConfig(CommandConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelConfig:
-    """Where a base model comes from. Its weights count in a run's identity, not how they were found."""
+    """Where a base model comes from. A run's identity has a hash of its weights, and not the place they came from."""
 
     name: Uncounted[str]
     path: Uncounted[str | None] = None
@@ -52,21 +52,21 @@ class BaseModelConfig:
     system: str | None = None
 
     def check_source(self, source: str) -> None:
-        """Raise UserError where the source lacks a key."""
+        """Raise UserError if a key that the source needs is missing."""
         missing = [f"model.{name}" for name in NEEDED[source] if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
 
 
 def check_system(model: Mapping[str, Any]) -> None:
-    """Raise UserError for a system message that the model would never get: the plain format has no place for one."""
+    """Raise UserError for a system message with the plain prompt format, which has no place for one."""
     if model.get("system") is not None and model.get("prompt_format") == "plain":
-        raise UserError("model.system is said only in the chat format: add model.prompt_format=chat")
+        raise UserError("model.system is used only in the chat format: add model.prompt_format=chat")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(BaseModelConfig):
-    """Which base model, and how prompts are put to it."""
+    """Which base model, and in which format it gets prompts."""
 
     source: Uncounted[Literal["package", "hub", "random"]]
     prompt_format: PromptFormat = "plain"
@@ -78,18 +78,18 @@ class ModelConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AskedModelConfig(BaseModelConfig):
-    """Which model is asked: one of its own, or (source: run) that of the adapter's run."""
+    """Which model is asked. With `source: run`, it is the model that the adapter was trained on."""
 
     source: Uncounted[Literal["run", "package", "hub", "random"]]
     prompt_format: PromptFormat | None = None
 
     def __post_init__(self):
-        self.check_source(self.source)  # a chat has a system message whatever the format
+        self.check_source(self.source)  # no check_system: a chat may have a system message in either format
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """Which adapter, and how strong. An adapter's weights count in a run's identity, and its scale with them."""
+    """Which adapter, and the factor on its effect. A run's identity has a hash of the weights and the scale."""
 
     path: str | None
     scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
@@ -103,13 +103,13 @@ class AskedAdaptersConfig:
     adapters: Uncounted[tuple[str, ...]]
 
     def check_adapters(self) -> None:
-        """Raise UserError where adapters are named in two ways."""
+        """Raise UserError if both `adapter` and `adapters` are given."""
         if self.adapter.path is not None and self.adapters:
             raise UserError("adapter and adapters are both given: name all of them in adapters=[A,B]")
 
     @property
     def named(self) -> tuple[str, tuple[str, ...]]:
-        """The key that names the adapters, and what it names."""
+        """The key that names the adapters, and its values."""
         return ("adapters", self.adapters) if self.adapter.path is None else ("adapter", (self.adapter.path,))
 
 

@@ -1,4 +1,4 @@
-"""The words of a command line as Hydra's overrides: spelt either way, checked before anything runs."""
+"""A command line as Hydra's overrides: with or without +, and checked before anything runs."""
 
 import contextlib
 import re
@@ -29,16 +29,16 @@ from jaxalign.errors import UserError, did_you_mean
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
-    """Return flags, overrides and the parsed flags; the two kinds may be mixed in any order."""
+    """Return the flags, the overrides, and the parsed flags; flags and overrides may be mixed in any order."""
     parser = get_args_parser()
 
     def refuse(message: str) -> None:
-        raise UserError(f"{message}; settings are written key=value, and --help shows what there is")
+        raise UserError(f"{message}; settings are written key=value, and --help lists them")
 
     parser.error = refuse  # type: ignore[assignment]
     options = parser.parse_intermixed_args(arguments)
     if (options.cfg and options.multirun) or (options.resolve and not options.cfg):
-        refuse("--cfg goes without -m, and --resolve only with --cfg")
+        refuse("--cfg does not go with -m, and --resolve needs --cfg")
     flags = list(arguments)
     for override in options.overrides:
         flags.remove(override)
@@ -47,7 +47,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Turn what Hydra, OmegaConf and YAML raise for bad input into a UserError."""
+    """Turn the errors that Hydra, OmegaConf and YAML raise for bad input into a UserError."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
@@ -58,7 +58,7 @@ def one_line() -> Iterator[None]:
             "quote it twice, such as 'key=\"a, b\"'"
         ) from error
     except MissingConfigException as error:
-        listed = re.search(r"Could not load '([^']+)'", str(error))  # one of a list of options
+        listed = re.search(r"Could not load '([^']+)'", str(error))  # the message about an option in a list of options
         file = error.missing_cfg_file or (listed[1] if listed else None)
         if file is None or "/" not in file:
             raise UserError(str(error)) from error
@@ -69,7 +69,7 @@ def one_line() -> Iterator[None]:
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
             parent, _, _ = str(cause.full_key).rpartition(".")
-            if not parent:  # a group without a default: normalised() lets no other unknown root key pass
+            if not parent:  # a group without a default, because normalised() refuses all other unknown root keys
                 raise UserError(f"no {cause.full_key} is chosen: add {cause.full_key}=OPTION") from error
             known = [f"{parent}.{key}" for key in cause.parent_node]
             raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
@@ -79,7 +79,7 @@ def one_line() -> Iterator[None]:
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:
-    """Return the composed configuration as plain values, its interpolations filled in; UserError where one fails."""
+    """Return the composed configuration as plain values, interpolations resolved; UserError if one cannot be."""
     with one_line():
         plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
@@ -87,7 +87,7 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
 
 
 class CommandLine:
-    """One command line against one configuration: what its overrides mean, and whether each of its jobs composes."""
+    """One command line for one configuration: what its overrides mean, and whether each of its jobs is valid."""
 
     def __init__(self, config_name: str, kind: type[Config], options: Any):
         self._config_name, self._kind, self._options = config_name, kind, options
@@ -106,11 +106,11 @@ class CommandLine:
         self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
 
     def normalised(self, overrides: list[str]) -> list[str]:
-        """Return the overrides as Hydra wants them, each checked to name a key or a group that exists.
+        """Return the overrides in the form that Hydra requires; UserError for a key or a group that does not exist.
 
-        `value=power` and `+value=power` mean the same, whichever Hydra asks for; so do `key=1` and `+key=1`.
+        `value=power` and `+value=power` mean the same, whichever of them Hydra requires; so do `key=1` and `+key=1`.
         """
-        # No shell expands ~ after =, and Hydra's grammar has no ~ in a value.
+        # Shells do not expand ~ after =, and Hydra's grammar allows no ~ in a value.
         parsed = self._parsed([_literal(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
         default_groups = self._default_groups(parsed)
         return [self._normal(override, default_groups) for override in parsed]
@@ -120,18 +120,18 @@ class CommandLine:
             return OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
 
     def _default_groups(self, parsed: list[Override]) -> set[str]:
-        """Return the groups of the defaults list, and of the recipe's; Hydra wants a + before any other."""
+        """Return the groups in the defaults lists of the command and its recipes; Hydra requires + before any other."""
         lines = [o.input_line or "" for o in parsed if o.key_or_group == "hydra.searchpath"]
         recipes = [o for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
         with one_line():
             found = set(self._compose([*lines, *map(_bare, recipes)]).hydra.runtime.choices)
-        # Of a group with a list of options Hydra knows no choice.
+        # Hydra reports no choice for a group that was given a list of options.
         return found | {"experiment" for recipe in recipes if isinstance(recipe.value(), list)}
 
     def _normal(self, override: Override, default_groups: set[str]) -> str:
         line, key = override.input_line or "", override.key_or_group
         if override.is_sweep_override() and not self._options.multirun:
-            raise UserError(f"{line}: several values need -m in front, a run for each; a list is key=[a,b]")
+            raise UserError(f"{line}: several values need -m, which makes a run for each; a list is written key=[a,b]")
         if override.is_delete() or override.is_hydra_override() or key.startswith("hydra/"):
             return line
         if key in default_groups:
@@ -151,7 +151,7 @@ class CommandLine:
         return self._loader.load_configuration(self._config_name, list(overrides), RunMode.RUN)
 
     def check(self, overrides: Sequence[str]) -> list[list[str]]:
-        """Compose and check every job of the command, and return each one's overrides."""
+        """Compose and check every job of the command, and return the overrides of each job."""
         jobs = [list(overrides)]
         if self._options.multirun:
             jobs = self._sweep(overrides)
@@ -166,7 +166,7 @@ class CommandLine:
                 if recipe and (foreign := self._foreign(composed)):
                     lacks = " and no ".join(foreign)
                     raise UserError(f"{spoken(recipe)} is not for jaxalign.{self._config_name}, which has no {lacks}")
-                if self._options.cfg is None:  # who looks at a configuration may look at an unfinished one
+                if self._options.cfg is None:  # --cfg shows a configuration, which may still be incomplete
                     read_config(self._kind, resolved(composed))
             except UserError as error:
                 where = f"job {number} of {len(jobs)} ({spoken(job)}): " if len(jobs) > 1 else ""
@@ -174,7 +174,7 @@ class CommandLine:
         return jobs
 
     def help(self) -> str:
-        """Return what --help prints: Hydra's own would list the groups and recipes of all commands."""
+        """Return the text of --help with this command's groups and recipes; Hydra would list those of all commands."""
         with one_line():
             template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
         options = {name: self._loader.get_group_options(name) for name in self._groups}
@@ -188,7 +188,7 @@ class CommandLine:
         return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
 
     def _takes(self, recipe: str) -> bool:
-        """Return whether a recipe is for this command: one for another may not even compose."""
+        """Return whether a recipe is for this command; a recipe for another command may not even compose."""
         try:
             with one_line():
                 return not self._foreign(self._compose([recipe]))
@@ -196,13 +196,13 @@ class CommandLine:
             return False
 
     def _foreign(self, composed: DictConfig) -> list[str]:
-        """Return the root keys that another command has and this one has not: those of a recipe for another."""
+        """Return the root keys that other commands have and this one does not, which shows a recipe for another."""
         known = {key for kind in Config.__constraints__ for key in leaf_types(kind)}
         others = {key.partition(".")[0] for key in known} - {key.partition(".")[0] for key in self._keys}
         return [str(key) for key in composed if key in others]
 
     def _sweep(self, overrides: Sequence[str]) -> list[list[str]]:
-        """Return the jobs of an ordinary multirun; none where another sweeper chooses them as it goes."""
+        """Return the jobs of a multirun, or none if another sweeper than Hydra's basic one chooses them as it runs."""
         parsed = self._parsed(overrides)
         for_hydra = [o.input_line or "" for o in parsed if o.is_hydra_override()]
         with one_line():
@@ -216,13 +216,13 @@ class CommandLine:
 
 
 def _literal(override: str) -> str:
-    """Quote the value of a key of `TEXTS` for Hydra, unless the user has."""
+    """Quote the value of a key in `TEXTS` for Hydra, unless the user has quoted it."""
     key, sign, value = override.partition("=")
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in TEXTS or not sign or quoted or value in ("", "null"):
         return override
     value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    value = value.replace("${", "\\${")  # nor is it an interpolation
+    value = value.replace("${", "\\${")  # so that it is not an interpolation
     return f"{key}='{value}'"
 
 
@@ -231,5 +231,5 @@ def _bare(override: Override) -> str:
 
 
 def spoken(overrides: Sequence[str]) -> str:
-    """Return the overrides as the user would type them, without those that are for Hydra."""
+    """Return the overrides as a user types them, without Hydra's own settings."""
     return " ".join(override.lstrip("+") for override in overrides if not override.startswith("hydra"))

@@ -1,4 +1,4 @@
-"""The configuration folder, and the models that it knows by name."""
+"""The configuration folder, and the models that have a name in it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,14 @@ import yaml
 CONF = next(
     folder for folder in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if folder.is_dir()
 ).resolve()
-"""The configuration: inside an installed package, or beside it in the repository."""
+"""The folder conf/: inside an installed package, or beside the package in the repository."""
 
 
 DEFAULT_MODEL = "smollm2_135m"
 
 
 def presets() -> list[str]:
-    """Return the names of conf/model/ that name a model of their own."""
+    """Return the names of the options in conf/model/ that are one certain model: all but `hub` and `run`."""
     return sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("hub", "run"))
 
 

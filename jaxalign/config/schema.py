@@ -1,8 +1,8 @@
-"""Reading a nested mapping into frozen dataclasses: every key known, every value of its type and in its range.
+"""Reading a nested mapping into frozen dataclasses, with checks of every key and value.
 
-A field's type is bool, int, float, str, dict, a Literal, a tuple of those, another dataclass, or any of them or None.
-It may be one of several dataclasses that are told apart by their field `kind`, a Literal. Annotated adds `Rule`s. A
-field without a default must be given.
+The type of a field is bool, int, float, str, dict, a Literal, a tuple of those, or another dataclass; each may be
+optional (`| None`). A field may also take one of several dataclasses, which differ in their field `kind`, a Literal.
+Annotated adds `Rule`s. A field without a default must be given.
 """
 
 import dataclasses
@@ -19,14 +19,15 @@ from jaxalign.errors import UserError, did_you_mean, shown
 
 Schema = TypeVar("Schema")
 MISSING = "???"
-"""What YAML writes for a value that the user must give."""
+"""The mark in YAML for a value that the user must give."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "keys and values"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, in words that follow "give", and the test of it; `read` first makes of it what is meant."""
+    """What a value must be. `words` follow "give" in an error line, `holds` tests the value, and `read` converts it
+    before the test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -34,7 +35,9 @@ class Rule:
 
 
 def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
-    r"""Return texts with \n, \t and \\ as what they mean, for a command line has no other way to type them.
+    r"""Return texts with \n, \t and \\ replaced by the characters that they stand for.
+
+    On a command line, there is no other way to type a newline or a tab.
 
     >>> unescaped((r"\n\n", r"\frac", r"\\theta"))
     ('\n\n', '\\frac', '\\theta')
@@ -44,7 +47,7 @@ def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
-    """Return the type of every dotted key that is no dataclass itself."""
+    """Return the type of every dotted key that holds a value and not another dataclass."""
     found: dict[str, Any] = {}
     for name, declared in get_type_hints(schema, include_extras=True).items():
         inner = _dataclasses_of(declared)
@@ -56,12 +59,12 @@ def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
 
 
 def holds_keys(declared: Any) -> bool:
-    """Return whether a leaf is a dictionary, whose keys the schema does not list."""
+    """Return whether a type is a dictionary, whose keys the schema does not list."""
     return declared is dict or get_origin(declared) is dict or any(map(holds_keys, get_args(declared)))
 
 
 def nearest_key(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error line: the known key that was probably meant, in full."""
+    """Return the end of an error line: the known key, in full, that the user probably meant."""
     known = sorted(known)
     last = word.rpartition(".")[2]
     namesakes = [key for key in known if key.rpartition(".")[2] == last]
@@ -72,8 +75,11 @@ def nearest_key(word: str, known: Iterable[str]) -> str:
 def read(schema: type[Schema], raw: Mapping[str, Any], also_missing: Iterable[str] = ()) -> Schema:
     """Return the configuration as an instance of `schema`.
 
-    Raises UserError: for all unknown keys, each with the nearest known one; else for all keys that are missing
-    (with `also_missing`, for what only a combination of keys requires); else for all values not allowed.
+    `also_missing` adds keys that are missing only because of the values of others.
+
+    Raises:
+        UserError: there are unknown keys (all of them, each with the nearest known key); otherwise, keys are missing
+            (all of them); otherwise, values are not allowed (all of them).
     """
     problems = _Problems(known=list(leaf_types(schema)))
     built = _dataclass(schema, raw, "", problems)
@@ -108,7 +114,7 @@ def _dataclasses_of(declared: Any) -> list[type]:
 
 
 def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
-    """Return the instance of the dataclass whose `kind` the mapping names; None where there are problems."""
+    """Return the instance of the dataclass whose `kind` the mapping names, or None if there are problems."""
     known = {word: kind for kind in kinds for word in get_args(get_type_hints(kind)["kind"])}
     given = raw.get("kind", MISSING)
     if given == MISSING:
@@ -124,7 +130,7 @@ def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _P
 
 
 def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
-    """Return the instance, or None where there are problems, which are added to `problems`."""
+    """Return the instance, or None if there are problems, which are added to `problems`."""
     before = len(problems.unknown) + len(problems.missing) + len(problems.wrong)
     declared = get_type_hints(schema, include_extras=True)
     problems.unknown.extend(f"{prefix}{name}" for name in raw if name not in declared)
@@ -141,7 +147,7 @@ def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Pro
 
 
 def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
-    """Return a value as its declared type; None where it is none, and a problem more."""
+    """Return a value as its declared type; if it is not of that type, add a problem and return None."""
     rules: list[Rule] = []
     null, kinds = "", _dataclasses_of(declared)
     while get_origin(declared) in (Union, types.UnionType, Annotated):
@@ -175,7 +181,7 @@ def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
     return converted
 
 
-class _NotAnOption(Exception):  # noqa: N818 (a signal inside this module)
+class _NotAnOption(Exception):  # noqa: N818 (used only inside this module)
     def __init__(self, value: Any, options: tuple):
         super().__init__(shown(value), options)
         self.value = value
@@ -190,7 +196,7 @@ def _words(declared: Any) -> str:
 
 
 def _converted(declared: Any, value: Any) -> Any:
-    """Return the value as the declared plain type; raises TypeError or _NotAnOption where it is none."""
+    """Return the value as the declared type, which is not a dataclass; TypeError or _NotAnOption if it does not fit."""
     if get_origin(declared) is Literal:
         if value not in get_args(declared):
             raise _NotAnOption(value, get_args(declared))
@@ -198,7 +204,7 @@ def _converted(declared: Any, value: Any) -> Any:
     if get_origin(declared) is tuple:
         inner, *rest = get_args(declared)
         if inner is str and isinstance(value, str):
-            value = [value]  # a list of one may go without brackets
+            value = [value]  # a list with one item may be given without brackets
         if not isinstance(value, list | tuple) or (rest != [...] and len(value) != 1 + len(rest)):
             raise TypeError
         return tuple(_converted(inner, item) for item in value)
@@ -206,9 +212,9 @@ def _converted(declared: Any, value: Any) -> Any:
     if declared is float and number and math.isfinite(value):
         return float(value)
     if declared is str and number:
-        return str(value)  # a folder or a revision that consists of digits
+        return str(value)  # such as a folder or a revision whose name is all digits
     if declared is str and isinstance(value, str):
-        return os.path.expanduser(value) if value.startswith("~/") else value  # no shell expands it after `=`
+        return os.path.expanduser(value) if value.startswith("~/") else value  # shells do not expand ~ after `=`
     if declared in (bool, dict) and isinstance(value, declared):
         return value
     if declared is int and number and isinstance(value, int):

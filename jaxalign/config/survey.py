@@ -1,4 +1,4 @@
-"""conf/survey.yaml."""
+"""The configuration of python -m jaxalign.survey (conf/survey.yaml)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from jaxalign.config.schema import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyConfig(CommandConfig):
-    """conf/survey.yaml."""
+    """The whole configuration (conf/survey.yaml)."""
 
     path: str
     out: str

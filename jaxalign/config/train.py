@@ -1,4 +1,4 @@
-"""conf/train.yaml."""
+"""The configuration of python -m jaxalign.train (conf/train.yaml)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ReleasedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(ModelCommandConfig):
-    """conf/train.yaml."""
+    """The whole configuration (conf/train.yaml)."""
 
     model: ModelConfig
     dataset: AnyDatasetConfig
@@ -46,13 +46,11 @@ class TrainConfig(ModelCommandConfig):
         if (self.objective.name == "dpo") != preferences:
             raise UserError("objective=dpo and dataset.kind=pairs go together: give both, or neither")
         if preferences and self.adapter is None:
-            raise UserError("missing: adapter (objective=dpo starts from one, and holds it as the reference)")
+            raise UserError("missing: adapter (objective=dpo starts from one, which is also its reference)")
         if self.value is not None and not isinstance(self.dataset, ArgumentsConfig):
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
         if self.alignment.name != "injection":
-            raise UserError(
-                f"alignment={self.alignment.name} trains nothing: python -m jaxalign.evaluate asks a model with it"
-            )
+            raise UserError(f"alignment={self.alignment.name} trains nothing: it is for python -m jaxalign.evaluate")
         if self.benchmark.reading != "likelihood":
             raise UserError(
                 f"benchmark.reading={self.benchmark.reading} is for python -m jaxalign.evaluate; "
@@ -61,7 +59,7 @@ class TrainConfig(ModelCommandConfig):
 
 
 def missing_value(raw: Mapping[str, Any]) -> list[str]:
-    """Return the key that training on arguments needs and that `raw` lacks."""
+    """Return the line about a missing `value`, which training on arguments needs; empty if nothing is missing."""
     dataset = raw.get("dataset")
     if raw.get("value") is None and isinstance(dataset, Mapping) and dataset.get("kind") == "arguments":
         return [f"value (dataset={dataset.get('name')} needs one: add for example +value=power)"]

@@ -1,4 +1,4 @@
-"""How stages are trained: what value injection and CREST have in common, and what each adds."""
+"""How stages are trained: the settings that value injection and CREST share, and those of `jaxalign.train`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from jaxalign.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The course of every training."""
+    """Seed, logging, checkpoints and rows of every training."""
 
     seed: Seed
     log_every: Uncounted[Count]
@@ -23,7 +23,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InjectionTrainingConfig(TrainingConfig):
-    """The course of a training by jaxalign.train."""
+    """The length and the batches of a training by jaxalign.train, and what is measured beside it."""
 
     epochs: Positive
     max_steps: Count | None
@@ -36,7 +36,7 @@ class InjectionTrainingConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """AdamW, apart from its learning rate."""
+    """The settings of AdamW except its learning rate."""
 
     betas: Betas
     epsilon: Positive
@@ -46,7 +46,7 @@ class AdamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate and its course."""
+    """The learning rate and its schedule."""
 
     learning_rate: Positive
     schedule: Schedule
@@ -77,6 +77,6 @@ class PreferenceLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(PreferenceLossConfig):
-    """What is minimised."""
+    """The loss that is minimised; `name` is the name of the objective."""
 
     name: str

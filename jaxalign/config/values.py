@@ -1,4 +1,4 @@
-"""Which value, how it is taught, and how it is asked about."""
+"""Which value is taught, how it is taught, and how the questionnaire asks about it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,8 +11,8 @@ from jaxalign.values.targets import make_target
 
 @dataclass(frozen=True, kw_only=True)
 class ValueConfig:
-    """The target: a score for each of the ten values, or (`table`) those of a survey's respondent, which `scores` may
-    change. `values.targets.find_target` makes the target of it."""
+    """The target: a score for each of the ten values, or, with `table`, a survey respondent, whose scores `scores` may
+    change. `values.targets.find_target` makes a `Target` of these keys."""
 
     name: str | None = None
     scores: dict[str, float] | None = None

@@ -83,7 +83,7 @@ def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> l
     """
     if config.chats:
         if len(adapters) > 1:
-            raise UserError("a chat has one partner: give one adapter, or prompt=... for several side by side")
+            raise UserError("a chat is with one model: give one adapter, or prompt=... for several side by side")
         with_base = not adapters
     else:
         with_base = not adapters or (config.prompt is not None if config.base is None else config.base)

@@ -1,4 +1,4 @@
-"""Testing a model: one greedy response to each question (or the majority of several), read behind the marker."""
+"""Testing a model: one greedy response to each question, or the majority of several, read after the marker."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,12 +16,15 @@ from jaxalign.reasoning.rationales import majority, read_response
 from jaxalign.reasoning.wording import Wording
 
 ANSWER_TOKENS = 8
-"""New tokens of a second reading, behind an added marker, at least: a letter may come with a few words."""
+"""The smallest number of new tokens of a second reading: a few words may stand around a letter."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-    """A model's answer to a question: the rationale, the option (None: never read), whether it was read at once."""
+    """A model's answer to a question.
+
+    `option` is None if neither reading found one. `first` says that the first reading found it.
+    """
 
     question: Question
     rationale: str
@@ -30,12 +33,12 @@ class Answered:
 
     @property
     def right(self) -> bool:
-        """Whether it is the gold option; what was never read is wrong."""
+        """Whether the option is the gold one; an answer that could not be read is wrong."""
         return self.option == self.question.gold
 
 
 def answer_tokens(questions: Sequence[Question], encoder: Encoder, wording: Wording) -> int:
-    """Return the new tokens of a second reading: those of the longest reply, and two with which it may end."""
+    """Return the number of new tokens of a second reading: the longest reply and two more, at least `ANSWER_TOKENS`."""
     replies = {wording.answer(question, option) for question in questions for option in range(len(question.options))}
     return max(ANSWER_TOKENS, max((len(encoder.text(reply)) for reply in replies), default=0) + 2)
 
@@ -54,23 +57,23 @@ def ask_questions(
     progress: Callable[[int, int, float], None],
     again: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> list[list[Answered]]:
-    """Return for each adapter of the sampler its answers to the questions.
+    """Return the answers of each adapter to all questions, one list for each adapter.
 
-    A response from which no option can be read, because it lacks the marker or for what stands behind it, is cut at the
-    marker, gets it appended, and is read again. Records go to `path`, keyed as any samples are.
+    If no option can be read from a response, the response is cut before its last marker, the marker is appended, and
+    the model continues it greedily for a second reading. All samples are recorded in `path`.
 
     Args:
-        sampler: the models, in the order of `adapters`.
-        questions: what is asked.
-        encoder: with the few-shot examples as its preamble, or without.
-        wording: the renderer.
-        sampling: how responses are drawn.
-        path: the JSON Lines file.
-        samples: responses to each question; the majority of them is the answer.
-        model: identity of the base.
-        adapters: identities of the adapters.
-        progress: told (done, all, tokens per second).
-        again: told the same of the second readings.
+        sampler: draws the responses, with the adapters in the order of `adapters`.
+        questions: the questions.
+        encoder: the encoder, with the few-shot examples as its preamble if they are used.
+        wording: makes the prompts and reads the responses.
+        sampling: the settings of the responses.
+        path: the JSON Lines file of the samples.
+        samples: the number of responses to each question; the majority of them is the answer.
+        model: the identity of the base.
+        adapters: the identities of the adapters.
+        progress: is called with (done, all, tokens per second) for the responses.
+        again: is called in the same way for the second readings.
     """
     prompts = [encoder.prompt(wording.prompt(question)) for question in questions]
     asked = [
@@ -108,12 +111,13 @@ def ask_questions(
 
 
 def accuracy_of(tested: Sequence[Answered]) -> float:
-    """Return the share of right answers."""
+    """Return the share of right answers, 0..1."""
     return float(np.mean([one.right for one in tested]))
 
 
 def measures(tested: Sequence[Answered]) -> dict[str, Any]:
-    """Return accuracy over all questions with its interval, and the shares of second readings and of none."""
+    """Return the accuracy over all questions with its interval, and the shares of answers that needed a second reading
+    (`second_reading`) and that could not be read (`never_read`)."""
     right = [float(one.right) for one in tested]
     return {
         "accuracy": float(np.mean(right)),

@@ -12,11 +12,11 @@ from jaxalign.runs.directory import flat
 from jaxalign.runs.records import digest
 
 APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
-"""Of config.yaml, what is no setting of the method."""
+"""The keys of config.yaml that are not settings of the method."""
 
 
 def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one table over the runs, numbered from 1: each run's last model; where nothing was trained, all."""
+    """Return one table of the runs, numbered from 1, with each run's final model, or all models if none was trained."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, head in enumerate(("run", *HEADS)):
         table.add_column(head, justify="left" if place < 2 else "right")
@@ -30,14 +30,14 @@ def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def no_comparison(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each thing that must be equal in runs that are compared, and is not: which runs go together."""
+    """Return a line for each thing that makes runs incomparable; it groups the numbers of the runs that agree."""
     judges = [
         (one["model"]["identity"], one["judge_identity"]) if "judge_identity" in one else None for one in summaries
     ]
     lines = []
     for what, found in (
-        ("other questions: accuracies are not to be compared", [one.get("asked") for one in summaries]),
-        ("other judges of the follow-ups: consistencies are not to be compared", judges),
+        ("different questions, so do not compare their accuracies", [one.get("asked") for one in summaries]),
+        ("different judges of the follow-ups, so do not compare their consistencies", judges),
     ):
         groups = [
             [n for n, one in enumerate(found, start=1) if one == kind]
@@ -50,7 +50,7 @@ def no_comparison(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each configuration its settings that are not the same in all of them."""
+    """Return, for each configuration, a line with those of its settings that are not the same in all configurations."""
     found = [flat({key: value for key, value in tree.items() if key not in APART}) for tree in configs]
     keys = [key for key in dict.fromkeys(key for one in found for key in one)]
     differing = [key for key in keys if any(one.get(key) != found[0].get(key) for one in found)]
@@ -58,5 +58,5 @@ def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _brief(text: str) -> str:
-    """Return a setting as it is, or of a long one, such as worked examples, a hash that tells it from others."""
+    """Return a setting's text, or a hash of it if it is long, as worked examples are."""
     return text if len(text) <= 120 else f"#{digest(text, 8)}"

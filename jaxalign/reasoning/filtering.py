@@ -1,4 +1,4 @@
-"""Which rationales are learnt from, and the counts that say what happened to the others."""
+"""Which rationales are used for fine-tuning, and counts of what was found in all of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from jaxalign.reasoning.rationales import Rationale
 
 
 def passes(rationale: Rationale, options: int, tolerance: int | None, threshold: int | None = None) -> bool:
-    """Return whether a rationale is kept for fine-tuning: z = 1, and z~ of at least F - t for its question's own F.
+    """Return whether a rationale is kept for fine-tuning: z = 1, and z~ is at least F - t.
 
     Args:
-        rationale: read, with its follow-ups.
-        options: F, the question's number of options.
-        tolerance: t; None keeps every z = 1.
-        threshold: the released code's number instead, the same for every F.
+        rationale: a rationale that was read, with its follow-ups.
+        options: F, the number of options of its question.
+        tolerance: t; None keeps every rationale with z = 1.
+        threshold: the least z~ for every F, as in the released code; None uses F - t.
     """
     if not rationale.right:
         return False
@@ -28,11 +28,11 @@ def passes(rationale: Rationale, options: int, tolerance: int | None, threshold:
 
 
 def count_rationales(rationales: Mapping[str, Sequence[Rationale]], options: Mapping[str, int]) -> dict[str, Any]:
-    """Return what the evaluation found, over all questions: samples and distinct rationales; of the distinct ones (and
-    of the samples) the unread and those with z = 1; the histogram of z~ by number of options; and the share of
-    questions whose rationales' follow-ups all read alike.
+    """Return counts over all questions.
 
-    `options` is each question's F.
+    They are: samples and distinct rationales; how many of both could not be read, and how many have z = 1; the
+    histogram of z~ for each number of options; and, of the questions with several judged rationales, the share in which
+    all rationales got the same judgements (`followups_alike`). `options` is F of each question.
     """
     everyone = [one for mine in rationales.values() for one in mine]
     histogram: dict[int, Counter[int]] = {}
@@ -60,8 +60,11 @@ def count_rationales(rationales: Mapping[str, Sequence[Rationale]], options: Map
 
 
 def consistency(rationales: Sequence[Rationale], options: Mapping[str, int]) -> dict[str, Any]:
-    """Return the mean of z~ / F with its bootstrap interval, the share with z~ = F, and of those with z = 1 the share
-    with a contradiction; over the rationales whose follow-ups were read (None where there is none)."""
+    """Return how consistent rationales are, over those whose follow-ups were read; None where there are none.
+
+    `consistency` is the mean of z~ / F, with its bootstrap interval. `all_agreed` is the share with z~ = F.
+    `right_with_contradiction` is the share with z~ < F among the rationales with z = 1.
+    """
     read = [one for one in rationales if one.agreed is not None]
     right = [one for one in read if one.right]
 

@@ -1,4 +1,4 @@
-"""Follow-up questions: does a rationale agree with every option's being right or wrong?"""
+"""Follow-up questions: after a rationale, does the model judge each option correctly as right or wrong?"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from jaxalign.reasoning.wording import Wording
 def followup_trees(
     question: Question, rationales: Sequence[Rationale], encoder: Encoder, wording: Wording
 ) -> tuple[list[Tree], list[tuple[int, int]]]:
-    """Return for each option a tree option -> rationales -> closing -> the two completions, and for each rationale the
-    places of its affirming and denying segment (the same in every tree).
+    """Return one tree for each option, and the indices of each rationale's two completions.
 
-    What the options' prompts begin with alike, the question, is computed once by the scorer.
+    A tree has the follow-up question as its root, the rationales as its branches, and after each rationale the closing
+    with the affirming and the denying completion. The indices (affirming, denying) are the same in every tree. The
+    scorer computes the beginning that the trees share, the question, only once.
     """
     affirm, deny = encoder.text(wording.affirm), encoder.text(wording.deny)
     trees = []
@@ -43,10 +44,10 @@ def read_followups(
     *,
     everyone: bool = False,
 ) -> list[list[Rationale]]:
-    """Return the rationales with their follow-ups' log-probabilities and z~; only those with z = 1 are asked about
-    (`everyone`: all that were read).
+    """Return the rationales with the log-probabilities of their follow-ups and z~, question by question.
 
-    `labels` says which option counts as right.
+    Only rationales with z = 1 are judged; with `everyone`, all that lead to an option. `labels` holds the option that
+    counts as right for each question.
     """
     asked = [[one for one in mine if one.right or (everyone and one.prediction is not None)] for mine in rationales]
     trees: list[Tree] = []
@@ -76,7 +77,10 @@ def read_followups(
 
 
 def judged(rationale: Rationale, pairs: Sequence[tuple[float, float]], label: int | None) -> Rationale:
-    """Return a rationale with its follow-ups (affirming, denying): one is judged right where the likelier completion
-    says of the option what is so. Equally likely ones deny."""
+    """Return a rationale with its follow-ups, the log-probabilities (affirming, denying) for each option, and z~.
+
+    z~ counts the options that are judged correctly: the likelier completion affirms the label, or denies another
+    option. If both completions are equally likely, the option is denied.
+    """
     agreed = sum((affirm > deny) == (option == label) for option, (affirm, deny) in enumerate(pairs))
     return dataclasses.replace(rationale, followups=tuple(pairs), agreed=agreed)

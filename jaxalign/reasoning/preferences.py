@@ -1,4 +1,4 @@
-"""Preference pairs inside one question: right over wrong (P_z), and more consistent over less (P_z~)."""
+"""Preference pairs of rationales of one question: right over wrong (P_z), more over less consistent (P_z~)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from jaxalign.reasoning.rationales import Rationale
 
 PAIR_KINDS = ("z", "z_tilde")
 PAIR_KIND_NAMES = {"z": "by the answer", "z_tilde": "by follow-ups"}
-"""What the kinds are called."""
+"""The names of the kinds in messages and reports."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One pair: the question, the preferred rationale and the other (by place in the question's list), and why."""
+    """One pair: the question's id, the preferred and the other rationale (indices in the question's list), the kind."""
 
     question: str
     better: int
@@ -26,19 +26,20 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Pools:
-    """All pairs of a data set, counted but not written out: for each kind the questions with their [n, 2] places."""
+    """All pairs of a data set. `pairs` holds, for each kind, each question with its pairs of indices [n, 2]."""
 
     pairs: dict[str, list[tuple[str, np.ndarray]]]
 
     def size(self, kind: str) -> int:
-        """Return the number of pairs of a kind."""
+        """Return the number of pairs of one kind."""
         return sum(len(places) for _, places in self.pairs[kind])
 
 
 def pools(rationales: Mapping[str, Sequence[Rationale]]) -> Pools:
-    """Return the pairs of every question: each z = 1 over each z = 0, and of two z = 1 the one with the higher z~.
+    """Return the pairs of every question: z = 1 over z = 0, and, of two rationales with z = 1, the higher over the
+    lower z~.
 
-    What was not read is in no pair. Questions go by their id, so the order in which they come changes nothing.
+    Rationales that could not be read are in no pair. Questions are sorted by their id, so their order changes nothing.
     """
     found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in PAIR_KINDS}
     for question in sorted(rationales):
@@ -57,10 +58,10 @@ def pools(rationales: Mapping[str, Sequence[Rationale]]) -> Pools:
 
 
 def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tuple[list[Choice], dict[str, Any]]:
-    """Draw a round's pairs without repetition: a share 1 - `mixing` of P_z and `mixing` of P_z~, by count.
+    """Draw `count` pairs for a round without repetition: a share 1 - `mixing` from P_z, and `mixing` from P_z~.
 
-    Returns the pairs, shuffled, and what was wanted, there and drawn of each kind. A kind that is short gives all it
-    has, and the other does not fill its place, so that the mixture stays what was asked for where it can be.
+    Returns the pairs in random order, and for each kind how many were wanted, are there, and were drawn. If a kind has
+    fewer pairs than wanted, all of them are drawn, and the other kind does not make up for it.
     """
     wanted = {"z_tilde": round_half_up(mixing * count)}
     wanted["z"] = count - wanted["z_tilde"]
@@ -82,5 +83,5 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
 
 
 def round_half_up(value: float) -> int:
-    """Return the nearest whole number, .5 upwards."""
+    """Return the nearest whole number; .5 is rounded up."""
     return int(np.floor(value + 0.5))

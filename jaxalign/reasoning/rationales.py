@@ -1,4 +1,4 @@
-"""Rationales: what a model wrote about a question, which answer it leads to, and what a free text answers."""
+"""Rationales: what a model wrote about a question, and which option it leads to."""
 
 import dataclasses
 import itertools
@@ -18,12 +18,17 @@ from jaxalign.reasoning.wording import Wording
 
 @dataclasses.dataclass(frozen=True)
 class Rationale:
-    """A distinct rationale of a question, with what was read of it.
+    """A distinct rationale of a question, with what was read from it. Log-probabilities are in nats.
 
-    `copies`: how many samples it stands for. `options`: log-probability of each option behind the marker, none where it
-    is empty. `prediction`: the option it leads to; None where nothing can be read. `right`: z, None where unread.
-    `followups`: (affirming, denying) log-probability for each option; none where z is not 1. `agreed`: z~, how many
-    of the follow-ups are judged right.
+    Attributes:
+        question: the question's id.
+        text: the rationale.
+        copies: the number of samples with this text.
+        options: the log-probability of each option after the marker; empty if the text is empty.
+        prediction: the option that the rationale leads to; None if it could not be read.
+        right: z, whether the prediction is right; None if it could not be read.
+        followups: the log-probabilities (affirming, denying) for each option; empty if the rationale was not judged.
+        agreed: z~, the number of options that are judged correctly; None if the rationale was not judged.
     """
 
     question: str
@@ -36,7 +41,7 @@ class Rationale:
     agreed: int | None = None
 
     def record(self, letters: str) -> dict[str, Any]:
-        """Return the line of rationales.jsonl."""
+        """Return the rationale as a record of rationales.jsonl."""
         return {
             "question": self.question,
             "text": self.text,
@@ -50,7 +55,7 @@ class Rationale:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], letters: str) -> "Rationale":
-        """Return the rationale of a line of rationales.jsonl."""
+        """Return the rationale of a record of rationales.jsonl."""
         prediction = record["prediction"]
         return cls(
             record["question"],
@@ -65,8 +70,11 @@ class Rationale:
 
 
 def distinct(question: Question, texts: Iterable[str], deduplicate: bool) -> list[Rationale]:
-    """Return a question's rationales in the order of their first sample; exact duplicates (but for the space around
-    them) are merged and counted unless `deduplicate` is off."""
+    """Return a question's rationales in the order of their first sample.
+
+    Texts that are equal, apart from the space around them, become one rationale with a count, unless `deduplicate` is
+    False.
+    """
     stripped = [text.strip() for text in texts]
     if not deduplicate:
         return [Rationale(question.id, text, 1) for text in stripped]
@@ -76,10 +84,10 @@ def distinct(question: Question, texts: Iterable[str], deduplicate: bool) -> lis
 def answer_tree(
     question: Question, rationales: Sequence[Rationale], encoder: Encoder, wording: Wording
 ) -> tuple[Tree, list[list[int]]]:
-    """Return question -> rationales -> options as a tree, and for each rationale the segments of its options.
+    """Return a tree question -> rationales -> marker -> options, and the indices of each rationale's option segments.
 
-    Where an option's tokens begin another's, all of that question's options are read with the end token: "a dog" is
-    never less likely than "a dog and a cat", "a dog" and the end may be.
+    If one option's tokens are the beginning of another's, all options of the question get the end token. Otherwise
+    "a dog" could never be less likely than "a dog and a cat".
     """
     segments, places = [Segment(encoder.prompt(wording.prompt(question)), -1)], []
     marker = encoder.text(wording.marker)
@@ -103,9 +111,9 @@ def read_answers(
     encoder: Encoder,
     wording: Wording,
 ) -> list[list[Rationale]]:
-    """Return the rationales with the options' log-probabilities, the prediction and z, question by question.
+    """Return the rationales with the log-probabilities of the options, the prediction and z, question by question.
 
-    One that is empty leads nowhere: it is left unread.
+    An empty rationale is not read: it has no prediction.
     """
     asked = [[one for one in mine if one.text] for mine in rationales]
     members = [number for number, mine in enumerate(asked) if mine]
@@ -133,9 +141,10 @@ def _answered(rationale: Rationale, question: Question, log_probs: np.ndarray) -
 
 
 def relabel(rationales: Sequence[Rationale]) -> tuple[list[Rationale], int | None]:
-    """Return a question's rationales judged by the majority of their own predictions (LMSI), and that majority.
+    """Return a question's rationales with z set by the majority of their own predictions (LMSI), and that majority.
 
-    Each counts for its copies; of options with equally many, the first.
+    Each rationale votes once for each of its copies. Of options with equal votes, the first one wins. The majority is
+    None if no rationale could be read.
     """
     votes: Counter[int] = Counter()
     for one in rationales:
@@ -150,9 +159,9 @@ def relabel(rationales: Sequence[Rationale]) -> tuple[list[Rationale], int | Non
 
 
 def read_response(response: str, question: Question, wording: Wording) -> tuple[str, int | None, bool]:
-    """Return (rationale, option, whether the marker stood there) of a whole response.
+    """Return (rationale, option, whether the response has the marker) for a whole response.
 
-    The option is read in the line behind the last marker.
+    The option is read from the first line after the last marker; it is None if that line names none.
     """
     rationale, found, answer = response.rpartition(wording.marker)
     if not found:
@@ -161,6 +170,9 @@ def read_response(response: str, question: Question, wording: Wording) -> tuple[
 
 
 def majority(predictions: Sequence[int | None]) -> int | None:
-    """Return the commonest prediction (the first of equals), or None where nothing was read (self-consistency)."""
+    """Return the most frequent prediction (self-consistency), or None if none could be read.
+
+    Of options that are equally frequent, the first one wins.
+    """
     votes = Counter(one for one in predictions if one is not None)
     return max(votes, key=lambda option: (votes[option], -option)) if votes else None

@@ -1,4 +1,4 @@
-"""The released code's readings, for reproduction: texts are generated, and letters and "not" looked for in them."""
+"""How the released code reads answers, for reproduction: it generates texts and looks for letters and "not" in them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SAID = SamplingParams(temperature=0.0, max_tokens=16, stop=("\n",))
 
 
 def letter_anywhere(text: str, letters: str) -> int:
-    """Return the option whose letter comes first in a text, also inside a word; the first option where there is none.
+    """Return the option whose letter comes first in a text, even inside a word; the first option if no letter does.
 
     >>> letter_anywhere(" Choice D", "ABCD"), letter_anywhere("", "ABCD")
     (2, 0)
@@ -25,15 +25,15 @@ def letter_anywhere(text: str, letters: str) -> int:
 
 
 class LettersInWords(Wording):
-    """A wording whose answers in free text are read as the released code does."""
+    """A wording that reads answers in free text as the released code does."""
 
     @classmethod
     def of(cls, wording: Wording) -> "LettersInWords":
-        """Return the same texts."""
+        """Return a wording with the same texts."""
         return cls(**{field.name: getattr(wording, field.name) for field in dataclasses.fields(wording)})
 
     def read(self, text: str, question: Question) -> int | None:
-        """Return the option whose letter comes first in the first line, or else the first option."""
+        """Return the option whose letter comes first in the text's first line, or the first option if none does."""
         return letter_anywhere(text.strip().partition("\n")[0], question.letters)
 
 
@@ -44,7 +44,7 @@ def read_answers_in_words(
     encoder: Encoder,
     wording: Wording,
 ) -> list[list[Rationale]]:
-    """Return the rationales with the prediction and z that the released code reads from a generated answer."""
+    """Return the rationales with prediction and z as the released code reads them from a generated answer."""
     requests = [
         Request(np.concatenate([encoder.prompt(wording.prompt(question)), _lead(one, wording.marker, encoder)]))
         for question, mine in zip(questions, rationales, strict=True)
@@ -71,8 +71,11 @@ def read_followups_by_not(
     encoder: Encoder,
     wording: Wording,
 ) -> list[list[Rationale]]:
-    """Return the rationales with the z~ that the released code counts: a text with "not" in it denies, any other
-    affirms. In `followups` 0 and -1 stand for the log-probabilities of what was said and what was not."""
+    """Return the rationales with z~ as the released code counts it: a generated text with "not" in it denies the
+    option, any other text affirms it.
+
+    Nothing is scored, so `followups` holds 0 for the completion that was generated and -1 for the other one.
+    """
     requests = []
     for question, mine in zip(questions, rationales, strict=True):
         for one in (one for one in mine if one.right):

@@ -1,4 +1,4 @@
-"""What a CREST run shows: a table of its models, two figures, and a page with rationales of each kind."""
+"""The report of a CREST run: a table of its models, two figures, and a page with rationales of each kind."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from jaxalign.runs.progress import duration
 from jaxalign.runs.records import write_atomic
 
 SHOWN = 3
-"""Rationales of each kind on the page."""
+"""The largest number of rationales of each kind on the page."""
 
 COLUMNS = (
     "accuracy",
@@ -30,7 +30,7 @@ COLUMNS = (
     "second_reading",
     "never_read",
 )
-"""Of a split, in table.csv."""
+"""The columns of table.csv for each split."""
 
 RATIONALE_KINDS = {
     "Right, and every follow-up agrees": lambda one, f: bool(one.right) and one.agreed == f,
@@ -52,12 +52,12 @@ COUNTED = {
     "distinct_responses": "distinct responses",
     "tokens": "tokens",
 }
-"""Keys of a stage's summary, and what a number there is of."""
+"""Keys of a stage's summary, and the words that follow their number."""
 
 
 def counts_in_words(stage: Mapping[str, Any]) -> list[str]:
-    """Return what a stage's summary counts: samples and tokens, the histogram of z~ by number of options, pairs of each
-    kind, and which epoch or round was best."""
+    """Return the counts in a stage's summary in words: samples, tokens, the histogram of z~ for each number of options,
+    pairs of each kind, and the best epoch or round."""
     words = []
     for key, what in COUNTED.items():
         if key in stage:
@@ -73,7 +73,7 @@ def counts_in_words(stage: Mapping[str, Any]) -> list[str]:
 
 
 def last_evaluation(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the evaluation of the last iteration came to, whose rationales the run holds."""
+    """Return the summary of the last evaluation, whose rationales the run holds; empty if there was none."""
     found = [stage for name, stage in summary["stages"].items() if name.partition("-")[0] == "evaluate"]
     return found[-1] if found else {}
 
@@ -82,7 +82,7 @@ HEADS = ("model", "validation accuracy", "consistency", "test accuracy", "consis
 
 
 def rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Return a run's table under `HEADS`: a row for each model."""
+    """Return the rows of a run's table, one for each model, with the columns `HEADS`."""
     found_rows = []
     for model in summary["models"]:
         row = [model["name"]]
@@ -111,8 +111,8 @@ def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
 
 
 def stages_in_words(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return of each stage its time, what share of all stages' that is, how much of it was this program's own Python,
-    and what it counted."""
+    """Return for each stage: its time, its share of the whole time, the share of this program's own Python in it, and
+    its counts."""
     total = sum(stage["seconds"] for stage in summary["stages"].values())
     return {
         name: [
@@ -125,7 +125,7 @@ def stages_in_words(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def models_csv(summary: Mapping[str, Any]) -> str:
-    """Return a run's measures as CSV: a row for each model and split."""
+    """Return a run's measures as CSV, one row for each model, with the columns of both splits."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["model", *(f"{split}_{name}" for split in ("validation", "test") for name in COLUMNS)])
@@ -147,7 +147,7 @@ def models_markdown(summary: Mapping[str, Any]) -> str:
 def page(
     summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
 ) -> str:
-    """Return report.md: the table, what each stage did, the figures, and rationales of each kind."""
+    """Return the text of report.md: the table, the figures, what each stage did, and rationales of each kind."""
     sizes = summary["questions"]
     lines = [
         f"# CREST on {summary['dataset']} with {summary['model']['name']}",
@@ -156,7 +156,7 @@ def page(
         *summary["notes"],
         "",
         models_markdown(summary),
-        "Accuracy is over all questions; intervals are 95 % bootstrap ones. Consistency is the mean share of an "
+        "Accuracy is over all questions; intervals are 95 % bootstrap intervals. Consistency is the mean share of an "
         f"answer's follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
         "",
         "![accuracy](figures/accuracy.png)",
@@ -194,7 +194,7 @@ def _shown(one: Rationale, question: Question) -> list[str]:
 
 
 def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
-    """Draw accuracy with its interval, model by model, on validation and (where it was asked) on the test."""
+    """Draw the accuracy of each model with its interval, on validation and, if the model was tested, on the test."""
     models = summary["models"]
     figure = Figure(figsize=(max(6.4, 1.5 * len(models) + 2), 4.8), dpi=150, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
@@ -227,7 +227,7 @@ def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def histogram_figure(path: Path, histogram: Mapping[str, Mapping[str, int]]) -> None:
-    """Draw how many follow-ups agree, of the rationales with z = 1; a panel for each number of options."""
+    """Draw the histogram of z~ of the rationales with z = 1, in a panel for each number of options."""
     figure = Figure(figsize=(max(6.4, 3.6 * len(histogram)), 4.2), dpi=150, facecolor="white", layout="constrained")
     for place, (options, found) in enumerate(histogram.items(), start=1):
         axes = figure.add_subplot(1, len(histogram), place)

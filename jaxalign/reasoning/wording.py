@@ -1,6 +1,6 @@
 """The wording of questions, answers and follow-up questions: one renderer for sampling, training, reading and testing.
 
-Texts are cut into segments after a newline or before a space, so a prompt is the same tokens wherever it stands.
+Texts are cut into segments after a newline or before a space, so that a prompt has the same tokens everywhere.
 """
 
 import dataclasses
@@ -19,14 +19,17 @@ WORDING_FIELDS = {
     "followup": ("passage", "question", "options", "option"),
     "closing": ("option",),
 }
-"""The templates, and the fields that each must have."""
+"""The templates, and the fields that each of them must have."""
 
 WORDING_KEYS = ("question", "option", "marker", "hint", "followup", "closing", "affirm", "deny")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """A worked example of a few-shot prompt; `id` names the training question that it is, if it is one."""
+    """A worked example of a few-shot prompt.
+
+    If the example is a question of the data set, `question.id` is the id of that question; otherwise it is "".
+    """
 
     question: Question
     rationale: str
@@ -34,7 +37,8 @@ class Shot:
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """The texts of `reasoning` in the configuration, checked, and the few-shot examples of the data set."""
+    """The checked texts of `reasoning` in the configuration, the form of an answer (`reply`), and the few-shot examples
+    of the data set."""
 
     question: str
     option: str
@@ -48,7 +52,10 @@ class Wording:
     shots: tuple[Shot, ...] = ()
 
     def prompt(self, question: Question, *, hint: bool = False) -> str:
-        """Return what every stage asks: the same text in sampling, both trainings and the test; ends in a newline."""
+        """Return the prompt of a question, the same in sampling, both trainings and the test; it ends in a newline.
+
+        `hint` adds the right answer (STaR).
+        """
         text = _fill(self.question, **self._fields(question))
         if hint:
             text += self.hint.format(letter=question.letters[question.gold], option=question.options[question.gold])
@@ -62,25 +69,28 @@ class Wording:
         return {"passage": question.passage, "question": question.text, "options": "\n".join(lines)}
 
     def preamble(self) -> str:
-        """Return the worked examples that sampling begins with; "" where there are none, else ends in a newline."""
+        """Return the text of the worked examples that goes before a prompt; it ends in a newline, or is "" for none."""
         return "".join(
             f"{self.prompt(shot.question)}{self.response(shot.question, shot.rationale, shot.question.gold)}\n\n"
             for shot in self.shots
         )
 
     def answer(self, question: Question, option: int) -> str:
-        """Return the text of an option behind the marker."""
+        """Return the text that follows the marker if an option is the answer."""
         return f" {self._reply(question, option)}"
 
     def _reply(self, question: Question, option: int) -> str:
         return self.reply.format(letter=question.letters[option], text=question.options[option])
 
     def read(self, text: str, question: Question) -> int | None:
-        """Return the option that a text behind the marker answers with, by its first line: the reply itself, else but
-        for case and a full stop; else, where replies name letters, what `read_letter` finds. None: nothing to read."""
+        """Return the option that the first line of a text after the marker names, or None if it names none.
+
+        The line may be the reply of an option, exactly or apart from case and a full stop at the end. If replies name
+        letters, the line may also be free text in which `read_letter` finds an option.
+        """
         line = text.strip().partition("\n")[0].strip()
         replies = [self._reply(question, option) for option in range(len(question.options))]
-        if line in replies:  # before case is left out of account: an option of ARC is "only Ss", another "only SS"
+        if line in replies:  # the exact reply comes first: a question of ARC has the options "only Ss" and "only SS"
             return replies.index(line)
         for option, reply in enumerate(replies):
             if line.casefold().rstrip(".") == reply.casefold().rstrip("."):
@@ -88,20 +98,21 @@ class Wording:
         return read_letter(line, question.letters) if "{letter}" in self.reply else None
 
     def response(self, question: Question, rationale: str, option: int) -> str:
-        """Return what is learnt: the rationale (if any), the marker and the answer."""
+        """Return the response that is trained: the rationale (if any), the marker and the answer."""
         lead = f"{rationale}\n" if rationale else ""
         return f"{lead}{self.marker}{self.answer(question, option)}"
 
     def ask(self, question: Question, option: int) -> str:
-        """Return the question with a follow-up question about one option, by its text; ends in a newline."""
+        """Return the prompt of the follow-up question about one option, which it gives as text; ends in a newline."""
         return _fill(self.followup, **self._fields(question), option=question.options[option])
 
     def close(self, question: Question, option: int) -> str:
-        """Return the sentence begun about an option; `affirm` or `deny` completes it."""
+        """Return the beginning of the judgement about an option; `affirm` or `deny` completes the sentence."""
         return self.closing.format(option=question.options[option])
 
 
-# A small letter counts in brackets, or where nothing follows: "the answer is a metal spoon" names no option.
+# A lower-case letter counts only in brackets or quotation marks, or before the end of the text or a punctuation mark:
+# "the answer is a metal spoon" names no option.
 _NAME = r"(?:[(\[\"']*[A-J]\b|[(\[\"'][a-j][)\]\"']|[a-j](?=\s*$|[.,;:!?](?!\w)))"
 _ANSWER_IS = re.compile(rf"\b(?i:answer\s+is)\b[\s:]*((?i:option|choice)\s+)?(?P<name>{_NAME})")
 _AND_MORE = re.compile(
@@ -114,8 +125,10 @@ _STANDALONE = re.compile(
 
 
 def read_letter(text: str, letters: str) -> int | None:
-    """Return the option that a free text answers with: "answer is X" first (the last of them), then a letter that
-    stands alone; None where there is none, or where letters contradict each other ("answer is X and Y" does).
+    """Return the option that a free text names, or None.
+
+    The last "answer is X" decides; without one, a letter that stands alone. If a text names several options, as
+    "answer is X and Y" does, the result is None.
 
     >>> read_letter(" Choice D", "ABCD"), read_letter("Both A and C", "ABCD"), read_letter("Albert", "ABCD")
     (3, None, None)
@@ -134,7 +147,11 @@ def _letter(match: re.Match[str]) -> str:
 
 
 def make_wording(texts: Mapping[str, Any], reply: str, examples: Sequence[Mapping[str, Any]]) -> Wording:
-    """Check `reasoning`, `dataset.reply` and `dataset.examples`; raises UserError naming the key that is wrong."""
+    """Check `reasoning`, `dataset.reply` and `dataset.examples`, and return them as a wording.
+
+    Raises:
+        UserError: a text or an example cannot be used; the line names its key.
+    """
     check_names("reasoning", texts, WORDING_KEYS)
     for name, fields in WORDING_FIELDS.items():
         check_template(f"reasoning.{name}", texts[name], fields, prompt=name != "closing")
@@ -144,10 +161,10 @@ def make_wording(texts: Mapping[str, Any], reply: str, examples: Sequence[Mappin
     for name in ("marker", "affirm", "deny"):
         text = texts[name]
         if not isinstance(text, str) or not text.strip() or text != text.rstrip():
-            raise UserError(f"reasoning.{name} must be a text that does not end in a space")
+            raise UserError(f"reasoning.{name} must be a text that does not end in a space or a newline")
     for name in ("affirm", "deny"):
         if not texts[name].startswith(" "):
-            raise UserError(f"reasoning.{name} must begin with a space: it goes on with reasoning.closing")
+            raise UserError(f"reasoning.{name} must begin with a space, because it continues reasoning.closing")
     if texts["affirm"] == texts["deny"]:
         raise UserError("reasoning.affirm and reasoning.deny are the same: they must differ")
     return Wording(**texts, reply=reply, shots=tuple(_shot(number, example) for number, example in enumerate(examples)))
@@ -175,7 +192,7 @@ def _shot(number: int, example: Mapping[str, Any]) -> Shot:
 
 
 def _fill(template: str, **fields: str) -> str:
-    """Fill a template; a line whose fields are all empty is left out."""
+    """Return a filled template; a line whose fields are all empty is left out."""
     lines = []
     for line in template.splitlines(keepends=True):
         names = [name for _, name, _, _ in Formatter().parse(line) if name is not None]

@@ -1,1 +1,1 @@
-"""The directory of a run: what is written there, its stages, and the display of progress."""
+"""The directory of a run, the records in it, the stages of a job, and the display of progress."""

@@ -17,14 +17,14 @@ from jaxalign.errors import UserError
 from jaxalign.runs.records import append_record, digest, named_errors, write_atomic
 
 FORMAT = 2
-"""What config.yaml says of the layout of a run's directory. Version 0.1 of jaxalign wrote none."""
+"""The version of the layout of a run's directory, `run_format` in config.yaml. Version 0.1 of jaxalign wrote none."""
 
 SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's directory. `finished` once summary.json exists, which is written last."""
+    """The directory of one run. A run is finished once summary.json exists, which is written last."""
 
     path: Path
 
@@ -35,27 +35,27 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """One JSON record a logged step."""
+        """One JSON record for each logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def validation(self) -> Path:
-        """One JSON record a validation: stage, step, validation_loss."""
+        """One JSON record for each validation: stage, step, validation_loss."""
         return self.path / "validation.jsonl"
 
     @property
     def questionnaire(self) -> Path:
-        """One JSON record a reading of the questionnaire."""
+        """One JSON record for each reading of the questionnaire."""
         return self.path / "questionnaire.jsonl"
 
     @property
     def generations(self) -> Path:
-        """One JSON record a sample."""
+        """One JSON record for each sample."""
         return self.path / "generations.jsonl"
 
     @property
     def summary(self) -> Path:
-        """The results, written when all is done."""
+        """The results, written when the run is finished."""
         return self.path / SUMMARY
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory against a second process of the same run; raises UserError where one holds it."""
+        """Lock the directory against a second process; UserError if another process holds the lock."""
         with named_errors(self.path, "lock"):
             file = (self.path / ".lock").open("w")
         with file:
@@ -108,7 +108,7 @@ def run_path(
     root: str | Path = "outputs",
     name: str = "run",
 ) -> Path:
-    """Return the directory that `open_run` makes or finds, whether it is there or not."""
+    """Return the directory that `open_run` makes or finds; it need not exist."""
     return Path(dir) if dir is not None else Path(root) / f"{_safe(name)}-{digest(config_identity, 8)}"
 
 
@@ -130,25 +130,25 @@ def open_run(
     """Make or find the directory of a run, and check that it can be written.
 
     Args:
-        config_identity: what changes the run's numbers; the same identity finds the same directory again.
+        config_identity: all that changes the run's numbers; the same identity finds the same directory again.
         resolved_config: the whole configuration, written to config.yaml beside the identity.
         files: what the run writes at the top of its directory, beside config.yaml and summary.json.
-        dir: the directory; without it, `root/name-` and eight hexadecimal digits of the identity's SHA-256.
-        root: where directories without a `dir` go.
+        dir: the directory; None: `root/name-` and eight hexadecimal digits of the identity's SHA-256.
+        root: the folder for directories that `dir` does not name.
         name: the readable part of the directory's name.
-        overwrite: delete the files that an earlier run wrote there. Files of anyone else stay.
-        hint: what to do where the directory is one of another configuration.
+        overwrite: whether to delete the files that an earlier run wrote there. Other files stay.
+        hint: the advice in the error line if the directory belongs to another configuration.
 
     Raises:
-        UserError: a directory that no run made, one of an older version of jaxalign, one of another configuration
-            (naming up to three of the keys that differ), a full disk, or a directory that cannot be written.
+        UserError: the directory was made by no run, by another version of jaxalign, or for another configuration (the
+            line names up to three keys that differ); the disk is full; or the directory cannot be written.
     """
     path = run_path(config_identity, dir=dir, root=root, name=name)
     run = Run(path)
     with named_errors(path, "use"):
         stored = _stored(run)
         if stored is not None and overwrite:
-            with run.locked():  # never from under a process that is still at it
+            with run.locked():  # so that files are never deleted while another process works on the run
                 _delete(run, [*stored["run_files"], *files])
         elif stored is not None and digest(stored["identity"]) != digest(config_identity):
             raise UserError(f"{_difference(path, stored['identity'], config_identity)}; {hint}")
@@ -160,21 +160,23 @@ def open_run(
 
 
 def older_runs(root: str | Path, name: str) -> list[Path]:
-    """Return the directories of runs of this name that an older version of jaxalign made: this version takes them as
-    input, but neither goes on with them nor writes there."""
+    """Return the directories under `root` of runs with this name that an older version of jaxalign made.
+
+    This version reads such runs as input, but does not resume them and writes nothing there.
+    """
     found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}/config.yaml"))
     return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
 
 
 def stored_config(path: str | Path) -> dict[str, Any]:
-    """Return the configuration that a run's directory keeps, whatever version wrote it, with its `identity`.
+    """Return the content of a run's config.yaml, its `identity` included, whatever version of jaxalign wrote it.
 
     Raises:
-        UserError: there is no run in the directory.
+        UserError: the directory holds no run.
     """
     stored = _read_config(Path(path) / "config.yaml")
     if stored is None:
-        raise UserError(f"{path} is no run's directory: its config.yaml is missing or not a run's")
+        raise UserError(f"{path} is not a run's directory: its config.yaml is missing, or no run wrote it")
     return stored
 
 
@@ -193,25 +195,25 @@ def _stored(run: Run) -> dict[str, Any] | None:
     stored = _read_config(run.config)
     if stored is None:
         raise UserError(
-            f"{run.path} holds files, but no run made it (its config.yaml is missing or not a run's); "
-            "nothing was touched: choose another run.dir"
+            f"{run.path} holds files, but no run made it (its config.yaml is missing, or no run wrote it); "
+            "nothing was changed: choose another run.dir"
         )
     if stored.get("run_format") != FORMAT or not isinstance(stored.get("run_files"), list):
         raise UserError(
-            f"{run.path} was made by another version of jaxalign, which this one does not go on with or write over; "
-            "it can still be given as adapter=, and exported: choose another run.dir, or delete the folder yourself"
+            f"{run.path} was made by another version of jaxalign, and this version does not resume it or write over "
+            "it; it can still be given as adapter=, and exported: choose another run.dir, or delete the folder yourself"
         )
     return stored
 
 
 def _entries(folder: Path) -> list[str]:
-    """Return what stands in a folder, but for what an interrupted write_atomic may leave there."""
+    """Return the names in a folder, without the temporary files that an interrupted write_atomic may leave."""
     ours = (".config.yaml.", ".probe.")
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(ours)]
 
 
 def _delete(run: Run, files: Sequence[str]) -> None:
-    # The summary first: whoever is stopped on the way leaves no run that seems done.
+    # The summary goes first: if this process is stopped before the end, the run does not look finished.
     for name in (SUMMARY, *files):
         path = run.path / Path(name).name
         if path.is_dir() and not path.is_symlink():
@@ -221,7 +223,7 @@ def _delete(run: Run, files: Sequence[str]) -> None:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as dotted ones."""
+    """Return a nested mapping as a flat one with dotted keys."""
     found = {}
     for key, value in tree.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -239,7 +241,7 @@ def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def _probe(run: Run) -> None:
-    """Fail now, not after the training, where 64 KiB cannot be written."""
+    """Fail now and not after the training, if 64 KiB cannot be written."""
     probe = run.path / ".probe.tmp"
     write_atomic(probe, bytes(65536))
     probe.unlink()
@@ -254,6 +256,6 @@ def _config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any], files
         + dump(resolved)
         + "\n# What changes the numbers: a command with the same identity resumes this run.\n"
         + dump({"identity": identity})
-        + "\n# What the run writes here beside config.yaml and summary.json: run.overwrite=true deletes these alone.\n"
+        + "\n# What the run writes here, beside config.yaml and summary.json. run.overwrite=true deletes only these.\n"
         + dump({"run_files": list(files), "run_format": FORMAT})
     )

@@ -8,16 +8,16 @@ from rich.console import Console
 
 
 class Progress:
-    """A live display of stage, step, loss, tokens per second and time left; plain lines where nobody watches.
+    """A display of stage, step, loss, tokens per second and time left: live in a terminal, plain lines elsewhere.
 
     >>> with Progress() as progress:                                        # doctest: +SKIP
     ...     progress.stage("arguments", total=300)
     ...     progress.update(1, loss=2.31, tokens_per_second=850)
 
     Args:
-        console: where to; standard output by default.
+        console: where the display appears; standard output by default.
         interval: seconds between two plain lines.
-        clock: seconds, for tests.
+        clock: returns the time in seconds; tests replace it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Progress:
             self._live.stop()
 
     def stage(self, name: str, total: int, done: int = 0, unit: str = "step") -> None:
-        """Begin a stage of `total` steps (or what `unit` says), `done` of which an earlier process made."""
+        """Begin a stage of `total` steps (or other `unit`s), `done` of which an earlier process has done."""
         self._unit = unit
         self._stage, self._total = name, total
         self._start, self._printed = (done, self._clock()), -float("inf")
@@ -57,9 +57,10 @@ class Progress:
             self._console.print(f"{name}: {total - done} {unit}s", highlight=False)
 
     def samples(self, name: str, unit: str = "sample") -> Callable[[int, int, float], None]:
-        """Return the function that is told (done, total, tokens per second) by an engine, first with none done.
+        """Return a callback that an engine calls with (done, total, tokens per second).
 
-        None done may be told again, with a speed, while the first are on their way: the stage begins once.
+        The first call, with done = 0, begins the stage. Another call with done = 0 right after it only shows the speed,
+        while the first samples are being drawn.
         """
         last: tuple[int, int] | None = None
 
@@ -74,7 +75,7 @@ class Progress:
         return count
 
     def update(self, step: int, *, tokens_per_second: float, loss: float | None = None) -> None:
-        """Show that `step` steps of the stage are done."""
+        """Show that `step` steps of the stage are done, with their speed and loss."""
         first, since = self._start
         now = self._clock()
         left = (now - since) / max(1, step - first) * (self._total - step)
@@ -90,12 +91,12 @@ class Progress:
 
 
 def compilations(console: Console) -> Callable[[str, float], None]:
-    """Return what tells a console of each compilation (`Programs.log`)."""
+    """Return a callback for `Programs.log` that prints each compilation and its seconds."""
     return lambda name, seconds: console.print(f"compiled {name} in {seconds:.1f} s", style="dim")
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: '45 s', '3 min 20 s', '2 h 05 min'."""
+    """Return a time as text: '45 s', '3 min 20 s', '2 h 05 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

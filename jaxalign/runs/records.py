@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and records that are appended."""
+"""Files that are written whole or not at all, and files of records that grow by appending."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,10 @@ HINT = "free space or choose another run.dir"
 
 @contextlib.contextmanager
 def named_errors(path: Path, task: str, hint: str = HINT) -> Iterator[None]:
-    """Turn a full disk, a read-only folder and their like into one line that names the path."""
+    """Turn an OSError, such as a full disk or a read-only folder, into a UserError that names the path.
+
+    `task` is a verb, such as "write", and `hint` says what to do.
+    """
     try:
         yield
     except OSError as error:
@@ -33,9 +36,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut.
+    """Write a file so that it exists whole or not at all, even after a power cut.
 
-    Raises UserError, naming the path and what to do (`hint`), where the disk is full or the folder cannot be written.
+    Raises:
+        UserError: the disk is full or the folder cannot be written; `hint` says what to do.
     """
     path = Path(path)
     with named_errors(path, "write", hint):
@@ -43,7 +47,7 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), 0o644)  # mkstemp makes private files; results are to be shared
+                os.fchmod(file.fileno(), 0o644)  # mkstemp makes private files, but others may read results
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,7 +60,10 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
 
 
 def append_record(path: str | Path, *records: Mapping[str, Any]) -> None:
-    """Append JSON lines, on the disk when this returns. A line torn by an earlier crash is cut off first."""
+    """Append records as JSON lines, which are safely on the disk when this function returns.
+
+    An incomplete last line, which an earlier crash left, is removed first.
+    """
     path = Path(path)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     with named_errors(path, "write"):
@@ -69,7 +76,7 @@ def append_record(path: str | Path, *records: Mapping[str, Any]) -> None:
 
 
 def _whole_length(file: Any) -> int:
-    """Return the length of the file up to and with its last newline."""
+    """Return the length of the file up to its last newline, in bytes, newline included."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - 65536)
@@ -82,9 +89,12 @@ def _whole_length(file: Any) -> int:
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Read JSON lines; none where there is no file. The last line may be torn: it is left out.
+    """Return the records of a JSON Lines file, or none if the file does not exist.
 
-    Raises UserError for any other line that is not JSON.
+    An incomplete last line, without its newline, is left out.
+
+    Raises:
+        UserError: any other line is not JSON.
     """
     path = Path(path)
     if not path.exists():
@@ -101,7 +111,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """Return the first `length` hexadecimal digits of a SHA-256 over a value's JSON, its keys sorted.
+    """Return the first `length` hexadecimal digits of the SHA-256 of a value as JSON with sorted keys.
 
     >>> digest({"b": 1, "a": [2.0, None]}) == digest({"a": [2.0, None], "b": 1})
     True
@@ -110,7 +120,7 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return what a JSON file holds; UserError, naming it, where it is not there or is none."""
+    """Return the content of a JSON file; UserError if the file is missing or is not JSON."""
     with named_errors(Path(path), "read"):
         try:
             return json.loads(Path(path).read_text(encoding="utf-8"))

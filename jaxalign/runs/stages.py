@@ -1,7 +1,7 @@
-"""The stages of a job as runs of their own: where each is, whether it is to be done now, and what it took.
+"""The stages of a job as runs of their own: where each stage is, whether it is done now, and how long it took.
 
-A stage is named by what decides its numbers, so jobs that differ only in what comes later share it, and each resumes by
-itself. Nothing here knows what the stages do.
+The directory of a stage is named by all that decides its numbers. So jobs that differ only in later stages share the
+earlier ones, and each stage resumes by itself. Nothing here knows what the stages do.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_json, read_records
 
 SESSIONS = "sessions.jsonl"
-"""What each process took that worked on a stage."""
+"""The file with one record for each process that worked on a stage: the time that it took."""
 
 
 @dataclasses.dataclass
@@ -27,17 +27,17 @@ class Stages:
     """The stages of one job.
 
     Attributes:
-        names: all there are, in their order. A stage may be done again, as NAME-2 and so on.
-        asked: the one that is to be done, or `all`.
-        config: the whole configuration, plain, for each stage's config.yaml.
-        dir: the job's own directory, where it has a name of its own: its stages stand in it. None: they stand under
-            `root`, where other jobs find them too.
+        names: all stages, in their order. A stage that is done again is called NAME-2 and so on.
+        asked: the stage that the user asked for (`stage=`), or `all`.
+        config: the whole configuration as nested dictionaries, for each stage's config.yaml.
+        dir: the job's directory if the user named one; it then holds the stages. None: the stages are under `root`,
+            where other jobs share them.
         root: see dir.
-        label: what the directories of shared stages are called, behind the stage's name.
-        overwrite: whether what is asked for is done anew.
-        clock: what was spent so far, by name: `seconds` is one of them. A stage's summary has the differences.
+        label: the part of a shared directory's name that follows the stage's name.
+        overwrite: whether the stages that were asked for are done anew.
+        clock: returns the times spent so far, by name, `seconds` among them. A stage's summary has the differences.
         say: prints a line.
-        in_words: what a stage's summary counted, in words.
+        in_words: returns the counts in a stage's summary, in words.
         found: the stages that were done or read, by name.
     """
 
@@ -63,17 +63,19 @@ class Stages:
         files: Sequence[str] = (),
         records: Sequence[str] = (),
     ) -> Run | None:
-        """Return a stage's finished run, done now or before; None where what was asked for ends before it.
+        """Do a stage unless it is done already, and return its finished run; None if the command stops before it.
+
+        The command stops before this stage if the stage is not done and `asked` is an earlier one.
 
         Args:
-            name: of the stage, with -2 and so on where it is done again.
-            identity: what decides its numbers.
-            work: does it, and returns its summary.
-            files: what it writes.
-            records: those of its files that later stages read: a finished stage is refused where one has changed.
+            name: the name of the stage, with -2 and so on if it is done again.
+            identity: all that decides the stage's numbers.
+            work: does the stage, and returns its summary.
+            files: the files that the stage writes.
+            records: those of its files that later stages read; if one of them changes, the stage is refused.
 
         Raises:
-            UserError: it is not done, and one that comes after it was asked for; one of its files has changed.
+            UserError: the stage is not done, and a later one was asked for; or one of its files has changed.
         """
         base = name.partition("-")[0]
         mine = self.asked in ("all", base)
@@ -119,8 +121,10 @@ class Stages:
 
     @contextmanager
     def timed(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Time the work on a run; at the end the dictionary has what all its processes took, by the clock's names. What
-        a process took that was killed outright is not known."""
+        """Time the work on a run, and put the times of all its processes into the dictionary at the end.
+
+        The keys are those of `clock`. The time of a process that was killed outright is missing.
+        """
         before = self.clock()
         done: dict[str, Any] = {}
         try:
@@ -132,9 +136,9 @@ class Stages:
         done |= {name: sum(one.get(name, 0.0) for one in sessions) for name in before}
 
     def check_input(self, there: Sequence[str]) -> None:
-        """Raise UserError, before anything slow, for a stage that is asked for and whose input no run has written.
+        """Raise UserError, before any slow work, if no run has written the input of the stage that was asked for.
 
-        `there`: the stages that this configuration has, in their order.
+        `there` lists the stages of this configuration, in their order.
         """
         if self.asked == "all":
             return
@@ -146,7 +150,7 @@ class Stages:
 
 
 def hashes_of(run: Run, records: Sequence[str]) -> dict[str, str]:
-    """Return of each file of records that is there a hash of its lines, whatever their order."""
+    """Return a hash of the lines of each file that exists, by file name; the order of the lines does not matter."""
     paths = [run.path / name for name in records]
     return {
         path.name: hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()
@@ -156,7 +160,7 @@ def hashes_of(run: Run, records: Sequence[str]) -> dict[str, str]:
 
 
 def check_files(run: Run, stage: str, records: Sequence[str]) -> None:
-    """Raise UserError for the first file of a finished stage that is not as the stage left it."""
+    """Raise UserError for the first file that was changed or lost since the stage was finished."""
     there = hashes_of(run, records)
     for name, before in read_json(run.summary)["files"].items():
         if there.get(name) != before:
@@ -168,8 +172,8 @@ def check_files(run: Run, stage: str, records: Sequence[str]) -> None:
 
 
 def missing_stage(asked: str, missing: str, where: Path) -> str:
-    """Return the line that says what a stage lacks."""
+    """Return the error line for a stage whose input is missing."""
     return (
-        f"stage={asked} needs what stage={missing} writes, and {where} has not got it: "
+        f"stage={asked} needs the results of stage={missing}, and {where} does not hold them: "
         f"run the same command with stage={missing} first"
     )

@@ -1,4 +1,4 @@
-"""Figures, drawn without a display and without pyplot's global state."""
+"""Figures of value profiles, drawn without a display and without pyplot's global state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from jaxalign.runs.records import write_atomic
 from jaxalign.values.schwartz import label
 from jaxalign.values.tables import TableRow
 
-# Schwartz's circle, cut open before self-direction: neighbours are compatible motives. Rows are read more exactly than
-# the spokes of a radar, whose areas mislead, and leave each score room to be written out.
+# The order of Schwartz's circle, cut open before self-direction: neighbouring values are compatible. The figure has
+# rows and not the spokes of a radar chart, because the areas of a radar mislead and leave no room for numbers.
 CIRCLE = (
     ("openness_to_change", ("self_direction", "stimulation")),
     ("self_enhancement", ("hedonism", "achievement", "power")),
@@ -31,13 +31,13 @@ def profile_figure(
     after: Mapping[str, float | None],
     title: str,
 ) -> None:
-    """Draw the ten values' scores (1..6) of a target, a model before, and the model after, as a PNG of 1920 x 1080.
+    """Draw ten scores (1..6) of the target and of the model before and after training, as a PNG of 1920 x 1080 pixels.
 
     Args:
-        path: where the PNG goes; it appears whole or not at all.
-        target: value to score, or None for a model trained towards no value.
-        before, after: value to score; None where nothing could be read, which is drawn as a dash.
-        title: stands above the plot, in one line.
+        path: the PNG file; it is written whole or not at all.
+        target: value -> score, or None for a model that was trained towards no value.
+        before, after: value -> score; None where nothing could be read, drawn as a dash.
+        title: one line above the plot.
 
     Raises:
         UserError: the file cannot be written.
@@ -51,13 +51,13 @@ def profile_figure(
         _draw_column(axes, 6.75, "Target", TARGET_END, target)
     _draw_column(axes, 7.67, "Before", BEFORE, before)
     _draw_column(axes, 8.59, "After", AFTER, after)
-    size = min(23, 1400 / max(len(title), 1))  # a long title shrinks to one line
+    size = min(23, 1400 / max(len(title), 1))  # a long title gets smaller letters, so that it fits into one line
     figure.text(0.03, 0.925, title, fontsize=size, fontweight="bold", color=INK, parse_math=False)
     write_atomic(path, as_png(figure))
 
 
 def _draw_frame(axes: Axes) -> None:
-    """Draw the scale, and name the groups and values on the left."""
+    """Draw the scale, and the names of the groups and values on the left."""
     axes.set_xlim(0.85, 6.15)
     axes.set_ylim(9.5, -0.5)
     axes.set_xticks(range(1, 7))
@@ -95,7 +95,7 @@ def _draw_row(axes: Axes, row: int, target: float | None, before: float | None, 
 
 
 def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[str, float | None]) -> None:
-    """Write one profile's scores on the right, under its name and its mark: the columns are the legend."""
+    """Write the scores of one profile on the right, under its name and its mark; the columns serve as the legend."""
     if name == "Target":
         axes.barh(-1.42, 0.4, left=x - 0.2, height=0.4, color=TARGET, clip_on=False)
         axes.plot([x + 0.2, x + 0.2], [-1.62, -1.22], color=TARGET_END, linewidth=4, clip_on=False)
@@ -111,9 +111,9 @@ def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[st
 
 
 def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) -> None:
-    """Draw all readings' scores as a map, a row for each reading and a column for each value, as a PNG.
+    """Draw the scores of all readings as a heat map, one row for each reading and one column for each value, as a PNG.
 
-    The columns are in the order of Schwartz's circle; where a row's target is highest, the cell is framed.
+    The columns are in the order of Schwartz's circle. A frame marks the values with the row's highest target score.
 
     Raises:
         UserError: the file cannot be written.

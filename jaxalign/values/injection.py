@@ -1,8 +1,8 @@
-"""The Value Injection Method's training text: arguments, then a survey (Kang et al. 2023, Choi et al. 2025).
+"""The training text of the Value Injection Method: arguments, then a survey (Kang et al. 2023, Choi et al. 2025).
 
-Stage 1 asks what the person would say, or would not say, about a conclusion; stage 2 asks how much a
-statement is like the person, on six steps, and names the value that decides. Both are made from the same
-arguments and one target.
+Stage 1 asks what a person would say, or would not say, about a conclusion. Stage 2 asks how much a statement is like
+the person, from 1 to 6, and the answer names the value that decides. Both stages are made from the same arguments and
+one target.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from jaxalign.values.schwartz import VALUES, phrase
 from jaxalign.values.targets import LOWEST, Target
 from jaxalign.values.touche import Argument
 
-POSITIVE_FROM = 3  # stage 1: a row is positive where its least important value scores at least this
+POSITIVE_FROM = 3  # stage 1: an argument is positive where the lowest target score of its values is at least this
 LARGEST_WEIGHT = 5.0
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -36,7 +36,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Prompts:
-    """The wording of both stages (conf/alignment/injection.yaml); phrases and scale lines from 1 to 6."""
+    """The wording of both stages (conf/alignment/injection.yaml).
+
+    `importance` and `scale` hold six texts each, for the scores 1 to 6.
+    """
 
     argument_prompt: str
     argument_response: str
@@ -48,7 +51,7 @@ class Prompts:
 
 
 def make_prompts(texts: Mapping[str, object]) -> Prompts:
-    """Check `alignment.prompts` and return it; raises UserError naming the key that is wrong."""
+    """Check `alignment.prompts` and return it; UserError names the key that is wrong."""
     check_names("alignment.prompts", texts, [field.name for field in fields(Prompts)])
     templates = {
         name: check_template(f"alignment.prompts.{name}", texts[name], needed, prompt=name.endswith("_prompt"))
@@ -58,7 +61,7 @@ def make_prompts(texts: Mapping[str, object]) -> Prompts:
 
 
 def survey_question(prompts: Prompts, statement: str) -> str:
-    """Return the prompt that asks how much a statement is like the person; questionnaires use it as it is."""
+    """Return the prompt that asks how much a statement is like the person; the questionnaire uses the same prompt."""
     return fill_template(prompts.survey_prompt, scale="\n".join(prompts.scale), statement=statement)
 
 
@@ -71,9 +74,12 @@ def survey_answer(prompts: Prompts, value: str, score: int) -> str:
 def split_arguments(
     arguments: Sequence[Argument], seed: int, validation_fraction: float
 ) -> tuple[list[Argument], list[Argument]]:
-    """Return (train, validation), the same for both stages; copies (case and spaces apart) are dropped.
+    """Return (train, validation), the split that both stages use.
 
-    Raises UserError for a fraction outside 0..1, and for fewer than two different arguments.
+    Copies of an argument, which differ from it only in case and spaces, are dropped.
+
+    Raises:
+        UserError: the fraction is outside 0..1, or there are fewer than two different arguments.
     """
     first: dict[Hashable, Argument] = {}
     for argument in arguments:
@@ -88,9 +94,9 @@ def argument_examples(
 ) -> list[Example]:
     """Return the examples of stage 1, one for each argument.
 
-    An argument is positive where the least of its values' scores is at least 3: the person would say it.
-    Otherwise they would not; the stance is not turned round. `balance` weights both classes equally
-    (`balancing_weights`).
+    An argument is positive, one that the person would say, if the lowest target score of its values is at least 3. Any
+    other argument is one that the person would not say; its stance stays the same. `balance` gives both classes the
+    same total weight (`balancing_weights`).
     """
     examples = []
     for argument in arguments:
@@ -107,10 +113,11 @@ def argument_examples(
 def survey_examples(
     arguments: Sequence[Argument], target: Target, prompts: Prompts, seed: int, *, balance: bool = False
 ) -> list[Example]:
-    """Return the examples of stage 2, one for each value of each argument; those of one argument share a prompt.
+    """Return the examples of stage 2, one for each value of each argument; all examples of an argument share a prompt.
 
-    The score is the target's, rounded up with the probability of its fraction; the draw depends on the seed,
-    the argument's id and the value alone. `balance` weights all ten values equally (`balancing_weights`).
+    The score in the answer is the target's score. A score between two whole numbers is rounded up with the probability
+    of its fraction; the draw depends only on the seed, the argument's id and the value. `balance` gives all ten values
+    the same total weight (`balancing_weights`).
     """
     examples, values = [], []
     for argument in arguments:
@@ -130,12 +137,11 @@ def survey_examples(
 
 
 def shift_labels(arguments: Sequence[Argument]) -> list[Argument]:
-    """Return the arguments as stage 2 of the released code reads them, with labels one column off.
+    """Return the arguments as stage 2 of the released code reads them: every label is one column off.
 
-    In the order of `VALUES` each value gets its left neighbour's flag: benevolence that of achievement, and
-    so on to universalism, which gets tradition's. Achievement gets none and is never trained; universalism's
-    own flag is lost, so an argument that had it alone keeps no value, and gives no example. Only stage 2 is
-    to be given these.
+    In the order of `VALUES`, each value gets the label of the value before it: benevolence gets the label of
+    achievement, and so on. Achievement gets no label and is never trained. The label of universalism is lost, so an
+    argument with no other value keeps none and gives no example. Use the result for stage 2 only.
     """
     following = dict(pairwise(VALUES))
     return [
@@ -145,16 +151,16 @@ def shift_labels(arguments: Sequence[Argument]) -> list[Argument]:
 
 
 def shuffle_labels(arguments: Sequence[Argument], seed: int) -> list[Argument]:
-    """Return the arguments with their sets of values dealt out anew: a control that keeps every frequency."""
+    """Return the arguments with their sets of values permuted at random: a control that keeps every frequency."""
     order = np.random.Generator(np.random.PCG64([seed, Stream.SHUFFLE])).permutation(len(arguments))
     return [replace(argument, values=arguments[other].values) for argument, other in zip(arguments, order, strict=True)]
 
 
 def balancing_weights(groups: Sequence[Hashable]) -> list[float]:
-    """Return a weight for each example so that every group counts the same, with mean 1.
+    """Return a weight for each example, with mean 1, that gives every group the same total weight.
 
-    A group's weight goes as one over its size. It is cut at 5 times the average before the mean is brought
-    back to 1, so that a handful of rare examples cannot rule the gradient.
+    The weight of an example is proportional to 1 / (size of its group). Before the weights are scaled to mean 1, each
+    is cut at 5 times the average, so that a few rare examples cannot dominate the gradient.
 
     >>> balancing_weights(["a", "a", "a", "b"])
     [0.6666666666666666, 0.6666666666666666, 0.6666666666666666, 2.0]
@@ -171,14 +177,14 @@ def _weighted(examples: list[Example], groups: Sequence[Hashable]) -> list[Examp
 
 
 def _rounded(score: float, seed: int, id: str, value: str) -> int:
-    # A hash, not a stream: the same draw in any order of rows, on any machine.
+    # A hash, not a random stream, because the draw must not depend on the order of the rows or on the machine.
     digest = hashlib.blake2b(f"{seed}/{id}/{value}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
     return math.floor(score) + (uniform < score - math.floor(score))
 
 
 def _as_written(argument: Argument, text: str) -> str:
-    """Return the premise as a filled template has it: `fill_template` may have lowered its first letter."""
+    """Return the premise as it stands in a filled template: `fill_template` may have lowered its first letter."""
     return argument.premise if argument.premise in text else uncapitalised(argument.premise)
 
 
@@ -211,9 +217,13 @@ def injection_stages(
     shuffle: bool = False,
     label_shift: bool = False,
 ) -> tuple[list[TextStage], list[Argument]]:
-    """Return the two stages of the Value Injection Method, and the held-out arguments that both share.
+    """Return the two stages of the Value Injection Method, and the validation arguments that both share.
 
-    See conf/alignment/injection.yaml for the switches; `label_shift` brings back the released labels of stage 2.
+    conf/alignment/injection.yaml explains the switches. `label_shift` gives stage 2 the labels of the released code
+    (`shift_labels`).
+
+    Raises:
+        UserError: see `split_arguments`.
     """
     if shuffle:
         arguments = shuffle_labels(arguments, seed)
@@ -225,5 +235,5 @@ def injection_stages(
 
 
 def plain_text(argument: Argument) -> str:
-    """Return an argument as plain text, as no stage writes it: what perplexity is measured on."""
+    """Return an argument as plain text, to measure perplexity on; no stage trains this form."""
     return fill_template("{conclusion}. {premise}.", conclusion=argument.conclusion, premise=argument.premise)

@@ -1,4 +1,4 @@
-"""Reading the questionnaire from generated text: the stated answer, else the first score that stands alone."""
+"""Reading scores from generated text: the score in an answer of the trained form, else the first single digit 1..6."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from jaxalign.values.profile import profile_fit
 from jaxalign.values.schwartz import VALUES
 
 _ALONE = r"(?<![\d.,])([1-6])(?![\d%]|[.,]\d)"
-"""A digit that is no part of a longer number."""
+"""A digit 1..6 that is not part of a longer number, a decimal or a percentage."""
 
 
 def stated_answer(prompts: Prompts) -> re.Pattern[str]:
-    """Return the pattern of the trained answer (`alignment.prompts.survey_response`), whose group is the score."""
+    """Return a pattern that finds the trained answer (`alignment.prompts.survey_response`); its group is the score."""
     pattern = ""
     for literal, name, _, _ in Formatter().parse(prompts.survey_response):
         pattern += re.escape(literal)
@@ -26,7 +26,7 @@ def stated_answer(prompts: Prompts) -> re.Pattern[str]:
 
 
 def parse_score(text: str, stated: re.Pattern[str]) -> int | None:
-    """Return the score 1..6 that a text gives; None where it gives none.
+    """Return the score 1..6 that a text states, or None where it states none.
 
     >>> parse_score("I would say 4, or maybe 5.", re.compile("Answer: ([1-6])"))
     4
@@ -39,9 +39,10 @@ def parse_score(text: str, stated: re.Pattern[str]) -> int | None:
 def read_texts(
     portraits: Sequence[Portrait], texts: Sequence[str], prompts: Prompts, target: Sequence[float] | None
 ) -> dict[str, Any]:
-    """Return one reading of generated answers, one for each portrait: `scores` by value, their fit, and `missing`.
+    """Return what generated answers say: `scores` by value, how well they fit the target, and `missing`.
 
-    A value whose portraits all went unread has the score None.
+    `texts` has one answer for each portrait, and `missing` counts the answers without a score. The score of a value is
+    the mean over its portraits, or None where none of them was answered with a score.
     """
     stated = stated_answer(prompts)
     given: dict[str, list[int]] = {value: [] for value in VALUES}

@@ -1,9 +1,9 @@
-"""The portrait questionnaire: did the value take? (Spec: value-alignment.md, "Did it work?")
+"""The portrait questionnaire: does the model hold the value that it was trained towards?
 
-It is pure over text and a scorer. Each portrait is the statement of a survey prompt. The trained answer names a value
-before its score, and a reader must not hand the model the key, so all 60 answers (ten values, six scores) are read as
-one tree of branches after the prompt, and a score's probability is summed over the value named. Beside it stands a
-format that was never trained: a choice between two people.
+Each portrait is the statement of a survey prompt. The trained answer names a value before its score, and the reading
+must not tell the model which value the portrait shows. So all 60 answers (ten values, six scores) are scored as
+branches after the prompt, and the probability of a score is summed over the values. A second format, a choice between
+two people, is never trained.
 """
 
 import itertools
@@ -37,14 +37,14 @@ PORTRAIT_NUMBERS: dict[str, tuple[int, ...]] = {
     "tradition": (9, 20, 25, 38),
     "universalism": (3, 8, 19, 23, 29, 40),
 }
-"""Value -> the numbers of its portraits, as the field's 40-item questionnaire has them."""
+"""Value -> the numbers of its portraits in the official questionnaire of 40 items."""
 
 SCORES = tuple(range(LOWEST, HIGHEST + 1))
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """A person in a sentence or two, and the value that they hold."""
+    """A description of a person in a sentence or two, and the value that this person holds."""
 
     number: int
     value: str
@@ -64,7 +64,7 @@ PortraitPair = tuple[Portrait, Portrait]
 
 
 def make_choice_prompts(texts: Mapping[str, object]) -> ChoicePrompts:
-    """Check `benchmark.prompts` and return it; raises UserError naming the key that is wrong."""
+    """Check `benchmark.prompts` and return it; UserError names the key that is wrong."""
     check_names("benchmark.prompts", texts, ("choice_prompt", "choices"))
     key, choices = "benchmark.prompts.choice_prompt", texts["choices"]
     prompt = check_template(key, texts["choice_prompt"], ("first", "second"), prompt=True)
@@ -77,11 +77,14 @@ def make_choice_prompts(texts: Mapping[str, object]) -> ChoicePrompts:
 
 
 def load_portraits(source: str) -> list[Portrait]:
-    """Return the portraits of `benchmark.portraits`, by number: 'starter', or a .jsonl, .csv or .tsv file.
+    """Return the portraits of `benchmark.portraits`, sorted by number.
 
-    A file has the columns `number` (or `id`) and `text`, and may have `value`; without one the official key says whose
-    portrait a number is. Raises UserError, naming the line, for a missing column, a number that comes twice or that the
-    key does not have, and an unknown value; also for a value that no portrait shows.
+    `source` is 'starter', or a .jsonl, .csv or .tsv file with the columns `number` (or `id`) and `text`. A column
+    `value` is optional; without it, `PORTRAIT_NUMBERS` says which value a number belongs to.
+
+    Raises:
+        UserError: a column is missing, a number is repeated or is not one of the 40 and has no value, a value is
+            unknown (each with its line), or one of the ten values has no portrait.
     """
     path = STARTER if source == "starter" else Path(source)
     if not path.is_file():
@@ -100,7 +103,10 @@ def load_portraits(source: str) -> list[Portrait]:
 
 
 def some_portraits(portraits: Sequence[Portrait], limit: int | None) -> list[Portrait]:
-    """Return at most `limit` portraits (None: all), by number; the values take turns, so that each has one early."""
+    """Return at most `limit` portraits (None: all), sorted by number.
+
+    They are chosen from the values in turn, so that ten portraits are one of each value.
+    """
     turns = itertools.zip_longest(*([p for p in portraits if p.value == value] for value in VALUES))
     mixed = [portrait for turn in turns for portrait in turn if portrait is not None]
     return sorted(mixed[:limit], key=lambda portrait: portrait.number)
@@ -124,7 +130,7 @@ def _portrait(row: Row) -> Portrait:
     if not name:
         keyed = [value for value, numbers in PORTRAIT_NUMBERS.items() if number in numbers]
         if not keyed:
-            raise UserError(f"{row.place} has the number {number}, and the key ends at 40: add a value to it")
+            raise UserError(f"{row.place} has the number {number}, and the official numbers end at 40: add a value")
         name = keyed[0]
     if name not in VALUES:
         raise UserError(f"{row.place} has an unknown value {value!r}{did_you_mean(name, VALUES)}")
@@ -132,20 +138,23 @@ def _portrait(row: Row) -> Portrait:
 
 
 def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> ChoiceTree:
-    """Return the survey prompt of a portrait with its 60 trained answers, by value (`VALUES`), then score."""
+    """Return the survey prompt of a portrait with its 60 possible answers, ordered by value (`VALUES`), then score."""
     answers = [encoder.response(survey_answer(prompts, value, score)) for value in VALUES for score in SCORES]
     return choice_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
 
 
 def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
-    """Return the 45 pairs of values, each in both orders; a value's portraits take turns, so that all are used."""
+    """Return 90 pairs of portraits: each of the 45 pairs of values, in both orders.
+
+    The portraits of a value are used in turn.
+    """
     turns = {value: itertools.cycle([p for p in portraits if p.value == value]) for value in VALUES}
     pairs = [(next(turns[one]), next(turns[other])) for one, other in itertools.combinations(VALUES, 2)]
     return [order for one, other in pairs for order in ((one, other), (other, one))]
 
 
 def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder) -> ChoiceTree:
-    """Return the choice between two people, with the answer for the first and the one for the second."""
+    """Return the prompt that asks for a choice between two people, with the answers for the first and the second."""
     prompt = fill_template(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
     return choice_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
 
@@ -153,8 +162,10 @@ def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder
 def all_questions(
     portraits: Sequence[Portrait], prompts: Prompts, choice: ChoicePrompts | None, encoder: Encoder
 ) -> list[ChoiceTree]:
-    """Return what a model is asked about these portraits, at least one for each value: each portrait's question, and
-    then, with a wording of it, the choices between two people."""
+    """Return all questions about these portraits: one for each portrait, then the choices between two people.
+
+    Every value must have a portrait. Without a wording (`choice` is None), there are no choices.
+    """
     questions = [portrait_question(portrait, prompts, encoder) for portrait in portraits]
     if choice is not None:
         questions += [choice_question(pair, choice, encoder) for pair in choice_pairs(portraits)]
@@ -167,19 +178,20 @@ def read_questionnaire(
     results: Sequence[np.ndarray],
     target: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Return one reading of a model, as summary.json has it.
+    """Return one reading of a model, in the form of summary.json.
 
     Args:
-        portraits: those of `all_questions`.
-        questions: what that returned.
-        results: of each question's tree the summed log-probability of each scored segment (`Scorer.score`).
+        portraits: the portraits that were given to `all_questions`.
+        questions: the questions that `all_questions` returned.
+        results: for each question, the log-probabilities of its tree's segments, in nats (`Scorer.score`).
         target: ten scores in the order of `VALUES`, or None.
 
-    Returns `scores` and `argmax_scores` by value (the mean over its portraits of the expected score and of the most
-    probable one, 1..6), how well `scores` fit the target (`profile_fit`), `missing` (portraits whose log-probabilities
-    are not finite), `named_value_accuracy` (the share of portraits whose most probable named value is the right one),
-    and `choice_scores` by value (0..1, the mean probability of its person over its 18 comparisons; None where no choice
-    was asked). What could not be read is None.
+    Returns:
+        `scores` and `argmax_scores` by value: the mean over the value's portraits of the expected score, and of the
+        most probable score, 1..6. The fit of `scores` to the target (`profile_fit`). `missing`: the number of portraits
+        whose log-probabilities are not finite. `named_value_accuracy`: the share of portraits whose most probable
+        named value is right. `choice_scores` by value: the mean probability, 0..1, of choosing the value's person in
+        its 18 comparisons; None if no choice was asked. A number that could not be read is None.
     """
     answers = [
         probabilities(choice_log_probs(question, result)) for question, result in zip(questions, results, strict=True)
@@ -213,7 +225,7 @@ def _read_portraits(portraits: Sequence[Portrait], answers: Sequence[np.ndarray 
 def _read_choices(pairs: Sequence[PortraitPair], answers: Sequence[np.ndarray | None]) -> dict[str, float | None]:
     chosen: dict[str, list[float]] = {value: [] for value in VALUES}
     for pair, reading in zip(pairs, answers, strict=True):
-        # A comparison that cannot be read makes both of its values unread: without it the orders are not balanced.
+        # If a comparison cannot be read, both of its values stay unread, because their orders are not balanced then.
         for place, portrait in enumerate(pair):
             chosen[portrait.value].append(float("nan") if reading is None else float(reading[place]))
     means = {value: _mean(probabilities) for value, probabilities in chosen.items()}

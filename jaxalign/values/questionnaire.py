@@ -1,4 +1,4 @@
-"""One reading of the questionnaire by a scorer, perplexity of plain text included."""
+"""Reading a model's answers to the questionnaire from log-probabilities, and its perplexity on plain text."""
 
 import dataclasses
 import time
@@ -19,8 +19,11 @@ from jaxalign.values.portraits import ChoicePrompts, Portrait, all_questions, po
 
 @dataclasses.dataclass(frozen=True)
 class Questionnaire:
-    """What a model is asked: portraits, the wording of their questions and of the choice between two people (None: it
-    is not asked), and the plain texts that perplexity is measured on."""
+    """What a model is asked.
+
+    `portraits` and `prompts` make the questions about single people. `choice` is the wording of the choice between two
+    people; None leaves that part out. `texts` are the plain texts that perplexity is measured on.
+    """
 
     portraits: list[Portrait]
     prompts: Prompts
@@ -28,12 +31,12 @@ class Questionnaire:
     texts: list[str]
 
     def content(self) -> dict[str, str]:
-        """Return hashes of what is asked, for the identity of a run."""
+        """Return hashes of the portraits and the plain texts, for the identity of a run."""
         portraits = [(portrait.number, portrait.value, portrait.text) for portrait in self.portraits]
         return {"portraits": digest(portraits), "texts": digest(self.texts)}
 
     def check(self, encoder: Encoder, context: int) -> None:
-        """Raise UserError for a portrait whose question does not fit into the context of the model."""
+        """Raise UserError for the first portrait whose question is longer than `context`, in tokens."""
         for portrait in self.portraits:
             longest = max(path_lengths(portrait_question(portrait, self.prompts, encoder).tree))
             if longest > context:
@@ -51,21 +54,22 @@ def read_by_likelihood(
     target: Sequence[float] | None,
     progress: Callable[[int, int, float], None],
 ) -> list[dict[str, Any]]:
-    """Return a reading of the questionnaire (`read_questionnaire`) for each adapter of the scorer (a stack, or the only
-    one), with the `perplexity` of the plain texts, None where it is not finite.
+    """Return one reading of the questionnaire (`read_questionnaire`) for each adapter of the scorer.
+
+    Each reading also has the `perplexity` of the plain texts, or None where that is not finite.
 
     Args:
-        scorer: who is asked.
-        encoder: of the model.
+        scorer: the model, with one adapter or a stack of them.
+        encoder: the model's encoder.
         asked: the questionnaire.
-        context: tokens that the model can read at most; plain texts are cut to it.
-        target: ten scores in the order of `VALUES` that the reading is held against, or None.
-        progress: told (questions done, all, tokens per second).
+        context: the longest input of the model, in tokens; longer plain texts are cut.
+        target: ten scores in the order of `VALUES` to compare the reading with, or None.
+        progress: is called with (questions done, all questions, tokens per second).
     """
     members = scorer.stacked or 1
     questions = all_questions(asked.portraits, asked.prompts, asked.choice, encoder)
     plain = [plain_tree(encoder, text, context) for text in asked.texts]
-    # Plain texts are read in the same passes as the questions: one program serves all.
+    # Plain texts are read in the same passes as the questions, so that one compiled program serves both.
     read = [*(question.tree for question in questions), *plain]
     count = with_speed(read, len(questions), scorer.programs, progress, members)
     scores = scorer.score(read * members, count, adapters=[m for m in range(members) for _ in read])
@@ -86,12 +90,17 @@ def with_speed(
     tell: Callable[[int, int, float], None],
     members: int = 1,
 ) -> Callable[[int, int], None]:
-    """Tell (0, questions, 0), and return what turns (done, total) passes into (done, questions, tokens per second).
+    """Call `tell(0, questions, 0.0)`, and return a callback for (passes done, all passes) that calls `tell`.
 
-    All is asked of so many `members` together; the questions are told as one of them is asked.
+    The callback calls `tell(questions done, questions, tokens per second)`. Each pass counts as an equal part of the
+    questions and of the tokens. Tokens that several paths share count once; the time of compilations is left out.
 
-    A pass counts as an equal part of the questions and of the trees' tokens, of which those that paths share are read
-    once; compiling is not reading.
+    Args:
+        trees: the trees that are read, for one adapter.
+        questions: the number of questions, for one adapter.
+        programs: the compiled programs, which count the seconds of compilation.
+        tell: the progress display.
+        members: the number of adapters that read together; it multiplies the tokens, not the questions.
     """
     tokens = members * sum(map(tree_length, radix(trees)[0]))
     tell(0, questions, 0.0)
@@ -105,6 +114,9 @@ def with_speed(
 
 
 def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:
-    """Return a text, up to the context, as a tree whose tokens are all read but the first, which nothing predicts."""
+    """Return a text, cut at `context` tokens, as a tree that scores all tokens but the first.
+
+    The first token has none before it, so nothing predicts it.
+    """
     tokens = encoder.root(text)[:context]
     return (Segment(tokens[:1], -1), Segment(tokens[1:], 0, True))

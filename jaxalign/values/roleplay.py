@@ -1,4 +1,4 @@
-"""Role-play: a target put into words, before a prompt, instead of into weights (Choi et al., 2025)."""
+"""Role-play: a text before the prompt describes the target, and nothing is trained (Choi et al., 2025)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FORMS = ("question", "completion")
 
 @dataclass(frozen=True)
 class RolePrompts:
-    """The wording of the preamble (conf/alignment/roleplay.yaml); `definitions` by value."""
+    """The wording of the preamble (conf/alignment/roleplay.yaml); `definitions` has one line for each value."""
 
     question: str
     completion: str
@@ -22,7 +22,7 @@ class RolePrompts:
 
 
 def make_role_prompts(texts: Mapping[str, object]) -> RolePrompts:
-    """Check `alignment.roleplay` and return it; raises UserError naming the key that is wrong."""
+    """Check `alignment.roleplay` and return it; UserError names the key that is wrong."""
     key = "alignment.roleplay"
     check_names(key, texts, (*FORMS, "score_line", "definitions"))
     forms = {
@@ -40,9 +40,10 @@ def make_role_prompts(texts: Mapping[str, object]) -> RolePrompts:
 
 
 def preamble(target: Target, prompts: RolePrompts, form: str) -> str:
-    """Return what is said before a prompt: `form` is `question`, or `completion` before a text to go on with.
+    """Return the text that goes before a prompt and describes the target.
 
-    It ends in a newline, where texts may be cut into segments.
+    `form` is `question`, or `completion` before a text that the model continues. The preamble ends in a newline, where
+    texts may be cut into segments.
     """
     definitions = "\n".join(prompts.definitions[value].strip() for value in VALUES)
     scores = "\n".join(

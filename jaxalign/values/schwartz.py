@@ -1,4 +1,4 @@
-"""Schwartz's ten basic values, their four higher-order groups, and the ValueEval categories they gather."""
+"""Schwartz's ten basic values, the four groups that they form, and the ValueEval categories that belong to them."""
 
 VALUES: tuple[str, ...] = (
     "achievement",
@@ -46,10 +46,10 @@ LEVEL2: dict[str, str] = {
 
 
 def phrase(value: str) -> str:
-    """Return the name of a value or group as a sentence has it: `self_direction` -> `self-direction`."""
+    """Return the name of a value or group as written inside a sentence: `self_direction` -> `self-direction`."""
     return value.replace("_", "-") if value in VALUES else value.replace("_", " ").replace("self ", "self-")
 
 
 def label(value: str) -> str:
-    """Return the name of a value or group as a heading: `self_direction` -> `Self-direction`."""
+    """Return the name of a value or group as written in a heading: `self_direction` -> `Self-direction`."""
     return phrase(value).capitalize()

@@ -1,7 +1,8 @@
 """Realistic targets: the respondents of a survey who are nearest to each extreme target.
 
-Respondents of the European Social Survey answer 21 items, each keyed to a value (Choi et al., 2025). Its licence
-forbids shipping its table, so this builds the targets from the user's own download. See conf/survey.yaml.
+Respondents of the European Social Survey answer 21 items, each of which belongs to one value (Choi et al., 2025). The
+survey's licence does not let this project ship the data, so the targets are made from the user's own download. See
+conf/survey.yaml.
 """
 
 import csv
@@ -32,7 +33,7 @@ ITEMS: dict[str, tuple[str, ...]] = {
     "tradition": ("ipmodsta", "imptrada"),
     "universalism": ("ipeqopta", "ipudrsta", "impenva"),
 }
-"""Value -> its items as newer rounds name them; older ones leave the last letter out."""
+"""Value -> the names of its items in newer rounds of the survey; older rounds leave out the last letter."""
 
 ALL_ITEMS = tuple(item for value in VALUES for item in ITEMS[value])
 BLANKS = ("", ".", "na", "nan")
@@ -40,10 +41,12 @@ BLANKS = ("", ".", "na", "nan")
 
 @dataclasses.dataclass(frozen=True)
 class Respondents:
-    """Who answered every item: data line in the file [n], and mean answer for each of `VALUES` [n, 10] as it is coded.
+    """The respondents who answered every item and differ in their mean answers.
 
-    The survey codes 1 as "very much like me". `rows` counts all lines; `missing` those dropped by the item that was
-    first without an answer; `duplicates` those whose ten means an earlier one has.
+    `lines` [n] holds their line numbers in the file, and `means` [n, 10] their mean answer for each of `VALUES` in the
+    survey's coding (1 = "very much like me"). `rows` is the number of all respondents in the file. `missing` counts
+    dropped respondents by the first item that they did not answer, and `duplicates` those who were dropped because an
+    earlier respondent has the same ten means.
     """
 
     lines: np.ndarray
@@ -57,15 +60,15 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
     """Read a survey file.
 
     Args:
-        path: a CSV with a header, comma, semicolon or tab between columns, in UTF-8 or Latin-1; further columns are
-            passed over. Columns may have either of an item's names, in any case; where a file of several rounds has
-            both, the newer counts, or the older where the newer has no answer.
-        separator: what stands between columns; None looks at the header.
-        missing_codes: codes that mean no answer; a blank or a full stop always does.
+        path: a CSV file with a header, in UTF-8 or Latin-1. Other columns than those of the items are ignored. A column
+            may have either name of an item, in upper or lower case. If the file has both columns, the newer name
+            counts; where that has no answer, the older one does.
+        separator: the character between columns; None takes the comma, semicolon or tab that the header holds most.
+        missing_codes: codes that mean no answer. A blank, a full stop, "na" and "nan" always mean no answer.
 
     Raises:
-        UserError: no such file, item columns that it lacks, a code that is neither an answer (1..6) nor a missing one
-            (line and column), a quotation mark that is not closed (line), nobody who answered everything.
+        UserError: there is no such file; item columns are missing; a code is neither an answer (1..6) nor a missing
+            code (with line and column); a quotation mark is not closed (with line); nobody answered every item.
     """
     path = Path(path)
     columns, lines = _columns(path, separator)
@@ -88,8 +91,8 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
             kept.setdefault(means, number)
     if not kept:
         raise UserError(
-            f"{path}: of {rows} respondents none answered all 21 items, so there is no target; "
-            f"is it the right file, and are its missing codes {list(missing_codes)}?"
+            f"{path}: none of the {rows} respondents answered all 21 items, so there is no target; "
+            f"is this the right file, and are its missing codes {list(missing_codes)}?"
         )
     return Respondents(np.array(list(kept.values())), np.array(list(kept)), rows, dict(missing), duplicates)
 
@@ -97,7 +100,7 @@ def read_respondents(path: str | Path, separator: str | None, missing_codes: Seq
 def _columns(
     path: Path, separator: str | None
 ) -> tuple[dict[str, list[tuple[str, int]]], Iterator[tuple[int, list[str]]]]:
-    """Return the columns of each item, as (name, place), and the numbered lines behind the header."""
+    """Return the columns of each item as (name, index), and the numbered records after the header."""
     if not path.is_file():
         raise UserError(f"path={path} is not a file: give the survey's data as CSV")
     data = path.read_bytes()
@@ -117,15 +120,15 @@ def _columns(
     absent = [item for item, found in columns.items() if not found]
     if absent:
         raise UserError(
-            f"{path} lacks the columns {', '.join(absent)} (nor are they there without the last a); give a file with "
+            f"{path} lacks the columns {', '.join(absent)} (with and without the last a); give a file with "
             f"all 21 items of the human values scale{'' if len(names) > 1 else ', or its separator=...'}"
         )
     return columns, lines
 
 
 def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each record that is not blank, with the number of the line that it ends in."""
-    # Strict, because a quotation mark that is never closed would swallow the respondents behind it, uncounted.
+    """Yield the cells of each record that is not blank, with the number of its last line."""
+    # strict=True, because an open quotation mark would otherwise swallow all later respondents without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     while True:
         first = reader.line_num + 1
@@ -144,7 +147,7 @@ def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]
 def _answer(
     path: Path, line: int, cells: Sequence[str], columns: Sequence[tuple[str, int]], known: set[float]
 ) -> float | None:
-    """Return an answer 1..6, or None for none."""
+    """Return an answer 1..6, or None where the respondent gave none."""
     for name, place in columns:
         text = cells[place].strip() if place < len(cells) else ""
         if text.lower() in BLANKS:
@@ -165,10 +168,10 @@ def _answer(
 
 
 def divergence(profiles: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the Jensen-Shannon divergence, in nats, of each of profiles [n, 10] to a target [10]; all are scaled to
-    sum 1, and above 0.
+    """Return the Jensen-Shannon divergence between each profile and a target, float64 [n], in nats.
 
-    Profiles of whole numbers that differ in their order alone, where the target is level, have the very same one.
+    The scores of `profiles` [n, 10] and `target` [10] must be above 0; each profile is scaled to sum 1. If two profiles
+    of whole numbers differ only in the order of scores at equal target scores, their divergences are exactly equal.
 
     >>> float(divergence(np.ones((1, 10)), np.ones(10))[0])
     0.0
@@ -176,12 +179,16 @@ def divergence(profiles: np.ndarray, target: np.ndarray) -> np.ndarray:
     p, q = profiles / profiles.sum(1, keepdims=True), target / target.sum()
     middle = (p + q) / 2
     terms = p * np.log(p / middle) + q * np.log(q / middle)
-    return np.sort(terms, axis=1).sum(1) / 2  # sorted, because the order of a sum moves its last bit
+    return np.sort(terms, axis=1).sum(1) / 2  # sorted, because the order of the terms changes the last bits of a sum
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbour:
-    """A respondent near to an extreme target: `rank` 1 is the nearest; `scores` in the order of `VALUES`."""
+    """A respondent who is near to the extreme target `anchor`; `rank` 1 is the nearest.
+
+    `line` is the line of the survey file, `scores` are in the order of `VALUES`, and `raw` says that they are the
+    survey's codes, not reversed.
+    """
 
     anchor: str
     rank: int
@@ -192,25 +199,26 @@ class Neighbour:
 
     @property
     def name(self) -> str:
-        """Such as power_close_3; inverted people say so, so that no table mixes them in silence."""
+        """The name of the target, such as power_close_3. Raw scores add _raw, so that nobody mixes them up."""
         return f"{self.anchor}_close_{self.rank}" + ("_raw" if self.raw else "")
 
 
 def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neighbour]:
-    """Return for each of the 14 extreme targets the respondents of the smallest divergence; ties keep the row order.
+    """Return the `neighbours` nearest respondents of each of the 14 extreme targets, by divergence.
 
-    `coding`: `reversed` turns the survey's codes round (7 - mean), so that 6 is the most important; `raw` leaves them,
-    as the code released with the paper does, and makes inverted people of them.
+    Respondents with equal divergence keep the order of the file. With the coding `reversed`, a score is 7 - mean, so
+    that 6 is the most important. With `raw` it is the mean itself, as in the code released with the paper, which
+    inverts every person.
 
     Raises:
-        UserError: there are fewer respondents than neighbours.
+        UserError: there are fewer respondents than `neighbours`.
     """
     if len(respondents.lines) < neighbours:
         raise UserError(
             f"only {len(respondents.lines)} different respondents answered everything: lower neighbours={neighbours}"
         )
     scores = LOWEST + HIGHEST - respondents.means if coding == "reversed" else respondents.means
-    sixths = np.rint(6 * scores)  # means of two or three answers as whole numbers: else ties would not be exact
+    sixths = np.rint(6 * scores)  # the mean of two or three answers, times 6, is a whole number: ties become exact
     found = []
     for anchor, target in extreme_targets().items():
         distances = divergence(sixths, np.array(target.scores))
@@ -224,15 +232,17 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
 def write_targets(
     folder: str | Path, targets: Sequence[Neighbour], respondents: Respondents, source: Path, coding: str
 ) -> None:
-    """Write targets.csv and, last, survey.json, which says how they were made and without which there is no table.
+    """Write targets.csv, and then survey.json, which says how the targets were made.
+
+    A folder without survey.json is not accepted as a table of targets.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds other files, or cannot be written.
     """
     folder = Path(folder)
     there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     ours = (TABLE, ABOUT)
-    # A killed write_atomic leaves what begins with the dotted name.
+    # A write_atomic that was killed leaves a file whose name begins with a dot and the name of the target file.
     others = [name for name in there if name not in ours and not name.startswith(tuple(f".{one}." for one in ours))]
     if others or (folder.exists() and not folder.is_dir()):
         raise UserError(f"out={folder} holds other files: give another out")
@@ -254,7 +264,7 @@ def write_targets(
     }
     hint = "free space or give another out"
     try:
-        (folder / ABOUT).unlink(missing_ok=True)  # an older one would say its coding of the new table, were we stopped
+        (folder / ABOUT).unlink(missing_ok=True)  # if this process is killed, an old file must not describe a new table
     except OSError as error:
         raise UserError(f"cannot replace {folder / ABOUT}: {error.strerror}; give another out") from error
     write_atomic(folder / TABLE, text.getvalue(), hint)

@@ -1,4 +1,4 @@
-"""The starter arguments, written for this project and shipped with it; or a user's own in their format."""
+"""Arguments in JSON Lines: the starter arguments, which are shipped with this project, or a user's own file."""
 
 from pathlib import Path
 
@@ -14,10 +14,14 @@ STARTER_FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
 def load_starter(limit: int | None = None, path: str | None = None, columns: Columns | None = None) -> list[Argument]:
-    """Return the starter arguments, or those of a JSON Lines file with the same fields, whatever `columns` calls them.
+    """Return the starter arguments, or the arguments of a file with the same fields.
 
-    `values` lists names of the ten values; a row without any is dropped, as ValueEval's are. Raises UserError
-    naming the line for a missing field, an unknown value or stance, or an id that comes twice.
+    `columns` gives the file's own names of the fields. `values` is a list of names of the ten values; a row with an
+    empty list is dropped, as in ValueEval.
+
+    Raises:
+        UserError: a field is missing, a value or stance is unknown, or an id is repeated (each with its line); or
+            there are fewer than two arguments.
     """
     arguments: dict[str, Argument] = {}
     for row in read_table(FILE if path is None else Path(path)):

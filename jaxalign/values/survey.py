@@ -1,4 +1,4 @@
-"""The old name of `python -m jaxalign.survey`, which it still runs."""
+"""The old name of `python -m jaxalign.survey`: it prints the new name and runs that command."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Readings of the questionnaire side by side: as CSV, Markdown, a table for the terminal, and a figure."""
+"""Readings of the questionnaire side by side: as CSV, as Markdown, and as tables for the terminal."""
 
 import csv
 import dataclasses
@@ -22,9 +22,11 @@ COUNTS = ("missing", "named_value_accuracy", "perplexity")
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-    """One reading: of whom, by which method aligned (base, role-play, adapter, constant), read how, and its results.
+    """One reading of one model.
 
-    `results` has `scores` by value, and of `FITS` and `COUNTS` what there is; `scale` multiplied an adapter's effect.
+    `method` says how the model was aligned: base, role-play, adapter, or constant (a baseline). `reading` says how its
+    answers were read: likelihood, parse or none. `results` has `scores` by value, and those of `FITS` and `COUNTS` that
+    are known. `scale` is the factor on the adapter's effect.
     """
 
     name: str
@@ -36,11 +38,11 @@ class TableRow:
 
     @property
     def title(self) -> str:
-        """The name, with the scale where it is not as trained, so that the rows of a sweep can be told apart."""
+        """The name, with the scale where it is not 1, so that the rows of a sweep over the scale differ."""
         return self.name if self.scale in (None, 1) else f"{self.name} × {self.scale:g}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as JSON has it."""
+        """Return the row as a dictionary that JSON can hold."""
         target = None if self.target is None else dict(zip(VALUES, self.target.scores, strict=True))
         value = None if self.target is None else self.target.name
         head = {"name": self.name, "method": self.method, "scale": self.scale, "reading": self.reading}
@@ -48,7 +50,7 @@ class TableRow:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "TableRow":
-        """Return what `as_dict` made."""
+        """Return the row that `as_dict` was made from."""
         head = ("name", "method", "scale", "reading", "value", "target")
         scores = row["target"]
         target = None if scores is None else Target(row["value"], tuple(scores[value] for value in VALUES))
@@ -57,7 +59,7 @@ class TableRow:
 
 
 def baselines(targets: Sequence[Target | None]) -> list[TableRow]:
-    """Return for each target the best that one answer to everything could do."""
+    """Return a row for each different target: the best result of a model that gives every portrait the same score."""
     rows = []
     for target in dict.fromkeys(targets):
         if target is not None:
@@ -68,11 +70,11 @@ def baselines(targets: Sequence[Target | None]) -> list[TableRow]:
 
 
 def as_csv(rows: Sequence[TableRow]) -> str:
-    """Return one line for each reading, full precision; what there is not stays empty.
+    """Return the rows as CSV, at full precision; a cell without a result is empty.
 
-    Columns: name, method, scale, reading, value, then the ten scores (1..6), how they fit the target, what could not be
-    read, the share of portraits whose value was named, perplexity, the ten most probable scores (argmax, 1..6), and the
-    ten scores of the choice format (0..1).
+    Columns: name, method, scale, reading, value, the ten scores (1..6), how they fit the target, how many portraits
+    could not be read, the share of portraits whose value was named, perplexity, the ten most probable scores (argmax,
+    1..6), and the ten scores of the choice format (0..1).
     """
     text = io.StringIO()
     columns = ["name", "method", "scale", "reading", "value"]
@@ -91,7 +93,7 @@ def as_csv(rows: Sequence[TableRow]) -> str:
 
 
 def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
-    """Return a page: a table of fits, and one of scores."""
+    """Return a Markdown page with a table of fits to the targets and a table of scores."""
     heads = ["", "target", "read by", "NMSE", "centred", "Pearson", "Spearman", "missing", "value named", "perplexity"]
     fits = [
         [
@@ -115,13 +117,13 @@ def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
         [
             f"# Portrait questionnaire: {model_name}",
             "",
-            "NMSE: mean squared difference to the target, both scaled to 0..1; less is better. One constant answer can",
-            "do well by it, so the best constant, the bare base and the profile's correlation stand beside it.",
+            "NMSE: mean squared difference from the target, both scaled to 0..1; less is better. One constant answer",
+            "can have a low NMSE, so compare it with the best constant, the bare base and the profile's correlation.",
             "",
             *_markdown(heads, fits),
             "",
             "Scores, 1 (not important) to 6 (very important): expected, most probable (argmax), stated in an answer.",
-            "Choice, 0 to 1: how probably the value's person is preferred to another, a format that was never trained.",
+            "Choice, 0 to 1: the probability that the value's person is preferred to another; never trained.",
             "",
             *_markdown(["", "read by", "score", *map(label, VALUES)], scores),
             "",
@@ -130,7 +132,7 @@ def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
 
 
 def _profiles(row: TableRow) -> dict[str, Mapping[str, float | None]]:
-    """Return what a reading found, ten scores each, by what they are."""
+    """Return the ten-score profiles of a reading by kind: expected or stated, argmax, choice."""
     found = {
         {"likelihood": "expected", "parse": "stated"}.get(row.reading, ""): row.results["scores"],
         "argmax": row.results.get("argmax_scores"),
@@ -147,18 +149,19 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table_of(rows: Sequence[TableRow], width: int = 80) -> Table:
-    """Return the fits of all rows, target by target, for a terminal of so many columns.
+    """Return how all rows fit their targets, target by target, for a terminal that is `width` characters wide.
 
-    `highest` is the value with the highest score; `argmax` and `choice` are that value's most probable score and its
-    score in the choice format, left out where they do not fit, argmax first. `missing` is left out where all is 0.
+    The column `highest` shows the value with the highest score. The columns `argmax` and `choice` show the most
+    probable score of that value and its score in the choice format; if the table is too wide, argmax is left out first,
+    then choice. `missing` is left out where nothing is missing.
     """
-    wide = Console(width=10_000)  # where a table takes the width that it would like to have
+    wide = Console(width=10_000)  # wide enough to measure a table at its full width
     tables = (_fits(rows, extras) for extras in (("argmax", "choice"), ("choice",)))
     return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
 
 
 def _fits(rows: Sequence[TableRow], extras: Sequence[str]) -> Table:
-    """Return the table with those of `extras` that any row has."""
+    """Return the table, with the columns of `extras` that any row has scores for."""
     found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
     extras = [kind for kind, scores in found.items() if any(scores)]
     missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
@@ -189,13 +192,13 @@ def _fits(rows: Sequence[TableRow], extras: Sequence[str]) -> Table:
 
 
 Reading = Mapping[str, Any]
-"""A reading of the questionnaire, as `jaxalign.values.portraits.read_questionnaire` returns it."""
+"""One reading of the questionnaire, as `jaxalign.values.portraits.read_questionnaire` returns it."""
 
 
 def profile_table(target: Mapping[str, float] | None, before: Reading, after: Reading) -> Table:
-    """Return a table of the ten values: target score (left out where there is no target), and two readings' scores.
+    """Return a table of the ten values with the target score (if there is a target) and the scores before and after.
 
-    The values that the target has highest stand out; a score that could not be read is a dash.
+    The values with the highest target score are marked. A score that could not be read is shown as a dash.
     """
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     table.add_column("value")
@@ -207,15 +210,15 @@ def profile_table(target: Mapping[str, float] | None, before: Reading, after: Re
     for value in VALUES:
         cells = [label(value), *(number(scores[value]) for scores in columns.values())]
         if value in highest:
-            cells[0] += " ←"  # seen without colours too
+            cells[0] += " ←"  # a mark that is also visible without colours
         table.add_row(*map(Text, cells), style="bold cyan" if value in highest else None)
     return table
 
 
 def summary_lines(before: Reading, after: Reading, best_constant: float | None) -> list[str]:
-    """Return what to read beside the table: two readings' fit to the target, and what could not be read.
+    """Return the lines below the table: how both readings fit the target, and how many portraits could not be read.
 
-    Without a target `best_constant` is None, and nothing is said of the fit.
+    Without a target, `best_constant` is None and the lines about the fit are left out.
     """
     lines = []
     if best_constant is not None:
@@ -238,7 +241,7 @@ def _correlation(reading: Reading) -> str:
 
 
 def _highest(target: Mapping[str, float] | None) -> set[str]:
-    """Return the values at the target's highest score; none for a flat target."""
+    """Return the values with the target's highest score, or none if all scores are equal."""
     if target is None or len(set(target.values())) == 1:
         return set()
     return {value for value in VALUES if target[value] == max(target.values())}

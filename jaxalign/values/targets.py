@@ -1,4 +1,4 @@
-"""Targets: how important each of the ten values should become, from 1 (not at all) to 6 (very)."""
+"""Targets: how important each of the ten values should become, from 1 (not important) to 6 (very important)."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ CODINGS = ("importance", "survey")
 class Target:
     """Ten scores in 1..6, in the order of `VALUES`; 6 is the most important.
 
-    `coding` is that of the survey which the scores are from: `raw` (its codes as they are, so inverted people) or
-    `reversed`; None for scores that are from no survey.
+    `coding` says how survey codes became scores: `reversed` (7 - code) or `raw` (the codes unchanged, so the scores are
+    inverted). It is None for scores that do not come from a survey.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Target:
 
 
 def extreme_targets() -> dict[str, Target]:
-    """Return the 14 targets with one value (10) or one group of values (4) at 6, and the rest at 1."""
+    """Return 14 targets by name: one value (10 targets) or one group of values (4) has the score 6, all others 1."""
     members = {**{value: (value,) for value in VALUES}, **GROUPS}
     return {
         name: Target(name, tuple(float(HIGHEST if value in chosen else LOWEST) for value in VALUES))
@@ -51,15 +51,15 @@ def make_target(
 ) -> Target:
     """Check `value.name`, `value.scores` and `value.coding`, and return the target.
 
-    `coding` says which way the scores run: `importance`, 6 = most important, or `survey`, as the European
-    Social Survey codes its answers, 1 = very much like me; those are turned round (7 - s). `raw_coding`
-    leaves them as they are, which is what the code released with Choi et al. (2025) does, and trains inverted
-    people.
+    `coding` says what the scores mean: `importance` (6 = most important) or `survey` (the codes of the European Social
+    Survey, 1 = very much like me). Survey scores s are reversed to 7 - s. `raw_coding` leaves them unchanged, as the
+    code released with Choi et al. (2025) does, so that the target is the opposite of the person.
 
-    Raises UserError for a bad name or coding, a value that is missing or unknown, and a score outside 1..6.
+    Raises:
+        UserError: a bad name or coding, a value that is missing or unknown, or a score outside 1..6.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
-        raise UserError(f"value.name={name!r} must be of a-z, 0-9 and _, such as value.name=my_target")
+        raise UserError(f"value.name={name!r} may hold only a-z, 0-9 and _, such as value.name=my_target")
     if coding not in CODINGS:
         raise UserError(f"value.coding={coding!r} is not known{did_you_mean(str(coding), CODINGS)}")
     if not isinstance(scores, Mapping):
@@ -88,10 +88,10 @@ TABLE, ABOUT = "targets.csv", "survey.json"
 
 
 def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[str, float], str]:
-    """Return name, scores by value, and coding of one target that `write_targets` wrote.
+    """Return the name, the scores by value, and the coding of one target in a folder that `write_targets` wrote.
 
     Raises:
-        UserError: there is no such table, anchor or rank.
+        UserError: the folder holds no table, or the table holds no such anchor or rank.
     """
     folder = Path(table)
     try:
@@ -125,19 +125,19 @@ def find_target(
     rank: int | None = None,
     raw_coding: bool | None = None,
 ) -> Target:
-    """Return the target that the keys of `value` describe: the scores given, or those of a survey's respondent.
+    """Return the target that the keys of `value` describe: given scores, or a survey respondent from a table.
 
     Args:
-        name: the target's; None with a table: that of the respondent.
-        scores: by value; with a table only those that are to differ from the respondent's.
+        name: the name of the target; with a table, None takes the respondent's name.
+        scores: the scores by value; with a table, only the scores that replace the respondent's.
         coding: see `make_target`.
         table: a folder that `python -m jaxalign.survey` wrote.
         anchor: with a table: the extreme target that the respondent is near to.
-        rank: with a table: how near, from 1.
-        raw_coding: whether survey codes are to be taken as they are; None takes a table's word for it.
+        rank: with a table: the respondent's place among the nearest to the anchor, from 1.
+        raw_coding: whether survey codes stay unchanged; with a table, None accepts the table's coding.
 
     Raises:
-        UserError: see `make_target` and `read_target`; the table's coding is not the one asked for.
+        UserError: see `make_target` and `read_target`; or the table has another coding than `raw_coding` says.
     """
     if table is None:
         return make_target(str(name), scores or {}, coding, raw_coding=bool(raw_coding))
@@ -145,8 +145,7 @@ def find_target(
     if raw_coding is not None and raw_coding != (kept == "raw"):
         switch = "true" if kept == "raw" else "false"
         raise UserError(
-            f"value.table={table} has coding={kept}, which goes with released.raw_coding={switch}: "
-            "change the one or the other"
+            f"value.table={table} has coding={kept}, which goes with released.raw_coding={switch}: change one of them"
         )
     changed = {**theirs, **(scores or {})}
     return replace(make_target(name or found, changed, coding, raw_coding=bool(raw_coding)), coding=kept)

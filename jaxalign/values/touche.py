@@ -1,9 +1,9 @@
 """Touché23-ValueEval: arguments labelled with the human values behind them (Mirzakhmedova et al., 2023).
 
-Two forms are read. As published (Zenodo): `arguments-SPLIT.tsv` beside `labels-SPLIT.tsv`, one column for
-each of the 20 categories. As on the hub at the revision before its loading script: one file a split with a
-`Labels` column, a list of 20 flags. Neither quotes its fields by the published rules, so a tab always
-separates.
+Two forms are read. The published form (Zenodo) has the files `arguments-SPLIT.tsv` and `labels-SPLIT.tsv`; the second
+has one column for each of the 20 categories. The form on the hub, at the last revision before the loading script, has
+one file for each split, with a column `Labels` that holds a list of 20 flags. A tab always separates two fields,
+because neither form quotes fields as the CSV rules say.
 """
 
 import re
@@ -56,18 +56,20 @@ class Argument:
 
     @property
     def agrees(self) -> bool:
-        """Whether it speaks in favor of its conclusion."""
+        """Whether the argument is in favor of its conclusion."""
         return self.stance == "in favor of"
 
 
 def load_arguments(path: str | None, *, offline: bool = False, limit: int | None = None) -> list[Argument]:
-    """Return the arguments that have any of the ten values, from a folder of TSV files or (None) the hub.
+    """Return the arguments with at least one of the ten values, from a folder of TSV files or, for None, from the hub.
 
-    The splits training, validation and validation-zhihu are used, those that are there; where a folder has
-    none of these, every other split but a test split. A value holds where any of its level-2 categories does.
+    Of the splits training, validation and validation-zhihu, all that are there are used. If a folder has none of these
+    three, all of its splits are used except test splits. An argument has a value if it has any level-2 category of it.
 
-    Raises UserError for a folder without the files, a missing column, label ids that do not match, a bad
-    label or stance, fewer than two arguments, and a data set that cannot be fetched.
+    Raises:
+        UserError: the folder lacks a file, a column is missing, the ids of arguments and labels do not match, a label
+            or stance is not allowed, an id is repeated, there are fewer than two arguments, or the data set cannot be
+            fetched.
     """
     if path is None:
         source = REPOSITORY
@@ -80,7 +82,7 @@ def load_arguments(path: str | None, *, offline: bool = False, limit: int | None
 
 
 def tidy(text: str) -> str:
-    """Return a sentence on one line without its full stop, which the prompts bring themselves."""
+    """Return a sentence on one line, without its full stop, because the prompt templates add one."""
     return " ".join(text.split()).rstrip(". ")
 
 
@@ -153,7 +155,7 @@ def _values(flags: dict[str, str], place: str) -> tuple[str, ...]:
 
 
 def _unquoted(field: str) -> str:
-    # The hub's files passed through a CSV writer, which quotes a field that has a quote in it.
+    # The hub's files were written by a CSV writer, which puts quotation marks around a field that holds one.
     quoted = re.fullmatch(r'"((?:[^"]|"")*)"', field)
     return quoted[1].replace('""', '"') if quoted else field
 
@@ -162,5 +164,5 @@ def _refuse_twice(ids: Iterator[str], source: str) -> None:
     seen: set[str] = set()
     for id in ids:
         if id in seen:
-            raise UserError(f"{source} has the argument {id} twice: each id must be its own")
+            raise UserError(f"{source} has the argument {id} twice: every argument needs an id of its own")
         seen.add(id)

@@ -205,7 +205,7 @@ BAD = [
     ("lora.learning_rate=3", "unknown key 'lora.learning_rate'; did you mean 'optimizer.learning_rate'?"),
     ("zzz=3", "unknown key 'zzz'; --help shows where every key is explained"),
     ("model.source=random", "missing: model.config (model.source=random needs it)"),
-    ("model.system=hello", "model.system is said only in the chat format"),
+    ("model.system=hello", "model.system is used only in the chat format"),
 ]
 
 

@@ -206,8 +206,8 @@ def test_what_is_dropped_is_counted(tmp_path):
         ([answers() | {"impfuna": 12}], ALL_ITEMS, r"line 2: impfuna=12 is neither an answer \(1 to 6\) nor a missing"),
         ([answers() | {"impfuna": "often"}], ALL_ITEMS, "line 2: impfuna=often is neither"),
         ([answers() | {"impfuna": 2.5}], ALL_ITEMS, r"line 2: impfuna=2\.5 is neither"),
-        ([answers() | {"impfuna": 99}], ALL_ITEMS, "of 1 respondents none answered all 21 items"),
-        ([], ALL_ITEMS, "of 0 respondents none"),
+        ([answers() | {"impfuna": 99}], ALL_ITEMS, "none of the 1 respondents answered all 21 items"),
+        ([], ALL_ITEMS, "none of the 0 respondents"),
         ([answers()], ["x", "y", *ALL_ITEMS[2:]], "lacks the columns ipshabta, ipsucesa"),
     ],
 )

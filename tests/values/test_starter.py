@@ -65,7 +65,7 @@ def test_a_users_own_arguments_are_read_in_the_same_format(tmp_path):
         ({**ROW, "values": "power"}, "line 2 has values='power': it must be a list"),
         ({**ROW, "stance": "pro"}, "line 2 has the stance 'pro'"),
         ({**ROW, "premise": " "}, "line 2 has premise=' ': it must be a text"),
-        ({"id": "S2"}, "line 2 lacks the field 'conclusion'; its fields are: id"),
+        ({"id": "S2"}, "line 2 lacks conclusion; its fields are: id"),
         (ROW, "line 2 repeats the id 'S1'"),
         ([1], "line 2 is not an object with named fields"),
     ],

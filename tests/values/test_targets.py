@@ -58,7 +58,7 @@ def test_survey_scores_are_turned_round_unless_the_released_coding_is_asked_for(
         ("mine", {**ONES, "powre": 1}, "importance", "value.scores.powre is not .* did you mean 'power'?"),
         ("mine", {"power": 6}, "importance", "value.scores lacks achievement, benevolence"),
         ("mine", 6, "importance", "value.scores=6 must give a score for each"),
-        ("My target", ONES, "importance", "value.name='My target' must be of a-z, 0-9 and _"),
+        ("My target", ONES, "importance", "value.name='My target' may hold only a-z, 0-9 and _"),
         ("mine", ONES, "surveys", "value.coding='surveys' is not known; did you mean 'survey'?"),
     ],
 )

@@ -172,7 +172,7 @@ def random_model():
 def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     line = refused([f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
-    assert "stage=evaluate needs what stage=seed writes" in line
+    assert "stage=evaluate needs the results of stage=seed" in line
     stages = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
     for stage, following in itertools.zip_longest(stages, stages[1:]):
         main([f"run.dir={folder}", f"stage={stage}", *SMALL])
@@ -199,7 +199,7 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
     assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
     for settings in ("=1 dpo.rounds=0 test.few_shot=false", "=1 dpo.rounds=1 test.few_shot=false", "=0 dpo.rounds=2"):
         assert f": crest.iterations{settings}" in shown
-    assert "not to be compared" not in shown
+    assert "do not compare" not in shown
     # Other questions, and another judge.
     main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
     capsys.readouterr()
@@ -207,8 +207,8 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
     alike, other = r"\d \d \d \d", r"\d"
     apart = rf"({alike} \| {other}|{other} \| {alike})"
     shown = capsys.readouterr().out
-    assert re.search(rf"^{apart}: other questions: accuracies are not to be compared$", shown, re.MULTILINE)
-    assert re.search(rf"^{apart}: other judges of the follow-ups: consistencies", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: different questions, so do not compare their accuracies$", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: different judges of the follow-ups, so do not compare", shown, re.MULTILINE)
 
 
 QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]
@@ -378,11 +378,13 @@ def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_rea
         (["stage=dpo", "dpo.rounds=0"], "stage=dpo: with dpo.rounds=0 there is no such stage"),
         (["stage=rationales", "experiment=label_only"], "stage=rationales: with sft.rationale=false there is no such"),
         (["dataset.solved=0", "stage=seed"], "stage=seed needs solved questions"),
-        (["stage=evaluate"], "stage=evaluate needs what stage=seed writes"),
-        (["stage=dpo", "dataset.solved=0"], "stage=dpo needs what stage=rationales writes"),
+        (["stage=evaluate"], "stage=evaluate needs the results of stage=seed"),
+        (["stage=dpo", "dataset.solved=0"], "stage=dpo needs the results of stage=rationales"),
     ):
         assert words in refused([where, *SMALL, *changes], capsys)
-    assert "stage=test needs what stage=seed writes" in refused([f"run.root={tmp_path}", *SMALL, "stage=test"], capsys)
+    assert "stage=test needs the results of stage=seed" in refused(
+        [f"run.root={tmp_path}", *SMALL, "stage=test"], capsys
+    )
 
 
 def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsys):
@@ -443,7 +445,7 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
     for stage in ("seed", "rationales", "evaluate", "sft", "rationales", "evaluate"):
         main([f"run.dir={folder}", *small, f"stage={stage}"])
     assert "evaluate-2: 0 s" in capsys.readouterr().out
-    assert "stage=test needs what stage=sft writes" in refused([f"run.dir={folder}", *small, "stage=test"], capsys)
+    assert "stage=test needs the results of stage=sft" in refused([f"run.dir={folder}", *small, "stage=test"], capsys)
     for stage in ("sft", "test"):
         main([f"run.dir={folder}", *small, f"stage={stage}"])
     for name in ("rationales.jsonl", ADAPTER):
