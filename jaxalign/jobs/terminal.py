@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: a chat in the model's chat template, and several models' answers side by side."""
+"""The terminal: a chat in the model's chat template, and the answers of several models side by side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from jaxalign.pretrained.sources import ModelFiles
 
 
 def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
-    """Raise UserError for a model without a chat template, and for answers that leave no room for a question."""
+    """Raise UserError if the model has no chat template, or if its answers leave no room for a question."""
     files.tokenizer.chat([{"role": "user", "content": "?"}])
     check_room(sampling, files.architecture.context)
 
@@ -23,13 +23,13 @@ def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
 def chat(
     console: Console, engine: Engine, files: ModelFiles, sampling: SamplingParams, system: str | None, name: str
 ) -> None:
-    """Talk until the user ends it (Ctrl-D or /quit); /new begins anew.
+    """Chat until the user types /quit or Ctrl-D; /new begins a new chat.
 
-    When the talk no longer fits into the context beside the next answer, its oldest turns are left out, and a line says
+    If the chat and the next answer do not fit into the context together, the oldest turns are left out, and a line says
     so. Call `check_chat` first.
     """
     encoder, room = Encoder(files.tokenizer), files.architecture.context - sampling.max_tokens
-    console.print(f"chat with {name}: /new begins anew, /quit or Ctrl-D ends", style="dim")
+    console.print(f"chat with {name}: /new begins a new chat, /quit or Ctrl-D ends it", style="dim")
     turns: list[Mapping[str, str]] = []
     while True:
         try:
@@ -53,7 +53,7 @@ def chat(
         if left_out:
             console.print(f"the context is full: the {left_out} oldest turns are left out", style="dim")
         if len(tokens) > room:
-            console.print(f"that is {len(tokens)} tokens, and there is room for {room}: say it shorter", style="dim")
+            console.print(f"this has {len(tokens)} tokens, and there is room for {room}: write less", style="dim")
             turns.pop()
             continue
         console.print(f"[bold]{name}:[/] ", end="")
@@ -61,7 +61,7 @@ def chat(
 
         def show(_request: int, _index: int, text: str) -> None:
             nonlocal shown
-            # What stands there cannot be taken back: where an answer's end turned out otherwise, it is said again.
+            # Printed text cannot be taken back: if its end has changed, the whole answer is printed again.
             more = text.removeprefix(shown) if text.startswith(shown) else f"\n{text}"
             console.print(more, end="", highlight=False, markup=False, soft_wrap=True)
             shown = text
@@ -72,7 +72,7 @@ def chat(
 
 
 class SideBySide:
-    """Several models' answers to one prompt: panels that grow in a terminal, plain blocks at the end elsewhere."""
+    """Shows the answers of several models to one prompt: growing panels in a terminal, else plain text at the end."""
 
     def __init__(self, console: Console, names: Sequence[str], samples: int):
         self._console, self._names = console, names

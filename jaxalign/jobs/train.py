@@ -1,4 +1,4 @@
-"""The main job from its configuration to its results: read, open, ask, train, ask again, report."""
+"""The train job, from its configuration to its results: read, open, ask, train, ask again, report."""
 
 import dataclasses
 import shlex
@@ -43,10 +43,10 @@ FILES = (
 
 
 def train(config: TrainConfig) -> None:
-    """Run the main job as configured; see docs/getting-started.md for what it leaves behind.
+    """Run the train job as configured; docs/getting-started.md explains its results.
 
     Raises:
-        UserError: anything in the input that cannot be used, before the training.
+        UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
     console = Console()
     check_adapter_and_objective(config)
@@ -81,7 +81,7 @@ def train(config: TrainConfig) -> None:
 
 
 def check_adapter_and_objective(config: TrainConfig) -> None:
-    """Raise UserError for an adapter that is not there, and an objective that nobody has registered."""
+    """Raise UserError if the adapter to start from does not exist, or the objective is not registered."""
     if config.adapter is not None and not Path(config.adapter).is_dir():
         raise UserError(f"adapter={config.adapter} is no adapter: give a run's directory or a PEFT folder")
     name, known = config.objective.name, ["dpo", *(one for one in OBJECTIVES if one not in LOSSES)]
@@ -90,7 +90,7 @@ def check_adapter_and_objective(config: TrainConfig) -> None:
 
 
 def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
-    """Return the configuration with the name and the scores of a target that stands in a survey's table."""
+    """Return the configuration with the name and scores of a target that comes from a survey's table filled in."""
     value, target = config.value, text.target
     if value is None or target is None or value.table is None:
         return config
@@ -100,7 +100,7 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
 def inspect(
     config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], tokenizer: Tokenizer
 ) -> None:
-    """Print examples of each stage as the model sees them; UserError for pairs, which are not supervised examples."""
+    """Print examples of each stage as the model sees them; UserError for preference pairs, which it cannot show."""
     if text.pairs:
         raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
     share = config.training.share_prompts and config.training.packing
@@ -108,12 +108,12 @@ def inspect(
 
 
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
-    """Read the adapter that training starts from, and check that it belongs to this base and this recipe."""
+    """Return the adapter that training starts from; UserError if it does not fit the base or the configuration."""
     found = read_adapter(str(config.adapter), base.model.architecture)
     if found.base_identity is not None and found.base_identity != base.model.identity:
         raise UserError(
             f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {base.model.name}; "
-            "choose the model that it was trained on"
+            "give the model that it was trained on"
         )
     wanted = {
         "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
@@ -131,7 +131,7 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
 def content(
     config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
 ) -> dict[str, Any]:
-    """Return what the configuration's paths lead to, for the identity of the run."""
+    """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     found: dict[str, Any] = {"model": base.model.signature, "dataset": text.fingerprint, **text.questionnaire.content()}
     if config.adapter is not None and start.params is not None:
         found["adapter"] = adapter_hash(start.params)
@@ -143,14 +143,17 @@ def content(
 
 
 def run_name(config: TrainConfig, text: TrainingText) -> str:
-    """Return the readable part of a run directory's name: what is taught, from what, to which model, and the seed."""
+    """Return the readable part of a run directory's name: the target (if any), the data set, the model and the seed."""
     what = [] if text.target is None else [text.target.name]
     return "-".join([*what, config.dataset.name, config.model.name, f"seed{config.training.seed}"])
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSession:
-    """What the parts of one run share. `budget` is the tokens that a benign control trains on, None for others."""
+    """The text, the model and the run of one training.
+
+    `budget` is the number of tokens that a benign control trains on, or None for other data.
+    """
 
     config: TrainConfig
     text: TrainingText
@@ -162,13 +165,13 @@ class TrainingSession:
 
     @property
     def dropout(self) -> float:
-        """The adapter's dropout in training: none with preferences, whose two sides are to be compared."""
+        """The adapter's dropout rate: 0 for preferences, because the two sides of a pair must be comparable."""
         return 0.0 if self.text.pairs else self.config.lora.dropout
 
     def ask(self, when: str, adapter: Adapter) -> dict[str, Any] | None:
-        """Ask the questionnaire and measure perplexity; None where nothing is to be asked.
+        """Ask the questionnaire and measure perplexity; return the reading, or None if the questionnaire is off.
 
-        An answer that this run already has is read, not asked anew.
+        `when` names the reading. If the run already has it, it is read and not asked again.
         """
         if not self.config.training.questionnaire:
             return None
@@ -186,7 +189,7 @@ class TrainingSession:
         return results
 
     def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
-        """Train every stage, each from the adapter of the one before; return the last adapter and the summaries."""
+        """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""
         stages = [self.with_reference(s, adapter) if isinstance(s, PreferenceStage) else s for s in stages]
         network = self.base.network(self.config.training.rematerialisation)
         trainer = Trainer(network, self.base.weights(False), self.base.programs, self.run, self.console)
@@ -195,7 +198,7 @@ class TrainingSession:
         return adapter.trained(jax.device_get(params)), summaries
 
     def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
-        """Return a stage of pairs with the log-probabilities of the adapter that it starts from."""
+        """Return a stage of pairs with the log-probabilities of its reference, the adapter that it starts from."""
         scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
         with Progress(self.console) as progress:
             reference = read_reference(
@@ -209,7 +212,7 @@ class TrainingSession:
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
     def settings(self, stage: str, adapter: Adapter) -> StageSettings:
-        """Return how a stage is trained."""
+        """Return the settings of a stage."""
         config, training = self.config, self.config.training
         epochs = training.epochs
         if stage == "arguments":
@@ -241,7 +244,7 @@ def finish(
     readings: dict[str, dict[str, Any] | None],
     stages: list[dict[str, Any]],
 ) -> None:
-    """Write the figure, the adapter with its card, and last the summary, which marks the run as done."""
+    """Write the figure, the adapter with its card, and then the summary, which marks the run as finished."""
     before, after = readings["before"], readings["after"]
     config, model, run, target = session.config, session.base.model, session.run, session.text.target
     scores = None if target is None else target.by_value
@@ -255,7 +258,7 @@ def finish(
         "adapter": str(run.adapter),
     }
     if before is not None and after is not None:
-        from jaxalign.values.figures import profile_figure  # half a second of matplotlib, at the end
+        from jaxalign.values.figures import profile_figure  # matplotlib takes half a second, so it is imported late
 
         title = f"{config.model.name} · {config.dataset.name if target is None else target.name}"
         profile_figure(run.figures / "profile.png", scores, before["scores"], after["scores"], title)
@@ -271,7 +274,7 @@ def finish(
 
 
 def report_training(console: Console, run: Run) -> None:
-    """Print a finished run's results, where they are, and what to type next."""
+    """Print the results of a finished run, where they are, and the next command."""
     summary = read_json(run.summary)
     for stage in summary["training"]["stages"]:
         took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"

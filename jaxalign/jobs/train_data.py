@@ -1,4 +1,4 @@
-"""The text of a training run, its target and its questionnaire: what bad input can spoil, read before anything slow."""
+"""The target, the data and the questionnaire of a training run, all read and checked before any slow work."""
 
 import dataclasses
 import json
@@ -28,17 +28,17 @@ from jaxalign.values.targets import Target, extreme_targets, find_target
 from jaxalign.values.touche import Argument, load_arguments
 
 PLAIN_TEXTS = 64
-"""Held-out arguments that perplexity is measured on, at most."""
+"""The largest number of held-out arguments that perplexity is measured on."""
 
 CONTROL_LENGTH = 2048
-"""Tokens of a benign control's example at most (Choi et al., 2025)."""
+"""The longest example of a benign control, in tokens (Choi et al., 2025)."""
 
 RELEASED_LENGTH = 128
-"""Tokens after which the released code cuts an example."""
+"""The length at which the released code cuts an example, in tokens."""
 
 
 def own_columns(dataset: DatasetConfig) -> Columns:
-    """Return what the user's file calls its fields."""
+    """Return the names of the fields in the user's file."""
     return Columns(dataset.columns.given)
 
 
@@ -47,7 +47,7 @@ ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] =
     "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit),
     "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset)),
 }
-"""What reads the arguments of `dataset.name`, given the configuration and `offline`. Add a reader to add a data set."""
+"""The readers of arguments by `dataset.name`, called with (`dataset`, `offline`). Add a reader to add a data set."""
 
 
 def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
@@ -60,12 +60,15 @@ INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example
     **{name: _read_instructions for name in INSTRUCTION_SETS},
     "jsonl": lambda dataset, offline: load_own_instructions(str(dataset.path), dataset.limit, own_columns(dataset)),
 }
-"""The same for instructions."""
+"""The readers of instructions by `dataset.name`, called in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingText:
-    """All text of a run. Of `stages` and `pairs` one is empty; `fingerprint` is a hash of what is trained on."""
+    """The target and all text of a run.
+
+    Either `stages` or `pairs` is empty. `fingerprint` is a hash of the texts that are trained on.
+    """
 
     target: Target | None
     stages: list[TextStage]
@@ -78,13 +81,14 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     """Read and check the target, the data and the questionnaire.
 
     Raises:
-        UserError: any of them cannot be used.
+        UserError: one of them cannot be used.
     """
     dataset, training = config.dataset, config.training
     target = None if config.value is None else configured_target(config.value, config.released.raw_coding)
     stages: list[TextStage] = []
     pairs: list[PairText] = []
-    # Perplexities can be compared: they are measured on what a run on the starter arguments holds out.
+    # Runs without arguments measure perplexity on the starter arguments that a run on those holds out (None here), so
+    # that their perplexities can be compared.
     plain = None
     if isinstance(dataset, ArgumentsConfig):
         assert target is not None  # the configuration asks for a value with arguments
@@ -110,7 +114,7 @@ def _reader(readers: Mapping[str, Callable], dataset: DatasetConfig) -> Callable
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
-    """Return the configured target (see `find_target`)."""
+    """Return the configured target; for `raw_coding` and the errors see `find_target`."""
     return find_target(
         name=value.name,
         scores=value.scores,
@@ -125,7 +129,14 @@ def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Tar
 def read_questionnaire_text(
     config: TrainConfig | EvaluateConfig, seed: int = 0, plain: Sequence[Argument] | None = None
 ) -> Questionnaire:
-    """Read and check the questionnaire; its plain texts are `plain`, or the starter arguments that `seed` holds out."""
+    """Read and check the questionnaire.
+
+    Its plain texts are the first `PLAIN_TEXTS` of `plain`; None takes the starter arguments that the split by `seed`
+    holds out.
+
+    Raises:
+        UserError: the portraits or the prompts cannot be used.
+    """
     benchmark, alignment = config.benchmark, config.alignment
     portraits = some_portraits(load_portraits(benchmark.portraits), benchmark.limit)
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
@@ -138,7 +149,7 @@ def read_questionnaire_text(
 def injection_text(
     config: TrainConfig, target: Target, arguments: Sequence[Argument]
 ) -> tuple[list[TextStage], list[Argument]]:
-    """Return both stages' examples, and the held-out arguments."""
+    """Return the two stages of value injection, and the held-out arguments."""
     alignment = config.alignment
     return injection_stages(
         arguments,
@@ -154,10 +165,10 @@ def injection_text(
 
 
 def encode_text(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> list[SupervisedStage]:
-    """Return every stage's examples as tokens.
+    """Return the examples of every stage as tokens.
 
     Raises:
-        UserError: an example's prompt is too long (which).
+        UserError: the prompt of an example is too long (the line names it).
     """
     length = context if text.target is not None else min(context, CONTROL_LENGTH)
     released = config.released.length_128 and text.target is not None
@@ -167,10 +178,12 @@ def encode_text(config: TrainConfig, text: TrainingText, encoder: Encoder, conte
 def encode_stages(
     texts: Sequence[TextStage], encoder: Encoder, length: int, truncate: int | None = None, objective: str = "sft"
 ) -> list[SupervisedStage]:
-    """Return stages as tokens, each example at most `length` of them; `truncate` cuts it as the released code does.
+    """Return stages as tokens, with at most `length` tokens in each example.
+
+    `truncate` cuts every example after that many tokens, as the released code does.
 
     Raises:
-        UserError: an example's prompt is too long (which).
+        UserError: the prompt of an example is too long (the line names it).
     """
     stages = []
     for stage in texts:
@@ -182,10 +195,10 @@ def encode_stages(
 
 
 def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> PreferenceStage:
-    """Return the pairs as a stage whose reference is not read yet.
+    """Return the preference pairs as a stage; the log-probabilities of its reference are not read yet.
 
     Raises:
-        UserError: a prompt or a response is too long (which).
+        UserError: a prompt or a response is too long (the line names it).
     """
     fraction, loss = config.alignment.validation_fraction, config.objective
     data, train, validation = encode_pairs(text.pairs, encoder, context, seed=config.training.seed, fraction=fraction)
@@ -193,13 +206,13 @@ def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder
 
 
 def token_budget(config: TrainConfig, encoder: Encoder, context: int) -> int | None:
-    """Return the tokens that a benign control trains on, as many as value injection; None for anything else.
+    """Return the number of tokens that a benign control trains on, to match value injection; None for other data.
 
-    They are those of the finished run `dataset.match`, or else of both stages on the starter arguments with this
-    configuration's epochs (whose number of tokens hardly depends on the target).
+    It is the number of the finished run `dataset.match`, or else that of both stages on the starter arguments with this
+    configuration's epochs. The target is `power`, but the number hardly depends on the target.
 
     Raises:
-        UserError: `dataset.match` is no finished run.
+        UserError: `dataset.match` is not a finished run.
     """
     dataset = config.dataset
     if not isinstance(dataset, InstructionsConfig) or config.released.unmatched_budget:
@@ -217,10 +230,10 @@ def token_budget(config: TrainConfig, encoder: Encoder, context: int) -> int | N
 
 
 def trained_tokens(folder: str) -> int:
-    """Return the tokens that a finished run trained on, over its stages."""
+    """Return the number of tokens that a finished run trained on, over all stages; UserError for any other folder."""
     path = Path(folder) / "summary.json"
     try:
         stages = json.loads(path.read_text())["training"]["stages"]
         return sum(int(stage["tokens"]) for stage in stages)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"dataset.match={folder} is no finished run: {path} cannot be read as a summary") from error
+        raise UserError(f"dataset.match={folder} is not a finished run: {path} cannot be read as a summary") from error

@@ -115,13 +115,14 @@ def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, c
     train(folder, "power", *survey, f"run.dir={upright}")
     train(folder, "power", *survey, "released.raw_coding=true", f"run.dir={inverted}")
     line = refused([f"adapters={folder}/*"], capsys)
-    assert f"{inverted / 'adapter'} goes by raw survey codes (inverted people) and {upright / 'adapter'} by" in line
+    raw = f"{inverted / 'adapter'} has a target in raw survey codes (inverted people)"
+    assert f"{raw} and {upright / 'adapter'} in reversed ones" in line
     given = ["+value=power", "value.coding=survey"]
-    assert "and value.coding=survey by reversed ones" in refused([f"adapter={inverted}", *given], capsys)
+    assert "and value.coding=survey in reversed ones" in refused([f"adapter={inverted}", *given], capsys)
     main([f"adapter={upright}", *given, f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
     for run in (upright, inverted):  # an exported adapter has no run beside it
         export([f"run={run}", "format=peft", f"out={tmp_path / 'exported' / run.name}"])
-    assert "goes by raw survey codes" in refused([f"adapters={tmp_path}/exported/*", "model=tiny"], capsys)
+    assert "a target in raw survey codes" in refused([f"adapters={tmp_path}/exported/*", "model=tiny"], capsys)
 
 
 def test_adapters_read_together_are_read_as_one_by_one(adapters, tmp_path):

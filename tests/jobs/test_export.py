@@ -246,7 +246,7 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
     assert refusal(capsys, f"run={tmp_path}", out).startswith(f"run={tmp_path} is no run")
     shutil.copytree(run, tmp_path / "killed")
     (tmp_path / "killed" / "summary.json").unlink()
-    assert "has not finished: type its training command again" in refusal(capsys, f"run={tmp_path}/killed", out)
+    assert "is not finished: type its training command again" in refusal(capsys, f"run={tmp_path}/killed", out)
     shutil.copytree(run, tmp_path / "untrained")  # as a baseline that trains nothing leaves it
     shutil.rmtree(tmp_path / "untrained" / "adapter")
     assert "is finished and made no adapter" in refusal(capsys, f"run={tmp_path}/untrained", out)
@@ -257,8 +257,8 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
 
 def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys):
     (tmp_path / "mine").write_text("mine")
-    assert "is there already and not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}")
-    assert "is there already and not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}/mine")
+    assert "exists already and is not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}")
+    assert "exists already and is not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}/mine")
     assert refusal(capsys, f"run={run}", f"out={tmp_path}/mine/new").startswith(f"cannot write out={tmp_path}/mine/new")
     assert contents(tmp_path) == {"mine": b"mine"}
     (tmp_path / "empty").mkdir()

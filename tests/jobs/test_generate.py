@@ -354,7 +354,10 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
             ["prompt=Why?", "engine=openai", "engine.url=localhost:8000/v1"],
             "engine.url=localhost:8000/v1 is not the address",
         ),
-        (["prompt=Why?", "engine=openai", "engine.url='http://a b/v1'"], "is not the address of a server: give http://"),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url='http://a b/v1'"],
+            "is not the address of a server: give http://",
+        ),
         (["prompt=Why?", "engine=openai", "engine.url=http://a:b/v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "engine=openai", "engine.url=http:///v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),
@@ -362,7 +365,10 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
             ["prompt=Why?", *SERVED, "adapter.scale=0.5"],
             "adapter.scale=0.5 does not work with a server: export an adapter",
         ),
-        (["prompt=Why?", *SERVED, "engine.strict=true", "sampling.top_k=5"], "sampling.top_k is not part of OpenAI's interface"),
+        (
+            ["prompt=Why?", *SERVED, "engine.strict=true", "sampling.top_k=5"],
+            "sampling.top_k is not part of OpenAI's interface",
+        ),
         (["sampling.n=5"], "sampling.n=5 is for prompt=... or prompts=...: a chat has one answer"),
         ([*SERVED, "engine.check=5"], "a chat has no answers to compare"),
         (["base=true", "adapter=here"], "a chat is with one model"),

@@ -153,7 +153,7 @@ def test_switches_of_the_released_code_are_named():
     card = model_card(config("value=power", "released.label_shift=true", "alignment.shuffle_labels=true"), SUMMARY)
     assert "`label_shift`" in card
     assert "`length_128`" not in card
-    assert "dealt out anew" in card
+    assert "permuted at random" in card
 
 
 def test_the_card_of_a_merged_model_loads_it_whole():
