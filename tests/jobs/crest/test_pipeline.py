@@ -247,7 +247,7 @@ def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     [
         (["sampling.max_tokens=1900"], "question train-0 takes"),
         (
-            ["sampling.max_tokens=1300", "dataset.reply={letter}"],
+            ["sampling.max_tokens=1300", "dataset.reply={letter}", "model.config.max_position_embeddings=2048"],
             "tokens as a follow-up question about option A, and the context of 2048 holds 748",
         ),
     ],
