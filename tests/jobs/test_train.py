@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import refused, run
+from runs_of_tiny import write_arguments
 
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
@@ -29,19 +30,7 @@ QUIET = [*SMALL, "training.questionnaire=false"]
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Twelve short arguments, so that the byte-level tokenizer of the tiny model makes short rows."""
-    rows = [
-        {
-            "id": f"T{i}",
-            "conclusion": f"We need rule {i // 3}",
-            "stance": "in favor of" if i % 2 else "against",
-            "premise": f"it suits me {i}",
-            "values": [VALUES[i % 10], VALUES[(i + 3) % 10]],
-        }
-        for i in range(12)
-    ]
-    path = tmp_path / "arguments.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_arguments(tmp_path / "arguments.jsonl")
 
 
 def adapter_bytes(folder: Path) -> bytes:
