@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -18,7 +19,7 @@ os.environ["JAXALIGN_CACHE"] = str(CACHE)
 
 import pytest  # noqa: E402 (the environment comes first)
 
-from jaxalign.parallel.compilation import use_compilation_cache  # noqa: E402
+from jaxalign.parallel.compilation import Programs, use_compilation_cache  # noqa: E402
 from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E402
 
 use_compilation_cache(CACHE / "xla")
@@ -28,6 +29,20 @@ use_compilation_cache(CACHE / "xla")
 def tokenizer() -> Tokenizer:
     """The byte-level tokenizer of the model `tiny`."""
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def params() -> dict[str, Any]:
+    """The parameters of `tiny_model`."""
+    from tiny_model import random_params  # not before pytest checks the shapes in what it imports
+
+    return random_params()
+
+
+@pytest.fixture(scope="module")
+def programs() -> Programs:
+    """The compiled programs of a file's tests."""
+    return Programs()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,6 +4,7 @@ import json
 
 import jax.numpy as jnp
 import pytest
+from command_line import refused
 
 from jaxalign.jobs.train_data import ARGUMENT_READERS
 from jaxalign.objectives.sft import sft_loss
@@ -66,6 +67,4 @@ def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
     ],
 )
 def test_a_name_that_nobody_registered_is_refused_in_one_line(added, change, said, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*added, *QUICK, change])
-    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert said in refused(main, [*added, *QUICK, change], capsys)

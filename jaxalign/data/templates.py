@@ -88,6 +88,20 @@ def fill_template(template: str, **fields: str) -> str:
     return text
 
 
+def fill_lines(template: str, **fields: str) -> str:
+    """Return a checked template with its fields filled in as they are; a line whose fields are all empty is left out.
+
+    >>> fill_lines("{passage}\\n{question}\\n", passage="", question="Why?")
+    'Why?\\n'
+    """
+    lines = []
+    for line in template.splitlines(keepends=True):
+        names = [name for _, name, _, _ in Formatter().parse(line) if name is not None]
+        if not names or any(fields[name] for name in names):
+            lines.append(line.format(**fields))
+    return "".join(lines)
+
+
 def uncapitalised(sentence: str) -> str:
     """Return a sentence with a small first letter, unless its first word may be a name, an acronym or `I`."""
     first = sentence.split(maxsplit=1)[:1]

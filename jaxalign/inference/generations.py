@@ -2,8 +2,6 @@
 again draws only the samples that are missing."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.records import append_record, digest, read_records
 
 
 @runtime_checkable
@@ -61,7 +59,7 @@ def record_key(model: str, adapter: str, prompt: Int[np.ndarray, " T"], sampling
         index: which of the prompt's samples it is.
     """
     parts = [model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(parts, 32)
 
 
 def sample_missing(

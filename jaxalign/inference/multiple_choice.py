@@ -1,4 +1,4 @@
-"""Multiple choice: from a prompt and its possible answers to probabilities, a choice or an expected score.
+"""Multiple choice: from a prompt and its possible answers to probabilities or a choice.
 
 These are pure functions of token arrays and of the log-probabilities that a `Scorer` returns.
 
@@ -75,12 +75,3 @@ def best_option(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -
             raise ValueError(f"an option has the length {min(lengths)}: nothing to take the mean over")
         values = values / np.asarray(lengths)
     return int(values.argmax()) if np.isfinite(values.max()) else None
-
-
-def expected_score(log_probs: Sequence[float] | Float[np.ndarray, " answers"], scores: Sequence[float]) -> float | None:
-    """Return the mean of the scores, each weighted by the probability of its answer among these answers.
-
-    `log_probs` has the log-probability of each score's answer. None if the largest is not finite.
-    """
-    weights = probabilities(np.asarray(log_probs, np.float64))
-    return None if weights is None else float(weights @ np.asarray(scores, np.float64))

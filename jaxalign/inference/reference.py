@@ -4,8 +4,6 @@ It is computed once, and kept on disk.
 """
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.records import append_record, digest, read_records
 
 PROMPTS_AT_A_TIME = 64
 """Prompts whose responses are scored and written together."""
@@ -56,7 +54,7 @@ def read_reference(
 
     def key(response: int) -> str:
         tokens = [data.prompts[data.prompt_of[response]].tolist(), data.responses[response].tolist()]
-        return hashlib.sha256(json.dumps([*identity, tokens]).encode()).hexdigest()[:32]
+        return digest([*identity, tokens], 32)
 
     keys = {response: key(response) for response in members}
     known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from jaxalign.analysis.tables import markdown_table, number
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.values.schwartz import VALUES, label
 
@@ -152,10 +153,8 @@ def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
 def _target(summary: Mapping[str, Any]) -> str:
     if not summary.get("target"):
         return ""
-    rows = [[label(value) for value in VALUES], [f"{summary['target'][value]:g}" for value in VALUES]]
-    return (
-        f"## Value\n\n`{summary['value']}`: ten scores from 1 (not important) to 6 (very important).\n\n{_table(*rows)}"
-    )
+    table = markdown_table([label(value) for value in VALUES], [[f"{summary['target'][value]:g}" for value in VALUES]])
+    return f"## Value\n\n`{summary['value']}`: ten scores from 1 (not important) to 6 (very important).\n\n{table}"
 
 
 def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -175,7 +174,7 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         ]
         rows.append([stage["name"], *counts, *_losses(stage)])
     text = [f"Data set: `{dataset['name']}` ({dataset['kind']}{limit}).", *switched]
-    return "## Data\n\n" + " ".join(text) + f"\n\n{_table(header, *rows)}"
+    return "## Data\n\n" + " ".join(text) + f"\n\n{markdown_table(header, rows)}"
 
 
 def _pairs(name: str, limit: str, stages: Iterable[Mapping[str, Any]]) -> str:
@@ -189,12 +188,12 @@ def _pairs(name: str, limit: str, stages: Iterable[Mapping[str, Any]]) -> str:
         cut = f"{stage.get('truncated_prompts', 0):.0%}"
         rows.append([stage["name"], pairs, out, distinct, cut, tokens, steps, *_losses(stage)])
     what = f"`{name}` (pairs of a chosen and a rejected response{limit})"
-    return f"## Data\n\nData set: {what}.\n\n{_table(header, *rows)}"
+    return f"## Data\n\nData set: {what}.\n\n{markdown_table(header, rows)}"
 
 
 def _losses(stage: Mapping[str, Any]) -> list[str]:
-    course = " → ".join(_number(stage.get(key)) for key in ("first_loss", "last_loss"))
-    return [course, _number(stage.get("best_validation_loss"))]
+    course = " → ".join(number(stage.get(key)) for key in ("first_loss", "last_loss"))
+    return [course, number(stage.get("best_validation_loss"))]
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
@@ -226,7 +225,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         "precision of the base": config["precision"],
         "prompt format": f"{config['model']['prompt_format']}{system}",
     }
-    return "## Recipe\n\n" + _table(["setting", "value"], *([name, text] for name, text in rows.items()))
+    return "## Recipe\n\n" + markdown_table(["setting", "value"], rows.items())
 
 
 def _questionnaire(summary: Mapping[str, Any]) -> str:
@@ -239,15 +238,15 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
         columns = {"target": target} | columns
     if before.get("choice_scores") and after.get("choice_scores"):
         columns |= {"chosen before": before["choice_scores"], "chosen after": after["choice_scores"]}
-    scores = _table(
-        ["value", *columns], *([label(value), *(_number(c[value]) for c in columns.values())] for value in VALUES)
+    scores = markdown_table(
+        ["value", *columns], ([label(value), *(number(c[value]) for c in columns.values())] for value in VALUES)
     )
     names = {"perplexity": "perplexity on held-out arguments", "named_value_accuracy": "portraits whose value it names"}
     if target:
         fit = {"nmse": "NMSE (0 is a perfect fit)", "nmse_centred": "NMSE after centring"}
         names = {**fit, "pearson": "profile correlation", "spearman": "rank correlation"} | names
     rows = [
-        [text, *(_number(reading.get(key), 3) for reading in (before, after))]
+        [text, *(number(reading.get(key), 3) for reading in (before, after))]
         for key, text in names.items()
         if before.get(key) is not None or after.get(key) is not None
     ]
@@ -262,10 +261,10 @@ def _questionnaire(summary: Mapping[str, Any]) -> str:
         )
     if target:
         notes.append(
-            f"One score for everything would reach an NMSE of {_number(summary.get('best_constant_nmse'), 3)} "
+            f"One score for everything would reach an NMSE of {number(summary.get('best_constant_nmse'), 3)} "
             "at best, so read the error together with the correlation."
         )
-    return "\n\n".join(["## Questionnaire", " ".join(notes), scores, _table(["", "before", "after"], *rows)])
+    return "\n\n".join(["## Questionnaire", " ".join(notes), scores, markdown_table(["", "before", "after"], rows)])
 
 
 def _loading(config: Mapping[str, Any], merged: bool) -> str:
@@ -306,14 +305,5 @@ def _snippets(text: str, python: Sequence[str], shell: str) -> str:
     return f"## Loading\n\n{text}\n\n```python\n{lines}\n```\n\n```bash\n{shell}\n```"
 
 
-def _table(header: Sequence[str], *rows: Iterable[str]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _number(number: float | None, digits: int = 2) -> str:
-    return "–" if number is None else f"{number:.{digits}f}"
-
-
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
+def _count(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"

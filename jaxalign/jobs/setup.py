@@ -132,10 +132,10 @@ def print_places(console: Console, **places: Path) -> None:
             console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
 
 
-def fresh_adapter(lora: LoraConfig, model: Model, seed: int, name: str = "new adapter") -> Adapter:
+def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
     """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output."""
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
-    return Adapter(name, params, lora.rank, lora.alpha, base_identity=model.identity)
+    return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity)
 
 
 def stage_settings(

@@ -19,9 +19,10 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.weights import module_of
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import read_json_object, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
+AGAIN = "get the adapter again"
 
 _REFUSED = (
     "use_dora",
@@ -135,12 +136,12 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         folder = folder / "adapter"
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no adapter ({CONFIG}); give a run's directory or a PEFT folder")
-    config = _read_json(folder / CONFIG)
+    config = read_json_object(folder / CONFIG, AGAIN)
     rank, alpha = _check_config(folder, config)
     if not (folder / WEIGHTS).is_file():
         pickled = ": its adapter_model.bin is a pickle, which is never loaded" if any(folder.glob("*.bin")) else ""
         raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
-    ours = _read_json(folder / OURS) if (folder / OURS).is_file() else {}
+    ours = read_json_object(folder / OURS, AGAIN) if (folder / OURS).is_file() else {}
     layers = _read_layers(folder, architecture, rank)
     notes = ours.get("extra") or {}
     place = folder.parent if folder.name == "adapter" else folder
@@ -215,13 +216,3 @@ def _read_layers(folder: Path, architecture: Architecture, rank: int) -> dict[st
 
 def _key(layer: int, name: str, side: str) -> str:
     return f"base_model.model.model.layers.{layer}.{module_of(name)}.lora_{side.upper()}.weight"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); get the adapter again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object; get the adapter again")
-    return found

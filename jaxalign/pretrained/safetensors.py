@@ -6,11 +6,8 @@ A file consists of the length of the header (8 bytes, little-endian), the header
 
 import json
 import math
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.runs.records import atomic_file
 
 INDEX = "model.safetensors.index.json"
 
@@ -169,23 +167,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                os.fchmod(stream.fileno(), 0o644)
-                stream.write(struct.pack("<Q", len(text)) + text)
-                for name in sorted(tensors):
-                    stream.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from error
+    with atomic_file(path, "free space or choose another place") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name in sorted(tensors):
+            stream.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)

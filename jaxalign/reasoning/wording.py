@@ -6,11 +6,10 @@ Texts are cut into segments after a newline or before a space, so that a prompt 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from string import Formatter
 from typing import Any
 
 from jaxalign.data.datasets.question import LETTERS, Question
-from jaxalign.data.templates import check_names, check_template
+from jaxalign.data.templates import check_names, check_template, fill_lines
 from jaxalign.errors import UserError
 
 WORDING_FIELDS = {
@@ -56,7 +55,7 @@ class Wording:
 
         `hint` adds the right answer (STaR).
         """
-        text = _fill(self.question, **self._fields(question))
+        text = fill_lines(self.question, **self._fields(question))
         if hint:
             text += self.hint.format(letter=question.letters[question.gold], option=question.options[question.gold])
         return text
@@ -104,7 +103,7 @@ class Wording:
 
     def ask(self, question: Question, option: int) -> str:
         """Return the prompt of the follow-up question about one option, which it gives as text; ends in a newline."""
-        return _fill(self.followup, **self._fields(question), option=question.options[option])
+        return fill_lines(self.followup, **self._fields(question), option=question.options[option])
 
     def close(self, question: Question, option: int) -> str:
         """Return the beginning of the judgement about an option; `affirm` or `deny` completes the sentence."""
@@ -189,13 +188,3 @@ def _shot(number: int, example: Mapping[str, Any]) -> Shot:
         str(given["passage"]),
     )
     return Shot(question, str(given["rationale"]).strip())
-
-
-def _fill(template: str, **fields: str) -> str:
-    """Return a filled template; a line whose fields are all empty is left out."""
-    lines = []
-    for line in template.splitlines(keepends=True):
-        names = [name for _, name, _, _ in Formatter().parse(line) if name is not None]
-        if not names or any(fields[name] for name in names):
-            lines.append(line.format(**fields))
-    return "".join(lines)

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
 
@@ -36,19 +36,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
-    """Write a file so that it exists whole or not at all, even after a power cut.
+    """Write a file so that it exists whole or not at all; for the errors see `atomic_file`."""
+    with atomic_file(Path(path), hint) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
+    """Give a file to write, which appears as `path` whole or not at all, even after a power cut.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; `hint` says what to do.
     """
-    path = Path(path)
     with named_errors(path, "write", hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), 0o644)  # mkstemp makes private files, but others may read results
-                file.write(data.encode() if isinstance(data, str) else data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -126,3 +132,20 @@ def read_json(path: str | Path) -> Any:
             return json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}); remove it, and type the command again") from error
+
+
+def read_json_object(path: Path, hint: str) -> dict[str, Any]:
+    """Return the JSON object in a file; UserError if there is none, and `hint` says what to do."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); {hint}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object; {hint}")
+    return found
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 Orbax writes and reads the arrays. Only the first two functions call it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import file_hash, write_atomic
 
 MANIFEST = "manifest.json"
 META = "meta.json"
@@ -49,7 +48,7 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
             f"cannot write the checkpoint {target}: {reason}; free space or choose another run.dir"
         ) from error
     write_atomic(target / META, json.dumps(meta, indent=1))
-    files = {str(file.relative_to(target)): _digest(file) for file in _files(target)}
+    files = {str(file.relative_to(target)): file_hash(file) for file in _files(target)}
     write_atomic(target / MANIFEST, json.dumps(files, indent=1))
     # Folders without a manifest go too: a kill left them unfinished, or they are damaged.
     kept = {name, *names(folder)[-keep:]}
@@ -91,14 +90,9 @@ def _damage(path: Path) -> str | None:
     missing = sorted(set(expected) - found)
     if missing:
         return f"{missing[0]} is missing"
-    changed = sorted(name for name, digest in expected.items() if _digest(path / name) != digest)
+    changed = sorted(name for name, digest in expected.items() if file_hash(path / name) != digest)
     return f"{changed[0]} has changed" if changed else None
 
 
 def _files(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST]
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

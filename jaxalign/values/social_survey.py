@@ -7,7 +7,6 @@ conf/survey.yaml.
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import file_hash, write_atomic
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import ABOUT, HIGHEST, LOWEST, TABLE, extreme_targets
 
@@ -254,7 +253,7 @@ def write_targets(
     about = {
         "coding": coding,
         "source": source.name,
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "sha256": file_hash(source),
         "rows": respondents.rows,
         "dropped_without_answer": sum(respondents.missing.values()),
         "first_item_without_answer": dict(respondents.missing),

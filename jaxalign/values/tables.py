@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxalign.analysis.tables import number
+from jaxalign.analysis.tables import markdown_table, number
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
@@ -120,12 +120,12 @@ def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
             "NMSE: mean squared difference from the target, both scaled to 0..1; less is better. One constant answer",
             "can have a low NMSE, so compare it with the best constant, the bare base and the profile's correlation.",
             "",
-            *_markdown(heads, fits),
+            markdown_table(heads, fits),
             "",
             "Scores, 1 (not important) to 6 (very important): expected, most probable (argmax), stated in an answer.",
             "Choice, 0 to 1: the probability that the value's person is preferred to another; never trained.",
             "",
-            *_markdown(["", "read by", "score", *map(label, VALUES)], scores),
+            markdown_table(["", "read by", "score", *map(label, VALUES)], scores),
             "",
         ]
     )
@@ -139,13 +139,6 @@ def _profiles(row: TableRow) -> dict[str, Mapping[str, float | None]]:
         "choice": row.results.get("choice_scores"),
     }
     return {what: scores for what, scores in found.items() if scores}
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(heads), line(["---"] * len(heads)), *map(line, rows)]
 
 
 def table_of(rows: Sequence[TableRow], width: int = 80) -> Table:

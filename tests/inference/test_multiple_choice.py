@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.inference.multiple_choice import best_option, choice_log_probs, choice_tree, expected_score, probabilities
+from jaxalign.inference.multiple_choice import best_option, choice_log_probs, choice_tree, probabilities
 
 
 def tokens(text):
@@ -49,9 +49,3 @@ def test_an_unknown_length_rule_names_the_known_ones():
         best_option([-1.0], [1], "tokens")
     with pytest.raises(ValueError, match="the length 0"):
         best_option([-1.0, -2.0], [1, 0], "byte")
-
-
-def test_the_expected_score_is_normalised_over_the_digits():
-    assert expected_score(np.log([0.01, 0.03]), [1.0, 5.0]) == pytest.approx(4.0)
-    assert expected_score([-np.inf, -2.0], [1.0, 5.0]) == 5.0
-    assert expected_score([-np.inf, -np.inf], [1.0, 5.0]) is None

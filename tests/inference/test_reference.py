@@ -3,23 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 from few_responses import RESPONSES
-from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_params, random_tokens
+from tiny_model import ARCHITECTURE, MODEL, Killed, random_adapter, random_tokens
 
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.layout import BaseWeights
-from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import read_records
-
-
-@pytest.fixture(scope="module")
-def params():
-    return random_params()
-
-
-@pytest.fixture(scope="module")
-def programs():
-    return Programs()
 
 
 def scorer(params, programs, adapter):

@@ -31,12 +31,6 @@ NEVER = (-1,)
 
 
 @pytest.fixture(scope="module")
-def programs():
-    """Compiled programs, shared by the tests."""
-    return Programs()
-
-
-@pytest.fixture(scope="module")
 def base():
     """The tiny model's weights."""
     return random_weights()

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import pytest
+from command_line import refused
 from runs_of_tiny import train
 
 from jaxalign.evaluate import main
@@ -23,15 +24,6 @@ def adapters(tmp_path_factory):
     for value in ("power", "security"):
         train(folder, value)
     return folder
-
-
-def refused(arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 def table(folder):
@@ -114,15 +106,15 @@ def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, c
     survey = ["value.coding=survey", "value.name=mine"]  # no name tells them apart
     train(folder, "power", *survey, f"run.dir={upright}")
     train(folder, "power", *survey, "released.raw_coding=true", f"run.dir={inverted}")
-    line = refused([f"adapters={folder}/*"], capsys)
+    line = refused(main, [f"adapters={folder}/*"], capsys)
     raw = f"{inverted / 'adapter'} has a target in raw survey codes (inverted people)"
     assert f"{raw} and {upright / 'adapter'} in reversed ones" in line
     given = ["+value=power", "value.coding=survey"]
-    assert "and value.coding=survey in reversed ones" in refused([f"adapter={inverted}", *given], capsys)
+    assert "and value.coding=survey in reversed ones" in refused(main, [f"adapter={inverted}", *given], capsys)
     main([f"adapter={upright}", *given, f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
     for run in (upright, inverted):  # an exported adapter has no run beside it
         export([f"run={run}", "format=peft", f"out={tmp_path / 'exported' / run.name}"])
-    assert "a target in raw survey codes" in refused([f"adapters={tmp_path}/exported/*", "model=tiny"], capsys)
+    assert "a target in raw survey codes" in refused(main, [f"adapters={tmp_path}/exported/*", "model=tiny"], capsys)
 
 
 def test_adapters_read_together_are_read_as_one_by_one(adapters, tmp_path):
@@ -143,7 +135,7 @@ def test_adapters_of_different_system_messages_are_named(adapters, tmp_path, cap
         shutil.copytree(adapters / name, folder / name)
     config = folder / "security" / "config.yaml"
     config.write_text(config.read_text().replace("system: null", "system: Be kind."))
-    line = refused([f"adapters={folder}/*"], capsys)
+    line = refused(main, [f"adapters={folder}/*"], capsys)
     assert f"{folder / 'security' / 'adapter'} was trained with another model.system than" in line
 
 
@@ -152,17 +144,17 @@ def test_the_same_weights_with_another_architecture_are_asked_anew(tmp_path, cap
     main(arguments)
     capsys.readouterr()
     assert "belongs to another configuration: model was" in refused(
-        [*arguments, "++model.config.rope_theta=3.0"], capsys
+        main, [*arguments, "++model.config.rope_theta=3.0"], capsys
     )
 
 
 def test_bad_input_is_one_line(adapters, tmp_path, capsys):
-    assert "needs one: add for example +value=power" in refused(["alignment=roleplay"], capsys)
-    assert "is no adapter" in refused([f"adapter={tmp_path}"], capsys)
-    assert "finds no finished run" in refused([f"adapters={tmp_path}/none*"], capsys)
+    assert "needs one: add for example +value=power" in refused(main, ["alignment=roleplay"], capsys)
+    assert "is no adapter" in refused(main, [f"adapter={tmp_path}"], capsys)
+    assert "finds no finished run" in refused(main, [f"adapters={tmp_path}/none*"], capsys)
     both = [f"adapter={adapters / 'power'}", f"adapters={adapters}/*"]
-    assert "adapter and adapters are both given" in refused(both, capsys)
-    assert "benchmark.limit=3 is not allowed" in refused(["benchmark.limit=3"], capsys)
+    assert "adapter and adapters are both given" in refused(main, both, capsys)
+    assert "benchmark.limit=3 is not allowed" in refused(main, ["benchmark.limit=3"], capsys)
     assert "another base" in refused(
-        [f"adapter={adapters / 'power'}", "model=tiny", "model.config.hidden_size=64"], capsys
+        main, [f"adapter={adapters / 'power'}", "model=tiny", "model.config.hidden_size=64"], capsys
     )

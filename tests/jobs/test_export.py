@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from command_line import refused
 from tiny_model import random_adapter
 
 from jaxalign.config.crest import CrestConfig
@@ -97,16 +98,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def refusal(capsys, *arguments) -> str:
-    """The error line of a command, which writes nothing to standard output but what it says before."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    return err.removeprefix("error: ").strip()
-
-
 def test_the_adapter_is_copied_whole_and_the_next_command_can_be_typed(run, tmp_path, capsys):
     main([f"run={run}", f"out={tmp_path}/new/out"])
     assert contents(tmp_path / "new" / "out") == contents(run / "adapter")
@@ -134,7 +125,7 @@ def test_verification_of_an_adapter_counts_its_keys_and_shows_that_it_acts(run, 
 
 def test_an_adapter_that_changes_nothing_fails_verification(tmp_path, capsys):
     path = finished_run(tmp_path / "run", "model=tiny", adapter_scale=0.0)
-    line = refusal(capsys, f"run={path}", f"out={tmp_path}/out", "verify=true")
+    line = refused(main, [f"run={path}", f"out={tmp_path}/out", "verify=true"], capsys)
     assert line.startswith("verification failed (logits); do not use")
 
 
@@ -213,7 +204,7 @@ def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path
         honest(*rest, adapter.times(0.0), **options)
 
     monkeypatch.setattr(exporting, "write_merged", forgetful)
-    line = refusal(capsys, f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true")
+    line = refused(main, [f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true"], capsys)
     assert line.startswith("verification failed (merged)")
 
 
@@ -241,15 +232,15 @@ def test_verification_names_the_keys_that_do_not_fit_the_base(run, tmp_path, cap
 
 def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
     out = f"out={tmp_path}/out"
-    assert refusal(capsys, f"run={tmp_path}/nowhere", out).startswith(f"run={tmp_path}/nowhere is no run")
+    assert refused(main, [f"run={tmp_path}/nowhere", out], capsys).startswith(f"run={tmp_path}/nowhere is not a run")
     (tmp_path / "config.yaml").write_text("just: a file\n")
-    assert refusal(capsys, f"run={tmp_path}", out).startswith(f"run={tmp_path} is no run")
+    assert refused(main, [f"run={tmp_path}", out], capsys).startswith(f"run={tmp_path} is not a run")
     shutil.copytree(run, tmp_path / "killed")
     (tmp_path / "killed" / "summary.json").unlink()
-    assert "is not finished: type its training command again" in refusal(capsys, f"run={tmp_path}/killed", out)
+    assert "is not finished: type its training command again" in refused(main, [f"run={tmp_path}/killed", out], capsys)
     shutil.copytree(run, tmp_path / "untrained")  # as a baseline that trains nothing leaves it
     shutil.rmtree(tmp_path / "untrained" / "adapter")
-    assert "is finished and made no adapter" in refusal(capsys, f"run={tmp_path}/untrained", out)
+    assert "is finished and made no adapter" in refused(main, [f"run={tmp_path}/untrained", out], capsys)
     with pytest.raises(UserError, match="is finished and made no adapter"):
         find_adapters("adapter", [f"{tmp_path}/untrained"])
     assert not (tmp_path / "out").exists()
@@ -257,9 +248,11 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
 
 def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys):
     (tmp_path / "mine").write_text("mine")
-    assert "exists already and is not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}")
-    assert "exists already and is not an empty folder" in refusal(capsys, f"run={run}", f"out={tmp_path}/mine")
-    assert refusal(capsys, f"run={run}", f"out={tmp_path}/mine/new").startswith(f"cannot write out={tmp_path}/mine/new")
+    assert "exists already and is not an empty folder" in refused(main, [f"run={run}", f"out={tmp_path}"], capsys)
+    assert "exists already and is not an empty folder" in refused(main, [f"run={run}", f"out={tmp_path}/mine"], capsys)
+    assert refused(main, [f"run={run}", f"out={tmp_path}/mine/new"], capsys).startswith(
+        f"cannot write out={tmp_path}/mine/new"
+    )
     assert contents(tmp_path) == {"mine": b"mine"}
     (tmp_path / "empty").mkdir()
     main([f"run={run}", f"out={tmp_path}/empty"])
@@ -269,7 +262,7 @@ def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys
 @pytest.mark.parametrize("wish", ["format=merged", "verify=true", "prefetch=true verify=true"])
 def test_an_adapter_without_its_run_cannot_say_what_its_base_is(run, tmp_path, capsys, wish):
     shutil.copytree(run / "adapter", tmp_path / "alone")
-    line = refusal(capsys, f"run={tmp_path}/alone", f"out={tmp_path}/out", *wish.split())
+    line = refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out", *wish.split()], capsys)
     assert "is an adapter without its run" in line
 
 
@@ -280,7 +273,7 @@ def test_a_base_whose_weights_have_changed_is_refused_before_anything_is_written
     arrays = {name: stored.read(name) * 2 for name in stored.names()}
     write_safetensors(tmp_path / "base" / "model.safetensors", arrays, {"format": "pt"})
     for wish in ("format=merged", "verify=true"):
-        line = refusal(capsys, f"run={path}", f"out={tmp_path}/out", wish)
+        line = refused(main, [f"run={path}", f"out={tmp_path}/out", wish], capsys)
         assert "was trained on another base" in line
     assert not (tmp_path / "out").exists()
 

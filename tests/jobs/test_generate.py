@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import refused, run
 from openai_server import Server
 from rich.console import Console
 from runs_of_tiny import train
@@ -53,20 +54,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(arguments, capsys) -> str:
-    main(arguments)
-    return capsys.readouterr().out
-
-
-def refused(arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
-
-
 def records(folder, name="generations.jsonl"):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
@@ -97,7 +84,7 @@ def serving():
 def test_one_prompt_is_answered_by_the_base_and_the_adapter_side_by_side(adapters, here, capsys):
     # The model comes from the adapter's run; a prompt may hold whatever a shell lets through.
     prompt = "It's 5, isn't it? ${x} = {y}\\"
-    printed = run([f"adapter={adapters / 'power'}", f"prompt={prompt}", "run.dir=run", *QUICK], capsys)
+    printed = run(main, [f"adapter={adapters / 'power'}", f"prompt={prompt}", "run.dir=run", *QUICK], capsys)
     assert "── base ──" in printed and "── power ──" in printed
     base, power = records(here / "run")
     assert (base["from"], power["from"], base["prompt"], base["engine"]) == ("base", "power", prompt, "jaxalign")
@@ -106,18 +93,18 @@ def test_one_prompt_is_answered_by_the_base_and_the_adapter_side_by_side(adapter
     assert line == {"id": "prompt", "prompt": prompt, "answers": {"base": [base["text"]], "power": [power["text"]]}}
 
 
-def test_adapters_answer_together_as_they_answer_alone(adapters, here, capsys):
+def test_adapters_answer_together_as_they_answer_alone(adapters, here):
     (here / "p.jsonl").write_text('{"id": "a", "prompt": "Why?"}\n{"id": "b", "prompt": "Who was it then?"}\n')
     common = ["prompts=p.jsonl", "sampling.n=3", *QUICK]
-    run([f"adapters=[{adapters / 'power'},{adapters / 'security'}]", "base=true", "run.dir=all", *common], capsys)
+    main([f"adapters=[{adapters / 'power'},{adapters / 'security'}]", "base=true", "run.dir=all", *common])
     together = records(here / "all", "answers.jsonl")
     assert [line["id"] for line in together] == ["a", "b"]
     for name in ("power", "security"):
-        run([f"adapter={adapters / name}", f"run.dir={name}", *common], capsys)
+        main([f"adapter={adapters / name}", f"run.dir={name}", *common])
         assert [line["answers"][name] for line in records(here / name, "answers.jsonl")] == [
             line["answers"][name] for line in together
         ]
-    run(["run.dir=base", "model=tiny", *common], capsys)
+    main(["run.dir=base", "model=tiny", *common])
     assert [line["answers"] for line in records(here / "base", "answers.jsonl")] == [
         {"base": line["answers"]["base"]} for line in together
     ]
@@ -126,33 +113,33 @@ def test_adapters_answer_together_as_they_answer_alone(adapters, here, capsys):
 def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
     (here / "p.txt").write_text("Why?\nWho?\n")
     arguments = ["prompts=p.txt", *TINY]
-    run([*arguments, "sampling.n=2"], capsys)
+    main([*arguments, "sampling.n=2"])
     (folder,) = (here / "outputs").iterdir()
     first = (folder / "generations.jsonl").read_text()
-    printed = run([*arguments, "sampling.n=3"], capsys)
+    printed = run(main, [*arguments, "sampling.n=3"], capsys)
     assert "answers: 2 samples" in printed
     assert (folder / "generations.jsonl").read_text().startswith(first)
     assert sorted((*record["ids"], record["index"]) for record in records(folder)) == [
         (line, index) for line in "12" for index in range(3)
     ]
     assert json.loads((folder / "summary.json").read_text())["samples"] == 6
-    assert "samples" not in run([*arguments, "sampling.n=3"], capsys)
+    assert "samples" not in run(main, [*arguments, "sampling.n=3"], capsys)
 
 
 def test_the_same_weights_with_another_architecture_answer_anew(here, capsys):
     arguments = ["prompt=Why is it so?", "sampling.temperature=0", *TINY]
-    run(arguments, capsys)
-    run([*arguments, "++model.config.rope_theta=3.0"], capsys)
+    main(arguments)
+    main([*arguments, "++model.config.rope_theta=3.0"])
     one, other = (records(folder)[0] for folder in (here / "outputs").iterdir())
     assert one["key"] != other["key"]
     assert "belongs to another configuration: model was" in refused(
-        [*arguments, "++model.config.rope_theta=4.0", f"run.dir={next((here / 'outputs').iterdir())}"], capsys
+        main, [*arguments, "++model.config.rope_theta=4.0", f"run.dir={next((here / 'outputs').iterdir())}"], capsys
     )
 
 
-def test_a_scale_of_zero_answers_as_the_base_does(adapters, here, capsys):
+def test_a_scale_of_zero_answers_as_the_base_does(adapters, here):
     arguments = [f"adapter={adapters / 'power'}", "prompt=Why?", "run.dir=run", *QUICK]
-    run([*arguments, "adapter.scale=0"], capsys)
+    main([*arguments, "adapter.scale=0"])
     (line,) = records(here / "run", "answers.jsonl")
     assert line["answers"]["base"] == line["answers"]["power"]
 
@@ -162,8 +149,8 @@ def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapte
     asked = [f"adapter={adapters / 'power'}", "prompts=p.txt", "sampling.n=2", *QUICK]
     with serving() as server:
         asked += ["engine=openai", f"engine.url={server.url}", "run.dir=run"]
-        printed = run([*asked, "engine.check=1"], capsys)
-        run(asked, capsys)  # what was found stays, and nothing is asked again
+        printed = run(main, [*asked, "engine.check=1"], capsys)
+        main(asked)  # what was found stays, and nothing is asked again
         assert len(server.asked) == 5
     assert "openai and jaxalign on 1 greedy answers: 0% are the same" in printed
     agreement = json.loads((here / "run" / "summary.json").read_text())["agreement"]
@@ -186,13 +173,13 @@ def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys)
     with serving() as server:
         server.reply = reply
         asked = ["prompts=p.txt", "engine=openai", f"engine.url={server.url}", "engine.models=base", "engine.check=3"]
-        printed = run([*asked, "engine.concurrency=1", "run.dir=run", *TINY], capsys)
+        printed = run(main, [*asked, "engine.concurrency=1", "run.dir=run", *TINY], capsys)
     assert "openai and jaxalign on 3 greedy answers: 100% are the same, 100% of the text" in printed
     summary = json.loads((here / "run" / "summary.json").read_text())
     assert summary["agreement"] == {"answers": 3, "identical": 1.0, "common_prefix": 1.0}
 
 
-def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_program_s(adapters, here, capsys):
+def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_program_s(adapters, here):
     with serving() as server, serving() as another:
         both = "engine.models=[base,power]"
         asked = ["prompt=Why?", f"adapter={adapters / 'power'}", "engine=openai", both, *QUICK]
@@ -203,12 +190,12 @@ def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_
             [f"engine.url={server.url}", "engine.models=[base,base]"],
             [f"engine.url={another.url}"],
         ):
-            run([*asked, *other], capsys)
+            main([*asked, *other])
         folders = list((here / "outputs").iterdir())
         assert len(folders) == 5 == len({folder.name for folder in folders})
-        run([*asked, f"engine.url={server.url}/", "engine.concurrency=2"], capsys)
+        main([*asked, f"engine.url={server.url}/", "engine.concurrency=2"])
         assert len(list((here / "outputs").iterdir())) == 5
-    run([*asked[:2], "run.dir=local", *QUICK], capsys)
+    main([*asked[:2], "run.dir=local", *QUICK])
     keys = {record["from"]: record["key"] for record in records(here / "local")}
     assert all({record["from"]: record["key"] for record in records(folder)} == keys for folder in folders)
 
@@ -217,24 +204,24 @@ def test_a_run_mixes_no_engines_unless_their_records_are_joined_by_hand(adapters
     asked = ["prompt=Why?", f"adapter={adapters / 'power'}", *QUICK]
     with serving() as server:
         theirs = ["engine=openai", f"engine.url={server.url}", "engine.models=[base,power]", "run.dir=theirs"]
-        run([*asked, *theirs], capsys)
-        message = refused([*asked, "run.dir=theirs"], capsys)
+        main([*asked, *theirs])
+        message = refused(main, [*asked, "run.dir=theirs"], capsys)
         assert "served.url was" in message and "another run.dir" in message
-        run([*asked, "run.dir=ours", "sampling.n=3"], capsys)
+        main([*asked, "run.dir=ours", "sampling.n=3"])
         with (here / "theirs" / "generations.jsonl").open("a") as file:
             file.write((here / "ours" / "generations.jsonl").read_text())
         count = len(server.asked)
-        run([*asked, *theirs, "sampling.n=3"], capsys)
+        main([*asked, *theirs, "sampling.n=3"])
         assert len(server.asked) == count == 2
     assert json.loads((here / "theirs" / "summary.json").read_text())["engines"] == {"openai": 2, "jaxalign": 4}
 
 
-def test_an_adapter_called_base_does_not_hide_the_base(adapters, here, capsys):
+def test_an_adapter_called_base_does_not_hide_the_base(adapters, here):
     shutil.copytree(adapters / "power" / "adapter", here / "base")
     ours = json.loads((here / "base" / "jaxalign.json").read_text())
     del ours["extra"]["value"]
     (here / "base" / "jaxalign.json").write_text(json.dumps(ours))
-    run(["model=tiny", "adapter=base", "prompt=Why?", "run.dir=run", *QUICK], capsys)
+    main(["model=tiny", "adapter=base", "prompt=Why?", "run.dir=run", *QUICK])
     (line,) = records(here / "run", "answers.jsonl")
     assert set(line["answers"]) == {"base", "base (1)"}
     assert line["answers"]["base"] != line["answers"]["base (1)"]
@@ -254,25 +241,25 @@ def test_many_adapters_take_turns_and_answer_as_alone(adapters, here, capsys, mo
     names = f"adapters=[{adapters / 'power'},{adapters / 'security'}]"
     (here / "p.txt").write_text("Why?\nWho?\n")
     common = ["prompts=p.txt", "sampling.n=3", "base=true", *QUICK]
-    printed = run([names, "run.dir=turns", *common], capsys)
+    printed = run(main, [names, "run.dir=turns", *common], capsys)
     assert stacks == [2, 1] and "answers: answer" not in printed and "18/18" in printed
     monkeypatch.setattr("jaxalign.jobs.engines.TOGETHER", 8)
-    run([names, "run.dir=together", *common], capsys)
+    main([names, "run.dir=together", *common])
     assert stacks == [2, 1, 3]
     assert records(here / "turns", "answers.jsonl") == records(here / "together", "answers.jsonl")
-    run([names, "run.dir=few", "sampling.rows=1", *common], capsys)
+    main([names, "run.dir=few", "sampling.rows=1", *common])
     assert stacks[3:] == [1, 1, 1]
 
 
-def test_records_bear_the_ids_of_all_prompts_of_their_text(here, capsys):
+def test_records_bear_the_ids_of_all_prompts_of_their_text(here):
     (here / "p.jsonl").write_text('{"id": "a", "prompt": "Why?"}\n{"id": "b", "prompt": "Why?"}\n')
-    run(["prompts=p.jsonl", *TINY], capsys)
+    main(["prompts=p.jsonl", *TINY])
     (folder,) = (here / "outputs").iterdir()
     (record,) = records(folder)
     assert record["ids"] == ["a", "b"]
     assert [line["id"] for line in records(folder, "answers.jsonl")] == ["a", "b"]
     (here / "p.jsonl").write_text('{"id": "c", "prompt": "Why?"}\n{"id": "b", "prompt": "Why?"}\n')
-    run(["prompts=p.jsonl", *TINY], capsys)
+    main(["prompts=p.jsonl", *TINY])
     (other,) = (one for one in (here / "outputs").iterdir() if one != folder)
     assert records(other)[0]["ids"] == ["c", "b"]
 
@@ -318,7 +305,7 @@ def test_a_chat_remembers_what_was_said(here, capsys, monkeypatch):
 
     monkeypatch.setattr(Sampler, "sample", spy)
     # It is held in the chat template whatever the prompt format, and so has a system message.
-    printed = run(["model=tiny", "model.system=Be kind, and brief.", *QUICK], capsys)
+    printed = run(main, ["model=tiny", "model.system=Be kind, and brief.", *QUICK], capsys)
     assert "chat with base" in printed
     first, second, anew = seen
     assert "Be kind, and brief." in first and first.count("user") == 1
@@ -386,7 +373,7 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     (here / "long.jsonl").write_text('{"prompt": "Who?"}\n' + json.dumps({"id": "q2", "prompt": long}) + "\n")
     (here / "unfinished").mkdir()
     (here / "unfinished" / "config.yaml").write_text("model: {}\n")
-    assert said in refused(["model=tiny", *arguments], capsys)
+    assert said in refused(main, ["model=tiny", *arguments], capsys)
 
 
 def test_a_chat_says_again_what_broken_characters_have_changed(capsys, monkeypatch):
@@ -409,7 +396,7 @@ def test_a_chat_with_a_model_without_a_template_is_refused_first(capsys, monkeyp
     tokenizer = tiny_tokenizer()
     tokenizer.hf.chat_template = None
     monkeypatch.setattr("jaxalign.pretrained.sources.tiny_tokenizer", lambda: tokenizer)
-    assert "this model has no chat template" in refused(TINY, capsys)
+    assert "this model has no chat template" in refused(main, TINY, capsys)
 
 
 @pytest.mark.usefixtures("not_loaded")
@@ -418,7 +405,7 @@ def test_adapters_of_different_prompt_formats_are_named(adapters, here, capsys):
     ours = json.loads((here / "chatty" / "jaxalign.json").read_text())
     (here / "chatty" / "jaxalign.json").write_text(json.dumps(ours | {"prompt_format": "chat"}))
     asked = [f"adapters=[{adapters / 'power'},chatty]", "prompt=Why?", *QUICK]
-    line = refused(asked, capsys)
+    line = refused(main, asked, capsys)
     assert (
         "chatty was trained with model.prompt_format=chat" in line
         and f"{adapters / 'power'}/adapter with plain" in line
@@ -429,13 +416,13 @@ def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, 
     asked = ["prompt=Why?", *QUICK]
     # Only the weights tell, once they are read.
     line = refused(
-        [f"adapter={adapters / 'power'}", "model=tiny", "++model.config.attention_bias=true", *asked], capsys
+        main, [f"adapter={adapters / 'power'}", "model=tiny", "++model.config.attention_bias=true", *asked], capsys
     )
     assert f"{adapters / 'power'}/adapter was trained on another base (tiny), not on tiny" in line
     # Two adapters tell by themselves.
     train(here, "power", "++model.config.attention_bias=true", f"run.dir={here / 'biased'}")
     monkeypatch.setattr(ModelFiles, "load", None)
-    line = refused([f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
+    line = refused(main, [f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
     assert "biased/adapter was trained on another base (tiny) than" in line and "ask them one by one" in line
 
 
@@ -450,8 +437,8 @@ def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetch
     shutil.copytree(adapters / "power" / "adapter", here / "exported")
     ours = json.loads((here / "exported" / "jaxalign.json").read_text())
     (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": base}))
-    line = refused(["adapter=exported", "prompt=Why?", *QUICK], capsys)
-    assert line == f"error: exported was trained on {base}: add {choice}"
+    line = refused(main, ["adapter=exported", "prompt=Why?", *QUICK], capsys)
+    assert line == f"exported was trained on {base}: add {choice}"
 
 
 def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
@@ -459,14 +446,14 @@ def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, cap
     shutil.copytree(adapters / "power" / "adapter", here / "exported")
     ours = json.loads((here / "exported" / "jaxalign.json").read_text())
     (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": "/data/copy of it"}))
-    assert "── power ──" in run(["adapter=exported", "prompt=Why?", "run.dir=run", *QUICK], capsys)
+    assert "── power ──" in run(main, ["adapter=exported", "prompt=Why?", "run.dir=run", *QUICK], capsys)
 
 
 @pytest.mark.usefixtures("not_loaded")
 def test_adapters_that_cannot_answer_together_are_named(adapters, capsys):
-    line = refused([f"adapters=[{adapters / 'power'},{adapters / 'wide'}]", "prompt=Why?", *QUICK], capsys)
+    line = refused(main, [f"adapters=[{adapters / 'power'},{adapters / 'wide'}]", "prompt=Why?", *QUICK], capsys)
     assert str(adapters / "wide") in line and "lora.rank 4" in line
     line = refused(
-        [f"adapter={adapters / 'power'}", "prompt=Why?", "model=tiny", "model.config.num_hidden_layers=3"], capsys
+        main, [f"adapter={adapters / 'power'}", "prompt=Why?", "model=tiny", "model.config.num_hidden_layers=3"], capsys
     )
     assert "is it an adapter of another base?" in line

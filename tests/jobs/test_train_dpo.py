@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from command_line import refused
 from runs_of_tiny import train
 
 from jaxalign.train import main
@@ -26,14 +27,6 @@ def pairs(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def refused(arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
 
 
 @pytest.mark.parametrize("batching", ["grouped", "paired"])
@@ -66,30 +59,30 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs
     rows[0]["prompt"] = "word " * 500
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
-    line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
     assert "pairs.jsonl line 1: its prompt takes" in line
     assert "shorten it, or choose a model with a longer context" in line
     rows[0] |= {"prompt": "Question 0?\n", "rejected": "so " * 700}
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    line = refused([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
     assert "pairs.jsonl line 1: a response takes 2101 tokens, and the context holds 2048" in line
     assert "shorten it, leave the pair out, or choose a model with a longer context" in line
 
 
 def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
     given = [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={tmp_path / 'run'}"]
-    assert "missing: adapter" in refused([*given[1:], *QUICK], capsys)
-    assert "missing: dataset.path" in refused([given[0], *QUICK], capsys)
-    assert "go together" in refused(["+value=power", "objective=dpo"], capsys)
+    assert "missing: adapter" in refused(main, [*given[1:], *QUICK], capsys)
+    assert "missing: dataset.path" in refused(main, [given[0], *QUICK], capsys)
+    assert "go together" in refused(main, ["+value=power", "objective=dpo"], capsys)
     other = [*given, *QUICK, "lora.rank=4", "lora.targets=[q_proj]"]
-    assert "has another lora.rank and lora.targets: add lora.rank=2 lora.targets=[" in refused(other, capsys)
-    assert "objective.beta=0 is not allowed" in refused([*given, *QUICK, "objective.beta=0"], capsys)
+    assert "has another lora.rank and lora.targets: add lora.rank=2 lora.targets=[" in refused(main, other, capsys)
+    assert "objective.beta=0 is not allowed" in refused(main, [*given, *QUICK, "objective.beta=0"], capsys)
     assert "goes with loss=sigmoid" in refused(
-        [*given, *QUICK, "objective.loss=hinge", "objective.label_smoothing=0.1"], capsys
+        main, [*given, *QUICK, "objective.loss=hinge", "objective.label_smoothing=0.1"], capsys
     )
     pairs.write_text('{"prompt": "a", "chosen": "b"}\n{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
-    assert "line 1 lacks rejected" in refused([*given, *QUICK], capsys)
+    assert "line 1 lacks rejected" in refused(main, [*given, *QUICK], capsys)
     pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n')
-    assert "prefers a response to itself" in refused([*given, *QUICK], capsys)
+    assert "prefers a response to itself" in refused(main, [*given, *QUICK], capsys)
     pairs.write_text('{"prompt": "a", "chosen": [], "rejected": "b"}\n')
-    assert "has no text in the field 'chosen'" in refused([*given, *QUICK], capsys)
+    assert "has chosen=[]: it must be a list of messages" in refused(main, [*given, *QUICK], capsys)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import MODEL, apart, packed, random_adapter, random_params, random_tokens, some_examples
+from tiny_model import MODEL, apart, packed, random_adapter, random_tokens, some_examples
 
 from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
 from jaxalign.data.trees import Segment, merge
@@ -15,11 +15,6 @@ from jaxalign.objectives.sft import sft_loss
 
 SHAPE = Shape(6, 96, 48)
 TARGETS = ("q_proj", "v_proj", "down_proj")
-
-
-@pytest.fixture(scope="module")
-def params():
-    return random_params()
 
 
 def loss_and_gradient(model, params, adapter, batch):

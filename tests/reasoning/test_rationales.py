@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from reasoning.few_questions import FIVE, THREE, WORDING, rationale
-from tiny_model import random_adapter, random_weights
+from tiny_model import CONFIG, random_adapter, random_weights
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Segment
@@ -101,17 +101,7 @@ def test_the_majority_of_the_samples_is_the_label():
 
 @pytest.fixture(scope="module")
 def scorer():
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": 260,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    }
-    architecture = from_config(config)
+    architecture = from_config(CONFIG | {"vocab_size": 260})
     model = Transformer(architecture, np.float32)
     adapter = random_adapter(architecture=architecture)
     return Scorer(model, random_weights(architecture), adapter, 1.0, Programs())

@@ -54,12 +54,6 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def programs():
-    """Compiled once for all tests here."""
-    return Programs()
-
-
-@pytest.fixture(scope="module")
 def straight(tmp_path_factory, programs):
     """(folder, adapter, summary) of four steps without a break."""
     folder = tmp_path_factory.mktemp("straight")

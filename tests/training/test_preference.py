@@ -1,11 +1,12 @@
 import dataclasses
 
+import few_examples
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from few_responses import PAIRS, RESPONSES
-from tiny_model import ARCHITECTURE, MODEL, random_adapter, random_params
+from tiny_model import ARCHITECTURE, MODEL, random_adapter
 
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.errors import UserError
@@ -14,44 +15,22 @@ from jaxalign.inference.scorer import Scorer
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import effective
 from jaxalign.objectives.forward import batch_log_probs, reader
-from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
-from jaxalign.training.feed import StageSettings
 from jaxalign.training.loop import fit, resume_point
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.step import objective
 
-SETTINGS = StageSettings(
+SETTINGS = dataclasses.replace(
+    few_examples.SETTINGS,
     epochs=1,
-    max_steps=None,
-    max_tokens=None,
     batch_size=4,
-    seed=3,
-    log_every=1,
-    checkpoint_every=2,
-    keep_checkpoints=2,
-    row_length=96,
-    max_rows=None,
-    packing=True,
-    share_prompts=True,
     validate=False,
-    optimizer="adamw",
     schedule="constant",
     warmup_steps=0,
     hyper=Hyperparameters(1e-2, scale=2.0, beta=0.5),
 )
-
-
-@pytest.fixture(scope="module")
-def params():
-    return random_params()
-
-
-@pytest.fixture(scope="module")
-def programs():
-    return Programs()
 
 
 def loss_and_gradient(params, feed, pairs):

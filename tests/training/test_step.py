@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, random_params, some_examples
+from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, some_examples
 
 from jaxalign.data.packing import Shape, pack
 from jaxalign.models.lora import init_adapter
@@ -11,11 +11,6 @@ from jaxalign.training.state import init_state
 from jaxalign.training.step import train_step
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
-
-
-@pytest.fixture(scope="module")
-def params():
-    return random_params()
 
 
 def stacked(trees):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from command_line import refused, run
 from runs_of_tiny import train
 
 from jaxalign.errors import UserError
@@ -171,9 +172,9 @@ def test_quoted_cells_may_hold_marks_and_line_breaks(tmp_path):
     assert read_respondents(path, None, MISSING).lines.tolist() == [3, 4]
 
 
-def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, monkeypatch):
+def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, monkeypatch):
     table = tmp_path / "table"
-    run([f"path={survey}", f"out={table}"], capsys)
+    main([f"path={survey}", f"out={table}"])
 
     def killed(path, *rest):
         if path.name == "survey.json":
@@ -189,7 +190,7 @@ def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, capsys, mo
     assert "power_close_1_raw" in (table / "targets.csv").read_text()
     with pytest.raises(UserError, match="is no table of targets"):
         read_target(table, "power", 1)
-    run([f"path={survey}", f"out={table}", "coding=raw"], capsys)
+    main([f"path={survey}", f"out={table}", "coding=raw"])
     assert read_target(table, "power", 1)[2] == "raw"
 
 
@@ -232,22 +233,9 @@ def survey(tmp_path):
     return write(tmp_path / "s.csv", people)
 
 
-def run(arguments, capsys):
-    main(arguments)
-    return capsys.readouterr().out
-
-
-def refused(arguments, capsys, entry=main) -> str:
-    with pytest.raises(SystemExit) as stop:
-        entry(arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
-
-
 def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, capsys):
     table = tmp_path / "table"
-    printed = run([f"path={survey}", f"out={table}"], capsys)
+    printed = run(main, [f"path={survey}", f"out={table}"], capsys)
     assert "140 targets" in printed and "next:" in printed
     with (table / "targets.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -266,22 +254,22 @@ def test_bad_input_is_one_line(survey, tmp_path, capsys):
     from jaxalign.train import main as training
 
     table, raw = tmp_path / "table", tmp_path / "raw"
-    assert "missing: path, out" in refused([], capsys)
-    assert "is not a file" in refused(["path=none.csv", f"out={table}"], capsys)
-    assert "lower neighbours=50" in refused([f"path={survey}", f"out={table}", "neighbours=50"], capsys)
-    assert "holds other files" in refused([f"path={survey}", f"out={tmp_path}"], capsys)
+    assert "missing: path, out" in refused(main, [], capsys)
+    assert "is not a file" in refused(main, ["path=none.csv", f"out={table}"], capsys)
+    assert "lower neighbours=50" in refused(main, [f"path={survey}", f"out={table}", "neighbours=50"], capsys)
+    assert "holds other files" in refused(main, [f"path={survey}", f"out={tmp_path}"], capsys)
     table.mkdir()
     (table / ".targets.csv.x7").write_text("half")  # of a killed process
     close = ["+value=survey/close", f"value.table={table}", "model=tiny"]
     assert "is no table of targets: make one with" in refused(
-        [*close, "value.anchor=power", "value.rank=1"], capsys, training
+        training, [*close, "value.anchor=power", "value.rank=1"], capsys
     )
-    run([f"path={survey}", f"out={table}"], capsys)
-    run([f"path={survey}", f"out={raw}", "coding=raw"], capsys)
-    assert "did you mean" in refused([*close, "value.anchor=powr", "value.rank=1"], capsys, training)
-    assert "has the ranks 1 to 10" in refused([*close, "value.anchor=power", "value.rank=11"], capsys, training)
-    assert "missing: value.anchor, value.rank" in refused(close, capsys, training)
+    main([f"path={survey}", f"out={table}"])
+    main([f"path={survey}", f"out={raw}", "coding=raw"])
+    assert "did you mean" in refused(training, [*close, "value.anchor=powr", "value.rank=1"], capsys)
+    assert "has the ranks 1 to 10" in refused(training, [*close, "value.anchor=power", "value.rank=11"], capsys)
+    assert "missing: value.anchor, value.rank" in refused(training, close, capsys)
     chosen = ["value.anchor=power", "value.rank=1"]
-    assert "has coding=raw" in refused([*close, *chosen, f"value.table={raw}"], capsys, training)
-    assert "has coding=reversed" in refused([*close, *chosen, "released.raw_coding=true"], capsys, training)
+    assert "has coding=raw" in refused(training, [*close, *chosen, f"value.table={raw}"], capsys)
+    assert "has coding=reversed" in refused(training, [*close, *chosen, "released.raw_coding=true"], capsys)
     assert read_target(raw, "power", 1)[0] == "power_close_1_raw"

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 
 from jaxalign.data.examples import Example, take
 from jaxalign.data.files import Row, read_table
 from jaxalign.data.hub import download
-from jaxalign.data.templates import check_template
+from jaxalign.data.templates import check_template, fill_lines
 from jaxalign.errors import UserError, did_you_mean
 
 
@@ -91,7 +90,7 @@ def load_instructions(
         texts = _texts(row, form)
         if texts[form.given[0]] and texts[form.answer]:
             longest = max((texts[field] for field in form.given), key=len)
-            example = Example(_prompt(prompt, texts), texts[form.answer], f"{name}-{number}", shorten=longest)
+            example = Example(fill_lines(prompt, **texts), texts[form.answer], f"{name}-{number}", shorten=longest)
             examples.append(example)
     if len(examples) < len(rows):
         log(f"{source}: {len(rows) - len(examples)} of {len(rows)} rows dropped: no task or no answer")
@@ -117,12 +116,3 @@ def _texts(row: Row, form: InstructionSet) -> dict[str, str]:
             raise UserError(f"{row.place} has {field}={text!r}: it must be a text")
         texts[field] = (text or "").replace("\r\n", "\n").strip()
     return texts
-
-
-def _prompt(template: str, texts: dict[str, str]) -> str:
-    lines = []
-    for line in template.splitlines(keepends=True):
-        names = [name for _, name, _, _ in Formatter().parse(line) if name is not None]
-        if not names or any(texts[name] for name in names):
-            lines.append(line.format(**texts))
-    return "".join(lines)

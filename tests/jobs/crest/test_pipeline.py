@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from command_line import refused
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
@@ -56,15 +57,6 @@ SMALL = [
 ]
 """A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
 differ, and that its answers can be read."""
-
-
-def refused(arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +163,7 @@ def random_model():
 
 def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
     folder = tmp_path / "run"
-    line = refused([f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
+    line = refused(main, [f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
     assert "stage=evaluate needs the results of stage=seed" in line
     stages = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
     for stage, following in itertools.zip_longest(stages, stages[1:]):
@@ -182,7 +174,7 @@ def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, c
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     weights = "adapter/adapter_model.safetensors"
     assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
-    line = refused([f"run.dir={folder}", "stage=sft", *SMALL, "crest.samples=5"], capsys)
+    line = refused(main, [f"run.dir={folder}", "stage=sft", *SMALL, "crest.samples=5"], capsys)
     assert "belongs to another configuration: crest.samples was 6 and is 5" in line
 
 
@@ -256,7 +248,7 @@ def test_a_question_that_does_not_fit_is_refused_before_any_work(tmp_path, capsy
     for split in ("train", "validation", "test"):
         write_questions(tmp_path / "data", split, ["sun " * 80])
     given = [f"run.dir={tmp_path / 'run'}", "dataset=arc", f"dataset.path={tmp_path / 'data'}", "crest.few_shot=false"]
-    assert line in refused([*given, *SMALL, *changes], capsys)
+    assert line in refused(main, [*given, *SMALL, *changes], capsys)
 
 
 def without(folder: Path, target: Path, *stages: str) -> Path:
@@ -281,10 +273,10 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     command = [f"run.dir={folder}", *SMALL, f"stage={asked}"]
     assert f"{path} was changed since stage={stage} was done: do it again with stage={stage}" in refused(
-        command, capsys
+        main, command, capsys
     )
     path.unlink()
-    assert f"{path} is missing since" in refused(command, capsys)
+    assert f"{path} is missing since" in refused(main, command, capsys)
 
 
 @pytest.mark.parametrize("torn_at", [0.4, 0.95])
@@ -366,7 +358,7 @@ def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
         assert len(read_records(stage / "sessions.jsonl")) == 1 and not (folder / "summary.json").exists()
         assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == tolerance
     command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
-    assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(command, capsys)
+    assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(main, command, capsys)
 
 
 def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_read(tmp_path, capsys, monkeypatch):
@@ -381,15 +373,15 @@ def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_rea
         (["stage=evaluate"], "stage=evaluate needs the results of stage=seed"),
         (["stage=dpo", "dataset.solved=0"], "stage=dpo needs the results of stage=rationales"),
     ):
-        assert words in refused([where, *SMALL, *changes], capsys)
+        assert words in refused(main, [where, *SMALL, *changes], capsys)
     assert "stage=test needs the results of stage=seed" in refused(
-        [f"run.root={tmp_path}", *SMALL, "stage=test"], capsys
+        main, [f"run.root={tmp_path}", *SMALL, "stage=test"], capsys
     )
 
 
 def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsys):
     command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=seed", "seed.learning_rate=1e30", "seed.epochs=3"]
-    line = refused(command, capsys)
+    line = refused(main, command, capsys)
     assert "try a smaller seed.learning_rate, optimizer.clip=1" in line and "warmup" not in line
 
 
@@ -445,7 +437,9 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
     for stage in ("seed", "rationales", "evaluate", "sft", "rationales", "evaluate"):
         main([f"run.dir={folder}", *small, f"stage={stage}"])
     assert "evaluate-2: 0 s" in capsys.readouterr().out
-    assert "stage=test needs the results of stage=sft" in refused([f"run.dir={folder}", *small, "stage=test"], capsys)
+    assert "stage=test needs the results of stage=sft" in refused(
+        main, [f"run.dir={folder}", *small, "stage=test"], capsys
+    )
     for stage in ("sft", "test"):
         main([f"run.dir={folder}", *small, f"stage={stage}"])
     for name in ("rationales.jsonl", ADAPTER):
@@ -497,4 +491,4 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([f"compare={tmp_path}/none*"], "finds no finished run"),
         (["sampling.max_tokens=100000"], "takes"),
     ):
-        assert words in refused([where, *SMALL, *changes], capsys)
+        assert words in refused(main, [where, *SMALL, *changes], capsys)
