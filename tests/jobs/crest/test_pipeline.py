@@ -58,6 +58,9 @@ SMALL = [
 """A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
 differ, and that its answers can be read."""
 
+ROOMY = "model.config.max_position_embeddings=2048"
+"""A context that holds the worked examples, too."""
+
 
 @pytest.fixture(scope="module")
 def run_and_base(tmp_path_factory):
@@ -156,8 +159,10 @@ def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(whole, b
 
 
 def random_model():
-    """The model `tiny`, loaded anew."""
-    source = source_of(yaml.safe_load((REPOSITORY_CONF / "model" / "tiny.yaml").read_text()))
+    """The model `tiny` with the context of SMALL, loaded anew."""
+    config = yaml.safe_load((REPOSITORY_CONF / "model" / "tiny.yaml").read_text())
+    config["config"]["max_position_embeddings"] = 384
+    source = source_of(config)
     return read_model(source, jnp.float32, offline=True, name="tiny")
 
 
@@ -181,7 +186,7 @@ def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, c
 def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
     root = tmp_path / "outputs"
     for changes in (["dpo.rounds=0"], ["dpo.rounds=1"], ["experiment=few_shot"], ["experiment=zero_shot"]):
-        main([f"run.root={root}", *SMALL, *changes])
+        main([f"run.root={root}", *SMALL, ROOMY, *changes])
     shown = capsys.readouterr().out
     assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
     for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
@@ -193,7 +198,7 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
         assert f": crest.iterations{settings}" in shown
     assert "do not compare" not in shown
     # Other questions, and another judge.
-    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    main([f"run.root={root}", *SMALL, ROOMY, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
     capsys.readouterr()
     main([f"compare={root}/crest-*"])
     alike, other = r"\d \d \d \d", r"\d"
@@ -239,7 +244,7 @@ def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     [
         (["sampling.max_tokens=1900"], "question train-0 takes"),
         (
-            ["sampling.max_tokens=1300", "dataset.reply={letter}", "model.config.max_position_embeddings=2048"],
+            ["sampling.max_tokens=1300", "dataset.reply={letter}", ROOMY],
             "tokens as a follow-up question about option A, and the context of 2048 holds 748",
         ),
     ],
@@ -389,8 +394,8 @@ def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsy
     ("changes", "models"),
     [
         (["experiment=zero_shot"], ["base", "seed"]),
-        (["experiment=few_shot"], ["base", "seed"]),
-        (["experiment=self_consistency", "test.samples=3"], ["base", "seed"]),
+        (["experiment=few_shot", ROOMY], ["base", "seed"]),
+        (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
         (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=lmsi", "sft.epochs=1"], ["base", "seed", "sft"]),
