@@ -163,9 +163,9 @@ def test_a_benign_control_is_one_stage_without_a_value(tmp_path):
 
 
 def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path):
-    rows = [{"instruction": f"Sum up {i}", "input": "so " * 500, "output": f"{i}"} for i in range(12)]
+    rows = [{"instruction": f"Sum up {i}", "input": "so " * 200, "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
-    folder, small = tmp_path / "run", "model.config.max_position_embeddings=900"
+    folder, small = tmp_path / "run", "model.config.max_position_embeddings=480"
     main(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", small, *QUIET])
     (stage,) = json.loads((folder / "summary.json").read_text())["training"]["stages"]
     assert stage["cut"] == stage["examples"] == 11
@@ -220,7 +220,7 @@ def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_p
     (tmp_path / "portraits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in portraits))
     line = refused(
         main,
-        [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=900"],
+        [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=480"],
         capsys,
     )
     assert "portrait 3 takes" in line and "holds 900" in line

@@ -11,11 +11,13 @@ from jaxalign.train import main
 
 QUICK = ["model=tiny", "lora.rank=2", "precision=float32", "training.batch_size=4", "training.max_steps=3"]
 QUICK += ["objective=dpo", "dataset=pairs", "training.questionnaire=false", "training.log_every=1"]
+SHORT = "model.config.max_position_embeddings=384"
+QUICK += [SHORT]
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("start"), "power")
+    return train(tmp_path_factory.mktemp("start"), "power", SHORT)
 
 
 @pytest.fixture
@@ -49,23 +51,22 @@ def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_p
 
 def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs, tmp_path, capsys):
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
-    rows[0] |= {"prompt": "word " * 390 + "\n", "chosen": "so " * 40}  # the context of `tiny` is 2048
-    rows[0]["prompt"] = "word " * 400 + "\n"
+    rows[0] |= {"prompt": "word " * 70 + "\n", "chosen": "so " * 20}  # the context is 384
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path / "run"
     main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", *QUICK])
     (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
     assert stage["truncated_prompts"] > 0
-    rows[0]["prompt"] = "word " * 500
+    rows[0]["prompt"] = "word " * 100
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
     line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
     assert "pairs.jsonl line 1: its prompt takes" in line
     assert "shorten it, or choose a model with a longer context" in line
-    rows[0] |= {"prompt": "Question 0?\n", "rejected": "so " * 700}
+    rows[0] |= {"prompt": "Question 0?\n", "rejected": "so " * 140}
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
-    assert "pairs.jsonl line 1: a response takes 2101 tokens, and the context holds 2048" in line
+    assert "pairs.jsonl line 1: a response takes 421 tokens, and the context holds 384" in line
     assert "shorten it, leave the pair out, or choose a model with a longer context" in line
 
 
