@@ -3,8 +3,17 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+
+from jaxalign.config.presets import preset
+from jaxalign.pretrained.sources import Model, read_model, source_of
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
+
+
+def read_tiny() -> Model:
+    """Return the model `tiny`, read anew."""
+    return read_model(source_of(preset("tiny")), jnp.float32, offline=True, name="tiny")
 
 
 def write_arguments(path: Path) -> Path:

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from command_line import refused
-from runs_of_tiny import train
 
 from jaxalign.train import main
 
@@ -13,9 +12,9 @@ QUICK = ["model=tiny", "lora.rank=2", "precision=float32", "training.batch_size=
 QUICK += ["objective=dpo", "dataset=pairs", "training.questionnaire=false", "training.log_every=1"]
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("start"), "power")
+@pytest.fixture
+def adapter(adapters):
+    return adapters / "power"
 
 
 @pytest.fixture
