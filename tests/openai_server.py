@@ -1,9 +1,10 @@
 """A server of our own on this machine that imitates OpenAI's interface, as vLLM has it."""
 
+import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -69,3 +70,16 @@ class Handler(BaseHTTPRequestHandler):
         if step[0] != 200:
             return self.give(step[0], {"error": {"message": "not now\nreally"}}, step[1])
         return self.give(200, {"choices": [{**self.server.reply(body), **self.server.choice}]})
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    """A server that answers in a thread of its own."""
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

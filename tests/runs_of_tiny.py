@@ -3,8 +3,19 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+
+from jaxalign.config.presets import preset
+from jaxalign.pretrained.sources import Model, read_model, source_of
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
+
+
+def read_tiny(context: int = 2048) -> Model:
+    """Return the model `tiny`, read anew, with a context of so many tokens."""
+    config = preset("tiny")
+    config["config"] = config["config"] | {"max_position_embeddings": context}
+    return read_model(source_of(config), jnp.float32, offline=True, name="tiny")
 
 
 def write_arguments(path: Path) -> Path:

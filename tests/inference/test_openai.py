@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from openai_server import Server, hashed
+from openai_server import hashed, serving
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
@@ -17,12 +17,8 @@ from jaxalign.runs.records import read_records
 
 @pytest.fixture
 def server():
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture

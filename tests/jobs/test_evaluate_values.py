@@ -17,15 +17,6 @@ from jaxalign.values.schwartz import VALUES
 QUICK = ["benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4", "precision=float32"]
 
 
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory):
-    """A folder of two finished runs, power and security, and of one that is no adapter."""
-    folder = tmp_path_factory.mktemp("adapters")
-    for value in ("power", "security"):
-        train(folder, value)
-    return folder
-
-
 def table(folder):
     with (folder / "table.csv").open() as file:
         return list(csv.DictReader(file))

@@ -5,19 +5,16 @@ import json
 import numpy as np
 import pytest
 from command_line import refused
-from runs_of_tiny import train
 
 from jaxalign.train import main
 
 QUICK = ["model=tiny", "lora.rank=2", "precision=float32", "training.batch_size=4", "training.max_steps=3"]
 QUICK += ["objective=dpo", "dataset=pairs", "training.questionnaire=false", "training.log_every=1"]
-SHORT = "model.config.max_position_embeddings=384"
-QUICK += [SHORT]
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("start"), "power", SHORT)
+@pytest.fixture
+def adapter(adapters):
+    return adapters / "power"
 
 
 @pytest.fixture
@@ -51,21 +48,21 @@ def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_p
 
 def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs, tmp_path, capsys):
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
-    rows[0] |= {"prompt": "word " * 70 + "\n", "chosen": "so " * 20}  # the context is 384
+    rows[0] |= {"prompt": "word " * 70 + "\n", "chosen": "so " * 20}
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = tmp_path / "run"
-    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", *QUICK])
+    run, quick = tmp_path / "run", [*QUICK, "model.config.max_position_embeddings=384"]
+    main([f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}", *quick])
     (stage,) = json.loads((run / "summary.json").read_text())["training"]["stages"]
     assert stage["truncated_prompts"] > 0
     rows[0]["prompt"] = "word " * 100
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
-    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *quick], capsys)
     assert "pairs.jsonl line 1: its prompt takes" in line
     assert "shorten it, or choose a model with a longer context" in line
     rows[0] |= {"prompt": "Question 0?\n", "rejected": "so " * 140}
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *QUICK], capsys)
+    line = refused(main, [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={run}2", *quick], capsys)
     assert "pairs.jsonl line 1: a response takes 421 tokens, and the context holds 384" in line
     assert "shorten it, leave the pair out, or choose a model with a longer context" in line
 

@@ -1,13 +1,11 @@
 import pytest
-import yaml
+from values.few_portraits import PROMPTS
 
-from jaxalign.config.presets import CONF
-from jaxalign.values.injection import make_prompts, survey_answer
+from jaxalign.values.injection import survey_answer
 from jaxalign.values.parsing import parse_score, read_texts, stated_answer
 from jaxalign.values.portraits import SCORES, load_portraits
 from jaxalign.values.schwartz import VALUES
 
-PROMPTS = make_prompts(yaml.safe_load((CONF / "alignment" / "injection.yaml").read_text())["prompts"])
 STATED = stated_answer(PROMPTS)
 
 

@@ -3,90 +3,18 @@
 import csv
 import itertools
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
 from command_line import refused
+from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
+from runs_of_tiny import read_tiny
 
-from jaxalign.config.crest import CrestConfig
-from jaxalign.config.entry_point import entry_point
-from jaxalign.config.presets import CONF as REPOSITORY_CONF
 from jaxalign.crest import main
-from jaxalign.data.encoding import Encoder
-from jaxalign.data.preferences import Responses
-from jaxalign.inference.base_model import BaseModel
-from jaxalign.inference.reference import read_reference
-from jaxalign.jobs.crest import evaluate as evaluation
-from jaxalign.jobs.crest.inputs import read_questions
-from jaxalign.parallel.compilation import Programs
-from jaxalign.pretrained.peft import read_adapter
-from jaxalign.pretrained.sources import read_model, source_of
-from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.records import read_records
-
-TOOK = ("seconds", "compilation_seconds", "python_seconds")
-CONF = Path(__file__).parents[2] / "conf"
-"""A wording so short that a random model's rationales weigh in what it reads behind them."""
-
-SMALL = [
-    *(
-        "--config-dir",
-        str(CONF),
-        "reasoning=short",
-        "model=tiny",
-        "precision=float32",
-        "lora.rank=8",
-        "model.config.max_position_embeddings=384",
-    ),
-    *("dataset.solved=4", "dataset.train=12", "dataset.validation=4", "dataset.test=4", "dataset.links=[1,2]"),
-    *("dataset.reply={letter}: {text}", "sampling.max_tokens=8", "test.max_tokens=16", "training.log_every=1"),
-    *("crest.samples=6", "crest.tolerance=null", "seed.epochs=1", "seed.learning_rate=0.01"),
-    *("sft.epochs=4", "sft.batch_size=4", "sft.learning_rate=0.03"),
-    *("dpo.steps=4", "dpo.batch_size=4", "dpo.learning_rate=0.003"),
-]
-"""A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
-differ, and that its answers can be read."""
-
-ROOMY = "model.config.max_position_embeddings=2048"
-"""A context that holds the worked examples, too."""
-
-
-@pytest.fixture(scope="module")
-def run_and_base(tmp_path_factory):
-    """A run of all stages at once, and the base that it went through them with."""
-    folder, made = tmp_path_factory.mktemp("whole") / "run", []
-
-    def make(*arguments):
-        made.append(BaseModel(*arguments))
-        return made[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxalign.jobs.setup.BaseModel", make)
-        main([f"run.dir={folder}", *SMALL])
-    return folder, *made
-
-
-@pytest.fixture(scope="module")
-def whole(run_and_base):
-    """A run of all stages at once; not to be changed."""
-    return run_and_base[0]
-
-
-@pytest.fixture(scope="module")
-def base(run_and_base):
-    """The base of that run."""
-    return run_and_base[1]
 
 
 def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
@@ -123,47 +51,8 @@ def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
     assert "round" in capsys.readouterr().out
 
 
-def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole, tmp_path):
-    stage = whole / "stages" / "dpo"
-    metrics = read_records(stage / "metrics.jsonl")
-    summary = json.loads((stage / "summary.json").read_text())
-    assert [one["reference"]["name"] for one in summary["training"]] == ["sft", "round 1"]
-    for name in ("round-1", "round-2"):
-        first, *_, last = [record for record in metrics if record["stage"] == name]
-        assert first["step"] == 1 and first["loss"] == pytest.approx(np.log(2), abs=1e-4)
-        assert last["loss"] != pytest.approx(np.log(2), abs=1e-3)
-        assert {"rewards/margins", "rewards/accuracies", "logps/chosen"} <= set(first)
-    # The reference's numbers are those of the adapters on the disk, read anew.
-    model = random_model()
-    base, encoder = BaseModel(model, jnp.float32, Programs()), Encoder(model.tokenizer)
-    pairs = read_records(whole / "pairs.jsonl")
-    written = {record["key"]: record["log_prob"] for record in read_records(stage / "reference.jsonl")}
-    for number, folder in ((1, whole / "stages" / "sft" / "adapter"), (2, stage / "rounds" / "1")):
-        mine = [one for one in pairs if one["round"] == number]
-        texts = list(dict.fromkeys((one["prompt"], one[side]) for one in mine for side in ("chosen", "rejected")))
-        prompts, answers = zip(*texts, strict=True)
-        data = Responses(
-            [encoder.prompt(text) for text in prompts],
-            [encoder.response(text) for text in answers],
-            list(range(len(texts))),
-            np.zeros(len(texts)),
-        )
-        scorer = base.scorer(read_adapter(folder, model.architecture).params, 2.0)
-        path = tmp_path / f"{number}.jsonl"
-        found = read_reference(scorer, data, range(len(texts)), path, model=f"{model.signature}-float32")
-        np.testing.assert_allclose([written[record["key"]] for record in read_records(path)], found, atol=1e-4)
-
-
-def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(whole, base):
-    jax.tree.map(np.testing.assert_array_equal, base.weights(False), random_model().params)
-
-
-def random_model():
-    """The model `tiny` with the context of SMALL, loaded anew."""
-    config = yaml.safe_load((REPOSITORY_CONF / "model" / "tiny.yaml").read_text())
-    config["config"]["max_position_embeddings"] = 384
-    source = source_of(config)
-    return read_model(source, jnp.float32, offline=True, name="tiny")
+def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(run_and_weights):
+    jax.tree.map(np.testing.assert_array_equal, run_and_weights[1], read_tiny(384).params)
 
 
 def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
@@ -181,177 +70,6 @@ def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, c
     assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
     line = refused(main, [f"run.dir={folder}", "stage=sft", *SMALL, "crest.samples=5"], capsys)
     assert "belongs to another configuration: crest.samples was 6 and is 5" in line
-
-
-def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
-    root = tmp_path / "outputs"
-    for changes in (["dpo.rounds=0"], ["dpo.rounds=1"], ["experiment=few_shot"], ["experiment=zero_shot"]):
-        main([f"run.root={root}", *SMALL, ROOMY, *changes])
-    shown = capsys.readouterr().out
-    assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
-    for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
-        assert len(list((root / "stages").glob(f"{stage}-*"))) == 1
-    main([f"compare={root}/crest-*"])
-    shown = capsys.readouterr().out
-    assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
-    for settings in ("=1 dpo.rounds=0 test.few_shot=false", "=1 dpo.rounds=1 test.few_shot=false", "=0 dpo.rounds=2"):
-        assert f": crest.iterations{settings}" in shown
-    assert "do not compare" not in shown
-    # Other questions, and another judge.
-    main([f"run.root={root}", *SMALL, ROOMY, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
-    capsys.readouterr()
-    main([f"compare={root}/crest-*"])
-    alike, other = r"\d \d \d \d", r"\d"
-    apart = rf"({alike} \| {other}|{other} \| {alike})"
-    shown = capsys.readouterr().out
-    assert re.search(rf"^{apart}: different questions, so do not compare their accuracies$", shown, re.MULTILINE)
-    assert re.search(rf"^{apart}: different judges of the follow-ups, so do not compare", shown, re.MULTILINE)
-
-
-QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]
-
-
-def write_questions(folder: Path, split: str, texts) -> None:
-    """Write ARC-like questions of three options; a text may occur twice."""
-    folder.mkdir(exist_ok=True)
-    rows = [
-        {
-            "id": f"{split}-{number}",
-            "question": f"Which is a {text}?",
-            "choices": {"text": [text, "nut", "bee"], "label": ["A", "B", "C"]},
-            "answerKey": "ABC"[number % 3],
-        }
-        for number, text in enumerate(texts)
-    ]
-    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
-    write_questions(tmp_path / "data", "train", [*QUESTIONS, "sun"])  # as real ARC has them: another id, the same text
-    for split in ("validation", "test"):
-        write_questions(tmp_path / "data", split, ["oak"])
-    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "dataset=arc", f"dataset.path={tmp_path / 'data'}"]
-    for stage in ("rationales", "evaluate"):
-        main([*command, f"stage={stage}"])
-    read = {}
-    for one in read_records(tmp_path / "run" / "stages" / "evaluate" / "rationales.jsonl"):
-        read.setdefault(one["question"], []).append(one["text"])
-    assert len(read) == 7 and read["train-0"] == read["train-6"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        (["sampling.max_tokens=1900"], "question train-0 takes"),
-        (
-            ["sampling.max_tokens=1300", "dataset.reply={letter}", ROOMY],
-            "tokens as a follow-up question about option A, and the context of 2048 holds 748",
-        ),
-    ],
-)
-def test_a_question_that_does_not_fit_is_refused_before_any_work(tmp_path, capsys, changes, line):
-    for split in ("train", "validation", "test"):
-        write_questions(tmp_path / "data", split, ["sun " * 80])
-    given = [f"run.dir={tmp_path / 'run'}", "dataset=arc", f"dataset.path={tmp_path / 'data'}", "crest.few_shot=false"]
-    assert line in refused(main, [*given, *SMALL, *changes], capsys)
-
-
-def without(folder: Path, target: Path, *stages: str) -> Path:
-    """Copy a run, but for some of its stages and its results."""
-    shutil.copytree(folder, target, ignore=lambda where, _: stages if where.endswith("stages") else ())
-    (target / "summary.json").unlink()
-    return target
-
-
-@pytest.mark.parametrize(
-    ("stage", "name", "asked"),
-    [
-        ("rationales", "generations.jsonl", "evaluate"),
-        ("evaluate", "rationales.jsonl", "dpo"),
-        ("preferences", "pairs.jsonl", "dpo"),
-    ],
-)
-def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsys, stage, name, asked):
-    after = ("evaluate", "sft", "preferences", "dpo") if asked == "evaluate" else ("dpo",)
-    folder = without(whole, tmp_path / "run", *after)
-    path = folder / "stages" / stage / name
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    command = [f"run.dir={folder}", *SMALL, f"stage={asked}"]
-    assert f"{path} was changed since stage={stage} was done: do it again with stage={stage}" in refused(
-        main, command, capsys
-    )
-    path.unlink()
-    assert f"{path} is missing since" in refused(main, command, capsys)
-
-
-@pytest.mark.parametrize("torn_at", [0.4, 0.95])
-def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
-    monkeypatch.setattr(evaluation, "QUESTIONS_AT_A_TIME", 5)
-    after = ("evaluate", "sft", "preferences", "dpo")
-    stage = without(whole, tmp_path / "run", *after) / "stages" / "evaluate"
-    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=evaluate", "crest.hint=true", "run.overwrite=true"]
-    main(command)
-    unbroken, summary = (stage / "rationales.jsonl").read_bytes(), json.loads((stage / "summary.json").read_text())
-    (stage / "summary.json").unlink()
-    (stage / "rationales.jsonl").write_bytes(unbroken[: int(torn_at * len(unbroken))])
-    main(command[:-1])
-    assert (stage / "rationales.jsonl").read_bytes() == unbroken
-    resumed = json.loads((stage / "summary.json").read_text())
-    assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
-
-
-ADAPTER = "adapter/adapter_model.safetensors"
-
-
-def killed(folder: Path, watched: str) -> None:
-    """Run all stages in a process of its own, and kill it as soon as a file is there (a pattern, in the folder)."""
-    command = [sys.executable, "-m", "jaxalign.crest", f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not any(folder.glob(watched)):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert any(folder.glob(watched))
-
-
-@pytest.mark.parametrize(
-    ("watched", "missing"),
-    [
-        ("stages/seed/checkpoints/*/manifest.json", ("seed", "rationales", "evaluate", "sft", "preferences", "dpo")),
-        ("stages/rationales/generations.jsonl", ("rationales", "evaluate", "sft", "preferences", "dpo")),
-        ("stages/evaluate/rationales.jsonl", ("evaluate", "sft", "preferences", "dpo")),
-        ("stages/sft/epochs/2", ("sft", "preferences", "dpo")),
-        ("stages/preferences/pairs.jsonl", ("preferences", "dpo")),
-        ("stages/dpo/metrics.jsonl", ("dpo",)),
-        ("stages/dpo/checkpoints/*round-2*/manifest.json", ("dpo",)),
-        ("generations.jsonl", ()),
-    ],
-)
-def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path, watched, missing):
-    folder = without(whole, tmp_path / "run", *missing)
-    for name in ("generations.jsonl", "judged.jsonl", "shapes.jsonl", "rationales.jsonl", "pairs.jsonl", "table.csv"):
-        (folder / name).unlink()
-    killed(folder, watched)
-    main([f"run.dir={folder}", *SMALL])
-    for name in ("rationales.jsonl", "pairs.jsonl", "table.csv", ADAPTER):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    steps = [
-        [(one["stage"], one["step"], one["loss"]) for one in read_records(run / "stages" / "dpo" / "metrics.jsonl")]
-        for run in (folder, whole)
-    ]
-    assert steps[0] == steps[1]
-    # What is counted is counted over all processes.
-    stages = [json.loads((run / "summary.json").read_text())["stages"] for run in (folder, whole)]
-    assert [one.get("tokens") for one in stages[0].values()] == [one.get("tokens") for one in stages[1].values()]
-
-
-def test_what_a_kill_left_of_an_adapter_half_written_is_passed_over(whole, tmp_path):
-    stage = without(whole, tmp_path / "run", "preferences", "dpo") / "stages" / "sft"
-    (stage / "summary.json").unlink()
-    (stage / "epochs" / ".2.k7x_e1").mkdir()
-    main([f"run.dir={tmp_path / 'run'}", *SMALL, "stage=sft"])
-    assert (stage / ADAPTER).read_bytes() == (whole / "stages" / "sft" / ADAPTER).read_bytes()
 
 
 def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
@@ -467,19 +185,6 @@ def test_released_behaviours_run(tmp_path, switches):
         assert said and all({pair["affirm"], pair["deny"]} == {0.0, -1.0} for pair in said)
         models = json.loads((tmp_path / "run" / "summary.json").read_text())["models"]
         assert all(model["validation"]["never_read"] == 0 for model in models)
-
-
-def test_worked_examples_leave_the_training_questions_unless_they_are_to_stay_as_released(tmp_path):
-    for split in ("train", "validation", "test"):
-        write_questions(tmp_path, split, QUESTIONS)
-    for released, there in (("false", False), ("true", True)):
-        seen = []
-        command = [*SMALL, "dataset=arc", f"dataset.path={tmp_path}", f"released.examples_in_train={released}"]
-        entry_point("crest", CrestConfig)(seen.append)(command)
-        example = {"id": "train-0", "question": "Two?", "options": ["2", "3"], "answer": "A", "rationale": "It is two."}
-        wording = make_wording(seen[0].reasoning, seen[0].dataset.reply, [example])
-        questions = read_questions(seen[0], wording)
-        assert ("train-0" in [question.id for question in questions.train]) is there
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

@@ -1,0 +1,79 @@
+"""Which adapters may answer, on which base."""
+
+import json
+import shutil
+
+import pytest
+from command_line import refused, run
+from jobs.answers_of_tiny import QUICK
+from runs_of_tiny import train
+
+from jaxalign.generate import main
+from jaxalign.pretrained import sources
+from jaxalign.pretrained.sources import ModelFiles
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A finished run of another rank than those in `adapters`."""
+    return train(tmp_path_factory.mktemp("wide"), "power", "lora.rank=4")
+
+
+@pytest.mark.usefixtures("not_loaded")
+def test_adapters_of_different_prompt_formats_are_named(adapters, here, capsys):
+    shutil.copytree(adapters / "power" / "adapter", here / "chatty")
+    ours = json.loads((here / "chatty" / "jaxalign.json").read_text())
+    (here / "chatty" / "jaxalign.json").write_text(json.dumps(ours | {"prompt_format": "chat"}))
+    asked = [f"adapters=[{adapters / 'power'},chatty]", "prompt=Why?", *QUICK]
+    line = refused(main, asked, capsys)
+    assert (
+        "chatty was trained with model.prompt_format=chat" in line
+        and f"{adapters / 'power'}/adapter with plain" in line
+    )
+
+
+def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, capsys, monkeypatch):
+    asked = ["prompt=Why?", *QUICK]
+    # Only the weights tell, once they are read.
+    line = refused(
+        main, [f"adapter={adapters / 'power'}", "model=tiny", "++model.config.attention_bias=true", *asked], capsys
+    )
+    assert f"{adapters / 'power'}/adapter was trained on another base (tiny), not on tiny" in line
+    # Two adapters tell by themselves.
+    train(here, "power", "++model.config.attention_bias=true", f"run.dir={here / 'biased'}")
+    monkeypatch.setattr(ModelFiles, "load", None)
+    line = refused(main, [f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
+    assert "biased/adapter was trained on another base (tiny) than" in line and "ask them one by one" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "choice"),
+    [("tiny", "model=tiny"), ("google/gemma-2-9b", "model=gemma2_9b"), ("me/mine", "model=hub model.path=me/mine")],
+)
+def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetched(
+    adapters, here, capsys, monkeypatch, base, choice
+):
+    monkeypatch.setattr(sources, "fetch", None)
+    shutil.copytree(adapters / "power" / "adapter", here / "exported")
+    ours = json.loads((here / "exported" / "jaxalign.json").read_text())
+    (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": base}))
+    line = refused(main, ["adapter=exported", "prompt=Why?", *QUICK], capsys)
+    assert line == f"exported was trained on {base}: add {choice}"
+
+
+def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
+    monkeypatch.setattr("jaxalign.jobs.adapters.DEFAULT_MODEL", "tiny")
+    shutil.copytree(adapters / "power" / "adapter", here / "exported")
+    ours = json.loads((here / "exported" / "jaxalign.json").read_text())
+    (here / "exported" / "jaxalign.json").write_text(json.dumps(ours | {"base_name": "/data/copy of it"}))
+    assert "── power ──" in run(main, ["adapter=exported", "prompt=Why?", "run.dir=run", *QUICK], capsys)
+
+
+@pytest.mark.usefixtures("not_loaded", "here")
+def test_adapters_that_cannot_answer_together_are_named(adapters, wide, capsys):
+    line = refused(main, [f"adapters=[{adapters / 'power'},{wide}]", "prompt=Why?", *QUICK], capsys)
+    assert str(wide) in line and "lora.rank 4" in line
+    line = refused(
+        main, [f"adapter={adapters / 'power'}", "prompt=Why?", "model=tiny", "model.config.num_hidden_layers=3"], capsys
+    )
+    assert "is it an adapter of another base?" in line
