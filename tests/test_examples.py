@@ -11,14 +11,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = ["model=tiny", "precision=float32", "training.max_steps=1", "training.batch_size=1"]
 QUICK = ["training.questionnaire=false", "training.validate=false"]
-TINY = [
-    "model=tiny",
-    "precision=float32",
-    "training.max_steps=2",
-    "training.batch_size=4",
-    "training.questionnaire=false",
-]
 
 
 def run(tmp_path, *command):

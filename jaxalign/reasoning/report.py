@@ -156,8 +156,8 @@ def page(
         *summary["notes"],
         "",
         models_markdown(summary),
-        "Accuracy is over all questions; intervals are 95 % bootstrap intervals. Consistency is the mean share of an "
-        f"answer's follow-up questions that agree with it, all judged by the same model ({summary['judge']}).",
+        "Accuracy is over all questions; intervals are 95 % bootstrap intervals. Consistency is the mean share of "
+        f"follow-up questions that agree with the right answer, all judged by the same model ({summary['judge']}).",
         "",
         "![accuracy](figures/accuracy.png)",
         "",

@@ -1,1 +1,1 @@
-"""The crest command: a file for each stage, named as `stage=` names it."""
+"""The crest command. Each stage has its own file, with the name that `stage=` takes."""

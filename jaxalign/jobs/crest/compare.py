@@ -1,4 +1,4 @@
-"""Finished CREST runs side by side: one table, and what makes them no comparison."""
+"""Finished CREST runs side by side: one table, and the reasons why some of its numbers must not be compared."""
 
 import glob
 from collections.abc import Sequence
@@ -13,8 +13,17 @@ from jaxalign.runs.records import read_json
 
 
 def compare(console: Console, names: Sequence[str]) -> None:
-    """Print one table over the finished runs that names lead to, each with its last model on validation and test (where
-    nothing was trained, with all that were asked); in which settings they differ; and what makes them no comparison."""
+    """Print one table over finished runs, the settings in which they differ, and what makes them incomparable.
+
+    The table has the final model of each run on validation and test, or all models of a run that trained nothing.
+
+    Args:
+        console: prints the table and the lines.
+        names: folders of runs, or patterns such as outputs/crest-*.
+
+    Raises:
+        UserError: a name leads to no finished run.
+    """
     paths = find_finished(names)
     summaries = [read_json(path / "summary.json") for path in paths]
     console.print(comparison_table(summaries))
@@ -26,7 +35,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
 
 
 def find_finished(names: Sequence[str]) -> list[Path]:
-    """Return the finished runs that names (folders, or patterns of them) lead to; UserError where there is none."""
+    """Return the finished runs that `names` (folders or patterns) lead to, each once; UserError if a name has none."""
     paths = []
     for name in names:
         found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]

@@ -1,5 +1,8 @@
-"""stage=dpo: rounds of preference optimisation, each measured from the adapter that the round before ended with; the
-round that is best on validation counts."""
+"""stage=dpo: rounds of preference optimisation.
+
+The reference of each round is the adapter that the round before ended with. The result is the round with the best
+accuracy on validation.
+"""
 
 import dataclasses
 import time
@@ -29,11 +32,24 @@ FILES = (
 )
 
 WITHOUT = ("crest", "seed", "sft")
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 
 def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter) -> list[Adapter] | None:
-    """Learn the preferences in rounds; return every round's adapter, None where what was asked for ends before it."""
+    """Train on the preference pairs in rounds; return the adapter of each round.
+
+    Args:
+        session: the model and the settings.
+        evaluated: the run of stage=evaluate, which holds the rationales.
+        drawn: the run of stage=preferences, which holds the pairs.
+        start: the adapter that the first round starts from; for the bare base, a new adapter.
+
+    Returns:
+        The adapters, or None if the command stops before this stage.
+
+    Raises:
+        UserError: see `Stages.do`; or a loss is not a number.
+    """
     c = session.config
     identity = session.identity(
         WITHOUT,
@@ -61,9 +77,10 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
 def learn_rounds(
     session: CrestSession, run: Run, start: Adapter, data: Responses, rounds: Sequence[Sequence[PreferencePair]]
 ) -> dict[str, Any]:
-    """Learn each round's pairs, keep its adapter, and the best as the run's; return the stage's summary.
+    """Train all rounds, each on its own pairs, and return the stage's summary.
 
-    A round that an earlier process finished is read, not learnt again.
+    The adapter of every round is kept, and the best one is the run's adapter. A round that an earlier process finished
+    is read and not trained again.
     """
     assert start.params is not None
     before = session.trainer(run, "dpo").finished(start.params, "adamw")
@@ -100,7 +117,17 @@ def learn_round(
     pairs: list[PreferencePair],
     before: list[dict[str, Any]],
 ) -> tuple[Adapter, dict[str, Any]]:
-    """Learn one round's pairs from the adapter that is its reference; return the adapter and the round's summary."""
+    """Train on the pairs of one round, and return the adapter and the round's summary.
+
+    Args:
+        session: the model and the settings.
+        run: the run of this stage.
+        number: the number of the round, from 1.
+        reference: the adapter that the round starts from, which is also its reference.
+        data: the responses.
+        pairs: the pairs of the round.
+        before: the summaries of the earlier rounds.
+    """
     assert reference.params is not None
     used, config = sorted({response for pair in pairs for response in pair}), session.config.dpo
     since = time.perf_counter()
@@ -134,16 +161,24 @@ def responses_of(
     *,
     without_question: bool = False,
 ) -> tuple[Responses, dict[tuple[str, int], int]]:
-    """Return the rationales that were read as responses with their own answers, and the number of each by question
-    and place; equal ones are one response.
+    """Return the rationales as responses, each with the answer that it leads to, and where each of them is.
 
-    `without_question`: the prompts name no question, as in the released code.
+    Rationales without a prediction are left out. Equal rationales of one question are one response.
+
+    Args:
+        session: the encoder and the wording.
+        questions: the questions by their ids.
+        rationales: the rationales of each question, by its id.
+        without_question: whether the question is left out of the prompts, as in the released code.
+
+    Returns:
+        The responses, and the number of each response by (id of the question, index of the rationale).
     """
     prompts, responses, prompt_of, place = [], [], [], {}
     for id, mine in rationales.items():
         question = questions[id]
         asked = question if not without_question else Question("", "", (), 0)
-        text = session.wording.prompt(asked) or "\n"  # a prompt is never empty
+        text = session.wording.prompt(asked) or "\n"  # because a prompt must not be empty
         prompts.append(session.encoder.prompt(text))
         known: dict[tuple[str, int], int] = {}
         for number, one in enumerate(mine):
@@ -157,5 +192,5 @@ def responses_of(
 
 
 def pairs_of(choices: Sequence[Choice], place: Mapping[tuple[str, int], int]) -> list[PreferencePair]:
-    """Return drawn pairs by the numbers of their responses."""
+    """Return the drawn pairs as pairs of response numbers; `place` comes from `responses_of`."""
     return [PreferencePair(place[one.question, one.better], place[one.question, one.other]) for one in choices]

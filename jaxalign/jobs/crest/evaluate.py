@@ -1,4 +1,4 @@
-"""stage=evaluate: which answer each rationale leads to, and whether its follow-up questions agree."""
+"""stage=evaluate: the answer that each rationale leads to, and whether its follow-up questions agree."""
 
 import dataclasses
 import json
@@ -33,15 +33,27 @@ WITHOUT = (
     *("crest.tolerance", "crest.mixing", "crest.iterations", "crest.continue_adapter"),
     *("released.prompt_without_question", "released.no_end_token", "released.threshold", "released.examples_in_train"),
 )
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 QUESTIONS_AT_A_TIME = 32
-"""Questions whose rationales are read before they are written down."""
+"""The number of questions whose rationales are read together and then written to the disk."""
 
 
 def evaluate_stage(session: CrestSession, name: str, drawn: Run, model: Adapter) -> Run | None:
-    """Read every rationale's answer and follow-ups by the model that sampled them; None where what was asked for ends
-    before it."""
+    """Read the answer and the follow-up questions of every rationale.
+
+    Args:
+        session: the model and the settings.
+        name: the name of the stage: evaluate, evaluate-2, ...
+        drawn: the run of stage=rationales.
+        model: the adapter that sampled the rationales, and now reads them.
+
+    Returns:
+        The finished run, or None if the command stops before this stage.
+
+    Raises:
+        UserError: see `Stages.do`.
+    """
     few_shot = session.config.crest.few_shot
     identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(drawn), judge=model.identity)
 
@@ -52,8 +64,10 @@ def evaluate_stage(session: CrestSession, name: str, drawn: Run, model: Adapter)
 
 
 def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adapter) -> dict[str, Any]:
-    """Read all rationales, and with `crest.hint` those that were sampled with the answer given where none was right;
-    return the stage's summary."""
+    """Read all rationales, and return the stage's summary.
+
+    With `crest.hint`, a question without a right rationale gets more samples, whose prompts give the answer (STaR).
+    """
     judge, train = Judge(session, model), session.questions.train
     judge.read_all(run, train, [[record["text"] for record in mine] for mine in read_drawn(session, drawn, model)])
     hinted = {}
@@ -70,15 +84,15 @@ def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adap
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """The model that reads rationales, in this program's way or as the released code does."""
+    """A model that reads rationales, in this program's way or as the released code does."""
 
     session: CrestSession
     model: Adapter
     shapes: list[Shape] = dataclasses.field(default_factory=list)
-    """Of the passes so far: a shape that does again saves a compilation."""
+    """The shapes of the passes so far. A later pass takes one of them if it can, which saves a compilation."""
 
     def read(self, questions: Sequence[Question], given: list[list[Rationale]]) -> list[list[Rationale]]:
-        """Return the rationales with answers and follow-ups, in this program's way or as released."""
+        """Return the rationales of each question with their answers and follow-ups."""
         session, switches = self.session, self.session.config.released
         encoder, wording = session.encoder, session.wording
         read = read_answers(self._scorer(), questions, given, encoder, wording)
@@ -97,9 +111,15 @@ class Judge:
         return dataclasses.replace(self.session.scorer(self.model), shapes=self.shapes)
 
     def read_all(self, run: Run, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> None:
-        """Read what rationales.jsonl does not hold yet. Equal texts are read once, also where each is to count.
+        """Read the rationales that rationales.jsonl does not hold yet, and append them to it.
 
-        Questions are read in parts whose borders never move, so that a resumption packs as an unbroken run does.
+        Equal texts are read only once, even if each of them counts (`crest.deduplicate=false`). The questions are read
+        in parts of a fixed size, so that a resumed run packs them as an uninterrupted run does.
+
+        Args:
+            run: the run of this stage.
+            questions: the questions.
+            texts: the sampled rationales of each question.
         """
         parts = [
             range(first, min(first + QUESTIONS_AT_A_TIME, len(questions)))
@@ -127,15 +147,23 @@ class Judge:
     def add_hinted(
         self, run: Run, questions: Sequence[Question], records: Sequence[Sequence[Mapping[str, Any]]]
     ) -> dict[str, int]:
-        """Add of rationales that were sampled with the answer given those that lead to it (STaR); return how many were
-        sampled and added, and the tokens of the samples."""
+        """Append the hinted rationales that lead to the right answer (STaR).
+
+        Args:
+            run: the run of this stage.
+            questions: the questions.
+            records: the samples of each question; their prompts gave the right answer.
+
+        Returns:
+            The number of samples, the number of rationales that were appended, and the tokens of the samples.
+        """
         given = [
             distinct(question, [record["text"] for record in mine], True)
             for question, mine in zip(questions, records, strict=True)
         ]
         kept = []
         for question, mine in zip(questions, self.read(questions, given), strict=True):
-            # Copies 0: it stands for no sample of the plain question.
+            # copies is 0, because the rationale was not sampled from the question alone.
             kept += [dataclasses.replace(one, copies=0).record(question.letters) for one in mine if one.right]
         append_record(run.path / RATIONALES, *kept)
         sampled = [record["tokens"] for mine in records for record in mine]
@@ -143,7 +171,7 @@ class Judge:
 
 
 def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[Rationale]]:
-    """Return the rationales of an evaluated run by question."""
+    """Return the rationales of a run of this stage, by the ids of the questions."""
     letters = {question.id: question.letters for question in questions}
     found: dict[str, list[Rationale]] = {question.id: [] for question in questions}
     for record in read_records(run.path / RATIONALES):
@@ -152,8 +180,10 @@ def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[R
 
 
 def tokens_read(session: CrestSession, question: Question, rationales: Sequence[Rationale]) -> int:
-    """Return the tokens of the trees that a question's rationales were read in (what the trees of its follow-ups begin
-    with alike is counted for each, though it is computed once)."""
+    """Return the number of tokens of the trees in which a question's rationales were read.
+
+    The follow-up trees of a question share their beginning. It is counted in each of them, though it is computed once.
+    """
     trees = []
     texts = list({one.text: one for one in rationales if one.text}.values())
     if texts:
@@ -165,14 +195,17 @@ def tokens_read(session: CrestSession, question: Question, rationales: Sequence[
 
 
 def _repeated(texts: Sequence[str], read: Sequence[Rationale]) -> list[Rationale]:
-    """Return the reading of every sample, each standing for itself."""
+    """Return the reading of every sample, so that equal texts count as often as they were sampled."""
     found = {one.text: dataclasses.replace(one, copies=1) for one in read}
     return [found[text.strip()] for text in texts]
 
 
 def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
-    """Return how many parts (ids of questions) are read whole; what a kill tore, and what comes after them (hinted
-    rationales), leaves the file, and is read again."""
+    """Return the number of parts, from the first on, that are read completely; `parts` are lists of question ids.
+
+    All other records leave the file, because they are read again: those of a part that was interrupted, and hinted
+    rationales.
+    """
     path = run.path / RATIONALES
     records = read_records(path)
     copies: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What a CREST run is given: its questions, and whether settings, model and questions go together."""
+"""The input of a CREST run: the questions, and checks that settings, model and questions fit together."""
 
 import dataclasses
 
@@ -12,11 +12,15 @@ from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
 STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
-"""In their order. A later iteration's are called rationales-2 and so on."""
+"""All stages, in their order. Those of a later iteration are called rationales-2 and so on."""
 
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
-    """Read or make the questions."""
+    """Return the questions, read from files or made by the program.
+
+    Raises:
+        UserError: the questions cannot be read, or the program cannot make as many different ones.
+    """
     d = config.questions
     if d.name == "puzzles":
         sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
@@ -37,23 +41,25 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
 
 
 def check_method(config: CrestConfig, questions: Questions) -> None:
-    """Raise UserError for settings that do not go with the questions."""
+    """Raise UserError if a setting does not fit the questions."""
     most = max(len(question.options) for question in questions.train)
     t = config.crest.tolerance
     if t is not None and t > most:
         raise UserError(
-            f"crest.tolerance={t} is above the {most} options that a question has: give 0 to {most}, or null for all"
+            f"crest.tolerance={t} is above {most}, the largest number of options of a question: give 0 to {most}, or "
+            "null to keep every right rationale"
         )
     if (config.crest.few_shot or config.test.few_shot) and not config.questions.examples:
         raise UserError(
-            f"dataset={config.dataset.name} has no worked examples: give dataset.examples, or few_shot=false"
+            f"dataset={config.dataset.name} has no worked examples: give dataset.examples, or crest.few_shot=false and "
+            "test.few_shot=false"
         )
     if config.stage not in ("all", *stages_of(config, questions)):
         raise UserError(_no_stage(config))
 
 
 def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
-    """Return the stages that a configuration has, in their order."""
+    """Return the stages of a configuration, in their order."""
     c = config
     learns = c.crest.iterations > 0
     stages = ["seed"] if questions.seed else []
@@ -67,7 +73,7 @@ def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
 
 
 def reads_rationales(config: CrestConfig) -> bool:
-    """Return whether anything is made of rationales: fine-tuning on the labels alone needs none."""
+    """Return whether the configuration uses rationales; fine-tuning on the labels alone does not."""
     return config.crest.iterations > 0 and (config.sft.rationale or config.dpo.rounds > 0)
 
 
@@ -83,15 +89,25 @@ def _no_stage(config: CrestConfig) -> str:
         given, mend = "dpo.rounds=0", "dpo.rounds=2"
     else:
         given, mend = "sft.rationale=false", "sft.rationale=true"
-    return f"stage={stage}: with {given} there is no such stage: give {mend}, or leave the stage out"
+    return f"stage={stage}: with {given} there is no such stage: give {mend}, or another stage"
 
 
 def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, wording: Wording, context: int) -> None:
-    """Raise UserError for the first question that does not fit into the context with what is written: as a prompt (with
-    a hint, where those are given) or as a follow-up question."""
+    """Raise UserError for the first question that does not fit into the context.
+
+    Two texts of each question must fit, together with the response that the model writes: its prompt (with the worked
+    examples and the hint, if they are used), and its follow-up question about each option.
+
+    Args:
+        config: the configuration.
+        questions: the questions.
+        encoder: the encoder, without worked examples.
+        wording: makes the prompts.
+        context: the longest input of the model, in tokens.
+    """
     preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
     everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
-    behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # of a second reading
+    behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # for a second reading
     written = max(config.sampling.max_tokens, config.test.max_tokens)
     room = context - written - preamble - behind
     verdict = max(len(encoder.text(text)) for text in (wording.affirm, wording.deny))
@@ -101,11 +117,12 @@ def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, w
         if length > room:
             raise UserError(
                 f"question {question.id} takes {length} tokens, and the context of {context} holds {max(room, 0)} "
-                "beside the worked examples and sampling.max_tokens: lower that, or choose another model"
+                "beside the worked examples and the response: lower sampling.max_tokens and test.max_tokens, or choose "
+                "a model with a longer context"
             )
         for option in range(len(question.options)):
             asked, closing = wording.ask(question, option), wording.close(question, option)
-            # A text has no more tokens than bytes, which spares nearly all questions the count.
+            # A text has at most as many tokens as bytes, so most questions need not be encoded here.
             if empty + len(f"{asked}{closing}".encode()) + verdict + written <= context:
                 continue
             length = len(encoder.prompt(asked)) + len(encoder.text(closing)) + verdict
@@ -113,5 +130,6 @@ def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, w
                 raise UserError(
                     f"question {question.id} takes {length} tokens as a follow-up question about option "
                     f"{question.letters[option]}, and the context of {context} holds {max(context - written, 0)} "
-                    "beside sampling.max_tokens: lower that, or choose another model"
+                    "beside the response: lower sampling.max_tokens and test.max_tokens, or choose a model with a "
+                    "longer context"
                 )

@@ -1,7 +1,7 @@
-"""The crest job from its configuration to its report: read, open, then stage by stage.
+"""The crest job, from its configuration to its report: read the input, open the model, then do stage after stage.
 
-Each stage is a run of its own (see `runs.stages`), so stages are shared between runs that differ in what comes later,
-and every one resumes by itself.
+Each stage is a run of its own (see `runs.stages`). So runs that differ only in later stages share the earlier ones, and
+each stage resumes by itself.
 """
 
 from rich.console import Console
@@ -31,8 +31,8 @@ def crest(config: CrestConfig) -> None:
     """Run the crest job as configured: all stages, or one of them.
 
     Raises:
-        UserError: anything in the input that cannot be used, before the sampling; a stage whose input is missing;
-            no rationale, or no pair, to learn from.
+        UserError: the input cannot be used (raised before the sampling), the input of a stage is missing, there is no
+            rationale or no pair to learn from, or a loss is not a number.
     """
     console = Console()
     if config.compare:
@@ -67,14 +67,20 @@ def crest(config: CrestConfig) -> None:
     stages.say(f"run directory: {run.path}")
     with run.locked():
         go(session, run)
-    if config.stage not in ("all", "test") and config.crest.iterations < 2:  # with more, `Stages.do` knows what is next
+    if config.stage not in ("all", "test") and config.crest.iterations < 2:  # else `Stages.do` prints it
         stages.say(f"next: the same command with stage={there[there.index(config.stage) + 1]}")
     if run.finished:
         report_crest(console, run)
 
 
 def open_crest_run(session: CrestSession) -> Run:
-    """Make or find the run's own directory. To do a stage anew is to do the results anew."""
+    """Make or find the directory of the whole run.
+
+    `run.overwrite` deletes the results in it even if only one stage is done anew, because they depend on all stages.
+
+    Raises:
+        UserError: the directory belongs to another run, or cannot be written.
+    """
     c = session.config
     return open_run(
         whole_identity(session),
@@ -88,10 +94,11 @@ def open_crest_run(session: CrestSession) -> Run:
 
 
 def go(session: CrestSession, run: Run) -> None:
-    """Do what is asked for, in order; what is finished is read, not done anew.
+    """Do the stages that were asked for, in order. A finished stage is read and not done again.
 
-    A stage returns None where what was asked for ends before it. With several iterations a stage's name means the first
-    that is not done, so that rationales, evaluate, sft in turn go through all of them.
+    The function of a stage returns None if the command stops before it. With several iterations, `stage=sft` means the
+    first sft stage that is not done, and likewise for rationales and evaluate. So one can go through all iterations by
+    asking for rationales, evaluate and sft in turn.
     """
     c = session.config
     if run.finished and c.stage in ("all", "test"):

@@ -1,4 +1,4 @@
-"""stage=preferences: pairs for every round, right over wrong and more over less consistent."""
+"""stage=preferences: the preference pairs of each round, right over wrong and more over less consistent."""
 
 import dataclasses
 import json
@@ -25,11 +25,22 @@ WITHOUT = (
     *("dpo.loss", "dpo.beta", "dpo.label_smoothing", "dpo.likelihood", "dpo.batching"),
     *("dpo.learning_rate", "dpo.schedule", "dpo.warmup_steps"),
 )
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 
 def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
-    """Draw every round's pairs; None where what was asked for ends before it."""
+    """Draw the pairs of each round.
+
+    Args:
+        session: the settings and the questions.
+        evaluated: the run of stage=evaluate, which holds the rationales.
+
+    Returns:
+        The finished run, or None if the command stops before this stage.
+
+    Raises:
+        UserError: see `Stages.do` and `write_pairs`.
+    """
     few_shot = session.config.crest.few_shot
     identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(evaluated))
 
@@ -40,10 +51,15 @@ def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
 
 
 def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequence[Rationale]]) -> dict[str, Any]:
-    """Draw every round's pairs into pairs.jsonl, and return the stage's summary; a shortage is printed.
+    """Draw the pairs of each round, write them to pairs.jsonl, and return the stage's summary.
 
-    A line says which rationales it means by their places, and holds prompt, chosen and rejected as texts: the file is
-    one for dataset=pairs, too. `rationales` are read, by the question's id.
+    A line names its two rationales by their indices in the question's list. It also has prompt, chosen and rejected as
+    texts, so that the file can be used with dataset=pairs. If there are fewer pairs than wanted, a line is printed.
+
+    Args:
+        session: the settings, the wording and the questions.
+        run: the run of this stage.
+        rationales: the rationales of each question with their readings, by its id.
 
     Raises:
         UserError: there is no pair at all.
@@ -65,7 +81,7 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
         raise UserError(_no_pairs(sizes, mixing))
     for kind, one in reports[0].items():
         if one["drawn"] < one["wanted"]:
-            short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, and {one['wanted']:,} were wanted"
+            short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, but {one['wanted']:,} were wanted"
             session.console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
     write_atomic(run.path / PAIRS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}
@@ -73,31 +89,31 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
 
 
 def _answered(wording: Wording, question: Question, rationale: Rationale) -> str:
-    assert rationale.prediction is not None  # what was not read is in no pair
+    assert rationale.prediction is not None  # a rationale that could not be read is in no pair
     return wording.response(question, rationale.text, rationale.prediction)
 
 
 def _no_pairs(sizes: Mapping[str, int], mixing: float) -> str:
     if sizes["z"]:
         return (
-            f"crest.mixing={mixing:g} asks for pairs by follow-ups, and there is none: no question has two right "
-            f"rationales whose follow-ups differ; lower crest.mixing (there are {sizes['z']:,} pairs by the answer), "
-            "or sample more (crest.samples)"
+            f"crest.mixing={mixing:g} asks only for pairs by follow-ups, and there are none: no question has two right "
+            "rationales that differ in how many follow-ups agree; lower crest.mixing (there are "
+            f"{sizes['z']:,} pairs by the answer), or sample more (crest.samples)"
         )
     if sizes["z_tilde"]:
         return (
-            f"crest.mixing={mixing:g} asks for pairs by the answer, and there is none: every question's rationales are "
-            f"all right or all wrong; raise crest.mixing (there are {sizes['z_tilde']:,} pairs by follow-ups), or "
+            f"crest.mixing={mixing:g} asks only for pairs by the answer, and there are none: no question has both a "
+            f"right and a wrong rationale; raise crest.mixing (there are {sizes['z_tilde']:,} pairs by follow-ups), or "
             "sample more (crest.samples)"
         )
     return (
-        "there is no pair to learn from: every question's rationales are all right or all wrong, and their follow-ups "
-        "agree; sample more (crest.samples), or give harder or easier questions"
+        "there is no pair to learn from: no question has both a right and a wrong rationale, or two right rationales "
+        "that differ in how many follow-ups agree; sample more (crest.samples), or give harder or easier questions"
     )
 
 
 def read_pairs(run: Run, rounds: int) -> list[list[Choice]]:
-    """Return each round's pairs from pairs.jsonl."""
+    """Return the pairs of each round from pairs.jsonl."""
     fields = [field.name for field in dataclasses.fields(Choice)]
     found: list[list[Choice]] = [[] for _ in range(rounds)]
     for record in read_records(run.path / PAIRS):

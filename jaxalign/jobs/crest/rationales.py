@@ -1,4 +1,4 @@
-"""stage=rationales: N samples for each question, by the model with an adapter, without a hint of the answer."""
+"""stage=rationales: the model samples N rationales for each training question, without a hint of the answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +20,23 @@ WITHOUT = (
     *("crest.tolerance", "crest.mixing", "crest.deduplicate", "crest.label", "crest.hint", "crest.iterations"),
     "crest.continue_adapter",
 )
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 
 def rationales_stage(session: CrestSession, name: str, model: Adapter) -> Run | None:
-    """Sample rationales for the training questions by a model; None where what was asked for ends before it."""
+    """Sample rationales for the training questions.
+
+    Args:
+        session: the model and the settings.
+        name: the name of the stage: rationales, rationales-2, ...
+        model: the adapter that samples.
+
+    Returns:
+        The finished run, or None if the command stops before this stage.
+
+    Raises:
+        UserError: see `Stages.do`.
+    """
     few_shot = session.config.crest.few_shot
     questions = session.questions_hash("train")
     identity = session.identity(WITHOUT, few_shot=few_shot, adapter=model.identity, questions=questions)
@@ -44,7 +56,16 @@ def draw_rationales(
     hint: bool = False,
     what: str = "rationales",
 ) -> list[list[dict[str, Any]]]:
-    """Draw what the run does not hold yet, and return the records of each question. `hint`: the answer is given."""
+    """Draw the samples that the run does not hold yet, and return the records of each question.
+
+    Args:
+        session: the model and the settings.
+        run: the run that holds the samples.
+        model: the adapter that samples.
+        questions: the questions.
+        hint: whether the prompt gives the right answer (STaR).
+        what: the word for the samples in the progress display.
+    """
     with Progress(session.console) as progress:
         return sample_missing(
             session.sampler(model),
@@ -61,7 +82,8 @@ def draw_rationales(
 def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dict[str, Any]]]:
     """Return the records of each training question in a finished run of this stage.
 
-    Records are found by what makes them: two questions of one prompt share theirs, which name the first of the two.
+    Records are found by their keys and not by the questions' ids, because two questions with the same prompt share
+    their samples, whose records name only the first of the two.
     """
     known = {record["key"]: record for record in read_records(run.generations)}
     sampling = rationale_sampling(session.config.sampling, session.wording.marker)
@@ -71,13 +93,13 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
 
 
 def rationale_sampling(config: SamplingConfig, marker: str) -> SamplingParams:
-    """Return how rationales are drawn: a rationale ends where its answer would begin, whatever `stop` says."""
+    """Return the sampling parameters; the marker is always a stop string, so a rationale ends before its answer."""
     stop = config.stop if marker in config.stop else (*config.stop, marker)
     return SamplingParams(config.temperature, config.top_k, config.top_p, config.max_tokens, stop, config.seed)
 
 
 def rationale_requests(session: CrestSession, questions: Sequence[Question], hint: bool) -> list[PromptRequest]:
-    """Return the prompt of each question, with the worked examples where those are configured."""
+    """Return one request for each question; with `crest.few_shot`, its prompt begins with the worked examples."""
     encoder = session.few_shot_encoder if session.config.crest.few_shot else session.encoder
     prompts = [encoder.prompt(session.wording.prompt(question, hint=hint)) for question in questions]
     return [
@@ -87,7 +109,7 @@ def rationale_requests(session: CrestSession, questions: Sequence[Question], hin
 
 
 def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the summary of what was drawn: samples, tokens, and how they ended."""
+    """Return the summary of drawn samples: their number, their tokens, and how many of them ended in which way."""
     everyone = [record for mine in records for record in mine]
     return {
         "sampled": len(everyone),

@@ -1,4 +1,4 @@
-"""What a CREST run leaves for a person: files in its directory, and lines in the terminal."""
+"""The results of a CREST run for a reader: files in its directory, and lines in the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,14 @@ def write_report(
     rationales: Mapping[str, Sequence[Rationale]],
     questions: Mapping[str, Question],
 ) -> None:
-    """Write table.csv, table.md, the figures and report.md into a run's directory."""
+    """Write table.csv, table.md, the figures and report.md into the directory of a run.
+
+    Args:
+        run: the whole run.
+        summary: its summary.
+        rationales: the rationales of the last iteration with their readings, by the ids of the questions.
+        questions: the training questions by their ids.
+    """
     write_atomic(run.path / "table.csv", models_csv(summary))
     write_atomic(run.path / "table.md", models_markdown(summary))
     accuracy_figure(run.figures / "accuracy.png", summary)
@@ -38,14 +45,14 @@ def write_report(
 
 
 def report_crest(console: Console, run: Run) -> None:
-    """Print a finished run's table, its stages, and where its files are."""
+    """Print the stages of a finished run, its table, and where its files are."""
     summary = read_json(run.summary)
     for name, words in stages_in_words(summary).items():
         console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
     console.print(table_of_models(summary))
     console.print(
-        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of an answer's follow-ups "
-        f"that agree, all judged by {summary['judge']}; the test is of the model chosen on validation",
+        "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of follow-ups that agree "
+        f"with the right answer, all judged by {summary['judge']}; of all rounds only the best is tested",
         style="dim",
     )
     files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")

@@ -1,4 +1,4 @@
-"""stage=seed: a starting adapter for a model that is too small to reason unaided. Ours, not the paper's."""
+"""stage=seed: a starting adapter for a model that is too small to reason without help. The paper has no such stage."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,14 @@ from jaxalign.training.supervised import SupervisedStage
 FILES = ("checkpoints", "adapter", "metrics.jsonl", "validation.jsonl")
 
 WITHOUT = ("crest", "sampling", "sft", "dpo", "test", "released")
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 
 def seed_stage(session: CrestSession) -> Adapter | None:
-    """Fine-tune a starting adapter on solved questions; None where what was asked for ends before it."""
+    """Fine-tune a starting adapter on solved questions, and return it.
+
+    Returns None if the command stops before this stage; for errors see `Stages.do`.
+    """
     identity = session.identity(WITHOUT, few_shot=False, questions=session.questions_hash("seed"))
     run = session.stages.do("seed", identity, lambda run: learn_seed(session, run), files=FILES)
     return None if run is None else session.read(run.adapter, "seed")
@@ -29,7 +32,7 @@ def learn_seed(session: CrestSession, run: Run) -> dict[str, Any]:
     for number, question in enumerate(session.questions.seed):
         prompts.append(encoder.prompt(wording.prompt(question)))
         responses.append(session.response(question, question.solution, question.gold))
-        # The right option and one wrong one, in turn: as many affirmations as denials.
+        # One follow-up about the right option and one about a wrong one, so that both judgements are equally frequent.
         wrong = [option for option in range(len(question.options)) if option != question.gold]
         for option in (question.gold, wrong[number % len(wrong)]):
             verdict = wording.affirm if option == question.gold else wording.deny

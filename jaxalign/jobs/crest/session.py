@@ -1,4 +1,4 @@
-"""What CREST's stages share: the model and its wording, who is asked, and how adapters are trained and kept."""
+"""What CREST's stages share: the model and its wording, and how adapters are asked, trained and written."""
 
 import dataclasses
 import time
@@ -36,7 +36,7 @@ from jaxalign.training.stage import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class CrestSession:
-    """A model with its wording and its questions, which asks and trains as configured."""
+    """A model with its wording and its questions, and methods to ask and train it as configured."""
 
     config: CrestConfig
     base: BaseModel
@@ -48,7 +48,7 @@ class CrestSession:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder of the plain question."""
+        """The encoder without worked examples."""
         return self.opened.encoder
 
     @property
@@ -64,29 +64,35 @@ class CrestSession:
     # Identities
 
     def identity(self, without: Sequence[str], *, few_shot: bool, **content: Any) -> dict[str, Any]:
-        """Return what decides the numbers of a stage: all keys that count but those named, and the content given.
+        """Return the identity of a stage: all that decides its numbers.
 
-        `few_shot`: whether the worked examples are shown to anyone; they count only then.
+        Args:
+            without: the keys that do not change the numbers of the stage.
+            few_shot: whether a prompt contains the worked examples; only then are they part of the identity.
+            content: hashes of the stage's input, by name.
         """
         without = [*without, *([] if few_shot else ["dataset.examples"])]
         return identity(self.config, {"model": self.base.model.signature, **content}, without)
 
     def questions_hash(self, *splits: str) -> str:
-        """Return a hash of the questions of splits: seed, train, validation, test."""
+        """Return a hash of the questions of the named splits (seed, train, validation or test)."""
         return digest([_texts(getattr(self.questions, split)) for split in splits])
 
     # Asking
 
     def sampler(self, model: Adapter):
-        """Return what samples from a model, as many samples at a time as configured."""
+        """Return the sampler of a model; it draws at most `sampling.rows` samples together."""
         return self.base.sampler(stack_adapters([model]), self.config.sampling.rows)
 
     def scorer(self, model: Adapter):
-        """Return what reads log-probabilities of a model."""
+        """Return the scorer of a model, which reads log-probabilities."""
         return self.base.scorer(model.params, model.scale)
 
     def ask(self, run: Run, models: Sequence[Adapter], questions: Sequence[Question]) -> list[list[Answered]]:
-        """Return every model's answers to the questions; what the run's generations hold is not asked again."""
+        """Return the answers of each model to the questions, as `test` in the configuration says.
+
+        All samples are recorded in the run's generations.jsonl, and those that it holds already are not drawn again.
+        """
         c = self.config
         sampling = SamplingParams(
             temperature=c.test.temperature if c.test.samples > 1 else 0.0,
@@ -96,7 +102,7 @@ class CrestSession:
             seed=c.sampling.seed,
         )
         found = []
-        for model in models:  # one by one: the questions fill the rows, and one program serves every adapter
+        for model in models:  # one at a time: the questions fill the rows, and all adapters use the same program
             with Progress(self.console) as progress:
                 found += ask_questions(
                     self.sampler(model),
@@ -114,7 +120,11 @@ class CrestSession:
         return found
 
     def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
-        """Return a response's tokens int32 [n], segment by segment as the readings have them; `end`: with the EOS."""
+        """Return the tokens of a response, int32 [n].
+
+        Rationale, marker and answer are encoded one by one, as in the trees of stage=evaluate. `end` says whether the
+        EOS follows.
+        """
         lead = [self.encoder.text(f"{rationale}\n")] if rationale else []
         answer = self.encoder.text(self.wording.answer(question, option))
         stop = [self.encoder.tokenizer.eos_id] if end else []
@@ -122,14 +132,14 @@ class CrestSession:
         return np.concatenate(parts).astype(np.int32)
 
     def tokens(self, *segments: str) -> np.ndarray:
-        """Return the tokens int32 [n] of a text that is given segment by segment, with the EOS."""
+        """Return the tokens of segments, int32 [n]. Each is encoded on its own, and the EOS follows the last one."""
         parts = [self.encoder.text(segment) for segment in segments]
         return np.concatenate([*parts, [self.encoder.tokenizer.eos_id]]).astype(np.int32)
 
     # Training
 
     def trainer(self, run: Run, key: str) -> Trainer:
-        """Return what trains the stages of a run; `key` is where their settings stand in the configuration."""
+        """Return the trainer of a run; `key` is the part of the configuration with its learning rate, for advice."""
         network = self.base.network(self.config.training.rematerialisation)
         advice = f"a smaller {key}.learning_rate, optimizer.clip=1 or precision=float32"
         return Trainer(network, self.base.weights(False), self.base.programs, run, self.console, advice)
@@ -137,7 +147,14 @@ class CrestSession:
     def settings(
         self, schedule: ScheduleConfig, adapter: Adapter, *, dropout: float | None = None, **settings: Any
     ) -> StageSettings:
-        """Return how a stage is trained that starts from an adapter; `settings`: more fields of `StageSettings`."""
+        """Return the settings of a stage.
+
+        Args:
+            schedule: the learning rate and its schedule.
+            adapter: the adapter that the stage starts from.
+            dropout: the dropout rate; None takes `lora.dropout`.
+            settings: the other fields of `StageSettings`: epochs, batch_size, ...
+        """
         c = self.config
         return stage_settings(
             c.training,
@@ -154,7 +171,7 @@ class CrestSession:
     # Adapters
 
     def fresh(self) -> Adapter:
-        """Return a new adapter, drawn from the seed."""
+        """Return a new adapter, drawn from `training.seed`."""
         return fresh_adapter(self.config.lora, self.base.model, self.config.training.seed)
 
     def read(self, folder: Path, name: str) -> Adapter:
@@ -162,7 +179,10 @@ class CrestSession:
         return read_adapter(folder, self.base.model.architecture, name)
 
     def write(self, folder: Path, adapter: Adapter, summary: Mapping[str, Any] | None = None) -> None:
-        """Write an adapter in PEFT's format; its card says what is in `summary`, that of the run where there is one."""
+        """Write an adapter in PEFT's format, with a model card.
+
+        `summary` is the summary of the whole run, for the card; None for the adapter of a stage.
+        """
         c, model = self.config, self.base.model
         written = dataclasses.replace(
             adapter,
@@ -177,23 +197,27 @@ class CrestSession:
 
 
 def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
-    """Return examples of equal weight, none of them cut."""
+    """Return prompts and responses (tokens, int32 [n] each) as examples of equal weight, none of them cut."""
     return Encoded(prompts, responses, [1.0] * len(prompts), [False] * len(prompts))
 
 
 def tokens_of_answers(run: Run) -> int:
-    """Return the tokens of the answers that a run's models gave."""
+    """Return the number of tokens in all samples of a run's generations.jsonl."""
     return sum(record["tokens"] for record in read_records(run.generations))
 
 
 def identity_hash(run: Run) -> str:
-    """Return a hash of the identity that a run's directory was made for: what stands for it in later stages' own."""
+    """Return a hash of a run's identity. It stands for the run in the identities of later stages."""
     return digest(stored_config(run.path)["identity"])
 
 
 def clock(programs: Programs) -> dict[str, float]:
-    """Return what was spent so far: seconds without compilation; those of compilation; and of the former this program's
-    own Python (the processor's seconds of its thread), which the model's passes are no part of."""
+    """Return the times spent so far, in seconds.
+
+    `seconds` is the time without compilation, and `compilation_seconds` the time of compilation. `python_seconds` is
+    the part of `seconds` that this program's own Python took: the processor time of its thread, without the passes of
+    the model, which run in other threads.
+    """
     return {
         "seconds": time.perf_counter() - programs.seconds,
         "compilation_seconds": programs.seconds,

@@ -1,4 +1,7 @@
-"""stage=sft: supervised fine-tuning on the rationales that pass; the epoch that is best on validation counts."""
+"""stage=sft: supervised fine-tuning on the rationales that pass the filter.
+
+The result is the epoch with the best accuracy on validation.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,15 +24,28 @@ from jaxalign.training.supervised import SupervisedStage
 FILES = ("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", "generations.jsonl")
 
 WITHOUT = ("seed", "dpo", "crest.mixing", "crest.iterations", "released.prompt_without_question")
-"""Keys that change no number of this stage."""
+"""The keys that do not change the numbers of this stage."""
 
 TokenPairs = tuple[list[np.ndarray], list[np.ndarray]]
-"""Prompts and responses as tokens, int32 [n] each."""
+"""Prompts and responses as tokens, int32 [n] for each."""
 
 
 def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Adapter) -> Adapter | None:
-    """Fine-tune on what is kept of the rationales, or (`sft.rationale=false`) on the labels alone; None where what was
-    asked for ends before it."""
+    """Fine-tune on the rationales that pass the filter, or (`sft.rationale=false`) on the labels alone.
+
+    Args:
+        session: the model and the settings.
+        name: the name of the stage: sft, sft-2, ...
+        evaluated: the run of stage=evaluate; None if no rationales are used.
+        start: the seed adapter or the bare base. Training starts from it, or, with `crest.continue_adapter=false` or
+            the bare base, from a new adapter.
+
+    Returns:
+        The fine-tuned adapter, or None if the command stops before this stage.
+
+    Raises:
+        UserError: see `Stages.do` and `choose_examples`; or a loss is not a number.
+    """
     c = session.config
     if evaluated is not None and c.sft.rationale:
         source = identity_hash(evaluated)
@@ -53,7 +69,15 @@ def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Ad
 
 
 def fine_tune(session: CrestSession, run: Run, name: str, examples: TokenPairs, start: Adapter) -> dict[str, Any]:
-    """Train from an adapter, keep every epoch's, and the best of them as the run's; return the stage's summary."""
+    """Train, and return the stage's summary. The adapter of each epoch is kept; the best one is the run's adapter.
+
+    Args:
+        session: the model and the settings.
+        run: the run of this stage.
+        name: the name of the stage.
+        examples: the prompts and responses to train on.
+        start: the adapter that training starts from.
+    """
     config, (prompts, responses) = session.config.sft, examples
     settings = session.settings(
         config, start, epochs=float(config.epochs), batch_size=config.batch_size, max_steps=config.max_steps
@@ -66,7 +90,7 @@ def fine_tune(session: CrestSession, run: Run, name: str, examples: TokenPairs, 
     stage = SupervisedStage("sft", encoded(prompts, responses), encoded([], []))
     assert start.params is not None
     _, summary = session.trainer(run, "sft").train_stage(stage, settings, start.params, on_epoch=keep)
-    # What a kill left of an adapter half written has another name.
+    # A kill may leave a half-written adapter, whose folder has another name.
     folders = sorted((one for one in epochs.iterdir() if one.name.isdigit()), key=lambda folder: int(folder.name))
     models = [session.read(folder, f"{name}, epoch {folder.name}") for folder in folders]
     accuracy = [accuracy_of(answers) for answers in session.ask(run, models, session.questions.validation)]
@@ -82,17 +106,17 @@ def fine_tune(session: CrestSession, run: Run, name: str, examples: TokenPairs, 
 
 
 def label_examples(session: CrestSession) -> TokenPairs:
-    """Return the training questions with their gold answers alone."""
+    """Return the training questions with their gold answers as responses, without rationales."""
     questions = session.questions.train
     prompts = [session.encoder.prompt(session.wording.prompt(question)) for question in questions]
     return prompts, [session.response(question, "", question.gold) for question in questions]
 
 
 def kept_examples(session: CrestSession, evaluated: Run) -> TokenPairs:
-    """Return the questions with the rationales that pass the filter, each with its own answer.
+    """Return the training questions with the rationales that pass the configured filter, as prompts and responses.
 
     Raises:
-        UserError: there is none.
+        UserError: no rationale passes.
     """
     c = session.config
     rationales = read_rationales(evaluated, session.questions.train)
@@ -115,18 +139,18 @@ def choose_examples(
     threshold: int | None = None,
     end: bool = True,
 ) -> TokenPairs:
-    """Return the questions with the rationales that pass, each with its own answer.
+    """Return prompts and responses: one for each rationale that passes the filter, with the answer that it leads to.
 
     Args:
-        session: encodes them.
-        questions: by id.
-        rationales: read, by the question's id.
+        session: the encoder and the wording.
+        questions: the questions by their ids.
+        rationales: the rationales of each question with their readings, by its id.
         tolerance: see `passes`.
         threshold: see `passes`.
-        end: whether the end token is trained.
+        end: whether responses end in the EOS.
 
     Raises:
-        UserError: there is none.
+        UserError: no rationale passes.
     """
     right = sum(bool(one.right) for mine in rationales.values() for one in mine)
     prompts, responses = [], []
@@ -148,5 +172,5 @@ def choose_examples(
             if threshold is None
             else f"lower released.threshold (now {threshold}), or give released.threshold=null"
         )
-        raise UserError(f"of {right} rationales with z = 1 none is kept: {mend}")
+        raise UserError(f"the filter keeps none of the {right} rationales with z = 1: {mend}")
     return prompts, responses

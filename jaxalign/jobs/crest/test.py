@@ -1,6 +1,7 @@
-"""stage=test: every model on the way asked the validation questions, the final ones the test, and the report of it all.
+"""stage=test: the models answer the validation and the test questions, and the report is written.
 
-What a tested model is measured by: accuracy, and how consistent its rationales are.
+All models answer the validation questions. The test questions are answered by all but the rounds of preference
+optimisation that are not the best one. A model is measured by its accuracy and by the consistency of its rationales.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ FILES = (
 
 
 def whole_identity(session: CrestSession) -> dict[str, Any]:
-    """Return what changes the numbers of the whole run, whose results this stage writes."""
+    """Return the identity of the whole run, whose results this stage writes: all that changes its numbers."""
     c = session.config
     questions = session.questions_hash("seed", "train", "validation", "test")
     return session.identity((), few_shot=c.crest.few_shot or c.test.few_shot, questions=questions)
@@ -42,21 +43,21 @@ def whole_identity(session: CrestSession) -> dict[str, Any]:
 def run_test_stage(
     session: CrestSession, run: Run, models: Sequence[Adapter], judge: Adapter, evaluated: Run | None
 ) -> None:
-    """Ask every model on the way, and write what a person would want to read.
+    """Ask all models, and write the results: the report, the tables, the figures, the final adapter and the summary.
 
     Args:
-        session: asks.
+        session: the model and the settings.
         run: the whole run, not a stage of it.
-        models: the base, and what every stage ended with.
-        judge: reads the consistency of all rationales.
-        evaluated: the last iteration's evaluation, where there is one.
+        models: the base, and the adapters that the stages ended with.
+        judge: the adapter that judges the rationales of all models.
+        evaluated: the run of the last stage=evaluate; None if there was none.
     """
     found = {name: stage for name, stage in session.stages.found.items() if stage.finished}
     stages = {name: {"path": str(stage.path), **read_json(stage.summary)} for name, stage in found.items()}
     best = stages.get("dpo", {}).get("best_round")
     reported = [one for one in models if not one.name.startswith("round") or one.name == f"round {best}"]
     with session.stages.timed(run) as took:
-        # What sft and dpo asked on the way is not asked again.
+        # The answers that sft and dpo asked for are not drawn again.
         before = {
             record["key"]: record
             for name, stage in found.items()
@@ -96,9 +97,16 @@ def run_test_stage(
 def measure_models(
     session: CrestSession, run: Run, everyone: Sequence[Adapter], reported: Sequence[Adapter], judge: Adapter
 ) -> list[dict[str, Any]]:
-    """Ask all models the validation questions and those that are reported the test, and return what each came to.
+    """Return the measures of each model on validation and, if it is reported, on the test.
 
-    What the run's records hold is not asked again. `judge` reads the consistency of all of them.
+    Answers that the run's records hold are not drawn again.
+
+    Args:
+        session: the model and the settings.
+        run: the whole run.
+        everyone: all models, which answer the validation questions.
+        reported: the models that also answer the test questions.
+        judge: the adapter that judges the rationales of all models.
     """
     questions, splits = session.questions, {}
     for split, asked, part in (("validation", everyone, questions.validation), ("test", reported, questions.test)):
@@ -118,7 +126,14 @@ def measure_models(
 def judge_answers(
     session: CrestSession, run: Run, judge: Adapter, splits: Mapping[str, Mapping[str, Sequence[Answered]]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return by split and model the consistency of the rationales that it wrote, all judged by the same model."""
+    """Return the consistency of the rationales that each model wrote, by split and model.
+
+    Args:
+        session: the model and the settings.
+        run: the whole run, which records the judgements in judged.jsonl.
+        judge: the adapter that judges all rationales.
+        splits: the answers by split and model.
+    """
     asked: dict[str, tuple[Question, dict[str, Rationale]]] = {}
     for found in splits.values():
         for one in (one for tested in found.values() for one in _readable(tested)):
@@ -145,7 +160,7 @@ def _rationale(one: Answered) -> Rationale:
 
 
 def _key(session: CrestSession, judge: Adapter, question: Question, text: str) -> str:
-    """Return the name of a judgement: 32 hexadecimal digits of a SHA-256 over what decides it inside a run."""
+    """Return the key of a judgement: 32 hexadecimal digits of a SHA-256 over all that decides it inside a run."""
     parts = [session.base.signature, judge.identity, session.wording.prompt(question), text]
     return digest(parts, 32)
 
@@ -153,10 +168,10 @@ def _key(session: CrestSession, judge: Adapter, question: Question, text: str) -
 def _read(
     session: CrestSession, run: Run, judge: Adapter, asked: Sequence[tuple[Question, Sequence[Rationale]]]
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return by key the follow-ups of every rationale; what judged.jsonl holds is not read again.
+    """Return the follow-ups of every rationale by its key; those that judged.jsonl holds are not read again.
 
-    A question's rationales are read together, whoever wrote them, and questions in parts whose borders never move, so
-    that a resumption packs as an unbroken run does.
+    The rationales of a question are read together, whichever models wrote them. The questions are read in parts of a
+    fixed size, so that a resumed run packs them as an uninterrupted run does.
     """
     records = read_records(run.path / JUDGED)
     known = {record["key"]: [(pair["affirm"], pair["deny"]) for pair in record["followups"]] for record in records}

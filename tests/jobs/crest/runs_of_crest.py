@@ -26,6 +26,9 @@ SMALL = [
 """A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
 differ, and that its answers can be read."""
 
+ROOMY = "model.config.max_position_embeddings=2048"
+"""A context that holds the worked examples, too."""
+
 ADAPTER = "adapter/adapter_model.safetensors"
 QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from jobs.crest.runs_of_crest import SMALL
+from jobs.crest.runs_of_crest import ROOMY, SMALL
 
 from jaxalign.crest import main
 
@@ -10,7 +10,7 @@ from jaxalign.crest import main
 def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
     root = tmp_path / "outputs"
     for changes in (["dpo.rounds=0"], ["dpo.rounds=1"], ["experiment=few_shot"], ["experiment=zero_shot"]):
-        main([f"run.root={root}", *SMALL, *changes])
+        main([f"run.root={root}", *SMALL, ROOMY, *changes])
     shown = capsys.readouterr().out
     assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
     for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
@@ -22,7 +22,7 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
         assert f": crest.iterations{settings}" in shown
     assert "do not compare" not in shown
     # Other questions, and another judge.
-    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    main([f"run.root={root}", *SMALL, ROOMY, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
     capsys.readouterr()
     main([f"compare={root}/crest-*"])
     alike, other = r"\d \d \d \d", r"\d"

@@ -27,7 +27,7 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
         assert last["loss"] != pytest.approx(np.log(2), abs=1e-3)
         assert {"rewards/margins", "rewards/accuracies", "logps/chosen"} <= set(first)
     # The reference's numbers are those of the adapters on the disk, read anew.
-    model = read_tiny()
+    model = read_tiny(max_position_embeddings=384)
     base, encoder = BaseModel(model, jnp.float32, Programs()), Encoder(model.tokenizer)
     pairs = read_records(whole / "pairs.jsonl")
     written = {record["key"]: record["log_prob"] for record in read_records(stage / "reference.jsonl")}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import refused
-from jobs.crest.runs_of_crest import ADAPTER, SMALL
+from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
 from runs_of_tiny import read_tiny
 
 from jaxalign.crest import main
@@ -112,8 +112,8 @@ def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsy
     ("changes", "models"),
     [
         (["experiment=zero_shot"], ["base", "seed"]),
-        (["experiment=few_shot"], ["base", "seed"]),
-        (["experiment=self_consistency", "test.samples=3"], ["base", "seed"]),
+        (["experiment=few_shot", ROOMY], ["base", "seed"]),
+        (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
         (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=lmsi", "sft.epochs=1"], ["base", "seed", "sft"]),

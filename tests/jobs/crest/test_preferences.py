@@ -51,8 +51,8 @@ def test_a_shortage_is_said_and_no_pair_at_all_says_what_to_change(tmp_path):
     found = some_rationales(2)
     _, said = written(tmp_path, found, count=1000)
     there = {kind: pools(found).size(kind) for kind in PAIR_KINDS}
-    assert f"there are only {there['z']} pairs by the answer, and 500 were wanted" in said
-    assert f"there are only {there['z_tilde']} pairs by follow-ups, and 500 were wanted" in said
+    assert f"there are only {there['z']} pairs by the answer, but 500 were wanted" in said
+    assert f"there are only {there['z_tilde']} pairs by follow-ups, but 500 were wanted" in said
     alike = {"one": [rationale("a", True, 2), rationale("b", False), rationale("c", None)]}
     differ = {"one": [rationale("a", True, 2), rationale("b", True, 1)]}
     with pytest.raises(

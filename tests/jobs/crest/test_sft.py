@@ -101,8 +101,8 @@ def test_nothing_to_learn_from_says_why(session):
     with pytest.raises(UserError, match=r"no rationale leads to the right answer .*crest\.samples"):
         choose_examples(session, QUESTIONS, wrong, tolerance=None)
     right = {"three": [rationale("so", True, 1)]}
-    with pytest.raises(UserError, match=r"of 1 rationales with z = 1 none is kept: raise crest\.tolerance \(now 1\)"):
+    with pytest.raises(UserError, match=r"keeps none of the 1 rationales with z = 1: raise crest\.tolerance \(now 1\)"):
         choose_examples(session, QUESTIONS, right, tolerance=1)
-    with pytest.raises(UserError, match=r"none is kept: lower released\.threshold \(now 4\)"):
+    with pytest.raises(UserError, match=r"rationales with z = 1: lower released\.threshold \(now 4\)"):
         choose_examples(session, QUESTIONS, right, tolerance=1, threshold=4)
     assert len(choose_examples(session, QUESTIONS, right, tolerance=1, threshold=1)[0]) == 1
