@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import processor
 from sampling import load
 
 CONTENDERS = {
@@ -68,7 +69,7 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None
     print(
         f"\nSmolLM2-135M, rank {args.rank} on all projections, prompts of {args.prompt} tokens, responses of "
         f"{args.response}, {args.pairs} pairs a step (by question: {RESPONSES} responses and {PAIRS} pairs of each), "
-        f"{os.cpu_count()} cores\n"
+        f"{processor()}\n"
     )
     heads = f"{'pairs/s':>9}{'responses/s':>13}{'first loss':>12}{'GiB':>7}{'reference s':>13}{'of steps s':>12}"
     print(f"{'':32}{heads}")

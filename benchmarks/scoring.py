@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import processor
 from sampling import load
 
 CONTENDERS = {
@@ -78,7 +79,7 @@ def child(name: str, work: Path) -> dict[str, Any]:
 
 def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
     print(f"\n{facts['rationales']:.1f} distinct rationales of a question ({facts['tokens']:.0f} tokens in the mean),")
-    print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {os.cpu_count()} cores\n")
+    print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {processor()}\n")
     print(f"{'':44}{'questions':>10}{'questions/s':>12}{'tokens a question':>20}{'tokens/s':>10}{'trees are':>18}")
     speeds = {name: found["questions"] / found["seconds"] for name, found in results.items()}
     for name, title in CONTENDERS.items():
