@@ -103,7 +103,7 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
         f"the host's share of the time: {tree['host']:.0%} and {packed['host']:.0%}"
     )
     print(
-        f"largest difference of a log-probability from Transformers in float32 (ours is {fast_precision()[0]}): {worst:.3f}"
+        f"largest difference from Transformers in float32 (ours: {fast_precision()[0]}): {worst:.3f} in a log-probability"
     )
     best = max(speeds["bfloat16"], speeds["float32"])
     print(f"scoring={speeds['trees'] / speeds['packed']:.2f} scoring_hf={speeds['trees'] / best:.2f}")
