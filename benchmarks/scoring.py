@@ -102,9 +102,7 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
         f"padding or trunks again: {waste['trees']:.0%} of the tokens on trees, {waste['packed']:.0%} of those packed; "
         f"the host's share of the time: {tree['host']:.0%} and {packed['host']:.0%}"
     )
-    print(
-        f"largest difference from Transformers in float32 (ours: {fast_precision()[0]}): {worst:.3f} in a log-probability"
-    )
+    print(f"largest difference from Transformers in float32 (ours: {fast_precision()[0]}): {worst:.3f} nats")
     best = max(speeds["bfloat16"], speeds["float32"])
     print(f"scoring={speeds['trees'] / speeds['packed']:.2f} scoring_hf={speeds['trees'] / best:.2f}")
 
