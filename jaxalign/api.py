@@ -34,6 +34,7 @@ from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
 from jaxalign.pretrained.sources import read_model as load
@@ -254,7 +255,7 @@ class LanguageModel:
 def load_model(
     name: str,
     *,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     prompt_format: str = "plain",
     system: str | None = None,
     offline: bool = False,
@@ -263,7 +264,7 @@ def load_model(
 
     Args:
         name: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
-        precision: bfloat16 or float32.
+        precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         prompt_format: plain (the text itself) or chat (the model's chat template).
         system: the system message of the chat format, or None.
         offline: whether the network is never used.
@@ -272,7 +273,7 @@ def load_model(
         UserError: the model cannot be found or fetched, it is not supported, or a setting is not known.
     """
     for key, value, known in (
-        ("precision", precision, ("bfloat16", "float32")),
+        ("precision", precision, ("auto", "bfloat16", "float32")),
         ("prompt_format", prompt_format, ("plain", "chat")),
     ):
         if value not in known:
@@ -282,5 +283,6 @@ def load_model(
     if name not in known and near and not Path(name).exists():  # nearly all ids on the hub have a slash
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
+    precision = fast_precision()[0] if precision == "auto" else precision
     model = load(source, jnp.dtype(precision), offline=offline, name=name)
     return LanguageModel(model, precision, prompt_format, system)

@@ -14,7 +14,7 @@ instead. Every other key is part of the identity (see `identity.identity`)."""
 
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["auto", "bfloat16", "float32"]
 PromptFormat = Literal["plain", "chat"]
 
 Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]

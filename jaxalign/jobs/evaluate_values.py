@@ -15,6 +15,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run, print_places
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
@@ -63,6 +64,7 @@ def evaluate(config: EvaluateConfig) -> None:
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)
+    config = settle_precision(config, console)
     opened = open_base(config, console, asked_model(config.model, folders))
     if opened is None:
         return

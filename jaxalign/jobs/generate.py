@@ -16,6 +16,7 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import Answering, compare_engines, open_engine
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run, print_places
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
@@ -37,6 +38,7 @@ def generate(config: GenerateConfig) -> None:
     prompts = read_configured_prompts(config)
     # A chat uses the model's chat template, whatever prompt format its adapter was trained with.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
+    config = settle_precision(config, console, say=config.engine.name != "openai")
     opened = open_base(config, console, asked_model(model, folders))
     if opened is None:
         return

@@ -17,6 +17,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
 from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
@@ -51,7 +52,7 @@ def train(config: TrainConfig) -> None:
     console = Console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
-    config = with_target(config, text)
+    config = settle_precision(with_target(config, text), console)
     opened = open_base(config, console)
     if opened is None:
         return

@@ -19,6 +19,7 @@ from jaxalign.jobs.crest.seed import seed_stage
 from jaxalign.jobs.crest.session import CrestSession, clock
 from jaxalign.jobs.crest.sft import sft_stage
 from jaxalign.jobs.crest.test import FILES, run_test_stage, whole_identity
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base
 from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
@@ -40,6 +41,7 @@ def crest(config: CrestConfig) -> None:
         return
     wording = make_wording(config.reasoning, config.questions.reply, config.questions.examples)
     questions = read_questions(config, wording)
+    config = settle_precision(config, console)
     opened = open_base(config, console)
     if opened is None:
         return
