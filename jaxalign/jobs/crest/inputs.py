@@ -1,13 +1,10 @@
 """The input of a CREST run: the questions, and checks that settings, model and questions fit together."""
 
-import dataclasses
-
 from jaxalign.config.crest import CrestConfig
-from jaxalign.data.columns import Columns
-from jaxalign.data.datasets.puzzles import make_puzzles
-from jaxalign.data.datasets.questions import Questions, load_questions
+from jaxalign.data.datasets.questions import Questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.jobs.readers import QUESTION_READERS, reader_of
 from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
@@ -21,23 +18,9 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
     Raises:
         UserError: the questions cannot be read, or the program cannot make as many different ones.
     """
-    d = config.questions
-    if d.name == "puzzles":
-        sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
-        made = make_puzzles(**sizes, solved=d.solved, links=d.links, turned=d.turned, seed=config.training.seed)
-        cut = {name: getattr(made, name)[: d.limit] for name in sizes}
-        return dataclasses.replace(made, **cut)
     exclude = () if config.released.examples_in_train else [shot.question.id for shot in wording.shots]
-    return load_questions(
-        d.name,
-        d.path,
-        seed=config.training.seed,
-        limit=d.limit,
-        exclude=exclude,
-        skip=d.skip,
-        offline=config.offline,
-        columns=Columns(d.columns.given),
-    )
+    read = reader_of(QUESTION_READERS, config.questions)
+    return read(config.questions, config.offline, config.training.seed, exclude)
 
 
 def check_method(config: CrestConfig, questions: Questions) -> None:
