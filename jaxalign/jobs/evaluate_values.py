@@ -30,7 +30,7 @@ from jaxalign.values.schwartz import VALUES
 from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, table_of
 from jaxalign.values.targets import Target
 
-FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
+EVALUATE_FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,9 @@ def evaluate(config: EvaluateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, base, respondents, questionnaire),
+        content=evaluation_content(opened.keys, base, respondents, questionnaire),
         name="-".join(["portraits", *dict.fromkeys(one.name for one in respondents[:4]), opened.keys["name"]]),
-        files=FILES,
+        files=EVALUATE_FILES,
     )
     if not run.finished:
         with run.locked():
@@ -147,7 +147,7 @@ def check_questions(
             check_requests(parse_requests(questionnaire, led), parse_sampling(config), context)
 
 
-def content(
+def evaluation_content(
     keys: Mapping[str, Any], base: BaseModel, respondents: Sequence[Respondent], questionnaire: Questionnaire
 ) -> dict[str, Any]:
     """Return what the configuration leads to, for the identity of the run."""

@@ -23,7 +23,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json, write_atomic
 
-FILES = ("generations.jsonl", "answers.jsonl")
+GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
 
 
 def generate(config: GenerateConfig) -> None:
@@ -54,9 +54,9 @@ def generate(config: GenerateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, answering, prompts),
+        content=generation_content(opened.keys, answering, prompts),
         name="-".join(["generate", *(adapter.name for adapter in adapters[:3]), opened.keys["name"]]),
-        files=FILES,
+        files=GENERATE_FILES,
         more=True,
     )
     with run.locked():
@@ -120,7 +120,7 @@ def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], enco
     ]
 
 
-def content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def generation_content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     return {
         "model": answering.model,

@@ -86,6 +86,7 @@ def open_job_run(
     content: Mapping[str, Any],
     name: str,
     files: Sequence[str],
+    without: Sequence[str] = (),
     more: bool = False,
 ) -> Run:
     """Make or find the directory of a job's run, and print where it is.
@@ -98,13 +99,14 @@ def open_job_run(
         content: hashes of what the configuration's paths lead to (see `config.identity.identity`).
         name: the readable part of the directory's name.
         files: the files that the job writes there.
+        without: keys of the configuration that do not change the numbers of this run.
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
         UserError: the directory belongs to another run, or cannot be written.
     """
     made = open_run(
-        identity(config, content),
+        identity(config, content, without),
         plain(config),
         files=files,
         dir=config.run.dir,

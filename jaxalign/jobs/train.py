@@ -36,7 +36,7 @@ from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
 
-FILES = (
+TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
     *("reference.jsonl", "shapes.jsonl"),
 )
@@ -67,7 +67,11 @@ def train(config: TrainConfig) -> None:
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
-        config, console, content=content(config, text, base, adapter, budget), name=run_name(config, text), files=FILES
+        config,
+        console,
+        content=training_content(config, text, base, adapter, budget),
+        name=run_name(config, text),
+        files=TRAIN_FILES,
     )
     if not run.finished:
         with run.locked():
@@ -128,7 +132,7 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     return dataclasses.replace(found, base_identity=base.model.identity)
 
 
-def content(
+def training_content(
     config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""

@@ -15,6 +15,7 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.reference import read_reference
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.preferences import read_pairs
 from jaxalign.jobs.crest.session import CrestSession, identity_hash, tokens_of_answers
@@ -24,15 +25,17 @@ from jaxalign.reasoning.preferences import Choice
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.stages import StageSpec
 from jaxalign.training.preference import PreferenceStage
 
-FILES = (
-    *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
-    *("reference.jsonl", "shapes.jsonl"),
+DPO_STAGE = StageSpec(
+    files=(
+        *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
+        *("reference.jsonl", "shapes.jsonl"),
+    ),
+    records=("generations.jsonl",),
+    without=(*keys.METHOD, *keys.SEED, *keys.SFT),
 )
-
-WITHOUT = ("crest", "seed", "sft")
-"""The keys that do not change the numbers of this stage."""
 
 
 def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter) -> list[Adapter] | None:
@@ -52,7 +55,7 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
     """
     c = session.config
     identity = session.identity(
-        WITHOUT,
+        DPO_STAGE,
         few_shot=c.crest.few_shot or c.test.few_shot,
         input=identity_hash(drawn),
         start=start.identity,
@@ -67,7 +70,7 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
         first = start if start.params is not None else session.fresh()
         return learn_rounds(session, run, first, data, rounds)
 
-    run = session.stages.do("dpo", identity, work, files=FILES, records=("generations.jsonl",))
+    run = session.stages.do("dpo", DPO_STAGE, identity, work)
     if run is None:
         return None
     numbers = range(1, c.dpo.rounds + 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, identity_hash
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Choice, draw, pools
@@ -14,18 +15,27 @@ from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records, write_atomic
+from jaxalign.runs.stages import StageSpec
 
 PAIRS = "pairs.jsonl"
 
-FILES = RECORDS = (PAIRS,)
-
-WITHOUT = (
-    *("seed", "sft", "test", "lora", "optimizer", "sampling", "released"),
-    *("crest.tolerance", "crest.iterations", "crest.continue_adapter", "training.row_length", "training.max_rows"),
-    *("dpo.loss", "dpo.beta", "dpo.label_smoothing", "dpo.likelihood", "dpo.batching"),
-    *("dpo.learning_rate", "dpo.schedule", "dpo.warmup_steps"),
+PREFERENCES_STAGE = StageSpec(
+    files=(PAIRS,),
+    records=(PAIRS,),
+    without=(
+        *(
+            *keys.SEED,
+            *keys.SFT,
+            *keys.TEST,
+            *keys.LORA,
+            *keys.OPTIMIZER,
+            *keys.SAMPLING,
+            *keys.RELEASED,
+            *keys.DPO_LEARNING,
+        ),
+        *("crest.tolerance", "crest.iterations", "crest.continue_adapter", "training.row_length", "training.max_rows"),
+    ),
 )
-"""The keys that do not change the numbers of this stage."""
 
 
 def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
@@ -42,12 +52,12 @@ def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
         UserError: see `Stages.do` and `write_pairs`.
     """
     few_shot = session.config.crest.few_shot
-    identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(evaluated))
+    identity = session.identity(PREFERENCES_STAGE, few_shot=few_shot, input=identity_hash(evaluated))
 
     def work(run: Run) -> dict[str, Any]:
         return write_pairs(session, run, read_rationales(evaluated, session.questions.train))
 
-    return session.stages.do("preferences", identity, work, files=FILES, records=RECORDS)
+    return session.stages.do("preferences", PREFERENCES_STAGE, identity, work)
 
 
 def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequence[Rationale]]) -> dict[str, Any]:
