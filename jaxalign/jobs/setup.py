@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -138,6 +140,18 @@ def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
     """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output."""
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
     return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity)
+
+
+def sampling_params(config: SamplingConfig, *stops: str) -> SamplingParams:
+    """Return the settings of the configuration as `SamplingParams`; `stops` also end a sample."""
+    return SamplingParams(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        stop=(*config.stop, *(stop for stop in stops if stop not in config.stop)),
+        seed=config.seed,
+    )
 
 
 def stage_settings(

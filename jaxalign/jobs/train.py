@@ -114,11 +114,7 @@ def inspect(
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     """Return the adapter that training starts from; UserError if it does not fit the base or the configuration."""
     found = read_adapter(str(config.adapter), base.model.architecture)
-    if found.base_identity is not None and found.base_identity != base.model.identity:
-        raise UserError(
-            f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {base.model.name}; "
-            "give the model that it was trained on"
-        )
+    found.check_base(base.model.identity, base.model.name)
     wanted = {
         "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
         "lora.rank": (found.rank, config.lora.rank),

@@ -6,7 +6,6 @@ earlier ones, and each stage resumes by itself. Nothing here knows what the stag
 
 import dataclasses
 import glob
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run, is_older, open_run, run_path
 from jaxalign.runs.progress import duration
-from jaxalign.runs.records import append_record, read_json, read_records
+from jaxalign.runs.records import append_record, lines_hash, read_json, read_records
 
 SESSIONS = "sessions.jsonl"
 """The file with one record for each process that worked on a stage: the time that it took."""
@@ -166,11 +165,7 @@ class Stages:
 def hashes_of(run: Run, records: Sequence[str]) -> dict[str, str]:
     """Return a hash of the lines of each file that exists, by file name; the order of the lines does not matter."""
     paths = [run.path / name for name in records]
-    return {
-        path.name: hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()
-        for path in paths
-        if path.is_file()
-    }
+    return {path.name: lines_hash(path) for path in paths if path.is_file()}
 
 
 def check_files(run: Run, stage: str, records: Sequence[str]) -> None:

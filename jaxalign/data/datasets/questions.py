@@ -26,7 +26,7 @@ class Questions:
     validation: list[Question]
     test: list[Question]
     notes: tuple[str, ...] = ()
-    seed: tuple[Question, ...] = ()
+    solved: tuple[Question, ...] = ()
     """Questions with solutions, from which a first adapter learns the form of answers."""
 
 

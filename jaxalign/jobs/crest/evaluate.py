@@ -137,7 +137,7 @@ class Judge:
             count(0, waiting, 0.0)
             for number, part in enumerate(parts[done:], start=done):
                 mine = [questions[n] for n in part]
-                found = self.read(mine, [distinct(questions[n], texts[n], True) for n in part])
+                found = self.read(mine, [distinct(questions[n], texts[n]) for n in part])
                 tokens += sum(tokens_read(self.session, *one) for one in zip(mine, found, strict=True))
                 if not self.session.config.crest.deduplicate:
                     found = [_repeated(texts[n], one) for n, one in zip(part, found, strict=True)]
@@ -161,7 +161,7 @@ class Judge:
             The number of samples, the number of rationales that were appended, and the tokens of the samples.
         """
         given = [
-            distinct(question, [record["text"] for record in mine], True)
+            distinct(question, [record["text"] for record in mine])
             for question, mine in zip(questions, records, strict=True)
         ]
         kept = []

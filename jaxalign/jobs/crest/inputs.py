@@ -45,7 +45,7 @@ def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
     """Return the stages of a configuration, in their order."""
     c = config
     learns = c.crest.iterations > 0
-    stages = ["seed"] if questions.seed else []
+    stages = ["seed"] if questions.solved else []
     if reads_rationales(c):
         stages += ["rationales", "evaluate"]
     if learns and c.sft.epochs:
@@ -89,7 +89,7 @@ def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, w
         context: the longest input of the model, in tokens.
     """
     preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
-    everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
+    everyone = (*questions.solved, *questions.train, *questions.validation, *questions.test)
     behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # for a second reading
     written = max(config.sampling.max_tokens, config.test.max_tokens)
     room = context - written - preamble - behind

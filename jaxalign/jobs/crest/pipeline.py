@@ -84,7 +84,7 @@ def open_crest_run(session: CrestSession) -> Run:
     return open_job_run(
         c,
         session.console,
-        content=session.content(questions=session.questions_hash("seed", "train", "validation", "test")),
+        content=session.content(questions=session.questions_hash("solved", "train", "validation", "test")),
         name="-".join(["crest", c.dataset.name, c.model.name, f"seed{c.training.seed}"]),
         files=CREST_FILES,
         without=unused_examples(c.crest.few_shot or c.test.few_shot),
@@ -103,7 +103,7 @@ def do_stages(session: CrestSession, run: Run) -> None:
     if run.finished and c.stage in ("all", "test"):
         return
     start, models = BASE, [BASE]
-    if session.questions.seed:
+    if session.questions.solved:
         start = seed_stage(session)
         if start is None or c.stage == "seed":
             return

@@ -1,6 +1,5 @@
 """stage=preferences: the preference pairs of each round, right over wrong and more over less consistent."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, identity_hash
-from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Choice, draw, pools
+from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, RationalePair, draw, pools
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
@@ -84,9 +83,9 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
         reports.append(report)
         for one in drawn:
             question, mine = questions[one.question], rationales[one.question]
-            better, other = (_answered(wording, question, mine[place]) for place in (one.better, one.other))
-            texts = {"prompt": wording.prompt(question), "chosen": better, "rejected": other}
-            lines.append({"round": round, **dataclasses.asdict(one), **texts})
+            better, worse = (_answered(wording, question, mine[place]) for place in (one.better, one.worse))
+            texts = {"prompt": wording.prompt(question), "chosen": better, "rejected": worse}
+            lines.append({"round": round, **one.record(), **texts})
     if not lines:
         raise UserError(_no_pairs(sizes, mixing))
     for kind, one in reports[0].items():
@@ -122,10 +121,9 @@ def _no_pairs(sizes: Mapping[str, int], mixing: float) -> str:
     )
 
 
-def read_pairs(run: Run, rounds: int) -> list[list[Choice]]:
+def read_pairs(run: Run, rounds: int) -> list[list[RationalePair]]:
     """Return the pairs of each round from pairs.jsonl."""
-    fields = [field.name for field in dataclasses.fields(Choice)]
-    found: list[list[Choice]] = [[] for _ in range(rounds)]
+    found: list[list[RationalePair]] = [[] for _ in range(rounds)]
     for record in read_records(run.path / PAIRS):
-        found[record["round"] - 1].append(Choice(**{name: record[name] for name in fields}))
+        found[record["round"] - 1].append(RationalePair.of_record(record))
     return found

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxalign.config.generate import SamplingConfig
 from jaxalign.data.datasets.question import Question
 from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
-from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
@@ -74,7 +72,7 @@ def draw_rationales(
             session.sampler(model),
             rationale_requests(session, questions, hint),
             session.config.crest.samples,
-            rationale_sampling(session.config.sampling, session.wording.marker),
+            session.rationale_sampling,
             run.generations,
             model=session.base.signature,
             adapters=[model.identity],
@@ -89,16 +87,10 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
     their samples, whose records name only the first of the two.
     """
     known = {record["key"]: record for record in read_records(run.generations)}
-    sampling = rationale_sampling(session.config.sampling, session.wording.marker)
+    sampling = session.rationale_sampling
     samples, base = range(session.config.crest.samples), session.base.signature
     requests = rationale_requests(session, session.questions.train, False)
     return [[known[record_key(base, model.identity, one.tokens, sampling, n)] for n in samples] for one in requests]
-
-
-def rationale_sampling(config: SamplingConfig, marker: str) -> SamplingParams:
-    """Return the sampling parameters; the marker is always a stop string, so a rationale ends before its answer."""
-    stop = config.stop if marker in config.stop else (*config.stop, marker)
-    return SamplingParams(config.temperature, config.top_k, config.top_p, config.max_tokens, stop, config.seed)
 
 
 def rationale_requests(session: CrestSession, questions: Sequence[Question], hint: bool) -> list[PromptRequest]:

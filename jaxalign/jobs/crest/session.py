@@ -19,7 +19,7 @@ from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, stage_settings
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -61,6 +61,11 @@ class CrestSession:
         """The training questions by their ids."""
         return {question.id: question for question in self.questions.train}
 
+    @property
+    def rationale_sampling(self) -> SamplingParams:
+        """How rationales are sampled: the marker always stops one, so that it ends before its answer."""
+        return sampling_params(self.config.sampling, self.wording.marker)
+
     # Identities
 
     def identity(self, spec: StageSpec, *, few_shot: bool, **content: Any) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class CrestSession:
         return {"model": self.base.model.signature, **content}
 
     def questions_hash(self, *splits: str) -> str:
-        """Return a hash of the questions of the named splits (seed, train, validation or test)."""
+        """Return a hash of the questions of the named splits (solved, train, validation or test)."""
         return digest([_texts(getattr(self.questions, split)) for split in splits])
 
     # Asking

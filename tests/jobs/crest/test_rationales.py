@@ -5,7 +5,7 @@ from jobs.crest.runs_of_crest import QUESTIONS, SMALL, write_questions
 
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.crest import main
-from jaxalign.jobs.crest.rationales import rationale_sampling
+from jaxalign.jobs.setup import sampling_params
 from jaxalign.runs.records import read_records
 
 SAMPLING = SamplingConfig(
@@ -15,7 +15,7 @@ SAMPLING = SamplingConfig(
 
 @pytest.mark.parametrize(("stop", "stops"), [((), ("So:",)), (("Q:",), ("Q:", "So:")), (("So:", "Q:"), ("So:", "Q:"))])
 def test_a_rationale_ends_at_the_marker_whatever_it_is(stop, stops):
-    assert rationale_sampling(dataclasses.replace(SAMPLING, stop=stop), "So:").stop == stops
+    assert sampling_params(dataclasses.replace(SAMPLING, stop=stop), "So:").stop == stops
 
 
 def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
