@@ -58,7 +58,7 @@ class CrestTestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedConfig:
+class SeedTrainingConfig:
     """The training of the starting adapter on solved questions."""
 
     epochs: Positive
@@ -89,7 +89,7 @@ class CrestConfig(ModelCommandConfig):
     compare: Uncounted[tuple[str, ...]]
     crest: CrestMethodConfig
     sampling: SamplingConfig
-    seed: SeedConfig
+    seed: SeedTrainingConfig
     sft: SftConfig
     dpo: DpoConfig
     test: CrestTestConfig

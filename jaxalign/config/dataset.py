@@ -92,7 +92,7 @@ class PairsConfig(DatasetConfig):
     """Preference pairs."""
 
     kind: Literal["pairs"]
-    path: Uncounted[str]
+    path: Uncounted[str | None] = None
 
     def __post_init__(self):
         self.check_columns(self.kind)

@@ -150,11 +150,7 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     adapters = [read_adapter(folder, architecture, factor=factor) for folder in folders]
     known = [adapter for adapter in adapters if adapter.base_identity is not None]
     for first, other in itertools.pairwise(known):
-        if other.base_identity != first.base_identity:
-            raise UserError(
-                f"{other.folder} was trained on another base ({other.base_name}) than {first.folder} "
-                f"({first.base_name}): ask them one by one"
-            )
+        other.check_base(first.base_identity, f"{first.base_name}, as {first.folder} was", "ask them one by one")
     names = [adapter.name for adapter in adapters]
     taken = {BASE.name, *names}
     distinct = []
@@ -167,14 +163,10 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     return distinct
 
 
-def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
+def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
     """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
     for adapter in adapters:
-        if adapter.base_identity not in (None, identity):
-            raise UserError(
-                f"{adapter.folder} was trained on another base ({adapter.base_name}), not on {name}: "
-                "ask it by itself, or with its own model=..."
-            )
+        adapter.check_base(identity, name, "ask it by itself, or with its own model=...")
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

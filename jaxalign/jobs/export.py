@@ -26,6 +26,7 @@ from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
 from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
 from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.progress import all_here
 from jaxalign.runs.records import read_json
 
 
@@ -67,7 +68,7 @@ def export(config: ExportConfig) -> None:
         what = "nothing but the run itself"
         if whole or config.verify:
             what = str(fetch(found.base(), offline=config.offline))
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(all_here(what), highlight=False, soft_wrap=True)
         return
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
@@ -120,12 +121,8 @@ def load_base(found: ExportSource, offline: bool) -> Model:
     """
     source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
     model = read_model(source, dtype, offline=offline, name=found.config["model"]["name"])
-    identity = read_adapter(found.adapter, model.architecture).base_identity
-    if identity is not None and identity != model.identity:
-        raise UserError(
-            f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
-            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring the old ones back"
-        )
+    hint = "its weights have changed since the training; bring the old ones back"
+    read_adapter(found.adapter, model.architecture).check_base(model.identity, str(source.path or model.name), hint)
     return model
 
 

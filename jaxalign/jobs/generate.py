@@ -8,23 +8,23 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxalign.config.generate import GenerateConfig, SamplingConfig
+from jaxalign.config.generate import GenerateConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
-from jaxalign.jobs.engines import Answering, compare_engines, open_engine
+from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.setup import open_base, open_job_run, print_places, sampling_params
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json, write_atomic
 
-FILES = ("generations.jsonl", "answers.jsonl")
+GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
 
 
 def generate(config: GenerateConfig) -> None:
@@ -52,20 +52,20 @@ def generate(config: GenerateConfig) -> None:
     asked = prompt_requests(prompts, adapters, opened.encoder)
     requests = [Request(one.tokens) for one in asked[:: len(adapters)]]
     check_requests(requests, sampling, opened.context, [prompt.place for prompt in prompts])
-    answering = open_engine(config, opened, adapters)
+    opened_engine = open_engine(config, opened, adapters)
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, answering, prompts),
+        content=generation_content(opened.keys, opened_engine, prompts),
         name="-".join(["generate", *(adapter.name for adapter in adapters[:3]), opened.keys["name"]]),
-        files=FILES,
+        files=GENERATE_FILES,
         more=True,
     )
     with run.locked():
         agreement = read_json(run.summary)["agreement"] if run.finished else None
         if config.engine.check:
-            agreement = compare_engines(config, answering.engine, opened, adapters, asked, console)
-        records = answer(config, console, answering, run, asked, adapters, sampling)
+            agreement = compare_engines(config, opened_engine.engine, opened, adapters, asked, console)
+        records = answer(config, console, opened_engine, run, asked, adapters, sampling)
         write_answers(run, prompts, adapters, records, agreement)
     print_places(console, answers=run.path / "answers.jsonl")
 
@@ -95,18 +95,6 @@ def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> l
     return everyone
 
 
-def sampling_params(config: SamplingConfig) -> SamplingParams:
-    """Return the settings of the configuration as `SamplingParams`."""
-    return SamplingParams(
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        max_tokens=config.max_tokens,
-        stop=config.stop,
-        seed=config.seed,
-    )
-
-
 def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], encoder: Encoder) -> list[PromptRequest]:
     """Return one request for each prompt and adapter, prompt by prompt.
 
@@ -122,12 +110,12 @@ def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], enco
     ]
 
 
-def content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def generation_content(keys: Mapping[str, Any], engine: OpenedEngine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     return {
-        "model": answering.model,
-        "adapters": answering.adapters,
-        "served": answering.served,
+        "model": engine.model,
+        "adapters": engine.adapters,
+        "served": engine.served,
         "prompt_format": keys["prompt_format"],
         "system": keys.get("system"),
         "prompts": digest([(prompt.id, prompt.text) for prompt in prompts]),
@@ -137,7 +125,7 @@ def content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Pro
 def answer(
     config: GenerateConfig,
     console: Console,
-    answering: Answering,
+    opened_engine: OpenedEngine,
     run: Run,
     asked: Sequence[PromptRequest],
     adapters: Sequence[Adapter],
@@ -148,8 +136,8 @@ def answer(
     The answers to a single prompt are shown as they come; for many prompts, the progress is shown.
     """
     n = config.sampling.n
-    given = (answering.engine, asked, n, sampling, run.generations)
-    named = {"model": answering.model, "adapters": answering.adapters}
+    given = (opened_engine.engine, asked, n, sampling, run.generations)
+    named = {"model": opened_engine.model, "adapters": opened_engine.adapters}
     if config.prompt is not None:
         with SideBySide(console, [adapter.name for adapter in adapters], n) as panels:
             records = sample_missing(*given, **named, on_text=panels.update)

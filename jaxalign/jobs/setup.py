@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -86,6 +88,7 @@ def open_job_run(
     content: Mapping[str, Any],
     name: str,
     files: Sequence[str],
+    without: Sequence[str] = (),
     more: bool = False,
 ) -> Run:
     """Make or find the directory of a job's run, and print where it is.
@@ -98,13 +101,14 @@ def open_job_run(
         content: hashes of what the configuration's paths lead to (see `config.identity.identity`).
         name: the readable part of the directory's name.
         files: the files that the job writes there.
+        without: keys of the configuration that do not change the numbers of this run.
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
         UserError: the directory belongs to another run, or cannot be written.
     """
     made = open_run(
-        identity(config, content),
+        identity(config, content, without),
         plain(config),
         files=files,
         dir=config.run.dir,
@@ -136,6 +140,18 @@ def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
     """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output."""
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
     return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity)
+
+
+def sampling_params(config: SamplingConfig, *stops: str) -> SamplingParams:
+    """Return the settings of the configuration as `SamplingParams`; `stops` also end a sample."""
+    return SamplingParams(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        stop=(*config.stop, *(stop for stop in stops if stop not in config.stop)),
+        seed=config.seed,
+    )
 
 
 def stage_settings(

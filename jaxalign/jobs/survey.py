@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from jaxalign.config.survey import SurveyConfig
+from jaxalign.runs.progress import all_here
 from jaxalign.values.social_survey import nearest, read_respondents, write_targets
 from jaxalign.values.targets import TABLE
 
@@ -15,7 +16,7 @@ def survey(config: SurveyConfig) -> None:
         UserError: the survey file cannot be used, or the folder cannot be written.
     """
     if config.prefetch:
-        print("all that this command needs is here: nothing but the program and the survey's file")
+        print(all_here("nothing but the program and the survey's file"))
         return
     respondents = read_respondents(config.path, config.separator, config.missing)
     targets = nearest(respondents, config.coding, config.neighbours)

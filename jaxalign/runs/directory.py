@@ -166,8 +166,14 @@ def older_runs(root: str | Path, name: str) -> list[Path]:
 
     This version reads such runs as input, but does not resume them and writes nothing there.
     """
-    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}/config.yaml"))
-    return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
+    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}"))
+    return [path for path in found if is_older(path)]
+
+
+def is_older(path: Path) -> bool:
+    """Return whether an older version of jaxalign made the run in a directory."""
+    stored = _read_config(path / "config.yaml")
+    return stored is not None and "run_format" not in stored
 
 
 def stored_config(path: str | Path) -> dict[str, Any]:

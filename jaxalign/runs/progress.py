@@ -103,3 +103,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def all_here(what: str) -> str:
+    """Return the line of `prefetch=true`: nothing is missing; `what` says what the command needs."""
+    return f"all that this command needs is here: {what}"

@@ -149,3 +149,8 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lines_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's lines, as hexadecimal digits; their order does not matter."""
+    return hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()

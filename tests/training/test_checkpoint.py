@@ -23,7 +23,7 @@ def silent(line):
 
 
 def test_a_checkpoint_comes_back_bit_by_bit_with_its_meta(tmp_path):
-    meta = {"course": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
+    meta = {"progress": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
     checkpoint.save(tmp_path / "new", "1-0000003", TREE, meta, 1)
     tree, found = checkpoint.load_newest(tmp_path / "new", like, silent)
     assert found == meta

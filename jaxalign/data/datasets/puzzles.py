@@ -102,7 +102,7 @@ def make_puzzles(
         )
     questions = iter(found.values())
     first, *rest = (list(itertools.islice(questions, size)) for size in (solved, train, validation, test))
-    return Questions("puzzles", rest[0], rest[1], rest[2], seed=tuple(first))
+    return Questions("puzzles", rest[0], rest[1], rest[2], solved=tuple(first))
 
 
 def _pick(random: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:

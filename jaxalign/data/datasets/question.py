@@ -1,6 +1,5 @@
 """A multiple-choice question, and reading it from a row in the schema of the hub, of its authors, or of a user."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
         UserError: the file cannot be read or has no question, a row has another schema, or an id is missing or occurs
             twice.
     """
-    rows = read_table(path)
+    rows = read_table(path) if own is None else own.read(path)
     if not rows:
         raise UserError(f"{path} holds no question: give a file with questions, or remove it")
     found = []
@@ -138,14 +137,7 @@ def _parts(row: Row) -> _Parts:
 
 def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
     """Return the parts of a row of a user's file, whose answer is the letter, the text or the index of an option."""
-    options, answer = columns.get(row, "options"), columns.get(row, "answer")
-    if isinstance(options, str):
-        try:
-            options = json.loads(options)  # as a CSV file has it
-        except ValueError:
-            options = None
-    if not isinstance(options, list):
-        raise UserError(f"{row.place}: {columns.names.get('options', 'options')} must be a list of texts")
+    options, answer = columns.items(row, "options", "texts"), columns.get(row, "answer")
     texts, places = ["" if one is None else str(one).strip() for one in options], range(len(options))
     if str(answer).strip() in texts:
         labels: Sequence[Any] = texts

@@ -27,17 +27,10 @@ from jaxalign.runs.records import append_record, digest, read_json, read_records
 
 JUDGED = "judged.jsonl"
 
-FILES = (
+CREST_FILES = (
     *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
     *("table.csv", "table.md", "report.md"),
 )
-
-
-def whole_identity(session: CrestSession) -> dict[str, Any]:
-    """Return the identity of the whole run, whose results this stage writes: all that changes its numbers."""
-    c = session.config
-    questions = session.questions_hash("seed", "train", "validation", "test")
-    return session.identity((), few_shot=c.crest.few_shot or c.test.few_shot, questions=questions)
 
 
 def run_test_stage(
