@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from jaxalign.config.survey import SurveyConfig
-from jaxalign.values.social_survey import nearest, read_respondents, write_targets
+from jaxalign.values.social_survey import check_targets_folder, nearest, read_respondents, write_targets
 from jaxalign.values.targets import TABLE
 
 
@@ -17,6 +17,7 @@ def survey(config: SurveyConfig) -> None:
     if config.prefetch:
         print("all that this command needs is here: nothing but the program and the survey's file")
         return
+    check_targets_folder(Path(config.out))
     respondents = read_respondents(config.path, config.separator, config.missing)
     targets = nearest(respondents, config.coding, config.neighbours)
     write_targets(config.out, targets, respondents, Path(config.path), config.coding)

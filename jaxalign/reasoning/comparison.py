@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jaxalign.errors import shown
 from jaxalign.reasoning.report import HEADS, rows
-from jaxalign.runs.directory import flat
+from jaxalign.runs.config_file import flat
 from jaxalign.runs.records import digest
 
 APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")

@@ -10,7 +10,8 @@ from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.crest import dpo, evaluate, preferences, rationales, seed, sft
-from jaxalign.runs.directory import flat, open_run
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import open_run
 from jaxalign.values.targets import extreme_targets
 
 CONTENT = {"model": "m", "dataset": "d"}

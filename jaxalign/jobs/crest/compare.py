@@ -8,8 +8,7 @@ from rich.console import Console
 
 from jaxalign.errors import UserError
 from jaxalign.reasoning.comparison import comparison_table, differing_settings, no_comparison
-from jaxalign.runs.directory import stored_config
-from jaxalign.runs.records import read_json
+from jaxalign.runs.directory import Run, stored_config
 
 
 def compare(console: Console, names: Sequence[str]) -> None:
@@ -25,7 +24,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
         UserError: a name leads to no finished run.
     """
     paths = find_finished(names)
-    summaries = [read_json(path / "summary.json") for path in paths]
+    summaries = [Run(path).results(models=list, stages=dict) for path in paths]
     console.print(comparison_table(summaries))
     settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):
@@ -39,8 +38,8 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     paths = []
     for name in names:
         found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
-        finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
-        finished = [one for one in finished if "models" in read_json(one / "summary.json")]
+        runs = [run for one in found if (run := Run(Path(one))).finished]
+        finished = [run.path for run in runs if "models" in run.results()]
         if not finished:
             raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
         paths += finished

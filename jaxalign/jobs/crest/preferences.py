@@ -116,6 +116,6 @@ def read_pairs(run: Run, rounds: int) -> list[list[Choice]]:
     """Return the pairs of each round from pairs.jsonl."""
     fields = [field.name for field in dataclasses.fields(Choice)]
     found: list[list[Choice]] = [[] for _ in range(rounds)]
-    for record in read_records(run.path / PAIRS):
+    for record in read_records(run.path / PAIRS, round=int):
         found[record["round"] - 1].append(Choice(**{name: record[name] for name in fields}))
     return found
