@@ -13,7 +13,6 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
@@ -92,12 +91,6 @@ class CommandLine:
     def __init__(self, config_name: str, kind: type[Config], options: Any):
         self._config_name, self._kind, self._options = config_name, kind, options
         search_path = create_automatic_config_search_path(None, __name__, options.config_path or str(CONF))
-        if options.config_dir is not None:
-            folder = Path(options.config_dir).absolute()
-            if not folder.is_dir():
-                raise UserError(f"--config-dir {folder} is not a folder")
-            before = SearchPathQuery(provider="schema", path=None)
-            search_path.prepend(provider="command-line", path=f"file://{folder}", anchor=before)
         version.setbase("1.3")
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)

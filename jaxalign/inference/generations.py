@@ -100,9 +100,8 @@ def sample_missing(
         for one in asked
     ]
     known: dict[str, dict[str, Any]] = {}
-    for record in read_records(path):
-        if "key" in record:
-            known.setdefault(record["key"], record)  # the first: records appended from another run only fill gaps
+    for record in read_records(path, key=str, text=str, tokens=int):
+        known.setdefault(record["key"], record)  # the first: records appended from another run only fill gaps
     requests, owners, claimed = [], [], set(known)
     for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
         missing = tuple(index for index, key in enumerate(keys) if key not in claimed)

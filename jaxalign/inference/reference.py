@@ -57,7 +57,8 @@ def read_reference(
         return digest([*identity, tokens], 32)
 
     keys = {response: key(response) for response in members}
-    known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
+    records = [] if path is None else read_records(path, key=str, log_prob=float)
+    known = {record["key"]: record["log_prob"] for record in records}
     trees = data.trees(members)
     parts = [trees[start : start + PROMPTS_AT_A_TIME] for start in range(0, len(trees), PROMPTS_AT_A_TIME)]
     names = [[keys[response] for _, mine in part for response in mine] for part in parts]

@@ -22,7 +22,7 @@ def keep_shapes(path: Path, part: int | str, shapes: Sequence[Shape]) -> None:
 
 def kept_shapes(path: Path, part: int | str) -> list[Shape]:
     """Return the shapes that an uninterrupted run knows after a part; none if the part is not in the file."""
-    records = [record for record in read_records(path) if record["part"] == part]
+    records = [record for record in read_records(path, shapes=list) if record.get("part") == part]
     return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []
 
 

@@ -15,7 +15,7 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
 from jaxalign.pretrained.peft import CONFIG, OURS, read_adapter
 from jaxalign.pretrained.sources import is_hub_id
-from jaxalign.runs.directory import stored_config
+from jaxalign.runs.directory import Run, stored_config
 
 TOGETHER = 8
 """The largest number of adapters that answer in one program."""
@@ -40,12 +40,15 @@ def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
         matches = [Path(match) for match in sorted(glob.glob(name)) if _holds_adapter(Path(match))]
         if not matches:
             raise UserError(f"{key}={name} finds no finished run and no PEFT folder")
+        if len(matches) > 1 and key != "adapters":
+            raise UserError(f"{key}={name} finds {len(matches)} adapters: name one of them, such as {matches[0]}")
         found += [adapter_folder(key, match) for match in matches]
     return list(dict.fromkeys(found))
 
 
 def _holds_adapter(path: Path) -> bool:
-    return (path / CONFIG).is_file() or (path / "adapter" / CONFIG).is_file()
+    run = Run(path)
+    return (path / CONFIG).is_file() or (run.adapter / CONFIG).is_file() or (run.finished and run.adapter.is_dir())
 
 
 def adapter_folder(key: str, path: Path) -> Path:
@@ -54,13 +57,19 @@ def adapter_folder(key: str, path: Path) -> Path:
     `key` is the setting that named the path, for error lines.
 
     Raises:
-        UserError: there is no adapter; the line says why.
+        UserError: there is no adapter, or it is not the one that its run wrote; the line says why.
     """
-    if (path / CONFIG).is_file():
+    inside = path.name == "adapter" and Run(path.parent).config.is_file()
+    if (path / CONFIG).is_file() and not inside:
         return path
-    if (path / "adapter" / CONFIG).is_file():
-        return path / "adapter"
-    if (path / "summary.json").is_file():
+    run = Run(path.parent if inside else path)
+    if run.finished:
+        run.check_files()
+    if (run.adapter / CONFIG).is_file():
+        return run.adapter
+    if run.finished:
+        if run.adapter.is_dir():
+            raise UserError(f"{run.adapter} lacks {CONFIG}: remove {run.summary}, and type its training command again")
         raise UserError(f"{key}={path} is finished and made no adapter: give a run that trains one")
     if (path / "config.yaml").is_file():
         raise UserError(f"{key}={path} has no adapter yet: type its training command again, which resumes it")

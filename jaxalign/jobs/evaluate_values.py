@@ -22,7 +22,7 @@ from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
+from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.profile import profile_fit
@@ -225,7 +225,7 @@ class EvaluationSession:
     def by_likelihood(self, asked: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
         """Return each model's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
-        readings = {record["when"]: record["results"] for record in read_records(path)}
+        readings = {record["when"]: record["results"] for record in read_records(path, when=str, results=dict)}
         for members in together([one for one in asked if one.key not in readings]):
             for one, results in zip(members, self._read_together(members), strict=True):
                 append_record(path, {"when": one.key, "results": results})
@@ -298,7 +298,7 @@ def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
 
 def report_evaluation(console: Console, run: Run) -> None:
     """Print the table of a finished evaluation, and where its files are."""
-    rows = [TableRow.from_dict(row) for row in read_json(run.summary)["rows"]]
+    rows = [TableRow.from_dict(row) for row in run.results(rows=list)["rows"]]
     console.print(fitting_table(rows, console.width))
     figure, table = run.figures / "portraits.png", run.path / "table.csv"
     print_places(console, table=table, markdown=run.path / "table.md", figure=figure, summary=run.summary)

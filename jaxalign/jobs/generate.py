@@ -22,7 +22,7 @@ from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import digest, read_json, write_atomic
+from jaxalign.runs.records import digest, write_atomic
 
 GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
 
@@ -62,7 +62,7 @@ def generate(config: GenerateConfig) -> None:
         more=True,
     )
     with run.locked():
-        agreement = read_json(run.summary)["agreement"] if run.finished else None
+        agreement = run.results(engines=dict).get("agreement") if run.finished else None
         if config.engine.check:
             agreement = compare_engines(config, opened_engine.engine, opened, adapters, asked, console)
         records = answer(config, console, opened_engine, run, asked, adapters, sampling)

@@ -11,7 +11,8 @@ from jaxalign.config.identity import identity
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel.processor import fast_precision
-from jaxalign.runs.directory import flat, stored_config
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import stored_config
 
 C = TypeVar("C", bound=ModelCommandConfig)
 

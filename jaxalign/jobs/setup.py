@@ -105,7 +105,8 @@ def open_job_run(
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
-        UserError: the directory belongs to another run, or cannot be written.
+        UserError: the directory belongs to another run or cannot be written, or the run is done and a file of its
+            results is damaged or missing.
     """
     made = open_run(
         identity(config, content, without),
@@ -122,6 +123,7 @@ def open_job_run(
         line = f"made by another version of jaxalign, and left as it is: {listed}"
         console.print(line, highlight=False, soft_wrap=True)
     if made.finished and not more:
+        made.check_files()
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"

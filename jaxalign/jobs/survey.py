@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.runs.progress import all_here
-from jaxalign.values.social_survey import nearest, read_respondents, write_targets
+from jaxalign.values.social_survey import check_targets_folder, nearest, read_respondents, write_targets
 from jaxalign.values.targets import TABLE
 
 
@@ -18,6 +18,7 @@ def survey(config: SurveyConfig) -> None:
     if config.prefetch:
         print(all_here("nothing but the program and the survey's file"))
         return
+    check_targets_folder(Path(config.out))
     respondents = read_respondents(config.path, config.separator, config.missing)
     targets = nearest(respondents, config.coding, config.neighbours)
     write_targets(config.out, targets, respondents, Path(config.path), config.coding)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration
-from jaxalign.runs.records import append_record, read_json, read_records
+from jaxalign.runs.records import append_record, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
@@ -176,7 +177,7 @@ class TrainingSession:
         """
         if not self.config.training.questionnaire:
             return None
-        for record in read_records(self.run.questionnaire):
+        for record in read_records(self.run.questionnaire, when=str, results=dict):
             if record["when"] == when:
                 return record["results"]
         target = None if self.text.target is None else self.text.target.scores
@@ -270,13 +271,14 @@ def finish(
         prompt_format=config.model.prompt_format,
         notes={"value": summary["value"], "target": scores, "coding": coding},
     )
+    shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
     write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
     run.finish(summary)
 
 
 def report_training(console: Console, run: Run) -> None:
     """Print the results of a finished run, where they are, and the next command."""
-    summary = read_json(run.summary)
+    summary = run.results(training=dict, questionnaire=dict)
     for stage in summary["training"]["stages"]:
         took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"
         losses = f"loss {stage['first_loss']:.2f} → {stage['last_loss']:.2f}"

@@ -7,7 +7,6 @@ the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may 
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.weights import module_of
-from jaxalign.runs.records import read_json_object, write_atomic
+from jaxalign.runs.records import entries, read_json_object, scratch_folder, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
 AGAIN = "get the adapter again"
@@ -58,7 +57,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
     Raises:
         UserError: the folder cannot be written, or contains files that are not an adapter.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a symbolic link stays, and what it leads to is written
     assert adapter.params is not None
     alpha = adapter.alpha * adapter.factor
     layers = {name: adapter.params["layers"][name] for name in PROJECTIONS if name in adapter.params["layers"]}
@@ -97,17 +96,17 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         for layer, matrix in enumerate(np.asarray(pair[side], np.float32))
     }
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        if folder.is_dir() and entries(folder) and not (folder / CONFIG).is_file():
             raise UserError(f"{folder} holds files that are no adapter; nothing was touched: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            whole = Path(scratch) / "new"
+        with scratch_folder(folder.parent, folder.name) as scratch:
+            whole = scratch / "new"
             write_safetensors(whole / WEIGHTS, tensors, {"format": "pt"})
             write_atomic(whole / CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(whole / OURS, json.dumps(ours, indent=2) + "\n")
             write_atomic(whole / CARD, card.rstrip() + "\n")
             if folder.exists():
-                os.rename(folder, Path(scratch) / "old")
+                os.rename(folder, scratch / "old")
             os.rename(whole, folder)
     except OSError as error:
         raise UserError(

@@ -16,7 +16,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run, is_older, open_run, run_path
 from jaxalign.runs.progress import duration
-from jaxalign.runs.records import append_record, lines_hash, read_json, read_records
+from jaxalign.runs.records import append_record, read_records
 
 SESSIONS = "sessions.jsonl"
 """The file with one record for each process that worked on a stage: the time that it took."""
@@ -108,7 +108,7 @@ class Stages:
         )
         self.found[name] = run
         if run.finished:
-            check_files(run, base, spec.records)
+            run.check_files(f"do it again with stage={base} run.overwrite=true")
             self.say(f"{name}: done before, in {run.path}")
             return run
         if not mine:
@@ -116,7 +116,7 @@ class Stages:
         with run.locked():
             with self.timed(run) as done:
                 done |= work(run)
-            run.finish({**done, "files": hashes_of(run, spec.records)})
+            run.finish(done, spec.records)
         self._did_one = True
         self.say(f"{name}: {', '.join([duration(done['seconds']), *self.in_words(done)])}")
         return run
@@ -160,24 +160,6 @@ class Stages:
             finished = [path for path in sorted(folder.glob(pattern)) if Run(path).finished]
             if all(map(is_older, finished)):
                 raise UserError(missing_stage(self.asked, name, folder / pattern, older=bool(finished)))
-
-
-def hashes_of(run: Run, records: Sequence[str]) -> dict[str, str]:
-    """Return a hash of the lines of each file that exists, by file name; the order of the lines does not matter."""
-    paths = [run.path / name for name in records]
-    return {path.name: lines_hash(path) for path in paths if path.is_file()}
-
-
-def check_files(run: Run, stage: str, records: Sequence[str]) -> None:
-    """Raise UserError for the first file that was changed or lost since the stage was finished."""
-    there = hashes_of(run, records)
-    for name, before in read_json(run.summary)["files"].items():
-        if there.get(name) != before:
-            how = "was changed" if name in there else "is missing"
-            raise UserError(
-                f"{run.path / name} {how} since stage={stage} was done: do it again with stage={stage} "
-                "run.overwrite=true"
-            )
 
 
 def missing_stage(asked: str, missing: str, where: Path, *, older: bool = False) -> str:

@@ -288,7 +288,7 @@ def resume_point(
     progress = StageProgress(**meta[PROGRESS_KEY])
     done = [stage["name"] for stage in meta["stages"]]
     for path in (run.metrics, run.validation):
-        records = read_records(path)
+        records = read_records(path, stage=str, step=int)
         kept = [
             r for r in records if r["stage"] in done or (r["stage"] == progress.stage and r["step"] <= progress.step)
         ]

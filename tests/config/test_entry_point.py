@@ -8,6 +8,7 @@ from command_line import refused
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.export import ExportConfig
+from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.values.targets import extreme_targets
@@ -126,6 +127,19 @@ def test_options_of_ones_own_are_found(way, tmp_path):
         (config,) = configs(*where, written)
         assert config.value is not None
         assert config.value.name == "own"
+
+
+def test_an_option_of_ones_own_wins_over_a_shipped_one_of_its_name(tmp_path):
+    (tmp_path / "value").mkdir()
+    shipped = (CONF / "value" / "power.yaml").read_text(encoding="utf-8")
+    (tmp_path / "value" / "power.yaml").write_text(shipped.replace("power: 6", "power: 2"))
+    for written in ("value=power", "+value=power"):
+        (config,) = configs("--config-dir", str(tmp_path), written)
+        assert config.value is not None and config.value.scores["power"] == 2
+    for one in configs("-m", "--config-dir", str(tmp_path), "value=power", "training.seed=1,2"):
+        assert one.value is not None and one.value.scores["power"] == 2
+    (config,) = configs("value=power")  # the folder is forgotten after its command
+    assert config.value is not None and config.value.scores["power"] == 6
 
 
 def test_a_recipe_of_ones_own_may_set_the_value_and_the_command_line_still_decides(tmp_path):

@@ -15,7 +15,8 @@ from jaxalign.jobs.crest.preferences import PREFERENCES_STAGE
 from jaxalign.jobs.crest.rationales import RATIONALES_STAGE
 from jaxalign.jobs.crest.seed import SEED_STAGE
 from jaxalign.jobs.crest.sft import SFT_STAGE
-from jaxalign.runs.directory import flat, open_run
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import open_run
 from jaxalign.values.targets import extreme_targets
 
 CONTENT = {"model": "m", "dataset": "d"}

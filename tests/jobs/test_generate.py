@@ -134,6 +134,33 @@ def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_d
     assert records(here / "killed", "answers.jsonl") == records(here / "unbroken", "answers.jsonl")
 
 
+def test_sigterm_ends_with_a_line_that_says_how_to_go_on(here):
+    (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(400)))
+    command = [sys.executable, "-m", "jaxalign.generate", "prompts=p.txt", "sampling.rows=2", *TINY, "run.dir=run"]
+    environment = os.environ | {"PYTHONPATH": str(Path(generating.__file__).parents[2])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (here / "run" / "generations.jsonl").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted; the same command resumes\n")
+
+
+def test_a_damaged_summary_or_record_is_named(here, capsys):
+    main(["prompt=Why?", "run.dir=run", *TINY])
+    (here / "run" / "summary.json").write_text("{}")
+    line = refused(main, ["prompt=Why?", "run.dir=run", *TINY], capsys)
+    assert line.startswith(
+        "run/summary.json is damaged ('engines' is missing or damaged); remove run/summary.json, and type"
+    )
+    (here / "run" / "summary.json").unlink()
+    main(["prompt=Why?", "run.dir=run", *TINY])
+    with (here / "run" / "generations.jsonl").open("a") as file:
+        file.write("null\n")
+    line = refused(main, ["prompt=Why?", "run.dir=run", *TINY], capsys)
+    assert "generations.jsonl, line " in line and "not a JSON object; remove the line" in line
+
+
 SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
 
 

@@ -67,9 +67,20 @@ def tear_the_manifest(path):
     manifest.write_text(manifest.read_text()[:-20])
 
 
+def manifest_of(text):
+    return lambda path: (path / "manifest.json").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [(flip_a_byte, "has changed"), (lose_a_file, "is missing"), (tear_the_manifest, "manifest.json cannot be read")],
+    [
+        (flip_a_byte, "has changed"),
+        (lose_a_file, "is missing"),
+        (tear_the_manifest, "manifest.json cannot be read"),
+        (manifest_of("null"), "manifest.json cannot be read"),
+        (manifest_of("[]"), "manifest.json cannot be read"),
+        (manifest_of("{}"), "manifest.json does not list"),
+    ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage, reason):
     save(tmp_path, 1)

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from jaxalign.errors import UserError, shown
 from jaxalign.reasoning.comparison import comparison_table, no_comparison
-from jaxalign.runs.directory import flat, stored_config
-from jaxalign.runs.records import digest, read_json
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.records import digest
 
 APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
 """The keys of config.yaml that are not settings of the method."""
@@ -29,7 +30,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
         UserError: a name leads to no finished run.
     """
     paths = find_finished(names)
-    summaries = [read_json(path / "summary.json") for path in paths]
+    summaries = [Run(path).results(models=list, stages=dict) for path in paths]
     console.print(comparison_table(summaries))
     settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):
@@ -43,8 +44,8 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     paths = []
     for name in names:
         found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
-        finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
-        finished = [one for one in finished if "models" in read_json(one / "summary.json")]
+        runs = [run for one in found if (run := Run(Path(one))).finished]
+        finished = [run.path for run in runs if "models" in run.results()]
         if not finished:
             raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
         paths += finished

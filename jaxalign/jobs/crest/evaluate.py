@@ -177,7 +177,7 @@ def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[R
     """Return the rationales of a run of this stage, by the ids of the questions."""
     letters = {question.id: question.letters for question in questions}
     found: dict[str, list[Rationale]] = {question.id: [] for question in questions}
-    for record in read_records(run.path / RATIONALES):
+    for record in read_records(run.path / RATIONALES, question=str):
         found[record["question"]].append(Rationale.of_record(record, letters[record["question"]]))
     return found
 
@@ -210,7 +210,7 @@ def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
     rationales.
     """
     path = run.path / RATIONALES
-    records = read_records(path)
+    records = read_records(path, question=str, copies=int)
     copies: Counter[str] = Counter()
     for record in records:
         copies[record["question"]] += record["copies"]

@@ -124,6 +124,6 @@ def _no_pairs(sizes: Mapping[str, int], mixing: float) -> str:
 def read_pairs(run: Run, rounds: int) -> list[list[RationalePair]]:
     """Return the pairs of each round from pairs.jsonl."""
     found: list[list[RationalePair]] = [[] for _ in range(rounds)]
-    for record in read_records(run.path / PAIRS):
+    for record in read_records(run.path / PAIRS, round=int):
         found[record["round"] - 1].append(RationalePair.of_record(record))
     return found

@@ -86,7 +86,7 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
     Records are found by their keys and not by the questions' ids, because two questions with the same prompt share
     their samples, whose records name only the first of the two.
     """
-    known = {record["key"]: record for record in read_records(run.generations)}
+    known = {record["key"]: record for record in read_records(run.generations, key=str)}
     sampling = session.rationale_sampling
     samples, base = range(session.config.crest.samples), session.base.signature
     requests = rationale_requests(session, session.questions.train, False)

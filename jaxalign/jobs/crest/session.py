@@ -216,7 +216,7 @@ def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
 
 def tokens_of_answers(run: Run) -> int:
     """Return the number of tokens in all samples of a run's generations.jsonl."""
-    return sum(record["tokens"] for record in read_records(run.generations))
+    return sum(record["tokens"] for record in read_records(run.generations, tokens=int))
 
 
 def identity_hash(run: Run) -> str:

@@ -23,7 +23,7 @@ from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
+from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 
 JUDGED = "judged.jsonl"
 
@@ -46,7 +46,7 @@ def run_test_stage(
         evaluated: the run of the last stage=evaluate; None if there was none.
     """
     found = {name: stage for name, stage in session.stages.found.items() if stage.finished}
-    stages = {name: {"path": str(stage.path), **read_json(stage.summary)} for name, stage in found.items()}
+    stages = {name: {"path": str(stage.path), **stage.results()} for name, stage in found.items()}
     best = stages.get("dpo", {}).get("best_round")
     reported = [one for one in models if not one.name.startswith("round") or one.name == f"round {best}"]
     with session.stages.timed(run) as took:
@@ -55,12 +55,13 @@ def run_test_stage(
             record["key"]: record
             for name, stage in found.items()
             if name.partition("-")[0] in ("sft", "dpo")
-            for record in read_records(stage.generations)
+            for record in read_records(stage.generations, key=str)
         }
-        known = {record["key"] for record in read_records(run.generations)}
+        known = {record["key"] for record in read_records(run.generations, key=str)}
         append_record(run.generations, *(record for key, record in before.items() if key not in known))
         measured = measure_models(session, run, models, reported, judge)
-    tokens = sum(record["tokens"] for record in read_records(run.generations) if record["key"] not in before)
+    drawn = read_records(run.generations, key=str, tokens=int)
+    tokens = sum(record["tokens"] for record in drawn if record["key"] not in before)
     stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
     final = next((one for one in reversed(reported) if one.params is not None), None)
     for name, source in ((RATIONALES, evaluated), (PAIRS, session.stages.found.get("preferences"))):
@@ -166,7 +167,7 @@ def _read(
     The rationales of a question are read together, whichever models wrote them. The questions are read in parts of a
     fixed size, so that a resumed run packs them as an uninterrupted run does.
     """
-    records = read_records(run.path / JUDGED)
+    records = read_records(run.path / JUDGED, key=str, followups=list)
     known = {record["key"]: [(pair["affirm"], pair["deny"]) for pair in record["followups"]] for record in records}
     parts = [asked[first : first + QUESTIONS_AT_A_TIME] for first in range(0, len(asked), QUESTIONS_AT_A_TIME)]
     keys = [[_key(session, judge, question, one.text) for question, mine in part for one in mine] for part in parts]

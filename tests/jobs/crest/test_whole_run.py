@@ -179,7 +179,7 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
     path = folder / "stages" / stage / name
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     command = [f"run.dir={folder}", *SMALL, f"stage={asked}"]
-    assert f"{path} was changed since stage={stage} was done: do it again with stage={stage}" in refused(
+    assert f"{path} was changed since the run was finished; do it again with stage={stage}" in refused(
         main, command, capsys
     )
     path.unlink()
