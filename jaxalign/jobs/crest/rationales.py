@@ -5,13 +5,12 @@ from typing import Any
 
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.data.datasets.question import Question
-from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
-from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
+from jaxalign.inference.sampling_params import ENDS, SamplingParams
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import read_records
 
 FILES = RECORDS = ("generations.jsonl",)
 
@@ -85,7 +84,7 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
     Records are found by their keys and not by the questions' ids, because two questions with the same prompt share
     their samples, whose records name only the first of the two.
     """
-    known = {record["key"]: record for record in read_records(run.generations)}
+    known = read_whole(run.generations)
     sampling = rationale_sampling(session.config.sampling, session.wording.marker)
     samples, base = range(session.config.crest.samples), session.base.signature
     requests = rationale_requests(session, session.questions.train, False)
@@ -114,5 +113,5 @@ def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]
     return {
         "sampled": len(everyone),
         "tokens": sum(record["tokens"] for record in everyone),
-        "ends": {end: sum(r["end"] == end for r in everyone) for end in ("stop", "eos", "length")},
+        "ends": {end: sum(r["end"] == end for r in everyone) for end in ENDS},
     }
