@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 
 import hydra
@@ -33,14 +34,16 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
     ... def main(config: TrainConfig) -> None: ...
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
-    for bad input, and with status 130 after Ctrl-C. All jobs of a multirun are checked before the first one begins.
+    for bad input, and with status 130 after Ctrl-C or SIGTERM. All jobs of a multirun are checked before the first one
+    begins.
     """
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:
         def main(arguments: Sequence[str] | None = None) -> None:
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                _main(config_name, kind, run, arguments)
+                with _terminated_like_interrupted():
+                    _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))
             except KeyboardInterrupt:
@@ -52,6 +55,24 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
         return main
 
     return decorate
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a job, end a command as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield  # somebody else has decided what it does, or nobody here may
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(line: str) -> None:
