@@ -1,6 +1,7 @@
 """The one exception for bad input, and functions that word its messages."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,10 +10,11 @@ class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
     Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
+    Names and passwords in addresses are left out of the line.
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(message.split())))
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

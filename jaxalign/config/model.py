@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Positive, Precision, PromptFormat, Share, Targets, Uncounted
+from jaxalign.config.fields import Positive, Precision, PromptFormat, Rank, Share, Targets, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
@@ -117,7 +117,7 @@ class AskedAdaptersConfig:
 class LoraConfig:
     """The adapter's shape."""
 
-    rank: Count
+    rank: Rank
     alpha: Positive
     dropout: Share
     targets: Targets

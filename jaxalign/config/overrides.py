@@ -1,6 +1,8 @@
 """A command line as Hydra's overrides: with or without +, and checked before anything runs."""
 
 import contextlib
+import itertools
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -25,6 +27,9 @@ from jaxalign.config.commands import TEXTS, Config, read_config
 from jaxalign.config.presets import CONF
 from jaxalign.config.schema import holds_keys, leaf_types, nearest_key
 from jaxalign.errors import UserError, did_you_mean
+
+MOST_JOBS = 10_000
+"""The largest number of runs of one command: each is composed and checked before the first one begins."""
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
@@ -202,6 +207,8 @@ class CommandLine:
             sweeper = self._loader.load_configuration(self._config_name, for_hydra, RunMode.MULTIRUN).hydra.sweeper
             if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
                 return []
+            if math.prod(map(_values, parsed)) > MOST_JOBS:
+                raise UserError(f"{spoken(overrides)} asks for more than {MOST_JOBS} runs: give fewer values")
             (jobs,) = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
         if not jobs:
             raise UserError(f"{spoken(overrides)}: no option matches the pattern")
@@ -217,6 +224,16 @@ def _literal(override: str) -> str:
     value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     value = value.replace("${", "\\${")  # so that it is not an interpolation
     return f"{key}='{value}'"
+
+
+def _values(override: Override) -> int:
+    """Return how many values an override has; those of a sweep are counted up to just above `MOST_JOBS`."""
+    if not override.is_discrete_sweep():
+        return 1
+    value = override.value()
+    # A shuffled range would be listed as a whole.
+    values = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
+    return sum(1 for _ in itertools.islice(values, MOST_JOBS + 1))
 
 
 def _bare(override: Override) -> str:

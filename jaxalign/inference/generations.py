@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
+from jaxalign.inference.sampling_params import ENDS, Completion, Request, SamplingParams
 from jaxalign.runs.records import append_record, digest, read_records
 
 
@@ -62,6 +62,18 @@ def record_key(model: str, adapter: str, prompt: Int[np.ndarray, " T"], sampling
     return digest(parts, 32)
 
 
+def read_whole(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of samples that are whole (see `ENDS`) by key; none if the file does not exist.
+
+    Of records with one key the first counts: records that were appended from another run only fill gaps.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for record in read_records(path, key=str, text=str, tokens=int):
+        if record.get("end") in ENDS:
+            known.setdefault(record["key"], record)
+    return known
+
+
 def sample_missing(
     engine: Engine,
     asked: Sequence[PromptRequest],
@@ -77,8 +89,9 @@ def sample_missing(
     """Return the records of `samples` samples of each prompt, and draw only those that are not in the file yet.
 
     A record is written as soon as its sample has ended. So a kill at any moment loses only the samples that were being
-    drawn. Records of other prompts, models or settings may stand in the same file. A record that is returned has its
-    own prompt's `about`, whatever `about` it has in the file.
+    drawn. A sample that a server did not end as `ENDS` says is drawn again, and has several records. Records of other
+    prompts, models or settings may stand in the same file. A record that is returned has its own prompt's `about`,
+    whatever `about` it has in the file.
 
     Args:
         engine: draws the samples. The key of a sample does not depend on the engine: a record that another engine
@@ -99,9 +112,7 @@ def sample_missing(
         [record_key(model, adapters[one.adapter], one.tokens, sampling, index) for index in range(samples)]
         for one in asked
     ]
-    known: dict[str, dict[str, Any]] = {}
-    for record in read_records(path, key=str, text=str, tokens=int):
-        known.setdefault(record["key"], record)  # the first: records appended from another run only fill gaps
+    known = read_whole(path)
     requests, owners, claimed = [], [], set(known)
     for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
         missing = tuple(index for index, key in enumerate(keys) if key not in claimed)

@@ -12,6 +12,10 @@ from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.parallel.compilation import Programs
 
+ENDS = ("stop", "eos", "length")
+"""How a whole sample ends: before a stop string, with an end token, or at `max_tokens`. A sample that a server ended in
+another way, which its record names, is not whole."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
@@ -38,7 +42,7 @@ class SamplingParams:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for name, wrong, rule in (
             ("temperature", not 0 <= self.temperature < float("inf"), "a number of at least 0 (0 is greedy)"),
-            ("top_k", self.top_k < 0, "a whole number of at least 0 (0 keeps all tokens)"),
+            ("top_k", not 0 <= self.top_k < 2**31, "a whole number from 0 to 2147483647 (0 keeps all tokens)"),
             ("top_p", not 0 < self.top_p <= 1, "a number greater than 0, up to 1 (1 keeps all tokens)"),
             ("max_tokens", self.max_tokens < 1, "a whole number of at least 1"),
             ("stop", not all(self.stop), "strings that are not empty"),
@@ -71,7 +75,7 @@ class Completion:
     text: str
     """Its text, without an end token or a stop string."""
     end: str
-    """Why it ended: `eos` (an end token), `stop` (a stop string) or `length`."""
+    """Why it ended: one of `ENDS`, or for an answer that is not whole the word that a server has for it."""
 
 
 def check_requests(

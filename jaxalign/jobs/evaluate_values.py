@@ -21,7 +21,7 @@ from jaxalign.jobs.setup import open_base, open_job_run, print_places
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress
+from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
@@ -61,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: the input cannot be used; it is raised before anything is asked.
     """
-    console = Console()
+    console = plain_console()
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)

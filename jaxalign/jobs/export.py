@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
@@ -27,7 +28,7 @@ from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
 from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
 from jaxalign.runs.directory import Run, stored_config
-from jaxalign.runs.progress import all_here
+from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
 
 
@@ -62,7 +63,7 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: `run` is not a finished run, `out` is not empty, the base is not the adapter's, or a check failed.
     """
-    console = Console()
+    console = plain_console()
     found, out = find(Path(config.run)), Path(config.out)
     whole = config.format == "merged"
     if config.prefetch:
@@ -235,8 +236,9 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
             gc.collect()
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
-        mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
-        console.print(f"{check.name + ':':9}{mark} {check.finding}", highlight=False, soft_wrap=True)
+        mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
+        line = Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}")
+        console.print(line, highlight=False, soft_wrap=True)
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")

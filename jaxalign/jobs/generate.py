@@ -13,7 +13,7 @@ from jaxalign.data.encoding import Encoder
 from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
 from jaxalign.inference.generations import PromptRequest, sample_missing
-from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
+from jaxalign.inference.sampling_params import ENDS, Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
 from jaxalign.jobs.precision import settle_precision
@@ -21,7 +21,7 @@ from jaxalign.jobs.setup import open_base, open_job_run, print_places, sampling_
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress
+from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import digest, write_atomic
 
 GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
@@ -33,7 +33,7 @@ def generate(config: GenerateConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the sampling), or a server does not answer.
     """
-    console = Console()
+    console = plain_console()
     folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
     # A chat uses the model's chat template, whatever prompt format its adapter was trained with.
@@ -67,6 +67,7 @@ def generate(config: GenerateConfig) -> None:
             agreement = compare_engines(config, opened_engine.engine, opened, adapters, asked, console)
         records = answer(config, console, opened_engine, run, asked, adapters, sampling)
         write_answers(run, prompts, adapters, records, agreement)
+    report_ends(console, records)
     print_places(console, answers=run.path / "answers.jsonl")
 
 
@@ -156,12 +157,24 @@ def write_answers(
     records: Sequence[Sequence[Mapping[str, Any]]],
     agreement: Mapping[str, Any] | None,
 ) -> None:
-    """Write answers.jsonl, one line for each prompt with the answers of all models, and then the summary."""
+    """Write answers.jsonl, one line for each prompt with the answers of all models, and then the summary.
+
+    An answer that a server did not end as `ENDS` says is null there.
+    """
     lines = []
     for number, prompt in enumerate(prompts):
         mine = records[number * len(adapters) : (number + 1) * len(adapters)]
-        answers = {a.name: [record["text"] for record in found] for a, found in zip(adapters, mine, strict=True)}
+        texts = [[record["text"] if record["end"] in ENDS else None for record in found] for found in mine]
+        answers = {a.name: found for a, found in zip(adapters, texts, strict=True)}
         lines.append(json.dumps({"id": prompt.id, "prompt": prompt.text, "answers": answers}, ensure_ascii=False))
     write_atomic(run.path / "answers.jsonl", "".join(f"{line}\n" for line in lines))
     engines = Counter({record["key"]: record["engine"] for found in records for record in found}.values())
     run.finish({"engines": dict(engines), "samples": engines.total(), "agreement": agreement})
+
+
+def report_ends(console: Console, records: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Print how many answers are not whole, and why, if any are."""
+    ends = {record["key"]: record["end"] for found in records for record in found if record["end"] not in ENDS}
+    for end, count in Counter(ends.values()).items():
+        line = f"answers cut by the server ({end}) and null in answers.jsonl: {count}; the same command asks again"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

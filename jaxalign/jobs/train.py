@@ -27,7 +27,7 @@ from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration
+from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
@@ -50,7 +50,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = Console()
+    console = plain_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
     config = settle_precision(with_target(config, text), console)
@@ -257,7 +257,7 @@ def finish(
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
         "training": {"stages": stages, "compilation_seconds": session.base.programs.seconds},
         "model": {"name": model.name, "identity": model.identity},
-        "adapter": str(run.adapter),
+        "adapter": run.adapter.name,
     }
     if before is not None and after is not None:
         from jaxalign.values.figures import profile_figure  # matplotlib takes half a second, so it is imported late

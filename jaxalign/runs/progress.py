@@ -7,6 +7,14 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 
+def plain_console() -> Console:
+    """Return a console that prints texts as they are, because they hold names and paths of the user.
+
+    By itself, rich takes [bold] for markup and :cat: for a picture.
+    """
+    return Console(markup=False, emoji=False)
+
+
 class Progress:
     """A display of stage, step, loss, tokens per second and time left: live in a terminal, plain lines elsewhere.
 
@@ -26,7 +34,7 @@ class Progress:
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._interval, self._clock = interval, clock
         self._live: rich_progress.Progress | None = None
         self._task: rich_progress.TaskID | None = None
@@ -36,7 +44,11 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
-            columns = ("{task.description}", rich_progress.BarColumn(bar_width=12), "{task.fields[line]}")
+            columns = (
+                rich_progress.TextColumn("{task.description}", markup=False),
+                rich_progress.BarColumn(bar_width=12),
+                "{task.fields[line]}",
+            )
             live = rich_progress.Progress(*columns, console=self._console)
             live.start()
             self._live = live

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table, number
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
@@ -114,7 +115,7 @@ def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
     ]
     return "\n".join(
         [
-            f"# Portrait questionnaire: {model_name}",
+            f"# Portrait questionnaire: {markdown_text(model_name)}",
             "",
             "NMSE: mean squared difference from the target, both scaled to 0..1; less is better. One constant answer",
             "can have a low NMSE, so compare it with the best constant, the bare base and the profile's correlation.",

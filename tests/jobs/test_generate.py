@@ -161,6 +161,13 @@ def test_a_damaged_summary_or_record_is_named(here, capsys):
     assert "generations.jsonl, line " in line and "not a JSON object; remove the line" in line
 
 
+def test_names_and_paths_are_printed_as_they_are(here, capsys):
+    (here / "[red]a").mkdir()
+    (here / "[red]a" / "p.txt").write_text("Why?\n")
+    printed = run(main, ["prompts='[red]a/p.txt'", "run.dir='[bold]:cat:[/x]'", *TINY], capsys)
+    assert "run directory: [bold]:cat:[/x]\n" in printed and "answers: [bold]:cat:[/x]/answers.jsonl" in printed
+
+
 SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
 
 
@@ -195,6 +202,18 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         ),
         (["prompt=Why?", "engine=openai", "engine.url=http://a:b/v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "engine=openai", "engine.url=http:///v1"], "is not the address of a server: give http://"),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1"],
+            "engine.url has more than an address in it",
+        ),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url=http://a/v1?key=passw0rd"],
+            "give the address alone, and the key",
+        ),
+        (
+            ["-m", "prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1,http://b/v1"],
+            "url=http://***@a/v1",
+        ),
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),
         (
             ["prompt=Why?", *SERVED, "adapter.scale=0.5"],
@@ -221,4 +240,5 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     (here / "long.jsonl").write_text('{"prompt": "Who?"}\n' + json.dumps({"id": "q2", "prompt": long}) + "\n")
     (here / "unfinished").mkdir()
     (here / "unfinished" / "config.yaml").write_text("model: {}\n")
-    assert said in refused(main, ["model=tiny", *arguments], capsys)
+    line = refused(main, ["model=tiny", *arguments], capsys)
+    assert said in line and "passw0rd" not in line

@@ -4,8 +4,6 @@ Each stage is a run of its own (see `runs.stages`). So runs that differ only in 
 each stage resumes by itself.
 """
 
-from rich.console import Console
-
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.jobs.crest.compare import compare
@@ -25,6 +23,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import plain_console
 from jaxalign.runs.stages import Stages
 
 
@@ -35,7 +34,7 @@ def crest(config: CrestConfig) -> None:
         UserError: the input cannot be used (raised before the sampling), the input of a stage is missing, there is no
             rationale or no pair to learn from, or a loss is not a number.
     """
-    console = Console()
+    console = plain_console()
     if config.compare:
         compare(console, config.compare)
         return

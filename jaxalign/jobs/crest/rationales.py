@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
-from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
+from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
+from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import read_records
 from jaxalign.runs.stages import StageSpec
 
 RATIONALES_STAGE = StageSpec(
@@ -86,7 +86,7 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
     Records are found by their keys and not by the questions' ids, because two questions with the same prompt share
     their samples, whose records name only the first of the two.
     """
-    known = {record["key"]: record for record in read_records(run.generations, key=str)}
+    known = read_whole(run.generations)
     sampling = session.rationale_sampling
     samples, base = range(session.config.crest.samples), session.base.signature
     requests = rationale_requests(session, session.questions.train, False)
@@ -109,5 +109,5 @@ def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]
     return {
         "sampled": len(everyone),
         "tokens": sum(record["tokens"] for record in everyone),
-        "ends": {end: sum(r["end"] == end for r in everyone) for end in ("stop", "eos", "length")},
+        "ends": {end: sum(r["end"] == end for r in everyone) for end in ENDS},
     }

@@ -79,6 +79,7 @@ def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
         assert len(list(csv.DictReader(file))) == 5
     page = (whole / "report.md").read_text()
     for name, stage in summary["stages"].items():
+        assert (whole / stage["path"] / "sessions.jsonl").is_file() and not Path(stage["path"]).is_absolute()
         assert stage["path"] in page and stage["seconds"] > stage["python_seconds"] >= 0, name
     assert "### Wrong" in page and "![accuracy](figures/accuracy.png)" in page
     for picture in ("accuracy.png", "z_tilde.png"):
