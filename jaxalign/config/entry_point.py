@@ -32,8 +32,10 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
 
-    >>> @entry_point("train", TrainConfig)                                  # doctest: +SKIP
-    ... def main(config: TrainConfig) -> None: ...
+    ```python
+    @entry_point("train", TrainConfig)
+    def main(config: TrainConfig) -> None: ...
+    ```
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
     for bad input, and with status 130 after Ctrl-C or SIGTERM. All jobs of a multirun are checked before the first one

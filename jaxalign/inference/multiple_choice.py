@@ -19,11 +19,11 @@ class ChoiceTree(NamedTuple):
 
     tree: Tree
     ends: tuple[int, ...]
-    """For each answer the segment that it ends in."""
+    """For each answer, the index of the segment in which it ends."""
 
 
 def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndarray, " _"]]) -> ChoiceTree:
-    """Return a tree with the prompt as its trunk, in which tokens that several answers begin with stand once.
+    """Return a tree with the prompt as its trunk. Tokens with which several answers begin are in it only once.
 
     The prompt and each answer have at least one token. An answer's tokens are those of the whole answer, as training
     encodes it.
@@ -35,7 +35,7 @@ def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndar
 def choice_log_probs(question: ChoiceTree, scores: Float[np.ndarray, " S"]) -> Float64[np.ndarray, " answers"]:
     """Return the log-probability of each answer in nats: the sum of the scores of the segments on its path."""
     sums = np.array(scores, np.float64)
-    for index, segment in enumerate(question.tree):  # parents stand before their children
+    for index, segment in enumerate(question.tree):  # parents come before their children
         if segment.parent >= 0:
             sums[index] += sums[segment.parent]
     return sums[list(question.ends)]
@@ -51,7 +51,7 @@ def probabilities(log_probs: Float64[np.ndarray, " answers"]) -> Float64[np.ndar
 
 
 def best_option(log_probs: Float[np.ndarray, " options"]) -> int | None:
-    """Return the index of the option with the largest log-probability, the first one of equals.
+    """Return the index of the option with the largest log-probability (of equal ones, the first).
 
     None if the largest value is not finite.
     """

@@ -26,15 +26,15 @@ class SamplingParams:
     """
 
     temperature: float = 1.0
-    """What logits are divided by, at least 0; 0 takes the most probable token each time."""
+    """The logits are divided by this number, at least 0. With 0, the most probable token is taken each time."""
     top_k: int = 0
-    """Draw from so many of the most probable tokens; 0 draws from all."""
+    """Draw only from this many most probable tokens; 0 means all."""
     top_p: float = 1.0
-    """Draw from the most probable tokens that together have this share of the probability; 1 draws from all."""
+    """Draw only from the most probable tokens that together have this share of the probability; 1 means all."""
     max_tokens: int = 256
-    """Tokens of a sample at most."""
+    """The largest number of tokens of a sample."""
     stop: Sequence[str] = ()
-    """Strings before which a sample ends: a tuple, made of whatever sequence, or of one string, is given."""
+    """Strings before which a sample ends. You may give any sequence, or one string; it becomes a tuple."""
     seed: int = 0
     """The seed of all random numbers, from 0 to 4294967295."""
 
@@ -49,7 +49,7 @@ class SamplingParams:
             ("seed", not 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):
             if wrong:
-                raise UserError(f"sampling.{name}={getattr(self, name)!r} will not do: give {rule}")
+                raise UserError(f"sampling.{name}={getattr(self, name)!r} is not allowed: give {rule}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Request:
     samples: tuple[int, ...] = (0,)
     """The index of each sample that is wanted. A sample of another index has other random numbers."""
     adapter: int = 0
-    """Which adapter of the engine's stack answers."""
+    """The index of the adapter that answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Completion:
     """One sample that has ended."""
 
     index: int
-    """Which sample of its request it is."""
+    """The sample's index, one of the request's `samples`."""
     tokens: tuple[int, ...]
     """Its tokens, with the end token if there is one, and up to the one that completes a stop string."""
     text: str
@@ -86,8 +86,8 @@ def check_requests(
     Args:
         requests: the prompts.
         sampling: the sampling parameters.
-        context: tokens that the model can read.
-        places: where the user finds each prompt, for the error; None numbers them.
+        context: the number of tokens that the model can read.
+        places: for each prompt the place where the user finds it, for the error; None numbers the prompts.
     """
     check_room(sampling, context)
     room = context - sampling.max_tokens

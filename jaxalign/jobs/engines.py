@@ -100,7 +100,7 @@ class InTurns:
         on_text: Callable[[int, int, str], None] | None = None,
         progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
     ) -> list[list[Completion]]:
-        """See `Sampler.sample`."""
+        """Return each request's completions, in the order of its `samples` (see `Sampler.sample`)."""
         total, before = sum(len(request.samples) for request in requests), 0
         found: list[list[Completion]] = [[] for _ in requests]
         turns = -(-len(self.adapters) // min(TOGETHER, self.rows))

@@ -61,7 +61,10 @@ def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
 def lora_product(
     x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
 ) -> Float[Array, "*rows out"]:
-    """Return (x a) b, of x [..., in], a [in, r], b [r, out], in the type of x; a and b keep theirs in the gradient."""
+    """Return (x a) b in the type of x: x [..., in], a [in, r], b [r, out].
+
+    The gradients of a and b have the types of a and b.
+    """
     return _low_rank(x, a, b)[0]
 
 

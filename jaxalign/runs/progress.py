@@ -18,7 +18,8 @@ def plain_console() -> Console:
 class Progress:
     """A display of stage, step, loss, tokens per second and time left: live in a terminal, plain lines elsewhere.
 
-    >>> with Progress() as progress:                                        # doctest: +SKIP
+    >>> import io
+    >>> with Progress(Console(file=io.StringIO())) as progress:
     ...     progress.stage("arguments", total=300)
     ...     progress.update(1, loss=2.31, tokens_per_second=850)
 

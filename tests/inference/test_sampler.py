@@ -302,15 +302,15 @@ def test_what_is_said_on_the_way(make):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"temperature": -1.0}, "sampling.temperature=-1.0 will not do: give a number of at least 0"),
+        ({"temperature": -1.0}, "sampling.temperature=-1.0 is not allowed: give a number of at least 0"),
         ({"temperature": float("nan")}, "sampling.temperature"),
-        ({"top_p": 0.0}, "sampling.top_p=0.0 will not do"),
-        ({"top_p": 1.5}, "sampling.top_p=1.5 will not do"),
-        ({"top_k": -1}, "sampling.top_k=-1 will not do"),
-        ({"max_tokens": 0}, "sampling.max_tokens=0 will not do"),
+        ({"top_p": 0.0}, "sampling.top_p=0.0 is not allowed"),
+        ({"top_p": 1.5}, "sampling.top_p=1.5 is not allowed"),
+        ({"top_k": -1}, "sampling.top_k=-1 is not allowed"),
+        ({"max_tokens": 0}, "sampling.max_tokens=0 is not allowed"),
         ({"stop": ("a", "")}, "strings that are not empty"),
         ({"stop": ""}, "strings that are not empty"),
-        ({"seed": -1}, "sampling.seed=-1 will not do: give a whole number from 0"),
+        ({"seed": -1}, "sampling.seed=-1 is not allowed: give a whole number from 0"),
     ],
 )
 def test_sampling_that_cannot_be(wrong, words):
