@@ -9,6 +9,7 @@ from jaxalign.config.fields import (
     Epochs,
     Natural,
     NotNegative,
+    Places,
     Positive,
     Rounds,
     Samples,
@@ -98,7 +99,7 @@ class CrestConfig(ModelCommandConfig):
     dataset: AnyDatasetConfig
     reasoning: dict[str, Any]
     stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]]
-    compare: Uncounted[tuple[str, ...]]
+    compare: Uncounted[Places]
     crest: CrestMethodConfig
     sampling: SamplingConfig
     seed: SeedTrainingConfig

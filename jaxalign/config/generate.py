@@ -8,6 +8,7 @@ from jaxalign.config.fields import (
     Count,
     Natural,
     NotNegative,
+    Place,
     Positive,
     Samples,
     Seed,
@@ -102,7 +103,7 @@ class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
     sampling: AnswersConfig
     base: Uncounted[bool | None]
     prompt: Uncounted[str | None]
-    prompts: Uncounted[str | None]
+    prompts: Uncounted[Place | None]
 
     def __post_init__(self):
         self.check_adapters()

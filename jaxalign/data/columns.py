@@ -1,6 +1,5 @@
 """The names of columns in a user's file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import parse_json
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Columns:
         found = value
         if isinstance(value, str):
             try:
-                found = json.loads(value)
-            except ValueError:
+                found = parse_json(value, row.place)
+            except UserError:
                 found = None
         if not isinstance(found, list):
             raise UserError(f"{row.place} has {self.names.get(name, name)}={value!r:.60}: it must be a list of {what}")

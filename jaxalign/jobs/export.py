@@ -237,8 +237,9 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
         mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
-        line = Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}")
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(
+            Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), highlight=False, soft_wrap=True
+        )
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")

@@ -72,10 +72,10 @@ def generate(config: GenerateConfig) -> None:
 
 
 def read_configured_prompts(config: GenerateConfig) -> list[Prompt]:
-    """Return the prompts to answer: the given one, or those of a file; none for a chat."""
+    """Return the prompts to answer: the given one, or those of a file (a line says how many); none for a chat."""
     if config.prompt is not None:
         return [Prompt("prompt", config.prompt, "prompt")]
-    return [] if config.prompts is None else read_prompts(config.prompts)
+    return [] if config.prompts is None else read_prompts(config.prompts, log=print)
 
 
 def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -26,28 +26,30 @@ def own_columns(dataset: DatasetConfig) -> Columns:
 
 
 ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] = {
-    "starter": lambda dataset, offline: load_starter(limit=dataset.limit, path=dataset.path),
-    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit),
-    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset)),
+    "starter": lambda dataset, offline: load_starter(dataset.limit, dataset.path, log=print),
+    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit, log=print),
+    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset), print),
 }
 """The readers of arguments by `dataset.name`, called with (`dataset`, `offline`)."""
 
 
 def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
     return load_instructions(
-        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit
+        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit, log=print
     )
 
 
 INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example]]] = {
     **{name: _read_instructions for name in INSTRUCTION_SETS},
-    "jsonl": lambda dataset, offline: load_own_instructions(str(dataset.path), dataset.limit, own_columns(dataset)),
+    "jsonl": lambda dataset, offline: load_own_instructions(
+        str(dataset.path), dataset.limit, own_columns(dataset), print
+    ),
 }
 """The readers of instructions by `dataset.name`, called in the same way."""
 
 
 def _read_pairs(dataset: PairsConfig, offline: bool) -> list[PairText]:
-    return load_pairs(str(dataset.path), dataset.limit, own_columns(dataset))
+    return load_pairs(str(dataset.path), dataset.limit, own_columns(dataset), print)
 
 
 PAIR_READERS: dict[str, Callable[[PairsConfig, bool], list[PairText]]] = {"pairs": _read_pairs, "jsonl": _read_pairs}
@@ -64,13 +66,16 @@ def _read_questions(dataset: QuestionsConfig, offline: bool, seed: int, exclude:
         skip=dataset.skip,
         offline=offline,
         columns=own_columns(dataset),
+        log=print,
     )
 
 
 def _read_puzzles(dataset: QuestionsConfig, offline: bool, seed: int, exclude: Sequence[str]) -> Questions:
     sizes = {name: getattr(dataset, name) or 1 for name in ("train", "validation", "test")}
     made = make_puzzles(**sizes, solved=dataset.solved, links=dataset.links, turned=dataset.turned, seed=seed)
-    return dataclasses.replace(made, **{name: getattr(made, name)[: dataset.limit] for name in sizes})
+    made = dataclasses.replace(made, **{name: getattr(made, name)[: dataset.limit] for name in sizes})
+    print(f"questions: made by the program; used: {made.sizes}")
+    return made
 
 
 QUESTION_READERS: dict[str, Callable[[QuestionsConfig, bool, int, Sequence[str]], Questions]] = {

@@ -57,7 +57,7 @@ def chat(
             console.print(f"this has {len(tokens)} tokens, and there is room for {room}: write less", style="dim")
             turns.pop()
             continue
-        console.print(Text(f"{name}: ", "bold"), end="")
+        console.print(Text(f"{name}:", "bold"), end=" ")
         shown = ""
 
         def show(_request: int, _index: int, text: str) -> None:

@@ -9,6 +9,7 @@ from jaxalign.config.dataset import ArgumentsConfig, InstructionsConfig, PairsCo
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
+from jaxalign.data.account import account, count
 from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import TextStage, control_stage
@@ -19,8 +20,9 @@ from jaxalign.runs.records import digest
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
-from jaxalign.values.portraits import load_portraits, make_choice_prompts, some_portraits
+from jaxalign.values.portraits import load_portraits, make_choice_prompts, portraits_file, some_portraits
 from jaxalign.values.questionnaire import Questionnaire
+from jaxalign.values.starter import FILE as STARTER_ARGUMENTS
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets, find_target
 from jaxalign.values.touche import Argument
@@ -50,7 +52,7 @@ class TrainingText:
 
 
 def read_training_text(config: TrainConfig) -> TrainingText:
-    """Read and check the target, the data and the questionnaire.
+    """Read and check the target, the data and the questionnaire, and print which files gave how many rows.
 
     Raises:
         UserError: one of them cannot be used.
@@ -59,6 +61,7 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     target = None if config.value is None else configured_target(config.value, config.released.raw_coding)
     stages: list[TextStage] = []
     pairs: list[PairText] = []
+    twice = 0
     # Runs without arguments measure perplexity on the starter arguments that a run on those holds out (None here), so
     # that their perplexities can be compared.
     plain = None
@@ -71,6 +74,11 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     elif isinstance(dataset, InstructionsConfig):
         examples = reader_of(INSTRUCTION_READERS, dataset)(dataset, config.offline)
         stages = [control_stage(examples, training.seed, config.alignment.validation_fraction)]
+        twice = len(examples) - len(stages[0].train) - len(stages[0].validation)
+    for stage in stages:
+        again = f"; left aside: {twice:,} that occur a second time" if twice else ""
+        sizes = f"{count(len(stage.train), 'example')} to train on, {len(stage.validation):,} to validate on"
+        print(f"stage {stage.name}: {sizes}{again}")
     questionnaire = read_questionnaire_text(config, training.seed, plain)
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     return TrainingText(target, stages, pairs, questionnaire, digest([parts, pairs]))
@@ -101,10 +109,16 @@ def read_questionnaire_text(
         UserError: the portraits or the prompts cannot be used.
     """
     benchmark, alignment = config.benchmark, config.alignment
-    portraits = some_portraits(load_portraits(benchmark.portraits), benchmark.limit)
+    found = load_portraits(benchmark.portraits)
+    portraits = some_portraits(found, benchmark.limit)
+    left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""
+    print(account("portraits", {portraits_file(benchmark.portraits): len(found)}, f"{len(portraits)}", [left]))
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
     if plain is None:
-        _, plain = split_arguments(load_starter(), seed, alignment.validation_fraction)
+        shipped = load_starter()
+        _, plain = split_arguments(shipped, seed, alignment.validation_fraction)
+        used = f"{len(plain[:PLAIN_TEXTS])} held-out arguments"
+        print(account("perplexity", {STARTER_ARGUMENTS: len(shipped)}, used))
     texts = [plain_text(argument) for argument in plain[:PLAIN_TEXTS]]
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.examples import take
 from jaxalign.data.files import Row
@@ -13,25 +14,33 @@ FILE = Path(__file__).parent / "data" / "arguments.jsonl"
 STARTER_FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
-def load_starter(limit: int | None = None, path: str | None = None, columns: Columns | None = None) -> list[Argument]:
+def load_starter(
+    limit: int | None = None, path: str | None = None, columns: Columns | None = None, log: Log = unsaid
+) -> list[Argument]:
     """Return the starter arguments, or the arguments of a file with the same fields.
 
     `columns` gives the file's own names of the fields. `values` is a list of names of the ten values (in a CSV file, a
-    JSON list); a row with an empty list is dropped, as in ValueEval. `id` is a text or a number.
+    JSON list); a row with an empty list is left aside, as in ValueEval. `id` is a text or a number. `log` is called
+    with the line that says what was read.
 
     Raises:
         UserError: a field or a column that `columns` names is missing, a value or stance is unknown, or an id is
             repeated (each with its line); or there are fewer than two arguments.
     """
+    file = FILE if path is None else Path(path)
     arguments: dict[str, Argument] = {}
     columns = columns or Columns()
-    for row in columns.read(FILE if path is None else Path(path)):
+    for row in columns.read(file):
         argument = _argument(row, columns)
         if argument.id in arguments:
             raise UserError(f"{row.place} repeats the id {argument.id!r}")
         arguments[argument.id] = argument
     source = "the starter data" if path is None else f"dataset.path={path}"
-    return take([argument for argument in arguments.values() if argument.values], limit, source)
+    held = [argument for argument in arguments.values() if argument.values]
+    used = take(held, limit, source)
+    without = f"{len(arguments) - len(held):,} without a value" if len(held) < len(arguments) else ""
+    log(account("data", {file: len(arguments)}, count(len(used), "argument"), [without, beyond(len(held), limit)]))
+    return used
 
 
 def _argument(row: Row, columns: Columns) -> Argument:

@@ -43,7 +43,7 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     """Return the finished runs that `names` (folders or patterns) lead to, each once; UserError if a name has none."""
     paths = []
     for name in names:
-        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name))
         runs = [run for one in found if (run := Run(Path(one))).finished]
         finished = [run.path for run in runs if "models" in run.results()]
         if not finished:

@@ -13,7 +13,7 @@ STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
 
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
-    """Return the questions, read from files or made by the program.
+    """Return the questions, read from files or made by the program, and print which files gave how many rows.
 
     Raises:
         UserError: the questions cannot be read, or the program cannot make as many different ones.
