@@ -22,7 +22,8 @@ TRIES = 8
 """The number of draws; rows that then have no token use bisection."""
 
 COLDEST = 1e-30
-"""The lowest temperature that is used. At it, only the most probable token has any weight."""
+"""The lowest temperature that is used, except 0; lower ones become this one. At it, only the most probable token has
+any weight."""
 
 _ONE = 0x3F800000  # the bits of 1.0; the bits of floats that are not negative have the order of the floats
 

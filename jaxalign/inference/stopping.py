@@ -44,7 +44,7 @@ def find_stop(tokens: Sequence[int], new: int, stops: Sequence[str], decode: Dec
 
 
 def _first_to_look_at(tokens: Sequence[int], seen: int, longest: int, decode: Decode) -> int:
-    """Return the start of a text that ends before the token `seen`, and is longer than the longest stop string.
+    """Return the start of a text that ends before the token `seen` and is longer than the longest stop string, or 0.
 
     Broken characters do not count, because later tokens may join several of them to one. The text has one character
     more than the stop string, because its first token may be decoded differently without the tokens before it.
