@@ -97,10 +97,10 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
 
 def _lines(path: Path, text: str) -> list[Row]:
     rows = []
-    hint = "expected an object a line, an array, or a .csv, .tsv or .parquet file"
+    form = "an object a line, an array, or a .csv, .tsv or .parquet file"
     for number, line in enumerate(text.split("\n"), start=1):  # `splitlines` would also split at U+2028 inside a string
         if line.strip():
-            rows.append(_row(f"{path} line {number}", parse_json(line, path, number, hint=hint)))
+            rows.append(_row(f"{path} line {number}", parse_json(line, path, number, expected=form)))
     return rows
 
 

@@ -81,7 +81,9 @@ def read_text(path: str | Path, *, largest: int | None = None, hint: str = "") -
     return text
 
 
-def parse_json(text: str, path: str | Path, line: int | None = None, *, finite: bool = True, hint: str = "") -> Any:
+def parse_json(
+    text: str, path: str | Path, line: int | None = None, *, finite: bool = True, expected: str = "", hint: str = ""
+) -> Any:
     """Return the value of a JSON text.
 
     Args:
@@ -90,6 +92,7 @@ def parse_json(text: str, path: str | Path, line: int | None = None, *, finite: 
         line: the line of the file that it is; None if it is the whole file.
         finite: whether NaN, Infinity and numbers beyond the range of a float are refused. JSON has none of them, but
             Python writes and reads them.
+        expected: what the text should be, for one that is not JSON.
         hint: what to do.
 
     Raises:
@@ -113,7 +116,8 @@ def parse_json(text: str, path: str | Path, line: int | None = None, *, finite: 
     try:
         value = json.loads(text, object_pairs_hook=_object, **strict)
     except json.JSONDecodeError as error:
-        raise refusal(f"is not JSON ({error.msg})", error.lineno) from error
+        what = f"is not JSON ({error.msg})" + (f": expected {expected}" if expected else "")
+        raise refusal(what, error.lineno) from error
     except _FlawError as error:
         where = f"{path}" if line is None else f"{path} line {line}"
         raise UserError(f"{where} {error}{f': {hint}' if hint else ''}") from error
@@ -123,7 +127,7 @@ def parse_json(text: str, path: str | Path, line: int | None = None, *, finite: 
         raise refusal("holds a number with too many digits") from error
     if _SURROGATE.search(text) and (lone := next((m for m in _ESCAPES.finditer(text) if m[1]), None)):
         inside = text.count("\n", 0, lone.start()) + 1
-        raise refusal(f"holds \\{lone[1]} alone, which is half of a character and no text", inside)
+        raise refusal(f"holds \\{lone[1]} alone, which is half of a character: write the whole of it", inside)
     return value
 
 

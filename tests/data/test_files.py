@@ -30,7 +30,11 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("d.jsonl", SURROGATE, r"d.jsonl line 2 holds \ud83d alone, which is half of a character and no text"),
+        (
+            "d.jsonl",
+            SURROGATE,
+            r"d.jsonl line 2 holds \ud83d alone, which is half of a character: write the whole of it",
+        ),
         ("d.json", f"[{SURROGATE.replace(chr(10), ',', 1)}]", r"d.json line 1 holds \ud83d alone"),
         ("d.jsonl", '{"prompt": "a", "prompt": "b"}', "line 1 holds an object with the key 'prompt' twice"),
         ("d.csv", "prompt,prompt\na,b\n", "d.csv has the column 'prompt' twice"),

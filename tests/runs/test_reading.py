@@ -16,7 +16,10 @@ from jaxalign.runs.records import read_json_object
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"a": "ask \\ud83d me"}', r"f.json line 1 holds \ud83d alone, which is half of a character and no text"),
+        (
+            '{"a": "ask \\ud83d me"}',
+            r"f.json line 1 holds \ud83d alone, which is half of a character: write the whole of it",
+        ),
         ('{"a": 1,\n "b": "\\udc00\\ud83d"}', r"line 2 holds \udc00 alone"),
         ('{"a": "\\\\\\ud800"}', r"holds \ud800 alone"),
         ('{"a": 1, "a": 2}', "f.json holds an object with the key 'a' twice"),

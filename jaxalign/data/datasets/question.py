@@ -92,6 +92,10 @@ def _checked(row: Row, id: str, parts: _Parts) -> Question | Flaw:
         words = f"has {len(texts)} options: at most {len(LETTERS)} can be named"
     elif not all(texts):
         words = "has an option without text"
+    elif any(isinstance(option, list | Mapping) for option in parts.options):
+        words = "has an option that is no text"
+    elif parts.passage is not None and not isinstance(parts.passage, str):
+        words = "has a passage that is no text"
     elif (text := _twice(texts)) is not None:
         words = f"has the option {text!r} twice"
     elif len(labels) != len(texts):

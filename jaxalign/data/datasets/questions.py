@@ -125,12 +125,14 @@ def load_questions(
         if flaws:
             more = ", ..." if len(flaws) > 1 else ""
             notes.append(f"{len(flaws)} of {len(read)} {split} questions left out: {flaws[0].words}{more}")
+            aside.append(f"{len(flaws):,} of {split} that cannot be used")
         splits[split] = [question for question in questions if question.id not in examples]
         excluded += len(questions) - len(splits[split])
     if "train" not in splits:
         raise UserError(f"{path or name}: there is no file of training questions: its name must contain 'train'")
     if excluded:
         notes.append(f"{excluded} questions are few-shot examples and were left out")
+        aside.append(f"{excluded:,} few-shot examples")
     train, validation, test = (splits.get(split, []) for split in QUESTION_SPLITS)
     if not train:
         raise UserError(f"{path or name}: all {excluded} questions are few-shot examples: give more questions")

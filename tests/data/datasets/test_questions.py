@@ -107,6 +107,7 @@ def test_a_split_that_is_there_in_two_formats_is_read_once(tmp_path):
         (hub_row(9, choices={"text": ["one", "two", "three"], "label": ["A", "B"]}), "has 3 options and 2 labels"),
         (hub_row(9, choices={"text": ["one", "two"], "label": ["A", "A"]}), "has the label 'A' twice"),
         (hub_row(9, id=None), "line 9 has an empty id"),
+        (hub_row(9, choices={"text": ["one", ["two"]], "label": ["A", "B"]}), "has an option that is no text"),
     ],
 )
 def test_a_question_that_will_not_do_is_named(arc, row, words):
