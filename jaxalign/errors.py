@@ -4,15 +4,20 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+LONGEST = 2000
+"""The longest error line, in characters: what a file holds may be quoted in it."""
+
 
 class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
     Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
+    Control characters, with which a quoted text could write over the screen, are shown as U+FFFD.
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        line = "".join(one if one.isprintable() else "\ufffd" for one in " ".join(message.split()))
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import parse_json, read_text
 
 HINT = "free space or choose another run.dir"
 
@@ -136,10 +137,7 @@ def read_json(path: str | Path) -> Any:
 
 def read_json_object(path: Path, hint: str) -> dict[str, Any]:
     """Return the JSON object in a file; UserError if there is none, and `hint` says what to do."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); {hint}") from error
+    found = parse_json(read_text(path, hint=hint), path, finite=False, hint=hint)
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a JSON object; {hint}")
     return found

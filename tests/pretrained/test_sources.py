@@ -83,7 +83,7 @@ def test_a_quantised_checkpoint_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read as JSON"), ("[]", "not a JSON object"), ("{}", "unsupported architecture")],
+    [("{", "line 1 is not JSON"), ("[]", "not a JSON object"), ("{}", "unsupported architecture")],
 )
 def test_a_bad_config_is_named(tmp_path, text, message):
     write_model(tmp_path, CONFIGS["llama"], {})
