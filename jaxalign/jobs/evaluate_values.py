@@ -16,6 +16,7 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
 from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.terminal import job_console
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
@@ -59,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: the input cannot be used; it is raised before anything is asked.
     """
-    console = Console()
+    console = job_console()
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)

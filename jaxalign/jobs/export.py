@@ -14,11 +14,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
+from jaxalign.jobs.terminal import job_console
 from jaxalign.models.adapter import BASE
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
@@ -60,7 +62,7 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: `run` is not a finished run, `out` is not empty, the base is not the adapter's, or a check failed.
     """
-    console = Console()
+    console = job_console()
     found, out = find(Path(config.run)), Path(config.out)
     whole = config.format == "merged"
     if config.prefetch:
@@ -187,8 +189,8 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
             gc.collect()
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
-        mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
-        console.print(f"{check.name + ':':9}{mark} {check.finding}", highlight=False, soft_wrap=True)
+        mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
+        console.print(Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), soft_wrap=True)
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")

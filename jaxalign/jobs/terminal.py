@@ -14,6 +14,11 @@ from jaxalign.inference.sampling_params import Request, SamplingParams, check_ro
 from jaxalign.pretrained.sources import ModelFiles
 
 
+def job_console() -> Console:
+    """Return the console of a job. It prints names and paths as they are: [b] and :x: in them mean nothing."""
+    return Console(markup=False, emoji=False)
+
+
 def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
     """Raise UserError if the model has no chat template, or if its answers leave no room for a question."""
     files.tokenizer.chat([{"role": "user", "content": "?"}])
@@ -56,7 +61,7 @@ def chat(
             console.print(f"this has {len(tokens)} tokens, and there is room for {room}: write less", style="dim")
             turns.pop()
             continue
-        console.print(f"[bold]{name}:[/] ", end="")
+        console.print(Text(f"{name}:", "bold"), end=" ")
         shown = ""
 
         def show(_request: int, _index: int, text: str) -> None:

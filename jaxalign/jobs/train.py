@@ -18,6 +18,7 @@ from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
+from jaxalign.jobs.terminal import job_console
 from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
@@ -48,7 +49,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = Console()
+    console = job_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
     config = with_target(config, text)

@@ -36,7 +36,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
-            columns = ("{task.description}", rich_progress.BarColumn(bar_width=12), "{task.fields[line]}")
+            texts = ("{task.description}", "{task.fields[line]}")
+            name, line = (rich_progress.TextColumn(text, markup=False) for text in texts)
+            columns = (name, rich_progress.BarColumn(bar_width=12), line)
             live = rich_progress.Progress(*columns, console=self._console)
             live.start()
             self._live = live

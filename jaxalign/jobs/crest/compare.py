@@ -38,7 +38,7 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     """Return the finished runs that `names` (folders or patterns) lead to, each once; UserError if a name has none."""
     paths = []
     for name in names:
-        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name))
         finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
         finished = [one for one in finished if "models" in read_json(one / "summary.json")]
         if not finished:

@@ -4,8 +4,6 @@ Each stage is a run of its own (see `runs.stages`). So runs that differ only in 
 each stage resumes by itself.
 """
 
-from rich.console import Console
-
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.jobs.crest.compare import compare
@@ -20,6 +18,7 @@ from jaxalign.jobs.crest.session import CrestSession, clock
 from jaxalign.jobs.crest.sft import sft_stage
 from jaxalign.jobs.crest.test import FILES, run_test_stage, whole_identity
 from jaxalign.jobs.setup import open_base
+from jaxalign.jobs.terminal import job_console
 from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
@@ -34,7 +33,7 @@ def crest(config: CrestConfig) -> None:
         UserError: the input cannot be used (raised before the sampling), the input of a stage is missing, there is no
             rationale or no pair to learn from, or a loss is not a number.
     """
-    console = Console()
+    console = job_console()
     if config.compare:
         compare(console, config.compare)
         return
