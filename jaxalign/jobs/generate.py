@@ -17,7 +17,7 @@ from jaxalign.inference.sampling_params import Request, SamplingParams, check_re
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import Answering, compare_engines, open_engine
 from jaxalign.jobs.setup import open_base, open_job_run, print_places
-from jaxalign.jobs.terminal import SideBySide, chat, check_chat
+from jaxalign.jobs.terminal import SideBySide, chat, check_chat, job_console
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
@@ -32,7 +32,7 @@ def generate(config: GenerateConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the sampling), or a server does not answer.
     """
-    console = Console()
+    console = job_console()
     folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
     # A chat uses the model's chat template, whatever prompt format its adapter was trained with.
@@ -69,10 +69,10 @@ def generate(config: GenerateConfig) -> None:
 
 
 def read_configured_prompts(config: GenerateConfig) -> list[Prompt]:
-    """Return the prompts to answer: the given one, or those of a file; none for a chat."""
+    """Return the prompts to answer: the given one, or those of a file (a line says how many); none for a chat."""
     if config.prompt is not None:
         return [Prompt("prompt", config.prompt, "prompt")]
-    return [] if config.prompts is None else read_prompts(config.prompts)
+    return [] if config.prompts is None else read_prompts(config.prompts, log=print)
 
 
 def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from jaxalign.config.survey import SurveyConfig
+from jaxalign.data.account import account, count
 from jaxalign.values.social_survey import nearest, read_respondents, write_targets
 from jaxalign.values.targets import TABLE
 
@@ -20,10 +21,12 @@ def survey(config: SurveyConfig) -> None:
     respondents = read_respondents(config.path, config.separator, config.missing)
     targets = nearest(respondents, config.coding, config.neighbours)
     write_targets(config.out, targets, respondents, Path(config.path), config.coding)
+    used = count(len(respondents.lines), "respondent")
+    print(account("survey", {Path(config.path): respondents.rows}, used))
     dropped = sum(respondents.missing.values())
     print(f"{respondents.rows} respondents: {dropped} without an answer to every item, dropped")
-    for item, count in Counter(respondents.missing).most_common(3):
-        print(f"  {count} of them: their first item without an answer is {item}")
+    for item, number in Counter(respondents.missing).most_common(3):
+        print(f"  {number} of them: their first item without an answer is {item}")
     print(f"{respondents.duplicates} with the same ten scores as an earlier one, dropped")
     print(f"{len(respondents.lines)} kept; {len(targets)} targets in {Path(config.out) / TABLE}")
     example = f"+value=survey/close value.anchor=power value.rank=1 value.table={config.out}"

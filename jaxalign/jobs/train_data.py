@@ -9,6 +9,7 @@ from jaxalign.config.dataset import ArgumentsConfig, DatasetConfig, Instructions
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
+from jaxalign.data.account import account, count
 from jaxalign.data.columns import Columns
 from jaxalign.data.datasets.instructions import INSTRUCTION_SETS, load_instructions
 from jaxalign.data.datasets.own import load_own_instructions
@@ -21,8 +22,9 @@ from jaxalign.runs.records import digest
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
-from jaxalign.values.portraits import load_portraits, make_choice_prompts, some_portraits
+from jaxalign.values.portraits import load_portraits, make_choice_prompts, portraits_file, some_portraits
 from jaxalign.values.questionnaire import Questionnaire
+from jaxalign.values.starter import FILE as STARTER_ARGUMENTS
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets, find_target
 from jaxalign.values.touche import Argument, load_arguments
@@ -43,22 +45,24 @@ def own_columns(dataset: DatasetConfig) -> Columns:
 
 
 ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] = {
-    "starter": lambda dataset, offline: load_starter(limit=dataset.limit, path=dataset.path),
-    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit),
-    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset)),
+    "starter": lambda dataset, offline: load_starter(dataset.limit, dataset.path, log=print),
+    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit, log=print),
+    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset), print),
 }
 """The readers of arguments by `dataset.name`, called with (`dataset`, `offline`). Add a reader to add a data set."""
 
 
 def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
     return load_instructions(
-        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit
+        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit, log=print
     )
 
 
 INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example]]] = {
     **{name: _read_instructions for name in INSTRUCTION_SETS},
-    "jsonl": lambda dataset, offline: load_own_instructions(str(dataset.path), dataset.limit, own_columns(dataset)),
+    "jsonl": lambda dataset, offline: load_own_instructions(
+        str(dataset.path), dataset.limit, own_columns(dataset), print
+    ),
 }
 """The readers of instructions by `dataset.name`, called in the same way."""
 
@@ -78,7 +82,7 @@ class TrainingText:
 
 
 def read_training_text(config: TrainConfig) -> TrainingText:
-    """Read and check the target, the data and the questionnaire.
+    """Read and check the target, the data and the questionnaire, and print which files gave how many rows.
 
     Raises:
         UserError: one of them cannot be used.
@@ -87,6 +91,7 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     target = None if config.value is None else configured_target(config.value, config.released.raw_coding)
     stages: list[TextStage] = []
     pairs: list[PairText] = []
+    twice = 0
     # Runs without arguments measure perplexity on the starter arguments that a run on those holds out (None here), so
     # that their perplexities can be compared.
     plain = None
@@ -95,10 +100,15 @@ def read_training_text(config: TrainConfig) -> TrainingText:
         read = _reader(ARGUMENT_READERS, dataset)
         stages, plain = injection_text(config, target, read(dataset, config.offline))
     elif isinstance(dataset, PairsConfig):
-        pairs = load_pairs(dataset.path, dataset.limit, own_columns(dataset))
+        pairs = load_pairs(dataset.path, dataset.limit, own_columns(dataset), print)
     elif isinstance(dataset, InstructionsConfig):
         examples = _reader(INSTRUCTION_READERS, dataset)(dataset, config.offline)
         stages = [control_stage(examples, training.seed, config.alignment.validation_fraction)]
+        twice = len(examples) - len(stages[0].train) - len(stages[0].validation)
+    for stage in stages:
+        again = f"; left aside: {twice:,} that occur a second time" if twice else ""
+        sizes = f"{count(len(stage.train), 'example')} to train on, {len(stage.validation):,} to validate on"
+        print(f"stage {stage.name}: {sizes}{again}")
     questionnaire = read_questionnaire_text(config, training.seed, plain)
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     return TrainingText(target, stages, pairs, questionnaire, digest([parts, pairs]))
@@ -138,10 +148,16 @@ def read_questionnaire_text(
         UserError: the portraits or the prompts cannot be used.
     """
     benchmark, alignment = config.benchmark, config.alignment
-    portraits = some_portraits(load_portraits(benchmark.portraits), benchmark.limit)
+    found = load_portraits(benchmark.portraits)
+    portraits = some_portraits(found, benchmark.limit)
+    left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""
+    print(account("portraits", {portraits_file(benchmark.portraits): len(found)}, f"{len(portraits)}", [left]))
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
     if plain is None:
-        _, plain = split_arguments(load_starter(), seed, alignment.validation_fraction)
+        shipped = load_starter()
+        _, plain = split_arguments(shipped, seed, alignment.validation_fraction)
+        used = f"{len(plain[:PLAIN_TEXTS])} held-out arguments"
+        print(account("perplexity", {STARTER_ARGUMENTS: len(shipped)}, used))
     texts = [plain_text(argument) for argument in plain[:PLAIN_TEXTS]]
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 

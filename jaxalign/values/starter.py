@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.examples import take
 from jaxalign.data.files import Row, read_table
@@ -13,24 +14,31 @@ FILE = Path(__file__).parent / "data" / "arguments.jsonl"
 STARTER_FIELDS = ("id", "conclusion", "stance", "premise", "values")
 
 
-def load_starter(limit: int | None = None, path: str | None = None, columns: Columns | None = None) -> list[Argument]:
+def load_starter(
+    limit: int | None = None, path: str | None = None, columns: Columns | None = None, log: Log = unsaid
+) -> list[Argument]:
     """Return the starter arguments, or the arguments of a file with the same fields.
 
     `columns` gives the file's own names of the fields. `values` is a list of names of the ten values; a row with an
-    empty list is dropped, as in ValueEval.
+    empty list is left aside, as in ValueEval. `log` is called with the line that says what was read.
 
     Raises:
         UserError: a field is missing, a value or stance is unknown, or an id is repeated (each with its line); or
             there are fewer than two arguments.
     """
+    file = FILE if path is None else Path(path)
     arguments: dict[str, Argument] = {}
-    for row in read_table(FILE if path is None else Path(path)):
+    for row in read_table(file):
         argument = _argument(row, columns or Columns())
         if argument.id in arguments:
             raise UserError(f"{row.place} repeats the id {argument.id!r}")
         arguments[argument.id] = argument
     source = "the starter data" if path is None else f"dataset.path={path}"
-    return take([argument for argument in arguments.values() if argument.values], limit, source)
+    held = [argument for argument in arguments.values() if argument.values]
+    used = take(held, limit, source)
+    without = f"{len(arguments) - len(held):,} without a value" if len(held) < len(arguments) else ""
+    log(account("data", {file: len(arguments)}, count(len(used), "argument"), [without, beyond(len(held), limit)]))
+    return used
 
 
 def _argument(row: Row, columns: Columns) -> Argument:

@@ -72,3 +72,11 @@ def test_a_reply_is_read_as_it_was_asked_for():
     assert both.read("(C) neither", THREE) == both.read("C", THREE) == 2
     with pytest.raises(UserError, match=r"dataset\.reply"):
         make_wording(TEXTS, "yes", [])
+
+
+@pytest.mark.parametrize("change", [{"rationale": None}, {"question": True}, {"options": [True, False]}])
+def test_a_worked_example_that_yaml_takes_for_something_else_is_refused(change):
+    words = rf"dataset.examples\[0\]\.{next(iter(change))} holds .*, which is no text: put the text in quotes"
+    with pytest.raises(UserError, match=words):
+        make_wording(TEXTS, "({letter})", [EXAMPLE | {"answer": "A"} | change])
+    assert make_wording(TEXTS, "({letter})", [EXAMPLE | {"passage": None}]).shots[0].question.passage == ""

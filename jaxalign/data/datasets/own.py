@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message, answer_of, read_messages
 from jaxalign.data.examples import Example, take
@@ -9,11 +10,14 @@ from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
 
 
-def load_own_instructions(path: str, limit: int | None = None, columns: Columns | None = None) -> list[Example]:
-    """Return the prompts and responses of a JSON, JSON Lines, CSV or Parquet file.
+def load_own_instructions(
+    path: str, limit: int | None = None, columns: Columns | None = None, log: Log = unsaid
+) -> list[Example]:
+    """Return the prompts and responses of a JSON, JSON Lines, CSV, TSV or Parquet file.
 
     A row has the fields `prompt` and `response` (or `completion`, as in TRL), each a text or a list of messages; or it
     has the field `messages`, a conversation whose last message is the response. `columns` gives other names of fields.
+    `log` is called with the line that says what was read.
 
     Raises:
         UserError: the file does not exist, a row lacks a field (which), a conversation does not end with a single
@@ -22,7 +26,9 @@ def load_own_instructions(path: str, limit: int | None = None, columns: Columns 
     columns = columns or Columns()
     rows = read_table(Path(path))
     examples = [_example(row, columns, f"{Path(path).stem}-{number}") for number, row in enumerate(rows, start=1)]
-    return take(examples, limit, f"dataset.path={path}")
+    used = take(examples, limit, f"dataset.path={path}")
+    log(account("data", {Path(path): len(rows)}, count(len(used), "example"), [beyond(len(rows), limit)]))
+    return used
 
 
 def _example(row: Row, columns: Columns, id: str) -> Example:

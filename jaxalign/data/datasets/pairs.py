@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message, PromptText, answer_of, read_messages, shared_text, split_shared
 from jaxalign.data.examples import take
@@ -24,10 +25,13 @@ class PairText(NamedTuple):
     place: str
 
 
-def load_pairs(path: str, limit: int | None = None, columns: Columns | None = None) -> list[PairText]:
-    """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
+def load_pairs(
+    path: str, limit: int | None = None, columns: Columns | None = None, log: Log = unsaid
+) -> list[PairText]:
+    """Return the pairs of a JSON, JSON Lines, CSV, TSV or Parquet file.
 
-    `columns` gives other names of the fields `prompt`, `chosen` and `rejected`.
+    `columns` gives other names of the fields `prompt`, `chosen` and `rejected`. `log` is called with the line that says
+    what was read.
 
     Raises:
         UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation
@@ -40,7 +44,9 @@ def load_pairs(path: str, limit: int | None = None, columns: Columns | None = No
         if pair.chosen == pair.rejected:
             raise UserError(f"{row.place} prefers a response to itself: chosen and rejected are the same")
         found.append(pair)
-    return take(found, limit, f"dataset.path={path}")
+    used = take(found, limit, f"dataset.path={path}")
+    log(account("data", {Path(path): len(found)}, count(len(used), "pair"), [beyond(len(found), limit)]))
+    return used
 
 
 def _pair(row: Row, columns: Columns) -> PairText:

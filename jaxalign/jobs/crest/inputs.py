@@ -16,7 +16,7 @@ STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
 
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
-    """Return the questions, read from files or made by the program.
+    """Return the questions, read from files or made by the program, and print which files gave how many rows.
 
     Raises:
         UserError: the questions cannot be read, or the program cannot make as many different ones.
@@ -26,7 +26,9 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
         sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
         made = make_puzzles(**sizes, solved=d.solved, links=d.links, turned=d.turned, seed=config.training.seed)
         cut = {name: getattr(made, name)[: d.limit] for name in sizes}
-        return dataclasses.replace(made, **cut)
+        made = dataclasses.replace(made, **cut)
+        print(f"questions: made by the program; used: {made.sizes}")
+        return made
     exclude = () if config.released.examples_in_train else [shot.question.id for shot in wording.shots]
     return load_questions(
         d.name,
@@ -37,6 +39,7 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
         skip=d.skip,
         offline=config.offline,
         columns=Columns(d.columns.given),
+        log=print,
     )
 
 
