@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxalign.config.dataset import AnyDatasetConfig, QuestionsConfig
-from jaxalign.config.fields import Count, Natural, NotNegative, Positive, TopP, Uncounted, Unit
+from jaxalign.config.fields import Count, Natural, NotNegative, Places, Positive, TopP, Uncounted, Unit
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
@@ -86,7 +86,7 @@ class CrestConfig(ModelCommandConfig):
     dataset: AnyDatasetConfig
     reasoning: dict[str, Any]
     stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]]
-    compare: Uncounted[tuple[str, ...]]
+    compare: Uncounted[Places]
     crest: CrestMethodConfig
     sampling: SamplingConfig
     seed: SeedConfig

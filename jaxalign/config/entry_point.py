@@ -69,6 +69,9 @@ def _show(text: str) -> None:
 
 
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UserError(f"{argument!a} is not UTF-8 text")
     if "--version" in arguments:
         _show(f"jaxalign {metadata.version('jaxalign')}")
         return

@@ -12,6 +12,14 @@ Uncounted = Annotated[Kind, UNCOUNTED]
 """A key that is not part of a run's identity: it changes no number, or it is a path whose content is in the identity
 instead. Every other key is part of the identity (see `identity.identity`)."""
 
+PATH = "path"
+
+Place = Annotated[str, PATH]
+"""A path. On the command line, all characters of it belong to it (`overrides.CommandLine`)."""
+
+Places = Annotated[tuple[str, ...], PATH]
+"""A list of paths."""
+
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["bfloat16", "float32"]

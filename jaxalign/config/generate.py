@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jaxalign.config.fields import Count, Natural, NotNegative, Positive, Seed, Stops, TopP, Uncounted
+from jaxalign.config.fields import Count, Natural, NotNegative, Place, Positive, Seed, Stops, TopP, Uncounted
 from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
 from jaxalign.errors import UserError, shown
 
@@ -80,7 +80,7 @@ class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
     sampling: AnswersConfig
     base: Uncounted[bool | None]
     prompt: Uncounted[str | None]
-    prompts: Uncounted[str | None]
+    prompts: Uncounted[Place | None]
 
     def __post_init__(self):
         self.check_adapters()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Positive, Precision, PromptFormat, Share, Targets, Uncounted
+from jaxalign.config.fields import Count, Place, Places, Positive, Precision, PromptFormat, Share, Targets, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
@@ -16,8 +16,8 @@ NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",),
 class RunConfig:
     """Where the run's directory is."""
 
-    dir: str | None
-    root: str
+    dir: Place | None
+    root: Place
     overwrite: bool
 
 
@@ -42,12 +42,12 @@ class BaseModelConfig:
     """Where a base model comes from. A run's identity has a hash of its weights, and not the place they came from."""
 
     name: Uncounted[str]
-    path: Uncounted[str | None] = None
+    path: Uncounted[Place | None] = None
     revision: Uncounted[str | None] = None
     package: Uncounted[str | None] = None
     version: Uncounted[str | None] = None
     sha256: Uncounted[str | None] = None
-    file: Uncounted[str | None] = None
+    file: Uncounted[Place | None] = None
     config: Uncounted[dict[str, Any] | None] = None
     system: str | None = None
 
@@ -91,7 +91,7 @@ class AskedModelConfig(BaseModelConfig):
 class AdapterConfig:
     """Which adapter, and the factor on its effect. A run's identity has a hash of the weights and the scale."""
 
-    path: str | None
+    path: Place | None
     scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
 
 
@@ -100,7 +100,7 @@ class AskedAdaptersConfig:
     """Which adapters are asked: one, or a list with patterns."""
 
     adapter: Uncounted[AdapterConfig]
-    adapters: Uncounted[tuple[str, ...]]
+    adapters: Uncounted[Places]
 
     def check_adapters(self) -> None:
         """Raise UserError if both `adapter` and `adapters` are given."""

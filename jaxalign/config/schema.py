@@ -7,9 +7,9 @@ Annotated adds `Rule`s. A field without a default must be given.
 
 import dataclasses
 import difflib
-import math
 import os
 import re
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -61,6 +61,16 @@ def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
 def holds_keys(declared: Any) -> bool:
     """Return whether a type is a dictionary, whose keys the schema does not list."""
     return declared is dict or get_origin(declared) is dict or any(map(holds_keys, get_args(declared)))
+
+
+def is_marked(declared: Any, mark: str) -> bool:
+    """Return whether a type, or a part of it, is Annotated with `mark`."""
+    return mark in getattr(declared, "__metadata__", ()) or any(is_marked(part, mark) for part in get_args(declared))
+
+
+def holds_list(declared: Any) -> bool:
+    """Return whether a type is a list of any length."""
+    return get_origin(declared) is tuple or any(map(holds_list, get_args(declared)))
 
 
 def nearest_key(word: str, known: Iterable[str]) -> str:
@@ -209,7 +219,7 @@ def _converted(declared: Any, value: Any) -> Any:
             raise TypeError
         return tuple(_converted(inner, item) for item in value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if declared is float and number and math.isfinite(value):
+    if declared is float and number and abs(value) <= sys.float_info.max:  # neither NaN nor beyond what a float holds
         return float(value)
     if declared is str and number:
         return str(value)  # such as a folder or a revision whose name is all digits

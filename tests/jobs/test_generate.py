@@ -46,6 +46,16 @@ def test_adapters_answer_together_as_they_answer_alone(adapters, here):
     ]
 
 
+def test_a_path_of_any_letters_needs_no_quotes_and_is_printed_as_it_is(here, capsys):
+    odd = here / "día [b]x,y={z} :a:"
+    odd.mkdir()
+    (odd / "p's.jsonl").write_text('{"prompt": "Why?"}\n')
+    printed = run(main, [f"prompts={odd}/p's.jsonl", f"run.dir={odd}/run [/x]", *TINY], capsys)
+    assert "prompts: p's.jsonl (1 row); used: 1 prompt\n" in printed
+    assert f"run directory: {odd}/run [/x]\n" in printed
+    assert records(odd / "run [/x]", "answers.jsonl")[0]["prompt"] == "Why?"
+
+
 def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
     (here / "p.txt").write_text("Why?\nWho?\n")
     arguments = ["prompts=p.txt", *TINY]
