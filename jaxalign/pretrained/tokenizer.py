@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxalign.errors import UserError
+from jaxalign.pretrained.tokenizer_files import check_tokenizer_files
 
 # Without this, transformers warns that PyTorch is missing, which this program does not need.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -109,9 +110,14 @@ def from_folder(path: str | Path) -> Tokenizer:
     names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
     if not any((path / name).is_file() for name in names):
         raise UserError(f"{path} has no tokenizer (tokenizer.json or tokenizer.model); copy it beside the weights")
+    check_tokenizer_files(path)
     try:
         hf = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
+    except (
+        BaseException
+    ) as error:  # for a damaged file, `tokenizers` raises bare Exception, and its panics are not even
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = ""
         if not (path / "tokenizer.json").is_file():
