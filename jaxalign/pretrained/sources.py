@@ -1,5 +1,6 @@
 """Where models come from: a package on the Python package index, the Hugging Face hub, a folder, random numbers."""
 
+import math
 import os
 import re
 import zlib
@@ -12,10 +13,18 @@ import numpy as np
 
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
+from jaxalign.models.claims import brief
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
-from jaxalign.pretrained.weights import TensorSource, identity_of, load_params, parameter_leaves
+from jaxalign.pretrained.weights import (
+    TensorSource,
+    identity_of,
+    load_params,
+    parameter_leaves,
+    unread_tensors,
+    with_own_head,
+)
 from jaxalign.pretrained.wheels import Wheel, fetch_member
 from jaxalign.runs.records import digest, read_json_object
 
@@ -100,36 +109,75 @@ class ModelFiles:
         return identity, _signature(identity, self.architecture, self.tokenizer)
 
 
-def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
+def read_model(
+    source: ModelSource, dtype: Any, *, offline: bool, name: str, log: Callable[[str], object] = print
+) -> Model:
     """Return a model with its weights, after downloading it if necessary: `open_model`, then `ModelFiles.load`."""
-    return open_model(source, offline=offline, name=name).load(dtype)
+    return open_model(source, offline=offline, name=name, log=log).load(dtype)
 
 
-def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
+def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[str], object] = print) -> ModelFiles:
     """Return a model without its weights, after downloading it if necessary.
 
+    Args:
+        source: where it comes from.
+        offline: whether the network is never used.
+        name: its name for people to read.
+        log: told what is fetched, and which tensors of the checkpoint are left aside.
+
     Raises:
-        UserError: something is missing, damaged or not supported.
+        UserError: something is missing, damaged or not supported, or the tokenizer is another model's.
     """
-    tensors: TensorSource
+    path = fetch(source, offline=offline, log=log)
+    tensors, config = open_checkpoint(source, path)
     if source.source == "random":
-        config, tokenizer = dict(source.config or {}), tiny_tokenizer()
-        architecture = from_config(config)
-        tensors = RandomTensors(architecture, source.seed)
+        architecture, tokenizer = from_config(config, "model.config"), tiny_tokenizer()
+    elif isinstance(tensors, GgufFile):
+        architecture, tokenizer = from_config(config, str(path)), from_hf(tensors.tokenizer())
     else:
-        path = fetch(source, offline=offline)
-        if path.is_file():
-            file = GgufFile(path)
-            architecture, tensors, tokenizer = from_config(file.config()), file, from_hf(file.tokenizer())
-        else:
-            architecture = from_config(read_json_object(path / "config.json", "get the model again"))
-            tensors, tokenizer = SafetensorsFolder(path), from_folder(path)
-    if not tokenizer.eos_id < architecture.vocab_size:
-        raise UserError(
-            f"the tokenizer's end token is {tokenizer.eos_id}, but {name} knows {architecture.vocab_size} tokens; "
-            "put the tokenizer that belongs to the model beside it"
-        )
+        architecture, tokenizer = from_config(config, str(path / "config.json")), from_folder(path)
+    told = architecture.tied
+    architecture = with_own_head(architecture, tensors)
+    if told and not architecture.tied:
+        log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
+    unread = unread_tensors(architecture, tensors)
+    if unread:
+        few = ", ".join(brief(one) for one in unread[:3]) + (", ..." if len(unread) > 3 else "")
+        log(f"left aside: {len(unread)} tensors of {name} that a {architecture.family} model does not have ({few})")
+    check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
+
+
+def open_checkpoint(source: ModelSource, path: Path) -> tuple[TensorSource, dict[str, Any]]:
+    """Return the tensors of a model, and its configuration in the form of a `config.json`.
+
+    Args:
+        source: where the model comes from.
+        path: its folder or file (from `fetch`).
+
+    Raises:
+        UserError: a file is missing or damaged, or a random model is too large for this machine.
+    """
+    if source.source == "random":
+        config = dict(source.config or {})
+        return RandomTensors(from_config(config, "model.config"), source.seed), config
+    if path.is_file():
+        file = GgufFile(path)
+        return file, file.config()
+    return SafetensorsFolder(path), read_json_object(path / "config.json", "get the model again")
+
+
+def check_vocabulary(tokenizer: Tokenizer, size: int, name: str) -> None:
+    """Raise UserError if a token of the tokenizer, or one that ends an answer, has no row among the model's `size`."""
+    known = tokenizer.hf.backend_tokenizer.get_vocab(with_added_tokens=True)
+    token, last = max(known.items(), key=lambda item: item[1], default=("", -1))
+    ends = [end for end in (*tokenizer.end_ids, tokenizer.pad_id) if not 0 <= end < size]
+    if last >= size or ends:
+        what = f"token {token[:40]!r} is number {last}" if last >= size else f"an end token is number {ends[0]}"
+        raise UserError(
+            f"the tokenizer does not fit {name}, which knows {size} tokens (0 to {size - 1}): {what}; put the "
+            "tokenizer that belongs to the model beside it, or resize the model's embeddings"
+        )
 
 
 def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:
@@ -223,6 +271,19 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
         ) from error
 
 
+def _check_memory(architecture: Architecture) -> None:
+    """Raise UserError if the weights of a random model, in float32, are more than the memory of this machine."""
+    needed = 4 * sum(
+        math.prod(leaf.shape) * (architecture.layers if leaf.stacked else 1) for leaf in parameter_leaves(architecture)
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"model.config asks for weights of {needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB of "
+            "memory: give smaller sizes"
+        )
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -235,6 +296,7 @@ class RandomTensors:
 
     def __init__(self, architecture: Architecture, seed: int):
         self._seed = seed
+        _check_memory(architecture)
         self._one = 0.0 if architecture.norm_offset else 1.0
         self._leaves = {
             name: leaf for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)

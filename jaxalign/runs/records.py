@@ -138,7 +138,7 @@ def read_json_object(path: Path, hint: str) -> dict[str, Any]:
     """Return the JSON object in a file; UserError if there is none, and `hint` says what to do."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); {hint}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a JSON object; {hint}")

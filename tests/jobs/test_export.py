@@ -205,7 +205,7 @@ def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path
 
     monkeypatch.setattr(exporting, "write_merged", forgetful)
     line = refused(main, [f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true"], capsys)
-    assert line.startswith("verification failed (merged)")
+    assert line.startswith("verification failed (tensors, merged)")
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape"])
