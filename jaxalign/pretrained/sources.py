@@ -143,7 +143,8 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
     unread = unread_tensors(architecture, tensors)
     if unread:
         few = ", ".join(brief(one) for one in unread[:3]) + (", ..." if len(unread) > 3 else "")
-        log(f"left aside: {len(unread)} tensors of {name} that a {architecture.family} model does not have ({few})")
+        count = f"{len(unread)} tensor{'s' if len(unread) > 1 else ''}"
+        log(f"left aside: {count} of {name} that a {architecture.family} model does not have ({few})")
     check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
 

@@ -57,7 +57,7 @@ def test_a_tied_base_with_a_head_of_its_own_keeps_it_when_it_is_merged(base, run
     text = capsys.readouterr().out
     assert "holds a head of other values: the head is used" in text
     before, after = SafetensorsFolder(base), SafetensorsFolder(tmp_path / "out")
-    right = f"tensors:  ok     {len(before.names())} tensors of the base, 6 of them W + s B A, the others as they were"
+    right = f"tensors: ok     {len(before.names())} tensors of the base, 6 of them W + s B A, the others as they were"
     assert right in text
     assert "config:  ok     12 settings are the same in Transformers" in text
     for name in ("lm_head.weight", "model.extra"):
