@@ -289,9 +289,8 @@ def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> l
                 f"{folder} adapts {name} in {len(found)} of the base's {count} layers (not in layer {missing[0]}), and "
                 "only adapters of all layers can be read; or it is an adapter of a base with fewer layers"
             )
-    present = set(keys)
-    halves = [_key(layer, name, side) for name in targets for layer in range(count) for side in ("a", "b")]
-    lost = [key for key in halves if key not in present]
+    halves = (_key(layer, name, side) for name in targets for layer in range(count) for side in ("a", "b"))
+    lost = sorted({*halves} - {*keys})
     if lost:
         raise UserError(f"{folder} is damaged: {WEIGHTS} lacks '{lost[0]}'; {AGAIN}")
     return targets

@@ -22,8 +22,9 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import merge
 from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.sources import RandomTensors, read_model
+from jaxalign.pretrained.sources import read_model
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.runs.directory import Run, open_run
 

@@ -12,7 +12,8 @@ from model_folder import CONFIGS, SIZES, hf_random, write_model
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import sources
-from jaxalign.pretrained.sources import ModelSource, RandomTensors, cache_folder, fetch, read_model
+from jaxalign.pretrained.random_tensors import RandomTensors
+from jaxalign.pretrained.sources import ModelSource, cache_folder, fetch, read_model
 
 RANDOM = ModelSource("random", config=SIZES | {"model_type": "llama"})
 
