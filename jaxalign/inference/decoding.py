@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped, UInt32
 from jaxalign.inference.cached_attention import merged_attention, recent, seen_in_prefix, seen_in_prompt, seen_in_ring
 from jaxalign.inference.kv_cache import KVCache
 from jaxalign.inference.logits import sample_tokens
+from jaxalign.inference.not_finite import NOT_FINITE
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
@@ -202,7 +203,8 @@ def decode(
         metadata: the sampling parameters and the end tokens.
 
     Returns:
-        The samples' new KV caches, and the chosen tokens, with -1 for a row that was not active.
+        The samples' new KV caches, and the chosen tokens, with -1 for a row that was not active, and `NOT_FINITE` for a
+        row whose logits were not finite, which ends the row.
     """
     # The keys of this call's steps have a buffer of their own, so that the loop only reads the large rings. They are
     # written to the rings once, after the loop.
@@ -271,9 +273,10 @@ def decode(
             forward_all = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))
             logits, newest = forward_all(*arguments, done)  # type: ignore[arg-type]
         token = _draw_tokens(logits, rows.key, read, metadata, filtered)
-        chosen = chosen.at[done].set(jnp.where(active, token, -1))
+        sound = jnp.isfinite(logits.sum(-1))  # the sum is NaN or infinite if any logit is
+        chosen = chosen.at[done].set(jnp.where(active, jnp.where(sound, token, NOT_FINITE), -1))
         read = read + 1
-        active = active & (read < rows.limit) & (token[..., None] != metadata.ends).all(-1)
+        active = active & sound & (read < rows.limit) & (token[..., None] != metadata.ends).all(-1)
         return done + 1, newest, token, read, active, chosen
 
     def going(carry: Carry) -> Bool[Array, ""]:

@@ -83,7 +83,8 @@ class Sampler:
             progress: is called with (samples done, all samples, tokens per second), first with none done.
 
         Raises:
-            UserError: a prompt is empty, or longer than the context less the new tokens.
+            UserError: a prompt is empty, or longer than the context less the new tokens; or the model's logits are not
+                finite.
         """
         check_requests(requests, sampling, self.architecture.context)
         total = sum(len(request.samples) for request in requests)
@@ -169,7 +170,7 @@ class _Decoder:
             self.caches.prompt = self.run("longer prompts", grow_prompts_program, (more,), self.caches.prompt)
 
     def decode(self, state: RowState) -> Int32[np.ndarray, "steps A S N"]:
-        """Run up to `steps` decode steps; return the chosen tokens, -1 for a row that was not active."""
+        """Run up to `steps` decode steps; return the chosen tokens as `decoding.decode` does."""
         s, caches, limit, steps = self.sampler, self.caches, self.sampling.max_tokens, self.plan.steps
         self.lengthen_rings(min(int(state.read[state.active].max()) + steps, limit))
         limits = np.full(self.plan.shape, limit, np.int32)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int, Int32, UInt32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.call_plan import CallPlan
+from jaxalign.inference.not_finite import NOT_FINITE, not_finite
 from jaxalign.inference.sampling_params import Completion, Request
 from jaxalign.inference.stopping import StoppingCriteria
 
@@ -217,7 +218,12 @@ class Scheduler:
         """Add the tokens of a decode call to the samples, and free the rows of samples that have ended.
 
         `chosen` is -1 where a row was no longer active.
+
+        Raises:
+            UserError: a row's logits were not finite.
         """
+        if (chosen == NOT_FINITE).any():
+            raise not_finite()
         for a, s, n in np.argwhere(self.state.active).tolist():
             tokens = chosen[:, a, s, n]
             self._extend(a, s, n, tokens[tokens >= 0])

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 
 from jaxalign.data.packing import PackedBatch, Shape, stack_batches
 from jaxalign.data.trees import Tree, radix
+from jaxalign.inference.not_finite import not_finite
 from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
@@ -62,6 +63,9 @@ class Scorer:
                 longer than `row_length` makes all rows longer.
             progress: is called with (passes done, all passes) after each pass.
             adapters: for each tree the index of the adapter that scores it; None takes the first adapter for all.
+
+        Raises:
+            UserError: the model's logits are not finite.
         """
         if not trees:
             return []
@@ -77,6 +81,8 @@ class Scorer:
             for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
                 counted = np.asarray(batch.weight) != 0
                 sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))
+                if not np.isfinite(sums).all():
+                    raise not_finite()
                 for (tree, segment), value in zip(owners, sums, strict=True):
                     mine[tree][segment] = value
             progress(done + 1, len(passes))

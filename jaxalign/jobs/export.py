@@ -21,12 +21,22 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.adapters import adapter_folder
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.adapter import BASE
+from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
 from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter
 from jaxalign.pretrained.safetensors import SafetensorsFolder
-from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
-from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
+from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
+from jaxalign.pretrained.verify import (
+    PROMPT,
+    Check,
+    check_config,
+    check_effect,
+    check_keys,
+    check_merged,
+    check_tensors,
+    prompt_logits,
+)
 from jaxalign.runs.directory import Run, stored_config
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
@@ -230,6 +240,9 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
         base, adapted = (prompt_logits(model, one, tokens) for one in (BASE, adapter))
         checks.append(check_effect(base, adapted))
         if whole:
+            base_source = found.base()
+            stored, _ = open_checkpoint(base_source, fetch(base_source, offline=True))
+            checks += [check_tensors(out, stored, folder), check_config(out, model.architecture)]
             dtype = compute_type(model.params)
             # The base is freed before the merged model is loaded, so that only one of them is in memory.
             model.params.clear()
@@ -259,8 +272,9 @@ def next_command(found: ExportSource, out: Path, whole: bool) -> str:
     if whole:
         return f"vllm serve {folder}"
     if found.run is None:
-        config = read_json_object(out / CONFIG, AGAIN)
-        return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
+        config = Claims(read_json_object(out / CONFIG, AGAIN), str(out / CONFIG), AGAIN)
+        base = config.text("base_model_name_or_path", "BASE")
+        return vllm_command(shlex.quote(base), folder, "adapter", config.whole("r", 8))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):
         rank = int(found.config["lora"]["rank"])

@@ -64,7 +64,7 @@ def open_base(
 
     Args:
         config: the configuration of the command.
-        console: prints what `prefetch` has fetched.
+        console: prints what was fetched, and what of the model's files is left aside.
         keys: the keys of the model; None takes those of `config.model`.
 
     Raises:
@@ -77,7 +77,11 @@ def open_base(
         console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return None
     use_compilation_cache(cache_folder() / "xla")
-    files = sources.open_model(source, offline=config.offline, name=keys["name"])
+
+    def log(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
     encoder = Encoder(files.tokenizer, keys["prompt_format"], keys.get("system"))
     return OpenedModel(config, keys, files, encoder, console)
 

@@ -49,7 +49,9 @@ class Norm(nn.Module):
         """Return x [..., D] normalised, in its own type."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.eps)
+        square = (y * y).mean(-1, keepdims=True)
+        # Squares that overflow would give zeros, which look like an answer: NaN is found where the model is asked.
+        y = y * jax.lax.rsqrt(jnp.where(square < jnp.inf, square, jnp.nan) + self.eps)
         return (y * scale).astype(x.dtype)
 
 

@@ -346,3 +346,31 @@ def test_buckets_are_few_and_close():
     assert sizes[:6] == [16, 24, 32, 48, 64, 96]
     assert len(sizes) == 17
     assert all(bucket(length) >= length for length in range(1, 4097))
+
+
+def spoiled(part):
+    """Weights whose last norm overflows, or whose logits are NaN."""
+    params = random_params()
+    scale = params["norm"]["scale"]
+    params["norm"]["scale"] = scale * 3e38 if part == "overflow" else scale.at[0].set(jnp.nan)
+    return BaseWeights(params, ARCHITECTURE.tied)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("part", ["overflow", "nan"])
+def test_logits_that_are_not_finite_are_an_error_and_no_answer(tokenizer, programs, temperature, part):
+    done = []
+    sampler = Sampler(ARCHITECTURE, spoiled(part), None, tokenizer, programs, 2, NEVER)
+    asked = [Request(prompt) for prompt in prompts(4, 5)]
+    with pytest.raises(UserError, match="the model's logits are NaN or infinite, so there is no answer"):
+        sampler.sample(
+            asked, SamplingParams(temperature=temperature, max_tokens=4), on_done=lambda *one: done.append(one)
+        )
+    assert done == []
+
+
+def test_an_adapter_whose_effect_overflows_is_an_error_and_no_answer(make):
+    # The squares in the norms overflow. Without a test of them all hidden states, and so all logits, would be zero.
+    stack = jax.tree.map(lambda leaf: leaf[None], effective(random_adapter(), 1e25))
+    with pytest.raises(UserError, match=r"a smaller adapter\.scale"):
+        make(stack).sample([Request(prompts(4)[0])], SamplingParams(max_tokens=4))

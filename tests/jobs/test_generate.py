@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
+from model_folder import CONFIGS, hf_random, write_model
 
 from jaxalign.generate import main
 from jaxalign.jobs import generate as generating
@@ -252,3 +253,17 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     (here / "unfinished" / "config.yaml").write_text("model: {}\n")
     line = refused(main, ["model=tiny", *arguments], capsys)
     assert said in line and "passw0rd" not in line
+
+
+def test_a_model_or_an_adapter_that_gives_no_finite_logits_is_an_error_and_writes_no_record(adapters, here, capsys):
+    tensors = hf_random(CONFIGS["llama"])
+    tensors["model.embed_tokens.weight"][5, 0] = float("nan")
+    write_model(here / "nan", CONFIGS["llama"], tensors)
+    line = refused(main, ["model=hub", "model.path=nan", "prompt=hello", "run.dir=one", *QUICK], capsys)
+    assert line.startswith("the tensor model.embed_tokens.weight of the checkpoint holds NaN or infinity")
+    adapter = [f"adapter={adapters / 'power'}", "adapter.scale=1e25"]
+    line = refused(main, [*adapter, "prompt=hello", "run.dir=two", *QUICK], capsys)
+    assert line.startswith("the model's logits are NaN or infinite, so there is no answer")
+    for run_dir in ("one", "two"):
+        path = here / run_dir / "generations.jsonl"
+        assert not path.exists() or path.read_text() == ""
