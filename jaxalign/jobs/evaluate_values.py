@@ -1,7 +1,7 @@
 """The evaluate job, from its configuration to its table: it asks a base, a role and adapters the questionnaire."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
-from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, base, respondents, questionnaire),
+        content=content(opened, base, respondents, questionnaire),
         name="-".join(["portraits", *dict.fromkeys(one.name for one in respondents[:4]), opened.keys["name"]]),
         files=FILES,
     )
@@ -148,17 +148,18 @@ def check_questions(
 
 
 def content(
-    keys: Mapping[str, Any], base: BaseModel, respondents: Sequence[Respondent], questionnaire: Questionnaire
+    opened: OpenedModel, base: BaseModel, respondents: Sequence[Respondent], questionnaire: Questionnaire
 ) -> dict[str, Any]:
     """Return what the configuration leads to, for the identity of the run."""
     return {
         "model": base.signature,
-        "prompt_format": keys["prompt_format"],
-        "system": keys.get("system"),
+        "prompt_format": opened.keys["prompt_format"],
+        "system": opened.keys.get("system"),
         "asked": [
             [one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in respondents
         ],
         **questionnaire.content(),
+        **opened.encoder.rendered(questionnaire.questions),
     }
 
 

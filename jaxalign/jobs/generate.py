@@ -16,7 +16,7 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import Answering, compare_engines, open_engine
-from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
@@ -54,7 +54,7 @@ def generate(config: GenerateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, answering, prompts),
+        content=content(opened, answering, prompts),
         name="-".join(["generate", *(adapter.name for adapter in adapters[:3]), opened.keys["name"]]),
         files=FILES,
         more=True,
@@ -120,15 +120,16 @@ def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], enco
     ]
 
 
-def content(keys: Mapping[str, Any], answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def content(opened: OpenedModel, answering: Answering, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     return {
         "model": answering.model,
         "adapters": answering.adapters,
         "served": answering.served,
-        "prompt_format": keys["prompt_format"],
-        "system": keys.get("system"),
+        "prompt_format": opened.keys["prompt_format"],
+        "system": opened.keys.get("system"),
         "prompts": digest([(prompt.id, prompt.text) for prompt in prompts]),
+        **opened.encoder.rendered((prompt.text for prompt in prompts), answers=False),
     }
 
 

@@ -10,6 +10,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
 from jaxalign.data.columns import Columns
+from jaxalign.data.conversations import PromptText
 from jaxalign.data.datasets.instructions import INSTRUCTION_SETS, load_instructions
 from jaxalign.data.datasets.own import load_own_instructions
 from jaxalign.data.datasets.pairs import PairText, load_pairs
@@ -75,6 +76,12 @@ class TrainingText:
     pairs: list[PairText]
     questionnaire: Questionnaire
     fingerprint: str
+
+    @property
+    def prompts(self) -> list[PromptText]:
+        """All prompts that are trained on."""
+        examples = [example.prompt for stage in self.stages for example in stage.train + stage.validation]
+        return [*examples, *(pair.prompt for pair in self.pairs)]
 
 
 def read_training_text(config: TrainConfig) -> TrainingText:

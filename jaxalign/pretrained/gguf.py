@@ -16,7 +16,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained.tokenizer import from_gguf
+from jaxalign.pretrained.tokenizer import from_gguf, gguf_ends
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -155,6 +155,10 @@ class GgufFile:
     def tokenizer(self) -> Any:
         """Return the tokenizer as a `PreTrainedTokenizerFast`; raises UserError if it is not byte-level BPE."""
         return from_gguf(self._fields, self._path)
+
+    def end_ids(self) -> list[int]:
+        """Return the tokens besides the EOS that end an answer."""
+        return gguf_ends(self._fields)
 
     def _value(self, key: str, default: Any = None) -> Any:
         found = self._fields.get(f"{self._kind}.{key}", default)

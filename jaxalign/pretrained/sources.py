@@ -120,7 +120,8 @@ def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
         path = fetch(source, offline=offline)
         if path.is_file():
             file = GgufFile(path)
-            architecture, tensors, tokenizer = from_config(file.config()), file, from_hf(file.tokenizer())
+            architecture, tensors = from_config(file.config()), file
+            tokenizer = from_hf(file.tokenizer(), file.end_ids())
         else:
             architecture = from_config(read_json_object(path / "config.json", "get the model again"))
             tensors, tokenizer = SafetensorsFolder(path), from_folder(path)
