@@ -79,7 +79,12 @@ def one_line() -> Iterator[None]:
             known = [f"{parent}.{key}" for key in cause.parent_node]
             raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
         raise UserError(" ".join(str(part) for part in (error, error.__cause__) if part and str(part))) from error
-    except (yaml.YAMLError, UserWarning) as error:
+    except (
+        yaml.YAMLError,
+        UserWarning,
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of 5,000 digits, 5,000 brackets
         raise UserError(str(error)) from error
 
 
