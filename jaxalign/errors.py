@@ -10,11 +10,12 @@ class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
     Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
-    Names and passwords in addresses are left out of the line.
+    What may be secret in an address is left out of the line: names, passwords, and what follows a question mark.
     """
 
     def __init__(self, message: str):
-        super().__init__(re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(message.split())))
+        line = re.sub(r"(://)[^/\s@]*@", r"\1***@", " ".join(message.split()))
+        super().__init__(re.sub(r"(://[^\s?]*\?)[^\s']+", r"\1***", line))
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
