@@ -16,7 +16,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained.tokenizer import from_gguf, gguf_ends
+from jaxalign.pretrained.gguf_tokenizer import from_gguf, gguf_ends
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
