@@ -42,6 +42,7 @@ from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
 from jaxalign.pretrained.sources import read_model as load
@@ -111,7 +112,7 @@ class LanguageModel:
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
         """Return the summed log-probability of each answer after the prompt, float64 [answers], in nats.
 
-        Prompt and answer are encoded one by one, so end the prompt in a newline, or begin the answers with a space.
+        Prompt and answer have the tokens of the whole text. A token that belongs to both counts as the answer's.
 
         Raises:
             UserError: the prompt or an answer is empty or does not fit into the context, or the adapter belongs to
@@ -119,7 +120,7 @@ class LanguageModel:
         """
         asked = self._checked(adapter)
         (question,), texts = given_texts("prompt", [prompt]), given_texts("answers", answers)
-        root, branches = self.encoder.prompt(question), [self.encoder.text(text) for text in texts]
+        root, branches = self.encoder.branches(question, texts)
         if not len(root):
             raise UserError("the prompt is empty: there is nothing to answer")
         context = self.architecture.context
@@ -260,7 +261,7 @@ class LanguageModel:
 def load_model(
     name: str,
     *,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     prompt_format: str = "plain",
     system: str | None = None,
     offline: bool = False,
@@ -269,7 +270,7 @@ def load_model(
 
     Args:
         name: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
-        precision: bfloat16 or float32.
+        precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         prompt_format: plain (the text itself) or chat (the model's chat template).
         system: the system message of the chat format, or None.
         offline: whether the network is never used.
@@ -284,5 +285,6 @@ def load_model(
     if name not in known and near and not Path(name).exists():  # nearly all ids on the hub have a slash
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
-    model = load(source, jnp.dtype(r.precision), offline=r.offline, name=name)
-    return LanguageModel(model, r.precision, r.prompt_format, r.system)
+    precision = fast_precision()[0] if r.precision == "auto" else r.precision
+    model = load(source, jnp.dtype(precision), offline=r.offline, name=name)
+    return LanguageModel(model, precision, r.prompt_format, r.system)

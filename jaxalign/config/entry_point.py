@@ -32,8 +32,10 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
 
-    >>> @entry_point("train", TrainConfig)                                  # doctest: +SKIP
-    ... def main(config: TrainConfig) -> None: ...
+    ```python
+    @entry_point("train", TrainConfig)
+    def main(config: TrainConfig) -> None: ...
+    ```
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
     for bad input, and with status 130 after Ctrl-C or SIGTERM. All jobs of a multirun are checked before the first one
@@ -74,6 +76,9 @@ def _show(text: str) -> None:
 
 
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UserError(f"{argument!a} is not UTF-8 text")
     if "--version" in arguments:
         _show(f"jaxalign {metadata.version('jaxalign')}")
         return

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxalign.config.fields import Place
 from jaxalign.config.model import CommandConfig
 
 
@@ -10,7 +11,7 @@ from jaxalign.config.model import CommandConfig
 class ExportConfig(CommandConfig):
     """The whole configuration (conf/export.yaml)."""
 
-    run: str
-    out: str
+    run: Place
+    out: Place
     format: Literal["peft", "merged"]
     verify: bool

@@ -2,9 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Positive, Precision, PromptFormat, Share, Targets, Uncounted
+from jaxalign.config.fields import (
+    Place,
+    Places,
+    Positive,
+    Precision,
+    PromptFormat,
+    Rank,
+    Share,
+    Targets,
+    Uncounted,
+)
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
@@ -16,8 +27,8 @@ NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",),
 class RunConfig:
     """Where the run's directory is."""
 
-    dir: str | None
-    root: str
+    dir: Place | None
+    root: Place
     overwrite: bool
 
 
@@ -42,20 +53,30 @@ class BaseModelConfig:
     """Where a base model comes from. A run's identity has a hash of its weights, and not the place they came from."""
 
     name: Uncounted[str]
-    path: Uncounted[str | None] = None
+    path: Uncounted[Place | None] = None
     revision: Uncounted[str | None] = None
     package: Uncounted[str | None] = None
     version: Uncounted[str | None] = None
     sha256: Uncounted[str | None] = None
-    file: Uncounted[str | None] = None
+    file: Uncounted[Place | None] = None
     config: Uncounted[dict[str, Any] | None] = None
+    date: Uncounted[str | None] = None  # the rendered prompts count, where a chat template asks for it
     system: str | None = None
 
     def check_source(self, source: str) -> None:
-        """Raise UserError if a key that the source needs is missing."""
+        """Raise UserError if a key that the source needs is missing, or `date` is no date."""
+        if self.date is not None and not _is_date(self.date):
+            raise UserError(f"model.date={self.date} is not a date: give YYYY-MM-DD, such as 2026-01-31")
         missing = [f"model.{name}" for name in NEEDED[source] if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d") == text
+    except ValueError:
+        return False
 
 
 def check_system(model: Mapping[str, Any]) -> None:
@@ -91,7 +112,7 @@ class AskedModelConfig(BaseModelConfig):
 class AdapterConfig:
     """Which adapter, and the factor on its effect. A run's identity has a hash of the weights and the scale."""
 
-    path: str | None
+    path: Place | None
     scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
 
 
@@ -100,7 +121,7 @@ class AskedAdaptersConfig:
     """Which adapters are asked: one, or a list with patterns."""
 
     adapter: Uncounted[AdapterConfig]
-    adapters: Uncounted[tuple[str, ...]]
+    adapters: Uncounted[Places]
 
     def check_adapters(self) -> None:
         """Raise UserError if both `adapter` and `adapters` are given."""
@@ -117,7 +138,7 @@ class AskedAdaptersConfig:
 class LoraConfig:
     """The adapter's shape."""
 
-    rank: Count
+    rank: Rank
     alpha: Positive
     dropout: Share
     targets: Targets

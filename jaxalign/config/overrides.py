@@ -1,6 +1,8 @@
 """A command line as Hydra's overrides: with or without +, and checked before anything runs."""
 
 import contextlib
+import itertools
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,20 +13,28 @@ from typing import Any
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from jaxalign.config.commands import TEXTS, Config, read_config
+from jaxalign.config.fields import PATH
 from jaxalign.config.presets import CONF
-from jaxalign.config.schema import holds_keys, leaf_types, nearest_key
+from jaxalign.config.schema import holds_keys, holds_list, is_marked, leaf_types, nearest_key
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.runs.reading import check_yaml
+
+MOST_JOBS = 10_000
+"""The largest number of runs of one command: each is composed and checked before the first one begins."""
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
@@ -73,7 +83,9 @@ def one_line() -> Iterator[None]:
             known = [f"{parent}.{key}" for key in cause.parent_node]
             raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
         raise UserError(" ".join(str(part) for part in (error, error.__cause__) if part and str(part))) from error
-    except (yaml.YAMLError, UserWarning) as error:
+    except RecursionError as error:
+        raise UserError("a value is nested too deeply, or an interpolation (${...}) leads back to itself") from error
+    except (yaml.YAMLError, UserWarning, OverflowError, ValueError) as error:
         raise UserError(str(error)) from error
 
 
@@ -85,6 +97,22 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
+class CheckedFiles(ConfigRepository):
+    """The configuration files, of which those of the user are checked before Hydra reads them."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return the content of a file; UserError if it is not YAML that Hydra can use."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.scheme() != "file" or source.provider == "main":
+            return super().load_config(config_path)
+        file = Path(source.path) / (config_path if config_path.endswith((".yaml", ".yml")) else f"{config_path}.yaml")
+        check_yaml(file)
+        try:
+            return super().load_config(config_path)
+        except (OmegaConfBaseException, ValueError, TypeError, OSError, AssertionError, RecursionError) as error:
+            raise UserError(f"{file} cannot be used: {error}") from error
+
+
 class CommandLine:
     """One command line for one configuration: what its overrides mean, and whether each of its jobs is valid."""
 
@@ -94,7 +122,9 @@ class CommandLine:
         version.setbase("1.3")
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
+        self._loader.repository = CheckedFiles(search_path)
         self._keys = leaf_types(kind)
+        self._paths = {key for key, declared in self._keys.items() if is_marked(declared, PATH)}
         names = {key.partition(".")[0] for key in self._keys}
         self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
 
@@ -104,9 +134,34 @@ class CommandLine:
         `value=power` and `+value=power` mean the same, whichever of them Hydra requires; so do `key=1` and `+key=1`.
         """
         # Shells do not expand ~ after =, and Hydra's grammar allows no ~ in a value.
-        parsed = self._parsed([_literal(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
+        parsed = self._parsed([self._quoted(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
         default_groups = self._default_groups(parsed)
         return [self._normal(override, default_groups) for override in parsed]
+
+    def _quoted(self, override: str) -> str:
+        """Quote the value of a free text or a path for Hydra, unless the user has quoted it.
+
+        Of a list, and of the values of a multirun, each is quoted; a comma stands between two of them.
+        """
+        key, sign, value = override.partition("=")
+        name = key.lstrip("+")
+        if not sign or value in ("", "null") or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+            return override
+        if name in TEXTS:
+            value = _in_quotes(value).replace("${", "\\${")  # so that it is not an interpolation
+            return f"{key}={value}"
+        name = name if name in self._keys else f"{name}.path"  # adapter=RUN is short for adapter.path=RUN
+        if name not in self._paths:
+            return override
+        is_list = value[0] == "[" and value[-1] == "]" and holds_list(self._keys[name])
+        if is_list or self._options.multirun or (holds_list(self._keys[name]) and "," in value):
+            if re.search(r"['\"]|^[a-z]+\(.*\)$", value):  # quoted by the user, or a sweep such as glob(*)
+                return override
+            if not is_list and not self._options.multirun:
+                return override  # Hydra says how a list is written
+            inside = ",".join(_path(one.strip()) for one in (value[1:-1] if is_list else value).split(","))
+            return f"{key}=[{inside}]" if is_list else f"{key}={inside}"
+        return f"{key}={_path(value)}"
 
     def _parsed(self, overrides: Sequence[str]) -> list[Override]:
         with one_line():
@@ -202,21 +257,33 @@ class CommandLine:
             sweeper = self._loader.load_configuration(self._config_name, for_hydra, RunMode.MULTIRUN).hydra.sweeper
             if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
                 return []
+            if math.prod(map(_values, parsed)) > MOST_JOBS:
+                raise UserError(f"{spoken(overrides)} asks for more than {MOST_JOBS} runs: give fewer values")
             (jobs,) = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
         if not jobs:
             raise UserError(f"{spoken(overrides)}: no option matches the pattern")
         return [[*for_hydra, *job] for job in jobs]
 
 
-def _literal(override: str) -> str:
-    """Quote the value of a key in `TEXTS` for Hydra, unless the user has quoted it."""
-    key, sign, value = override.partition("=")
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if key.lstrip("+") not in TEXTS or not sign or quoted or value in ("", "null"):
-        return override
+def _path(value: str) -> str:
+    """Return a path as Hydra reads it back: in quotes, unless it means the same without."""
+    same = re.fullmatch(r"[./]*[A-Za-z_][\w./@%+*?|-]*", value, re.ASCII)
+    return value if same and value.lower() not in ("true", "false", "null", "inf", "nan") else _in_quotes(value)
+
+
+def _in_quotes(value: str) -> str:
     value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    value = value.replace("${", "\\${")  # so that it is not an interpolation
-    return f"{key}='{value}'"
+    return f"'{value}'"
+
+
+def _values(override: Override) -> int:
+    """Return how many values an override has; those of a sweep are counted up to just above `MOST_JOBS`."""
+    if not override.is_discrete_sweep():
+        return 1
+    value = override.value()
+    # A shuffled range would be listed as a whole.
+    values = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
+    return sum(1 for _ in itertools.islice(values, MOST_JOBS + 1))
 
 
 def _bare(override: Override) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jaxalign.config.fields import Count
+from jaxalign.config.fields import Count, Place
 from jaxalign.config.model import CommandConfig
 from jaxalign.config.schema import Rule
 
@@ -12,8 +12,8 @@ from jaxalign.config.schema import Rule
 class SurveyConfig(CommandConfig):
     """The whole configuration (conf/survey.yaml)."""
 
-    path: str
-    out: str
+    path: Place
+    out: Place
     coding: Literal["reversed", "raw"]
     neighbours: Count
     separator: Annotated[str, Rule("one character, such as ';'", lambda text: len(text) == 1)] | None

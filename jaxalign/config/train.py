@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxalign.config.dataset import AnyDatasetConfig, ArgumentsConfig, PairsConfig, QuestionsConfig
-from jaxalign.config.fields import Natural, Uncounted
+from jaxalign.config.fields import Natural, Place, Uncounted
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
 from jaxalign.config.training import InjectionTrainingConfig, ObjectiveConfig, OptimizerConfig
 from jaxalign.config.values import AlignmentConfig, BenchmarkConfig, ValueConfig
@@ -35,7 +35,7 @@ class TrainConfig(ModelCommandConfig):
     optimizer: OptimizerConfig
     objective: ObjectiveConfig
     released: ReleasedConfig
-    adapter: Uncounted[str | None]
+    adapter: Uncounted[Place | None]
     inspect: Uncounted[Natural]
     value: ValueConfig | None = None
 

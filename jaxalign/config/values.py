@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Part, Positive, Uncounted
+from jaxalign.config.fields import Count, Epochs, Part, Place, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 from jaxalign.values.targets import make_target
@@ -17,7 +17,7 @@ class ValueConfig:
     name: str | None = None
     scores: dict[str, float] | None = None
     coding: Literal["importance", "survey"] = "importance"
-    table: Uncounted[str | None] = None
+    table: Uncounted[Place | None] = None
     anchor: str | None = None
     rank: Count | None = None
 
@@ -35,7 +35,7 @@ class AlignmentConfig:
     """How arguments become training examples."""
 
     name: Literal["injection", "roleplay"]
-    argument_epochs: Positive | None
+    argument_epochs: Epochs | None
     validation_fraction: Part
     balance: bool
     positive_balance: bool
@@ -49,7 +49,7 @@ class BenchmarkConfig:
     """How the questionnaire is asked and read."""
 
     name: Literal["portraits"]
-    portraits: Uncounted[str]
+    portraits: Uncounted[Place]
     reading: Literal["likelihood", "parse", "both"]
     max_tokens: Count
     limit: Annotated[int, Rule("a whole number of at least 10 (one portrait for each value)", lambda n: n >= 10)] | None

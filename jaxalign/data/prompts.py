@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxalign.data.files import read_table, read_text
+from jaxalign.data.account import Log, account, count, unsaid
+from jaxalign.data.files import read_table
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import not_a_file, read_text
 
-TABLES = (".jsonl", ".json", ".csv", ".parquet")
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 class Prompt(NamedTuple):
@@ -17,17 +19,18 @@ class Prompt(NamedTuple):
     place: str
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
-    """Return the prompts of a file: the field `prompt` of a table (.jsonl, .json, .csv, .parquet), or the lines.
+def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
+    """Return the prompts of a file: the field `prompt` of a table (.jsonl, .json, .csv, .tsv, .parquet), or the lines.
 
-    Blank lines are skipped. A table may have a field `id`, which names the prompt.
+    Blank lines are skipped. A table may have a field `id`, which names the prompt. `log` is called with the line that
+    says what was read.
 
     Raises:
         UserError: the file does not exist or has no prompt, a line is not JSON, or a row has no prompt (which).
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"prompts={path} is not a file: give a prompt a line, or .jsonl with a field 'prompt'")
+    if why := not_a_file(path):
+        raise UserError(f"prompts={path} is not a file ({why}): give a prompt a line, or .jsonl with a field 'prompt'")
     if path.suffix.lower() in TABLES:
         found = []
         for number, row in enumerate(read_table(path), start=1):
@@ -38,11 +41,15 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             named = "id" in row.fields
             name = str(row.fields["id"] if named else number)
             found.append(Prompt(name, text, f"{row.place} (id {name})" if named else row.place))
+        rows = len(found)
     else:
         # `splitlines` would also split at a form feed or U+2028 inside a prompt.
-        lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+        lines = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
         numbered = enumerate(lines, start=1)
         found = [Prompt(str(number), line, f"{path} line {number}") for number, line in numbered if line.strip()]
+        rows = len(lines)
     if not found:
         raise UserError(f"prompts={path} is empty: write a prompt a line, or .jsonl with a field 'prompt'")
+    blank = f"{rows - len(found):,} blank" if rows > len(found) else ""
+    log(account("prompts", {path: rows}, count(len(found), "prompt"), [blank]))
     return found

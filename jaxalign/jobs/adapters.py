@@ -3,8 +3,7 @@
 import dataclasses
 import glob
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
-from jaxalign.pretrained.peft import CONFIG, OURS, read_adapter
+from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.runs.directory import Run, stored_config
 
@@ -92,7 +91,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
         trained = runs[0][1] if runs else preset(DEFAULT_MODEL)
         if not runs:
             _check_default(adapters)
-        keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
+        chosen = {name: getattr(model, name) or trained.get(name) for name in ("system", "date")}
+        keys = {**trained, "prompt_format": model.prompt_format, **chosen}
         for (first, theirs), (other, found) in itertools.pairwise(runs):
             if model.system is None and found.get("system") != theirs.get("system"):
                 raise UserError(
@@ -100,7 +100,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
                     "model.system=..."
                 )
     if keys["prompt_format"] is None:
-        formats = [(folder, found) for folder in adapters if (found := _ours(folder).get("prompt_format")) is not None]
+        told = [(folder, read_ours(folder).get("prompt_format")) for folder in adapters]
+        formats = [(folder, found) for folder, found in told if found is not None]
         for (first, theirs), (other, found) in itertools.pairwise(formats):
             if found != theirs:
                 raise UserError(
@@ -116,7 +117,7 @@ def _check_default(folders: Sequence[Path]) -> None:
     """Raise UserError for the first folder that names another base than the default, before the default is fetched."""
     named = {name: {one.get("path"), one["name"]} for name in presets() for one in [preset(name)]}
     for folder in folders:
-        base = _ours(folder).get("base_name")
+        base = read_ours(folder).get("base_name")
         if base is not None and base not in named[DEFAULT_MODEL]:
             fits = [name for name, theirs in named.items() if base in theirs]
             if not fits and not is_hub_id(base):
@@ -132,14 +133,6 @@ def _trained_on(folder: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     return model if isinstance(model, dict) else None
-
-
-def _ours(folder: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads((folder / OURS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: float) -> list[Adapter]:
@@ -159,11 +152,7 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     adapters = [read_adapter(folder, architecture, factor=factor) for folder in folders]
     known = [adapter for adapter in adapters if adapter.base_identity is not None]
     for first, other in itertools.pairwise(known):
-        if other.base_identity != first.base_identity:
-            raise UserError(
-                f"{other.folder} was trained on another base ({other.base_name}) than {first.folder} "
-                f"({first.base_name}): ask them one by one"
-            )
+        other.check_base(first.base_identity, f"{first.base_name}, as {first.folder} was", "ask them one by one")
     names = [adapter.name for adapter in adapters]
     taken = {BASE.name, *names}
     distinct = []
@@ -176,14 +165,10 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     return distinct
 
 
-def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
+def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
     """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
     for adapter in adapters:
-        if adapter.base_identity not in (None, identity):
-            raise UserError(
-                f"{adapter.folder} was trained on another base ({adapter.base_name}), not on {name}: "
-                "ask it by itself, or with its own model=..."
-            )
+        adapter.check_base(identity, name, "ask it by itself, or with its own model=...")
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

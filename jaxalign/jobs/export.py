@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
@@ -20,13 +21,24 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.adapters import adapter_folder
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.adapter import BASE
+from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
 from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter
 from jaxalign.pretrained.safetensors import SafetensorsFolder
-from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
-from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
+from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
+from jaxalign.pretrained.verify import (
+    PROMPT,
+    Check,
+    check_config,
+    check_effect,
+    check_keys,
+    check_merged,
+    check_tensors,
+    prompt_logits,
+)
 from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
 
 
@@ -61,14 +73,14 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: `run` is not a finished run, `out` is not empty, the base is not the adapter's, or a check failed.
     """
-    console = Console()
+    console = plain_console()
     found, out = find(Path(config.run)), Path(config.out)
     whole = config.format == "merged"
     if config.prefetch:
         what = "nothing but the run itself"
         if whole or config.verify:
             what = str(fetch(found.base(), offline=config.offline))
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(all_here(what), highlight=False, soft_wrap=True)
         return
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
@@ -130,12 +142,8 @@ def load_base(found: ExportSource, offline: bool) -> Model:
     """
     source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
     model = read_model(source, dtype, offline=offline, name=found.config["model"]["name"])
-    identity = read_adapter(found.adapter, model.architecture).base_identity
-    if identity is not None and identity != model.identity:
-        raise UserError(
-            f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
-            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring the old ones back"
-        )
+    hint = "its weights have changed since the training; bring the old ones back"
+    read_adapter(found.adapter, model.architecture).check_base(model.identity, str(source.path or model.name), hint)
     return model
 
 
@@ -232,14 +240,19 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
         base, adapted = (prompt_logits(model, one, tokens) for one in (BASE, adapter))
         checks.append(check_effect(base, adapted))
         if whole:
+            base_source = found.base()
+            stored, _ = open_checkpoint(base_source, fetch(base_source, offline=True))
+            checks += [check_tensors(out, stored, folder), check_config(out, model.architecture)]
             dtype = compute_type(model.params)
             # The base is freed before the merged model is loaded, so that only one of them is in memory.
             model.params.clear()
             gc.collect()
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
-        mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
-        console.print(f"{check.name + ':':9}{mark} {check.finding}", highlight=False, soft_wrap=True)
+        mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
+        console.print(
+            Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), highlight=False, soft_wrap=True
+        )
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")
@@ -259,8 +272,9 @@ def next_command(found: ExportSource, out: Path, whole: bool) -> str:
     if whole:
         return f"vllm serve {folder}"
     if found.run is None:
-        config = read_json_object(out / CONFIG, AGAIN)
-        return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
+        config = Claims(read_json_object(out / CONFIG, AGAIN), str(out / CONFIG), AGAIN)
+        base = config.text("base_model_name_or_path", "BASE")
+        return vllm_command(shlex.quote(base), folder, "adapter", config.whole("r", 8))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):
         rank = int(found.config["lora"]["rank"])

@@ -13,20 +13,21 @@ from rich.console import Console
 from jaxalign.config.dataset import InstructionsConfig
 from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
 from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
-from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration
+from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
@@ -37,7 +38,7 @@ from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
 
-FILES = (
+TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
     *("reference.jsonl", "shapes.jsonl"),
 )
@@ -49,16 +50,16 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = Console()
+    console = plain_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
-    config = with_target(config, text)
+    config = settle_precision(with_target(config, text), console)
     opened = open_base(config, console)
     if opened is None:
         return
     examples = encode_text(config, text, opened.encoder, opened.context)
     if config.inspect:
-        inspect(config, console, text, examples, opened.files.tokenizer)
+        inspect(config, console, text, examples, opened.encoder)
         return
     stages = [encode_preferences(config, text, opened.encoder, opened.context)] if text.pairs else examples
     if config.training.questionnaire:
@@ -68,7 +69,11 @@ def train(config: TrainConfig) -> None:
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
-        config, console, content=content(config, text, base, adapter, budget), name=run_name(config, text), files=FILES
+        config,
+        console,
+        content=training_content(config, text, base, adapter, budget, opened.encoder),
+        name=run_name(config, text),
+        files=TRAIN_FILES,
     )
     if not run.finished:
         with run.locked():
@@ -99,23 +104,19 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
 
 
 def inspect(
-    config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], tokenizer: Tokenizer
+    config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], encoder: Encoder
 ) -> None:
     """Print examples of each stage as the model sees them; UserError for preference pairs, which it cannot show."""
     if text.pairs:
         raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
     share = config.training.share_prompts and config.training.packing
-    print_examples(console, text.stages, examples, tokenizer, config.inspect, share_prompts=share)
+    print_examples(console, text.stages, examples, encoder, config.inspect, share_prompts=share)
 
 
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     """Return the adapter that training starts from; UserError if it does not fit the base or the configuration."""
     found = read_adapter(str(config.adapter), base.model.architecture)
-    if found.base_identity is not None and found.base_identity != base.model.identity:
-        raise UserError(
-            f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {base.model.name}; "
-            "give the model that it was trained on"
-        )
+    found.check_base(base.model.identity, base.model.name)
     wanted = {
         "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
         "lora.rank": (found.rank, config.lora.rank),
@@ -129,11 +130,16 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     return dataclasses.replace(found, base_identity=base.model.identity)
 
 
-def content(
-    config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
+def training_content(
+    config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None, encoder: Encoder
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
-    found: dict[str, Any] = {"model": base.model.signature, "dataset": text.fingerprint, **text.questionnaire.content()}
+    found: dict[str, Any] = {
+        "model": base.model.signature,
+        "dataset": text.fingerprint,
+        **text.questionnaire.content(),
+        **encoder.rendered([*text.prompts, *text.questionnaire.questions]),
+    }
     if config.adapter is not None and start.params is not None:
         found["adapter"] = adapter_hash(start.params)
     if text.target is not None:
@@ -256,7 +262,7 @@ def finish(
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
         "training": {"stages": stages, "compilation_seconds": session.base.programs.seconds},
         "model": {"name": model.name, "identity": model.identity},
-        "adapter": str(run.adapter),
+        "adapter": run.adapter.name,
     }
     if before is not None and after is not None:
         from jaxalign.values.figures import profile_figure  # matplotlib takes half a second, so it is imported late

@@ -2,30 +2,31 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from jaxalign.config.dataset import ArgumentsConfig, DatasetConfig, InstructionsConfig, PairsConfig
+from jaxalign.config.dataset import ArgumentsConfig, InstructionsConfig, PairsConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
-from jaxalign.data.columns import Columns
-from jaxalign.data.datasets.instructions import INSTRUCTION_SETS, load_instructions
-from jaxalign.data.datasets.own import load_own_instructions
-from jaxalign.data.datasets.pairs import PairText, load_pairs
+from jaxalign.data.account import account, count
+from jaxalign.data.conversations import PromptText
+from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder, encode_examples
-from jaxalign.data.examples import Example, TextStage, control_stage
+from jaxalign.data.examples import TextStage, control_stage
 from jaxalign.data.preferences import encode_pairs
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import UserError
+from jaxalign.jobs.readers import ARGUMENT_READERS, INSTRUCTION_READERS, PAIR_READERS, reader_of
 from jaxalign.runs.records import digest
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
-from jaxalign.values.portraits import load_portraits, make_choice_prompts, some_portraits
+from jaxalign.values.portraits import load_portraits, make_choice_prompts, portraits_file, some_portraits
 from jaxalign.values.questionnaire import Questionnaire
+from jaxalign.values.starter import FILE as STARTER_ARGUMENTS
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets, find_target
-from jaxalign.values.touche import Argument, load_arguments
+from jaxalign.values.touche import Argument
 
 PLAIN_TEXTS = 64
 """The largest number of held-out arguments that perplexity is measured on."""
@@ -35,32 +36,6 @@ CONTROL_LENGTH = 2048
 
 RELEASED_LENGTH = 128
 """The length at which the released code cuts an example, in tokens."""
-
-
-def own_columns(dataset: DatasetConfig) -> Columns:
-    """Return the names of the fields in the user's file."""
-    return Columns(dataset.columns.given)
-
-
-ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] = {
-    "starter": lambda dataset, offline: load_starter(limit=dataset.limit, path=dataset.path),
-    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit),
-    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset)),
-}
-"""The readers of arguments by `dataset.name`, called with (`dataset`, `offline`). Add a reader to add a data set."""
-
-
-def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
-    return load_instructions(
-        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit
-    )
-
-
-INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example]]] = {
-    **{name: _read_instructions for name in INSTRUCTION_SETS},
-    "jsonl": lambda dataset, offline: load_own_instructions(str(dataset.path), dataset.limit, own_columns(dataset)),
-}
-"""The readers of instructions by `dataset.name`, called in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +51,15 @@ class TrainingText:
     questionnaire: Questionnaire
     fingerprint: str
 
+    @property
+    def prompts(self) -> list[PromptText]:
+        """All prompts that are trained on."""
+        examples = [example.prompt for stage in self.stages for example in stage.train + stage.validation]
+        return [*examples, *(pair.prompt for pair in self.pairs)]
+
 
 def read_training_text(config: TrainConfig) -> TrainingText:
-    """Read and check the target, the data and the questionnaire.
+    """Read and check the target, the data and the questionnaire, and print which files gave how many rows.
 
     Raises:
         UserError: one of them cannot be used.
@@ -87,30 +68,27 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     target = None if config.value is None else configured_target(config.value, config.released.raw_coding)
     stages: list[TextStage] = []
     pairs: list[PairText] = []
+    twice = 0
     # Runs without arguments measure perplexity on the starter arguments that a run on those holds out (None here), so
     # that their perplexities can be compared.
     plain = None
     if isinstance(dataset, ArgumentsConfig):
         assert target is not None  # the configuration asks for a value with arguments
-        read = _reader(ARGUMENT_READERS, dataset)
-        stages, plain = injection_text(config, target, read(dataset, config.offline))
+        arguments = reader_of(ARGUMENT_READERS, dataset)(dataset, config.offline)
+        stages, plain = injection_text(config, target, arguments)
     elif isinstance(dataset, PairsConfig):
-        pairs = load_pairs(dataset.path, dataset.limit, own_columns(dataset))
+        pairs = reader_of(PAIR_READERS, dataset)(dataset, config.offline)
     elif isinstance(dataset, InstructionsConfig):
-        examples = _reader(INSTRUCTION_READERS, dataset)(dataset, config.offline)
+        examples = reader_of(INSTRUCTION_READERS, dataset)(dataset, config.offline)
         stages = [control_stage(examples, training.seed, config.alignment.validation_fraction)]
+        twice = len(examples) - len(stages[0].train) - len(stages[0].validation)
+    for stage in stages:
+        again = f"; left aside: {twice:,} that occur a second time" if twice else ""
+        sizes = f"{count(len(stage.train), 'example')} to train on, {len(stage.validation):,} to validate on"
+        print(f"stage {stage.name}: {sizes}{again}")
     questionnaire = read_questionnaire_text(config, training.seed, plain)
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     return TrainingText(target, stages, pairs, questionnaire, digest([parts, pairs]))
-
-
-def _reader(readers: Mapping[str, Callable], dataset: DatasetConfig) -> Callable:
-    name = dataset.name
-    if name not in readers:
-        raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, readers)}")
-    if dataset.columns.given and name in ("starter", "touche23", *INSTRUCTION_SETS):
-        raise UserError(f"dataset.columns is for a file of your own: give dataset=jsonl, not dataset={name}")
-    return readers[name]
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
@@ -138,10 +116,16 @@ def read_questionnaire_text(
         UserError: the portraits or the prompts cannot be used.
     """
     benchmark, alignment = config.benchmark, config.alignment
-    portraits = some_portraits(load_portraits(benchmark.portraits), benchmark.limit)
+    found = load_portraits(benchmark.portraits)
+    portraits = some_portraits(found, benchmark.limit)
+    left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""
+    print(account("portraits", {portraits_file(benchmark.portraits): len(found)}, f"{len(portraits)}", [left]))
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
     if plain is None:
-        _, plain = split_arguments(load_starter(), seed, alignment.validation_fraction)
+        shipped = load_starter()
+        _, plain = split_arguments(shipped, seed, alignment.validation_fraction)
+        used = f"{len(plain[:PLAIN_TEXTS])} held-out arguments"
+        print(account("perplexity", {STARTER_ARGUMENTS: len(shipped)}, used))
     texts = [plain_text(argument) for argument in plain[:PLAIN_TEXTS]]
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 

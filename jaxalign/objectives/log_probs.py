@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, take_rows
 
@@ -74,10 +74,10 @@ def _run(
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     target = jnp.pad(target, ((0, 0), (0, padding)))
 
-    def split(x: Array) -> Array:
+    def split(x: Shaped[Array, "B P *rest"]) -> Shaped[Array, "chunks B p *rest"]:
         return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
 
-    def join(x: Array) -> Array:
+    def join(x: Shaped[Array, "chunks B p *rest"]) -> Shaped[Array, "B P *rest"]:
         return jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :count]
 
     def body(_, chunk):
@@ -103,6 +103,20 @@ def _backward(
 
 
 prediction_log_probs.defvjp(_forward, _backward)
+
+
+def most_probable(
+    hidden: Float[Array, "B P D"], head: Float[Array, "V D"], softcap: float | None = None
+) -> Int32[Array, "B P"]:
+    """Return the most probable token [B, P] after each state [B, P, D], the first one of equals; see above."""
+
+    def choose(states: Float[Array, "B D"]) -> Int32[Array, " B"]:
+        logits = dot(states, head, ((1,), (1,)))
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        return logits.argmax(-1).astype(jnp.int32)
+
+    batch_size = max(CHUNK // hidden.shape[0], 8)
+    return jnp.moveaxis(jax.lax.map(choose, jnp.moveaxis(hidden, 1, 0), batch_size=batch_size), 0, 1)
 
 
 def gather_sources(states: Float[Array, "B T D"], source: Int32[Array | np.ndarray, "B P"]) -> Float[Array, "B P D"]:

@@ -1,6 +1,6 @@
 """The wording of questions, answers and follow-up questions: one renderer for sampling, training, reading and testing.
 
-Texts are cut into segments after a newline or before a space, so that a prompt has the same tokens everywhere.
+A prompt ends in a newline, so that no token belongs to it and to the answer, and it has the same tokens everywhere.
 """
 
 import dataclasses
@@ -182,9 +182,16 @@ def _shot(number: int, example: Mapping[str, Any]) -> Shot:
         raise UserError(f"{key}.answer={given['answer']} must be one of {', '.join(letters)}")
     question = Question(
         str(given["id"]),
-        str(given["question"]),
-        tuple(map(str, options)),
+        _shot_text(f"{key}.question", given["question"]),
+        tuple(_shot_text(f"{key}.options", option) for option in options),
         letters.index(given["answer"]),
-        str(given["passage"]),
+        str(given["passage"] or ""),
     )
-    return Shot(question, str(given["rationale"]).strip())
+    return Shot(question, _shot_text(f"{key}.rationale", given["rationale"]).strip())
+
+
+def _shot_text(key: str, value: Any) -> str:
+    # YAML takes yes for true, and nothing for null.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{key} holds {value!r:.60}, which is no text: put the text in quotes")
+    return str(value)

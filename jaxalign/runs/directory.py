@@ -29,6 +29,8 @@ from jaxalign.runs.records import (
 
 SUMMARY, _LOCK = "summary.json", ".lock"
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many runs may be looked at, and it is ten times as fast
+
 
 @dataclass(frozen=True)
 class Run:
@@ -217,8 +219,14 @@ def older_runs(root: str | Path, name: str) -> list[Path]:
 
     This version reads such runs as input, but does not resume them and writes nothing there.
     """
-    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}/config.yaml"))
-    return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
+    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}"))
+    return [path for path in found if is_older(path)]
+
+
+def is_older(path: Path) -> bool:
+    """Return whether an older version of jaxalign made the run in a directory."""
+    stored = _read_config(path / "config.yaml")
+    return stored is not None and "run_format" not in stored
 
 
 def stored_config(path: str | Path) -> dict[str, Any]:
@@ -235,7 +243,7 @@ def stored_config(path: str | Path) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None

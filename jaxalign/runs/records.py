@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import parse_json, read_text
 
 HINT = "free space or choose another run.dir"
 
@@ -183,10 +184,7 @@ def read_json_object(path: Path, hint: str, /, **fields: type) -> dict[str, Any]
     Raises:
         UserError: the file cannot be read, is not a JSON object, or lacks a key.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); {hint}") from error
+    found = parse_json(read_text(path, hint=hint), path, finite=False, hint=hint)
     if problem := _problem(found, fields):
         raise UserError(f"{path} is damaged ({problem}); {hint}")
     return found

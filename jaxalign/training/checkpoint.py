@@ -3,9 +3,11 @@
 Orbax writes and reads the arrays. Only the first two functions call it.
 """
 
+import contextlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,20 @@ def _load_arrays(path: Path, like: Any) -> Any:
     return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
 
 
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep Orbax's log off the screen: of a full disk it writes pages, and we write one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
 def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
     """Write the checkpoint `name`, a pytree of arrays and its JSON `meta`, then delete all but the newest `keep`.
 
@@ -41,7 +57,8 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
-        _save_arrays(target, jax.device_get(tree))
+        with _without_log():
+            _save_arrays(target, jax.device_get(tree))
     except (OSError, ValueError) as error:  # Orbax raises either for an error of the file system
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.files import Row, read_table, read_tsv
+from jaxalign.data.files import Row, read_table
 from jaxalign.data.templates import check_names, check_template, fill_template
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.multiple_choice import ChoiceTree, choice_log_probs, choice_tree, probabilities
+from jaxalign.runs.reading import not_a_file
 from jaxalign.values.injection import Prompts, survey_answer, survey_question
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.schwartz import VALUES
@@ -76,6 +77,11 @@ def make_choice_prompts(texts: Mapping[str, object]) -> ChoicePrompts:
     return ChoicePrompts(prompt, (given[0], given[1]))
 
 
+def portraits_file(source: str) -> Path:
+    """Return the file that `benchmark.portraits` means."""
+    return STARTER if source == "starter" else Path(source)
+
+
 def load_portraits(source: str) -> list[Portrait]:
     """Return the portraits of `benchmark.portraits`, sorted by number.
 
@@ -86,11 +92,13 @@ def load_portraits(source: str) -> list[Portrait]:
         UserError: a column is missing, a number is repeated or is not one of the 40 and has no value, a value is
             unknown (each with its line), or one of the ten values has no portrait.
     """
-    path = STARTER if source == "starter" else Path(source)
-    if not path.is_file():
-        raise UserError(f"benchmark.portraits={source} is not a file: give starter, or a .jsonl, .csv or .tsv file")
+    path = portraits_file(source)
+    if why := not_a_file(path):
+        raise UserError(
+            f"benchmark.portraits={source} is not a file ({why}): give starter, or a .jsonl, .csv or .tsv file"
+        )
     portraits: dict[int, Portrait] = {}
-    for row in read_tsv(path) if path.suffix.lower() == ".tsv" else read_table(path):
+    for row in read_table(path):
         portrait = _portrait(row)
         if portrait.number in portraits:
             raise UserError(f"{row.place} repeats the number {portrait.number}")
@@ -121,8 +129,8 @@ def _portrait(row: Row) -> Portrait:
                 f"{row.place} lacks {name!r}; needed are number (or id) and text, there are {', '.join(fields)}"
             )
     digits, text, value = str(fields[column]).strip(), fields["text"], fields.get("value")
-    if not (digits.isascii() and digits.isdigit()):
-        raise UserError(f"{row.place} has {column}={digits!r}: it must be a whole number")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise UserError(f"{row.place} has {column}={digits!r:.60}: it must be a whole number of at most 9 digits")
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{row.place} has an empty text")
     number = int(digits)
@@ -139,8 +147,8 @@ def _portrait(row: Row) -> Portrait:
 
 def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> ChoiceTree:
     """Return the survey prompt of a portrait with its 60 possible answers, ordered by value (`VALUES`), then score."""
-    answers = [encoder.response(survey_answer(prompts, value, score)) for value in VALUES for score in SCORES]
-    return choice_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
+    answers = [survey_answer(prompts, value, score) for value in VALUES for score in SCORES]
+    return choice_tree(*encoder.branches(survey_question(prompts, portrait.text), answers, end=True))
 
 
 def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
@@ -156,7 +164,7 @@ def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
 def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder) -> ChoiceTree:
     """Return the prompt that asks for a choice between two people, with the answers for the first and the second."""
     prompt = fill_template(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
-    return choice_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
+    return choice_tree(*encoder.branches(prompt, prompts.choices))
 
 
 def all_questions(

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxalign.data.files import csv_records
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import not_a_file, read_bytes
 from jaxalign.runs.records import entries, file_hash, named_errors, write_atomic
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import ABOUT, HIGHEST, LOWEST, TABLE, extreme_targets
@@ -100,16 +102,18 @@ def _columns(
     path: Path, separator: str | None
 ) -> tuple[dict[str, list[tuple[str, int]]], Iterator[tuple[int, list[str]]]]:
     """Return the columns of each item as (name, index), and the numbered records after the header."""
-    if not path.is_file():
-        raise UserError(f"path={path} is not a file: give the survey's data as CSV")
-    data = path.read_bytes()
+    if why := not_a_file(path):
+        raise UserError(f"path={path} is not a file ({why}): give the survey's data as CSV")
+    data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     header = text.split("\n", 1)[0]
     mark = separator or max(",;\t", key=header.count)
-    lines = _records(path, text, mark)
+    if "\0" in text:
+        raise UserError(f"{path} holds a NUL, so it is not text: save it as CSV in UTF-8")
+    lines = ((number, cells) for number, cells in csv_records(path, text, mark) if any(map(str.strip, cells)))
     _, heads = next(lines, (1, []))
     names = [name.strip().lower() for name in heads]
     columns = {
@@ -122,25 +126,10 @@ def _columns(
             f"{path} lacks the columns {', '.join(absent)} (with and without the last a); give a file with "
             f"all 21 items of the human values scale{'' if len(names) > 1 else ', or its separator=...'}"
         )
+    twice = [name for item in ALL_ITEMS for name, _ in columns[item] if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has the column {twice[0]} twice: leave one of them out")
     return columns, lines
-
-
-def _records(path: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each record that is not blank, with the number of its last line."""
-    # strict=True, because an open quotation mark would otherwise swallow all later respondents without an error.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-    while True:
-        first = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise UserError(
-                f"{path} line {first}: {error}: close the quotation mark of that line, or leave its column out"
-            ) from error
-        if cells is None:
-            return
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num, cells
 
 
 def _answer(

@@ -1,14 +1,14 @@
 """Targets: how important each of the ten values should become, from 1 (not important) to 6 (very important)."""
 
-import csv
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jaxalign.data.files import read_table
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.runs.records import read_json_object
 from jaxalign.values.schwartz import GROUPS, VALUES
 
 LOWEST, HIGHEST = 1, 6
@@ -77,7 +77,8 @@ def make_target(
 
 
 def _score(value: str, score: object) -> float:
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    endless = isinstance(score, float) and not math.isfinite(score)  # a whole number may be too large for `isfinite`
+    if isinstance(score, bool) or not isinstance(score, int | float) or endless:
         raise UserError(f"value.scores.{value}={score} is not a number: give one from 1 to 6")
     if not LOWEST <= score <= HIGHEST:
         raise UserError(f"value.scores.{value}={score} is out of range: give a number from 1 to 6")
@@ -94,25 +95,23 @@ def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[st
         UserError: the folder holds no table, or the table holds no such anchor or rank.
     """
     folder = Path(table)
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        coding = str(about["coding"])
-        found = {(row["anchor"], int(row["rank"])): row for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"value.table={folder} is no table of targets: make one with python -m jaxalign.survey "
-            f"path=ESS.csv out={folder}"
-        ) from error
+    again = f"make one with python -m jaxalign.survey path=ESS.csv out={folder}"
+    if not (folder / ABOUT).exists() or not (folder / TABLE).exists():
+        raise UserError(f"value.table={folder} is no table of targets: {again}")
+    coding = str(read_json_object(folder / ABOUT, again).get("coding"))
+    found = {(row.fields.get("anchor"), row.fields.get("rank")): row for row in read_table(folder / TABLE)}
     anchors = extreme_targets()
     if anchor not in anchors:
         raise UserError(f"value.anchor={anchor} is not known{did_you_mean(anchor, anchors)}")
-    if (anchor, rank) not in found:
-        ranks = [place for name, place in found if name == anchor]
-        raise UserError(f"value.rank={rank}: {folder} has the ranks {min(ranks)} to {max(ranks)} of {anchor}")
-    row = found[anchor, rank]
-    return row["name"], {value: float(row[value]) for value in VALUES}, coding
+    row = found.get((anchor, str(rank)))
+    if row is None:
+        ranks = [str(place) for name, place in found if name == anchor]
+        there = f"has the ranks {ranks[0]} to {ranks[-1]}" if ranks else "has no rank"
+        raise UserError(f"value.rank={rank}: {folder / TABLE} {there} of {anchor}")
+    try:
+        return str(row.fields["name"]), {value: float(row.fields[value]) for value in VALUES}, coding
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{row.place} holds no scores of the ten values ({error}): {again}") from error
 
 
 def find_target(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, beyond, count, file_names, unsaid
 from jaxalign.data.examples import take
 from jaxalign.data.files import read_tsv
 from jaxalign.data.hub import download
@@ -60,25 +61,43 @@ class Argument:
         return self.stance == "in favor of"
 
 
-def load_arguments(path: str | None, *, offline: bool = False, limit: int | None = None) -> list[Argument]:
+def load_arguments(
+    path: str | None, *, offline: bool = False, limit: int | None = None, log: Log = unsaid
+) -> list[Argument]:
     """Return the arguments with at least one of the ten values, from a folder of TSV files or, for None, from the hub.
 
-    Of the splits training, validation and validation-zhihu, all that are there are used. If a folder has none of these
-    three, all of its splits are used except test splits. An argument has a value if it has any level-2 category of it.
+    Of a folder, all splits are used except test splits, whatever their names. An argument has a value if it has any
+    level-2 category of it.
+
+    Args:
+        path: the folder; None for the hub.
+        offline: whether the network may not be used.
+        limit: the largest number of arguments; None for all.
+        log: called with the line that says which files were read, and what is left aside.
 
     Raises:
-        UserError: the folder lacks a file, a column is missing, the ids of arguments and labels do not match, a label
-            or stance is not allowed, an id is repeated, there are fewer than two arguments, or the data set cannot be
-            fetched.
+        UserError: the folder lacks a file or has no split to train on, a column is missing, the ids of arguments and
+            labels do not match, a label or stance is not allowed, an id is repeated, there are fewer than two
+            arguments, or the data set cannot be fetched.
     """
+    aside: list[str] = []
     if path is None:
         source = REPOSITORY
-        arguments = [row for file in download(REPOSITORY, REVISION, HUB_FILES, offline=offline) for row in _joint(file)]
+        files = download(REPOSITORY, REVISION, HUB_FILES, offline=offline)
+        read = {file: list(_joint(file)) for file in files}
     else:
         source = f"dataset.path={path}"
-        arguments = [row for texts, labels in _pairs(Path(path)) for row in _published(texts, labels)]
+        pairs, aside = _pairs(Path(path))
+        read = {texts: list(_published(texts, labels)) for texts, labels in pairs}
+    arguments = [argument for rows in read.values() for argument in rows]
     _refuse_twice((argument.id for argument in arguments), source)
-    return take([argument for argument in arguments if argument.values], limit, source)
+    with_value = [argument for argument in arguments if argument.values]
+    if len(with_value) < len(arguments):
+        aside.insert(0, f"{len(arguments) - len(with_value):,} without any of the ten values")
+    used = take(with_value, limit, source)
+    rows = {file: len(found) for file, found in read.items()}
+    log(account("data", rows, count(len(used), "argument"), [*aside, beyond(len(with_value), limit)]))
+    return used
 
 
 def tidy(text: str) -> str:
@@ -94,23 +113,31 @@ def read_stance(text: str, place: str) -> str:
     return stance
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+def _pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Return the files of each split, arguments and labels, and in words which other TSV files the folder has."""
     expected = "expected arguments-training.tsv and labels-training.tsv, as ValueEval publishes them"
     if not folder.is_dir():
         raise UserError(f"dataset.path={folder} is not a folder: {expected}")
-    splits = [file.stem.removeprefix("arguments-") for file in sorted(folder.glob("arguments-*.tsv"))]
+    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".tsv")
+    splits = {file.stem.removeprefix("arguments-"): file for file in tables if file.stem.startswith("arguments-")}
     if not splits:
         raise UserError(f"dataset.path={folder} holds no arguments-*.tsv: {expected}")
-    used = [split for split in TOUCHE_SPLITS if split in splits] or [
-        name for name in splits if not name.startswith("test")
-    ]
+    used = {name: splits[name] for name in sorted(splits) if not name.startswith("test")}
     if not used:
         raise UserError(f"dataset.path={folder} holds only the test split, which is never trained on: {expected}")
-    pairs = [(folder / f"arguments-{split}.tsv", folder / f"labels-{split}.tsv") for split in used]
+    pairs = [(file, folder / f"labels-{name}.tsv") for name, file in used.items()]
+    read = {file for pair in pairs for file in pair}
+    others = file_names(file for file in tables if file not in read)
+    if all(name.startswith("validation") for name in used):
+        there = f"; beside it stands {', '.join(others)}" if others else ""
+        raise UserError(
+            f"dataset.path={folder} holds only validation to train on ({', '.join(used)})"
+            f"{there}: rename the files of the split to train on to arguments-training.tsv and labels-training.tsv"
+        )
     for texts, labels in pairs:
         if not labels.is_file():
             raise UserError(f"{texts} has no {labels.name} beside it: {expected}")
-    return pairs
+    return pairs, [f"{name} (a test split)" if "-test" in name else name for name in others]
 
 
 def _published(texts: Path, labels: Path) -> Iterator[Argument]:

@@ -1,13 +1,25 @@
+import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from command_line import refused
+from hostile import BOMB, FRAGMENTS, VALUES, damaged, few, survives
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.export import ExportConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
 from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
@@ -168,7 +180,7 @@ BAD = [
         ["value=power", "model=tiny", "model.config.hidden_sise=3"],
         "unknown key 'model.config.hidden_sise'; did you mean 'model.config.hidden_size'?",
     ),
-    (["value=power", "lora.rank=0"], "lora.rank=0 is not allowed: give a whole number of at least 1"),
+    (["value=power", "lora.rank=0"], "lora.rank=0 is not allowed: give a whole number from 1 to 65536"),
     (["value=power", "training.epochs=(3"], "cannot read 'training.epochs=(3': it must be key=value"),
     (["power"], "cannot read 'power': it must be key=value"),
     (["--value", "power"], "unrecognized arguments: --value; settings are written key=value"),
@@ -176,6 +188,19 @@ BAD = [
     (["-m", "value=glob(zz*)"], "value=glob(zz*): no option matches the pattern"),
     (["-m", "value=power,pwer"], "job 2 of 2 (value=pwer): value=pwer: there is no such option; did you mean 'power'?"),
     (["-m", "value=power", "lora.rank=1,0"], "job 2 of 2 (value=power lora.rank=0): lora.rank=0 is not allowed"),
+    (
+        ["-m", "value=power", "training.seed=range(1,10000000)"],
+        "value=power training.seed=range(1,10000000) asks for",
+    ),
+    (
+        ["-m", "value=power", "training.seed=shuffle(range(0,1e12))"],
+        "value=power training.seed=shuffle(range(0,1e12))",
+    ),
+    (
+        ["-m", "value=glob(*)", "training.seed=range(0,1000)"],
+        "value=glob(*) training.seed=range(0,1000) asks for",
+    ),
+    (["value=power", f"lora.rank={'9' * 5000}"], "Exceeds the limit (4300 digits) for integer string conversion"),
     (["-m", "value=power", "--cfg", "job"], "--cfg does not go with -m"),
     (["-m", "value=power,security", "run.dir=here"], "run.dir=here: 2 jobs cannot share a directory"),
     (["value=power", "alignment.name=roleplay"], "alignment=roleplay trains nothing"),
@@ -185,7 +210,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "line"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+@pytest.mark.parametrize(("arguments", "line"), BAD, ids=[" ".join(arguments)[:60] for arguments, _ in BAD])
 def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, arguments, line):
     assert refusal(capsys, *arguments).startswith(line)
 
@@ -193,7 +218,7 @@ def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, argum
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("lora: [1\n a: 3\n", "while parsing a flow sequence"),
+        ("lora: [1\n a: 3\n", "own.yaml is not YAML: while parsing a flow sequence"),
         ("lora: {rank: '${nothing.here}'}\n", "Interpolation key 'nothing.here' not found"),
         ("lora: {rnak: 3}\n", "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
         ("trainig: {epochs: 3}\n", "unknown key 'trainig'"),
@@ -202,7 +227,7 @@ def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, argum
 def test_a_bad_file_of_ones_own_gets_one_line(capsys, tmp_path, text, line):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}")
-    assert refusal(capsys, "--config-dir", str(tmp_path), "experiment=own", "value=power").startswith(line)
+    assert line in refusal(capsys, "--config-dir", str(tmp_path), "experiment=own", "value=power")
 
 
 def test_the_first_job_that_fails_ends_a_multirun_and_is_named(capsys):
@@ -227,6 +252,19 @@ def test_ctrl_c_says_that_the_same_command_resumes(capsys):
             entry_point("train", TrainConfig)(run)(["value=power", *arguments])
         assert caught.value.code == 130
         assert words in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
+    def run(config: TrainConfig) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        entry_point("train", TrainConfig)(run)(["value=power"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command resumes\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_bug_keeps_its_traceback(capsys):
@@ -302,3 +340,103 @@ def test_completion_offers_the_values(capsys, monkeypatch):
     monkeypatch.setenv("COMP_LINE", "jaxalign-train +value=po")
     configs("-sc", "query=bash")
     assert capsys.readouterr().out.strip() == "+value=power"
+
+
+ODD = "/tmp/día [1],x=y {z}/a's (b):c.jsonl"
+"""A path with most of what Hydra's grammar takes for its own."""
+
+
+@pytest.mark.parametrize(
+    "path", [ODD, "a,b", "[x]", "{x}", "x y", "007", "1e3", "true", "nan", "é", "a~b", r"C:\x\y'", "#"]
+)
+def test_a_path_is_written_as_it_is(path):
+    (config,) = configs(
+        "value=power", f"dataset.path={path}", f"run.dir={path}", f"adapter={path}", f"run.root=./{path}"
+    )
+    assert config.dataset.path == config.run.dir == config.adapter == path
+    assert config.run.root == f"./{path}"
+
+
+def test_every_key_that_is_a_path_is_marked_as_one():
+    from jaxalign.config.commands import Config
+    from jaxalign.config.fields import PATH
+    from jaxalign.config.schema import is_marked, leaf_types
+
+    marked = {
+        key
+        for kind in Config.__constraints__
+        for key, declared in leaf_types(kind).items()
+        if is_marked(declared, PATH)
+    }
+    assert marked == {
+        *("adapter", "adapter.path", "adapters", "benchmark.portraits", "compare", "dataset.match", "dataset.path"),
+        *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir", "run.root", "value.table"),
+    }
+
+
+@pytest.mark.parametrize("quoted", [f'"{ODD}"', "'a, b'"])
+def test_a_path_in_quotes_is_the_same_path(quoted):
+    (config,) = configs("value=power", f"dataset.path={quoted}")
+    assert config.dataset.path == quoted[1:-1]
+
+
+def test_a_path_may_hold_an_interpolation(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (config,) = configs("value=power", "run.root=${oc.env:HOME}/día")
+    assert config.run.root == "/home/me/día"
+
+
+def test_paths_of_a_list_and_of_a_multirun_are_written_as_they_are():
+    seen = []
+    entry_point("generate", GenerateConfig)(seen.append)(["prompt=?", "adapters=[/tmp/día x,runs/*,a[1]=b]"])
+    assert seen[0].adapters == ("/tmp/día x", "runs/*", "a[1]=b")
+    found = configs("-m", "value=power", "dataset.path=/tmp/día [1]/a.jsonl,b=c.jsonl")
+    assert [config.dataset.path for config in found] == ["/tmp/día [1]/a.jsonl", "b=c.jsonl"]
+
+
+def test_an_argument_that_is_no_text_is_refused(capsys):
+    assert refusal(capsys, "value=power", "dataset.path=a\udcff") == r"'dataset.path=a\udcff' is not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "own.yaml has aliases (*name) that stand for more than 1,000,000 values"),
+        ("lora: &a {rank: *a}\n", "own.yaml is not YAML: the alias in line 2 stands for itself"),
+        ("lora: {rank: 1}\nlora: {rank: 2}\n", "own.yaml is not YAML: line 3 has the key 'lora' a second time"),
+        ("- lora\n", "own.yaml must hold keys and values"),
+        ("lora: {rank: '${lora.alpha}', alpha: '${lora.rank}'}\n", "Recursive interpolation detected"),
+        ("defaults: 3\n", "own.yaml cannot be used: Invalid defaults list"),
+        ("defaults: [{/value: 3}]\n", "own.yaml cannot be used: Unsupported item value in defaults"),
+        ("defaults: [3]\n", "own.yaml cannot be used: Unsupported type in defaults"),
+        ("lora: {rank: " + "9" * 5000 + "}\n", "own.yaml cannot be used: Exceeds the limit"),
+        ("lora: {rank: é}\n".encode("latin-1"), "own.yaml is not UTF-8 text"),
+    ],
+)
+def test_yaml_of_ones_own_that_cannot_be_used_gets_one_line(capsys, tmp_path, text, words):
+    (tmp_path / "experiment").mkdir()
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "experiment" / "own.yaml").write_bytes(b"# @package _global_\n" + content)
+    assert words in refusal(capsys, "--config-dir", str(tmp_path), "experiment=own", "value=power")
+
+
+@few
+@given(content=damaged(VALUES.map(lambda value: f"lora: {json.dumps(value)}\nvalue: &a {{name: x}}\n")))
+def test_any_bytes_are_a_configuration_or_one_line(content):
+    Plugins.instance()  # finds the readers of files
+    with tempfile.TemporaryDirectory() as folder:
+        path = ConfigSearchPathImpl()
+        path.append("own", f"file://{folder}")
+        files = CheckedFiles(path)
+        survives(lambda file: files.load_config(file.stem), Path(folder) / "own.yaml", content)
+
+
+@few
+@given(value=st.text(min_size=1, max_size=8) | st.sampled_from(FRAGMENTS))
+def test_any_text_is_a_path_as_it_stands(value):
+    command = CommandLine("train", TrainConfig, split_flags([])[2])
+    if value == "null" or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return
+    with one_line():
+        (parsed,) = OverridesParser.create().parse_overrides(command.normalised([f"dataset.path={value}"]))
+    assert str(parsed.value()) == value

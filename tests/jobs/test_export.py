@@ -24,8 +24,9 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import merge
 from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.sources import RandomTensors, read_model
+from jaxalign.pretrained.sources import read_model
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.runs.directory import Run, open_run
 
@@ -207,7 +208,7 @@ def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path
 
     monkeypatch.setattr(exporting, "write_merged", forgetful)
     line = refused(main, [f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true"], capsys)
-    assert line.startswith("verification failed (merged)")
+    assert line.startswith("verification failed (tensors, merged)")
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape"])

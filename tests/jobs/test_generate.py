@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
+from model_folder import CONFIGS, hf_random, write_model
 
 from jaxalign.generate import main
 from jaxalign.jobs import generate as generating
@@ -44,6 +45,16 @@ def test_adapters_answer_together_as_they_answer_alone(adapters, here):
     assert [line["answers"] for line in records(here / "base", "answers.jsonl")] == [
         {"base": line["answers"]["base"]} for line in together
     ]
+
+
+def test_a_path_of_any_letters_needs_no_quotes_and_is_printed_as_it_is(here, capsys):
+    odd = here / "día [b]x,y={z} :a:"
+    odd.mkdir()
+    (odd / "p's.jsonl").write_text('{"prompt": "Why?"}\n')
+    printed = run(main, [f"prompts={odd}/p's.jsonl", f"run.dir={odd}/run [/x]", *TINY], capsys)
+    assert "prompts: p's.jsonl (1 row); used: 1 prompt\n" in printed
+    assert f"run directory: {odd}/run [/x]\n" in printed
+    assert records(odd / "run [/x]", "answers.jsonl")[0]["prompt"] == "Why?"
 
 
 def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
@@ -161,6 +172,13 @@ def test_a_damaged_summary_or_record_is_named(here, capsys):
     assert "generations.jsonl, line " in line and "not a JSON object; remove the line" in line
 
 
+def test_names_and_paths_are_printed_as_they_are(here, capsys):
+    (here / "[red]a").mkdir()
+    (here / "[red]a" / "p.txt").write_text("Why?\n")
+    printed = run(main, ["prompts='[red]a/p.txt'", "run.dir='[bold]:cat:[/x]'", *TINY], capsys)
+    assert "run directory: [bold]:cat:[/x]\n" in printed and "answers: [bold]:cat:[/x]/answers.jsonl" in printed
+
+
 SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
 
 
@@ -195,6 +213,13 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         ),
         (["prompt=Why?", "engine=openai", "engine.url=http://a:b/v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "engine=openai", "engine.url=http:///v1"], "is not the address of a server: give http://"),
+        (["prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1"], "engine.url has more than an address"),
+        (["prompt=Why?", "engine=openai", "engine.url='http://a/v1?key=passw0rd'"], "give the address alone"),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url=http://a/v1?key=passw0rd"],
+            "cannot read 'engine.url=http://a/v1?*",
+        ),
+        (["-m", "prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1,http://b/v1"], "//***@a/v1"),
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),
         (
             ["prompt=Why?", *SERVED, "adapter.scale=0.5"],
@@ -221,4 +246,19 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     (here / "long.jsonl").write_text('{"prompt": "Who?"}\n' + json.dumps({"id": "q2", "prompt": long}) + "\n")
     (here / "unfinished").mkdir()
     (here / "unfinished" / "config.yaml").write_text("model: {}\n")
-    assert said in refused(main, ["model=tiny", *arguments], capsys)
+    line = refused(main, ["model=tiny", *arguments], capsys)
+    assert said in line and "passw0rd" not in line
+
+
+def test_a_model_or_an_adapter_that_gives_no_finite_logits_is_an_error_and_writes_no_record(adapters, here, capsys):
+    tensors = hf_random(CONFIGS["llama"])
+    tensors["model.embed_tokens.weight"][5, 0] = float("nan")
+    write_model(here / "nan", CONFIGS["llama"], tensors)
+    line = refused(main, ["model=hub", "model.path=nan", "prompt=hello", "run.dir=one", *QUICK], capsys)
+    assert line.startswith("the tensor model.embed_tokens.weight of the checkpoint holds NaN or infinity")
+    adapter = [f"adapter={adapters / 'power'}", "adapter.scale=1e25"]
+    line = refused(main, [*adapter, "prompt=hello", "run.dir=two", *QUICK], capsys)
+    assert line.startswith("the model's logits are NaN or infinite, so there is no answer")
+    for run_dir in ("one", "two"):
+        path = here / run_dir / "generations.jsonl"
+        assert not path.exists() or path.read_text() == ""

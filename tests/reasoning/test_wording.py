@@ -31,9 +31,11 @@ def test_worked_examples_look_like_what_is_asked():
 
 def test_the_pieces_of_a_response_are_the_tokens_of_the_whole(tokenizer):
     encoder = Encoder(tokenizer)
-    whole = encoder.response(WORDING.response(THREE, "So that.", 1))
-    parts = [encoder.text("So that.\n"), encoder.text(WORDING.marker), encoder.text(WORDING.answer(THREE, 1))]
-    np.testing.assert_array_equal(whole, np.concatenate([*parts, [tokenizer.eos_id]]))
+    prompt = WORDING.prompt(THREE)
+    _, (whole,) = encoder.branches(prompt, [WORDING.response(THREE, "So that.", 1)], end=True)
+    lead, (answer,) = encoder.branches(prompt, [WORDING.answer(THREE, 1)], f"So that.\n{WORDING.marker}", end=True)
+    np.testing.assert_array_equal([*encoder.prompt(prompt), *whole], [*lead, *answer])
+    assert whole[-1] == tokenizer.eos_id
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,11 @@ def test_a_reply_is_read_as_it_was_asked_for():
     assert both.read("(C) neither", THREE) == both.read("C", THREE) == 2
     with pytest.raises(UserError, match=r"dataset\.reply"):
         make_wording(TEXTS, "yes", [])
+
+
+@pytest.mark.parametrize("change", [{"rationale": None}, {"question": True}, {"options": [True, False]}])
+def test_a_worked_example_that_yaml_takes_for_something_else_is_refused(change):
+    words = rf"dataset.examples\[0\]\.{next(iter(change))} holds .*, which is no text: put the text in quotes"
+    with pytest.raises(UserError, match=words):
+        make_wording(TEXTS, "({letter})", [EXAMPLE | {"answer": "A"} | change])
+    assert make_wording(TEXTS, "({letter})", [EXAMPLE | {"passage": None}]).shots[0].question.passage == ""

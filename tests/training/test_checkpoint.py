@@ -1,6 +1,9 @@
+import logging
+
 import numpy as np
 import pytest
 
+from jaxalign.errors import UserError
 from jaxalign.training import checkpoint
 
 TREE = {
@@ -23,7 +26,7 @@ def silent(line):
 
 
 def test_a_checkpoint_comes_back_bit_by_bit_with_its_meta(tmp_path):
-    meta = {"course": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
+    meta = {"progress": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
     checkpoint.save(tmp_path / "new", "1-0000003", TREE, meta, 1)
     tree, found = checkpoint.load_newest(tmp_path / "new", like, silent)
     assert found == meta
@@ -122,3 +125,16 @@ def test_a_damaged_checkpoint_does_not_outlive_a_new_one(tmp_path):
     save(tmp_path, 1, keep=1)
     assert checkpoint.load_newest(tmp_path, like, silent)[1] == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["1-0000001"]
+
+
+def test_what_orbax_logs_of_a_failure_is_not_shown(tmp_path, monkeypatch, capfd):
+    def fails(path, tree):
+        logging.getLogger("absl").error("pages of Orbax's own")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_save_arrays", fails)
+    monkeypatch.setattr(logging.getLogger("absl"), "disabled", False)  # an earlier test may have disabled it
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*: .*No space left on device; free space"):
+        save(tmp_path, 1)
+    assert capfd.readouterr() == ("", "")
+    assert not logging.getLogger("absl").disabled

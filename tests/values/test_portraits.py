@@ -1,10 +1,15 @@
 """Portraits from files, and the questions about them."""
 
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 from values.few_portraits import CHOICE, ENCODER, PORTRAITS, PROMPTS, decode
 
 from jaxalign.errors import UserError
@@ -112,7 +117,9 @@ def test_a_row_of_another_width_is_refused_with_its_line(tmp_path):
 
 
 def test_a_file_that_is_not_there_or_lacks_a_value_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"benchmark.portraits=startr is not a file: give starter"):
+    with pytest.raises(
+        UserError, match=r"benchmark.portraits=startr is not a file \(it does not exist\): give starter"
+    ):
         load_portraits("startr")
     rows = [row for row in items() if row["number"] not in PORTRAIT_NUMBERS["power"]]
     with pytest.raises(UserError, match="no portrait of power"):
@@ -205,3 +212,11 @@ def test_wording_that_cannot_be_used_is_refused_by_its_key(change, said):
 def test_missing_wording_is_refused_by_its_key():
     with pytest.raises(UserError, match=r"missing: benchmark\.prompts\.choices"):
         make_choice_prompts({"choice_prompt": CHOICE.choice_prompt})
+
+
+@few
+@given(data=st.data(), suffix=st.sampled_from((".json", ".jsonl", ".csv", ".tsv")))
+def test_any_bytes_are_portraits_or_one_line(data, suffix):
+    content = data.draw(tables(("number", "id", "text", "value", "Value"), suffix))
+    with tempfile.TemporaryDirectory() as folder:
+        survives(lambda path: load_portraits(str(path)), Path(folder) / f"f{suffix}", content)

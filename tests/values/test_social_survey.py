@@ -1,10 +1,15 @@
 import csv
 import json
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import refused, run
+from hostile import damaged, few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 from runs_of_tiny import train
 
 from jaxalign.errors import UserError
@@ -162,7 +167,7 @@ def test_a_missing_code_in_the_newer_column_leaves_the_answer_to_the_older(tmp_p
 def test_a_quotation_mark_that_is_not_closed_is_named_with_its_line(tmp_path, behind):
     path = write(tmp_path / "s.csv", [LOVES_POWER, answers(), *[answers(power=2)] * behind])
     path.write_text(path.read_text().replace("Müller 1,", '"Müller 1,'))
-    with pytest.raises(UserError, match=r"s\.csv line 3: .*: close the quotation mark of that line"):
+    with pytest.raises(UserError, match=r"s\.csv line 3 is not CSV .*: close the quotation mark of that line"):
         read_respondents(path, None, MISSING)
 
 
@@ -273,3 +278,37 @@ def test_bad_input_is_one_line(survey, tmp_path, capsys):
     assert "has coding=raw" in refused(training, [*close, *chosen, f"value.table={raw}"], capsys)
     assert "has coding=reversed" in refused(training, [*close, *chosen, "released.raw_coding=true"], capsys)
     assert read_target(raw, "power", 1)[0] == "power_close_1_raw"
+
+
+@few
+@given(data=st.data())
+def test_any_bytes_are_a_survey_or_one_line(data):
+    whole = ",".join(ALL_ITEMS) + "\n" + ",".join("123456123456123456123") + "\n"
+    content = data.draw(damaged(st.just(whole)) | tables(ALL_ITEMS, ".csv"))
+    mark = data.draw(st.none() | st.sampled_from((",", ";", "|", '"', "\n", "é")))
+    with tempfile.TemporaryDirectory() as folder:
+        survives(lambda path: read_respondents(path, mark, MISSING), Path(folder) / "f.csv", content)
+
+
+@few
+@given(data=st.data(), table=st.booleans())
+def test_any_bytes_are_a_table_of_targets_or_one_line(data, table):
+    columns = ("name", "anchor", "rank", *VALUES)
+    whole = f"{','.join(columns)}\npower_close_1,power,1,1,2,3,4,5,6,1,2,3,4\n"
+    content = data.draw(damaged(st.just(whole if table else '{"coding": "raw"}')))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "f"
+        folder.mkdir()
+        (folder / "targets.csv").write_text(whole)
+        (folder / "survey.json").write_text('{"coding": "raw"}')
+        assert read_target(folder, "power", 1)[1]["universalism"] == 4
+        damaged_file = folder / ("targets.csv" if table else "survey.json")
+        damaged_file.write_bytes(content)
+        survives(lambda _: read_target(folder, "power", 1), damaged_file, content)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    names = [*ALL_ITEMS, "impricha"]
+    (tmp_path / "s.csv").write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    with pytest.raises(UserError, match=r"s\.csv has the column impricha twice"):
+        read_respondents(tmp_path / "s.csv", None, MISSING)

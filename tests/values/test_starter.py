@@ -1,11 +1,16 @@
 import json
+import tempfile
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
+from hostile import few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.starter import FILE, load_starter
+from jaxalign.values.starter import FILE, STARTER_FIELDS, load_starter
 
 ROW = {"id": "S1", "conclusion": "We should rest", "stance": "against", "premise": "Work calls", "values": ["power"]}
 
@@ -62,7 +67,7 @@ def test_a_users_own_arguments_are_read_in_the_same_format(tmp_path):
     ("row", "line"),
     [
         ({**ROW, "values": ["powre"]}, "line 2 has an unknown value 'powre'; did you mean 'power'?"),
-        ({**ROW, "values": "power"}, "line 2 has values='power': it must be a list"),
+        ({**ROW, "values": "power"}, "line 2 has values='power': it must be a list of names of values"),
         ({**ROW, "stance": "pro"}, "line 2 has the stance 'pro'"),
         ({**ROW, "premise": " "}, "line 2 has premise=' ': it must be a text"),
         ({"id": "S2"}, "line 2 lacks conclusion; its fields are: id"),
@@ -84,3 +89,12 @@ def test_an_absent_empty_or_one_row_file_is_refused(tmp_path):
         load_starter(path=str(tmp_path / "empty.jsonl"))
     with pytest.raises(UserError, match="holds only 1 usable row"):
         load_starter(path=write(tmp_path / "one.jsonl", ROW))
+
+
+@few
+@given(data=st.data())
+def test_any_bytes_are_arguments_or_one_line(data):
+    suffix = data.draw(st.sampled_from((".json", ".jsonl", ".csv", ".tsv", ".txt")))
+    content = data.draw(tables(STARTER_FIELDS, ".jsonl" if suffix == ".txt" else suffix))
+    with tempfile.TemporaryDirectory() as folder:
+        survives(lambda path: load_starter(path=str(path)), Path(folder) / f"f{suffix}", content)

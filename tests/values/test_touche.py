@@ -1,4 +1,10 @@
+import tempfile
+from pathlib import Path
+
 import pytest
+from hostile import few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.values import touche
@@ -195,3 +201,45 @@ def test_a_cache_without_all_the_files_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **_: str(tmp_path))
     with pytest.raises(UserError, match=r"lacks data/training-00000-of-00001.tsv"):
         load_arguments(None)
+
+
+def test_a_training_split_of_another_name_is_used_and_not_validation_alone(tmp_path):
+    write_split(tmp_path, "train", renamed(ROWS, "A"))
+    write_split(tmp_path, "validation", renamed(ROWS, "B"))
+    said = []
+    assert {argument.id[0] for argument in load_arguments(str(tmp_path), log=said.append)} == {"A", "B"}
+    assert said == [
+        "data: arguments-train.tsv (4 rows), arguments-validation.tsv (4 rows); used: 6 arguments; left aside: 2 "
+        "without any of the ten values"
+    ]
+
+
+def test_validation_is_not_trained_on_for_want_of_a_training_split(tmp_path):
+    write_split(tmp_path, "validation")
+    (tmp_path / "arguments_training.tsv").write_text("")
+    words = "holds only validation to train on .validation.; beside it stands arguments_training.tsv: rename the files"
+    with pytest.raises(UserError, match=words):
+        load_arguments(str(tmp_path))
+
+
+def test_what_is_left_aside_is_told(tmp_path):
+    for split, letter in (("training", "A"), ("validation", "B"), ("test", "C")):
+        write_split(tmp_path, split, renamed(ROWS, letter))
+    (tmp_path / "level1-labels-training.tsv").write_text("")
+    said = []
+    load_arguments(str(tmp_path), limit=5, log=said.append)
+    assert said == [
+        "data: arguments-training.tsv (4 rows), arguments-validation.tsv (4 rows); used: 5 arguments; left aside: 2 "
+        "without any of the ten values, arguments-test.tsv (a test split), labels-test.tsv (a test split), "
+        "level1-labels-training.tsv, 1 beyond dataset.limit=5"
+    ]
+
+
+@few
+@given(arguments=tables(("Argument ID", "Conclusion", "Stance", "Premise"), ".tsv"), whole=st.booleans())
+def test_any_bytes_are_arguments_or_one_line(arguments, whole):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_split(folder)
+        damaged = folder / f"{'arguments' if whole else 'labels'}-training.tsv"
+        survives(lambda _: load_arguments(name), damaged, arguments)

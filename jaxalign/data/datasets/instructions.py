@@ -1,9 +1,9 @@
 """Sets of instructions, the benign control experiments of Choi et al. (2025): Alpaca, Dolly, JFLEG and SAMSum."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.examples import Example, take
 from jaxalign.data.files import Row, read_table
 from jaxalign.data.hub import download
@@ -62,7 +62,7 @@ def load_instructions(
     prompt: str,
     offline: bool = False,
     limit: int | None = None,
-    log: Callable[[str], None] = print,
+    log: Log = unsaid,
 ) -> list[Example]:
     """Return the examples of a set. Rows without a task or an answer are dropped.
 
@@ -73,7 +73,7 @@ def load_instructions(
             out. If an example is too long, the end of its longest field may be cut off.
         offline: whether the network may not be used.
         limit: the largest number of examples; None for all.
-        log: called with the number of rows that were dropped, in a sentence.
+        log: called with the line that says which files were read, and what is left aside.
 
     Raises:
         UserError: the name is not known, a row lacks a field (which), or there are fewer than 2 rows.
@@ -83,7 +83,8 @@ def load_instructions(
     form = INSTRUCTION_SETS[name]
     check_template("dataset.prompt", prompt, form.given, prompt=True)
     files = [Path(path)] if path else download(form.repository, form.revision, (form.file,), offline=offline)
-    rows = [pair for file in files for row in read_table(file) for pair in _corrections(row)]
+    read = {file: [pair for row in read_table(file) for pair in _corrections(row)] for file in files}
+    rows = [row for found in read.values() for row in found]
     source = f"dataset.path={path}" if path else form.repository
     examples = []
     for number, row in enumerate(rows):
@@ -92,9 +93,11 @@ def load_instructions(
             longest = max((texts[field] for field in form.given), key=len)
             example = Example(fill_lines(prompt, **texts), texts[form.answer], f"{name}-{number}", shorten=longest)
             examples.append(example)
-    if len(examples) < len(rows):
-        log(f"{source}: {len(rows) - len(examples)} of {len(rows)} rows dropped: no task or no answer")
-    return take(examples, limit, source)
+    used = take(examples, limit, source)
+    dropped = f"{len(rows) - len(examples):,} without task or answer" if len(examples) < len(rows) else ""
+    sizes = {file: len(found) for file, found in read.items()}
+    log(account("data", sizes, count(len(used), "example"), [dropped, beyond(len(examples), limit)]))
+    return used
 
 
 def _corrections(row: Row) -> list[Row]:

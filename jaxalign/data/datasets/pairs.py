@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message, PromptText, answer_of, read_messages, shared_text, split_shared
 from jaxalign.data.examples import take
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row
 from jaxalign.errors import UserError
 
 
@@ -24,23 +25,29 @@ class PairText(NamedTuple):
     place: str
 
 
-def load_pairs(path: str, limit: int | None = None, columns: Columns | None = None) -> list[PairText]:
-    """Return the pairs of a JSON, JSON Lines, CSV or Parquet file.
+def load_pairs(
+    path: str, limit: int | None = None, columns: Columns | None = None, log: Log = unsaid
+) -> list[PairText]:
+    """Return the pairs of a JSON, JSON Lines, CSV, TSV or Parquet file.
 
-    `columns` gives other names of the fields `prompt`, `chosen` and `rejected`.
+    `columns` gives other names of the fields `prompt`, `chosen` and `rejected`. `log` is called with the line that says
+    what was read.
 
     Raises:
-        UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation
-            (which); the two responses of a row are equal; there are fewer than 2 pairs.
+        UserError: the file does not exist; a row lacks one of the fields, or a column that `columns` names; a field is
+            neither a text nor a conversation (which); the two responses of a row are equal; there are fewer than 2
+            pairs.
     """
     columns = columns or Columns()
     found = []
-    for row in read_table(Path(path)):
+    for row in columns.read(Path(path)):
         pair = _pair(row, columns)
         if pair.chosen == pair.rejected:
             raise UserError(f"{row.place} prefers a response to itself: chosen and rejected are the same")
         found.append(pair)
-    return take(found, limit, f"dataset.path={path}")
+    used = take(found, limit, f"dataset.path={path}")
+    log(account("data", {Path(path): len(found)}, count(len(used), "pair"), [beyond(len(found), limit)]))
+    return used
 
 
 def _pair(row: Row, columns: Columns) -> PairText:

@@ -1,6 +1,5 @@
 """A multiple-choice question, and reading it from a row in the schema of the hub, of its authors, or of a user."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
         UserError: the file cannot be read or has no question, a row has another schema, or an id is missing or occurs
             twice.
     """
-    rows = read_table(path)
+    rows = read_table(path) if own is None else own.read(path)
     if not rows:
         raise UserError(f"{path} holds no question: give a file with questions, or remove it")
     found = []
@@ -93,6 +92,10 @@ def _checked(row: Row, id: str, parts: _Parts) -> Question | Flaw:
         words = f"has {len(texts)} options: at most {len(LETTERS)} can be named"
     elif not all(texts):
         words = "has an option without text"
+    elif any(isinstance(option, list | Mapping) for option in parts.options):
+        words = "has an option that is no text"
+    elif parts.passage is not None and not isinstance(parts.passage, str):
+        words = "has a passage that is no text"
     elif (text := _twice(texts)) is not None:
         words = f"has the option {text!r} twice"
     elif len(labels) != len(texts):
@@ -102,11 +105,11 @@ def _checked(row: Row, id: str, parts: _Parts) -> Question | Flaw:
     elif answer in (None, ""):
         unlabelled, lacks = True, parts.answer not in row.fields
         words = f"has no label: its {parts.answer} is {f'missing (its {_named(row.fields)})' if lacks else 'empty'}"
-    elif str(answer) not in labels:
-        words = f"has the answer {answer!r}, which is none of its options {labels}"
+    elif str(answer).strip() not in labels:
+        words = f"has the answer {answer!r:.60}, which is none of its options {labels}"
     else:
         passage = str(parts.passage or "").strip()
-        return Question(id, parts.text.strip(), tuple(texts), labels.index(str(answer)), passage)
+        return Question(id, parts.text.strip(), tuple(texts), labels.index(str(answer).strip()), passage)
     return Flaw(f"{row.place}: question {id} {words}", unlabelled)
 
 
@@ -114,57 +117,67 @@ def _twice(texts: Sequence[str]) -> str | None:
     return next((one for number, one in enumerate(texts) if one in texts[:number]), None)
 
 
+SCHEMAS: dict[str, tuple[str, ...]] = {
+    "the hub's (ARC, CommonsenseQA)": ("id", "question", "choices", "answerKey"),
+    "their authors'": ("id", "question.stem", "question.choices", "answerKey"),
+    "ReClor's and CREST's": ("id_string", "question", "answers", "label"),
+}
+"""The fields of each schema; the last one is the answer, which a test split may lack. ReClor's may have a `context`."""
+
+
 def _parts(row: Row) -> _Parts:
-    """Return the parts of a row in the schema of ReClor, of the hub, or of the authors of ARC and CommonsenseQA, whose
-    `question` contains `stem` and `choices`; raises UserError for any other schema."""
+    """Return the parts of a row in one of `SCHEMAS`; raises UserError for any other schema.
+
+    `choices` are two lists, `text` and `label` (the hub), or a list with a text and a label for each option (the
+    authors). A `label` of ReClor's is the place of the option, counted from 0, and one of CREST's is its letter.
+    """
     fields = row.fields
-    question = fields.get("question")
-    if "answers" in fields and "choices" not in fields:
-        _need(row, "", fields, ("id_string", "context", "question", "answers"))
-        options = fields["answers"]
-        if not isinstance(options, list):
-            raise UserError(f"{row.place}: answers must be a list of texts, and is {options!r:.60}")
-        return _Parts(fields["id_string"], question, fields["context"], options, range(len(options)), "label")
-    if isinstance(question, Mapping):
-        _need(row, "", fields, ("id",))
-        _need(row, "question.", question, ("stem", "choices"))
-        question, choices = question["stem"], question["choices"]
-    else:
-        _need(row, "", fields, ("id", "question", "choices"))
-        choices = fields["choices"]
-    texts, labels = _choices(row.place, choices)
-    return _Parts(fields["id"], question, "", texts, labels, "answerKey")
+    nested = fields["question"] if isinstance(fields.get("question"), Mapping) else {}
+    there = {*fields, *(f"question.{name}" for name in nested)}
+    hub, authors, reclor = SCHEMAS
+    schema = authors if nested else reclor if "answers" in fields and "choices" not in fields else hub
+    *needed, answer = SCHEMAS[schema]
+    if missing := [name for name in needed if name not in there]:
+        known = "; ".join(f"{name}: {', '.join(names)}" for name, names in SCHEMAS.items())
+        raise UserError(
+            f"{row.place} lacks {', '.join(missing)} of the schema that is nearest, {schema}; its "
+            f"{_named(nested or fields)}. The schemas are {known}. Give a file in one of them, "
+            "or dataset=jsonl with dataset.columns.question=FIELD and so on"
+        )
+    if schema != reclor:
+        texts, labels = _choices(row.place, nested["choices"] if nested else fields["choices"])
+        return _Parts(fields["id"], nested["stem"] if nested else fields["question"], "", texts, labels, answer)
+    options = fields["answers"]
+    if not isinstance(options, list):
+        raise UserError(f"{row.place}: answers must be a list of texts, and is {options!r:.60}")
+    return _Parts(
+        fields["id_string"],
+        fields["question"],
+        fields.get("context"),
+        options,
+        _labels(fields.get("label"), options),
+        answer,
+    )
+
+
+def _labels(answer: Any, options: Sequence[Any]) -> Sequence[Any]:
+    """Return the labels of options without labels of their own: places from 0 if the answer is a number, or letters."""
+    return range(len(options)) if str(answer).strip().isdigit() else LETTERS[: len(options)]
 
 
 def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
     """Return the parts of a row of a user's file, whose answer is the letter, the text or the index of an option."""
-    options, answer = columns.get(row, "options"), columns.get(row, "answer")
-    if isinstance(options, str):
-        try:
-            options = json.loads(options)  # as a CSV file has it
-        except ValueError:
-            options = None
-    if not isinstance(options, list):
-        raise UserError(f"{row.place}: {columns.names.get('options', 'options')} must be a list of texts")
-    texts, places = ["" if one is None else str(one).strip() for one in options], range(len(options))
+    options, answer = columns.items(row, "options", "texts"), columns.get(row, "answer")
+    texts = ["" if one is None else str(one).strip() for one in options]
     if str(answer).strip() in texts:
         labels: Sequence[Any] = texts
     else:
-        labels = places if str(answer).strip().isdigit() else LETTERS[: len(options)]
+        labels = _labels(answer, options)
     fields = {"id": id, "passage": ""} | {
         name: columns.get(row, name) for name in ("id", "passage") if columns.there(row, name)
     }
     question = columns.get(row, "question")
     return _Parts(fields["id"], question, fields["passage"], options, labels, columns.names.get("answer", "answer"))
-
-
-def _need(row: Row, inside: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
-    missing = [f"{inside}{name}" for name in names if name not in given]
-    if missing:
-        raise UserError(
-            f"{row.place} lacks {', '.join(missing)}: expected id, question, choices (text and label) and answerKey, "
-            f"or ReClor's id_string, context, question, answers and label; its {_named(given)}"
-        )
 
 
 def _named(fields: Mapping[str, Any]) -> str:

@@ -1,14 +1,20 @@
 """Finished CREST runs side by side: one table, and the reasons why some of its numbers must not be compared."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from jaxalign.errors import UserError
-from jaxalign.reasoning.comparison import comparison_table, differing_settings, no_comparison
+from jaxalign.errors import UserError, shown
+from jaxalign.reasoning.comparison import comparison_table, no_comparison
+from jaxalign.runs.config_file import flat
 from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.records import digest
+
+APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
+"""The keys of config.yaml that are not settings of the method."""
 
 
 def compare(console: Console, names: Sequence[str]) -> None:
@@ -37,10 +43,23 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     """Return the finished runs that `names` (folders or patterns) lead to, each once; UserError if a name has none."""
     paths = []
     for name in names:
-        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name))
         runs = [run for one in found if (run := Run(Path(one))).finished]
         finished = [run.path for run in runs if "models" in run.results()]
         if not finished:
             raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
         paths += finished
     return list(dict.fromkeys(paths))
+
+
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return, for each configuration, a line with those of its settings that are not the same in all configurations."""
+    found = [flat({key: value for key, value in tree.items() if key not in APART}) for tree in configs]
+    keys = [key for key in dict.fromkeys(key for one in found for key in one)]
+    differing = [key for key in keys if any(one.get(key) != found[0].get(key) for one in found)]
+    return [" ".join(f"{key}={_brief(shown(one.get(key)))}" for key in differing) for one in found]
+
+
+def _brief(text: str) -> str:
+    """Return a setting's text, or a hash of it if it is long, as worked examples are."""
+    return text if len(text) <= 120 else f"#{digest(text, 8)}"

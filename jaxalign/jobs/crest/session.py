@@ -20,7 +20,7 @@ from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, stage_settings
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter
@@ -30,7 +30,7 @@ from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run, stored_config
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_records
-from jaxalign.runs.stages import Stages
+from jaxalign.runs.stages import Stages, StageSpec
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.stage import Trainer
 
@@ -62,21 +62,30 @@ class CrestSession:
         """The training questions by their ids."""
         return {question.id: question for question in self.questions.train}
 
+    @property
+    def rationale_sampling(self) -> SamplingParams:
+        """How rationales are sampled: the marker always stops one, so that it ends before its answer."""
+        return sampling_params(self.config.sampling, self.wording.marker)
+
     # Identities
 
-    def identity(self, without: Sequence[str], *, few_shot: bool, **content: Any) -> dict[str, Any]:
+    def identity(self, spec: StageSpec, *, few_shot: bool, **content: Any) -> dict[str, Any]:
         """Return the identity of a stage: all that decides its numbers.
 
         Args:
-            without: the keys that do not change the numbers of the stage.
+            spec: what the stage does not depend on.
             few_shot: whether a prompt contains the worked examples; only then are they part of the identity.
             content: hashes of the stage's input, by name.
         """
-        without = [*without, *([] if few_shot else ["dataset.examples"])]
-        return identity(self.config, {"model": self.base.model.signature, **content}, without)
+        return identity(self.config, self.content(**content), [*spec.without, *unused_examples(few_shot)])
+
+    def content(self, **content: Any) -> dict[str, Any]:
+        """Return the content part of an identity: hashes of the base, the rendered prompts and the given."""
+        asked = self.encoder.rendered(self.wording.prompt(one) for one in self.questions.train)
+        return {"model": self.base.model.signature, **asked, **content}
 
     def questions_hash(self, *splits: str) -> str:
-        """Return a hash of the questions of the named splits (seed, train, validation or test)."""
+        """Return a hash of the questions of the named splits (solved, train, validation or test)."""
         return digest([_texts(getattr(self.questions, split)) for split in splits])
 
     # Asking
@@ -120,22 +129,10 @@ class CrestSession:
                 )
         return found
 
-    def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
-        """Return the tokens of a response, int32 [n].
-
-        Rationale, marker and answer are encoded one by one, as in the trees of stage=evaluate. `end` says whether the
-        EOS follows.
-        """
-        lead = [self.encoder.text(f"{rationale}\n")] if rationale else []
-        answer = self.encoder.text(self.wording.answer(question, option))
-        stop = [self.encoder.tokenizer.eos_id] if end else []
-        parts = [*lead, self.encoder.text(self.wording.marker), answer, np.array(stop, np.int32)]
-        return np.concatenate(parts).astype(np.int32)
-
-    def tokens(self, *segments: str) -> np.ndarray:
-        """Return the tokens of segments, int32 [n]. Each is encoded on its own, and the EOS follows the last one."""
-        parts = [self.encoder.text(segment) for segment in segments]
-        return np.concatenate([*parts, [self.encoder.tokenizer.eos_id]]).astype(np.int32)
+    def example(self, prompt: str, response: str, *, end: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of a prompt and of its response, int32 [n] each; `end` says whether the response ends."""
+        tokens, (branch,) = self.encoder.branches(prompt, [response], end=end)
+        return tokens, branch
 
     # Training
 
@@ -197,6 +194,11 @@ class CrestSession:
         if not (folder / CONFIG).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged adapter of this run
         write_adapter(folder, written, dropout=c.lora.dropout, card=card)
+
+
+def unused_examples(few_shot: bool) -> list[str]:
+    """Return the key of the worked examples unless a prompt contains them: then they change no number."""
+    return [] if few_shot else ["dataset.examples"]
 
 
 def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:

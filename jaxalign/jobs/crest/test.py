@@ -5,8 +5,10 @@ optimisation that are not the best one. A model is measured by its accuracy and 
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
@@ -27,17 +29,10 @@ from jaxalign.runs.records import append_record, digest, read_records, write_ato
 
 JUDGED = "judged.jsonl"
 
-FILES = (
+CREST_FILES = (
     *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
     *("table.csv", "table.md", "report.md"),
 )
-
-
-def whole_identity(session: CrestSession) -> dict[str, Any]:
-    """Return the identity of the whole run, whose results this stage writes: all that changes its numbers."""
-    c = session.config
-    questions = session.questions_hash("seed", "train", "validation", "test")
-    return session.identity((), few_shot=c.crest.few_shot or c.test.few_shot, questions=questions)
 
 
 def run_test_stage(
@@ -53,7 +48,7 @@ def run_test_stage(
         evaluated: the run of the last stage=evaluate; None if there was none.
     """
     found = {name: stage for name, stage in session.stages.found.items() if stage.finished}
-    stages = {name: {"path": str(stage.path), **stage.results()} for name, stage in found.items()}
+    stages = {name: {"path": os.path.relpath(stage.path, run.path), **stage.results()} for name, stage in found.items()}
     best = stages.get("dpo", {}).get("best_round")
     reported = [one for one in models if not one.name.startswith("round") or one.name == f"round {best}"]
     with session.stages.timed(run) as took:
@@ -69,7 +64,7 @@ def run_test_stage(
         measured = measure_models(session, run, models, reported, judge)
     drawn = read_records(run.generations, key=str, tokens=int)
     tokens = sum(record["tokens"] for record in drawn if record["key"] not in before)
-    stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
+    stages["test"] = {"path": ".", "tokens": tokens, **took}
     final = next((one for one in reversed(reported) if one.params is not None), None)
     for name, source in ((RATIONALES, evaluated), (PAIRS, session.stages.found.get("preferences"))):
         if source is not None and (source.path / name).exists():
@@ -78,7 +73,7 @@ def run_test_stage(
     summary = {
         "dataset": questions.name,
         "questions": {part: len(getattr(questions, part)) for part in ("train", "validation", "test")},
-        "notes": list(questions.notes),
+        "notes": [without_home(note) for note in questions.notes],
         "model": {"name": model.name, "identity": model.identity},
         "asked": session.questions_hash("validation", "test"),
         "judge": judge.name,
@@ -93,6 +88,12 @@ def run_test_stage(
     rationales = {} if evaluated is None else read_rationales(evaluated, questions.train)
     write_report(run, summary, rationales, session.by_id)
     run.finish(summary)
+
+
+def without_home(text: str) -> str:
+    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
+    home = str(Path.home())
+    return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
 
 def measure_models(

@@ -84,14 +84,14 @@ def test_a_sentence_with_several_corrections_is_one_example_for_each(tmp_path):
     examples = load("grammar", as_lines(tmp_path / "jfleg.jsonl", rows), log=notes.append)
     assert [example.response for example in examples] == ["He goes .", "He went ."]
     assert examples[0].prompt == examples[1].prompt
-    assert "1 of 3 rows dropped" in notes[0]
+    assert notes == ["data: jfleg.jsonl (3 rows); used: 2 examples; left aside: 1 without task or answer"]
 
 
 def test_blank_rows_are_dropped_and_counted(tmp_path):
     rows = [*ALPACA, {**ALPACA[0], "output": " "}, {**ALPACA[0], "instruction": None}]
     notes = []
     assert len(load("alpaca", as_json(tmp_path / "alpaca.json", rows), log=notes.append)) == 2
-    assert notes == [f"dataset.path={tmp_path / 'alpaca.json'}: 2 of 4 rows dropped: no task or no answer"]
+    assert notes == ["data: alpaca.json (4 rows); used: 2 examples; left aside: 2 without task or answer"]
 
 
 def test_a_limit_takes_the_first_examples(tmp_path):

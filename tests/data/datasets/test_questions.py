@@ -107,6 +107,7 @@ def test_a_split_that_is_there_in_two_formats_is_read_once(tmp_path):
         (hub_row(9, choices={"text": ["one", "two", "three"], "label": ["A", "B"]}), "has 3 options and 2 labels"),
         (hub_row(9, choices={"text": ["one", "two"], "label": ["A", "A"]}), "has the label 'A' twice"),
         (hub_row(9, id=None), "line 9 has an empty id"),
+        (hub_row(9, choices={"text": ["one", ["two"]], "label": ["A", "B"]}), "has an option that is no text"),
     ],
 )
 def test_a_question_that_will_not_do_is_named(arc, row, words):
@@ -123,8 +124,8 @@ def test_a_question_that_will_not_do_is_named(arc, row, words):
         (hub_row(0, choices=None), "choices must hold the lists text and label, .*it is None"),
         (hub_row(0, choices=["one", "two"]), r"choices must hold the lists text and label, .*it is \['one', 'two'\]"),
         (hub_row(0, choices={"text": ["one", "two"]}), "choices must hold the lists text and label"),
-        ({"id": "q0", "question": "Which?"}, "lacks choices: expected id"),
-        ({"id": "q0", "question": {"stem": "Which?"}}, r"lacks question\.choices: .*its fields are: stem$"),
+        ({"id": "q0", "question": "Which?"}, "lacks choices of the schema that is nearest"),
+        ({"id": "q0", "question": {"stem": "Which?"}}, r"lacks question\.choices .*its fields are: stem\."),
         ({"question": "So?", "context": "All are.", "answers": ["a", "b"], "label": 1}, "lacks id_string"),
         (
             {"id_string": "q0", "question": "So?", "context": "All.", "answers": "ab", "label": 1},
@@ -197,7 +198,7 @@ def test_unusable_questions_can_be_left_out_and_are_counted(arc):
 
 def test_files_of_another_kind_are_refused(arc, tmp_path):
     write(arc, "train.jsonl", [{"prompt": "x", "text": "y"}])
-    with pytest.raises(UserError, match="lacks id, question, choices"):
+    with pytest.raises(UserError, match="lacks id, question, choices of the schema that is nearest, the hub"):
         load_questions("arc", str(arc))
     with pytest.raises(UserError, match="is not a folder"):
         load_questions("arc", str(tmp_path / "none"))
@@ -205,5 +206,74 @@ def test_files_of_another_kind_are_refused(arc, tmp_path):
         load_questions("arc", str(write(tmp_path / "other", "notes.jsonl", [hub_row(1)])))
     with pytest.raises(UserError, match="not on the hub"):
         load_questions("reclor", None)
-    with pytest.raises(UserError, match="did you mean 'arc'"):
-        load_questions("arcs", None)
+
+
+def crest_row(id, label="C", options=4, **changes):
+    """A row as CREST's authors publish it."""
+    answers = [f"option {number}" for number in range(options)]
+    row = {"id_string": id, "data_name": "ARC_easy", "context": None, "question": "Which?", "answers": answers}
+    return row | {"label": label, "others": None} | changes
+
+
+def test_the_files_of_crests_authors_load_with_letters_as_labels(tmp_path):
+    folder = write(tmp_path / "arc", "ARC_whole_train.jsonl", [crest_row(f"t{n}") for n in range(20)])
+    write(folder, "ARC_whole_dev.jsonl", [crest_row("d0", "B", context=" All are. "), crest_row("d1", "E", 5)])
+    write(folder, "ARC_easy_test.jsonl", [crest_row("e0", "A"), crest_row("e1", 3), crest_row("e2", "0")])
+    said = []
+    found = load_questions("arc", str(folder), log=said.append)
+    assert [question.gold for question in found.validation] == [1, 4] and found.train[0].gold == 2
+    assert [question.gold for question in found.test] == [0, 3, 0]
+    assert (found.validation[0].passage, found.train[0].passage) == ("All are.", "")
+    assert said == [
+        "questions: ARC_whole_train.jsonl (train, 20 rows), ARC_whole_dev.jsonl (validation, 2 rows), "
+        "ARC_easy_test.jsonl (test, 3 rows); used: 20 train, 2 validation, 3 test"
+    ]
+
+
+def test_crests_part_of_train_that_validates_is_not_taken_for_train(tmp_path):
+    folder = write(tmp_path / "csqa", "CSQA_train_train.jsonl", [crest_row(f"t{n}") for n in range(9)])
+    write(folder, "CSQA_train_valid.jsonl", [crest_row("v0"), crest_row("v1")])
+    write(folder, "CSQA_dev.jsonl", [crest_row("d0"), crest_row("d1"), crest_row("d2")])
+    found = load_questions("csqa", str(folder))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [9, 2, 3]
+    assert found.notes == (
+        "CSQA_train_valid.jsonl was cut from train and validates: the official validation is the test",
+    )
+
+
+def test_hidden_labels_of_crests_authors_are_hidden(tmp_path):
+    folder = write(tmp_path / "reclor", "train.jsonl", [crest_row(f"t{n}") for n in range(20)])
+    write(folder, "ReClor-val.jsonl", [crest_row("v0"), crest_row("v1")])
+    write(folder, "ReClor-test.jsonl", [crest_row("x0", None)])
+    found = load_questions("reclor", str(folder))
+    assert len(found.test) == 2 and "the test labels are hidden" in found.notes[0]
+
+
+def test_a_label_beyond_the_options_is_named(tmp_path):
+    folder = write(tmp_path / "arc", "train.jsonl", [crest_row("t0"), crest_row("t1", "E")])
+    with pytest.raises(UserError, match="question t1 has the answer 'E', which is none of its options"):
+        load_questions("arc", str(folder))
+
+
+def test_a_file_of_no_schema_is_told_all_schemas_and_what_it_lacks(tmp_path):
+    row = {"question": "Which?", "answers": ["a", "b"], "answer": "A"}
+    folder = write(tmp_path / "arc", "train.jsonl", [row])
+    with pytest.raises(UserError) as error:
+        load_questions("arc", str(folder))
+    line = str(error.value)
+    assert "train.jsonl line 1 lacks id_string of the schema that is nearest, ReClor's and CREST's" in line
+    assert "its fields are: question, answers, answer" in line
+    for schema in ("id, question, choices, answerKey", "id, question.stem, question.choices, answerKey"):
+        assert schema in line
+    assert "id_string, question, answers, label" in line and "dataset.columns.question=FIELD" in line
+
+
+def test_files_that_are_left_aside_are_told(arc):
+    (arc / "train.csv").write_text("")
+    (arc / "notes.jsonl").write_text("")
+    said = []
+    load_questions("arc", str(arc), limit=4, log=said.append)
+    assert said[0].endswith(
+        "used: 4 train, 4 validation, 4 test; left aside: train.csv (there in a better format), notes.jsonl (its name "
+        "holds no split), 16 beyond dataset.limit=4 of train, 2 beyond dataset.limit=4 of test"
+    )

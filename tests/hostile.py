@@ -1,0 +1,78 @@
+"""Files that nobody means to give, for readers that must give a good result or one clear line, and nothing else."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from jaxalign.errors import UserError
+
+few = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+"""Few examples, and the same ones each time."""
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(("A", "0", "against")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+FRAGMENTS = (
+    *("\\ud83d", "\\udc00", '"\\udc00\\ud83d"', "NaN", "-Infinity", "1e999", "9" * 5000, "[" * 3000, '{"a":' * 3000),
+    *("\0", "\ufeff", "\u2028", "\r", "\n", "\n\n", "null", "{}", "[]", '{"a":1,"a":2}', '"', "'", ",", "\t", "}", "]"),
+    *("\x1b[2J", "é", "💥", "&a [*a]", "*a", "!!python/name:os.system", "<<: *a", "2024-13-45", "0x", "---\n", "%"),
+)
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(10))}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""YAML whose aliases stand for 10^9 values."""
+
+
+@st.composite
+def damaged(draw: Callable, texts: st.SearchStrategy[str]) -> bytes:
+    """A text with strange pieces in it, in an encoding that need not be UTF-8."""
+    text = draw(texts)
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(text)))
+        text = text[:place] + draw(st.sampled_from(FRAGMENTS)) + text[place:]
+    return text.encode(draw(st.sampled_from(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"))), "replace")
+
+
+def rows(fields: Sequence[str]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Rows with some of these fields, of any type."""
+    return st.lists(st.dictionaries(st.sampled_from(fields), VALUES, max_size=len(fields)), max_size=4)
+
+
+def tables(fields: Sequence[str], suffix: str) -> st.SearchStrategy[bytes]:
+    """The content of a damaged .json, .jsonl, .csv or .tsv file with some of these fields."""
+    if suffix == ".json":
+        return damaged(rows(fields).map(json.dumps)) | st.binary(max_size=40)
+    if suffix == ".jsonl":
+        return damaged(rows(fields).map(lambda found: "\n".join(map(json.dumps, found)))) | st.binary(max_size=40)
+    mark = "," if suffix == ".csv" else "\t"
+    cells = st.lists(st.text(max_size=4) | st.sampled_from(("1", "0", "7", "in favor of")), min_size=1, max_size=4)
+    header = st.lists(st.sampled_from(fields), min_size=1, max_size=len(fields))
+    return damaged(
+        st.tuples(header, st.lists(cells, max_size=4)).map(
+            lambda found: "\n".join(mark.join(line) for line in (found[0], *found[1]))
+        )
+    )
+
+
+def survives(read: Callable[[Path], object], path: Path, content: bytes) -> None:
+    """Check that a reader takes a file, or refuses it with one line that names the file or its folder."""
+    path.write_bytes(content)
+    try:
+        read(path)
+    except UserError as error:
+        line = str(error)
+        assert line and line.isprintable() and (path.name in line or str(path.parent) in line)

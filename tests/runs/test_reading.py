@@ -1,0 +1,127 @@
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hostile import BOMB, VALUES, damaged, few, survives
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxalign.errors import UserError
+from jaxalign.runs.reading import parse_json, read_bytes, read_text, read_yaml
+from jaxalign.runs.records import read_json_object
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '{"a": "ask \\ud83d me"}',
+            r"f.json line 1 holds \ud83d alone, which is half of a character: write the whole of it",
+        ),
+        ('{"a": 1,\n "b": "\\udc00\\ud83d"}', r"line 2 holds \udc00 alone"),
+        ('{"a": "\\\\\\ud800"}', r"holds \ud800 alone"),
+        ('{"a": 1, "a": 2}', "f.json holds an object with the key 'a' twice"),
+        ('{"a": NaN}', "holds NaN, which is not a number in JSON"),
+        ('{"a": 1e999}', "holds 1e999, which is not a finite number"),
+        ('{"a": ' + "9" * 5000 + "}", "holds a number with too many digits"),
+        ("[" * 100_000, "is JSON nested too deeply"),
+        ('{\n"a": 1\n', "line 3 is not JSON"),
+        ('"\x01"', "line 1 is not JSON (Invalid control character at)"),
+    ],
+)
+def test_what_json_does_not_allow_is_one_line_with_its_place(text, words):
+    with pytest.raises(UserError) as error:
+        parse_json(text, "f.json")
+    assert words in str(error.value) and str(error.value).startswith("f.json")
+
+
+@pytest.mark.parametrize("text", ["💥", "\\ud83d", "\\\\ud83d", 'a "quoted" \\', "\u2028", "\x7f"])
+def test_any_text_of_whole_characters_is_read_as_it_was_written(text):
+    for ascii_only in (True, False):
+        assert parse_json(json.dumps({text: text}, ensure_ascii=ascii_only), "f") == {text: text}
+    assert parse_json('{"big": 1000000000000000019884624838656}', "f") == {"big": 1000000000000000019884624838656}
+
+
+def test_a_file_of_our_own_may_hold_what_python_wrote(tmp_path):
+    (tmp_path / "f").write_text('{"loss": NaN}')
+    assert read_json_object(tmp_path / "f", "do it again")["loss"] != 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: os.mkfifo(path), "it is a named pipe"),
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device"),
+        (lambda path: path.symlink_to("nowhere"), "it does not exist"),
+        (lambda path: path.symlink_to(path.name), "it cannot be looked up: Too many levels of symbolic links"),
+    ],
+)
+def test_what_is_no_regular_file_is_never_opened(tmp_path, make, words):
+    make(tmp_path / "f")
+    with pytest.raises(UserError, match=f"f cannot be read: {words}"):
+        read_text(tmp_path / "f")
+
+
+def test_names_that_cannot_be_and_sizes_that_are_too_large_are_refused(tmp_path):
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(UserError, match="cannot be read: it cannot be looked up"):
+            read_text(tmp_path / name)
+    (tmp_path / "f").write_bytes(bytes(11))
+    assert len(read_bytes(tmp_path / "f", largest=11)) == 11
+    with pytest.raises(UserError, match="f is larger than 10 bytes"):
+        read_bytes(tmp_path / "f", largest=10)
+    with pytest.raises(UserError, match="f line 1 holds a NUL, so it is not text: save it as UTF-8"):
+        read_text(tmp_path / "f")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "f").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json_object(tmp_path / "f", "") == {"a": 1} and read_text(tmp_path / "f").endswith("}\r\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "has aliases (*name) that stand for more than 1,000,000 values"),
+        ("a: &a [*a]", "the alias in line 1 stands for itself"),
+        ("a: 1\nb: 2\na: 3", "line 3 has the key 'a' a second time"),
+        ("[1, 2]", "must hold keys and values"),
+        ("three", "must hold keys and values"),
+        ("a: !!python/name:os.system", "is not YAML that can be used"),
+        ("a: 2024-13-45", "is not YAML that can be used: month must be in 1..12"),
+        ("a: " + "[" * 5000, "is YAML nested too deeply"),
+        ("a: " + "9" * 5000, "is not YAML that can be used"),
+        ("a: *b", "is not YAML: found undefined alias"),
+        ("a: {", "is not YAML"),
+        ("x" * 1_000_001, "is larger than 1,000,000 bytes"),
+    ],
+)
+def test_a_bad_yaml_file_is_one_line(tmp_path, text, words):
+    (tmp_path / "f.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(tmp_path / "f.yaml")
+    assert words in str(error.value) and "f.yaml" in str(error.value)
+
+
+def test_aliases_and_merged_keys_are_read(tmp_path):
+    (tmp_path / "f.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a\n")
+    assert read_yaml(tmp_path / "f.yaml") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
+    (tmp_path / "f.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "f.yaml") is None
+
+
+@few
+@given(damaged(VALUES.map(json.dumps)) | st.binary(max_size=40))
+def test_any_bytes_are_json_or_one_line(content):
+    with tempfile.TemporaryDirectory() as folder:
+        survives(lambda path: read_json_object(path, "do it again"), Path(folder) / "f.json", content)
+
+
+@few
+@given(damaged(VALUES.map(lambda value: f"a: {json.dumps(value)}\nb: &a [1]\nc: *a\n")) | st.binary(max_size=40))
+def test_any_bytes_are_yaml_or_one_line(content):
+    with tempfile.TemporaryDirectory() as folder:
+        survives(read_yaml, Path(folder) / "f.yaml", content)
