@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import processor
 from sampling import load
 
 CONTENDERS = {
@@ -68,7 +69,7 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None
     print(
         f"\nSmolLM2-135M, rank {args.rank} on all projections, prompts of {args.prompt} tokens, responses of "
         f"{args.response}, {args.pairs} pairs a step (by question: {RESPONSES} responses and {PAIRS} pairs of each), "
-        f"{os.cpu_count()} cores\n"
+        f"{processor()}\n"
     )
     heads = f"{'pairs/s':>9}{'responses/s':>13}{'first loss':>12}{'GiB':>7}{'reference s':>13}{'of steps s':>12}"
     print(f"{'':32}{heads}")
@@ -148,6 +149,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.reference import read_reference
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
+    from jaxalign.parallel.processor import fast_precision
     from jaxalign.pretrained.peft import read_adapter
     from jaxalign.training.feed import StageSettings
     from jaxalign.training.optimizer import Hyperparameters
@@ -156,9 +158,10 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.training.step import train_program
 
     use_compilation_cache(args.work / "xla")
-    model, _ = load(offline=True)
+    precision = fast_precision()[0]
+    model, _ = load(precision, offline=True)
     programs = Programs()
-    base = BaseModel(model, jnp.bfloat16, programs)
+    base = BaseModel(model, jnp.dtype(precision), programs)
     questions = json.loads((args.work / "questions.json").read_text())
     grouped = args.part == "grouped"
     each = RESPONSES if grouped else 2
@@ -235,19 +238,25 @@ def peak() -> float:
 
 
 def trl(args: argparse.Namespace) -> dict[str, Any]:
-    """Time TRL's trainer: bf16 base and float32 adapter, on tokens given, two responses to each prompt."""
+    """Time TRL's trainer on tokens given, two responses to each prompt; the adapter is float32.
+
+    The base is bf16 where the processor has instructions for it. Elsewhere PyTorch's bf16 is many times slower.
+    """
     import torch
     from datasets import Dataset
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+    from jaxalign.parallel.processor import fast_precision
+
     torch.set_num_threads(os.cpu_count() or 1)
     questions = json.loads((args.work / "questions.json").read_text())[: args.pairs * (args.steps + 1)]
+    bf16 = fast_precision()[0] == "bfloat16"
     model, _ = load(offline=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=model.tokenizer.hf.backend_tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.tokenizer.eos_id)
-    network = AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=torch.bfloat16)
+    network = AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=torch.bfloat16 if bf16 else torch.float32)
     peft = PeftModel.from_pretrained(network, args.work / "adapter", is_trainable=True, autocast_adapter_dtype=True)
     rows = [
         {"prompt_ids": one["prompt"], "chosen_ids": one["responses"][0], "rejected_ids": one["responses"][1]}
@@ -264,7 +273,7 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
         max_length=None,
         precompute_ref_log_probs=args.part == "precomputed",
         gradient_checkpointing=False,
-        bf16=True,
+        bf16=bf16,
         use_cpu=True,
         logging_steps=1,
         report_to=[],

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from machine import processor
+
 CONTENDERS = {"jaxalign": "jaxalign", "bfloat16": "Transformers, bf16", "float32": "Transformers, float32"}
 
 
@@ -58,7 +60,10 @@ def child(name: str, work: Path) -> dict[str, Any]:
 
 
 def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
-    print(f"\nSmolLM2-135M, a prompt of {args.prompt} tokens, {args.tokens} new ones, {os.cpu_count()} cores")
+    print(
+        f"\nSmolLM2-135M, a prompt of {args.prompt} tokens, {args.tokens} new ones, {processor()}; jaxalign in "
+        f"{results['jaxalign']['precision']}"
+    )
     print("first: seconds to the first token of all samples; then milliseconds for each further token of all of them\n")
     print(f"{'N':>4}  {'':24}{'new tokens/s':>14}{'first':>9}{'then':>9}{'jaxalign is':>16}")
     ratios = {}
@@ -80,7 +85,7 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None
             f"{decoding / peak:.0%} after it\n"
         )
     ours = results["jaxalign"]
-    print(f"the peak: {ours['peak'] / 1e9:.0f} GFLOP/s in a large bf16 product of the model's own shapes")
+    print(f"the peak: {ours['peak'] / 1e9:.0f} GFLOP/s in a large {ours['precision']} product of the model's shapes")
     print(f"jaxalign compiled for {ours['compile_seconds']:.0f} s (empty cache), which is in no figure")
     print(f"sampling={ratios.get(16, ratios[args.samples[0]]):.2f}")
 
@@ -123,8 +128,8 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-def load(*, offline: bool) -> tuple[Any, Any]:
-    """Return the default model in bf16, and where it comes from."""
+def load(precision: str = "bfloat16", *, offline: bool) -> tuple[Any, Any]:
+    """Return the default model, and where it comes from."""
     import jax.numpy as jnp
     import yaml
 
@@ -132,7 +137,7 @@ def load(*, offline: bool) -> tuple[Any, Any]:
     from jaxalign.pretrained.sources import read_model, source_of
 
     source = source_of(yaml.safe_load((CONF / "model" / "smollm2_135m.yaml").read_text()))
-    return read_model(source, jnp.bfloat16, offline=offline, name="smollm2_135m"), source
+    return read_model(source, jnp.dtype(precision), offline=offline, name="smollm2_135m"), source
 
 
 def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
@@ -143,13 +148,15 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.sampling_params import Request, SamplingParams
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
+    from jaxalign.parallel.processor import fast_precision
 
     use_compilation_cache(args.work / "xla")
-    model, _ = load(offline=True)
+    precision = fast_precision()[0]
+    model, _ = load(precision, offline=True)
     programs = Programs()
     prompt = np.array(json.loads((args.work / "prompt.json").read_text()), np.int32)
     # No token ends a sample, so that all have the same length.
-    sampler = dataclasses.replace(BaseModel(model, jnp.bfloat16, programs).sampler(None), ends=(-1,))
+    sampler = dataclasses.replace(BaseModel(model, jnp.dtype(precision), programs).sampler(None), ends=(-1,))
 
     def sample(count: int, tokens: int) -> None:
         sampler.sample([Request(prompt, tuple(range(count)))], SamplingParams(max_tokens=tokens))
@@ -158,7 +165,8 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     head = model.architecture.vocab_size * model.architecture.width
     return {
         "seconds": fastest(args, sample),
-        "peak": product_peak(model.architecture),
+        "precision": precision,
+        "peak": product_peak(model.architecture, jnp.dtype(precision)),
         # Two operations a weight and token; of the prompt only the last token needs the head.
         "operations": {"token": 2 * (weights + head), "prompt": 2 * (weights * args.prompt + head)},
         "compile_seconds": programs.seconds,
@@ -172,15 +180,15 @@ def layer_weights(architecture: Any) -> int:
     return sum(a * b for a, b in (projection_shape(architecture, name) for name in PROJECTIONS))
 
 
-def product_peak(architecture: Any) -> float:
-    """Return the operations per second of a product of 1,024 rows with the gate's weights, in bf16."""
+def product_peak(architecture: Any, dtype: Any) -> float:
+    """Return the operations per second of a product of 1,024 rows with the gate's weights, in this format."""
     import jax
     import jax.numpy as jnp
 
     from jaxalign.models.linear import frozen_product
 
     rows, width, out = 1024, architecture.width, architecture.ff_width
-    x, kernel = jnp.ones((rows, width), jnp.bfloat16), jnp.ones((width, out), jnp.bfloat16)
+    x, kernel = jnp.ones((rows, width), dtype), jnp.ones((width, out), dtype)
     product = jax.jit(frozen_product)
     seconds = []
     for _ in range(30):

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import processor
 from sampling import load
 
 CONTENDERS = {
@@ -77,8 +78,10 @@ def child(name: str, work: Path) -> dict[str, Any]:
 
 
 def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
+    from jaxalign.parallel.processor import fast_precision
+
     print(f"\n{facts['rationales']:.1f} distinct rationales of a question ({facts['tokens']:.0f} tokens in the mean),")
-    print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {os.cpu_count()} cores\n")
+    print(f"{facts['right']:.0%} of them with follow-ups; SmolLM2-135M, {processor()}\n")
     print(f"{'':44}{'questions':>10}{'questions/s':>12}{'tokens a question':>20}{'tokens/s':>10}{'trees are':>18}")
     speeds = {name: found["questions"] / found["seconds"] for name, found in results.items()}
     for name, title in CONTENDERS.items():
@@ -99,7 +102,7 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
         f"padding or trunks again: {waste['trees']:.0%} of the tokens on trees, {waste['packed']:.0%} of those packed; "
         f"the host's share of the time: {tree['host']:.0%} and {packed['host']:.0%}"
     )
-    print(f"largest difference of a log-probability from Transformers in float32 (ours is bf16): {worst:.3f}")
+    print(f"largest difference from Transformers in float32 (ours: {fast_precision()[0]}): {worst:.3f} nats")
     best = max(speeds["bfloat16"], speeds["float32"])
     print(f"scoring={speeds['trees'] / speeds['packed']:.2f} scoring_hf={speeds['trees'] / best:.2f}")
 
@@ -265,11 +268,14 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.passes import pack_for_reading
     from jaxalign.parallel.compilation import Programs, use_compilation_cache
+    from jaxalign.parallel.processor import fast_precision
 
     use_compilation_cache(args.work / "xla")
-    model, _ = load(offline=True)
+    precision = fast_precision()[0]
+    model, _ = load(precision, offline=True)
     programs = Programs()
-    scorer = dataclasses.replace(BaseModel(model, jnp.bfloat16, programs).scorer(None, 0.0), share=args.part == "trees")
+    base = BaseModel(model, jnp.dtype(precision), programs)
+    scorer = dataclasses.replace(base.scorer(None, 0.0), share=args.part == "trees")
     encoder = Encoder(model.tokenizer)
     count = max(args.count // {"trees": 1, "packed": 4, "single": 8}[args.part], 1)
     pairs = given(args, count)

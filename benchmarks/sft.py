@@ -20,6 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
+from machine import processor
+
 CONTENDERS = {"jaxalign": "jaxalign", "best": "PEFT, best configured", "released": "PEFT, as released"}
 
 
@@ -49,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16, help="rank of the adapter (default: 16)")
     parser.add_argument("--targets", help="adapted projections, such as q_proj,v_proj (default: all seven)")
     parser.add_argument("--windows", type=int, default=5, help="timed parts of each stage (default: 5)")
-    parser.add_argument("--contender", dest="part", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
+    parser.add_argument("--contender", dest="part", choices=["prepare", "formats", *CONTENDERS], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for name in ("examples", "validation", "batch", "rank", "windows"):
@@ -77,12 +79,14 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         work = Path(folder)
         packages = child(args, "prepare", work)["packages"]
+        formats = child(args, "formats", work)
+        (work / "format").write_text(min(formats, key=lambda name: formats[name]))
         results = {name: child(args, name, work) for name in CONTENDERS}
         cache = work / "cache"
         cache.mkdir()
         (cache / "packages").symlink_to(packages)
         first = {kind: first_step(args, work / kind, cache) for kind in ("cold", "warm")}
-    report(args, results, first)
+    report(args, results, first, formats)
 
 
 def child(args: argparse.Namespace, name: str, work: Path) -> dict[str, Any]:
@@ -116,7 +120,12 @@ def first_step(args: argparse.Namespace, run: Path, cache: Path) -> float:
             process.wait()
 
 
-def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: dict[str, float]) -> None:
+def report(
+    args: argparse.Namespace,
+    results: dict[str, dict[str, Any]],
+    first: dict[str, float],
+    formats: dict[str, float],
+) -> None:
     ours, stages = results["jaxalign"], list(results["jaxalign"]["stages"])
     for stage in stages:
         starts = [result["stages"][stage]["curve"][0][1] for result in results.values()]
@@ -130,7 +139,10 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], first: 
     seconds = {name: sum(time_to(r["stages"][s]["curve"], goals[s]) for s in stages) for name, r in results.items()}
     memory = {name: result["peak_bytes"] / 1e9 for name, result in results.items()}
 
-    print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} (8 as released), {os.cpu_count()} cores")
+    print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} (8 as released), {processor()}")
+    tried = ", ".join(f"{took:.2f} s in {name}" for name, took in formats.items())
+    best = min(formats, key=lambda name: formats[name])
+    print(f"jaxalign in {ours['precision']}; PEFT best configured in {best} ({tried} a step), as released in float32")
     for stage in stages:
         found = ours["stages"][stage]
         print(
@@ -196,10 +208,15 @@ def run_part(args: argparse.Namespace) -> dict[str, Any]:
     if args.part == "jaxalign":
         from sft_jaxalign import Jaxalign
 
-        return measure(Jaxalign(config, args.work), args)
-    from sft_peft import Peft
+        ours = Jaxalign(config, args.work)
+        return {**measure(ours, args), "precision": ours.precision}
+    from sft_peft import Peft, faster_format
 
-    return measure(Peft(config, args.work, released=args.part == "released"), args)
+    if args.part == "formats":
+        return faster_format(config, args.work)
+    released = args.part == "released"
+    bf16 = not released and (args.work / "format").read_text() == "bf16"
+    return measure(Peft(config, args.work, released=released, bf16=bf16), args)
 
 
 def read_config(args: argparse.Namespace) -> Any:

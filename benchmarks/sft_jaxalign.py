@@ -18,6 +18,7 @@ from jaxalign.jobs.train_data import encode_stages, read_training_text
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
+from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import write_safetensors
 from jaxalign.pretrained.sources import cache_folder, fetch, read_model, source_of
@@ -58,10 +59,10 @@ class Jaxalign:
     def __init__(self, config: TrainConfig, work: Path):
         use_compilation_cache(work / "xla")
         self.config = config
-        self.base = read_model(
-            source_of(dataclasses.asdict(config.model)), jnp.bfloat16, offline=True, name=config.model.name
-        )
-        self.network = Transformer(self.base.architecture, jnp.bfloat16, config.training.rematerialisation)
+        self.precision = fast_precision()[0]
+        dtype = jnp.dtype(self.precision)
+        self.base = read_model(source_of(dataclasses.asdict(config.model)), dtype, offline=True, name=config.model.name)
+        self.network = Transformer(self.base.architecture, dtype, config.training.rematerialisation)
         fresh = fresh_adapter(config.lora, self.base, config.training.seed)
         self.adapter, self.scale = fresh.params, fresh.scale
         self.programs = Programs()

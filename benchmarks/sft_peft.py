@@ -1,7 +1,9 @@
 """The PyTorch side of sft.py: PEFT with Transformers' own model and loss."""
 
+import json
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -18,20 +20,21 @@ RELEASED_BATCH, RELEASED_LENGTH = 8, 128
 class Peft:
     """LoRA by PEFT.
 
-    `released`: float32, batch 8, all padded to 128 tokens and cut there. Otherwise: bf16 products (autocast over a bf16
-    base; the adapter stays float32), no token cut, examples of one length together, padded to the longest of the step.
+    `released`: float32, batch 8, all padded to 128 tokens and cut there. Otherwise: no token cut, examples of one
+    length together, padded to the longest of the step; in float32, or with `bf16` by autocast over a bf16 base (the
+    adapter stays float32).
     """
 
     compiled = 0.0
 
-    def __init__(self, config: TrainConfig, work: Path, released: bool):
+    def __init__(self, config: TrainConfig, work: Path, *, released: bool, bf16: bool):
         torch.set_num_threads(os.cpu_count() or 1)
         torch.manual_seed(config.training.seed)
         transformers.utils.logging.disable_progress_bar()
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        self.optimizer_config, self.released = config.optimizer, released
+        self.optimizer_config, self.released, self.bf16 = config.optimizer, released, bf16
         self.batch_size = RELEASED_BATCH if released else config.training.batch_size
-        dtype = torch.float32 if released else torch.bfloat16
+        dtype = torch.bfloat16 if bf16 else torch.float32
         base = transformers.AutoModelForCausalLM.from_pretrained(work / "base", dtype=dtype)
         base.config.use_cache = False
         rank, alpha, targets = config.lora.rank, config.lora.alpha, list(config.lora.targets)
@@ -69,7 +72,7 @@ class Peft:
             tokens = torch.tensor((prompt + response)[:size])
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
             labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
-        with torch.autocast("cpu", torch.bfloat16, enabled=not self.released):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             return self.model(input_ids=ids, attention_mask=mask, labels=labels).loss
 
     def step(self, number: int) -> None:
@@ -96,6 +99,20 @@ class Peft:
         """Say what share of the computed tokens was padding."""
         computed = sum(len(step) * (self.length or max(len(p) + len(r) for p, r in step)) for step in self.steps)
         return f"padding {1 - sum(self.tokens) / computed:.0%}"
+
+
+def faster_format(config: TrainConfig, work: Path) -> dict[str, float]:
+    """Return the seconds of one step, best configured, with bf16 and with float32: bf16 is slow on many processors."""
+    stage = next(iter(json.loads((work / "examples.json").read_text()).values()))
+    seconds = {}
+    for name in ("bf16", "float32"):
+        contender = Peft(config, work, released=False, bf16=name == "bf16")
+        contender.begin(stage)
+        contender.step(0)
+        start = time.perf_counter()
+        contender.step(0)
+        seconds[name] = time.perf_counter() - start
+    return seconds
 
 
 def by_length(examples: list) -> list:

@@ -13,27 +13,36 @@ import difflib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from jaxalign.config import schema
-from jaxalign.config.fields import Count, Part, Positive, Seed, Share, Targets
+from jaxalign.config.arguments import (
+    AdapterArguments,
+    ModelArguments,
+    given_pairs,
+    given_path,
+    given_settings,
+    given_texts,
+)
+from jaxalign.config.fields import Count, Natural, NotNegative, Seed, TopP
 from jaxalign.config.presets import preset, presets
+from jaxalign.config.schema import Rule
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import UserError, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.sampling_params import Request, SamplingParams
-from jaxalign.jobs.adapters import adapter_folder
+from jaxalign.jobs.adapters import find_adapters
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
 from jaxalign.pretrained.sources import read_model as load
@@ -45,19 +54,17 @@ from jaxalign.training.supervised import SupervisedStage
 
 
 @dataclasses.dataclass(frozen=True)
-class _Recipe:
-    """The settings of `train_adapter`, with their types and allowed values."""
+class _Sampling:
+    """The settings of `sample`. Unlike on a command line, a backslash in a stop string is a backslash."""
 
-    rank: Count
-    alpha: Positive
-    targets: Targets
-    learning_rate: Positive
-    epochs: Positive
-    max_steps: Count | None
-    batch_size: Count
-    dropout: Share
-    validation_fraction: Part
-    seed: Seed
+    n: Count
+    rows: Count
+    temperature: NotNegative = SamplingParams.temperature
+    top_k: Natural = SamplingParams.top_k
+    top_p: TopP = SamplingParams.top_p
+    max_tokens: Count = SamplingParams.max_tokens
+    stop: Annotated[tuple[str, ...], Rule("a list of strings that are not empty", all)] = ()
+    seed: Seed = SamplingParams.seed
 
 
 class LanguageModel:
@@ -95,13 +102,11 @@ class LanguageModel:
             UserError: a setting is not allowed, a prompt does not fit into the context, or the adapter belongs to
                 another base.
         """
-        prompts = [prompts] if isinstance(prompts, str) else prompts
-        for name, value in (("n", n), ("rows", rows)):
-            if value < 1:
-                raise UserError(f"{name}={value} is not allowed: give a whole number of at least 1")
-        sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), rows)
-        requests = [Request(self.encoder.prompt(prompt), tuple(range(n))) for prompt in prompts]
-        found = sampler.sample(requests, SamplingParams(**sampling))
+        r = given_settings(_Sampling, {"n": n, "rows": rows, **sampling})
+        asked = given_texts("prompts", prompts)
+        sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), r.rows)
+        requests = [Request(self.encoder.prompt(prompt), tuple(range(r.n))) for prompt in asked]
+        found = sampler.sample(requests, SamplingParams(r.temperature, r.top_k, r.top_p, r.max_tokens, r.stop, r.seed))
         return [[one.text for one in completions] for completions in found]
 
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
@@ -114,8 +119,8 @@ class LanguageModel:
                 another base.
         """
         asked = self._checked(adapter)
-        texts = [answers] if isinstance(answers, str) else answers
-        root, branches = self.encoder.prompt(prompt), [self.encoder.text(text) for text in texts]
+        (question,), texts = given_texts("prompt", [prompt]), given_texts("answers", answers)
+        root, branches = self.encoder.prompt(question), [self.encoder.text(text) for text in texts]
         if not len(root):
             raise UserError("the prompt is empty: there is nothing to answer")
         context = self.architecture.context
@@ -130,11 +135,13 @@ class LanguageModel:
         if not branches:
             return np.zeros(0)
         scorer = self._base.scorer(asked.params, asked.scale)
-        question = choice_tree(root, branches)
-        return choice_log_probs(question, scorer.score([question.tree])[0])
+        choice = choice_tree(root, branches)
+        return choice_log_probs(choice, scorer.score([choice.tree])[0])
 
     def _checked(self, adapter: Adapter | None) -> Adapter:
         """Return the adapter, or `BASE` for None; UserError if its base identity or its shapes are another base's."""
+        if not isinstance(adapter, Adapter | None):
+            raise UserError(f"{shown(adapter):.60} is not an adapter: give what load_adapter or train_adapter returns")
         if adapter is None or adapter.params is None:
             return BASE
         if adapter.base_identity not in (None, self.identity):
@@ -190,16 +197,14 @@ class LanguageModel:
             "validation_fraction": validation_fraction,
             "seed": seed,
         }
-        # NumPy scalars, such as those of a grid of settings, become plain numbers.
-        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-        r = schema.read(_Recipe, given)
+        r = given_settings(AdapterArguments, settings)
         if start is None:
             params = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
             start = Adapter("trained", params, r.rank, r.alpha, base_identity=self.identity, base_name=self.name)
         start = self._checked(start)
         if start.params is None:
             raise UserError("start is the bare base, which has no adapter to train: leave it out for a new adapter")
-        examples = [Example(prompt, response, str(number)) for number, (prompt, response) in enumerate(pairs, start=1)]
+        examples = [Example(*pair, str(number)) for number, pair in enumerate(given_pairs("pairs", pairs), start=1)]
         sides = split_examples(examples, r.seed, r.validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
         rate, dropout = r.learning_rate, r.dropout
@@ -237,15 +242,17 @@ class LanguageModel:
             notes={},
         )
         card = f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n"
-        write_adapter(folder, written, dropout=0.0, card=card)
+        write_adapter(given_path("folder", folder), written, dropout=0.0, card=card)
 
     def load_adapter(self, folder: str | Path) -> Adapter:
-        """Return the adapter in a run's directory or a PEFT folder.
+        """Return the adapter in a run's directory or a PEFT folder, or the only one that a pattern finds.
 
         Raises:
-            UserError: the folder holds no adapter, or the adapter belongs to another base.
+            UserError: the folder holds no adapter or a damaged one, the pattern finds several, or the adapter belongs
+                to another base.
         """
-        found = read_adapter(adapter_folder("folder", Path(folder)), self.architecture)
+        (only,) = find_adapters("folder", [given_path("folder", folder)])
+        found = read_adapter(only, self.architecture)
         if found.base_identity not in (None, self.identity):
             raise UserError(f"{folder} was trained on another base ({found.base_name}), not on {self.name}")
         return found
@@ -254,7 +261,7 @@ class LanguageModel:
 def load_model(
     name: str,
     *,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     prompt_format: str = "plain",
     system: str | None = None,
     offline: bool = False,
@@ -263,7 +270,7 @@ def load_model(
 
     Args:
         name: a preset of conf/model (such as smollm2_135m), an id on the hub, a folder, or a .gguf file.
-        precision: bfloat16 or float32.
+        precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         prompt_format: plain (the text itself) or chat (the model's chat template).
         system: the system message of the chat format, or None.
         offline: whether the network is never used.
@@ -271,16 +278,13 @@ def load_model(
     Raises:
         UserError: the model cannot be found or fetched, it is not supported, or a setting is not known.
     """
-    for key, value, known in (
-        ("precision", precision, ("bfloat16", "float32")),
-        ("prompt_format", prompt_format, ("plain", "chat")),
-    ):
-        if value not in known:
-            raise UserError(f"{key}={value} is not known{did_you_mean(value, known)}")
-    known = presets()
+    given = {"name": name, "precision": precision, "prompt_format": prompt_format, "system": system, "offline": offline}
+    r = given_settings(ModelArguments, given)
+    known, name = presets(), r.name
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if name not in known and near and not Path(name).exists():  # nearly all ids on the hub have a slash
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
-    model = load(source, jnp.dtype(precision), offline=offline, name=name)
-    return LanguageModel(model, precision, prompt_format, system)
+    precision = fast_precision()[0] if r.precision == "auto" else r.precision
+    model = load(source, jnp.dtype(precision), offline=r.offline, name=name)
+    return LanguageModel(model, precision, r.prompt_format, r.system)

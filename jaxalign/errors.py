@@ -1,6 +1,7 @@
 """The one exception for bad input, and functions that word its messages."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +13,13 @@ class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
     Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
-    Control characters, with which a quoted text could write over the screen, are shown as U+FFFD.
+    Names and passwords in addresses are left out of the line. Control characters, with which a quoted text could write
+    over the screen, are shown as U+FFFD.
     """
 
     def __init__(self, message: str):
-        line = "".join(one if one.isprintable() else "\ufffd" for one in " ".join(message.split()))
+        line = re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(message.split()))
+        line = "".join(one if one.isprintable() else "\ufffd" for one in line)
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 

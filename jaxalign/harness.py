@@ -41,7 +41,7 @@ class Harness(LM):  # type: ignore[misc]
         model: a preset of conf/model, an id on the hub, a folder or a .gguf file.
         adapter: a run's directory or a PEFT folder; "" for the bare base.
         scale: the factor on the adapter's effect.
-        precision: bfloat16 or float32.
+        precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         rows: the largest number of samples that are drawn together.
         offline: whether the network is never used.
         ignored: other arguments that the harness passes to every model (batch_size, device, ...).
@@ -52,7 +52,7 @@ class Harness(LM):  # type: ignore[misc]
         model: str = "smollm2_135m",
         adapter: str = "",
         scale: float = 1.0,
-        precision: str = "bfloat16",
+        precision: str = "auto",
         rows: int = 64,
         offline: bool = False,
         **ignored: Any,

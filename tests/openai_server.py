@@ -17,14 +17,15 @@ def hashed(body: dict) -> dict:
 class Server(ThreadingHTTPServer):
     """Imitates vLLM: an answer is a hash of the prompt and the seed, or what `reply` makes of the request.
 
-    `script` holds statuses to give first, or bytes to send instead of an answer in HTTP.
+    `script` holds what to give first: statuses with headers, bytes to send instead of an answer in HTTP, or functions
+    that answer by themselves.
     """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[tuple[int, dict[str, str]] | bytes] = []
+        self.script: list[tuple[int, dict[str, str]] | bytes | Callable[[Handler], None]] = []
         self.reply: Callable[[dict], dict] = hashed
         self.asked: list[dict] = []
         self.keys: set[str | None] = set()
@@ -61,8 +62,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.keys.add(self.headers["Authorization"])
             step = self.server.script.pop(0) if self.server.script else (200, {})
-            if step[0] == 200:
+            if isinstance(step, tuple) and step[0] == 200:
                 self.server.asked.append(body)
+        if callable(step):
+            return step(self)
         if isinstance(step, bytes):
             self.wfile.write(step)
             self.close_connection = True

@@ -11,11 +11,11 @@ from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
 
 
-def read_tiny(context: int = 2048) -> Model:
-    """Return the model `tiny`, read anew, with a context of so many tokens."""
-    config = preset("tiny")
-    config["config"] = config["config"] | {"max_position_embeddings": context}
-    return read_model(source_of(config), jnp.float32, offline=True, name="tiny")
+def read_tiny(**changes: int) -> Model:
+    """Return the model `tiny`, read anew, with some keys of its configuration changed."""
+    keys = preset("tiny")
+    keys["config"] |= changes
+    return read_model(source_of(keys), jnp.float32, offline=True, name="tiny")
 
 
 def write_arguments(path: Path) -> Path:

@@ -90,6 +90,80 @@ def test_a_setting_that_will_not_do_is_refused_before_the_training(model, settin
         model.train_adapter(PAIRS, **settings)
 
 
+REFUSED = [
+    (
+        lambda model: model.sample("Why?", max_tokens=2.5),
+        "max_tokens=2.5 is not allowed: give a whole number of at least 1",
+    ),
+    (lambda model: model.sample("Why?", top_k=1.5), "top_k=1.5 is not allowed: give a whole number of at least 0"),
+    (lambda model: model.sample("Why?", n=True), "n=true is not allowed: give a whole number of at least 1"),
+    (lambda model: model.sample("Why?", rows=1.0), "rows=1.0 is not allowed: give a whole number of at least 1"),
+    (lambda model: model.sample("Why?", seed="1"), "seed=1 is not allowed: give a whole number from 0 to 4294967295"),
+    (
+        lambda model: model.sample("Why?", temperature="hot"),
+        "temperature=hot is not allowed: give a number of at least 0",
+    ),
+    (lambda model: model.sample("Why?", stop=["a", ""]), "stop=[a,''] is not allowed: give a list of strings"),
+    (lambda model: model.sample("Why?", stop=5), "stop=5 is not allowed: give a list of strings"),
+    (lambda model: model.sample("Why?", max_token=5), "unknown key 'max_token'; did you mean 'max_tokens'?"),
+    (lambda model: model.sample(5), "prompts=5 is not allowed: give a text, or a list of texts"),
+    (lambda model: model.sample(b"Why?"), "is not allowed: give a text, or a list of texts"),
+    (lambda model: model.sample(["Why?", None]), "number 2 of prompts is not a text: null"),
+    (lambda model: model.log_probs(["Why?"], "a"), "number 1 of prompt is not a text: [Why?]"),
+    (lambda model: model.log_probs("Why?", [1]), "number 1 of answers is not a text: 1"),
+    (lambda model: model.sample("Why?", adapter="power"), "power is not an adapter: give what load_adapter"),
+    (lambda model: model.train_adapter(PAIRS, start="power"), "power is not an adapter: give what load_adapter"),
+    (lambda model: model.train_adapter(5), "pairs=5 is not allowed: give a list of pairs"),
+    (
+        lambda model: model.train_adapter([("a", "b", "c")]),
+        "number 1 of pairs is not a prompt and a response, two texts",
+    ),
+    (lambda model: model.train_adapter([*PAIRS, ("a", 1)]), "number 7 of pairs is not a prompt and a response"),
+    (lambda model: model.train_adapter(PAIRS, rank=np.array([2, 4])), "rank=[2,4] is not allowed"),
+    (lambda model: model.load_adapter(None), "folder=null is not allowed: give a path"),
+    (lambda model: model.load_adapter(""), "folder='' is not allowed: give a path"),
+    (lambda model: jaxalign.load_model("tiny", offline="no"), "offline=no is not allowed: give true or false"),
+    (lambda model: jaxalign.load_model("tiny", precision=32), "precision=32 is not known"),
+    (lambda model: jaxalign.load_model(None), "name=null is not allowed: give a text"),
+    (
+        lambda model: jaxalign.load_model("tiny", system="Be brief."),
+        "system is used only in the chat format: add prompt",
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_an_argument_of_another_type_is_refused_as_on_the_command_line(model, number):
+    call, said = REFUSED[number]
+    with pytest.raises(UserError, match=re.escape(said)):
+        call(model)
+
+
+def test_a_pattern_must_find_a_single_adapter(model, tmp_path):
+    adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
+    model.save_adapter(adapter, tmp_path / "one")
+    assert model.load_adapter(f"{tmp_path}/*").identity == adapter.identity
+    model.save_adapter(adapter, tmp_path / "two")
+    with pytest.raises(
+        UserError, match=re.escape(f"{tmp_path}/* finds 2 adapters: name one of them, such as {tmp_path}/one")
+    ):
+        model.load_adapter(tmp_path / "*")
+
+
+def test_a_stop_string_is_taken_as_it_is(model):
+    ((whole,),) = model.sample("Why?", max_tokens=20)
+    assert model.sample("Why?", max_tokens=20, stop=f"{whole[3]}ZZ") == [[whole]]  # no letter of it alone stops
+    assert model.sample("Why?", max_tokens=20, stop="\\n") == [[whole]]  # a backslash and an n: no newline
+
+
+def test_an_adapter_is_written_where_a_symbolic_link_leads(model, tmp_path):
+    adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    model.save_adapter(adapter, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "adapter_config.json").is_file()
+
+
 def test_a_setting_may_be_a_numpy_scalar(model):
     settings = {"rank": np.int64(2), "learning_rate": np.float32(0.1), "max_steps": np.int32(1)}
     assert model.train_adapter(PAIRS, **settings)[1]["steps"] == 1

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from command_line import refused
 
-from jaxalign.jobs.train_data import ARGUMENT_READERS
+from jaxalign.jobs.readers import ARGUMENT_READERS
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.train import main
 from jaxalign.training.step import OBJECTIVES

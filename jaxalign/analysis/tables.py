@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from jaxalign.analysis.markdown import markdown_text
+
 
 def number(score: float | None, digits: int = 2) -> str:
     """Return a score as the text of a table cell, with `digits` decimals; None becomes a dash."""
@@ -9,12 +11,17 @@ def number(score: float | None, digits: int = 2) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in Markdown, without a newline at its end.
+    """Return a table in Markdown, without a newline at its end. The cells are texts, not Markdown.
 
     >>> print(markdown_table(["value", "score"], [["power", "6.00"]]))
     | value | score |
     | --- | --- |
     | power | 6.00 |
     """
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    lines = [markdown_row(heads), f"| {' | '.join(['---'] * len(heads))} |", *map(markdown_row, rows)]
+    return "\n".join(lines)
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Return a row of a table in Markdown; the cells are texts."""
+    return f"| {' | '.join(map(markdown_text, cells))} |"

@@ -1,10 +1,23 @@
 """The configuration of python -m jaxalign.crest (conf/crest.yaml)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jaxalign.config.dataset import AnyDatasetConfig, QuestionsConfig
-from jaxalign.config.fields import Count, Natural, NotNegative, Places, Positive, TopP, Uncounted, Unit
+from jaxalign.config.fields import (
+    Count,
+    Epochs,
+    Natural,
+    NotNegative,
+    Places,
+    Positive,
+    Rounds,
+    Samples,
+    TopP,
+    Uncounted,
+    Unit,
+    whole,
+)
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
@@ -15,14 +28,14 @@ from jaxalign.errors import UserError
 class CrestMethodConfig:
     """The method: which rationales are sampled, kept and preferred."""
 
-    samples: Count
+    samples: Samples
     few_shot: bool
     tolerance: Natural | None
     mixing: Unit
     deduplicate: bool
     label: Literal["gold", "majority"]
     hint: bool
-    iterations: Natural
+    iterations: Rounds
     continue_adapter: bool
 
 
@@ -30,7 +43,7 @@ class CrestMethodConfig:
 class SftConfig(ScheduleConfig):
     """Supervised fine-tuning on the rationales that were kept."""
 
-    epochs: Natural
+    epochs: Annotated[int, whole(0, 10_000)]
     max_steps: Count | None
     batch_size: Count
     rationale: bool
@@ -40,7 +53,7 @@ class SftConfig(ScheduleConfig):
 class DpoConfig(ScheduleConfig, PreferenceLossConfig):
     """Direct preference optimisation on the pairs of rationales."""
 
-    rounds: Natural
+    rounds: Rounds
     steps: Count
     batch_size: Count
     resample: bool
@@ -52,16 +65,16 @@ class CrestTestConfig:
 
     max_tokens: Count
     few_shot: bool
-    samples: Count
+    samples: Samples
     temperature: NotNegative
     top_p: TopP
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedConfig:
+class SeedTrainingConfig:
     """The training of the starting adapter on solved questions."""
 
-    epochs: Positive
+    epochs: Epochs
     learning_rate: Positive
     batch_size: Count
 
@@ -89,7 +102,7 @@ class CrestConfig(ModelCommandConfig):
     compare: Uncounted[Places]
     crest: CrestMethodConfig
     sampling: SamplingConfig
-    seed: SeedConfig
+    seed: SeedTrainingConfig
     sft: SftConfig
     dpo: DpoConfig
     test: CrestTestConfig

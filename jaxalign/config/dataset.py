@@ -1,9 +1,9 @@
 """What to train on: one type for each kind of data. The comments in conf/dataset/ say what the keys mean."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from jaxalign.config.fields import Count, Limit, Natural, Place, Uncounted, Unit
+from jaxalign.config.fields import Limit, Place, QuestionCount, Uncounted, Unit, whole
 from jaxalign.errors import UserError
 
 FIELDS_BY_KIND = {
@@ -92,7 +92,7 @@ class PairsConfig(DatasetConfig):
     """Preference pairs."""
 
     kind: Literal["pairs"]
-    path: Uncounted[Place]
+    path: Uncounted[Place | None] = None
 
     def __post_init__(self):
         self.check_columns(self.kind)
@@ -111,10 +111,10 @@ class QuestionsConfig(DatasetConfig):
     skip: Uncounted[bool] = False
     reply: str = "({letter})"
     examples: tuple[dict, ...] = ()
-    solved: Uncounted[Natural] = 0
-    train: Uncounted[Count | None] = None
-    validation: Uncounted[Count | None] = None
-    test: Uncounted[Count | None] = None
+    solved: Uncounted[Annotated[int, whole(0, 100_000)]] = 0
+    train: Uncounted[QuestionCount | None] = None
+    validation: Uncounted[QuestionCount | None] = None
+    test: Uncounted[QuestionCount | None] = None
     links: Uncounted[tuple[int, ...]] = ()
     turned: Uncounted[Unit] = 0.0
 

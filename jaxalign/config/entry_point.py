@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,8 +20,10 @@ from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
+from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import UserError
+from jaxalign.runs.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -29,18 +32,22 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
 
-    >>> @entry_point("train", TrainConfig)                                  # doctest: +SKIP
-    ... def main(config: TrainConfig) -> None: ...
+    ```python
+    @entry_point("train", TrainConfig)
+    def main(config: TrainConfig) -> None: ...
+    ```
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
-    for bad input, and with status 130 after Ctrl-C. All jobs of a multirun are checked before the first one begins.
+    for bad input, and with status 130 after Ctrl-C or SIGTERM. All jobs of a multirun are checked before the first one
+    begins.
     """
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:
         def main(arguments: Sequence[str] | None = None) -> None:
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                _main(config_name, kind, run, arguments)
+                with interruptible():
+                    _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))
             except KeyboardInterrupt:
@@ -76,6 +83,18 @@ def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], a
         _show(f"jaxalign {metadata.version('jaxalign')}")
         return
     flags, overrides, options = split_flags(arguments)
+    with own_options_first(options.config_dir):
+        _run_jobs(config_name, kind, run, flags, overrides, options)
+
+
+def _run_jobs(
+    config_name: str,
+    kind: type[Config],
+    run: Callable[[Config], None],
+    flags: list[str],
+    overrides: list[str],
+    options: Any,
+) -> None:
     jobs: list[list[str]] = []
     asks = options.hydra_help or options.info or options.shell_completion
     if not asks:

@@ -22,12 +22,28 @@ Places = Annotated[tuple[str, ...], PATH]
 
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["auto", "bfloat16", "float32"]
 PromptFormat = Literal["plain", "chat"]
+
+
+def whole(low: int, high: int, more: str = "") -> Rule:
+    """Return the rule of a whole number in a range; `more` ends its words.
+
+    Ranges stand where a larger number would fill the memory or never come to an end before anything is computed.
+    """
+    return Rule(f"a whole number from {low} to {high}{more}", lambda n: low <= n <= high)
+
 
 Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
 Natural = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
-Seed = Annotated[int, Rule("a whole number from 0 to 4294967295", lambda n: 0 <= n < 2**32)]
+Seed = Annotated[int, whole(0, 2**32 - 1)]
+Samples = Annotated[int, whole(1, 100_000)]
+QuestionCount = Annotated[int, whole(1, 100_000)]
+Rounds = Annotated[int, whole(0, 1000)]
+Rank = Annotated[int, whole(1, 65_536)]
+TopK = Annotated[int, whole(0, 2**31 - 1, " (0 keeps all tokens)")]
+RowLength = Annotated[int, whole(1, 2**20)]
+Epochs = Annotated[float, Rule("a number greater than 0, up to 10000", lambda x: 0 < x <= 10_000)]
 Limit = Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)]
 Positive = Annotated[float, Rule("a number greater than 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]

@@ -1,10 +1,23 @@
 """The configuration of python -m jaxalign.generate (conf/generate.yaml)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from jaxalign.config.fields import Count, Natural, NotNegative, Place, Positive, Seed, Stops, TopP, Uncounted
+from jaxalign.config.fields import (
+    Count,
+    Natural,
+    NotNegative,
+    Place,
+    Positive,
+    Samples,
+    Seed,
+    Stops,
+    TopK,
+    TopP,
+    Uncounted,
+    whole,
+)
 from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
 from jaxalign.errors import UserError, shown
 
@@ -15,7 +28,7 @@ class SamplingConfig:
 
     temperature: NotNegative
     top_p: TopP
-    top_k: Natural
+    top_k: TopK
     max_tokens: Count
     stop: Stops
     seed: Seed
@@ -26,7 +39,7 @@ class SamplingConfig:
 class AnswersConfig(SamplingConfig):
     """How answers are drawn, and how many (`n`): a larger `n` adds answers to the same run."""
 
-    n: Uncounted[Count]
+    n: Uncounted[Samples]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +52,7 @@ class EngineConfig:
     name: Literal["jaxalign", "openai"]
     url: Uncounted[str | None] = None
     models: Uncounted[tuple[str, ...] | None] = None
-    concurrency: Uncounted[Count] = 1
+    concurrency: Uncounted[Annotated[int, whole(1, 1024)]] = 1
     retries: Uncounted[Natural] = 0
     timeout: Uncounted[Positive] = 1.0
     send: Literal["tokens", "text"] = "tokens"
@@ -55,11 +68,21 @@ class EngineConfig:
                     raise UserError(f"engine.{name} is for a server: add engine=openai")
         elif not self.url:
             raise UserError("missing: engine.url (engine=openai needs it, such as engine.url=http://localhost:8000/v1)")
+        elif _names_more(self.url):
+            raise UserError(
+                "engine.url has more than an address in it (a name or a password before @, or a part after ? or #): "
+                "give the address alone, and the key in the environment as OPENAI_API_KEY"
+            )
         elif not _is_address(self.url):
             raise UserError(
                 f"engine.url={self.url} is not the address of a server: give http:// or https://, a host and the "
                 "version, such as engine.url=http://localhost:8000/v1"
             )
+
+
+def _names_more(url: str) -> bool:
+    """Return whether a URL has parts that may be secret. The URL would be in the run's directory and in error lines."""
+    return any(sign in url for sign in "@?#")
 
 
 def _is_address(url: str) -> bool:

@@ -28,7 +28,7 @@ def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = (
     Args:
         config: the configuration, a dataclass of dataclasses.
         content: hashes, or other JSON values, of what the uncounted paths lead to, by name.
-        without: dotted keys that do not change the numbers of this part of a run; one may name a whole subtree.
+        without: dotted keys, each a single setting, that do not change the numbers of this part of a run.
 
     Raises:
         KeyError: `without` names a key that does not exist or does not count anyway.
@@ -36,10 +36,13 @@ def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = (
     kept = _counted(config)
     for key in without:
         *parents, name = key.split(".")
-        tree = kept
+        trees = [kept]
         for parent in parents:
-            tree = tree[parent]
-        del tree[name]
+            trees.append(trees[-1][parent])
+        del trees[-1][name]
+        for tree, parent in zip(reversed(trees[:-1]), reversed(parents), strict=True):
+            if not tree[parent]:  # a part without keys is no part of the identity
+                del tree[parent]
     return {**kept, "content": dict(content)}
 
 

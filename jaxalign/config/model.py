@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Place, Places, Positive, Precision, PromptFormat, Share, Targets, Uncounted
+from jaxalign.config.fields import (
+    Place,
+    Places,
+    Positive,
+    Precision,
+    PromptFormat,
+    Rank,
+    Share,
+    Targets,
+    Uncounted,
+)
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
@@ -117,7 +127,7 @@ class AskedAdaptersConfig:
 class LoraConfig:
     """The adapter's shape."""
 
-    rank: Count
+    rank: Rank
     alpha: Positive
     dropout: Share
     targets: Targets

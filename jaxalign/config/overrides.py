@@ -1,6 +1,8 @@
 """A command line as Hydra's overrides: with or without +, and checked before anything runs."""
 
 import contextlib
+import itertools
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,10 +16,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
@@ -31,6 +32,9 @@ from jaxalign.config.presets import CONF
 from jaxalign.config.schema import holds_keys, holds_list, is_marked, leaf_types, nearest_key
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.runs.reading import check_yaml
+
+MOST_JOBS = 10_000
+"""The largest number of runs of one command: each is composed and checked before the first one begins."""
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
@@ -115,12 +119,6 @@ class CommandLine:
     def __init__(self, config_name: str, kind: type[Config], options: Any):
         self._config_name, self._kind, self._options = config_name, kind, options
         search_path = create_automatic_config_search_path(None, __name__, options.config_path or str(CONF))
-        if options.config_dir is not None:
-            folder = Path(options.config_dir).absolute()
-            if not folder.is_dir():
-                raise UserError(f"--config-dir {folder} is not a folder")
-            before = SearchPathQuery(provider="schema", path=None)
-            search_path.prepend(provider="command-line", path=f"file://{folder}", anchor=before)
         version.setbase("1.3")
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
@@ -259,6 +257,8 @@ class CommandLine:
             sweeper = self._loader.load_configuration(self._config_name, for_hydra, RunMode.MULTIRUN).hydra.sweeper
             if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
                 return []
+            if math.prod(map(_values, parsed)) > MOST_JOBS:
+                raise UserError(f"{spoken(overrides)} asks for more than {MOST_JOBS} runs: give fewer values")
             (jobs,) = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)
         if not jobs:
             raise UserError(f"{spoken(overrides)}: no option matches the pattern")
@@ -274,6 +274,16 @@ def _path(value: str) -> str:
 def _in_quotes(value: str) -> str:
     value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"'{value}'"
+
+
+def _values(override: Override) -> int:
+    """Return how many values an override has; those of a sweep are counted up to just above `MOST_JOBS`."""
+    if not override.is_discrete_sweep():
+        return 1
+    value = override.value()
+    # A shuffled range would be listed as a whole.
+    values = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
+    return sum(1 for _ in itertools.islice(values, MOST_JOBS + 1))
 
 
 def _bare(override: Override) -> str:

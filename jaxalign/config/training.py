@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jaxalign.config.fields import Betas, Count, Natural, NotNegative, Positive, Schedule, Seed, Uncounted
+from jaxalign.config.fields import (
+    Betas,
+    Count,
+    Epochs,
+    Natural,
+    NotNegative,
+    Positive,
+    RowLength,
+    Schedule,
+    Seed,
+    Uncounted,
+)
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
@@ -16,7 +27,7 @@ class TrainingConfig:
     log_every: Uncounted[Count]
     checkpoint_every: Uncounted[Count]
     keep_checkpoints: Uncounted[Count]
-    row_length: Count | None
+    row_length: RowLength | None
     max_rows: Count | None
     rematerialisation: Uncounted[Literal["projections", "full", "none"]]
 
@@ -25,7 +36,7 @@ class TrainingConfig:
 class InjectionTrainingConfig(TrainingConfig):
     """The length and the batches of a training by jaxalign.train, and what is measured beside it."""
 
-    epochs: Positive
+    epochs: Epochs
     max_steps: Count | None
     batch_size: Count
     packing: bool

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Part, Place, Positive, Uncounted
+from jaxalign.config.fields import Count, Epochs, Part, Place, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 from jaxalign.values.targets import make_target
@@ -35,7 +35,7 @@ class AlignmentConfig:
     """How arguments become training examples."""
 
     name: Literal["injection", "roleplay"]
-    argument_epochs: Positive | None
+    argument_epochs: Epochs | None
     validation_fraction: Part
     balance: bool
     positive_balance: bool

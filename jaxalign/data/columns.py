@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from jaxalign.data.files import Row
+from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
+from jaxalign.runs.reading import parse_json
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,22 @@ class Columns:
     """The column of each field that has another name in the file (`dataset.columns.FIELD=COLUMN`)."""
 
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, path: Path) -> list[Row]:
+        """Return the rows of a file, each of which has all columns that the user named.
+
+        Raises:
+            UserError: the file cannot be read (see `read_table`), or a row lacks a column that the user named.
+        """
+        rows = read_table(path)
+        for row in rows:
+            for name, column in self.names.items():
+                if column not in row.fields:
+                    raise UserError(
+                        f"{row.place} lacks {column}, which dataset.columns.{name} names; {_fields(row)}: give the "
+                        "name of one of them, in every row"
+                    )
+        return rows
 
     def there(self, row: Row, name: str) -> bool:
         """Return whether a row has the field `name`."""
@@ -26,10 +44,8 @@ class Columns:
         """
         column = self.names.get(name, name)
         if column not in row.fields:
-            found = ", ".join(map(str, row.fields)) or "none"
             raise UserError(
-                f"{row.place} lacks {column}; its fields are: {found}: say which of them it is with "
-                f"dataset.columns.{name}=FIELD"
+                f"{row.place} lacks {column}; {_fields(row)}: say which of them it is with dataset.columns.{name}=FIELD"
             )
         return row.fields[column]
 
@@ -43,3 +59,26 @@ class Columns:
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{row.place} has no text in the field {self.names.get(name, name)!r}")
         return value
+
+    def items(self, row: Row, name: str, what: str) -> list[Any]:
+        """Return the field `name` of a row, a list; a text is read as a JSON list, because a CSV file holds only texts.
+
+        `what` says in the error line what the list holds.
+
+        Raises:
+            UserError: the row has no such column, or it is not a list.
+        """
+        value = self.get(row, name)
+        found = value
+        if isinstance(value, str):
+            try:
+                found = parse_json(value, row.place)
+            except UserError:
+                found = None
+        if not isinstance(found, list):
+            raise UserError(f"{row.place} has {self.names.get(name, name)}={value!r:.60}: it must be a list of {what}")
+        return found
+
+
+def _fields(row: Row) -> str:
+    return f"its fields are: {', '.join(map(str, row.fields)) or 'none'}"

@@ -16,20 +16,20 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import Model
 
 ROW_LENGTH = 2048
-"""Tokens of a packed row at most; fewer if the model's context is shorter."""
+"""The largest number of tokens in a packed row. It is smaller if the model's context is shorter."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseModel:
-    """A loaded base model, from which samplers, scorers and the training take the weights.
+    """A loaded base model. Samplers, scorers and training all use its weights.
 
-    Sampling needs the weights layer by layer, scoring and training need them stacked (see `BaseWeights`). Any number of
-    samplers and scorers can be kept and asked in any order: each asks for its own layout whenever it runs.
+    Sampling needs the weights layer by layer; scoring and training need them stacked (see `BaseWeights`). Any number of
+    samplers and scorers can be used in any order, because each one asks for its own layout whenever it runs.
     """
 
     model: Model
     dtype: Any
-    """What activations are computed in: bfloat16 or float32."""
+    """The type of the activations: bfloat16 or float32."""
     programs: Programs
     """The compiled programs that all samplers and scorers share."""
 
@@ -48,18 +48,18 @@ class BaseModel:
 
     @property
     def signature(self) -> str:
-        """The name of the base in records: a hash of all that decides what it says, and its compute type."""
+        """The name of the base in records: a hash of all that decides its answers, and its compute type."""
         return f"{self.model.signature}-{np.dtype(self.dtype).name}"
 
     @property
     def row_length(self) -> int:
-        """Tokens of a packed row at most."""
+        """The largest number of tokens in a packed row."""
         return min(self.model.architecture.context, ROW_LENGTH)
 
     def sampler(self, adapters: LoraParams | None, rows: int = 64) -> Sampler:
         """Return a sampler; for `adapters` and `rows` see `Sampler`."""
         model = self.model
-        self.weights(layered=True)  # now, so that the first sample's time is that of sampling
+        self.weights(layered=True)  # converted now, so that the first sample's time does not include it
         return Sampler(model.architecture, self.base_weights, adapters, model.tokenizer, self.programs, rows)
 
     def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray, row_length: int | None = None) -> Scorer:
@@ -68,10 +68,10 @@ class BaseModel:
         Args:
             adapter: one adapter without its scale, or a stack of them [A, ...]; None scores with the bare base.
             scale: the adapter's scale (alpha / rank), or the scales [A] of a stack.
-            row_length: tokens of a packed row at most; None is the model's `row_length`.
+            row_length: the largest number of tokens in a packed row; None means the model's `row_length`.
         """
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
-        self.weights(layered=False)  # now, so that the first pass's time is that of scoring
+        self.weights(layered=False)  # converted now, so that the first pass's time does not include it
         raw = jax.tree.map(jnp.asarray, adapter)
         return Scorer(self.network(), self.base_weights, raw, scale, self.programs, row_length or self.row_length)

@@ -29,8 +29,8 @@ def merged_attention(
         q: the queries.
         parts: each a KV cache, and a mask that is true where a query sees a key. The cache is [K, s, Dh],
             [B, K, s, Dh] or [B, K, T, s, Dh]; the mask can be broadcast to [B, 1, 1, T, s].
-        scale: what scores are multiplied by.
-        softcap: scores are then capped to `softcap * tanh(score / softcap)`; None caps nothing.
+        scale: the number by which scores are multiplied.
+        softcap: scores are then capped to `softcap * tanh(score / softcap)`; None means no cap.
     """
     scores = []
     for keys, mask in parts:
@@ -51,18 +51,18 @@ def _product(
     left: Float[Array, "B K G T n"], keys: Float[Array, "*leading s Dh"], over: str
 ) -> Float32[Array, "B K G T m"]:
     """Contract `left` with keys or values [(B,) K, (T,) s, Dh] over their axis `s` or `d`."""
-    # What the keys are told apart by comes first, and as one axis: XLA's CPU backend refuses some bfloat16 products
-    # with three of them.
+    # The batch axes (all axes of the keys but the last two) come first, joined to one axis, because XLA's CPU backend
+    # refuses some bfloat16 products with three of them.
     order = {3: (1, 0, 2, 3, 4), 4: (0, 1, 2, 3, 4), 5: (0, 1, 3, 2, 4)}[keys.ndim]
     turned = left.transpose(order)
     batch = math.prod(keys.shape[:-2])
     flat = turned.reshape(batch, -1, left.shape[-1])
     product = dot(flat, keys.reshape(batch, *keys.shape[-2:]), ((2,), (2 if over == "d" else 1,)), ((0,), (0,)))
-    return product.reshape(*turned.shape[:-1], product.shape[-1]).transpose(order)  # a swap undoes itself
+    return product.reshape(*turned.shape[:-1], product.shape[-1]).transpose(order)  # each order is its own inverse
 
 
 def recent(distance: Int32[Array, "*shape"], window: int) -> Bool[Array, "*shape"]:
-    """Return which keys a query may see by their distance before it; 0 is no window."""
+    """Return whether a query sees keys that stand `distance` places before it; a window of 0 means no window."""
     return (distance >= 0) & (distance < window) if window else distance >= 0
 
 
@@ -71,7 +71,8 @@ def seen_in_ring(
 ) -> Bool[Array, "S N {ring}"]:
     """Return which places of its ring each row sees.
 
-    A row has read `read` tokens, `done` of them in this call: the others stand in the ring right before `start`.
+    A row has read `read` tokens, `done` of them in this call. The keys of the others are in the ring, in the places
+    right before `start`.
     """
     age = (start - 1 - jnp.arange(ring)) % ring
     return (age < read[..., None] - done) & recent(age + 1 + done, window)

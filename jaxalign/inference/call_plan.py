@@ -1,4 +1,4 @@
-"""The shapes of one call of the sampler, chosen before anything runs, so that calls of many sizes use few programs."""
+"""The shapes of one call of the sampler, chosen before it runs, so that calls of many sizes use few programs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,27 +10,27 @@ from jaxalign.data.bucketing import bucket
 from jaxalign.inference.sampling_params import Request
 
 STEPS = 16
-"""Tokens that every row chooses in one decode call, before the host looks for stops."""
+"""The number of tokens that each row chooses in one decode call; then the host looks for stop strings."""
 
 WATCHED = 4
-"""Tokens of one decode call where somebody reads the text as it grows."""
+"""The same number if the text is shown while it grows."""
 
 GROUP = 16
-"""Rows of a slot at most; a prompt's further samples follow in the same rows."""
+"""The largest number of rows in a slot. Further samples of the prompt follow in the same rows."""
 
 CROWDED = 4
-"""Rows of a slot at most where more samples wait than there are rows. A slot takes the next prompt only when its last
-sample has ended, so in a slot of few rows a long sample makes few others wait."""
+"""The largest number of rows in a slot if there are more samples than rows. A slot takes its next prompt only after its
+last sample has ended, so with few rows in a slot, a long sample keeps few rows waiting."""
 
 FEWEST_ROWS = 4
-"""Rows that decode together at least, if so many are allowed: a CPU takes no less time for fewer."""
+"""The smallest number of rows that decode together, if `rows` allows it. A CPU needs the same time for fewer."""
 
 NEAR = 512
-"""Places of a slot's prompt in the KV cache that cost next to nothing beside the weights. Only longer prompts get more,
-so that one long prompt does not make the rows of all others attend over its length."""
+"""The largest number of KV cache places that a slot's prompt has at the beginning. They cost little compared with the
+weights. Only longer prompts add places, so one long prompt does not slow down the rows that decode before it."""
 
 SHARED = 32
-"""Tokens that all prompts must begin with, at least, to be prefilled only once."""
+"""The smallest number of common first tokens for which a separate prefill is worth it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +38,17 @@ class CallPlan:
     """The shapes of one call."""
 
     shape: tuple[int, int, int]
-    """(A, S, N): adapters of the stack (1 for the bare base), slots of an adapter, rows of a slot."""
+    """(A, S, N): the numbers of adapters (1 for the bare base), of slots for an adapter, and of rows in a slot."""
     steps: int
-    """Tokens that every row chooses in one decode call, at most."""
+    """The largest number of tokens that a row chooses in one decode call."""
     prefix: int
-    """Tokens that all prompts begin with and that are prefilled once; 0 if that is not worth it."""
+    """The number of tokens with which all prompts begin, and which are prefilled once; 0 if that is not worth it."""
     longest: int
-    """Tokens of the longest prompt behind the prefix, without its last token."""
+    """The number of tokens of the longest prompt, without the prefix and without its last token."""
     prompt_places: int
-    """Places for the keys of a slot's prompt, at first."""
+    """The number of places for the keys of a slot's prompt, at the beginning."""
     sample_places: int
-    """Places for the keys of a row's sample, at first."""
+    """The number of places for the keys of a row's sample, at the beginning."""
 
 
 def plan_call(
@@ -58,10 +58,10 @@ def plan_call(
 
     Args:
         requests: at least one.
-        adapters: how many the stack has; 1 for the bare base.
-        rows: how many rows decode together at most, over all adapters; but each adapter has at least one.
-        max_tokens: new tokens of a sample at most.
-        watched: whether somebody reads the text as it grows.
+        adapters: the number of adapters in the stack; 1 for the bare base.
+        rows: the largest number of rows that decode together, over all adapters; each adapter gets at least one.
+        max_tokens: the largest number of new tokens of a sample.
+        watched: whether the text is shown while it grows.
     """
     prefix = shared_prefix([request.prompt for request in requests])
     longest = max(len(request.prompt) for request in requests) - 1 - prefix
@@ -79,7 +79,7 @@ def plan_call(
 
 
 def _slots(requests: Sequence[Request], adapters: int, rows: int) -> tuple[int, int, int]:
-    """Return (A, S, N)."""
+    """Return the plan's `shape`, (A, S, N)."""
     each = max(rows // adapters, 1)  # rows of an adapter
     group = min(GROUP, each, max(len(request.samples) for request in requests)) or 1
     wanted = [[len(request.samples) for request in requests if request.adapter == a] for a in range(adapters)]
@@ -94,9 +94,9 @@ def _slots(requests: Sequence[Request], adapters: int, rows: int) -> tuple[int, 
 
 
 def shared_prefix(prompts: Sequence[Int[np.ndarray, " _"]]) -> int:
-    """Return how many tokens all prompts (at least one) begin with, the last token of each left out.
+    """Return the number of tokens with which all prompts begin, not counting the last token of any prompt.
 
-    Return 0 if they are fewer than `SHARED`, or if all prompts are the same.
+    There must be at least one prompt. Return 0 if the number is less than `SHARED`, or if all prompts are the same.
     """
     length = min(len(prompt) for prompt in prompts) - 1
     first = prompts[0][:length]

@@ -1,4 +1,4 @@
-"""Prefill and decoding: the model layer by layer, with the keys and values of the tokens that it read before.
+"""Prefill and decoding: the model runs layer by layer, with KV caches of the tokens that it has read before.
 
 A adapters, S slots of an adapter (each holds a prompt), N rows of a slot (each holds a sample of the prompt), P prompts
 of a prefill, T tokens, K key/value heads, G query heads of each, Dh width of a head, s places of a KV cache.
@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped, UInt32
 
 from jaxalign.inference.cached_attention import merged_attention, recent, seen_in_prefix, seen_in_prompt, seen_in_ring
 from jaxalign.inference.kv_cache import KVCache
 from jaxalign.inference.logits import sample_tokens
+from jaxalign.inference.not_finite import NOT_FINITE
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
@@ -27,7 +28,19 @@ from jaxalign.models.precision import to_bits
 from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
 
 PREFILL_QUERIES = 256
-"""Queries of a block in prefill: a block's scores are [B, K, G, PREFILL_QUERIES, keys] at most."""
+"""The number of queries in a block of prefill. It limits the scores in memory to [B, K, G, PREFILL_QUERIES, keys]."""
+
+
+Carry = tuple[
+    Int32[Array, ""],
+    list[KVCache],
+    Int32[Array, "A S N"],
+    Int32[Array, "A S N"],
+    Bool[Array, "A S N"],
+    Int32[Array, "steps A S N"],
+]
+"""What a decode step hands to the next one: (steps done, the keys of these steps, `token`, `read` and `active` of
+`DecodeState`, the chosen tokens)."""
 
 
 def hidden_states(
@@ -41,18 +54,18 @@ def hidden_states(
     """Return the normalised hidden states of tokens.
 
     Args:
-        architecture: the decoder's.
+        architecture: the decoder's architecture.
         params: the base's weights, `by_layer`.
         adapter: an effective adapter (its scale is multiplied in), or None for the bare base.
         tokens: token ids.
         positions: the position of each token on its path.
-        attends: the attention of each layer. It knows the old keys, and stores the new ones.
+        attends: for each layer a function of attention. It has the old keys, and stores the new ones.
     """
     dtype = compute_type(params)
     x = Embedding(architecture.vocab_size, architecture.width, dtype).apply({"params": params["embedding"]}, tokens)
     if architecture.embed_scale != 1.0:
         x = x * jnp.asarray(architecture.embed_scale, dtype)
-    # Without the barrier XLA computes the sines anew in every layer.
+    # Without the barrier, XLA computes the sines again in every layer.
     angles = lax.optimization_barrier(rotary_angles(positions, jnp.asarray(rotary_frequencies(architecture))))
     for index, (layer, attend) in enumerate(zip(params["layers"], attends, strict=True)):
         variables = {"params": layer}
@@ -66,22 +79,22 @@ def hidden_states(
 @no_type_check  # while JAX traces, it fills the fields with other things than arrays
 @flax.struct.dataclass
 class DecodeState:
-    """Where the rows stand that decode together."""
+    """The state of all rows that decode together."""
 
     token: Int32[Array | np.ndarray, "A S N"]
-    """The token that the row reads next: the one chosen last, or the last one of the prompt."""
+    """The token that the row reads next: the last one of the prompt at first, then the one that was chosen last."""
     read: Int32[Array | np.ndarray, "A S N"]
-    """How many tokens of its sample the row has read."""
+    """The number of tokens that the row has read: the last one of the prompt, and those of its sample."""
     active: Bool[Array | np.ndarray, "A S N"]
     """Whether the row chooses tokens."""
     limit: Int32[Array | np.ndarray, "A S N"]
-    """A row stops when its sample has so many tokens, or after an end token."""
+    """The row stops after this number of tokens, or after an end token."""
     key: UInt32[Array | np.ndarray, "A S N 2"]
     """The sample's random key."""
     prompt: Int32[Array | np.ndarray, "A S"]
-    """How many keys the slot's prompt has."""
+    """The number of keys of the slot's prompt."""
     prefix: Int32[Array | np.ndarray, ""]
-    """How many keys the prefix of all prompts has."""
+    """The number of keys of the common prefix."""
 
 
 @no_type_check
@@ -117,13 +130,13 @@ def prefill(
     """Return the KV cache [P, K, T, Dh] of prompts for each layer.
 
     Args:
-        architecture: the decoder's; static.
+        architecture: the decoder's architecture; static.
         params: the base's weights, `by_layer`.
         adapters: a stack [A, ...] of effective adapters, or None for the bare base.
-        number: which of the adapters reads.
-        prefix: for each layer the KV cache [A, K, s, Dh] of what stands before every prompt; an empty list for none.
-        prefix_length: how many of the prefix's places are used.
-        tokens: the prompts. Any tokens may stand behind a prompt's end, because the prompt does not see them.
+        number: the index of the adapter that reads.
+        prefix: for each layer the KV cache [A, K, s, Dh] of the tokens before every prompt; an empty list for none.
+        prefix_length: the number of tokens of the prefix; its cache may have more places.
+        tokens: the prompts. Any tokens may follow after a prompt's end, because the prompt does not see them.
     """
     adapter, prefix = jax.tree.map(lambda leaf: leaf[number], (adapters, prefix))
     length = tokens.shape[1]
@@ -131,7 +144,15 @@ def prefill(
     positions = jnp.broadcast_to(prefix_length + place, tokens.shape)
     found: list[KVCache] = []
 
-    def attend(layer, q, k, v, window, scale, softcap):
+    def attend(
+        layer: int,
+        q: Float[Array, "P K G T Dh"],
+        k: Float[Array, "P K T Dh"],
+        v: Float[Array, "P K T Dh"],
+        window: int,
+        scale: float,
+        softcap: float | None,
+    ) -> Float[Array, "P K G T Dh"]:
         own = KVCache(to_bits(k), to_bits(v))
         found.append(own)
         outputs = []
@@ -168,36 +189,57 @@ def decode(
     """Let the active rows choose up to `steps` tokens each; `sample` is donated.
 
     Args:
-        architecture: the decoder's; static.
-        steps: how many tokens; static. Fewer, if no row is active any more.
-        filtered: whether top-k or top-p is asked for; static.
+        architecture: the decoder's architecture; static.
+        steps: the largest number of tokens for each row; static. The loop ends earlier if no row is active.
+        filtered: whether top-k or top-p is used; static.
         params: the base's weights, `by_layer`.
         adapters: a stack [A, ...] of effective adapters, or None for the bare base (then A is 1).
-        prefix: for each layer the KV cache [A, K, s, Dh] of what all prompts begin with; an empty list for none.
+        prefix: for each layer the KV cache [A, K, s, Dh] of the common prefix; an empty list for none.
         prompt: for each layer the KV cache [A, S, K, s, Dh] of the prompts.
         sample: for each layer the KV cache [A, S, K, N, s, Dh] of the samples. It is a ring: step t writes to place t
             modulo s. `steps` divides s.
-        rows: where the rows stand.
+        rows: the state of the rows.
         start: the place of the first step in the rings, a multiple of `steps`.
-        metadata: how tokens are chosen.
+        metadata: the sampling parameters and the end tokens.
 
     Returns:
-        The samples' new KV caches, and the chosen tokens: -1 where a row was not active.
+        The samples' new KV caches, and the chosen tokens, with -1 for a row that was not active, and `NOT_FINITE` for a
+        row whose logits were not finite, which ends the row.
     """
     # The keys of this call's steps have a buffer of their own, so that the loop only reads the large rings. They are
-    # written once, after the loop.
+    # written to the rings once, after the loop.
     newest = [jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), keys) for keys in sample]
     single = rows.token.shape[0] == 1
-    if single:  # the loop would copy what it carries with an axis of one
+    if single:  # because with an axis of size 1 the loop would copy them at each step
         newest = jax.tree.map(lambda leaf: leaf[0], newest)
 
-    def forward(adapter, prefix, prompt, sample, newest, token, read, lengths, done):
-        """One adapter's next logits [S, N, V] and its `newest` keys."""
-        place = rows.prefix + lengths[:, None] + read
+    def forward(
+        adapter: LoraParams | None,
+        prefix: list[KVCache],
+        prompt: list[KVCache],
+        sample: list[KVCache],
+        newest: list[KVCache],
+        token: Int32[Array, "S N"],
+        read: Int32[Array, "S N"],
+        lengths: Int32[Array, " S"],
+        done: Int32[Array, ""],
+    ) -> tuple[Float32[Array, "S N V"], list[KVCache]]:
+        """Return the next logits of one adapter's rows, and `newest` with the keys of this step."""
+        place = read + lengths[:, None] + rows.prefix
         written: list[KVCache] = []
 
-        def attend(layer, q, k, v, window, scale, softcap):
-            def write(keys, new):
+        def attend(
+            layer: int,
+            q: Float[Array, "S K G N Dh"],
+            k: Float[Array, "S K N Dh"],
+            v: Float[Array, "S K N Dh"],
+            window: int,
+            scale: float,
+            softcap: float | None,
+        ) -> Float[Array, "S K G N Dh"]:
+            def write(
+                keys: Shaped[Array, "S K N steps Dh"], new: Float[Array, "S K N Dh"]
+            ) -> Shaped[Array, "S K N steps Dh"]:
                 return lax.dynamic_update_slice_in_dim(keys, to_bits(new)[..., None, :], done, 3)
 
             own = KVCache(write(newest[layer].k, k), write(newest[layer].v, v))
@@ -219,7 +261,7 @@ def decode(
             logits = architecture.logit_softcap * jnp.tanh(logits / architecture.logit_softcap)
         return logits, written
 
-    def step(carry):
+    def step(carry: Carry) -> Carry:
         done, newest, token, read, active, chosen = carry
         arguments = (adapters, prefix, prompt, sample, newest, token, read, rows.prompt)
         if single:
@@ -228,19 +270,21 @@ def decode(
             logits, newest = forward(a, b, c, d, newest, token[0], read[0], rows.prompt[0], done)
             logits = logits[None]
         else:
-            logits, newest = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))(*arguments, done)
+            forward_all = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))
+            logits, newest = forward_all(*arguments, done)  # type: ignore[arg-type]
         token = _draw_tokens(logits, rows.key, read, metadata, filtered)
-        chosen = chosen.at[done].set(jnp.where(active, token, -1))
+        sound = jnp.isfinite(logits.sum(-1))  # the sum is NaN or infinite if any logit is
+        chosen = chosen.at[done].set(jnp.where(active, jnp.where(sound, token, NOT_FINITE), -1))
         read = read + 1
-        active = active & (read < rows.limit) & (token[..., None] != metadata.ends).all(-1)
+        active = active & sound & (read < rows.limit) & (token[..., None] != metadata.ends).all(-1)
         return done + 1, newest, token, read, active, chosen
 
-    def going(carry):
+    def going(carry: Carry) -> Bool[Array, ""]:
         return (carry[0] < steps) & carry[4].any()
 
     chosen = jnp.full((steps, *rows.token.shape), -1, jnp.int32)
     carry = (jnp.int32(0), newest, rows.token, rows.read, rows.active, chosen)
-    _, newest, _, _, _, chosen = lax.while_loop(going, step, carry)
+    _, newest, _, _, _, chosen = lax.while_loop(going, step, carry)  # type: ignore[arg-type]
     if single:
         newest = jax.tree.map(lambda leaf: leaf[None], newest)
     sample = jax.tree.map(lambda keys, new: lax.dynamic_update_slice_in_dim(keys, new, start, 4), sample, newest)
@@ -254,7 +298,7 @@ def _draw_tokens(
     metadata: SamplingMetadata,
     filtered: bool,
 ) -> Int32[Array, "A S N"]:
-    """Return each row's next token, drawn with the sample's key and the number of tokens that it has read."""
+    """Return each row's next token. The sample's key and the number of tokens read give the random number."""
     flat = logits.reshape(-1, logits.shape[-1])
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(jnp.reshape(key, (-1, 2))), read.reshape(-1))
     uniform = jax.vmap(jax.random.uniform)(keys)

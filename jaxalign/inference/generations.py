@@ -1,5 +1,5 @@
-"""Samples on disk: records that are only ever appended. Each has a key made from all that decides its tokens, so asking
-again draws only the samples that are missing."""
+"""Samples on disk. Records are only appended. The key of a record is a hash of all that decides its tokens, so only
+missing samples are drawn."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
+from jaxalign.inference.sampling_params import ENDS, Completion, Request, SamplingParams
 from jaxalign.runs.records import append_record, digest, read_records
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Something that draws samples: this program's `Sampler`, or a server."""
+    """What draws samples: a `Sampler` of this package, or a server."""
 
     @property
     def engine(self) -> str:
-        """The name by which records call it."""
+        """The engine's name in records."""
         ...
 
     def sample(
@@ -31,7 +31,7 @@ class Engine(Protocol):
         on_text: Callable[[int, int, str], None] | None = ...,
         progress: Callable[[int, int, float], None] = ...,
     ) -> list[list[Completion]]:
-        """See `Sampler.sample`."""
+        """Return each request's completions, in the order of its `samples` (see `Sampler.sample`)."""
         ...
 
 
@@ -43,7 +43,7 @@ class PromptRequest:
     tokens: Int[np.ndarray, " T"]
     """The prompt's tokens, at least one."""
     adapter: int = 0
-    """Which adapter of the engine's stack answers."""
+    """The index of the adapter that answers."""
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further fields for its records, as JSON."""
 
@@ -56,10 +56,22 @@ def record_key(model: str, adapter: str, prompt: Int[np.ndarray, " T"], sampling
         adapter: the identity of the adapter's weights and of its scale; empty for the bare base.
         prompt: the prompt's tokens.
         sampling: the sampling parameters.
-        index: which of the prompt's samples it is.
+        index: the number of the sample among the prompt's samples.
     """
     parts = [model, adapter, np.asarray(prompt).tolist(), dataclasses.asdict(sampling), index]
     return digest(parts, 32)
+
+
+def read_whole(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of samples that are whole (see `ENDS`) by key; none if the file does not exist.
+
+    Of records with one key the first counts: records that were appended from another run only fill gaps.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for record in read_records(path, key=str, text=str, tokens=int):
+        if record.get("end") in ENDS:
+            known.setdefault(record["key"], record)
+    return known
 
 
 def sample_missing(
@@ -76,21 +88,22 @@ def sample_missing(
 ) -> list[list[dict[str, Any]]]:
     """Return the records of `samples` samples of each prompt, and draw only those that are not in the file yet.
 
-    A record is written as soon as its sample has ended. So a kill at any moment loses only the samples that were being
-    drawn. Records of other prompts, models or settings may stand in the same file. A record that is returned has its
-    own prompt's `about`, whatever `about` it has in the file.
+    A record is written as soon as its sample has ended. So a process that is killed loses only the samples that it was
+    drawing. A sample that a server did not end as `ENDS` says is drawn again, and has several records. Records of other
+    prompts, models or settings may be in the same file. A returned record has the `about` of its prompt in `asked`,
+    whatever `about` it has in the file.
 
     Args:
         engine: draws the samples. The key of a sample does not depend on the engine: a record that another engine
             wrote into the same file is used, and still names that engine.
         asked: the prompts. Equal prompts share their records; the file has them once, with the first one's `about`.
-        samples: how many samples of each prompt.
+        samples: the number of samples of each prompt.
         sampling: the sampling parameters.
         path: the JSON Lines file.
         model: the base's signature and precision (see `record_key`).
         adapters: the identities of the adapters, in the order of the engine's stack.
-        on_text: told (prompt, sample, its text so far) after every few tokens of the samples that are drawn.
-        progress: told (samples done, samples that were missing, tokens per second).
+        on_text: is called with (prompt, sample, its text so far) after every few tokens of the samples that are drawn.
+        progress: is called with (samples done, samples that were missing, tokens per second).
 
     Raises:
         UserError: a prompt does not fit into the context, the file cannot be written, or a line of it is not JSON.
@@ -99,10 +112,7 @@ def sample_missing(
         [record_key(model, adapters[one.adapter], one.tokens, sampling, index) for index in range(samples)]
         for one in asked
     ]
-    known: dict[str, dict[str, Any]] = {}
-    for record in read_records(path):
-        if "key" in record:
-            known.setdefault(record["key"], record)  # the first: records appended from another run only fill gaps
+    known = read_whole(path)
     requests, owners, claimed = [], [], set(known)
     for number, (one, keys) in enumerate(zip(asked, wanted, strict=True)):
         missing = tuple(index for index, key in enumerate(keys) if key not in claimed)
@@ -127,6 +137,6 @@ def sample_missing(
         append_record(path, record)
         known[record["key"]] = record
 
-    told = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
-    engine.sample(requests, sampling, on_done=keep, on_text=told, progress=progress)
+    show = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
+    engine.sample(requests, sampling, on_done=keep, on_text=show, progress=progress)
     return [[{**known[key], **one.about} for key in keys] for one, keys in zip(asked, wanted, strict=True)]

@@ -1,8 +1,8 @@
 """KV caches: the keys and values of the tokens that the model has read.
 
-Three kinds stay apart, and attention merges them: that of the prefix which all prompts of a call share, that of each
-prompt, and that of each sample. So nothing is ever copied for a row. A sample's cache is a ring: at each step all rows
-write to the same place, whatever their lengths, and a key's age tells where in the sample it stands.
+There are three kinds of cache: one for the prefix that all prompts share, one for each prompt, one for each sample.
+Attention merges them, so nothing is copied for a row. A sample's cache is a ring: at each step, all rows write to the
+same place, whatever their lengths, and the age of a key gives its place in the sample.
 
 A adapters, S slots of an adapter (each holds a prompt), N rows of a slot (each holds a sample of the prompt), P prompts
 of a prefill, K key/value heads, Dh width of a head, s places of a KV cache.
@@ -32,10 +32,10 @@ class KVCache:
 
 @dataclasses.dataclass
 class CallCaches:
-    """All KV caches of one call of the sampler: of each kind a list with one for each layer."""
+    """All KV caches of one call of the sampler. Each field is a list with one cache for each layer."""
 
     prefix: list[KVCache]
-    """[A, K, s, Dh], of what all prompts begin with; an empty list if nothing is shared."""
+    """[A, K, s, Dh], of the prefix that all prompts share; an empty list if there is none."""
     prompt: list[KVCache]
     """[A, S, K, s, Dh], of each slot's prompt."""
     sample: list[KVCache]
@@ -45,12 +45,12 @@ class CallCaches:
 
     @property
     def prompt_places(self) -> int:
-        """Places for the keys of a slot's prompt."""
+        """The number of places for the keys of a slot's prompt."""
         return self.prompt[0].k.shape[-2]
 
     @property
     def ring(self) -> int:
-        """Places for the keys of a row's sample."""
+        """The number of places for the keys of a row's sample."""
         return self.sample[0].k.shape[-2]
 
 
@@ -73,29 +73,29 @@ def place_prompts(
     Args:
         prompt: the caches so far.
         found: the caches [P, K, T, Dh] of the new prompts.
-        which: which of the new prompts goes to each of M places. Several places may take the same one.
-        number: the adapter of all places.
+        which: for each of M places the index of the new prompt that goes there. Several places may take the same one.
+        number: the index of the adapter, the same for all places.
         slots: the slot of each place.
     """
 
-    def put(cache, new):
+    def put(cache: Shaped[Array, "A S K s Dh"], new: Shaped[Array, "P K T Dh"]) -> Shaped[Array, "A S K s Dh"]:
         return cache.at[number, slots, :, : new.shape[2]].set(new[which])
 
     return jax.tree.map(put, prompt, found)
 
 
 def grow_prompts(more: int, prompt: list[KVCache]) -> list[KVCache]:
-    """Return the prompts' caches with `more` (static) empty places behind those of each slot."""
+    """Return the prompts' caches [A, S, K, s, Dh] with `more` (static) empty places added after those of each slot."""
     return jax.tree.map(lambda keys: jnp.pad(keys, [*[(0, 0)] * (keys.ndim - 2), (0, more), (0, 0)]), prompt)
 
 
 def grow_ring(sample: list[KVCache], step: Int32[Array, ""]) -> list[KVCache]:
     """Return the samples' rings with twice the places.
 
-    `step` is the place where the next step would have written. In the new rings it writes to the first new place.
+    `step` is the next place in the old ring. In the new ring, the next step writes to the first new place.
     """
 
-    def double(ring):
+    def double(ring: Shaped[Array, "A S K N s Dh"]) -> Shaped[Array, "A S K N 2*s Dh"]:
         ordered = jnp.roll(ring, -step, axis=-2)  # oldest first
         return jnp.concatenate([ordered, jnp.zeros_like(ordered)], -2)
 

@@ -1,8 +1,8 @@
 """Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
-Sorting the vocabulary, or drawing a number for each of its tokens, would cost more than the model on a CPU. So a token
-is found by one uniform number and cumulative sums. Top-p without top-k draws again while a token falls outside its
-share, which takes a pass or two over the vocabulary. With top-k the thresholds are found by bisection.
+On a CPU, sorting the vocabulary or drawing a number for each of its tokens would take longer than the model. So a token
+is found by one uniform number and cumulative sums. Top-p without top-k draws again if the token is not among those that
+it keeps, which takes one or two passes over the vocabulary. With top-k, the thresholds are found by bisection.
 
 R rows, V vocabulary.
 """
@@ -10,19 +10,20 @@ R rows, V vocabulary.
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32
 
 BLOCK = 256
-"""Tokens of a block in the cumulative sums: first the block is found, then the token in it."""
+"""The number of tokens in a block of the cumulative sums. First the block is found, then the token in it."""
 
 FEWEST_ACCEPTED = 0.5
-"""From this top-p on, drawing again is cheaper than bisection."""
+"""If top_p is at least this number, drawing again is faster than bisection."""
 
 TRIES = 8
-"""Draws after which rows that still have no token use bisection."""
+"""The number of draws; rows that then have no token use bisection."""
 
 COLDEST = 1e-30
-"""Lower temperatures count as this one: long before it all tokens but the most probable weigh nothing."""
+"""The lowest temperature that is used, except 0; lower ones become this one. At it, only the most probable token has
+any weight."""
 
 _ONE = 0x3F800000  # the bits of 1.0; the bits of floats that are not negative have the order of the floats
 
@@ -39,11 +40,11 @@ def sample_tokens(
     """Return a token for each row of logits.
 
     Args:
-        logits: of the next token.
-        uniform: a number of at least 0 and below 1 for each row, which alone decides what is drawn.
-        temperature: what the logits are divided by; 0 takes the most probable token.
-        top_k: keep only so many of the most probable tokens (and those tied with the last of them); 0 keeps all.
-        top_p: of those keep only the most probable ones, until their share of the probability reaches this number
+        logits: the logits of the next token.
+        uniform: for each row a number of at least 0 and below 1, which alone decides which token is drawn.
+        temperature: the number by which the logits are divided; 0 takes the most probable token.
+        top_k: keep only this many of the most probable tokens (and those tied with the last of them); 0 keeps all.
+        top_p: of those, keep only the most probable ones, until their share of the probability reaches this number
             (Holtzman et al., 2020, arXiv 1904.09751); 1 keeps all.
         filtered: whether top_k and top_p are used at all; static.
     """
@@ -53,7 +54,7 @@ def sample_tokens(
         # the temperature has a floor, so that the smallest temperature gives neither infinity nor NaN.
         return jnp.exp((logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, COLDEST))
 
-    # One flat switch, because in nested ones XLA's CPU backend uses only one core.
+    # One flat switch, because XLA's CPU backend uses only one core in nested ones.
     ways = [lambda: logits.argmax(-1).astype(jnp.int32)]
     if filtered:
         ways.append(lambda: _draw_again(weights(), uniform, top_p))
@@ -70,22 +71,24 @@ def _draw_again(
 ) -> Int32[Array, " R"]:
     """Return for each row a token of the smallest set whose share reaches `top_p`, drawn by its weight.
 
-    A token is in the set if the tokens that weigh more have less than that share. The numbers of further draws derive
-    from the first one.
+    A token is in the set if the tokens that weigh more have less than that share. The uniform numbers of further draws
+    derive from the first one.
     """
     needed = top_p * weights.sum(-1)
 
-    def inside(token):
+    def inside(token: Int32[Array, " R"]) -> Bool[Array, " R"]:
         own = jnp.take_along_axis(weights, token[:, None], 1)
         return jnp.where(weights > own, weights, 0.0).sum(-1) < needed
 
-    def fresh(number):
-        """Another uniform number of each row."""
+    def fresh(number: int | Int32[Array, ""]) -> Float32[Array, " R"]:
+        """Return a new uniform number for each row; another `number` gives other ones."""
         bits = lax.bitcast_convert_type(uniform, jnp.int32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(number), bits)
         return jax.vmap(jax.random.uniform)(keys)
 
-    def once_more(state):
+    def once_more(
+        state: tuple[Int32[Array, ""], Int32[Array, " R"], Bool[Array, " R"]],
+    ) -> tuple[Int32[Array, ""], Int32[Array, " R"], Bool[Array, " R"]]:
         number, token, done = state
         token = jnp.where(done, token, _draw(weights, fresh(number)))
         return number + 1, token, done | inside(token)
@@ -96,14 +99,14 @@ def _draw_again(
     )
 
     def bisected():
-        # A fresh number: one whose token was rejected is not uniform any more.
+        # A new number, because a number whose token was rejected is no longer uniform.
         return jnp.where(done, token, _draw(_most(weights, jnp.int32(0), top_p), fresh(TRIES)))
 
     return lax.cond(done.all(), lambda: token, bisected).astype(jnp.int32)
 
 
 def _most(weights: Float32[Array, "R V"], top_k: Int32[Array, ""], top_p: Float32[Array, ""]) -> Float32[Array, "R V"]:
-    """Return the weights that top-k and then top-p keep; the others as 0."""
+    """Return the weights that top-k and then top-p keep, and 0 for all others."""
     count = jnp.where(top_k > 0, top_k, weights.shape[-1]).astype(jnp.float32)
     weights = _above(weights, jnp.ones_like(weights), jnp.broadcast_to(count, weights.shape[:1]))
     return _above(weights, weights, top_p * weights.sum(-1))
@@ -112,7 +115,7 @@ def _most(weights: Float32[Array, "R V"], top_k: Int32[Array, ""], top_p: Float3
 def _above(
     weights: Float32[Array, "R V"], mass: Float32[Array, "R V"], needed: Float32[Array, " R"]
 ) -> Float32[Array, "R V"]:
-    """Return the weights that are at least a row's threshold; the others as 0.
+    """Return the weights that are at least a row's threshold, and 0 for all others.
 
     The threshold is the largest one for which the `mass` of the weights that are at least as large sums to `needed`.
     """
@@ -144,7 +147,7 @@ def _draw(weights: Float32[Array, "R V"], uniform: Float32[Array, " R"]) -> Int3
 def _first_above(sums: Float32[Array, "R n"], wanted: Float32[Array, " R"]) -> Int32[Array, " R"]:
     """Return for each row the first index whose cumulative sum is above `wanted`.
 
-    If there is none, by rounding, return the last index that added anything.
+    If rounding leaves no such index, return the last one at which the sum grew.
     """
     above = sums > wanted[:, None]
     added = jnp.diff(sums, axis=-1, prepend=0.0) > 0

@@ -12,10 +12,6 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32
 
 from jaxalign.data.trees import Segment, Tree, radix
-from jaxalign.errors import UserError, did_you_mean
-
-LENGTH_RULES = ("sum", "token", "byte")
-"""How options of different lengths are compared: by log-probability, by its mean over tokens, or over bytes."""
 
 
 class ChoiceTree(NamedTuple):
@@ -23,11 +19,11 @@ class ChoiceTree(NamedTuple):
 
     tree: Tree
     ends: tuple[int, ...]
-    """For each answer the segment that it ends in."""
+    """For each answer, the index of the segment in which it ends."""
 
 
 def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndarray, " _"]]) -> ChoiceTree:
-    """Return a tree with the prompt as its trunk, in which tokens that several answers begin with stand once.
+    """Return a tree with the prompt as its trunk. Tokens with which several answers begin are in it only once.
 
     The prompt and each answer have at least one token. An answer's tokens are those of the whole answer, as training
     encodes it.
@@ -39,7 +35,7 @@ def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndar
 def choice_log_probs(question: ChoiceTree, scores: Float[np.ndarray, " S"]) -> Float64[np.ndarray, " answers"]:
     """Return the log-probability of each answer in nats: the sum of the scores of the segments on its path."""
     sums = np.array(scores, np.float64)
-    for index, segment in enumerate(question.tree):  # parents stand before their children
+    for index, segment in enumerate(question.tree):  # parents come before their children
         if segment.parent >= 0:
             sums[index] += sums[segment.parent]
     return sums[list(question.ends)]
@@ -54,24 +50,9 @@ def probabilities(log_probs: Float64[np.ndarray, " answers"]) -> Float64[np.ndar
     return weights / weights.sum()
 
 
-def best_option(log_probs: Sequence[float], lengths: Sequence[int], rule: str) -> int | None:
-    """Return the index of the best option, the first one of equals; None if the largest value is not finite.
+def best_option(log_probs: Float[np.ndarray, " options"]) -> int | None:
+    """Return the index of the option with the largest log-probability (of equal ones, the first).
 
-    Args:
-        log_probs: the log-probability of each option.
-        lengths: for each option its number of tokens (rule `token`) or of bytes (rule `byte`), at least 1. The rule
-            `sum` does not use them.
-        rule: one of `LENGTH_RULES`.
-
-    Raises:
-        UserError: there is no such rule.
-        ValueError: a length is less than 1.
+    None if the largest value is not finite.
     """
-    if rule not in LENGTH_RULES:
-        raise UserError(f"there is no length rule {rule!r}{did_you_mean(rule, LENGTH_RULES)}")
-    values = np.asarray(log_probs, np.float64)
-    if rule != "sum":
-        if min(lengths) < 1:
-            raise ValueError(f"an option has the length {min(lengths)}: nothing to take the mean over")
-        values = values / np.asarray(lengths)
-    return int(values.argmax()) if np.isfinite(values.max()) else None
+    return int(log_probs.argmax()) if np.isfinite(log_probs.max()) else None

@@ -3,30 +3,29 @@
 import dataclasses
 import difflib
 import hashlib
-import http.client
 import itertools
 import json
-import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
+import anyio
+import httpx2
 import numpy as np
+from anyio.from_thread import start_blocking_portal
 from jaxtyping import Int
 
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
+from jaxalign.inference.server import KEY_VARIABLE, Fault, JsonServer, NoSuchPath, said, secret_key
 from jaxalign.pretrained.tokenizer import Tokenizer
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-PASSING = (408, 409, 425, 429)
-"""HTTP statuses after which a request is sent again; so are all of 500 and above."""
+FILTERED = "content_filter"
+"""The end of an answer that the server cut because of its content. It is recorded, and drawn again on resuming."""
 
-LONGEST_PAUSE = 60.0
-"""The longest time between two tries, in seconds."""
+SHORTEST_KEY = 8
+"""The length from which a key is looked for in answers: a shorter one, such as EMPTY, may be a word of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +33,14 @@ class OpenAIEngine:
     """A server that draws samples. It takes the same requests as `Sampler`, and its samples are kept in the same way.
 
     Args:
-        url: the address with the version, such as http://localhost:8000/v1. A secret key is read from $OPENAI_API_KEY
-            whenever a request is sent, and is stored nowhere.
+        url: the address with the version, such as http://localhost:8000/v1. For the secret key
+            see `JsonServer`.
         models: for each adapter (see `Request.adapter`) the name by which the server knows it.
         tokenizer: the model's; it encodes answers, and decodes prompts that are sent as text.
         context: tokens that the model can read.
         concurrency: HTTP requests at the same time, at most.
         retries: how often a request is sent again after an error that may pass.
-        timeout: how long to wait for an answer, in seconds.
+        timeout: how long a whole request may take, in seconds.
         send: `tokens` sends the prompt's token ids, exactly as in training, with the BOS token. `text` sends the
             prompt's text without the BOS token, which the server adds.
         strict: whether to send only fields that OpenAI has. Otherwise top_k, min_p, repetition_penalty and
@@ -59,7 +58,7 @@ class OpenAIEngine:
     timeout: float = 600.0
     send: str = "tokens"
     strict: bool = False
-    pause: Callable[[float], None] = time.sleep
+    pause: Callable[[float], Awaitable[None]] = anyio.sleep
     engine: str = "openai"
 
     def sample(
@@ -84,19 +83,23 @@ class OpenAIEngine:
         check_requests(requests, sampling, self.context)
         jobs = [(number, index) for number, request in enumerate(requests) for index in request.samples]
         results: list[dict[int, Completion]] = [{} for _ in requests]
-        if jobs:
-            self._check_models()
+        if not jobs:
+            return [[] for _ in requests]
+        server = JsonServer(self.url, self.retries, self.timeout, self.pause)
+        # The requests run in a thread of their own, because the caller's may have an event loop, as in a notebook. An
+        # exception, such as Ctrl-C, cancels those that are on their way.
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(server.client()) as client:
+            portal.call(self._check_models, server, client)
             progress(0, len(jobs), 0.0)
-        since, count, done = time.perf_counter(), 0, 0
-        pool = ThreadPoolExecutor(self.concurrency)
-        try:
+            since, count, done = time.perf_counter(), 0, 0
             left = iter(jobs)
             running: dict[Future[Completion], int] = {}
             failed: BaseException | None = None
             while True:
-                # No job waits in the pool: after a failure nothing more is sent.
+                # Nothing waits to be sent: after a failure nothing more is sent.
                 while failed is None and len(running) < self.concurrency and (job := next(left, None)) is not None:
-                    running[pool.submit(self._answer, requests[job[0]], job[1], sampling)] = job[0]
+                    asked = (server, client, requests[job[0]], job[1], sampling)
+                    running[portal.start_task_soon(self._answer, *asked)] = job[0]
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -113,13 +116,14 @@ class OpenAIEngine:
                     progress(done, len(jobs), count / (time.perf_counter() - since))
             if failed is not None:
                 raise failed
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
         return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
 
-    def _answer(self, request: Request, index: int, sampling: SamplingParams) -> Completion:
+    async def _answer(
+        self, server: JsonServer, client: httpx2.AsyncClient, request: Request, index: int, sampling: SamplingParams
+    ) -> Completion:
         """Return one sample."""
-        return self._completion(self._ask("completions", self._body(request, index, sampling)), index, sampling)
+        body = self._body(request, index, sampling)
+        return await server.ask(client, "completions", body, lambda found: self._completion(found, index, sampling))
 
     def _body(self, request: Request, index: int, sampling: SamplingParams) -> dict[str, Any]:
         """Return the JSON that asks for one sample."""
@@ -144,91 +148,61 @@ class OpenAIEngine:
         return body
 
     def _completion(self, answer: Any, index: int, sampling: SamplingParams) -> Completion:
-        """Return the sample that stands in the server's JSON."""
+        """Return the sample that stands in the server's JSON.
+
+        Raises:
+            Fault: there is no whole answer in it: no text, or an end that is neither `stop` nor `length`.
+            UserError: the server answers with the secret key.
+        """
         try:
             choice: dict[str, Any] = answer["choices"][0]
             text, reason = choice["text"], choice.get("finish_reason")
+            if text is None and reason == FILTERED:
+                text = ""
             if not isinstance(text, str):
                 raise TypeError
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.url}/completions gave no completion: {answer!r:.200}") from error
+            text.encode()  # records are UTF-8
+        except (KeyError, IndexError, TypeError, AttributeError, UnicodeEncodeError):
+            raise Fault(f"gave no completion ({said(json.dumps(answer))})") from None
+        if reason not in ("stop", "length", FILTERED):
+            raise Fault(f"ended an answer with finish_reason={said(json.dumps(reason))}, so it may not be whole")
+        key = secret_key()
+        if len(key) >= SHORTEST_KEY and key in text:
+            raise UserError(
+                f"{self.url}/completions answers with the key of {KEY_VARIABLE}, so its answer is not kept: is "
+                "engine.url right?"
+            )
         found = [text.index(stop) for stop in sampling.stop if stop in text]
         if found:  # some servers leave the stop string in
             text = text[: min(found)]
         # vLLM names the string that it stopped at, with null for the end token; other servers name nothing.
         named = choice.get("stop_reason", "") is not None
         stopped = bool(found) or (reason == "stop" and bool(sampling.stop) and named)
-        end = "length" if reason == "length" and not found else "stop" if stopped else "eos"
+        end = "stop" if stopped else "eos" if reason == "stop" else reason
         if end == "eos":  # some servers leave the end token in
             for token in self.tokenizer.end_ids:
                 text = text.removesuffix(self.tokenizer.decode([token]))
         return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
 
-    def _check_models(self) -> None:
+    async def _check_models(self, server: JsonServer, client: httpx2.AsyncClient) -> None:
         """Raise UserError for a name that is not in the server's list of models; a server may have no list."""
+
+        def names(answer: Any) -> list[str]:
+            try:
+                return [str(model["id"]) for model in answer["data"]]
+            except (KeyError, TypeError):
+                raise UserError(f"{self.url}/models is no list of models: is engine.url right?") from None
+
         try:
-            served = [str(model["id"]) for model in self._ask("models", None)["data"]]
-        except _NoSuchPath:
+            served = await server.ask(client, "models", None, names)
+        except NoSuchPath:
             return
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{self.url}/models is no list of models: is engine.url right?") from error
         for name in self.models:
             if name not in served:
                 near = difflib.get_close_matches(name, served, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"it serves {', '.join(served) or 'none'}"
+                listed = ", ".join(said(one) for one in served[:20]) + (", ..." if len(served) > 20 else "")
+                hint = f"did you mean '{said(near[0])}'?" if near else f"it serves {listed or 'none'}"
                 raise UserError(f"{self.url} serves no model '{name}'; {hint} (engine.models names them)")
-
-    def _ask(self, path: str, body: dict[str, Any] | None) -> Any:
-        """Return the server's JSON for a POST of `body`, or for a GET if it is None; try errors that may pass again."""
-        where = f"{self.url.rstrip('/')}/{path}"
-        for tried in range(self.retries + 1):
-            headers = {"Content-Type": "application/json"}
-            if os.environ.get(KEY_VARIABLE):
-                headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
-            data = None if body is None else json.dumps(body).encode()
-            wanted = 0.0
-            try:
-                request = urllib.request.Request(where, data, headers)
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.loads(response.read())
-            except urllib.error.HTTPError as error:
-                with error:
-                    said = _message(error)
-                if error.code in (404, 405) and body is None:
-                    raise _NoSuchPath from None
-                if error.code in (401, 403):
-                    raise UserError(f"{where} refuses the key ({error.code}): set {KEY_VARIABLE}") from None
-                problem = f"{where} answered {error.code}: {said}"
-                if error.code not in PASSING and error.code < 500:
-                    hint = "; does the server have completions (not chat alone)?" if error.code == 404 else ""
-                    raise UserError(problem + hint) from None
-                after = error.headers.get("Retry-After") or ""
-                wanted = float(after) if after.replace(".", "", 1).isdigit() else 0.0
-            # No connection, a time-out, half an answer, none that is HTTP or JSON.
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                problem = f"{where} does not answer ({getattr(error, 'reason', None) or error})"
-            if tried < self.retries:
-                self.pause(min(max(wanted, 0.5 * 2**tried), LONGEST_PAUSE))
-        raise UserError(f"{problem}; tried {self.retries + 1} times: is the server up, and engine.url right?")
-
-
-class _NoSuchPath(Exception):  # noqa: N818 (a signal inside this module)
-    pass
-
-
-def _message(answer: urllib.error.HTTPError) -> str:
-    """Return the first line of a server's error message."""
-    try:
-        text = answer.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):  # half of it
-        text = ""
-    try:
-        found = json.loads(text)
-        error = found.get("error", found)
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
-        pass
-    return (text.strip().splitlines() or ["nothing"])[0][:300]
 
 
 def sample_seed(seed: int, prompt: Int[np.ndarray, " T"], index: int) -> int:

@@ -11,30 +11,31 @@ from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pa
 from jaxalign.data.trees import Tree, path_lengths, predictions, tree_length
 
 SPARE = 1.3
-"""How much dearer than the best shape a known one may be. A known one is compiled already, except for lists of blocks
-of keys of another width."""
+"""A known shape may cost this many times as much as the best one, because it is compiled already (except for lists of
+blocks of keys that have another width)."""
 
 Owner = tuple[int, int]
-"""(tree, segment): which scored segment a branch of a batch is."""
+"""(tree, segment): the scored segment that a branch of a batch belongs to."""
 
 Piece = tuple[Tree, int, list[int]]
-"""A tree or a part of one, the number of the tree, and the segment of it that each segment of the part is."""
+"""(piece, tree, origin): a tree or a part of it, the tree's number, and for each segment of the piece the index of the
+tree's segment from which it comes."""
 
 
 def pack_for_reading(
     groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, shapes: list[Shape] | None = None
 ) -> list[list[tuple[PackedBatch, list[Owner]]]]:
-    """Return the passes that read all trees: in each a batch for every group, with the owner of each of its branches.
+    """Return the passes that read all trees. A pass has a batch for each group, with the owner of each of its branches.
 
     All batches have one shape, except for the width of their lists of blocks of keys, which has few values. A group
     whose trees are all in earlier passes gets empty batches.
 
     Args:
         groups: the trees of each group, which are read with one adapter; at least one tree in all.
-        row_length: tokens of a row at most. A longer path makes the rows longer.
-        batch_tokens: tokens of a batch at most; but a batch has at least one row.
-        shapes: the shapes that are known already. One of them is taken if it costs little more than the best one.
-            Otherwise the best one is taken, and joins them.
+        row_length: the largest number of tokens in a row. A longer path makes the rows longer.
+        batch_tokens: the largest number of tokens in a batch; but a batch has at least one row.
+        shapes: the shapes that are known already. One of them is used if it costs little more than the best one.
+            Otherwise the best one is used, and added to them.
     """
     known = [] if shapes is None else shapes
     layouts = _layouts(groups, row_length, batch_tokens, known)
@@ -61,28 +62,28 @@ class _Layout:
     tokens: int
     """The length of a row."""
     groups: list[tuple[list[Piece], list[int]]]
-    """Each group's pieces, and the row in which each of them stands."""
+    """For each group its pieces, and the row of each piece."""
 
     @cached_property
     def rows(self) -> int:
-        """Rows of the group that has most."""
+        """The number of rows of the largest group."""
         return max(max(rows, default=-1) + 1 for _, rows in self.groups)
 
     @cached_property
     def predictions(self) -> int:
-        """Predictions of a row at most."""
+        """The largest number of predictions in a row."""
         counts = (np.bincount(rows, [predictions(p) for p, _, _ in pieces]) for pieces, rows in self.groups if rows)
         return int(max(count.max() for count in counts))
 
     def cost(self, together: int) -> float:
-        """Return about what reading costs with so many rows in a batch, in tokens of short rows."""
+        """Return the approximate cost of reading with `together` rows in a batch, in tokens of short rows."""
         return rounded_up(self.rows, together) * self.tokens * (1 + self.tokens * ATTENTION_COST)
 
 
 def _layouts(
     groups: Sequence[Sequence[Tree]], row_length: int, batch_tokens: int, known: Sequence[Shape]
 ) -> dict[int, _Layout]:
-    """Return layouts by the length of their rows: some eight lengths, because laying out takes time, and known ones."""
+    """Return a layout for each row length: about eight lengths, because a layout takes time, and the known ones."""
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     first = rounded_up(longest, ROW_QUANTUM)
     last = max(min(row_length, batch_tokens), first)
@@ -95,7 +96,7 @@ def _layouts(
 def _lay_out(trees: Sequence[Tree], tokens: int) -> tuple[list[Piece], list[int]]:
     """Return the pieces of all trees in rows of `tokens`, and the row of each piece.
 
-    Trees stand in rows whole, longest first, or leaf by leaf, whichever takes fewer rows.
+    Rows are filled either with whole trees, longest first, or leaf by leaf, whichever takes fewer rows.
     """
     pieces = [(piece, index, origin) for index, tree in enumerate(trees) for piece, origin in split_tree(tree, tokens)]
     rows = assign_rows([tree_length(piece) for piece, _, _ in pieces], tokens)

@@ -19,7 +19,7 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.runs.records import append_record, digest, read_records
 
 PROMPTS_AT_A_TIME = 64
-"""Prompts whose responses are scored and written together."""
+"""The number of prompts whose responses are scored and written together."""
 
 
 def read_reference(
@@ -40,12 +40,12 @@ def read_reference(
     Args:
         scorer: scores with the reference's adapter.
         data: the responses; its own `reference` is not used.
-        members: the numbers of the responses that are wanted, all different.
+        members: the numbers of the responses to score, all different.
         path: a JSON Lines file that keeps the numbers, with shapes.jsonl beside it; None keeps nothing.
         model: the base's signature and precision. A number from the file is used only for the same base, adapter,
             scale and tokens.
-        progress: told (prompts done, all prompts, tokens per second), first with none done. The time of compilation
-            does not count.
+        progress: is called with (prompts done, all prompts, tokens per second), first with none done. The time of
+            compilation does not count.
 
     Raises:
         UserError: the file cannot be written, or a line of it is not JSON.
@@ -57,7 +57,8 @@ def read_reference(
         return digest([*identity, tokens], 32)
 
     keys = {response: key(response) for response in members}
-    known = {record["key"]: record["log_prob"] for record in ([] if path is None else read_records(path))}
+    records = [] if path is None else read_records(path, key=str, log_prob=float)
+    known = {record["key"]: record["log_prob"] for record in records}
     trees = data.trees(members)
     parts = [trees[start : start + PROMPTS_AT_A_TIME] for start in range(0, len(trees), PROMPTS_AT_A_TIME)]
     names = [[keys[response] for _, mine in part for response in mine] for part in parts]

@@ -1,7 +1,7 @@
 """Sampling: many prompts in, many samples of each out.
 
 This is the device's part: the KV caches, and the programs that prefill prompts and decode samples. The host's part,
-which sample stands where, is in scheduler.py.
+which decides the row of each sample, is in scheduler.py.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ from jaxalign.pretrained.tokenizer import Tokenizer
 
 @dataclasses.dataclass
 class Sampler:
-    """A base model that samples, with a stack of adapters or none."""
+    """A base model, with or without a stack of adapters, that draws samples."""
 
     architecture: Architecture
     weights: BaseWeights
@@ -53,11 +53,11 @@ class Sampler:
     tokenizer: Tokenizer
     programs: Programs
     rows: int = 64
-    """How many samples decode together at most, over all adapters; but each adapter has at least one row."""
+    """The largest number of samples that decode together, over all adapters; each adapter gets at least one row."""
     ends: tuple[int, ...] = ()
-    """The end tokens; empty for those of the tokenizer."""
+    """The end tokens; an empty tuple means those of the tokenizer."""
     engine: str = "jaxalign"
-    """The name by which records call this engine."""
+    """The engine's name in records."""
 
     def sample(
         self,
@@ -70,20 +70,21 @@ class Sampler:
     ) -> list[list[Completion]]:
         """Return each request's completions, in the order of its `samples`.
 
-        Which tokens a sample has depends on the model, the prompt, the sampling parameters and the sample's index
-        alone, not on what else is asked: its random numbers derive from (seed, hash of the prompt, index, token).
+        The tokens of a sample depend only on the model, the prompt, the sampling parameters and the sample's index, not
+        on the other requests: its random numbers derive from (seed, hash of the prompt, index, number of the token).
 
         Args:
-            requests: prompts, and which samples of each are wanted.
+            requests: the prompts, and the samples wanted of each.
             sampling: the sampling parameters, the same for all.
-            on_done: told (request, completion) as soon as a sample has ended.
-            on_text: told (request, sample, its text so far) after every few tokens. An end that may become a stop
-                string is held back. Each text begins with the one before it; only the last one, the completion's, may
-                differ where a character was broken.
-            progress: told (samples done, all samples, tokens per second), first of all with none done.
+            on_done: is called with (request, completion) as soon as a sample has ended.
+            on_text: is called with (request, sample, its text so far) after every few tokens. An end that may become a
+                stop string is held back. Each text begins with the one before it; only the last one, the completion's,
+                may differ where a character was broken.
+            progress: is called with (samples done, all samples, tokens per second), first with none done.
 
         Raises:
-            UserError: a prompt is empty, or longer than the context less the new tokens.
+            UserError: a prompt is empty, or longer than the context less the new tokens; or the model's logits are not
+                finite.
         """
         check_requests(requests, sampling, self.architecture.context)
         total = sum(len(request.samples) for request in requests)
@@ -115,10 +116,15 @@ class _Decoder:
     """The device's part of one call of `Sampler.sample`."""
 
     sampler: Sampler
+    """Has the model, the adapters and the compiled programs."""
     plan: CallPlan
+    """The shapes of this call."""
     sampling: SamplingParams
+    """The sampling parameters of this call."""
     metadata: SamplingMetadata
+    """The same on the device, with the end tokens."""
     caches: CallCaches = dataclasses.field(init=False)
+    """The KV caches of this call."""
 
     def __post_init__(self):
         architecture, dtype = self.sampler.architecture, compute_type(self.sampler.weights.get(layered=True))
@@ -134,14 +140,14 @@ class _Decoder:
         return self.sampler.programs.get(name, function, static, arguments)(*arguments)
 
     def prefill_prefix(self, prefix: Int[np.ndarray, " T"]) -> None:
-        """Prefill what all prompts begin with, for each adapter; nothing if it is empty."""
+        """Prefill the tokens with which all prompts begin, for each adapter; do nothing if there are none."""
         if len(prefix):
             tokens = padded_prompts([prefix], bucket(len(prefix)))
             found = [self.keys_of(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
             self.caches.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
     def keys_of(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> list[KVCache]:
-        """Return for each layer the KV cache [P, K, T, Dh] of prompts that stand behind `before` tokens of prefix."""
+        """Return for each layer the KV cache [P, K, T, Dh] of prompts that follow `before` tokens of the prefix."""
         s = self.sampler
         start = (s.weights.get(layered=True), s.adapters, np.int32(adapter), self.caches.prefix, np.int32(before))
         return self.run("prefill", prefill_program, (s.architecture,), *start, tokens)
@@ -155,7 +161,7 @@ class _Decoder:
             self.caches.prompt = self.run("place", place_prompts_program, (), *arguments)
 
     def make_room(self, size: int) -> None:
-        """Give each slot places for the keys of a prompt of `size` tokens (a bucket), where it has fewer."""
+        """Add places to each slot's KV cache until a prompt of `size` tokens (a bucket) fits."""
         old = places = self.caches.prompt_places
         while places < size:
             places *= 2
@@ -164,7 +170,7 @@ class _Decoder:
             self.caches.prompt = self.run("longer prompts", grow_prompts_program, (more,), self.caches.prompt)
 
     def decode(self, state: RowState) -> Int32[np.ndarray, "steps A S N"]:
-        """Let the active rows choose up to `steps` tokens; return the tokens, -1 where there is none."""
+        """Run up to `steps` decode steps; return the chosen tokens as `decoding.decode` does."""
         s, caches, limit, steps = self.sampler, self.caches, self.sampling.max_tokens, self.plan.steps
         self.lengthen_rings(min(int(state.read[state.active].max()) + steps, limit))
         limits = np.full(self.plan.shape, limit, np.int32)
@@ -178,7 +184,7 @@ class _Decoder:
         return np.asarray(chosen)
 
     def lengthen_rings(self, needed: int) -> None:
-        """Double the samples' rings until they have as many places as are needed."""
+        """Double the samples' rings until they have at least `needed` places."""
         caches = self.caches
         while caches.ring < needed:
             step = caches.step % caches.ring

@@ -12,6 +12,10 @@ from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.parallel.compilation import Programs
 
+ENDS = ("stop", "eos", "length")
+"""How a whole sample ends: before a stop string, with an end token, or at `max_tokens`. A sample that a server ended in
+another way, which its record names, is not whole."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
@@ -22,15 +26,15 @@ class SamplingParams:
     """
 
     temperature: float = 1.0
-    """What logits are divided by, at least 0; 0 takes the most probable token each time."""
+    """The logits are divided by this number, at least 0. With 0, the most probable token is taken each time."""
     top_k: int = 0
-    """Draw from so many of the most probable tokens; 0 draws from all."""
+    """Draw only from this many most probable tokens; 0 means all."""
     top_p: float = 1.0
-    """Draw from the most probable tokens that together have this share of the probability; 1 draws from all."""
+    """Draw only from the most probable tokens that together have this share of the probability; 1 means all."""
     max_tokens: int = 256
-    """Tokens of a sample at most."""
+    """The largest number of tokens of a sample."""
     stop: Sequence[str] = ()
-    """Strings before which a sample ends: a tuple, made of whatever sequence, or of one string, is given."""
+    """Strings before which a sample ends. You may give any sequence, or one string; it becomes a tuple."""
     seed: int = 0
     """The seed of all random numbers, from 0 to 4294967295."""
 
@@ -38,14 +42,14 @@ class SamplingParams:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for name, wrong, rule in (
             ("temperature", not 0 <= self.temperature < float("inf"), "a number of at least 0 (0 is greedy)"),
-            ("top_k", self.top_k < 0, "a whole number of at least 0 (0 keeps all tokens)"),
+            ("top_k", not 0 <= self.top_k < 2**31, "a whole number from 0 to 2147483647 (0 keeps all tokens)"),
             ("top_p", not 0 < self.top_p <= 1, "a number greater than 0, up to 1 (1 keeps all tokens)"),
             ("max_tokens", self.max_tokens < 1, "a whole number of at least 1"),
             ("stop", not all(self.stop), "strings that are not empty"),
             ("seed", not 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
         ):
             if wrong:
-                raise UserError(f"sampling.{name}={getattr(self, name)!r} will not do: give {rule}")
+                raise UserError(f"sampling.{name}={getattr(self, name)!r} is not allowed: give {rule}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Request:
     samples: tuple[int, ...] = (0,)
     """The index of each sample that is wanted. A sample of another index has other random numbers."""
     adapter: int = 0
-    """Which adapter of the engine's stack answers."""
+    """The index of the adapter that answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +69,13 @@ class Completion:
     """One sample that has ended."""
 
     index: int
-    """Which sample of its request it is."""
+    """The sample's index, one of the request's `samples`."""
     tokens: tuple[int, ...]
     """Its tokens, with the end token if there is one, and up to the one that completes a stop string."""
     text: str
     """Its text, without an end token or a stop string."""
     end: str
-    """Why it ended: `eos` (an end token), `stop` (a stop string) or `length`."""
+    """Why it ended: one of `ENDS`, or for an answer that is not whole the word that a server has for it."""
 
 
 def check_requests(
@@ -82,8 +86,8 @@ def check_requests(
     Args:
         requests: the prompts.
         sampling: the sampling parameters.
-        context: tokens that the model can read.
-        places: where the user finds each prompt, for the error; None numbers them.
+        context: the number of tokens that the model can read.
+        places: for each prompt the place where the user finds it, for the error; None numbers the prompts.
     """
     check_room(sampling, context)
     room = context - sampling.max_tokens

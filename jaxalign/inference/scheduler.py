@@ -1,8 +1,8 @@
 """The host's part of sampling: which sample stands in which row, which samples wait, and which have ended.
 
-It is pure Python and NumPy, and needs no model. Rows stand in slots: a slot holds one prompt, and its rows decode
-samples of that prompt side by side. A row whose sample has ended takes the prompt's next sample, and a slot whose
-prompt has none left takes the next prompt. So a long sample holds up its own slot at most.
+It is pure Python and NumPy, and needs no model. A slot holds one prompt, and its rows decode samples of that prompt
+side by side. A row whose sample has ended takes the prompt's next sample. A slot without samples left takes the next
+prompt. So a long sample delays only its own slot.
 
 A adapters, S slots of an adapter, N rows of a slot, P prompts of one prefill, T tokens of a prompt.
 """
@@ -16,11 +16,12 @@ from jaxtyping import Bool, Int, Int32, UInt32
 
 from jaxalign.data.bucketing import bucket
 from jaxalign.inference.call_plan import CallPlan
+from jaxalign.inference.not_finite import NOT_FINITE, not_finite
 from jaxalign.inference.sampling_params import Completion, Request
 from jaxalign.inference.stopping import StoppingCriteria
 
 PREFILL = 256
-"""Tokens of one prefill at least: short prompts are prefilled together."""
+"""Short prompts are prefilled together, up to this number of tokens (with padding). Longer ones are prefilled alone."""
 
 
 def padded_prompts(prompts: Sequence[Int[np.ndarray, " _"]], length: int) -> Int32[np.ndarray, "P {length}"]:
@@ -33,39 +34,39 @@ def padded_prompts(prompts: Sequence[Int[np.ndarray, " _"]], length: int) -> Int
 
 @dataclasses.dataclass(frozen=True)
 class PrefillBatch:
-    """Prompts of one adapter to prefill together, and the M places that they go to.
+    """Prompts of one adapter to prefill together, and the M places where they go.
 
-    To have few shapes, the last prompt and the last place are repeated.
+    The last prompt and the last place are repeated, so that there are few shapes.
     """
 
     adapter: int
-    """Which adapter reads the prompts."""
+    """The index of the adapter that reads the prompts."""
     tokens: Int32[np.ndarray, "P T"]
-    """What stands of each prompt behind the prefix, without its last token; then zeros."""
+    """The tokens of each prompt without prefix and last token, then zeros [P, T]."""
     which: Int32[np.ndarray, " M"]
-    """For each place its prompt, an index below P."""
+    """For each of the M places, the index of its prompt."""
     slots: Int32[np.ndarray, " M"]
-    """For each place its slot."""
+    """For each of the M places, the index of its slot."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowState:
-    """What the device is told of every row before it decodes. The scheduler writes into these arrays."""
+    """The state of all rows that the device reads before it decodes. The scheduler writes into these arrays."""
 
     token: Int32[np.ndarray, "A S N"]
     """The token that the row reads next."""
     read: Int32[np.ndarray, "A S N"]
-    """How many tokens of its sample the row has read."""
+    """The number of tokens that the row has read: the last one of the prompt, and those of its sample."""
     active: Bool[np.ndarray, "A S N"]
-    """Whether a sample stands in the row."""
+    """Whether the row has a sample."""
     key: UInt32[np.ndarray, "A S N 2"]
     """The sample's random key."""
     prompt: Int32[np.ndarray, "A S"]
-    """How many tokens of the slot's prompt have keys in the slot's own KV cache."""
+    """The number of tokens of the slot's prompt that have keys in the slot's own KV cache."""
 
 
 def idle_rows(shape: tuple[int, int, int]) -> RowState:
-    """Return the state of rows (A, S, N) of which none is active."""
+    """Return the state of rows of the shape (A, S, N), none of which is active."""
     return RowState(
         token=np.zeros(shape, np.int32),
         read=np.zeros(shape, np.int32),
@@ -77,14 +78,14 @@ def idle_rows(shape: tuple[int, int, int]) -> RowState:
 
 @dataclasses.dataclass
 class RunningSample:
-    """A sample that stands in a row."""
+    """A sample that a row is drawing."""
 
     index: int
-    """Which sample of its request it is."""
+    """The sample's index, one of the request's `samples`."""
     tokens: list[int] = dataclasses.field(default_factory=list)
     """The tokens chosen so far."""
     shown: str = ""
-    """The text that `on_text` was told last."""
+    """The text of the last call of `on_text`."""
 
 
 @dataclasses.dataclass
@@ -92,11 +93,11 @@ class Slot:
     """Rows that draw samples of one request."""
 
     rows: list[RunningSample | None]
-    """What stands in each of the N rows; None where a row is idle."""
+    """The sample of each of the N rows; None for an idle row."""
     request: int | None = None
-    """The number of the request; None where the slot is idle."""
+    """The number of the request; None if the slot is idle."""
     waiting: deque[int] = dataclasses.field(default_factory=deque)
-    """Indices of the request's samples that have no row yet."""
+    """The indices of the samples that have no row yet."""
 
 
 @dataclasses.dataclass
@@ -104,15 +105,19 @@ class Scheduler:
     """Gives slots their requests and rows their samples, and collects the completions."""
 
     requests: Sequence[Request]
+    """The prompts, and the samples wanted of each."""
     keys: Sequence[Mapping[int, UInt32[np.ndarray, " 2"]]]
     """For each request the random key of each of its samples, by the sample's index."""
     plan: CallPlan
+    """The shapes of this call."""
     stopping: StoppingCriteria
+    """Decides when a sample ends."""
     on_done: Callable[[int, Completion], None]
-    """Told (request, completion) when a sample has ended."""
+    """Is called with (request, completion) when a sample has ended."""
     on_text: Callable[[int, int, str], None] | None = None
-    """Told (request, sample, its text so far) after each decode call."""
+    """Is called with (request, sample, its text so far) after each decode call."""
     state: RowState = dataclasses.field(init=False)
+    """What the device reads before each decode call."""
     slots: list[list[Slot]] = dataclasses.field(init=False)
     """The S slots of each of the A adapters."""
     queues: list[deque[int]] = dataclasses.field(init=False)
@@ -120,13 +125,13 @@ class Scheduler:
     results: list[dict[int, Completion]] = dataclasses.field(init=False)
     """For each request its completions so far, by the sample's index."""
     tokens: int = 0
-    """How many tokens have been chosen."""
+    """The number of tokens chosen so far."""
 
     def __post_init__(self):
         adapters, slots, rows = self.plan.shape
         self.state = idle_rows(self.plan.shape)
         self.slots = [[Slot([None] * rows) for _ in range(slots)] for _ in range(adapters)]
-        # Short prompts come first, because the prompts' KV cache grows with the longest prompt that was taken.
+        # Short prompts come first, because the prompts' KV caches grow with the longest prompt so far.
         order = [number for number, request in enumerate(self.requests) if request.samples]
         order.sort(key=lambda number: bucket(len(self.requests[number].prompt)))
         self.queues = [deque(n for n in order if self.requests[n].adapter == a) for a in range(adapters)]
@@ -134,7 +139,7 @@ class Scheduler:
 
     @property
     def done(self) -> int:
-        """How many samples have ended."""
+        """The number of samples that have ended."""
         return sum(map(len, self.results))
 
     def rounds(self) -> Iterator[list[PrefillBatch]]:
@@ -159,7 +164,7 @@ class Scheduler:
                     taken.append((a, s))
                 self._start(a, s)
             for s, slot in enumerate(slots):
-                # Without a request of its own a slot helps out where most samples wait.
+                # A slot without a request takes over samples from the slot where most are waiting.
                 busiest = max(slots, key=lambda other: len(other.waiting))
                 if slot.request is None and busiest.waiting:
                     slot.request = busiest.request
@@ -183,8 +188,10 @@ class Scheduler:
                 state.key[a, s, n] = self.keys[slot.request][index]
 
     def _prefill(self, taken: Sequence[tuple[int, int]]) -> list[PrefillBatch]:
-        """Return the prompts of slots (a, s) that have just been taken: those of one adapter and of about one length
-        together, each request once."""
+        """Return the prompts of slots (a, s) that have just been given a request, each prompt once.
+
+        A batch has prompts of one adapter, whose lengths are in one bucket.
+        """
         groups: dict[tuple[int, int], dict[int, list[int]]] = {}
         for a, s in taken:
             request = self.slots[a][s].request
@@ -196,7 +203,7 @@ class Scheduler:
         return [batch for (a, size), slots in groups.items() for batch in self._batches(a, size, slots)]
 
     def _batches(self, adapter: int, size: int, slots: Mapping[int, Sequence[int]]) -> Iterator[PrefillBatch]:
-        """Cut requests, whose prompts all have the bucket `size`, into batches; `slots` are those of each request."""
+        """Yield batches of requests whose prompts all have the bucket `size`; `slots` has each request's slots."""
         numbers, together = list(slots), max(PREFILL // size, 1)
         for start in range(0, len(numbers), together):
             part = numbers[start : start + together]
@@ -210,8 +217,13 @@ class Scheduler:
     def take(self, chosen: Int32[np.ndarray, "steps A S N"]) -> None:
         """Add the tokens of a decode call to the samples, and free the rows of samples that have ended.
 
-        `chosen` is -1 where a row was not active any more.
+        `chosen` is -1 where a row was no longer active.
+
+        Raises:
+            UserError: a row's logits were not finite.
         """
+        if (chosen == NOT_FINITE).any():
+            raise not_finite()
         for a, s, n in np.argwhere(self.state.active).tolist():
             tokens = chosen[:, a, s, n]
             self._extend(a, s, n, tokens[tokens >= 0])
@@ -239,7 +251,7 @@ class Scheduler:
             slot.request = None
 
     def _show(self, request: int, sample: RunningSample) -> None:
-        """Tell `on_text` as much of a sample's text as is sure to stay, if it goes on from what was told before."""
+        """Call `on_text` with the text of a sample that is sure to stay, if it begins with the text shown before."""
         if self.on_text is not None:
             text = self.stopping.showable(sample.tokens)
             if text.startswith(sample.shown):

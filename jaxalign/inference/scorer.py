@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 
 from jaxalign.data.packing import PackedBatch, Shape, stack_batches
 from jaxalign.data.trees import Tree, radix
+from jaxalign.inference.not_finite import not_finite
 from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
@@ -31,17 +32,17 @@ class Scorer:
     """The adapter's scale (alpha / rank), or the scales of a stack. 0 scores with the bare base."""
     programs: Programs
     row_length: int = 2048
-    """Tokens of a packed row at most."""
+    """The largest number of tokens in a packed row."""
     batch_tokens: int = 2048
-    """Tokens of one pass at most, over all adapters."""
+    """The largest number of tokens in one pass, over all adapters."""
     share: bool = True
-    """Whether tokens that several paths begin with, within a tree or between trees, are computed only once."""
+    """Whether tokens with which several paths begin, in one tree or in several, are computed only once."""
     shapes: list[Shape] = dataclasses.field(default_factory=list)
-    """The shapes of all passes so far. A later call takes one of them if it can, which saves a compilation."""
+    """The shapes of all passes so far. A later call uses one of them if it can, which saves a compilation."""
 
     @property
     def stacked(self) -> int | None:
-        """How many adapters the stack has; None for a single adapter."""
+        """The number of adapters in the stack; None for a single adapter."""
         shape = np.shape(self.scale)
         return shape[0] if shape else None
 
@@ -54,14 +55,17 @@ class Scorer:
     ) -> list[Float64[np.ndarray, " _"]]:
         """Return the scores of each tree's segments, float64 [S].
 
-        The score of a scored segment is the log-probability of its tokens, in nats, after all that stands before them
-        on their path. Other segments have the score 0. The score of an answer of several nested segments is their sum.
+        The score of a scored segment is the log-probability of its tokens, in nats, given all tokens before them on
+        their path. Other segments have the score 0. For an answer of several nested segments, add their scores.
 
         Args:
-            trees: the trees. One that is longer than a row is cut, and its trunk repeated. A single path that is longer
-                than `row_length` makes all rows longer.
-            progress: told (passes done, all passes) after each pass.
-            adapters: for each tree the adapter of the stack that scores it; None takes the first one for all.
+            trees: the trees. A tree that is longer than a row is cut, and its trunk is repeated. A single path that is
+                longer than `row_length` makes all rows longer.
+            progress: is called with (passes done, all passes) after each pass.
+            adapters: for each tree the index of the adapter that scores it; None takes the first adapter for all.
+
+        Raises:
+            UserError: the model's logits are not finite.
         """
         if not trees:
             return []
@@ -77,6 +81,8 @@ class Scorer:
             for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
                 counted = np.asarray(batch.weight) != 0
                 sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))
+                if not np.isfinite(sums).all():
+                    raise not_finite()
                 for (tree, segment), value in zip(owners, sums, strict=True):
                     mine[tree][segment] = value
             progress(done + 1, len(passes))
@@ -88,13 +94,13 @@ class Scorer:
 
     def _log_probs(self, batches: Sequence[PackedBatch]) -> Sequence[Float64[np.ndarray, "B P"]]:
         """Return the log-probabilities of the predictions of each adapter's batch, one batch for each adapter."""
-        # The weights are fetched for each pass, because `progress` may have sampled since the one before.
+        # The weights are fetched for each pass, because `progress` may have sampled after the pass before.
         params = self.weights.get(layered=False)
         read = reader(self.network, params, self.adapter, self.scale, self.programs)
         return [read(batches[0])] if self.stacked is None else list(read(stack_batches(batches)))
 
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
-        """Return the trees to compute, and for each segment of each given tree the (tree, segment) that it ends in."""
+        """Return the trees to compute, and for each segment of each given tree the (tree, segment) where it ends."""
         if self.share:
             return radix(trees)
         return trees, [[(number, segment) for segment in range(len(tree))] for number, tree in enumerate(trees)]
@@ -106,7 +112,7 @@ def _hand_back(
     shared: Sequence[Tree],
     results: Sequence[Float64[np.ndarray, " _"]],
 ) -> Float64[np.ndarray, " S"]:
-    """Return the scores of a tree's segments, each the sum over the shared segments that it has become."""
+    """Return the scores of a tree's segments. Each is the sum over the shared segments that the segment has become."""
     scores = np.zeros(len(tree))
     for index, segment in enumerate(tree):
         if segment.scored:

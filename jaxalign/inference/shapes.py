@@ -1,6 +1,6 @@
-"""The shapes of a scorer's passes on disk, so that an interrupted run which goes on packs as an uninterrupted one.
+"""The shapes of a scorer's passes on disk. With them, a run that was interrupted packs as an uninterrupted one does.
 
-Texts are scored in parts, and a part takes the shape of an earlier one if it can, which saves a compilation. So its
+Texts are scored in parts, and a part uses the shape of an earlier one if it can, which saves a compilation. So its
 shape depends on the parts before it, and another shape would change the last bits of the scores.
 """
 
@@ -12,7 +12,7 @@ from jaxalign.data.packing import Shape
 from jaxalign.runs.records import append_record, read_records
 
 SHAPES = "shapes.jsonl"
-"""The file's name. It stands beside the file of the scores."""
+"""The name of the file. It is in the same folder as the file of the scores."""
 
 
 def keep_shapes(path: Path, part: int | str, shapes: Sequence[Shape]) -> None:
@@ -22,18 +22,18 @@ def keep_shapes(path: Path, part: int | str, shapes: Sequence[Shape]) -> None:
 
 def kept_shapes(path: Path, part: int | str) -> list[Shape]:
     """Return the shapes that an uninterrupted run knows after a part; none if the part is not in the file."""
-    records = [record for record in read_records(path) if record["part"] == part]
+    records = [record for record in read_records(path, shapes=list) if record.get("part") == part]
     return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []
 
 
 def unread(path: Path | None, parts: Sequence[Sequence[str]], known: Container[str]) -> tuple[list[int], list[Shape]]:
-    """Return the parts of which some keys are not `known`, and the shapes to begin the first of these parts with.
+    """Return the numbers of the parts that have an unknown key, and the shapes to begin the first of these parts with.
 
     The shapes are those that an uninterrupted run knows before that part.
 
     Args:
-        path: the file of the shapes; None is a run that keeps nothing, and so knows no shapes.
-        parts: for each part the keys of its texts. The part's shapes are kept under the last one.
+        path: the file of the shapes; None for a run that keeps nothing, and so knows no shapes.
+        parts: for each part the keys of its texts. The part's shapes are kept under the last key.
         known: the keys whose scores are known.
     """
     missing = [number for number, keys in enumerate(parts) if any(key not in known for key in keys)]

@@ -3,8 +3,7 @@
 import dataclasses
 import glob
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
-from jaxalign.pretrained.peft import CONFIG, OURS, read_adapter
+from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
-from jaxalign.runs.directory import stored_config
+from jaxalign.runs.directory import Run, stored_config
 
 TOGETHER = 8
 """The largest number of adapters that answer in one program."""
@@ -40,12 +39,15 @@ def find_adapters(key: str, names: Sequence[str]) -> list[Path]:
         matches = [Path(match) for match in sorted(glob.glob(name)) if _holds_adapter(Path(match))]
         if not matches:
             raise UserError(f"{key}={name} finds no finished run and no PEFT folder")
+        if len(matches) > 1 and key != "adapters":
+            raise UserError(f"{key}={name} finds {len(matches)} adapters: name one of them, such as {matches[0]}")
         found += [adapter_folder(key, match) for match in matches]
     return list(dict.fromkeys(found))
 
 
 def _holds_adapter(path: Path) -> bool:
-    return (path / CONFIG).is_file() or (path / "adapter" / CONFIG).is_file()
+    run = Run(path)
+    return (path / CONFIG).is_file() or (run.adapter / CONFIG).is_file() or (run.finished and run.adapter.is_dir())
 
 
 def adapter_folder(key: str, path: Path) -> Path:
@@ -54,13 +56,19 @@ def adapter_folder(key: str, path: Path) -> Path:
     `key` is the setting that named the path, for error lines.
 
     Raises:
-        UserError: there is no adapter; the line says why.
+        UserError: there is no adapter, or it is not the one that its run wrote; the line says why.
     """
-    if (path / CONFIG).is_file():
+    inside = path.name == "adapter" and Run(path.parent).config.is_file()
+    if (path / CONFIG).is_file() and not inside:
         return path
-    if (path / "adapter" / CONFIG).is_file():
-        return path / "adapter"
-    if (path / "summary.json").is_file():
+    run = Run(path.parent if inside else path)
+    if run.finished:
+        run.check_files()
+    if (run.adapter / CONFIG).is_file():
+        return run.adapter
+    if run.finished:
+        if run.adapter.is_dir():
+            raise UserError(f"{run.adapter} lacks {CONFIG}: remove {run.summary}, and type its training command again")
         raise UserError(f"{key}={path} is finished and made no adapter: give a run that trains one")
     if (path / "config.yaml").is_file():
         raise UserError(f"{key}={path} has no adapter yet: type its training command again, which resumes it")
@@ -91,7 +99,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
                     "model.system=..."
                 )
     if keys["prompt_format"] is None:
-        formats = [(folder, found) for folder in adapters if (found := _ours(folder).get("prompt_format")) is not None]
+        told = [(folder, read_ours(folder).get("prompt_format")) for folder in adapters]
+        formats = [(folder, found) for folder, found in told if found is not None]
         for (first, theirs), (other, found) in itertools.pairwise(formats):
             if found != theirs:
                 raise UserError(
@@ -107,7 +116,7 @@ def _check_default(folders: Sequence[Path]) -> None:
     """Raise UserError for the first folder that names another base than the default, before the default is fetched."""
     named = {name: {one.get("path"), one["name"]} for name in presets() for one in [preset(name)]}
     for folder in folders:
-        base = _ours(folder).get("base_name")
+        base = read_ours(folder).get("base_name")
         if base is not None and base not in named[DEFAULT_MODEL]:
             fits = [name for name, theirs in named.items() if base in theirs]
             if not fits and not is_hub_id(base):
@@ -123,14 +132,6 @@ def _trained_on(folder: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     return model if isinstance(model, dict) else None
-
-
-def _ours(folder: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads((folder / OURS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: float) -> list[Adapter]:
@@ -150,11 +151,7 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     adapters = [read_adapter(folder, architecture, factor=factor) for folder in folders]
     known = [adapter for adapter in adapters if adapter.base_identity is not None]
     for first, other in itertools.pairwise(known):
-        if other.base_identity != first.base_identity:
-            raise UserError(
-                f"{other.folder} was trained on another base ({other.base_name}) than {first.folder} "
-                f"({first.base_name}): ask them one by one"
-            )
+        other.check_base(first.base_identity, f"{first.base_name}, as {first.folder} was", "ask them one by one")
     names = [adapter.name for adapter in adapters]
     taken = {BASE.name, *names}
     distinct = []
@@ -167,14 +164,10 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     return distinct
 
 
-def check_base(adapters: Sequence[Adapter], identity: str, name: str) -> None:
+def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
     """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
     for adapter in adapters:
-        if adapter.base_identity not in (None, identity):
-            raise UserError(
-                f"{adapter.folder} was trained on another base ({adapter.base_name}), not on {name}: "
-                "ask it by itself, or with its own model=..."
-            )
+        adapter.check_base(identity, name, "ask it by itself, or with its own model=...")
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

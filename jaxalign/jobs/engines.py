@@ -11,7 +11,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.jobs.adapters import TOGETHER, check_base
+from jaxalign.jobs.adapters import TOGETHER, check_bases
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
@@ -20,7 +20,7 @@ GREEDY_CHECK = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Answering:
+class OpenedEngine:
     """An engine, and the identities that name its records.
 
     `model` is the identity of the base, and `adapters` holds the identity of each adapter; both are the same for every
@@ -33,7 +33,7 @@ class Answering:
     served: dict[str, Any] | None = None
 
 
-def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
+def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> OpenedEngine:
     """Return the configured engine: this program, or a server. For a server, the base is not loaded.
 
     Raises:
@@ -50,7 +50,7 @@ def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[
         asked = ", ".join(adapter.name for adapter in adapters)
         raise UserError(f"engine.models names {len(names)} models, and {len(adapters)} are asked: {asked}")
     identity, signature = files.identify()
-    check_base(adapters, identity, files.name)
+    check_bases(adapters, identity, files.name)
     engine = OpenAIEngine(
         url=str(e.url),
         models=names,
@@ -62,7 +62,7 @@ def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[
         send=e.send,
         strict=e.strict,
     )
-    return Answering(
+    return OpenedEngine(
         engine,
         f"{signature}-{config.precision}",
         [adapter.identity for adapter in adapters],
@@ -70,12 +70,12 @@ def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[
     )
 
 
-def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> Answering:
+def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> OpenedEngine:
     """Load the model, and return it as the engine; UserError if an adapter belongs to another base."""
     base = opened.load()
-    check_base(adapters, base.model.identity, base.model.name)
+    check_bases(adapters, base.model.identity, base.model.name)
     engine = InTurns(base, adapters, config.sampling.rows)
-    return Answering(engine, base.signature, [adapter.identity for adapter in adapters])
+    return OpenedEngine(engine, base.signature, [adapter.identity for adapter in adapters])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class InTurns:
         on_text: Callable[[int, int, str], None] | None = None,
         progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
     ) -> list[list[Completion]]:
-        """See `Sampler.sample`."""
+        """Return each request's completions, in the order of its `samples` (see `Sampler.sample`)."""
         total, before = sum(len(request.samples) for request in requests), 0
         found: list[list[Completion]] = [[] for _ in requests]
         turns = -(-len(self.adapters) // min(TOGETHER, self.rows))

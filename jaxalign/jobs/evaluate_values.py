@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.values import ValueConfig
@@ -14,28 +15,28 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import TOGETHER, asked_model, check_base, find_adapters, read_adapters
+from jaxalign.jobs.adapters import TOGETHER, asked_model, check_bases, find_adapters, read_adapters
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run, print_places
-from jaxalign.jobs.terminal import job_console
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
+from jaxalign.runs.progress import Progress, plain_console
+from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.questionnaire import Questionnaire, read_by_likelihood
 from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, table_of
+from jaxalign.values.tables import TABLE_EXTRAS, TableRow, as_csv, as_markdown, baselines, table_of
 from jaxalign.values.targets import Target
 
-FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
+EVALUATE_FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
 
 
 @dataclasses.dataclass(frozen=True)
-class Respondent:
+class AskedModel:
     """A model that answers the questionnaire, the preamble before the questions, and the target to compare with."""
 
     model: Adapter
@@ -60,30 +61,31 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: the input cannot be used; it is raised before anything is asked.
     """
-    console = job_console()
+    console = plain_console()
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)
+    config = settle_precision(config, console)
     opened = open_base(config, console, asked_model(config.model, folders))
     if opened is None:
         return
     adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
     check_codings(adapters, config.value, target)
-    respondents = respondents_of(adapters, target, role_of(config, target))
-    check_questions(config, questionnaire, respondents, opened.encoder, opened.context)
+    asked = models_to_ask(adapters, target, role_of(config, target))
+    check_questions(config, questionnaire, asked, opened.encoder, opened.context)
     base = opened.load()
-    check_base(adapters, base.model.identity, base.model.name)
+    check_bases(adapters, base.model.identity, base.model.name)
     run = open_job_run(
         config,
         console,
-        content=content(opened.keys, base, respondents, questionnaire),
-        name="-".join(["portraits", *dict.fromkeys(one.name for one in respondents[:4]), opened.keys["name"]]),
-        files=FILES,
+        content=evaluation_content(opened.keys, base, asked, questionnaire),
+        name="-".join(["portraits", *dict.fromkeys(one.name for one in asked[:4]), opened.keys["name"]]),
+        files=EVALUATE_FILES,
     )
     if not run.finished:
         with run.locked():
             session = EvaluationSession(config, base, questionnaire, opened.encoder, run, console)
-            write_results(run, session.rows(respondents), base)
+            write_results(run, session.rows(asked), base)
     report_evaluation(console, run)
 
 
@@ -91,24 +93,24 @@ def role_of(config: EvaluateConfig, target: Target | None) -> str:
     """Return the preamble of a role-play, or "" if none is configured."""
     if config.alignment.roleplay is None or target is None:
         return ""
-    return preamble(target, make_role_prompts(config.alignment.roleplay), "question")
+    return preamble(target, make_role_prompts(config.alignment.roleplay))
 
 
-def respondents_of(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[Respondent]:
-    """Return the respondents, target by target: the base, the base in a role, and the adapters trained towards it.
+def models_to_ask(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[AskedModel]:
+    """Return the models, target by target: the base, the base in a role, and the adapters trained towards it.
 
     An adapter without a target of its own is compared with the configured target, if there is one.
     """
     theirs = [trained_target(adapter) or target for adapter in adapters]
     targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
-    respondents = []
+    asked = []
     for one in targets:
-        respondents.append(Respondent(BASE, "base", target=one))
+        asked.append(AskedModel(BASE, "base", target=one))
         if role and one == target:
-            respondents.append(Respondent(BASE, "role-play", role, one))
+            asked.append(AskedModel(BASE, "role-play", role, one))
         members = zip(adapters, theirs, strict=True)
-        respondents += [Respondent(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
-    return respondents
+        asked += [AskedModel(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
+    return asked
 
 
 def trained_target(adapter: Adapter) -> Target | None:
@@ -136,29 +138,27 @@ def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target
 def check_questions(
     config: EvaluateConfig,
     questionnaire: Questionnaire,
-    respondents: Sequence[Respondent],
+    asked: Sequence[AskedModel],
     encoder: Encoder,
     context: int,
 ) -> None:
     """Raise UserError for the first question that does not fit into the context with its preamble and answer."""
-    for words in dict.fromkeys(one.preamble for one in respondents):
+    for words in dict.fromkeys(one.preamble for one in asked):
         led = dataclasses.replace(encoder, preamble=words)
         questionnaire.check(led, context)
         if config.benchmark.reading != "likelihood":
             check_requests(parse_requests(questionnaire, led), parse_sampling(config), context)
 
 
-def content(
-    keys: Mapping[str, Any], base: BaseModel, respondents: Sequence[Respondent], questionnaire: Questionnaire
+def evaluation_content(
+    keys: Mapping[str, Any], base: BaseModel, asked: Sequence[AskedModel], questionnaire: Questionnaire
 ) -> dict[str, Any]:
     """Return what the configuration leads to, for the identity of the run."""
     return {
         "model": base.signature,
         "prompt_format": keys["prompt_format"],
         "system": keys.get("system"),
-        "asked": [
-            [one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in respondents
-        ],
+        "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asked],
         **questionnaire.content(),
     }
 
@@ -176,10 +176,10 @@ def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int 
     ]
 
 
-def together(respondents: Sequence[Respondent]) -> list[list[Respondent]]:
+def together(asked: Sequence[AskedModel]) -> list[list[AskedModel]]:
     """Return groups that answer in one program: adapters of the same shape, or the base with the same preamble."""
-    groups: dict[Any, list[Respondent]] = {}
-    for one in respondents:
+    groups: dict[Any, list[AskedModel]] = {}
+    for one in asked:
         groups.setdefault(one.preamble if one.model.shape is None else one.model.shape, []).append(one)
     return [
         members[start : start + TOGETHER] for members in groups.values() for start in range(0, len(members), TOGETHER)
@@ -197,14 +197,14 @@ class EvaluationSession:
     run: Run
     console: Console
 
-    def rows(self, respondents: Sequence[Respondent]) -> list[TableRow]:
-        """Ask all respondents, and return the rows of the table and the baselines.
+    def rows(self, asked: Sequence[AskedModel]) -> list[TableRow]:
+        """Ask all models, and return the rows of the table and the baselines.
 
         Answers that the run already has are not asked again.
         """
         reading = self.config.benchmark.reading
         readings: dict[tuple[str, str], dict[str, Any]] = {}
-        different = list({one.key: one for one in respondents}.values())
+        different = list({one.key: one for one in asked}.values())
         if reading != "parse":
             for key, found in self.by_likelihood(different).items():
                 readings[key, "likelihood"] = found
@@ -212,7 +212,7 @@ class EvaluationSession:
             for key, found in self.by_parsing(different).items():
                 readings[key, "parse"] = found
         rows = []
-        for one in respondents:
+        for one in asked:
             scores = None if one.target is None else one.target.scores
             scale = self.config.adapter.scale if one.method == "adapter" else None
             for how in ("likelihood", "parse"):
@@ -220,19 +220,19 @@ class EvaluationSession:
                     found = readings[one.key, how]
                     fit = profile_fit([found["scores"][value] for value in VALUES], scores)
                     rows.append(TableRow(one.name, one.method, how, one.target, {**found, **fit}, scale))
-        return [*rows, *baselines([one.target for one in respondents])]
+        return [*rows, *baselines([one.target for one in asked])]
 
-    def by_likelihood(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
-        """Return each respondent's reading by log-probabilities, by key; adapters of one shape are read together."""
+    def by_likelihood(self, asked: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
+        """Return each model's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
-        readings = {record["when"]: record["results"] for record in read_records(path)}
-        for members in together([one for one in respondents if one.key not in readings]):
+        readings = {record["when"]: record["results"] for record in read_records(path, when=str, results=dict)}
+        for members in together([one for one in asked if one.key not in readings]):
             for one, results in zip(members, self._read_together(members), strict=True):
                 append_record(path, {"when": one.key, "results": results})
                 readings[one.key] = results
-        return {one.key: readings[one.key] for one in respondents}
+        return {one.key: readings[one.key] for one in asked}
 
-    def _read_together(self, members: Sequence[Respondent]) -> list[dict[str, Any]]:
+    def _read_together(self, members: Sequence[AskedModel]) -> list[dict[str, Any]]:
         # The scales are 1, because `stack_adapters` multiplies the adapters' own scales into their weights.
         scorer = self.base.scorer(stack_adapters([one.model for one in members]), np.ones(len(members)))
         with Progress(self.console) as progress:
@@ -245,14 +245,14 @@ class EvaluationSession:
                 progress.samples(f"questionnaire: {', '.join(one.name for one in members)}", "question"),
             )
 
-    def by_parsing(self, respondents: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
-        """Return each respondent's reading of generated answers, by key; adapters of one shape generate together."""
+    def by_parsing(self, asked: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
+        """Return each model's reading of generated answers, by key; adapters of one shape generate together."""
         readings = {}
-        for members in together(respondents):
+        for members in together(asked):
             readings |= self._parse_together(members)
         return readings
 
-    def _parse_together(self, members: Sequence[Respondent]) -> dict[str, dict[str, Any]]:
+    def _parse_together(self, members: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
         asked = []
         portraits = self.questionnaire.portraits
         alone = members[0].model.params is None
@@ -298,7 +298,14 @@ def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
 
 def report_evaluation(console: Console, run: Run) -> None:
     """Print the table of a finished evaluation, and where its files are."""
-    rows = [TableRow.from_dict(row) for row in read_json(run.summary)["rows"]]
-    console.print(table_of(rows, console.width))
+    rows = [TableRow.from_dict(row) for row in run.results(rows=list)["rows"]]
+    console.print(fitting_table(rows, console.width))
     figure, table = run.figures / "portraits.png", run.path / "table.csv"
     print_places(console, table=table, markdown=run.path / "table.md", figure=figure, summary=run.summary)
+
+
+def fitting_table(rows: Sequence[TableRow], width: int) -> Table:
+    """Return the table with as many of its extra columns as fit into a terminal that is `width` characters wide."""
+    wide = Console(width=10_000)  # wide enough to measure a table at its full width
+    tables = [table_of(rows, extras) for extras in TABLE_EXTRAS]
+    return next((table for table in tables if wide.measure(table).maximum <= width), tables[-1])

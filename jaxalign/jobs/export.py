@@ -6,7 +6,6 @@ import gc
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,28 @@ from rich.text import Text
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.jobs.adapters import adapter_folder
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
-from jaxalign.jobs.terminal import job_console
 from jaxalign.models.adapter import BASE
+from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
-from jaxalign.pretrained.peft import CARD, CONFIG, read_adapter
-from jaxalign.pretrained.sources import Model, ModelSource, fetch, read_model, source_of
-from jaxalign.pretrained.verify import PROMPT, Check, check_effect, check_keys, check_merged, prompt_logits
+from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter
+from jaxalign.pretrained.safetensors import SafetensorsFolder
+from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
+from jaxalign.pretrained.verify import (
+    PROMPT,
+    Check,
+    check_config,
+    check_effect,
+    check_keys,
+    check_merged,
+    check_tensors,
+    prompt_logits,
+)
 from jaxalign.runs.directory import Run, stored_config
-from jaxalign.runs.records import read_json
+from jaxalign.runs.progress import all_here, plain_console
+from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,26 +73,25 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: `run` is not a finished run, `out` is not empty, the base is not the adapter's, or a check failed.
     """
-    console = job_console()
+    console = plain_console()
     found, out = find(Path(config.run)), Path(config.out)
     whole = config.format == "merged"
     if config.prefetch:
         what = "nothing but the run itself"
         if whole or config.verify:
             what = str(fetch(found.base(), offline=config.offline))
-        console.print(f"all that this command needs is here: {what}", highlight=False, soft_wrap=True)
+        console.print(all_here(what), highlight=False, soft_wrap=True)
         return
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={out} exists already and is not an empty folder: give another out")
+    check_out(out)
     model = load_base(found, config.offline) if whole or config.verify else None
     with appearing(out) as folder:
         if whole:
             assert model is not None
             write_whole(folder, found, model, config.offline)
         else:
-            shutil.copytree(found.adapter, folder, dirs_exist_ok=True)
+            shutil.copytree(found.adapter, folder, ignore=leftovers, dirs_exist_ok=True)
     console.print(f"written: {out}", highlight=False, soft_wrap=True)
     if config.verify:
         assert model is not None
@@ -93,12 +103,12 @@ def find(path: Path) -> ExportSource:
     """Return what to export from a run's directory or an adapter's folder.
 
     Raises:
-        UserError: the path is neither of them, or the run is not finished or made no adapter.
+        UserError: the path is neither of them, the run is not finished or made no adapter, or the adapter is damaged.
     """
+    if path.name == "adapter" and Run(path.parent).config.is_file():
+        return find(path.parent)  # the folder `adapter` inside a run's directory stands for the run
     if (path / CONFIG).is_file():
-        # The folder `adapter` inside a run's directory stands for the run.
-        if path.name == "adapter" and (path.parent / "summary.json").is_file():
-            return find(path.parent)
+        check_adapter(path)
         return ExportSource(path)
     run = Run(path)
     try:
@@ -107,11 +117,21 @@ def find(path: Path) -> ExportSource:
         raise UserError(
             f"run={path} is not a run: it has neither a config.yaml that a training wrote nor {CONFIG}"
         ) from error
-    if run.finished and not (run.adapter / CONFIG).is_file():
-        raise UserError(f"run={path} is finished and made no adapter: give a run that trains one")
     if not run.finished:
         raise UserError(f"run={path} is not finished: type its training command again, which resumes it")
-    return ExportSource(run.adapter, run, stored)
+    if not isinstance(stored.get("model"), dict):
+        raise UserError(f"run={path} is damaged: its config.yaml names no model; get the run again")
+    run.results(**needed_results(stored))
+    adapter = adapter_folder("run", path)
+    check_adapter(adapter)
+    return ExportSource(adapter, run, stored)
+
+
+def needed_results(config: Mapping[str, Any]) -> dict[str, type]:
+    """Return the keys that the summary of a run must have, and their types, as its configuration tells."""
+    if "stage" in config.get("identity", ()):  # a stage of CREST
+        return {"seconds": float}
+    return {"models": list} if "crest" in config else {"training": dict}
 
 
 def load_base(found: ExportSource, offline: bool) -> Model:
@@ -122,12 +142,8 @@ def load_base(found: ExportSource, offline: bool) -> Model:
     """
     source, dtype = found.base(), jnp.bfloat16 if found.bfloat16 else jnp.float32
     model = read_model(source, dtype, offline=offline, name=found.config["model"]["name"])
-    identity = read_adapter(found.adapter, model.architecture).base_identity
-    if identity is not None and identity != model.identity:
-        raise UserError(
-            f"{found.adapter} was trained on another base: the weights of {source.path or model.name} have "
-            f"changed since (identity {model.identity[:12]}, the adapter's {identity[:12]}); bring the old ones back"
-        )
+    hint = "its weights have changed since the training; bring the old ones back"
+    read_adapter(found.adapter, model.architecture).check_base(model.identity, str(source.path or model.name), hint)
     return model
 
 
@@ -145,28 +161,69 @@ def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) 
         adapter,
         bfloat16=found.bfloat16,
     )
-    summary = read_json(found.run.summary)
+    summary = found.run.results(**needed_results(found.config))
     (folder / CARD).write_text(model_card(found.config, summary, merged=True), encoding="utf-8")
 
 
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, which becomes `folder` at the end if there was no error.
+def check_adapter(folder: Path) -> None:
+    """Raise UserError if the files of an adapter are missing or damaged.
 
-    `folder` must be empty or not exist.
+    This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
+    """
+    read_json_object(folder / CONFIG, AGAIN, r=int)
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {WEIGHTS}; {AGAIN}")
+    source = SafetensorsFolder(folder / WEIGHTS)
+    names = set(source.names())
+    if not names:
+        raise UserError(f"{folder / WEIGHTS} is damaged: it holds no tensors; {AGAIN}")
+    for name in names:
+        for mine, other in (("lora_A", "lora_B"), ("lora_B", "lora_A")):
+            if f".{mine}." in name and name.replace(f".{mine}.", f".{other}.") not in names:
+                raise UserError(f"{folder / WEIGHTS} is damaged: '{name}' is there without its {other}; {AGAIN}")
+        if not np.isfinite(source.read(name).astype(np.float32)).all():
+            raise UserError(f"{folder / WEIGHTS} is damaged: '{name}' holds numbers that are not finite; {AGAIN}")
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError if `out` is something else than a new or empty folder, or if it cannot be written."""
+    with named_errors(out, "write", "give another out"):
+        if out.is_file() or entries(out):
+            raise UserError(f"out={out} exists already and is not an empty folder: give another out")
+        place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+        with scratch_folder(place, out.name):
+            pass
+
+
+def leftovers(_folder: str, names: list[str]) -> list[str]:
+    """Return the names that are not copied. `out` may be inside the adapter's folder, where its files are written."""
+    return [name for name in names if is_leftover(name)]
+
+
+@contextlib.contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, whose files become those of `out` if there is no error. Call `check_out` first.
+
+    A new folder appears whole or not at all. A folder that is there already stays what it is, for example a mount
+    point, or the place to which a symbolic link leads.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
+    there = out.is_dir()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            filling = Path(scratch) / "new"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(out if there else out.parent, out.name) as scratch:
+            filling = scratch / "new"
             filling.mkdir()
             yield filling
-            os.replace(filling, folder)
+            if there:
+                for entry in filling.iterdir():
+                    os.replace(entry, out / entry.name)
+            else:
+                os.replace(filling, out)
     except OSError as error:
-        raise UserError(f"cannot write out={folder}: {error}; free space or give another out") from error
+        raise UserError(f"cannot write out={out}: {error}; free space or give another out") from error
 
 
 def verify(console: Console, found: ExportSource, model: Model, out: Path, whole: bool) -> None:
@@ -183,6 +240,9 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
         base, adapted = (prompt_logits(model, one, tokens) for one in (BASE, adapter))
         checks.append(check_effect(base, adapted))
         if whole:
+            base_source = found.base()
+            stored, _ = open_checkpoint(base_source, fetch(base_source, offline=True))
+            checks += [check_tensors(out, stored, folder), check_config(out, model.architecture)]
             dtype = compute_type(model.params)
             # The base is freed before the merged model is loaded, so that only one of them is in memory.
             model.params.clear()
@@ -190,7 +250,9 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
         mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
-        console.print(Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), soft_wrap=True)
+        console.print(
+            Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), highlight=False, soft_wrap=True
+        )
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")
@@ -210,8 +272,9 @@ def next_command(found: ExportSource, out: Path, whole: bool) -> str:
     if whole:
         return f"vllm serve {folder}"
     if found.run is None:
-        config = read_json(out / CONFIG)
-        return vllm_command(str(config.get("base_model_name_or_path")), folder, "adapter", int(config.get("r", 8)))
+        config = Claims(read_json_object(out / CONFIG, AGAIN), str(out / CONFIG), AGAIN)
+        base = config.text("base_model_name_or_path", "BASE")
+        return vllm_command(shlex.quote(base), folder, "adapter", config.whole("r", 8))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):
         rank = int(found.config["lora"]["rank"])

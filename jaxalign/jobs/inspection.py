@@ -18,7 +18,7 @@ TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class ShownExample:
     """One example as text and as tokens; the tokens are empty if the example was left out."""
 
     example: Example
@@ -59,28 +59,28 @@ def print_examples(
     for text, data in zip(text_stages, stages, strict=True):
         cut = data.train.cut
         start = min(cut.index(True) if True in cut else 0, max(len(text.train) - count, 0))
-        shown = _pair(text.train, data.train, tokenizer)[start : start + count]
-        kept = [item for item in shown if len(item.response)]
+        items = _pair(text.train, data.train, tokenizer)[start : start + count]
+        kept = [item for item in items if len(item.response)]
         trees = _trees(kept, share_prompts)
         console.print()
         console.rule(Text(f"stage {data.name}", "bold"), align="left", style=NOTE)
         head = f"{len(text.train):,} examples, {sum(cut):,} of them cut, and {len(text.validation):,} held out"
-        places = f"example {start + 1}" if len(shown) == 1 else f"examples {start + 1} to {start + len(shown)}"
+        places = f"example {start + 1}" if len(items) == 1 else f"examples {start + 1} to {start + len(items)}"
         console.print(f"{head}; here {places}, {len(trees)} {_plural('tree', len(trees))}", highlight=False)
         branch = 0
         for number, tree in enumerate(trees):
             console.print()
             console.print(_render(tree, number, branch, kept, tokenizer, colour), highlight=False)
             branch += sum(segment.scored for segment in tree)
-        for item in shown:
+        for item in items:
             if not len(item.response):
                 line = f"example {item.example.id} is left out: nothing of its response remained"
                 console.print(Text(line, WARNING), highlight=False, soft_wrap=True)
 
 
-def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -> list[Shown]:
+def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -> list[ShownExample]:
     """Match texts and tokens. An example without tokens was left out, which happens only to cut examples."""
-    shown, place, nothing = [], 0, np.zeros(0, np.int32)
+    items, place, nothing = [], 0, np.zeros(0, np.int32)
     dropped = len(examples) - len(encoded)
     for example, cut in zip(examples, encoded.cut, strict=True):
         here = place < len(encoded) and (
@@ -88,11 +88,11 @@ def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -
         )
         if here:
             tokens = encoded.prompts[place], encoded.responses[place]
-            shown.append(Shown(example, *tokens, encoded.weights[place], cut))
+            items.append(ShownExample(example, *tokens, encoded.weights[place], cut))
             place += 1
         else:
-            shown.append(Shown(example, nothing, nothing, example.weight, cut))
-    return shown
+            items.append(ShownExample(example, nothing, nothing, example.weight, cut))
+    return items
 
 
 def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenizer: Tokenizer) -> bool:
@@ -102,14 +102,14 @@ def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenize
     return text.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
 
 
-def _trees(shown: Sequence[Shown], share_prompts: bool) -> list[Tree]:
+def _trees(items: Sequence[ShownExample], share_prompts: bool) -> list[Tree]:
     if share_prompts:
-        return merge([i.prompt for i in shown], [i.response for i in shown], [i.weight for i in shown])
-    return [(Segment(i.prompt, -1), Segment(i.response, 0, True, i.weight)) for i in shown]
+        return merge([i.prompt for i in items], [i.response for i in items], [i.weight for i in items])
+    return [(Segment(i.prompt, -1), Segment(i.response, 0, True, i.weight)) for i in items]
 
 
 def _render(
-    tree: Tree, number: int, branch: int, shown: Sequence[Shown], tokenizer: Tokenizer, colour: bool
+    tree: Tree, number: int, branch: int, items: Sequence[ShownExample], tokenizer: Tokenizer, colour: bool
 ) -> RichTree:
     """Return a token tree as text; its branches are numbered from `branch` on, as in a packed batch."""
     lengths = path_lengths(tree)
@@ -126,7 +126,7 @@ def _render(
         facts = [f"segment {index}", origin, f"{size} {_plural('token', size)}, {places}"]
         lost = ""
         if segment.scored:
-            item = next(item for item in shown if item.response is segment.tokens)
+            item = next(item for item in items if item.response is segment.tokens)
             facts[1:1] = [f"branch {branch}"]
             facts += _about(item.example, segment.weight)
             lost = f"\n✂ {_lost(item, tokenizer)}" if item.cut else ""
@@ -160,7 +160,7 @@ def _decode(segment: Segment, tokenizer: Tokenizer, colour: bool) -> Text:
     return text.append("⟧", style) if segment.scored and not colour else text
 
 
-def _lost(item: Shown, tokenizer: Tokenizer) -> str:
+def _lost(item: ShownExample, tokenizer: Tokenizer) -> str:
     """Return a line that says which text of an example was cut off."""
     whole = np.append(tokenizer.encode(item.example.response), tokenizer.eos_id)
     size = len(item.response)

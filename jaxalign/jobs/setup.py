@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -61,7 +64,7 @@ def open_base(
 
     Args:
         config: the configuration of the command.
-        console: prints what `prefetch` has fetched.
+        console: prints what was fetched, and what of the model's files is left aside.
         keys: the keys of the model; None takes those of `config.model`.
 
     Raises:
@@ -74,7 +77,11 @@ def open_base(
         console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return None
     use_compilation_cache(cache_folder() / "xla")
-    files = sources.open_model(source, offline=config.offline, name=keys["name"])
+
+    def log(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
     encoder = Encoder(files.tokenizer, keys["prompt_format"], keys.get("system"))
     return OpenedModel(config, keys, files, encoder, console)
 
@@ -86,6 +93,7 @@ def open_job_run(
     content: Mapping[str, Any],
     name: str,
     files: Sequence[str],
+    without: Sequence[str] = (),
     more: bool = False,
 ) -> Run:
     """Make or find the directory of a job's run, and print where it is.
@@ -98,13 +106,15 @@ def open_job_run(
         content: hashes of what the configuration's paths lead to (see `config.identity.identity`).
         name: the readable part of the directory's name.
         files: the files that the job writes there.
+        without: keys of the configuration that do not change the numbers of this run.
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
-        UserError: the directory belongs to another run, or cannot be written.
+        UserError: the directory belongs to another run or cannot be written, or the run is done and a file of its
+            results is damaged or missing.
     """
     made = open_run(
-        identity(config, content),
+        identity(config, content, without),
         plain(config),
         files=files,
         dir=config.run.dir,
@@ -118,6 +128,7 @@ def open_job_run(
         line = f"made by another version of jaxalign, and left as it is: {listed}"
         console.print(line, highlight=False, soft_wrap=True)
     if made.finished and not more:
+        made.check_files()
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"
@@ -133,9 +144,28 @@ def print_places(console: Console, **places: Path) -> None:
 
 
 def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
-    """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output."""
+    """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output.
+
+    Raises:
+        UserError: the rank is above the model's width, where it adds nothing but its size.
+    """
+    width = model.architecture.width
+    if lora.rank > width:
+        raise UserError(f"lora.rank={lora.rank} is above the width of {model.name}: give at most {width}")
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
     return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity)
+
+
+def sampling_params(config: SamplingConfig, *stops: str) -> SamplingParams:
+    """Return the settings of the configuration as `SamplingParams`; `stops` also end a sample."""
+    return SamplingParams(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        stop=(*config.stop, *(stop for stop in stops if stop not in config.stop)),
+        seed=config.seed,
+    )
 
 
 def stage_settings(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.data.account import account, count
-from jaxalign.values.social_survey import nearest, read_respondents, write_targets
+from jaxalign.runs.progress import all_here
+from jaxalign.values.social_survey import check_targets_folder, nearest, read_respondents, write_targets
 from jaxalign.values.targets import TABLE
 
 
@@ -16,8 +17,9 @@ def survey(config: SurveyConfig) -> None:
         UserError: the survey file cannot be used, or the folder cannot be written.
     """
     if config.prefetch:
-        print("all that this command needs is here: nothing but the program and the survey's file")
+        print(all_here("nothing but the program and the survey's file"))
         return
+    check_targets_folder(Path(config.out))
     respondents = read_respondents(config.path, config.separator, config.missing)
     targets = nearest(respondents, config.coding, config.neighbours)
     write_targets(config.out, targets, respondents, Path(config.path), config.coding)

@@ -1,5 +1,6 @@
 """The terminal: a chat in the model's chat template, and the answers of several models side by side."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from rich.columns import Columns
@@ -12,11 +13,6 @@ from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import Engine
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_room
 from jaxalign.pretrained.sources import ModelFiles
-
-
-def job_console() -> Console:
-    """Return the console of a job. It prints names and paths as they are: [b] and :x: in them mean nothing."""
-    return Console(markup=False, emoji=False)
 
 
 def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
@@ -38,7 +34,7 @@ def chat(
     turns: list[Mapping[str, str]] = []
     while True:
         try:
-            said = console.input("[bold]you:[/] ").strip()
+            said = console.input(Text("you: ", "bold")).strip()
         except EOFError:
             console.print()
             return
@@ -66,6 +62,7 @@ def chat(
 
         def show(_request: int, _index: int, text: str) -> None:
             nonlocal shown
+            text = printable(text)
             # Printed text cannot be taken back: if its end has changed, the whole answer is printed again.
             more = text.removeprefix(shown) if text.startswith(shown) else f"\n{text}"
             console.print(more, end="", highlight=False, markup=False, soft_wrap=True)
@@ -74,6 +71,11 @@ def chat(
         ((completion,),) = engine.sample([Request(tokens)], sampling, on_text=show)
         console.print()
         turns.append({"role": "assistant", "content": completion.text})
+
+
+def printable(text: str) -> str:
+    """Return a text without the control characters that would move the cursor, change the title, and so on."""
+    return "".join(one for one in text if one in "\n\t" or unicodedata.category(one) != "Cc")
 
 
 class SideBySide:
@@ -102,7 +104,7 @@ class SideBySide:
 
     def update(self, model: int, sample: int, text: str) -> None:
         """Show a sample's text so far."""
-        self._texts[model][sample] = text
+        self._texts[model][sample] = printable(text)
         if self._live is not None:
             width = max(self._console.width // len(self._names), 24)
             panels = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
+from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
-from jaxalign.jobs.terminal import job_console
 from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
@@ -26,8 +27,8 @@ from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration
-from jaxalign.runs.records import append_record, read_json, read_records
+from jaxalign.runs.progress import Progress, duration, plain_console
+from jaxalign.runs.records import append_record, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
@@ -37,7 +38,7 @@ from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
 
-FILES = (
+TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
     *("reference.jsonl", "shapes.jsonl"),
 )
@@ -49,10 +50,10 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = job_console()
+    console = plain_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
-    config = with_target(config, text)
+    config = settle_precision(with_target(config, text), console)
     opened = open_base(config, console)
     if opened is None:
         return
@@ -68,7 +69,11 @@ def train(config: TrainConfig) -> None:
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
-        config, console, content=content(config, text, base, adapter, budget), name=run_name(config, text), files=FILES
+        config,
+        console,
+        content=training_content(config, text, base, adapter, budget),
+        name=run_name(config, text),
+        files=TRAIN_FILES,
     )
     if not run.finished:
         with run.locked():
@@ -111,11 +116,7 @@ def inspect(
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     """Return the adapter that training starts from; UserError if it does not fit the base or the configuration."""
     found = read_adapter(str(config.adapter), base.model.architecture)
-    if found.base_identity is not None and found.base_identity != base.model.identity:
-        raise UserError(
-            f"adapter={config.adapter} was trained on another base ({found.base_name}), not on {base.model.name}; "
-            "give the model that it was trained on"
-        )
+    found.check_base(base.model.identity, base.model.name)
     wanted = {
         "model.prompt_format": (found.prompt_format or config.model.prompt_format, config.model.prompt_format),
         "lora.rank": (found.rank, config.lora.rank),
@@ -129,7 +130,7 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
     return dataclasses.replace(found, base_identity=base.model.identity)
 
 
-def content(
+def training_content(
     config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
@@ -176,7 +177,7 @@ class TrainingSession:
         """
         if not self.config.training.questionnaire:
             return None
-        for record in read_records(self.run.questionnaire):
+        for record in read_records(self.run.questionnaire, when=str, results=dict):
             if record["when"] == when:
                 return record["results"]
         target = None if self.text.target is None else self.text.target.scores
@@ -256,7 +257,7 @@ def finish(
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
         "training": {"stages": stages, "compilation_seconds": session.base.programs.seconds},
         "model": {"name": model.name, "identity": model.identity},
-        "adapter": str(run.adapter),
+        "adapter": run.adapter.name,
     }
     if before is not None and after is not None:
         from jaxalign.values.figures import profile_figure  # matplotlib takes half a second, so it is imported late
@@ -270,13 +271,14 @@ def finish(
         prompt_format=config.model.prompt_format,
         notes={"value": summary["value"], "target": scores, "coding": coding},
     )
+    shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
     write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
     run.finish(summary)
 
 
 def report_training(console: Console, run: Run) -> None:
     """Print the results of a finished run, where they are, and the next command."""
-    summary = read_json(run.summary)
+    summary = run.results(training=dict, questionnaire=dict)
     for stage in summary["training"]["stages"]:
         took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"
         losses = f"loss {stage['first_loss']:.2f} → {stage['last_loss']:.2f}"

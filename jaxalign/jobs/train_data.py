@@ -1,22 +1,20 @@
 """The target, the data and the questionnaire of a training run, all read and checked before any slow work."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from jaxalign.config.dataset import ArgumentsConfig, DatasetConfig, InstructionsConfig, PairsConfig
+from jaxalign.config.dataset import ArgumentsConfig, InstructionsConfig, PairsConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
 from jaxalign.data.account import account, count
-from jaxalign.data.columns import Columns
-from jaxalign.data.datasets.instructions import INSTRUCTION_SETS, load_instructions
-from jaxalign.data.datasets.own import load_own_instructions
-from jaxalign.data.datasets.pairs import PairText, load_pairs
+from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder, encode_examples
-from jaxalign.data.examples import Example, TextStage, control_stage
+from jaxalign.data.examples import TextStage, control_stage
 from jaxalign.data.preferences import encode_pairs
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import UserError
+from jaxalign.jobs.readers import ARGUMENT_READERS, INSTRUCTION_READERS, PAIR_READERS, reader_of
 from jaxalign.runs.records import digest, read_json_object
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
@@ -26,7 +24,7 @@ from jaxalign.values.questionnaire import Questionnaire
 from jaxalign.values.starter import FILE as STARTER_ARGUMENTS
 from jaxalign.values.starter import load_starter
 from jaxalign.values.targets import Target, extreme_targets, find_target
-from jaxalign.values.touche import Argument, load_arguments
+from jaxalign.values.touche import Argument
 
 PLAIN_TEXTS = 64
 """The largest number of held-out arguments that perplexity is measured on."""
@@ -36,34 +34,6 @@ CONTROL_LENGTH = 2048
 
 RELEASED_LENGTH = 128
 """The length at which the released code cuts an example, in tokens."""
-
-
-def own_columns(dataset: DatasetConfig) -> Columns:
-    """Return the names of the fields in the user's file."""
-    return Columns(dataset.columns.given)
-
-
-ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] = {
-    "starter": lambda dataset, offline: load_starter(dataset.limit, dataset.path, log=print),
-    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit, log=print),
-    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset), print),
-}
-"""The readers of arguments by `dataset.name`, called with (`dataset`, `offline`). Add a reader to add a data set."""
-
-
-def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
-    return load_instructions(
-        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit, log=print
-    )
-
-
-INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example]]] = {
-    **{name: _read_instructions for name in INSTRUCTION_SETS},
-    "jsonl": lambda dataset, offline: load_own_instructions(
-        str(dataset.path), dataset.limit, own_columns(dataset), print
-    ),
-}
-"""The readers of instructions by `dataset.name`, called in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +66,12 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     plain = None
     if isinstance(dataset, ArgumentsConfig):
         assert target is not None  # the configuration asks for a value with arguments
-        read = _reader(ARGUMENT_READERS, dataset)
-        stages, plain = injection_text(config, target, read(dataset, config.offline))
+        arguments = reader_of(ARGUMENT_READERS, dataset)(dataset, config.offline)
+        stages, plain = injection_text(config, target, arguments)
     elif isinstance(dataset, PairsConfig):
-        pairs = load_pairs(dataset.path, dataset.limit, own_columns(dataset), print)
+        pairs = reader_of(PAIR_READERS, dataset)(dataset, config.offline)
     elif isinstance(dataset, InstructionsConfig):
-        examples = _reader(INSTRUCTION_READERS, dataset)(dataset, config.offline)
+        examples = reader_of(INSTRUCTION_READERS, dataset)(dataset, config.offline)
         stages = [control_stage(examples, training.seed, config.alignment.validation_fraction)]
         twice = len(examples) - len(stages[0].train) - len(stages[0].validation)
     for stage in stages:
@@ -111,15 +81,6 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     questionnaire = read_questionnaire_text(config, training.seed, plain)
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     return TrainingText(target, stages, pairs, questionnaire, digest([parts, pairs]))
-
-
-def _reader(readers: Mapping[str, Callable], dataset: DatasetConfig) -> Callable:
-    name = dataset.name
-    if name not in readers:
-        raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, readers)}")
-    if dataset.columns.given and name in ("starter", "touche23", *INSTRUCTION_SETS):
-        raise UserError(f"dataset.columns is for a file of your own: give dataset=jsonl, not dataset={name}")
-    return readers[name]
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:

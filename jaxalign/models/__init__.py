@@ -1,1 +1,1 @@
-"""The network, its weights and its tokenizer: from wherever they come to arrays."""
+"""The network, its adapters, and the layout of its weights."""

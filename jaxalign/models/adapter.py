@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxalign.errors import UserError
 from jaxalign.models.lora import LoraParams, adapter_hash, effective, stack_lora
 
 
@@ -58,6 +59,18 @@ class Adapter:
     def identity(self) -> str:
         """The hash of the weights and the scale; "" for the bare base, and for an adapter with scale 0."""
         return "" if self.params is None or self.scale == 0 else adapter_hash(self.params, self.scale)
+
+    def check_base(self, identity: str | None, name: str, hint: str = "give the model that it was trained on") -> None:
+        """Raise UserError if the adapter was trained on another base. An unknown base is not checked.
+
+        Args:
+            identity: the hash of the weights of the base that it is used with; None if it is not known.
+            name: the name of that base.
+            hint: what to do, for the error line.
+        """
+        if None not in (identity, self.base_identity) and identity != self.base_identity:
+            was = "another base" if self.base_name is None else f"another base ({self.base_name})"
+            raise UserError(f"{self.folder or self.name} was trained on {was}, not on {name}: {hint}")
 
     def effective(self) -> LoraParams | None:
         """Return the weights with the scale multiplied in (see `lora.effective`); None for the bare base."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.models.claims import Claims, brief
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION_PROJECTIONS = PROJECTIONS[:4]
@@ -80,105 +81,171 @@ def projection_shape(architecture: Architecture, name: str) -> tuple[int, int]:
     }[name]
 
 
-def from_config(config: Mapping[str, Any]) -> Architecture:
+@dataclasses.dataclass(frozen=True)
+class _Defaults:
+    """What Transformers takes for the keys that a family's configuration lacks."""
+
+    context: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    window: int = 4096
+    activation: str = "silu"
+    tied: bool = False
+
+
+_DEFAULTS = {
+    "llama": _Defaults(2048),
+    "mistral": _Defaults(131072, kv_heads=8),
+    "qwen2": _Defaults(32768, kv_heads=32),
+    "qwen3": _Defaults(32768, kv_heads=32, head_dim=128),
+    "gemma2": _Defaults(8192, kv_heads=4, head_dim=256, activation="gelu_pytorch_tanh", tied=True),
+}
+
+MOST_LAYERS, WIDEST = 10_000, 2**24
+"""The most layers and the largest size of an axis that are believed: some fifty times those of the largest models."""
+
+
+def from_config(config: Mapping[str, Any], place: str = "config.json") -> Architecture:
     """Read a `config.json` (as a mapping) of one of the supported families.
 
+    The vocabulary, the width, the width of the feed-forward layers, and the numbers of layers and heads must be there.
+    For any other key that is missing, the value is the family's default in Transformers.
+
+    Args:
+        config: the configuration.
+        place: the file or setting that it is from, for error lines.
+
     Raises:
-        UserError: the architecture is not supported, the checkpoint is quantised, or a size is missing.
+        UserError: the architecture is not supported, the checkpoint is quantised, a size is missing, or a value has
+            another type or range than it should.
     """
-    family = _family(config)
-    if config.get("quantization_config"):
-        raise UserError(
-            "this checkpoint is quantised (quantization_config in config.json); give the full-precision one"
-        )
-    if config.get("mlp_bias"):
-        raise UserError("config.json asks for biases in the MLP (mlp_bias), which no supported model has; give another")
-
-    def need(key: str) -> Any:
-        if config.get(key) is None:
-            raise UserError(f"config.json has no '{key}', which a {family} model needs; get the model's files again")
-        return config[key]
-
-    width, heads, layers = need("hidden_size"), need("num_attention_heads"), need("num_hidden_layers")
-    head_dim = config.get("head_dim") or width // heads
+    found = Claims(config, place, "get the model's files again")
+    family = _family(found)
+    found, default = dataclasses.replace(found, owner=f"a {family} model"), _DEFAULTS[family]
     gemma = family == "gemma2"
-    score_width = (config.get("query_pre_attn_scalar") or head_dim) if gemma else head_dim
-    activation = config.get("hidden_activation") or config.get("hidden_act") or "silu"
+    _check_supported(found)
+    width, layers = found.whole("hidden_size", high=WIDEST), found.whole("num_hidden_layers", high=MOST_LAYERS)
+    heads = found.whole("num_attention_heads", high=WIDEST)
+    # In Transformers null stands for as many as there are query heads, which is not always the default.
+    few = default.kv_heads if "num_key_value_heads" not in config else None
+    kv_heads = found.whole("num_key_value_heads", few or heads, high=WIDEST)
+    if heads % kv_heads:
+        raise found.refused("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads ({heads})")
+    head_dim = found.whole("head_dim", default.head_dim or max(width // heads, 1), high=WIDEST)
+    if head_dim % 2:
+        raise found.refused("head_dim", head_dim, "even, because rotary embeddings turn pairs of numbers")
+    activation = found.text("hidden_activation" if gemma else "hidden_act", default.activation)
     if activation not in ("silu", "gelu_pytorch_tanh"):
-        if not (gemma and activation == "gelu"):
-            raise UserError(f"unsupported activation '{activation}' in config.json; use silu or gelu_pytorch_tanh")
-        activation = "gelu_pytorch_tanh"
-    theta, scaling = _rope(config)
+        raise UserError(
+            f"unsupported activation '{brief(activation)}' in {place}; give a model with silu or gelu_pytorch_tanh"
+        )
+    context = found.whole("max_position_embeddings", default.context)
+    theta, scaling = _rope(found, context)
+    # Transformers has no such biases in a Mistral, and in a Qwen2 it has them whatever the file says.
+    bias = family not in ("mistral", "qwen2") and found.flag("attention_bias", False)
+    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if gemma else head_dim
     return Architecture(
         family=family,
-        vocab_size=need("vocab_size"),
+        vocab_size=found.whole("vocab_size", high=WIDEST),
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
+        kv_heads=kv_heads,
         head_dim=head_dim,
-        ff_width=need("intermediate_size"),
-        context=config.get("max_position_embeddings") or 2048,
+        ff_width=found.whole("intermediate_size", high=WIDEST),
+        context=context,
         rope_theta=theta,
         rope_scaling=scaling,
-        norm_eps=config.get("rms_norm_eps") or 1e-6,
-        tied=bool(config.get("tie_word_embeddings", gemma)),
-        qkv_bias=family == "qwen2" or bool(config.get("attention_bias", False)),
-        o_bias=family != "qwen2" and bool(config.get("attention_bias", False)),
+        norm_eps=found.number("rms_norm_eps", 1e-6, above=0.0, most=1.0),
+        tied=found.flag("tie_word_embeddings", default.tied),
+        qkv_bias=family == "qwen2" or bias,
+        o_bias=bias,
         qk_norm=family == "qwen3",
         post_norms=gemma,
         norm_offset=gemma,
         embed_scale=float(width) ** 0.5 if gemma else 1.0,
         activation=activation,
         attention_scale=score_width**-0.5,
-        attention_softcap=config.get("attn_logit_softcapping") if gemma else None,
-        logit_softcap=config.get("final_logit_softcapping") if gemma else None,
-        windows=_windows(config, family, layers),
+        attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if gemma else None,
+        logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if gemma else None,
+        windows=_windows(found, family, layers, default.window),
     )
 
 
-def _family(config: Mapping[str, Any]) -> str:
-    names = config.get("architectures") or []
+def _family(found: Claims) -> str:
+    names = found.texts("architectures", [])
     for name in names:
         if name in FAMILIES:
             return FAMILIES[name]
-    kind = config.get("model_type")
+    kind = found.text("model_type", "")
     if not names and kind in FAMILIES.values():
-        return str(kind)
-    what = ", ".join(names) or kind or "none named in config.json"
+        return kind
+    what = brief(", ".join(names) or kind or f"none named in {found.place}")
     raise UserError(f"unsupported architecture: {what}; supported are {', '.join(FAMILIES)}")
 
 
-def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    # transformers 5 writes rope_parameters; files from before hold rope_theta and rope_scaling.
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = float(found.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    kind = found.get("rope_type") or found.get("type") or "default"
+def _check_supported(found: Claims) -> None:
+    """Raise UserError if the configuration asks for something that no supported model has."""
+    if found.get("quantization_config"):
+        raise UserError(
+            f"this checkpoint is quantised (quantization_config in {found.place}); give the full-precision one"
+        )
+    for key, what in (
+        ("mlp_bias", "biases in the MLP"),
+        ("use_bidirectional_attention", "attention to later tokens"),
+    ):
+        if found.flag(key, False):
+            raise UserError(f"{found.place} asks for {what} ({key}), which no supported model has; give another")
+
+
+def _rope(found: Claims, context: int) -> tuple[float, RopeScaling | None]:
+    # Transformers 5 writes rope_parameters; files from before hold rope_theta and rope_scaling.
+    rope = found.part("rope_scaling" if found.get("rope_scaling") else "rope_parameters")
+    theta = rope.number("rope_theta", found.number("rope_theta", 10000.0, above=0.0), above=0.0)
+    kind = rope.text("rope_type", rope.text("type", "default"))
+    if any(one.number("partial_rotary_factor", 1.0) != 1.0 for one in (found, rope)):
+        raise UserError(f"{rope.place} turns a part of each head alone (partial_rotary_factor); give another model")
+    nested = [key for key, value in rope.values.items() if isinstance(value, Mapping)]
+    if nested:
+        raise UserError(f"{rope.place} has settings for '{brief(nested[0])}' alone; give a model with one rope for all")
     if kind == "default":
         return theta, None
     if kind == "linear":
-        return theta, RopeScaling("linear", float(found["factor"]))
+        return theta, RopeScaling("linear", rope.number("factor", above=0.0))
     if kind == "llama3":
+        low = rope.number("low_freq_factor", above=0.0)
         return theta, RopeScaling(
             "llama3",
-            float(found["factor"]),
-            float(found["low_freq_factor"]),
-            float(found["high_freq_factor"]),
-            int(found["original_max_position_embeddings"]),
+            rope.number("factor", above=0.0),
+            low,
+            rope.number("high_freq_factor", above=low),
+            rope.whole("original_max_position_embeddings", context),
         )
-    raise UserError(f"config.json asks for rope scaling '{kind}'; give a model with default, linear or llama3")
+    raise UserError(f"{found.place} asks for rope scaling '{brief(kind)}'; give a model with default, linear or llama3")
 
 
-def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, ...]:
-    window = config.get("sliding_window") or 0
-    kinds = config.get("layer_types")
-    if kinds and family != "mistral":
-        return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
-    if family == "gemma2":
-        return tuple(window if layer % 2 == 0 else 0 for layer in range(layers))
+def _cap(found: Claims, key: str, default: float) -> float | None:
+    """Return a soft cap; null, unlike a missing key, means none."""
+    return None if key in found.values and found.get(key) is None else found.number(key, default, above=0.0)
+
+
+def _windows(found: Claims, family: str, layers: int, default: int) -> tuple[int, ...]:
+    """Return the window of each layer: where the family has windows at all, as Transformers distributes them."""
+    if family == "llama" or (family in ("qwen2", "qwen3") and not found.flag("use_sliding_window", False)):
+        return (0,) * layers
+    none = "sliding_window" in found.values and found.get("sliding_window") is None
+    window = 0 if none else found.whole("sliding_window", default)
     if family == "mistral":
         return (window,) * layers
-    if family in ("qwen2", "qwen3") and config.get("use_sliding_window"):
-        first = config.get("max_window_layers", layers)
-        return tuple(window if layer >= first else 0 for layer in range(layers))
-    return (0,) * layers
+    kinds = found.texts("layer_types", [])
+    if kinds:
+        known = ("sliding_attention", "full_attention")
+        if len(kinds) != layers or not set(kinds) <= {*known}:
+            raise found.refused("layer_types", kinds, f"for each of the {layers} layers one of {', '.join(known)}")
+        sliding = [kind == known[0] for kind in kinds]
+    elif family == "gemma2":
+        sliding = [layer % 2 == 0 for layer in range(layers)]
+    else:
+        first = found.whole("max_window_layers", 28, low=0)
+        sliding = [layer >= first for layer in range(layers)]
+    return tuple(window if slides else 0 for slides in sliding)

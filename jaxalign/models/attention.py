@@ -136,7 +136,7 @@ def _read_by_block(
     positions: PerToken,
     blocks: KeyBlocks,
     window: Scalar,
-) -> Iterator[tuple[slice, Listed, Array, Array, Array]]:
+) -> Iterator[tuple[slice, Listed, Float[Array, "B K s Dh"], Float[Array, "B K s Dh"], Bool[Array, "B t s"]]]:
     """Yield for each block of queries: its place, the blocks of keys that it reads, their keys and values, its mask."""
     length = k.shape[2]
     key_blocks, value_blocks = _split(k), _split(v)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Shaped
 
 from jaxalign.errors import UserError
 from jaxalign.models.linear import TRANSPOSED, to_stored
@@ -47,10 +48,11 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
 
     In this layout kernels are kept as [out, in], because a product of few rows would spend its time on transposing
     them. Weights are bfloat16 itself, not its bits; only the embedding keeps its bits, because rows are taken from it.
-    `head` [V, D] is always there. One weight matrix at most is in memory twice, and of a tied model the embedding.
+    `head` [V, D] is always there. While this function runs, at most one stacked weight (and the embedding of a tied
+    model) is in memory twice.
     """
 
-    def own(leaf) -> np.ndarray:
+    def own(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
         values = np.asarray(leaf)
         return values.view(jnp.bfloat16) if values.dtype == np.uint16 else values
 
@@ -78,10 +80,10 @@ def stacked(params: dict[str, Any], tied: bool) -> dict[str, Any]:
     `params` is emptied. Where `tied`, the output table is the embedding, and the result has no head.
     """
 
-    def bits(leaf) -> np.ndarray:
+    def bits(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
         return to_stored(np.asarray(leaf))
 
-    layers = [flatten_dict(layer) for layer in params.pop("layers")]
+    layers: list[dict[Any, Any]] = [dict(flatten_dict(layer)) for layer in params.pop("layers")]
     joined = {}
     for name in list(layers[0]):
         kernel = name[-1] == TRANSPOSED

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key
 
+from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.precision import Number, dot
 
@@ -21,7 +22,13 @@ def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, tar
 
     a is uniform between -1/sqrt(in) and 1/sqrt(in), as in PEFT, and b is zero. What is drawn for a projection does not
     depend on which other projections have an adapter.
+
+    Raises:
+        UserError: the rank is larger than any side of the adapted weights.
     """
+    most = max((max(projection_shape(architecture, name)) for name in targets), default=rank)
+    if rank > most:
+        raise UserError(f"lora.rank={rank} is more than {most}, the longest side of the adapted weights: give less")
     layers = {}
     for name in targets:
         width, features = projection_shape(architecture, name)
@@ -61,7 +68,10 @@ def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
 def lora_product(
     x: Float[Array, "*rows in"], a: Float[Array, "in r"], b: Float[Array, "r out"]
 ) -> Float[Array, "*rows out"]:
-    """Return (x a) b, of x [..., in], a [in, r], b [r, out], in the type of x; a and b keep theirs in the gradient."""
+    """Return (x a) b in the type of x: x [..., in], a [in, r], b [r, out].
+
+    The gradients of a and b have the types of a and b.
+    """
     return _low_rank(x, a, b)[0]
 
 

@@ -56,7 +56,7 @@ def saved(x: Float[Array, "*shape"], name: str) -> Float[Array, "*shape"]:
 
 
 def name_bits(x: Float[Array, "*shape"], name: str) -> Float[Array, "*shape"]:
-    """Do the same as `saved`, for use inside a rule that JAX does not differentiate."""
+    """Give x a name as `saved` does, without a gradient rule of its own; for use inside hand-written gradient rules."""
     return from_bits(checkpoint_name(to_bits(x), name))
 
 

@@ -49,12 +49,18 @@ class Norm(nn.Module):
         """Return x [..., D] normalised, in its own type."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.eps)
+        square = (y * y).mean(-1, keepdims=True)
+        # Squares that overflow would give zeros, which look like an answer: NaN is found where the model is asked.
+        y = y * jax.lax.rsqrt(jnp.where(square < jnp.inf, square, jnp.nan) + self.eps)
         return (y * scale).astype(x.dtype)
 
 
 class Layer(nn.Module):
-    """One layer of the decoder: attention and a gated MLP, each added to the residual stream [B, T, D]."""
+    """One layer of the decoder: attention and a gated MLP, each added to the residual stream [B, T, D].
+
+    The names of reshaped arrays end with their axes: B rows, T tokens, H heads, K key/value heads, G query heads of
+    each, d width of a head.
+    """
 
     architecture: Architecture
 
@@ -86,15 +92,18 @@ class Layer(nn.Module):
             q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, dropout_of(0))
             k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, dropout_of(0))
             v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, dropout_of(0))
-            q, k = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
+            q_BTHd, k_BTKd = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
             if arch.qk_norm:
-                q, k = Norm(arch.norm_eps, name="q_norm")(q), Norm(arch.norm_eps, name="k_norm")(k)
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            q = saved(q.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4), "q")
-            k = saved(k.transpose(0, 2, 1, 3), "k")
-            v = saved(v.reshape(rows, length, heads, size).transpose(0, 2, 1, 3), "v")
-            y = attend(q, k, v, window, arch.attention_scale, arch.attention_softcap)
-            y = jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(rows, length, -1)  # type: ignore[arg-type]
+                q_BTHd, k_BTKd = Norm(arch.norm_eps, name="q_norm")(q_BTHd), Norm(arch.norm_eps, name="k_norm")(k_BTKd)
+            q_BTHd, k_BTKd = rotate(q_BTHd, cos, sin), rotate(k_BTKd, cos, sin)
+            q_BTKGd = q_BTHd.reshape(rows, length, heads, groups, size)
+            q_BKGTd = saved(q_BTKGd.transpose(0, 2, 3, 1, 4), "q")
+            k_BKTd = saved(k_BTKd.transpose(0, 2, 1, 3), "k")
+            v_BTKd = v.reshape(rows, length, heads, size)
+            v_BKTd = saved(v_BTKd.transpose(0, 2, 1, 3), "v")
+            y_BKGTd = attend(q_BKGTd, k_BKTd, v_BKTd, window, arch.attention_scale, arch.attention_softcap)
+            y_BTKGd = jnp.transpose(y_BKGTd, (0, 3, 1, 2, 4))  # type: ignore[arg-type]
+            y = y_BTKGd.reshape(rows, length, -1)
             y = Projection(arch.width, arch.o_bias, name="o_proj")(y, dropout_of(1))
             y = saved(y, "attention_output")
             if arch.post_norms:

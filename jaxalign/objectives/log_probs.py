@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, take_rows
 
@@ -74,10 +74,10 @@ def _run(
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     target = jnp.pad(target, ((0, 0), (0, padding)))
 
-    def split(x: Array) -> Array:
+    def split(x: Shaped[Array, "B P *rest"]) -> Shaped[Array, "chunks B p *rest"]:
         return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
 
-    def join(x: Array) -> Array:
+    def join(x: Shaped[Array, "chunks B p *rest"]) -> Shaped[Array, "B P *rest"]:
         return jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :count]
 
     def body(_, chunk):

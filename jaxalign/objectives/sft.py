@@ -9,7 +9,7 @@ def sft_loss(
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """Return (sum, count): the weighted negative log-likelihood of predictions [B, P] in nats, and their weight.
 
-    The loss of a step is the sum of all its micro-batches' sums divided by that of their counts. So it depends neither
+    The loss of a step is the sum of its micro-batches' sums, divided by the sum of their counts. So it depends neither
     on packing nor on gradient accumulation.
     """
     return -(log_probs * weight).sum(), weight.sum()

@@ -16,7 +16,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
+from jaxalign.models.claims import Claims, brief
 from jaxalign.pretrained.tokenizer import from_gguf
+from jaxalign.runs.records import named_errors
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -68,18 +70,21 @@ class GgufFile:
     def __init__(self, path: str | Path):
         self._path = Path(path)
         try:
-            with self._path.open("rb") as file:
+            with named_errors(self._path, "read", "get it again"), self._path.open("rb") as file:
                 self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             self._fields, stored = _Header(self._data).read()
-        except (ValueError, EOFError, ZeroDivisionError) as error:  # an empty file cannot be mapped: ValueError
+        except (ValueError, EOFError) as error:  # an empty file cannot be mapped: ValueError
             raise UserError(f"{path} is not a whole GGUF file ({error}); get it again") from error
-        self._kind = str(self._fields.get("general.architecture"))
+        self._claims = Claims(self._fields, str(path), "get another GGUF file of the model")
+        self._kind = self._claims.text("general.architecture", "nameless")
         if self._kind not in ARCHITECTURES:
             raise UserError(
-                f"{path} holds a '{self._kind}' model; supported in GGUF are {', '.join(ARCHITECTURES)}: "
+                f"{path} holds a '{brief(self._kind)}' model; supported in GGUF are {', '.join(ARCHITECTURES)}: "
                 "for other families give a folder with safetensors"
             )
         self._tensors = {_hf_name(name): tensor for name, tensor in stored.items()}
+        if len(self._tensors) < len(stored):
+            raise UserError(f"{path} holds two tensors for one place of the model; get another GGUF file of it")
 
     def names(self) -> list[str]:
         """Return the names of all tensors, sorted."""
@@ -114,7 +119,7 @@ class GgufFile:
                 f"{self._path}: '{name}' is stored as {stored.kind.name}, which cannot be read: get another file"
             ) from error
         if self._kind == "llama" and ".self_attn.q_proj." in name:
-            return _unpermute(values, self._value("attention.head_count"))
+            return _unpermute(values, self._heads())
         if self._kind == "llama" and ".self_attn.k_proj." in name:
             return _unpermute(values, self._kv_heads())
         return values
@@ -123,22 +128,24 @@ class GgufFile:
         """Return the configuration in the form of a `config.json`.
 
         Raises:
-            UserError: a size is missing, or the file describes a rope scaling only by its frequencies.
+            UserError: a size is missing or has another type or range than it should, or the file describes a rope
+                scaling only by its frequencies.
         """
-        width, heads = self._value("embedding_length"), self._value("attention.head_count")
+        found, heads = self._claims, self._heads()
+        width = found.whole(f"{self._kind}.embedding_length")
         return {
             "architectures": [ARCHITECTURES[self._kind]],
             "model_type": self._kind,
-            "vocab_size": len(self.field("tokenizer.ggml.tokens")),
+            "vocab_size": len(found.texts("tokenizer.ggml.tokens")),
             "hidden_size": width,
-            "intermediate_size": self._value("feed_forward_length"),
-            "num_hidden_layers": self._value("block_count"),
+            "intermediate_size": found.whole(f"{self._kind}.feed_forward_length"),
+            "num_hidden_layers": found.whole(f"{self._kind}.block_count"),
             "num_attention_heads": heads,
             "num_key_value_heads": self._kv_heads(),
-            "head_dim": self._value("attention.key_length", width // heads),
-            "max_position_embeddings": self._value("context_length"),
-            "rms_norm_eps": _shortest(self._value("attention.layer_norm_rms_epsilon")),
-            "rope_theta": _shortest(self._value("rope.freq_base", 10000.0)),
+            "head_dim": found.whole(f"{self._kind}.attention.key_length", max(width // heads, 1)),
+            "max_position_embeddings": found.whole(f"{self._kind}.context_length"),
+            "rms_norm_eps": _shortest(found.number(f"{self._kind}.attention.layer_norm_rms_epsilon")),
+            "rope_theta": _shortest(found.number(f"{self._kind}.rope.freq_base", 10000.0)),
             "rope_scaling": self._rope_scaling(),
             "tie_word_embeddings": "lm_head.weight" not in self._tensors,
             "attention_bias": "model.layers.0.self_attn.o_proj.bias" in self._tensors,
@@ -146,30 +153,43 @@ class GgufFile:
             "eos_token_id": self._fields.get("tokenizer.ggml.eos_token_id"),
         }
 
-    def field(self, key: str) -> Any:
-        """Return a value of the metadata; raises UserError if there is none."""
-        if key not in self._fields:
-            raise UserError(f"{self._path} has no '{key}', which the model needs; get another GGUF file of it")
-        return self._fields[key]
-
     def tokenizer(self) -> Any:
-        """Return the tokenizer as a `PreTrainedTokenizerFast`; raises UserError if it is not byte-level BPE."""
+        """Return the tokenizer as a `PreTrainedTokenizerFast`.
+
+        Raises:
+            UserError: it is not byte-level BPE, or a part of it has another type or range than it should.
+        """
+        found = self._claims
+        tokens = found.texts("tokenizer.ggml.tokens")
+        if not all(merge.count(" ") == 1 for merge in found.texts("tokenizer.ggml.merges", [])):
+            raise found.refused("tokenizer.ggml.merges", ["..."], "two pieces with a space between them, each")
+        kinds = found.get("tokenizer.ggml.token_type")
+        if kinds and not (isinstance(kinds, list) and len(kinds) == len(tokens)):
+            raise found.refused("tokenizer.ggml.token_type", kinds, "one number for each token")
+        for name in ("bos", "eos", "unknown", "padding"):
+            if found.get(key := f"tokenizer.ggml.{name}_token_id") is not None:
+                found.whole(key, low=0, high=len(tokens) - 1)
+        for name in ("model", "pre"):
+            found.text(f"tokenizer.ggml.{name}", "default")
+        found.text("tokenizer.chat_template", "")
+        found.flag("tokenizer.ggml.add_bos_token", False)
         return from_gguf(self._fields, self._path)
 
-    def _value(self, key: str, default: Any = None) -> Any:
-        found = self._fields.get(f"{self._kind}.{key}", default)
-        return self.field(f"{self._kind}.{key}") if found is None else found
+    def _heads(self) -> int:
+        return self._claims.whole(f"{self._kind}.attention.head_count")
 
     def _kv_heads(self) -> int:
-        return self._value("attention.head_count_kv", self._value("attention.head_count"))
+        return self._claims.whole(f"{self._kind}.attention.head_count_kv", self._heads())
 
     def _rope_scaling(self) -> dict[str, Any] | None:
-        kind = self._fields.get(f"{self._kind}.rope.scaling.type", "none")
+        kind = self._claims.text(f"{self._kind}.rope.scaling.type", "none")
         if "rope_freqs.weight" in self._tensors or kind not in ("none", "linear"):
             raise UserError(
                 f"{self._path} uses a rope scaling that GGUF does not describe; give the safetensors folder"
             )
-        return {"rope_type": "linear", "factor": self._value("rope.scaling.factor")} if kind == "linear" else None
+        if kind == "none":
+            return None
+        return {"rope_type": "linear", "factor": self._claims.number(f"{self._kind}.rope.scaling.factor")}
 
 
 def _hf_name(name: str) -> str:
@@ -189,11 +209,19 @@ def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
 
 def _shortest(value: float) -> float:
     """Return the shortest decimal number that is the same float32: 1e-05 instead of 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
+
+
+_DEEPEST, _MOST_AXES, _MOST_ALIGNED = 4, 4, 2**20  # arrays within arrays; axes of a tensor; bytes of an alignment
+_MOST_ITEMS = 2**24  # of an array: as many as the largest vocabulary that is believed
 
 
 class _Header:
-    """A cursor over the bytes before the tensors. It raises EOFError behind the end, ValueError if it is not GGUF."""
+    """A cursor over the bytes before the tensors. It raises EOFError behind the end, ValueError if it is not GGUF.
+
+    A count that the header claims is never believed: what it counts takes bytes, which end with the file.
+    """
 
     def __init__(self, data: memoryview):
         self._data, self._at = data, 0
@@ -206,16 +234,22 @@ class _Header:
         metadata = {}
         for _ in range(fields):
             key = self._string()
-            metadata[key] = self._value(GGUFValueType(self._scalars("I", 1)[0]))
+            if key in metadata:
+                raise ValueError(f"it has two values of '{brief(key)}'")
+            metadata[key] = self._value(GGUFValueType(self._scalars("I", 1)[0]), 0)
         infos = [self._tensor() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNED:
+            raise ValueError("its alignment is not a number of bytes")
         base = -(-self._at // alignment) * alignment
         stored = {}
         for name, kind, shape, offset in infos:
             block, size = gguf.GGML_QUANT_SIZES[kind]
+            if not shape or shape[-1] % block or name in stored:
+                raise ValueError(f"the tensor '{brief(name)}' has no shape of its type, or is there twice")
             bytes_ = math.prod(shape) // block * size
             if base + offset + bytes_ > len(self._data):
-                raise EOFError(f"it ends before '{name}' does")
+                raise EOFError(f"it ends before '{brief(name)}' does")
             stored[name] = _Stored(kind, shape, base + offset, bytes_)
         return metadata, stored
 
@@ -232,18 +266,24 @@ class _Header:
     def _string(self) -> str:
         return str(self._take(self._scalars("Q", 1)[0]), "utf-8")
 
-    def _value(self, kind: GGUFValueType) -> Any:
+    def _value(self, kind: GGUFValueType, depth: int) -> Any:
         if kind == GGUFValueType.STRING:
             return self._string()
         if kind == GGUFValueType.ARRAY:
             inner, count = GGUFValueType(self._scalars("I", 1)[0]), self._scalars("Q", 1)[0]
+            if count > _MOST_ITEMS:
+                raise ValueError(f"it has an array of {count} items")
             if inner in _SCALARS:
                 return list(self._scalars(_SCALARS[inner], count))
-            return [self._value(inner) for _ in range(count)]
+            if depth == _DEEPEST:
+                raise ValueError("its arrays stand within arrays too deep")
+            return [self._value(inner, depth + 1) for _ in range(count)]
         return self._scalars(_SCALARS[kind], 1)[0]
 
     def _tensor(self) -> tuple[str, GGMLQuantizationType, tuple[int, ...], int]:
         name, dimensions = self._string(), self._scalars("I", 1)[0]
+        if dimensions > _MOST_AXES:
+            raise ValueError(f"the tensor '{brief(name)}' has {dimensions} axes")
         shape = self._scalars("Q", dimensions)
         kind, offset = GGMLQuantizationType(self._scalars("I", 1)[0]), self._scalars("Q", 1)[0]
         return name, kind, shape[::-1], offset  # the fastest dimension comes first in the file

@@ -7,19 +7,20 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 
+from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
-from jaxalign.models.architecture import FAMILIES, Architecture
-from jaxalign.pretrained.gguf import GgufFile
+from jaxalign.models.architecture import FAMILIES, Architecture, from_config
 from jaxalign.pretrained.safetensors import DTYPES, INDEX, SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.sources import ModelSource, RandomTensors
+from jaxalign.pretrained.sources import ModelSource, open_checkpoint
 from jaxalign.pretrained.tokenizer import Tokenizer
-from jaxalign.pretrained.weights import TensorSource, parameter_leaves
+from jaxalign.pretrained.weights import TensorSource, all_finite, parameter_leaves
 
 SHARD_BYTES = 5 * 10**9
 """The largest size of a file in bytes, unless a single tensor is larger."""
@@ -70,19 +71,16 @@ def write_merged(
     Raises:
         UserError: something cannot be read or written.
     """
-    tensors: TensorSource
-    if source.source == "random":
-        tensors, config = RandomTensors(architecture, source.seed), dict(source.config or {})
-    elif path.is_file():
-        file = GgufFile(path)
-        tensors, config = file, file.config()
-    else:
-        tensors, config = SafetensorsFolder(path), None
+    tensors, config = open_checkpoint(source, path)
     merged = merged_tensors(architecture, tensors, adapter, np.dtype(ml_dtypes.bfloat16 if bfloat16 else "f4"))
-    if config is None:
+    if isinstance(tensors, SafetensorsFolder):
+        merged |= _left_aside(tensors, merged)
         for file in sorted({file for pattern in COPIED for file in path.glob(pattern)}):
             if file.is_file() and file.name not in NOT_COPIED:
                 shutil.copyfile(file, folder / file.name)
+        if from_config(config).tied != architecture.tied:  # see `with_own_head`
+            text = json.dumps(config | {"tie_word_embeddings": architecture.tied}, indent=2) + "\n"
+            (folder / "config.json").write_text(text, encoding="utf-8")
     else:
         dtype = merged["model.embed_tokens.weight"].dtype
         text = json.dumps(_complete(config, architecture, tokenizer, str(dtype)), indent=2) + "\n"
@@ -107,13 +105,26 @@ def merged_tensors(
 
             def make(name: str = name, pair: Any = pair, layer: int = layer, dtype: np.dtype = dtype) -> np.ndarray:
                 array = tensors.read(name)
-                if pair is not None:
-                    a, b = (np.asarray(pair[side][layer], np.float32) for side in ("a", "b"))
-                    array = array.astype(np.float32) + scale * (b.T @ a.T)
-                return array.astype(dtype, copy=False)
+                with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found below
+                    if pair is not None:
+                        a, b = (np.asarray(pair[side][layer], np.float32) for side in ("a", "b"))
+                        array = array.astype(np.float32) + scale * (b.T @ a.T)
+                    array = array.astype(dtype, copy=False)
+                if not all_finite(array):
+                    raise UserError(f"the merged {name} is too large for {dtype.name}; train a smaller adapter")
+                return array
 
             merged[name] = MergedTensor(leaf.shape, dtype, make)
     return merged
+
+
+def _left_aside(tensors: SafetensorsFolder, merged: Mapping[str, MergedTensor]) -> dict[str, MergedTensor]:
+    """Return the tensors of a base that the model does not have, as they are stored, where their type can be read."""
+    names = [name for name in tensors.names() if name not in merged and tensors.readable(name)]
+    return {
+        name: MergedTensor(tensors.shape(name), DTYPES[tensors.dtype(name)], partial(tensors.read, name))
+        for name in names
+    }
 
 
 def write_shards(folder: Path, tensors: Mapping[str, MergedTensor]) -> None:

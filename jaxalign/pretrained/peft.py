@@ -7,8 +7,8 @@ the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may 
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
+from jaxalign.models.claims import Claims, brief
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.weights import module_of
-from jaxalign.runs.records import read_json_object, write_atomic
+from jaxalign.pretrained.weights import all_finite, module_of
+from jaxalign.runs.records import entries, read_json_object, scratch_folder, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
 AGAIN = "get the adapter again"
@@ -34,9 +35,15 @@ _REFUSED = (
     "fan_in_fan_out",
     "layer_replication",
     "layers_to_transform",
+    "exclude_modules",
     "trainable_token_indices",
     "target_parameters",
     "alora_invocation_tokens",
+    "use_bdlora",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+    "kasa_config",
 )
 """Settings of PEFT that change the meaning of the weights, and that this program does not have."""
 
@@ -58,7 +65,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
     Raises:
         UserError: the folder cannot be written, or contains files that are not an adapter.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a symbolic link stays, and what it leads to is written
     assert adapter.params is not None
     alpha = adapter.alpha * adapter.factor
     layers = {name: adapter.params["layers"][name] for name in PROJECTIONS if name in adapter.params["layers"]}
@@ -97,17 +104,17 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         for layer, matrix in enumerate(np.asarray(pair[side], np.float32))
     }
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        if folder.is_dir() and entries(folder) and not (folder / CONFIG).is_file():
             raise UserError(f"{folder} holds files that are no adapter; nothing was touched: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            whole = Path(scratch) / "new"
+        with scratch_folder(folder.parent, folder.name) as scratch:
+            whole = scratch / "new"
             write_safetensors(whole / WEIGHTS, tensors, {"format": "pt"})
             write_atomic(whole / CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(whole / OURS, json.dumps(ours, indent=2) + "\n")
             write_atomic(whole / CARD, card.rstrip() + "\n")
             if folder.exists():
-                os.rename(folder, Path(scratch) / "old")
+                os.rename(folder, scratch / "old")
             os.rename(whole, folder)
     except OSError as error:
         raise UserError(
@@ -128,24 +135,24 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         factor: a number that multiplies its effect.
 
     Raises:
-        UserError: there is no adapter, it is not plain LoRA on the seven projections (which setting), its weights are
-            pickled, or its shapes do not fit the base.
+        UserError: there is no adapter, it is not plain LoRA on the seven projections of every layer (the line says
+            what it is instead), its weights are pickled, hold NaN or infinity, or do not fit the base.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
         folder = folder / "adapter"
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no adapter ({CONFIG}); give a run's directory or a PEFT folder")
-    config = read_json_object(folder / CONFIG, AGAIN)
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN, "LoRA")
     rank, alpha = _check_config(folder, config)
     if not (folder / WEIGHTS).is_file():
         pickled = ": its adapter_model.bin is a pickle, which is never loaded" if any(folder.glob("*.bin")) else ""
         raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
-    ours = read_json_object(folder / OURS, AGAIN) if (folder / OURS).is_file() else {}
-    layers = _read_layers(folder, architecture, rank)
+    ours, told = read_ours(folder), config.text("base_model_name_or_path", "")
+    layers = _read_layers(folder, architecture, config, rank)
     notes = ours.get("extra") or {}
     place = folder.parent if folder.name == "adapter" else folder
-    return Adapter(
+    found = Adapter(
         name or notes.get("value") or place.name,
         {"layers": layers},
         rank,
@@ -153,65 +160,139 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         factor,
         folder,
         base_identity=ours.get("base_identity"),
-        base_name=ours.get("base_name") or config.get("base_model_name_or_path"),
+        base_name=ours.get("base_name") or told or None,
         prompt_format=ours.get("prompt_format"),
         notes=notes,
     )
+    largest = max(float(np.abs(pair["b"]).max()) for pair in layers.values())
+    if not abs(found.scale) * largest < float(np.finfo(np.float32).max):
+        raise UserError(
+            f"{folder}: its weights times adapter.scale={factor:g} and lora_alpha={alpha:g} are too large for float32; "
+            "use a smaller adapter.scale"
+        )
+    return found
 
 
-def _check_config(folder: Path, config: Mapping[str, Any]) -> tuple[int, float]:
+def read_ours(folder: Path) -> dict[str, Any]:
+    """Return what this program wrote beside an adapter: `base_identity`, `base_name`, `prompt_format` and `extra`.
+
+    The result is empty if there is no such file. Any key may be missing or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (folder / OURS).is_file():
+        return {}
+    claims = Claims(read_json_object(folder / OURS, AGAIN), str(folder / OURS), AGAIN)
+    for key in ("base_identity", "base_name", "prompt_format"):
+        claims.text(key, "")
+    if claims.get("prompt_format") not in (None, "plain", "chat"):
+        raise claims.refused("prompt_format", claims.get("prompt_format"), "plain, chat or null")
+    claims.part("extra").text("value", "")
+    return dict(claims.values)
+
+
+def _check_config(folder: Path, config: Claims) -> tuple[int, float]:
     """Return rank and alpha of an adapter, after a check that it is plain LoRA."""
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; give a LORA adapter")
+    kind = config.text("peft_type", "nameless")
+    if kind != "LORA":
+        raise UserError(f"{folder} is a {brief(kind)} adapter; give a LORA adapter")
     faults = [key for key in _REFUSED if config.get(key)]
-    if config.get("bias", "none") != "none":
+    if config.text("bias", "none") != "none":
         faults.append("bias")
-    if str(config.get("init_lora_weights")).lower().startswith(_BASE_CHANGING):
-        faults.append(f"init_lora_weights={config['init_lora_weights']}")
+    start = brief(config.get("init_lora_weights"))
+    if start.lower().startswith(_BASE_CHANGING):
+        faults.append(f"init_lora_weights={start}")
     if faults:
         raise UserError(f"{folder} uses {', '.join(faults)}, which cannot be read; train it as plain LoRA")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(
-            f"{folder / CONFIG} needs a whole 'r' above 0 and a number 'lora_alpha'; it has {rank}, {alpha}"
-        )
-    return rank, float(alpha * math.sqrt(rank) if config.get("use_rslora") else alpha)
+    rank, alpha = config.whole("r"), config.number("lora_alpha")
+    return rank, alpha * math.sqrt(rank) if config.flag("use_rslora", False) else alpha
 
 
-def _read_layers(folder: Path, architecture: Architecture, rank: int) -> dict[str, dict[str, np.ndarray]]:
+def _read_layers(
+    folder: Path, architecture: Architecture, config: Claims, rank: int
+) -> dict[str, dict[str, np.ndarray]]:
     """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
     source = SafetensorsFolder(folder / WEIGHTS)
-    present = source.names()
-    targets = [name for name in PROJECTIONS if any(f".{name}.lora_" in key for key in present)]
-    needed = {}
+    targets = _targets(folder, source.names(), architecture)
+    named = config.get("target_modules")
+    if isinstance(named, list):
+        absent = [name for name in PROJECTIONS if name in named and name not in targets]
+        if absent:
+            raise UserError(f"{folder} is damaged: {CONFIG} names {absent[0]}, and {WEIGHTS} has none of it; {AGAIN}")
     for name in targets:
         inner, outer = projection_shape(architecture, name)
-        for layer in range(architecture.layers):
-            needed[_key(layer, name, "a")] = (rank, inner)
-            needed[_key(layer, name, "b")] = (outer, rank)
-    strange = [key for key in present if key not in needed]
-    missing = [key for key in needed if key not in present]
-    if strange or not needed:
-        what = f"'{strange[0]}', which this base has no place for" if strange else "no tensors"
-        raise UserError(f"{folder} does not fit the base: it holds {what}; is it an adapter of another base?")
-    if missing:
-        raise UserError(f"{folder} does not fit the base: it lacks '{missing[0]}'; is it an adapter of another base?")
-    for key, shape in needed.items():
-        if source.shape(key) != shape:
-            found = list(source.shape(key))
-            raise UserError(
-                f"{folder} does not fit the base: '{key}' is {found} where {list(shape)} is needed; "
-                "is it an adapter of another base?"
-            )
+        for side, shape in (("a", (rank, inner)), ("b", (outer, rank))):
+            for layer in range(architecture.layers):
+                key = _key(layer, name, side)
+                found = source.shape(key)
+                if found != shape:
+                    ranks = len(found) == 2 and found[side == "b"] != rank and found[side == "a"] == shape[side == "a"]
+                    guess = f"{CONFIG} says r={rank}" if ranks else "is it an adapter of another base?"
+                    raise UserError(
+                        f"{folder} does not fit the base: '{key}' is {list(found)} where {list(shape)} is needed; "
+                        f"{guess}"
+                    )
     return {
-        name: {
-            side: np.stack(
-                [source.read(_key(layer, name, side)).astype(np.float32).T for layer in range(architecture.layers)]
-            )
-            for side in ("a", "b")
-        }
+        name: {side: _stacked(folder, source, name, side, architecture.layers) for side in ("a", "b")}
         for name in targets
     }
+
+
+def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, layers: int) -> np.ndarray:
+    """Return one side of a projection's adapters, float32 [L, in, r] or [L, r, out]."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
+        found = np.stack([source.read(_key(layer, name, side)).astype(np.float32).T for layer in range(layers)])
+    if not all_finite(found):
+        raise UserError(f"{folder}: the weights of {name} (lora_{side.upper()}) hold NaN or infinity; {AGAIN}")
+    return found
+
+
+_MODULE = re.compile(r"base_model\.model\.model\.layers\.(\d{1,9})\.([a-z_.]+)\.lora_([AB])\.weight")
+
+
+def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> list[str]:
+    """Return the adapted projections, after a check that the keys are those of plain LoRA in every layer.
+
+    Raises:
+        UserError: they are not; the line says what the adapter holds instead.
+    """
+    modules = {module_of(name): name for name in PROJECTIONS}
+    layers: dict[str, set[int]] = {}
+    for key in keys:
+        if not key.startswith("base_model.model.model.") and ".layers." in key:
+            raise UserError(
+                f"{folder} has keys in another form ('{brief(key)}') than PEFT's ('{_key(0, 'q_proj', 'a')}'); "
+                "save it with PEFT's save_pretrained"
+            )
+        match = _MODULE.fullmatch(key)
+        if match is None or match[2] not in modules:
+            raise UserError(
+                f"{folder} holds '{brief(key)}', and only LoRA on {', '.join(PROJECTIONS)} can be read: train it on "
+                "those alone, without modules_to_save"
+            )
+        layers.setdefault(modules[match[2]], set()).add(int(match[1]))
+    if not layers:
+        raise UserError(f"{folder} is damaged: {WEIGHTS} holds no tensors; {AGAIN}")
+    count, targets = architecture.layers, [name for name in PROJECTIONS if name in layers]
+    for name in targets:
+        found = layers[name]
+        if max(found) >= count:
+            raise UserError(
+                f"{folder} adapts layer {max(found)}, and this base has layers 0 to {count - 1}; is it an adapter of "
+                "another base?"
+            )
+        missing = sorted(set(range(count)) - found)
+        if missing:
+            raise UserError(
+                f"{folder} adapts {name} in {len(found)} of the base's {count} layers (not in layer {missing[0]}), and "
+                "only adapters of all layers can be read; or it is an adapter of a base with fewer layers"
+            )
+    halves = (_key(layer, name, side) for name in targets for layer in range(count) for side in ("a", "b"))
+    lost = sorted({*halves} - {*keys})
+    if lost:
+        raise UserError(f"{folder} is damaged: {WEIGHTS} lacks '{lost[0]}'; {AGAIN}")
+    return targets
 
 
 def _key(layer: int, name: str, side: str) -> str:

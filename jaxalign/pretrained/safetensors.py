@@ -16,9 +16,13 @@ import ml_dtypes
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import atomic_file
+from jaxalign.models.claims import brief
+from jaxalign.runs.records import atomic_file, named_errors, read_json_object
 
 INDEX = "model.safetensors.index.json"
+
+LONGEST_HEADER = 100_000_000
+"""The longest header that is read, in bytes. The format's own library has the same limit."""
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -48,10 +52,13 @@ class SafetensorsFolder:
     def __init__(self, path: str | Path):
         self._tensors: dict[str, _Stored] = {}
         for file, wanted in _files(Path(path)).items():
-            found = _parse(file)
+            with named_errors(file, "read", "get the model again"):
+                found = _parse(file)
             for name in found if wanted is None else wanted:
                 if name not in found:
-                    raise UserError(f"{file} has no tensor '{name}', which {INDEX} places there; get the model again")
+                    raise UserError(
+                        f"{file} has no tensor '{brief(name)}', which {INDEX} places there; get the model again"
+                    )
                 self._tensors[name] = found[name]
 
     def names(self) -> list[str]:
@@ -67,9 +74,14 @@ class SafetensorsFolder:
         stored = self._tensors[name]
         if stored.dtype not in DTYPES:
             raise UserError(
-                f"{stored.file}: '{name}' is stored as {stored.dtype}; give a checkpoint in {', '.join(DTYPES)}"
+                f"{stored.file}: '{brief(name)}' is stored as {brief(stored.dtype)}; "
+                f"give a checkpoint in {', '.join(DTYPES)}"
             )
         return stored.dtype
+
+    def readable(self, name: str) -> bool:
+        """Return whether a tensor has one of the types that can be read."""
+        return self._tensors[name].dtype in DTYPES
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor in its stored type, as a read-only view of the file; raises UserError as `dtype` does."""
@@ -112,14 +124,14 @@ def _files(path: Path) -> dict[Path, list[str] | None]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = list(weight_map.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is damaged: no 'weight_map' can be read from it; get the model again") from error
-    for name, file in names:
+    weight_map = read_json_object(index, "get the model again").get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{index} is damaged: no 'weight_map' can be read from it; get the model again")
+    for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file:
-            raise UserError(f"{index} places '{name}' in {file!r}, which is not a file name; get the model again")
+            raise UserError(
+                f"{index} places '{brief(name)}' in '{brief(file)}', which is not a file name; get the model again"
+            )
     return weight_map
 
 
@@ -133,21 +145,37 @@ def _parse(file: Path) -> dict[str, _Stored]:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or 8 + length > size:
             raise damaged("no whole header")
+        if length > LONGEST_HEADER:
+            raise damaged(f"its header has {length} bytes, and {LONGEST_HEADER} are allowed")
         try:
-            header: Any = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            tensors = {}
-            for name, entry in header.items():
-                start, end = entry["data_offsets"]
-                tensors[name] = _Stored(file, entry["dtype"], tuple(entry["shape"]), 8 + length + start, end - start)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            header = json.loads(stream.read(length), object_pairs_hook=_distinct)
+        except (ValueError, RecursionError) as error:
             raise damaged("the header cannot be read") from error
-    for name, stored in tensors.items():
-        if stored.start < 8 + length or stored.size < 0 or stored.start + stored.size > size:
-            raise damaged(f"the bytes of '{name}' are not all there")
-        if stored.dtype in DTYPES and math.prod(stored.shape) * DTYPES[stored.dtype].itemsize != stored.size:
-            raise damaged(f"'{name}' has not the size of its shape")
+    if not isinstance(header, dict):
+        raise damaged("the header cannot be read")
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        fields = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else []
+        match fields:
+            case [str(dtype), list(shape), [int(start), int(end)]] if all(type(side) is int for side in shape):
+                stored = _Stored(file, dtype, tuple(shape), 8 + length + start, end - start)
+            case _:
+                raise damaged(f"the header cannot be read at '{brief(name)}'")
+        if start < 0 or stored.size < 0 or stored.start + stored.size > size:
+            raise damaged(f"the bytes of '{brief(name)}' are not all there")
+        if min(shape, default=0) < 0 or (dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stored.size):
+            raise damaged(f"'{brief(name)}' has not the size of its shape")
+        tensors[name] = stored
     return tensors
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError if a key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

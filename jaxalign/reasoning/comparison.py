@@ -1,4 +1,4 @@
-"""Finished CREST runs side by side, from their summaries and configurations."""
+"""Finished CREST runs side by side, from their summaries."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from jaxalign.errors import shown
 from jaxalign.reasoning.report import HEADS, rows
-from jaxalign.runs.directory import flat
-from jaxalign.runs.records import digest
-
-APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
-"""The keys of config.yaml that are not settings of the method."""
 
 
 def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
@@ -47,16 +41,3 @@ def no_comparison(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(groups) > 1:
             lines.append(f"{' | '.join(' '.join(map(str, group)) for group in groups)}: {what}")
     return lines
-
-
-def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return, for each configuration, a line with those of its settings that are not the same in all configurations."""
-    found = [flat({key: value for key, value in tree.items() if key not in APART}) for tree in configs]
-    keys = [key for key in dict.fromkeys(key for one in found for key in one)]
-    differing = [key for key in keys if any(one.get(key) != found[0].get(key) for one in found)]
-    return [" ".join(f"{key}={_brief(shown(one.get(key)))}" for key in differing) for one in found]
-
-
-def _brief(text: str) -> str:
-    """Return a setting's text, or a hash of it if it is long, as worked examples are."""
-    return text if len(text) <= 120 else f"#{digest(text, 8)}"

@@ -15,13 +15,22 @@ PAIR_KIND_NAMES = {"z": "by the answer", "z_tilde": "by follow-ups"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """One pair: the question's id, the preferred and the other rationale (indices in the question's list), the kind."""
+class RationalePair:
+    """The question's id, its better and its worse rationale (indices in the question's list), and the kind of pair."""
 
     question: str
     better: int
-    other: int
+    worse: int
     kind: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the pair as a part of a record of pairs.jsonl."""
+        return {"question": self.question, "better": self.better, "other": self.worse, "kind": self.kind}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "RationalePair":
+        """Return the pair of a record of pairs.jsonl."""
+        return cls(record["question"], record["better"], record["other"], record["kind"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +59,14 @@ def pools(rationales: Mapping[str, Sequence[Rationale]]) -> Pools:
             grid = np.stack(np.meshgrid(right, wrong, indexing="ij"), -1).reshape(-1, 2)
             found["z"].append((question, grid))
         levels = np.array([-1 if mine[place].agreed is None else mine[place].agreed for place in right], np.int64)
-        better, other = np.nonzero((levels[:, None] > levels[None, :]) & (levels[None, :] >= 0))
+        better, worse = np.nonzero((levels[:, None] > levels[None, :]) & (levels[None, :] >= 0))
         if len(better):
             places = np.array(right)
-            found["z_tilde"].append((question, np.stack([places[better], places[other]], -1)))
+            found["z_tilde"].append((question, np.stack([places[better], places[worse]], -1)))
     return Pools(found)
 
 
-def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tuple[list[Choice], dict[str, Any]]:
+def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tuple[list[RationalePair], dict[str, Any]]:
     """Draw `count` pairs for a round without repetition: a share 1 - `mixing` from P_z, and `mixing` from P_z~.
 
     Returns the pairs in random order, and for each kind how many were wanted, are there, and were drawn. If a kind has
@@ -65,7 +74,7 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
     """
     wanted = {"z_tilde": round_half_up(mixing * count)}
     wanted["z"] = count - wanted["z_tilde"]
-    chosen: list[Choice] = []
+    chosen: list[RationalePair] = []
     report = {}
     for number, kind in enumerate(PAIR_KINDS):
         there = found.size(kind)
@@ -75,8 +84,8 @@ def draw(found: Pools, count: int, mixing: float, seed: int, round: int) -> tupl
         owners = np.searchsorted(starts, drawn, side="right") - 1
         for index, owner in zip(drawn.tolist(), owners.tolist(), strict=True):
             question, places = found.pairs[kind][owner]
-            better, other = places[index - starts[owner]].tolist()
-            chosen.append(Choice(question, better, other, kind))
+            better, worse = places[index - starts[owner]].tolist()
+            chosen.append(RationalePair(question, better, worse, kind))
         report[kind] = {"wanted": wanted[kind], "there": there, "drawn": len(drawn)}
     random = np.random.Generator(np.random.PCG64([seed, Stream.PAIRS, round, len(PAIR_KINDS)]))
     return [chosen[place] for place in random.permutation(len(chosen))], report

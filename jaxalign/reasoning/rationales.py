@@ -69,16 +69,13 @@ class Rationale:
         )
 
 
-def distinct(question: Question, texts: Iterable[str], deduplicate: bool) -> list[Rationale]:
+def distinct(question: Question, texts: Iterable[str]) -> list[Rationale]:
     """Return a question's rationales in the order of their first sample.
 
-    Texts that are equal, apart from the space around them, become one rationale with a count, unless `deduplicate` is
-    False.
+    Texts that are equal, apart from the space around them, become one rationale with a count.
     """
-    stripped = [text.strip() for text in texts]
-    if not deduplicate:
-        return [Rationale(question.id, text, 1) for text in stripped]
-    return [Rationale(question.id, text, copies) for text, copies in Counter(stripped).items()]
+    counts = Counter(text.strip() for text in texts)
+    return [Rationale(question.id, text, copies) for text, copies in counts.items()]
 
 
 def answer_tree(
@@ -131,7 +128,7 @@ def read_answers(
 
 
 def _answered(rationale: Rationale, question: Question, log_probs: np.ndarray) -> Rationale:
-    prediction = best_option(log_probs.tolist(), [1] * len(log_probs), "sum")
+    prediction = best_option(log_probs)
     return dataclasses.replace(
         rationale,
         options=tuple(map(float, log_probs)),

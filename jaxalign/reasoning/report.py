@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED, as_png
+from jaxalign.analysis.markdown import markdown_code, markdown_quote, markdown_text
+from jaxalign.analysis.tables import markdown_row
 from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
@@ -140,31 +142,31 @@ def models_csv(summary: Mapping[str, Any]) -> str:
 
 def models_markdown(summary: Mapping[str, Any]) -> str:
     """Return a run's table as Markdown."""
-    lines = [f"| {' | '.join(HEADS)} |", "|---|" + "---:|" * (len(HEADS) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(summary))]) + "\n"
+    lines = [markdown_row(HEADS), "|---|" + "---:|" * (len(HEADS) - 1), *map(markdown_row, rows(summary))]
+    return "\n".join(lines) + "\n"
 
 
 def page(
     summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
 ) -> str:
     """Return the text of report.md: the table, the figures, what each stage did, and rationales of each kind."""
-    sizes = summary["questions"]
+    sizes, judge = summary["questions"], markdown_text(summary["judge"])
     lines = [
-        f"# CREST on {summary['dataset']} with {summary['model']['name']}",
+        f"# CREST on {markdown_text(summary['dataset'])} with {markdown_text(summary['model']['name'])}",
         "",
         f"{sizes['train']} questions to train on, {sizes['validation']} to choose by, {sizes['test']} to report.",
-        *summary["notes"],
+        *map(markdown_text, summary["notes"]),
         "",
         models_markdown(summary),
         "Accuracy is over all questions; intervals are 95 % bootstrap intervals. Consistency is the mean share of "
-        f"follow-up questions that agree with the right answer, all judged by the same model ({summary['judge']}).",
+        f"follow-up questions that agree with the right answer, all judged by the same model ({judge}).",
         "",
         "![accuracy](figures/accuracy.png)",
         "",
         "## Stages",
         "",
         *(
-            f"- **{name}**: {', '.join(words)}; in `{summary['stages'][name]['path']}`"
+            f"- **{name}**: {', '.join(words)}; in {markdown_code(summary['stages'][name]['path'])}"
             for name, words in stages_in_words(summary).items()
         ),
         "",
@@ -184,13 +186,19 @@ def page(
 
 def _shown(one: Rationale, question: Question) -> list[str]:
     options = "; ".join(
-        f"**({letter}) {text}**" if place == question.gold else f"({letter}) {text}"
+        f"**({letter}) {markdown_text(text)}**" if place == question.gold else f"({letter}) {markdown_text(text)}"
         for place, (letter, text) in enumerate(zip(question.letters, question.options, strict=True))
     )
     answer = "nothing" if one.prediction is None else f"({question.letters[one.prediction]})"
     agreed = "" if one.agreed is None else f"; {one.agreed} of {len(question.options)} follow-ups agree"
-    quoted = [f"> {line}" for line in (one.text or "(empty)").splitlines()]
-    return [f"{question.text} {options}", "", *quoted, "", f"It leads to {answer}{agreed}.", ""]
+    return [
+        f"{markdown_text(question.text)} {options}",
+        "",
+        *markdown_quote(one.text or "(empty)"),
+        "",
+        f"It leads to {answer}{agreed}.",
+        "",
+    ]
 
 
 def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
@@ -218,7 +226,8 @@ def accuracy_figure(path: Path, summary: Mapping[str, Any]) -> None:
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_ylim(-0.03, 1.02)
     axes.set_ylabel("accuracy", color=INK)
-    axes.set_title(f"{summary['dataset']} · {summary['model']['name']}", color=INK, loc="left", fontweight="bold")
+    title = f"{summary['dataset']} · {summary['model']['name']}"
+    axes.set_title(title, color=INK, loc="left", fontweight="bold", parse_math=False)
     axes.legend(frameon=False, loc="lower right")
     axes.grid(axis="y", color="#dedede")
     axes.spines[["top", "right"]].set_visible(False)

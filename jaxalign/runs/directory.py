@@ -14,12 +14,22 @@ from typing import Any
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import append_record, digest, named_errors, write_atomic
+from jaxalign.runs.config_file import FORMAT, config_text, difference
+from jaxalign.runs.records import (
+    UNFINISHED,
+    append_record,
+    content_hashes,
+    digest,
+    entries,
+    is_leftover,
+    named_errors,
+    read_json_object,
+    write_atomic,
+)
 
-FORMAT = 2
-"""The version of the layout of a run's directory, `run_format` in config.yaml. Version 0.1 of jaxalign wrote none."""
+SUMMARY, _LOCK = "summary.json", ".lock"
 
-SUMMARY = "summary.json"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many runs may be looked at, and it is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -81,24 +91,60 @@ class Run:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the directory against a second process; UserError if another process holds the lock."""
-        with named_errors(self.path, "lock"):
-            file = (self.path / ".lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.path} is in use by another process: wait for it, or choose a run.dir"
-                ) from error
+        with contextlib.ExitStack() as stack:
+            with named_errors(self.path, "lock"):
+                file = stack.enter_context((self.path / _LOCK).open("a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"{self.path} is in use by another process: wait for it, or choose a run.dir"
+                    ) from error
             yield
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl."""
         append_record(self.metrics, record)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json, which marks the run as finished."""
-        write_atomic(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    def finish(self, summary: Mapping[str, Any], files: Sequence[str] = ()) -> None:
+        """Write summary.json, which marks the run as finished.
+
+        It gets a hash of the adapter's weights and of each of `files` that exists; `check_files` compares them.
+        """
+        weights = [str(file.relative_to(self.path)) for file in self.adapter.glob("*.safetensors")]
+        hashes = content_hashes(self.path, [*files, *weights])
+        kept = {**summary, "files": hashes} if hashes else summary
+        write_atomic(self.summary, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+    def results(self, mend: str = "", /, **fields: type) -> dict[str, Any]:
+        """Return the content of summary.json.
+
+        Args:
+            mend: what to do if it is damaged; "" says how to write it anew.
+            fields: the keys that it must have, and their types.
+
+        Raises:
+            UserError: it cannot be read, or lacks a key.
+        """
+        return read_json_object(self.summary, mend or self._again, **fields)
+
+    def check_files(self, mend: str = "") -> None:
+        """Raise UserError if summary.json is damaged, or a file was changed or lost since the run was finished.
+
+        `mend` says what to do; "" says how to write the files anew.
+        """
+        before = self.results(mend).get("files", {})
+        if not isinstance(before, dict):
+            raise UserError(f"{self.summary} is damaged ('files' lists no files); {mend or self._again}")
+        there = content_hashes(self.path, before)
+        for name, one in before.items():
+            if there.get(name) != one:
+                how = "was changed" if name in there else "is missing"
+                raise UserError(f"{self.path / name} {how} since the run was finished; {mend or self._again}")
+
+    @property
+    def _again(self) -> str:
+        return f"remove {self.summary}, and type the run's own command again, which writes it anew"
 
 
 def run_path(
@@ -145,17 +191,26 @@ def open_run(
     """
     path = run_path(config_identity, dir=dir, root=root, name=name)
     run = Run(path)
+
+    def stored() -> dict[str, Any] | None:
+        found = _stored(run)
+        if found is not None and not overwrite and digest(found["identity"]) != digest(config_identity):
+            raise UserError(f"{difference(path, found['identity'], config_identity)}; {hint}")
+        return found
+
     with named_errors(path, "use"):
-        stored = _stored(run)
-        if stored is not None and overwrite:
-            with run.locked():  # so that files are never deleted while another process works on the run
-                _delete(run, [*stored["run_files"], *files])
-        elif stored is not None and digest(stored["identity"]) != digest(config_identity):
-            raise UserError(f"{_difference(path, stored['identity'], config_identity)}; {hint}")
-    if run.finished:
-        return run
-    _probe(run)
-    write_atomic(run.config, _config_text(resolved_config, config_identity, files))
+        if stored() is not None and run.finished and not overwrite:
+            return run
+        path.mkdir(parents=True, exist_ok=True)
+        # Two processes may begin together: what one of them finds must not change before it has written its own.
+        with run.locked():
+            found = stored()
+            if found is not None and overwrite:
+                _delete(run, [*found["run_files"], *files])
+            if not run.finished:
+                _delete(run, [entry.name for entry in path.iterdir() if is_leftover(entry.name)])
+                _probe(run)
+                write_atomic(run.config, config_text(resolved_config, config_identity, files))
     return run
 
 
@@ -164,8 +219,14 @@ def older_runs(root: str | Path, name: str) -> list[Path]:
 
     This version reads such runs as input, but does not resume them and writes nothing there.
     """
-    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}/config.yaml"))
-    return [path.parent for path in found if (stored := _read_config(path)) is not None and "run_format" not in stored]
+    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}"))
+    return [path for path in found if is_older(path)]
+
+
+def is_older(path: Path) -> bool:
+    """Return whether an older version of jaxalign made the run in a directory."""
+    stored = _read_config(path / "config.yaml")
+    return stored is not None and "run_format" not in stored
 
 
 def stored_config(path: str | Path) -> dict[str, Any]:
@@ -182,7 +243,7 @@ def stored_config(path: str | Path) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
@@ -190,7 +251,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
 
 def _stored(run: Run) -> dict[str, Any] | None:
     """Return the config.yaml of a directory; None for a new or empty directory."""
-    if not run.path.exists() or not _entries(run.path):
+    if set(entries(run.path)) <= {_LOCK}:  # the lock is taken before config.yaml is written
         return None
     stored = _read_config(run.config)
     if stored is None:
@@ -198,7 +259,8 @@ def _stored(run: Run) -> dict[str, Any] | None:
             f"{run.path} holds files, but no run made it (its config.yaml is missing, or no run wrote it); "
             "nothing was changed: choose another run.dir"
         )
-    if stored.get("run_format") != FORMAT or not isinstance(stored.get("run_files"), list):
+    names = stored.get("run_files")
+    if stored.get("run_format") != FORMAT or not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
         raise UserError(
             f"{run.path} was made by another version of jaxalign, and this version does not resume it or write over "
             "it; it can still be given as adapter=, and exported: choose another run.dir, or delete the folder yourself"
@@ -206,56 +268,21 @@ def _stored(run: Run) -> dict[str, Any] | None:
     return stored
 
 
-def _entries(folder: Path) -> list[str]:
-    """Return the names in a folder, without the temporary files that an interrupted write_atomic may leave."""
-    ours = (".config.yaml.", ".probe.")
-    return [entry.name for entry in folder.iterdir() if not entry.name.startswith(ours)]
-
-
 def _delete(run: Run, files: Sequence[str]) -> None:
     # The summary goes first: if this process is stopped before the end, the run does not look finished.
     for name in (SUMMARY, *files):
-        path = run.path / Path(name).name
+        name = Path(name).name  # what is not in the directory stays
+        if name in ("", ".."):
+            continue
+        path = run.path / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as a flat one with dotted keys."""
-    found = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
-def _difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    before, now = flat(stored), flat(json.loads(json.dumps(given)))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    shown = ", ".join(
-        f"{key.removeprefix('content.')} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3]
-    )
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return f"{path} belongs to another configuration: {shown}{more}"
-
-
 def _probe(run: Run) -> None:
     """Fail now and not after the training, if 64 KiB cannot be written."""
-    probe = run.path / ".probe.tmp"
+    probe = run.path / f".probe{UNFINISHED}"
     write_atomic(probe, bytes(65536))
     probe.unlink()
-
-
-def _config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any], files: Sequence[str]) -> str:
-    def dump(tree: Any) -> str:
-        return yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False, allow_unicode=True, width=110)
-
-    return (
-        "# The whole configuration of this run, defaults included.\n"
-        + dump(resolved)
-        + "\n# What changes the numbers: a command with the same identity resumes this run.\n"
-        + dump({"identity": identity})
-        + "\n# What the run writes here, beside config.yaml and summary.json. run.overwrite=true deletes only these.\n"
-        + dump({"run_files": list(files), "run_format": FORMAT})
-    )

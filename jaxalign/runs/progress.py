@@ -7,10 +7,19 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 
+def plain_console() -> Console:
+    """Return a console that prints texts as they are, because they hold names and paths of the user.
+
+    By itself, rich takes [bold] for markup and :cat: for a picture.
+    """
+    return Console(markup=False, emoji=False)
+
+
 class Progress:
     """A display of stage, step, loss, tokens per second and time left: live in a terminal, plain lines elsewhere.
 
-    >>> with Progress() as progress:                                        # doctest: +SKIP
+    >>> import io
+    >>> with Progress(Console(file=io.StringIO())) as progress:
     ...     progress.stage("arguments", total=300)
     ...     progress.update(1, loss=2.31, tokens_per_second=850)
 
@@ -26,7 +35,7 @@ class Progress:
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._interval, self._clock = interval, clock
         self._live: rich_progress.Progress | None = None
         self._task: rich_progress.TaskID | None = None
@@ -105,3 +114,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def all_here(what: str) -> str:
+    """Return the line of `prefetch=true`: nothing is missing; `what` says what the command needs."""
+    return f"all that this command needs is here: {what}"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,35 @@ from jaxalign.errors import UserError
 from jaxalign.runs.reading import parse_json, read_text
 
 HINT = "free space or choose another run.dir"
+
+UNFINISHED = ".unfinished"
+"""The end of the name of everything that is being written and has not got its own name yet."""
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file or folder of this name is what a killed process left of a write."""
+    return name.startswith(".") and name.endswith(UNFINISHED)
+
+
+def entries(folder: Path) -> list[str]:
+    """Return the names in a folder, without leftovers; none if nothing has the folder's name.
+
+    Raises:
+        OSError: it is not a folder, or it is a symbolic link that leads nowhere.
+    """
+    there = folder.exists() or folder.is_symlink()
+    return [entry.name for entry in folder.iterdir() if not is_leftover(entry.name)] if there else []
+
+
+def _prefix(name: str) -> str:
+    return f".{name[:40]}."  # short, because a file system limits the length of a name
+
+
+@contextlib.contextmanager
+def scratch_folder(place: Path, name: str) -> Iterator[Path]:
+    """Give a temporary folder in the folder `place`, to fill it with what gets its own name, `name`, at the end."""
+    with tempfile.TemporaryDirectory(UNFINISHED, _prefix(name), place) as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager
@@ -25,6 +54,8 @@ def named_errors(path: Path, task: str, hint: str = HINT) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if path.is_symlink() and not path.exists():
+            reason = f"it is a symbolic link to {os.readlink(path)}, which does not exist"
         raise UserError(f"cannot {task} {path}: {reason}; {hint}") from error
 
 
@@ -51,7 +82,7 @@ def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
     """
     with named_errors(path, "write", hint):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(UNFINISHED, _prefix(path.name), path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), 0o644)  # mkstemp makes private files, but others may read results
@@ -95,13 +126,17 @@ def _whole_length(file: Any) -> int:
     return 0
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
+def read_records(path: str | Path, /, **fields: type) -> list[dict[str, Any]]:
     """Return the records of a JSON Lines file, or none if the file does not exist.
 
     An incomplete last line, without its newline, is left out.
 
+    Args:
+        path: the file.
+        fields: the fields that every record must have, and their types.
+
     Raises:
-        UserError: any other line is not JSON.
+        UserError: any other line is not a JSON object, or lacks a field.
     """
     path = Path(path)
     if not path.exists():
@@ -111,10 +146,22 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON; remove the line, or the file") from error
+            record = json.loads(line)
+            problem = _problem(record, fields)
+        except (ValueError, RecursionError):
+            record, problem = {}, "not JSON"
+        if problem:
+            raise UserError(f"{path}, line {number}: {problem}; remove the line, and type the command again")
+        records.append(record)
     return records
+
+
+def _problem(found: Any, fields: Mapping[str, type]) -> str | None:
+    """Return what is wrong with a JSON object that this program wrote, or None."""
+    if not isinstance(found, dict):
+        return "not a JSON object"
+    damaged = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
+    return f"'{damaged[0]}' is missing or damaged" if damaged else None
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -126,20 +173,20 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
-def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file; UserError if the file is missing or is not JSON."""
-    with named_errors(Path(path), "read"):
-        try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); remove it, and type the command again") from error
+def read_json_object(path: Path, hint: str, /, **fields: type) -> dict[str, Any]:
+    """Return the JSON object in a file.
 
+    Args:
+        path: the file.
+        hint: what to do if it is missing or damaged.
+        fields: the keys that it must have, and their types.
 
-def read_json_object(path: Path, hint: str) -> dict[str, Any]:
-    """Return the JSON object in a file; UserError if there is none, and `hint` says what to do."""
+    Raises:
+        UserError: the file cannot be read, is not a JSON object, or lacks a key.
+    """
     found = parse_json(read_text(path, hint=hint), path, finite=False, hint=hint)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object; {hint}")
+    if problem := _problem(found, fields):
+        raise UserError(f"{path} is damaged ({problem}); {hint}")
     return found
 
 
@@ -147,3 +194,18 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return a hash of each of the files that exists, by its name in the folder.
+
+    In a file of records (.jsonl), the order of the lines does not matter.
+    """
+    found = {}
+    for name in names:
+        path = folder / name
+        if path.is_file() and path.suffix == ".jsonl":
+            found[name] = hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()
+        elif path.is_file():
+            found[name] = file_hash(path)
+    return found

@@ -6,20 +6,35 @@ earlier ones, and each stage resumes by itself. Nothing here knows what the stag
 
 import dataclasses
 import glob
-import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import Run, open_run, run_path
+from jaxalign.runs.directory import Run, is_older, open_run, run_path
 from jaxalign.runs.progress import duration
-from jaxalign.runs.records import append_record, read_json, read_records
+from jaxalign.runs.records import append_record, read_records
 
 SESSIONS = "sessions.jsonl"
 """The file with one record for each process that worked on a stage: the time that it took."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """What a stage writes, and what it does not depend on.
+
+    Attributes:
+        files: the files that the stage writes.
+        records: those of its files that later stages read; if one of them changes, the stage is refused.
+        without: the keys of the configuration that do not change the numbers of the stage.
+    """
+
+    files: Sequence[str]
+    records: Sequence[str] = ()
+    without: Sequence[str] = ()
 
 
 @dataclasses.dataclass
@@ -35,9 +50,9 @@ class Stages:
         root: see dir.
         label: the part of a shared directory's name that follows the stage's name.
         overwrite: whether the stages that were asked for are done anew.
-        clock: returns the times spent so far, by name, `seconds` among them. A stage's summary has the differences.
         say: prints a line.
         in_words: returns the counts in a stage's summary, in words.
+        clock: returns the times spent so far, by name, `seconds` among them. A stage's summary has the differences.
         found: the stages that were done or read, by name.
     """
 
@@ -48,20 +63,18 @@ class Stages:
     root: str
     label: str
     overwrite: bool
-    clock: Callable[[], Mapping[str, float]]
     say: Callable[[str], None]
     in_words: Callable[[Mapping[str, Any]], list[str]]
+    clock: Callable[[], Mapping[str, float]] = lambda: {"seconds": time.perf_counter()}
     found: dict[str, Run] = dataclasses.field(default_factory=dict)
     _did_one: bool = False
 
     def do(
         self,
         name: str,
+        spec: StageSpec,
         identity: Mapping[str, Any],
         work: Callable[[Run], dict[str, Any]],
-        *,
-        files: Sequence[str] = (),
-        records: Sequence[str] = (),
     ) -> Run | None:
         """Do a stage unless it is done already, and return its finished run; None if the command stops before it.
 
@@ -69,10 +82,9 @@ class Stages:
 
         Args:
             name: the name of the stage, with -2 and so on if it is done again.
+            spec: what the stage writes.
             identity: all that decides the stage's numbers.
             work: does the stage, and returns its summary.
-            files: the files that the stage writes.
-            records: those of its files that later stages read; if one of them changes, the stage is refused.
 
         Raises:
             UserError: the stage is not done, and a later one was asked for; or one of its files has changed.
@@ -89,14 +101,14 @@ class Stages:
         run = open_run(
             identity,
             self.config,
-            files=[SESSIONS, *files],
+            files=[SESSIONS, *spec.files],
             **self._place(base, name),
             overwrite=self.overwrite and mine,
             hint=f"give {first}run.overwrite=true{' first' if first else ''}, or another run.dir",
         )
         self.found[name] = run
         if run.finished:
-            check_files(run, base, records)
+            run.check_files(f"do it again with stage={base} run.overwrite=true")
             self.say(f"{name}: done before, in {run.path}")
             return run
         if not mine:
@@ -104,7 +116,7 @@ class Stages:
         with run.locked():
             with self.timed(run) as done:
                 done |= work(run)
-            run.finish({**done, "files": hashes_of(run, records)})
+            run.finish(done, spec.records)
         self._did_one = True
         self.say(f"{name}: {', '.join([duration(done['seconds']), *self.in_words(done)])}")
         return run
@@ -145,35 +157,15 @@ class Stages:
         for name in there[: there.index(self.asked)]:
             folder = Path(self.root if self.dir is None else self.dir) / "stages"
             pattern = name if self.dir is not None else f"{glob.escape(self._shared_name(name))}-*"
-            if not any(Run(found).finished for found in folder.glob(pattern)):
-                raise UserError(missing_stage(self.asked, name, folder / pattern))
+            finished = [path for path in sorted(folder.glob(pattern)) if Run(path).finished]
+            if all(map(is_older, finished)):
+                raise UserError(missing_stage(self.asked, name, folder / pattern, older=bool(finished)))
 
 
-def hashes_of(run: Run, records: Sequence[str]) -> dict[str, str]:
-    """Return a hash of the lines of each file that exists, by file name; the order of the lines does not matter."""
-    paths = [run.path / name for name in records]
-    return {
-        path.name: hashlib.sha256(b"\n".join(sorted(path.read_bytes().splitlines()))).hexdigest()
-        for path in paths
-        if path.is_file()
-    }
-
-
-def check_files(run: Run, stage: str, records: Sequence[str]) -> None:
-    """Raise UserError for the first file that was changed or lost since the stage was finished."""
-    there = hashes_of(run, records)
-    for name, before in read_json(run.summary)["files"].items():
-        if there.get(name) != before:
-            how = "was changed" if name in there else "is missing"
-            raise UserError(
-                f"{run.path / name} {how} since stage={stage} was done: do it again with stage={stage} "
-                "run.overwrite=true"
-            )
-
-
-def missing_stage(asked: str, missing: str, where: Path) -> str:
-    """Return the error line for a stage whose input is missing."""
+def missing_stage(asked: str, missing: str, where: Path, *, older: bool = False) -> str:
+    """Return the error line for a stage whose input is missing, or (`older`) of another version of jaxalign."""
     return (
-        f"stage={asked} needs the results of stage={missing}, and {where} does not hold them: "
-        f"run the same command with stage={missing} first"
+        f"stage={asked} needs the results of stage={missing}, and {where} "
+        f"{'was made by another version of jaxalign' if older else 'does not hold them'}: run the same command with "
+        f"stage={missing} first{' (and another run.dir, if you gave one)' if older else ''}"
     )

@@ -100,13 +100,18 @@ def load_newest(
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = dict(json.loads((path / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
+        expected = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
+        expected = None
+    if not isinstance(expected, dict):
         return f"{MANIFEST} cannot be read"
     found = {str(file.relative_to(path)) for file in _files(path)}
     missing = sorted(set(expected) - found)
     if missing:
         return f"{missing[0]} is missing"
+    unlisted = sorted(name for name in found - set(expected) if not Path(name).name.startswith("."))
+    if unlisted or META not in found:
+        return f"{MANIFEST} does not list {(unlisted or [META])[0]}"
     changed = sorted(name for name, digest in expected.items() if file_hash(path / name) != digest)
     return f"{changed[0]} has changed" if changed else None
 

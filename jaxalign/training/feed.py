@@ -9,8 +9,8 @@ from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.training.optimizer import Hyperparameters
 
 PLANNED_STEPS = 48
-"""Number of steps that shapes are planned for, spread over the stage. A step that fits none of the planned shapes, or
-sees more blocks of keys, gets a shape of its own."""
+"""The number of steps, spread over the stage, from which shapes are planned. A step that fits no planned shape, or that
+sees more blocks of keys, gets its own."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,8 @@ from jaxalign.training.step import Metrics, train_program
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
 """What to try if the loss is not a number, in the keys of jaxalign.train."""
 
-PROGRESS_KEY = "course"
-"""The key of `StageProgress` in a checkpoint's JSON. It stays, so that checkpoints of earlier versions can be read."""
+PROGRESS_KEY = "progress"
+"""The key of `StageProgress` in a checkpoint's JSON."""
 
 
 @dataclasses.dataclass
@@ -288,7 +288,7 @@ def resume_point(
     progress = StageProgress(**meta[PROGRESS_KEY])
     done = [stage["name"] for stage in meta["stages"]]
     for path in (run.metrics, run.validation):
-        records = read_records(path)
+        records = read_records(path, stage=str, step=int)
         kept = [
             r for r in records if r["stage"] in done or (r["stage"] == progress.stage and r["step"] <= progress.step)
         ]

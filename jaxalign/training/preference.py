@@ -102,7 +102,7 @@ class PreferenceFeed:
         return sorted({response for pair in pairs for response in pair})
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """See `Feed`."""
+        """Return a step's micro-batches stacked to [M, B, ...], and their number of tokens, without padding."""
         return self._batch([self.stage.train[number] for number in members])
 
     def _batch(self, pairs: Sequence[PreferencePair]) -> tuple[PackedBatch, int]:
@@ -153,7 +153,7 @@ class PreferenceFeed:
         return batch, sum(map(tree_length, pieces))
 
     def tokens(self, members: Sequence[int]) -> int:
-        """See `Feed`."""
+        """Return the number of tokens of a step's pairs, where each response counts its prompt, shared or not."""
         return sum(self.data.path(response) for number in members for response in self.stage.train[number])
 
     def validation_loss(self, read: ReadLogProbs) -> float | None:
@@ -171,7 +171,7 @@ class PreferenceFeed:
         return total / count
 
     def summary(self) -> dict[str, Any]:
-        """See `Feed`."""
+        """Return what summary.json says about the data."""
         used = {response for _, step in self.steps for number in step for response in self.stage.train[number]}
         return {
             "pairs": len(self.stage.train),

@@ -100,6 +100,6 @@ class Trainer:
             )
 
     def finished(self, adapter: LoraParams, optimizer: str) -> list[dict[str, Any]]:
-        """Return the summaries of the stages before that of the run's newest checkpoint."""
+        """Return the summaries of all stages before the stage of the run's newest checkpoint."""
         found = resume_point(self.run, jax.tree.map(jnp.asarray, adapter), optimizer, self.console.print)
         return [] if found is None else found[2]["stages"]

@@ -98,11 +98,11 @@ class SupervisedFeed:
             self._validation.plan(self._held_out, programs=1)
 
     def batch(self, members: Sequence[int]) -> tuple[PackedBatch, int]:
-        """See `Feed`."""
+        """Return a step's micro-batches stacked to [M, B, ...], and their number of tokens, without padding."""
         return self._packer.batch(members)
 
     def tokens(self, members: Sequence[int]) -> int:
-        """See `Feed`."""
+        """Return the number of tokens of a step's examples, where each counts its prompt, shared or not."""
         return sum(self.data.train.tokens(index) for index in members)
 
     def validation_loss(self, read: ReadLogProbs) -> float | None:
@@ -110,7 +110,7 @@ class SupervisedFeed:
         return validation_loss(self._validation, self._held_out, read) if self._held_out else None
 
     def summary(self) -> dict[str, Any]:
-        """See `Feed`."""
+        """Return what summary.json says about the data."""
         data = self.data
         return {
             "examples": len(data.train),

@@ -137,7 +137,7 @@ def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) ->
                 axes.add_patch(frame)
     axes.set_xticks(range(len(values)), [label(value) for value in values], rotation=30, ha="left", fontsize=12)
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(shown)), names, fontsize=12)
+    axes.set_yticks(range(len(shown)), names, fontsize=12, parse_math=False)
     axes.tick_params(length=0, labelcolor=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -8,15 +8,12 @@ from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
 
-FORMS = ("question", "completion")
-
 
 @dataclass(frozen=True)
 class RolePrompts:
     """The wording of the preamble (conf/alignment/roleplay.yaml); `definitions` has one line for each value."""
 
     question: str
-    completion: str
     score_line: str
     definitions: Mapping[str, str]
 
@@ -24,10 +21,8 @@ class RolePrompts:
 def make_role_prompts(texts: Mapping[str, object]) -> RolePrompts:
     """Check `alignment.roleplay` and return it; UserError names the key that is wrong."""
     key = "alignment.roleplay"
-    check_names(key, texts, (*FORMS, "score_line", "definitions"))
-    forms = {
-        form: check_template(f"{key}.{form}", texts[form], ("definitions", "scores"), prompt=True) for form in FORMS
-    }
+    check_names(key, texts, ("question", "score_line", "definitions"))
+    question = check_template(f"{key}.question", texts["question"], ("definitions", "scores"), prompt=True)
     line = check_template(f"{key}.score_line", texts["score_line"], ("value", "score"), prompt=False)
     definitions = texts["definitions"]
     if not isinstance(definitions, Mapping):
@@ -36,18 +31,17 @@ def make_role_prompts(texts: Mapping[str, object]) -> RolePrompts:
     for value, text in definitions.items():
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{key}.definitions.{value} is empty: define the value in a line")
-    return RolePrompts(**forms, score_line=line, definitions=dict(definitions))
+    return RolePrompts(question, line, dict(definitions))
 
 
-def preamble(target: Target, prompts: RolePrompts, form: str) -> str:
-    """Return the text that goes before a prompt and describes the target.
+def preamble(target: Target, prompts: RolePrompts) -> str:
+    """Return the text that goes before a question and describes the target.
 
-    `form` is `question`, or `completion` before a text that the model continues. The preamble ends in a newline, where
-    texts may be cut into segments.
+    It ends in a newline, where texts may be cut into segments.
     """
     definitions = "\n".join(prompts.definitions[value].strip() for value in VALUES)
     scores = "\n".join(
         prompts.score_line.format(value=label(value), score=f"{score:g}")
         for value, score in zip(VALUES, target.scores, strict=True)
     )
-    return getattr(prompts, form).format(definitions=definitions, scores=scores)
+    return prompts.question.format(definitions=definitions, scores=scores)

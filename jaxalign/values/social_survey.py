@@ -18,7 +18,7 @@ import numpy as np
 from jaxalign.data.files import csv_records
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file, read_bytes
-from jaxalign.runs.records import file_hash, write_atomic
+from jaxalign.runs.records import entries, file_hash, named_errors, write_atomic
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import ABOUT, HIGHEST, LOWEST, TABLE, extreme_targets
 
@@ -217,6 +217,13 @@ def nearest(respondents: Respondents, coding: str, neighbours: int) -> list[Neig
     return found
 
 
+def check_targets_folder(folder: Path) -> None:
+    """Raise UserError if the folder for the targets holds other files, or cannot be one."""
+    with named_errors(folder, "use", "give another out"):
+        if set(entries(folder)) - {TABLE, ABOUT}:
+            raise UserError(f"out={folder} holds other files: give another out")
+
+
 def write_targets(
     folder: str | Path, targets: Sequence[Neighbour], respondents: Respondents, source: Path, coding: str
 ) -> None:
@@ -228,12 +235,7 @@ def write_targets(
         UserError: the folder holds other files, or cannot be written.
     """
     folder = Path(folder)
-    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    ours = (TABLE, ABOUT)
-    # A write_atomic that was killed leaves a file whose name begins with a dot and the name of the target file.
-    others = [name for name in there if name not in ours and not name.startswith(tuple(f".{one}." for one in ours))]
-    if others or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"out={folder} holds other files: give another out")
+    check_targets_folder(folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "anchor", "rank", "line", "divergence", *VALUES])

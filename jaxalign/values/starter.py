@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.examples import take
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument, read_stance, tidy
@@ -19,17 +19,19 @@ def load_starter(
 ) -> list[Argument]:
     """Return the starter arguments, or the arguments of a file with the same fields.
 
-    `columns` gives the file's own names of the fields. `values` is a list of names of the ten values; a row with an
-    empty list is left aside, as in ValueEval. `log` is called with the line that says what was read.
+    `columns` gives the file's own names of the fields. `values` is a list of names of the ten values (in a CSV file, a
+    JSON list); a row with an empty list is left aside, as in ValueEval. `id` is a text or a number. `log` is called
+    with the line that says what was read.
 
     Raises:
-        UserError: a field is missing, a value or stance is unknown, or an id is repeated (each with its line); or
-            there are fewer than two arguments.
+        UserError: a field or a column that `columns` names is missing, a value or stance is unknown, or an id is
+            repeated (each with its line); or there are fewer than two arguments.
     """
     file = FILE if path is None else Path(path)
     arguments: dict[str, Argument] = {}
-    for row in read_table(file):
-        argument = _argument(row, columns or Columns())
+    columns = columns or Columns()
+    for row in columns.read(file):
+        argument = _argument(row, columns)
         if argument.id in arguments:
             raise UserError(f"{row.place} repeats the id {argument.id!r}")
         arguments[argument.id] = argument
@@ -43,12 +45,12 @@ def load_starter(
 
 def _argument(row: Row, columns: Columns) -> Argument:
     place, fields = row.place, {name: columns.get(row, name) for name in STARTER_FIELDS}
+    fields["id"] = "" if fields["id"] is None else str(fields["id"])
     for name in STARTER_FIELDS[:-1]:
         if not isinstance(fields[name], str) or not tidy(fields[name]):
             raise UserError(f"{place} has {name}={fields[name]!r}: it must be a text")
-    if not isinstance(fields["values"], list):
-        raise UserError(f"{place} has values={fields['values']!r}: it must be a list of names")
-    for value in fields["values"]:
+    values = columns.items(row, "values", "names of values")
+    for value in values:
         if value not in VALUES:
             raise UserError(f"{place} has an unknown value {value!r}{did_you_mean(str(value), VALUES)}")
     return Argument(
@@ -56,5 +58,5 @@ def _argument(row: Row, columns: Columns) -> Argument:
         tidy(fields["conclusion"]),
         read_stance(fields["stance"], place),
         tidy(fields["premise"]),
-        tuple(value for value in VALUES if value in fields["values"]),
+        tuple(value for value in VALUES if value in values),
     )

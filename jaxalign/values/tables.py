@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table, number
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
@@ -115,7 +115,7 @@ def as_markdown(rows: Sequence[TableRow], model_name: str) -> str:
     ]
     return "\n".join(
         [
-            f"# Portrait questionnaire: {model_name}",
+            f"# Portrait questionnaire: {markdown_text(model_name)}",
             "",
             "NMSE: mean squared difference from the target, both scaled to 0..1; less is better. One constant answer",
             "can have a low NMSE, so compare it with the best constant, the bare base and the profile's correlation.",
@@ -141,20 +141,17 @@ def _profiles(row: TableRow) -> dict[str, Mapping[str, float | None]]:
     return {what: scores for what, scores in found.items() if scores}
 
 
-def table_of(rows: Sequence[TableRow], width: int = 80) -> Table:
-    """Return how all rows fit their targets, target by target, for a terminal that is `width` characters wide.
+TABLE_EXTRAS = (("argmax", "choice"), ("choice",), ())
+"""The sets of extra columns of `table_of`, for terminals from wide to narrow."""
+
+
+def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choice")) -> Table:
+    """Return how all rows fit their targets, target by target.
 
     The column `highest` shows the value with the highest score. The columns `argmax` and `choice` show the most
-    probable score of that value and its score in the choice format; if the table is too wide, argmax is left out first,
-    then choice. `missing` is left out where nothing is missing.
+    probable score of that value and its score in the choice format; those of them are there that `extras` names and any
+    row has scores for. `missing` is left out where nothing is missing.
     """
-    wide = Console(width=10_000)  # wide enough to measure a table at its full width
-    tables = (_fits(rows, extras) for extras in (("argmax", "choice"), ("choice",)))
-    return next((table for table in tables if wide.measure(table).maximum <= width), _fits(rows, ()))
-
-
-def _fits(rows: Sequence[TableRow], extras: Sequence[str]) -> Table:
-    """Return the table, with the columns of `extras` that any row has scores for."""
     found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
     extras = [kind for kind, scores in found.items() if any(scores)]
     missing = ["missing"] if any(row.results.get("missing") for row in rows) else []

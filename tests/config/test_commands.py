@@ -170,9 +170,9 @@ def test_no_file_in_conf_can_name_code_to_run():
 
 COUNT = "a whole number of at least 1"
 BAD = [
-    ("lora.rank=0", f"lora.rank=0 is not allowed: give {COUNT}"),
-    ("lora.rank=2.5", f"lora.rank=2.5 is not allowed: give {COUNT}"),
-    ("lora.rank=true", f"lora.rank=true is not allowed: give {COUNT}"),
+    ("lora.rank=0", "lora.rank=0 is not allowed: give a whole number from 1 to 65536"),
+    ("lora.rank=2.5", "lora.rank=2.5 is not allowed: give a whole number from 1 to 65536"),
+    ("lora.rank=true", "lora.rank=true is not allowed: give a whole number from 1 to 65536"),
     ("lora.dropout=1.5", "lora.dropout=1.5 is not allowed: give a number of at least 0 and below 1"),
     ("lora.alpha=0", "lora.alpha=0 is not allowed: give a number greater than 0"),
     ("lora.targets=[]", "lora.targets=[] is not allowed: give a list of one or more projections"),
@@ -188,6 +188,11 @@ BAD = [
     ("optimizer.schedule=linar", "optimizer.schedule=linar is not known; did you mean 'linear'?"),
     ("optimizer.warmup_steps=-1", "optimizer.warmup_steps=-1 is not allowed: give a whole number of at least 0"),
     ("training.epochs=0", "training.epochs=0 is not allowed: give a number greater than 0"),
+    ("training.epochs=1e300", "training.epochs=1e300 is not allowed: give a number greater than 0, up to 10000"),
+    (
+        "training.row_length=10000000000",
+        "training.row_length=10000000000 is not allowed: give a whole number",
+    ),
     ("training.epochs=abc", "training.epochs=abc is not allowed: give a number greater than 0"),
     ("training.epochs=null", "training.epochs=null is not allowed: give a number greater than 0"),
     ("training.batch_size=0", f"training.batch_size=0 is not allowed: give {COUNT}"),
@@ -273,3 +278,29 @@ def test_numbers_become_what_the_schema_says_and_home_is_found():
     assert made.dataset.path is not None
     assert made.dataset.path.startswith("/")
     assert made.lora.targets[0] == "q_proj"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "key"),
+    [
+        ("train", TrainConfig, "lora.rank"),
+        ("train", TrainConfig, "training.row_length"),
+        ("train", TrainConfig, "training.epochs"),
+        ("train", TrainConfig, "alignment.argument_epochs"),
+        ("generate", GenerateConfig, "sampling.n"),
+        ("generate", GenerateConfig, "sampling.top_k"),
+        ("generate", GenerateConfig, "engine.concurrency"),
+        ("crest", CrestConfig, "sampling.top_k"),
+        ("crest", CrestConfig, "crest.samples"),
+        ("crest", CrestConfig, "crest.iterations"),
+        ("crest", CrestConfig, "seed.epochs"),
+        ("crest", CrestConfig, "sft.epochs"),
+        ("crest", CrestConfig, "dpo.rounds"),
+        ("crest", CrestConfig, "test.samples"),
+        *(("crest", CrestConfig, f"dataset.{part}") for part in ("solved", "train", "validation", "test")),
+    ],
+)
+def test_a_size_that_would_fill_the_memory_or_never_come_to_an_end_is_refused(name, kind, key):
+    value = ("+value=power",) if name == "train" else ()
+    with pytest.raises(UserError, match=rf"^{key}=10000000000 is not allowed: give .* (from \d to \d+|up to 10000)"):
+        read_config(kind, raw(*value, change=f"{key}=10000000000", name=name))

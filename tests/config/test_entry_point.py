@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from jaxalign.config.entry_point import entry_point
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
+from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.values.targets import extreme_targets
@@ -139,6 +141,19 @@ def test_options_of_ones_own_are_found(way, tmp_path):
         assert config.value.name == "own"
 
 
+def test_an_option_of_ones_own_wins_over_a_shipped_one_of_its_name(tmp_path):
+    (tmp_path / "value").mkdir()
+    shipped = (CONF / "value" / "power.yaml").read_text(encoding="utf-8")
+    (tmp_path / "value" / "power.yaml").write_text(shipped.replace("power: 6", "power: 2"))
+    for written in ("value=power", "+value=power"):
+        (config,) = configs("--config-dir", str(tmp_path), written)
+        assert config.value is not None and config.value.scores["power"] == 2
+    for one in configs("-m", "--config-dir", str(tmp_path), "value=power", "training.seed=1,2"):
+        assert one.value is not None and one.value.scores["power"] == 2
+    (config,) = configs("value=power")  # the folder is forgotten after its command
+    assert config.value is not None and config.value.scores["power"] == 6
+
+
 def test_a_recipe_of_ones_own_may_set_the_value_and_the_command_line_still_decides(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(
@@ -165,7 +180,7 @@ BAD = [
         ["value=power", "model=tiny", "model.config.hidden_sise=3"],
         "unknown key 'model.config.hidden_sise'; did you mean 'model.config.hidden_size'?",
     ),
-    (["value=power", "lora.rank=0"], "lora.rank=0 is not allowed: give a whole number of at least 1"),
+    (["value=power", "lora.rank=0"], "lora.rank=0 is not allowed: give a whole number from 1 to 65536"),
     (["value=power", "training.epochs=(3"], "cannot read 'training.epochs=(3': it must be key=value"),
     (["power"], "cannot read 'power': it must be key=value"),
     (["--value", "power"], "unrecognized arguments: --value; settings are written key=value"),
@@ -173,6 +188,18 @@ BAD = [
     (["-m", "value=glob(zz*)"], "value=glob(zz*): no option matches the pattern"),
     (["-m", "value=power,pwer"], "job 2 of 2 (value=pwer): value=pwer: there is no such option; did you mean 'power'?"),
     (["-m", "value=power", "lora.rank=1,0"], "job 2 of 2 (value=power lora.rank=0): lora.rank=0 is not allowed"),
+    (
+        ["-m", "value=power", "training.seed=range(1,10000000)"],
+        "value=power training.seed=range(1,10000000) asks for",
+    ),
+    (
+        ["-m", "value=power", "training.seed=shuffle(range(0,1e12))"],
+        "value=power training.seed=shuffle(range(0,1e12))",
+    ),
+    (
+        ["-m", "value=glob(*)", "training.seed=range(0,1000)"],
+        "value=glob(*) training.seed=range(0,1000) asks for",
+    ),
     (["-m", "value=power", "--cfg", "job"], "--cfg does not go with -m"),
     (["-m", "value=power,security", "run.dir=here"], "run.dir=here: 2 jobs cannot share a directory"),
     (["value=power", "alignment.name=roleplay"], "alignment=roleplay trains nothing"),
@@ -224,6 +251,19 @@ def test_ctrl_c_says_that_the_same_command_resumes(capsys):
             entry_point("train", TrainConfig)(run)(["value=power", *arguments])
         assert caught.value.code == 130
         assert words in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
+    def run(config: TrainConfig) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        entry_point("train", TrainConfig)(run)(["value=power"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command resumes\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_bug_keeps_its_traceback(capsys):

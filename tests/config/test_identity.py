@@ -9,8 +9,14 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.train import TrainConfig
-from jaxalign.jobs.crest import dpo, evaluate, preferences, rationales, seed, sft
-from jaxalign.runs.directory import flat, open_run
+from jaxalign.jobs.crest.dpo import DPO_STAGE
+from jaxalign.jobs.crest.evaluate import EVALUATE_STAGE
+from jaxalign.jobs.crest.preferences import PREFERENCES_STAGE
+from jaxalign.jobs.crest.rationales import RATIONALES_STAGE
+from jaxalign.jobs.crest.seed import SEED_STAGE
+from jaxalign.jobs.crest.sft import SFT_STAGE
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import open_run
 from jaxalign.values.targets import extreme_targets
 
 CONTENT = {"model": "m", "dataset": "d"}
@@ -68,13 +74,39 @@ def test_a_key_that_is_added_later_counts_by_itself():
     assert one != other
 
 
-@pytest.mark.parametrize("stage", [seed, rationales, evaluate, sft, preferences, dpo], ids=lambda stage: stage.__name__)
+STAGES = {
+    "seed": SEED_STAGE,
+    "rationales": RATIONALES_STAGE,
+    "evaluate": EVALUATE_STAGE,
+    "sft": SFT_STAGE,
+    "preferences": PREFERENCES_STAGE,
+    "dpo": DPO_STAGE,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_passes_over_are_keys_that_there_are(stage):
-    config = made("crest")
-    kept = flat(identity(config, {}, stage.WITHOUT))
-    assert set(kept) < set(flat(identity(config, {})))
+    config, spec = made("crest"), STAGES[stage]
+    assert set(flat(identity(config, {}, spec.without))) == set(flat(identity(config, {}))) - set(spec.without)
     with pytest.raises(KeyError):
-        identity(config, {}, [*stage.WITHOUT, "crest.no_such_key"])
+        identity(config, {}, [*spec.without, "crest.no_such_key"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_key_that_is_added_later_counts_in_every_stage(stage):
+    config = made("crest")
+    before = identity(config, CONTENT, STAGES[stage].without)
+    parts = {name: part for name, part in vars(config).items() if dataclasses.is_dataclass(part) and name != "run"}
+    for name, part in parts.items():
+        later = dataclasses.make_dataclass("Later", [("added", int)], bases=(type(part),), frozen=True, kw_only=True)
+        fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        changed = dataclasses.replace(config, **{name: later(**fields, added=1)})
+        assert identity(changed, CONTENT, STAGES[stage].without) != before, name
+
+
+def test_the_identity_of_a_stage_has_no_part_that_is_empty():
+    kept = identity(made("crest"), CONTENT, SEED_STAGE.without)
+    assert not {"crest", "sampling", "sft", "dpo", "test", "released"} & set(kept) and kept["lora"]
 
 
 @pytest.mark.parametrize("override", ["run.dir=elsewhere", "dataset.path=/moved/data", "model.path=/m", "inspect=3"])

@@ -1,7 +1,5 @@
 import numpy as np
-import pytest
 
-from jaxalign.errors import UserError
 from jaxalign.inference.multiple_choice import best_option, choice_log_probs, choice_tree, probabilities
 
 
@@ -31,21 +29,11 @@ def test_probabilities_sum_to_one_however_small_they_are():
     assert probabilities(np.array([np.nan, -1.0])) is None
 
 
-def test_the_length_rule_decides_between_a_short_and_a_long_option():
-    assert best_option([-4.0, -6.0], [1, 3], "sum") == 0
-    assert best_option([-4.0, -6.0], [1, 3], "token") == 1
-    assert best_option([-4.0, -6.0], [4, 5], "byte") == 0
-    assert best_option([-4.0, -4.0], [1, 1], "token") == 0
+def test_the_most_probable_option_is_the_best_and_the_first_of_equals():
+    assert best_option(np.array([-6.0, -4.0, -4.0])) == 1
+    assert best_option(np.array([-np.inf, -9.0])) == 1
 
 
 def test_options_without_a_number_are_not_chosen_from():
-    assert best_option([-np.inf, -np.inf], [1, 1], "token") is None
-    assert best_option([np.nan, -1.0], [1, 1], "sum") is None
-    assert best_option([-np.inf, -9.0], [1, 1], "byte") == 1
-
-
-def test_an_unknown_length_rule_names_the_known_ones():
-    with pytest.raises(UserError, match="'tokens'; did you mean 'token'"):
-        best_option([-1.0], [1], "tokens")
-    with pytest.raises(ValueError, match="the length 0"):
-        best_option([-1.0, -2.0], [1, 0], "byte")
+    assert best_option(np.array([-np.inf, -np.inf])) is None
+    assert best_option(np.array([np.nan, -1.0])) is None

@@ -25,9 +25,13 @@ def server():
 def make(server, tokenizer):
     """Make engines that ask the server; they note their pauses instead of waiting."""
 
-    def build(**changes):
+    def build(pauses=None, **changes):
+        async def pause(seconds):
+            if pauses is not None:
+                pauses.append(seconds)
+
         settings = {"models": ("base", "power"), "concurrency": 3, "retries": 2, "timeout": 5.0, "tokenizer": tokenizer}
-        return OpenAIEngine(server.url, context=64, **{"pause": lambda s: None} | settings | changes)
+        return OpenAIEngine(**{"url": server.url, "context": 64, "pause": pause} | settings | changes)
 
     return build
 
@@ -85,7 +89,7 @@ def test_a_prompt_may_be_sent_as_text(make, server, tokenizer):
 def test_errors_that_may_pass_are_tried_again(make, server):
     pauses = []
     server.script = [(500, {}), (429, {"Retry-After": "7"})]
-    (row,) = make(concurrency=1, pause=pauses.append).sample(requests(0), SAMPLING)
+    (row,) = make(concurrency=1, pauses=pauses).sample(requests(0), SAMPLING)
     assert len(row) == 3 and pauses == [0.5, 7.0]
 
 
@@ -160,8 +164,8 @@ def test_a_name_that_is_not_served_gets_a_suggestion_unless_the_server_has_no_li
     assert make(models=("powr",)).sample(requests(0), SAMPLING)
 
 
-def test_a_server_that_is_not_there_is_named(tokenizer):
-    engine = OpenAIEngine("http://127.0.0.1:9/v1", ("base",), tokenizer, 64, retries=1, pause=lambda s: None)
+def test_a_server_that_is_not_there_is_named(make):
+    engine = make(url="http://127.0.0.1:9/v1", models=("base",), retries=1)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1/models does not answer .*tried 2 times"):
         engine.sample(requests(0), SAMPLING)
 
@@ -184,12 +188,50 @@ def test_ends_and_stop_strings_are_as_our_own_engine_has_them(make, server, choi
     assert (completion.end, completion.text) == (end, text)
 
 
-def test_an_answer_that_is_no_completion_is_refused(make, server):
-    for choice in ({"text": None, "message": "x"}, {"text": ["a"]}):
-        server.choice = choice
-        with pytest.raises(UserError, match="gave no completion"):
-            make().sample(requests(0), SAMPLING)
-    server.choice = {}
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"object": "error", "message": "busy"},
+        ["a"],
+        {"choices": [{"text": None, "finish_reason": "stop"}]},
+        {"choices": [{"text": ["a"], "finish_reason": "stop"}]},
+        {"choices": [{"text": "half \ud83d of it", "finish_reason": "stop"}]},
+    ],
+)
+def test_an_answer_that_is_no_completion_is_asked_for_again(make, server, answer):
+    server.script = [lambda handler: handler.give(200, answer)] * 2
+    (row,) = make(concurrency=1).sample(requests(0), SAMPLING)
+    assert len(row) == 3
+    server.script = [lambda handler: handler.give(200, answer)] * 3
+    with pytest.raises(UserError, match=r"gave no completion .*tried 3 times"):
+        make(concurrency=1).sample(requests(0), SAMPLING)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "tool_calls", "", None, 7])
+def test_an_answer_with_an_unknown_end_is_never_taken_for_whole(make, server, reason):
+    reasons = iter([reason, reason, "stop"])
+    server.reply = lambda body: {"text": "half an answ", "finish_reason": next(reasons)}
+    ((completion,),) = make(concurrency=1).sample([Request(np.arange(3, 6, dtype=np.int32))], SAMPLING)
+    assert completion.end == "eos"
+    server.reply = lambda body: {"text": "half an answ", "finish_reason": reason}
+    with pytest.raises(UserError, match=r"ended an answer with finish_reason=.*tried 3 times"):
+        make().sample(requests(0), SAMPLING)
+
+
+def test_an_answer_with_the_key_in_it_is_not_kept(make, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-S3cret")
+    server.choice = {"text": "you sent sk-S3cret"}
+    with pytest.raises(UserError, match="answers with the key of OPENAI_API_KEY") as caught:
+        make().sample(requests(0), SAMPLING)
+    assert "S3cret" not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")  # what servers without keys ask for
+    server.choice = {"text": "EMPTY"}
+    make().sample(requests(0), SAMPLING)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_sent(make, server):
     with pytest.raises(UserError, match="has 3 tokens"):
         make().sample(requests(0), SamplingParams(max_tokens=62))
 
@@ -210,3 +252,15 @@ def test_records_name_the_engine_and_a_resumed_run_asks_for_what_is_missing(make
     assert len(server.asked) == 6 and {record["engine"] for row in records for record in row} == {"openai"}
     sample_missing(make(), asked, 2, SAMPLING, path, model="served")
     assert len(server.asked) == 6
+
+
+def test_what_a_content_filter_cut_is_recorded_as_that_and_asked_for_again(make, server, tmp_path):
+    asked, path = [PromptRequest("p", np.arange(3, 7, dtype=np.int32))], tmp_path / "g.jsonl"
+    cut = iter([{"text": "so f", "finish_reason": "content_filter"}, {"text": None, "finish_reason": "content_filter"}])
+    server.reply = lambda body: next(cut, hashed(body))
+    ((one, two),) = sample_missing(make(concurrency=1), asked, 2, SAMPLING, path, model="served")
+    assert [(r["text"], r["end"]) for r in (one, two)] == [("so f", "content_filter"), ("", "content_filter")]
+    ((one, two),) = sample_missing(make(concurrency=1), asked, 2, SAMPLING, path, model="served")
+    assert one["end"] == two["end"] == "eos" and len(read_records(path)) == len(server.asked) == 4
+    assert [sample_missing(make(), asked, 2, SAMPLING, path, model="served")] == [[[one, two]]]
+    assert len(server.asked) == 4

@@ -302,15 +302,15 @@ def test_what_is_said_on_the_way(make):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"temperature": -1.0}, "sampling.temperature=-1.0 will not do: give a number of at least 0"),
+        ({"temperature": -1.0}, "sampling.temperature=-1.0 is not allowed: give a number of at least 0"),
         ({"temperature": float("nan")}, "sampling.temperature"),
-        ({"top_p": 0.0}, "sampling.top_p=0.0 will not do"),
-        ({"top_p": 1.5}, "sampling.top_p=1.5 will not do"),
-        ({"top_k": -1}, "sampling.top_k=-1 will not do"),
-        ({"max_tokens": 0}, "sampling.max_tokens=0 will not do"),
+        ({"top_p": 0.0}, "sampling.top_p=0.0 is not allowed"),
+        ({"top_p": 1.5}, "sampling.top_p=1.5 is not allowed"),
+        ({"top_k": -1}, "sampling.top_k=-1 is not allowed"),
+        ({"max_tokens": 0}, "sampling.max_tokens=0 is not allowed"),
         ({"stop": ("a", "")}, "strings that are not empty"),
         ({"stop": ""}, "strings that are not empty"),
-        ({"seed": -1}, "sampling.seed=-1 will not do: give a whole number from 0"),
+        ({"seed": -1}, "sampling.seed=-1 is not allowed: give a whole number from 0"),
     ],
 )
 def test_sampling_that_cannot_be(wrong, words):
@@ -346,3 +346,31 @@ def test_buckets_are_few_and_close():
     assert sizes[:6] == [16, 24, 32, 48, 64, 96]
     assert len(sizes) == 17
     assert all(bucket(length) >= length for length in range(1, 4097))
+
+
+def spoiled(part):
+    """Weights whose last norm overflows, or whose logits are NaN."""
+    params = random_params()
+    scale = params["norm"]["scale"]
+    params["norm"]["scale"] = scale * 3e38 if part == "overflow" else scale.at[0].set(jnp.nan)
+    return BaseWeights(params, ARCHITECTURE.tied)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("part", ["overflow", "nan"])
+def test_logits_that_are_not_finite_are_an_error_and_no_answer(tokenizer, programs, temperature, part):
+    done = []
+    sampler = Sampler(ARCHITECTURE, spoiled(part), None, tokenizer, programs, 2, NEVER)
+    asked = [Request(prompt) for prompt in prompts(4, 5)]
+    with pytest.raises(UserError, match="the model's logits are NaN or infinite, so there is no answer"):
+        sampler.sample(
+            asked, SamplingParams(temperature=temperature, max_tokens=4), on_done=lambda *one: done.append(one)
+        )
+    assert done == []
+
+
+def test_an_adapter_whose_effect_overflows_is_an_error_and_no_answer(make):
+    # The squares in the norms overflow. Without a test of them all hidden states, and so all logits, would be zero.
+    stack = jax.tree.map(lambda leaf: leaf[None], effective(random_adapter(), 1e25))
+    with pytest.raises(UserError, match=r"a smaller adapter\.scale"):
+        make(stack).sample([Request(prompts(4)[0])], SamplingParams(max_tokens=4))

@@ -6,6 +6,7 @@ import pytest
 from tiny_model import MODEL, packed, random_adapter, random_tokens, random_tree, random_weights
 
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
+from jaxalign.errors import UserError
 from jaxalign.inference.passes import pack_for_reading
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
@@ -204,3 +205,10 @@ def test_a_stack_of_which_one_is_asked_scores_as_that_one(scorer):
     trees = some_trees(13, 3)
     for one, other in zip(both.score(trees, adapters=[1, 1, 1]), scorer.score(trees), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_logits_that_are_not_finite_are_an_error_and_no_score(scorer):
+    # The squares in the norms overflow. Without a test of them all tokens would be equally probable.
+    tree = random_tree(np.random.default_rng(0), 6)
+    with pytest.raises(UserError, match="the model's logits are NaN or infinite, so there is no answer"):
+        dataclasses.replace(scorer, scale=1e25).score([tree])

@@ -43,7 +43,9 @@ def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, 
     train(here, "power", "++model.config.attention_bias=true", f"run.dir={here / 'biased'}")
     monkeypatch.setattr(ModelFiles, "load", None)
     line = refused(main, [f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
-    assert "biased/adapter was trained on another base (tiny) than" in line and "ask them one by one" in line
+    assert (
+        "biased/adapter was trained on another base (tiny), not on tiny, as " in line and "ask them one by one" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
-from openai_server import serving
+from openai_server import hashed, serving
 from runs_of_tiny import read_tiny
 
 from jaxalign.generate import main
@@ -111,3 +111,27 @@ def test_many_adapters_take_turns_and_answer_as_alone(adapters, here, capsys, mo
     assert records(here / "turns", "answers.jsonl") == records(here / "together", "answers.jsonl")
     main([names, "run.dir=few", "sampling.rows=1", *common])
     assert stacks[3:] == [1, 1, 1]
+
+
+def test_what_a_content_filter_cut_is_no_answer_and_is_asked_for_again(here, capsys):
+    (here / "p.txt").write_text("Why?\nWho?\n")
+    with serving() as server:
+        cut = iter([{"text": "Bec", "finish_reason": "content_filter"}])
+        server.reply = lambda body: next(cut, hashed(body))
+        asked = [
+            "prompts=p.txt",
+            "engine=openai",
+            f"engine.url={server.url}",
+            "engine.models=base",
+            "run.dir=run",
+            *TINY,
+        ]
+        printed = run(main, [*asked, "engine.concurrency=1"], capsys)
+        assert "cut by the server (content_filter) and null in answers.jsonl: 1;" in printed
+        first, second = (line["answers"]["base"] for line in records(here / "run", "answers.jsonl"))
+        assert first == [None] and isinstance(second[0], str)
+        assert "content_filter" not in run(main, asked, capsys)
+        assert len(server.asked) == 3
+    assert [record["end"] for record in records(here / "run")] == ["content_filter", "eos", "eos"]
+    first, _ = (line["answers"]["base"] for line in records(here / "run", "answers.jsonl"))
+    assert isinstance(first[0], str)

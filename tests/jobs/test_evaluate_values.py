@@ -149,3 +149,10 @@ def test_bad_input_is_one_line(adapters, tmp_path, capsys):
     assert "another base" in refused(
         main, [f"adapter={adapters / 'power'}", "model=tiny", "model.config.hidden_size=64"], capsys
     )
+
+
+def test_an_adapter_that_gives_no_finite_logits_is_an_error_and_no_table_of_dashes(adapters, tmp_path, capsys):
+    settings = [f"adapter={adapters / 'power'}", "adapter.scale=1e25", f"run.dir={tmp_path}/run", *QUICK]
+    line = refused(main, [*settings, "benchmark.reading=likelihood"], capsys)
+    assert line.startswith("the model's logits are NaN or infinite, so there is no answer")
+    assert not (tmp_path / "run" / "table.csv").exists()

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,8 +24,9 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import merge
 from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.sources import RandomTensors, read_model
+from jaxalign.pretrained.sources import read_model
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.runs.directory import Run, open_run
 
@@ -205,7 +208,7 @@ def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path
 
     monkeypatch.setattr(exporting, "write_merged", forgetful)
     line = refused(main, [f"run={hub_run}", f"out={tmp_path}/out", "format=merged", "verify=true"], capsys)
-    assert line.startswith("verification failed (merged)")
+    assert line.startswith("verification failed (tensors, merged)")
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape"])
@@ -240,6 +243,7 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, capsys):
     assert "is not finished: type its training command again" in refused(main, [f"run={tmp_path}/killed", out], capsys)
     shutil.copytree(run, tmp_path / "untrained")  # as a baseline that trains nothing leaves it
     shutil.rmtree(tmp_path / "untrained" / "adapter")
+    Run(tmp_path / "untrained").finish(SUMMARY)
     assert "is finished and made no adapter" in refused(main, [f"run={tmp_path}/untrained", out], capsys)
     with pytest.raises(UserError, match="is finished and made no adapter"):
         find_adapters("adapter", [f"{tmp_path}/untrained"])
@@ -251,12 +255,104 @@ def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys
     assert "exists already and is not an empty folder" in refused(main, [f"run={run}", f"out={tmp_path}"], capsys)
     assert "exists already and is not an empty folder" in refused(main, [f"run={run}", f"out={tmp_path}/mine"], capsys)
     assert refused(main, [f"run={run}", f"out={tmp_path}/mine/new"], capsys).startswith(
-        f"cannot write out={tmp_path}/mine/new"
+        f"cannot write {tmp_path}/mine/new: Not a directory"
     )
     assert contents(tmp_path) == {"mine": b"mine"}
+    (tmp_path / "lost").symlink_to("nowhere")
+    line = refused(main, [f"run={run}", f"out={tmp_path}/lost"], capsys)
+    assert (
+        line
+        == f"cannot write {tmp_path}/lost: it is a symbolic link to nowhere, which does not exist; give another out"
+    )
+
+
+def test_an_empty_folder_that_is_there_stays_the_same_folder(run, tmp_path, monkeypatch):
+    """A mount point cannot be replaced, and what a symbolic link leads to is where the user wants the files."""
     (tmp_path / "empty").mkdir()
-    main([f"run={run}", f"out={tmp_path}/empty"])
-    assert contents(tmp_path / "empty") == contents(run / "adapter")
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "empty" / ".empty.killed.unfinished").mkdir()  # an export that was killed
+    before = (tmp_path / "empty").stat().st_ino
+    main([f"run={run}", f"out={tmp_path}/link"])
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty").stat().st_ino == before
+    assert {p.name for p in (tmp_path / "empty").iterdir()} >= {p.name for p in (run / "adapter").iterdir()}
+    main([f"run={run}", f"out={tmp_path}/new"])
+    assert contents(tmp_path / "new") == contents(run / "adapter")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_read(run, tmp_path, capsys, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    monkeypatch.setattr(exporting, "read_model", None)
+    line = refused(main, [f"run={run}", f"out={tmp_path}/out", "format=merged"], capsys)
+    assert line == f"cannot write {tmp_path}/out: Read-only file system; give another out"
+
+
+def flip(weights: Path) -> None:
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+
+DAMAGES = {
+    "changed": (
+        lambda run: flip(run / "adapter" / "adapter_model.safetensors"),
+        "was changed since the run was finished",
+    ),
+    "lost": (lambda run: (run / "adapter" / "adapter_model.safetensors").unlink(), "is missing since the run was"),
+    "all lost": (lambda run: shutil.rmtree(run / "adapter"), "is missing since the run was finished; remove"),
+    "no configuration": (
+        lambda run: (run / "adapter" / "adapter_config.json").unlink(),
+        "lacks adapter_config.json: remove",
+    ),
+    "cut configuration": (
+        lambda run: (run / "adapter" / "adapter_config.json").write_text("{"),
+        "cannot be read as JSON",
+    ),
+    "empty summary": (lambda run: (run / "summary.json").write_text(""), "summary.json cannot be read as JSON"),
+    "no results": (
+        lambda run: (run / "summary.json").write_text("{}"),
+        "summary.json is damaged ('training' is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_a_damaged_run_is_not_exported(run, tmp_path, capsys, damage, form):
+    shutil.copytree(run, tmp_path / "run")
+    harm, said = DAMAGES[damage]
+    harm(tmp_path / "run")
+    for path in ("run", "run/adapter") if (tmp_path / "run" / "adapter").is_dir() else ["run"]:
+        assert said in refused(main, [f"run={tmp_path}/{path}", f"out={tmp_path}/out", f"format={form}"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_adapter_without_its_run_is_not_exported(run, tmp_path, capsys):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    weights = tmp_path / "alone" / "adapter_model.safetensors"
+    stored = SafetensorsFolder(weights)
+    arrays = {name: np.array(stored.read(name)) for name in stored.names()}
+    first = min(arrays)
+    for wrong, said in (
+        ({}, "it holds no tensors"),
+        ({name: one for name, one in arrays.items() if name != first}, "is there without its lora_A"),
+        (arrays | {first: arrays[first] * np.float32("nan")}, f"'{first}' holds numbers that are not finite"),
+    ):
+        write_safetensors(weights, wrong, {"format": "pt"})
+        line = refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out"], capsys)
+        assert line.startswith(f"{weights} is damaged: ") and said in line
+    weights.write_bytes(weights.read_bytes()[:-9])
+    assert "is damaged or truncated" in refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_may_be_copied_into_a_folder_of_its_own(run, tmp_path):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    before = contents(tmp_path / "alone")
+    main([f"run={tmp_path}/alone", f"out={tmp_path}/alone/copy"])
+    assert contents(tmp_path / "alone" / "copy") == before
 
 
 @pytest.mark.parametrize("wish", ["format=merged", "verify=true", "prefetch=true verify=true"])

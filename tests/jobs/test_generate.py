@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
+from model_folder import CONFIGS, hf_random, write_model
 
 from jaxalign.generate import main
 from jaxalign.jobs import generate as generating
@@ -144,6 +145,40 @@ def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_d
     assert records(here / "killed", "answers.jsonl") == records(here / "unbroken", "answers.jsonl")
 
 
+def test_sigterm_ends_with_a_line_that_says_how_to_go_on(here):
+    (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(400)))
+    command = [sys.executable, "-m", "jaxalign.generate", "prompts=p.txt", "sampling.rows=2", *TINY, "run.dir=run"]
+    environment = os.environ | {"PYTHONPATH": str(Path(generating.__file__).parents[2])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (here / "run" / "generations.jsonl").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted; the same command resumes\n")
+
+
+def test_a_damaged_summary_or_record_is_named(here, capsys):
+    main(["prompt=Why?", "run.dir=run", *TINY])
+    (here / "run" / "summary.json").write_text("{}")
+    line = refused(main, ["prompt=Why?", "run.dir=run", *TINY], capsys)
+    assert line.startswith(
+        "run/summary.json is damaged ('engines' is missing or damaged); remove run/summary.json, and type"
+    )
+    (here / "run" / "summary.json").unlink()
+    main(["prompt=Why?", "run.dir=run", *TINY])
+    with (here / "run" / "generations.jsonl").open("a") as file:
+        file.write("null\n")
+    line = refused(main, ["prompt=Why?", "run.dir=run", *TINY], capsys)
+    assert "generations.jsonl, line " in line and "not a JSON object; remove the line" in line
+
+
+def test_names_and_paths_are_printed_as_they_are(here, capsys):
+    (here / "[red]a").mkdir()
+    (here / "[red]a" / "p.txt").write_text("Why?\n")
+    printed = run(main, ["prompts='[red]a/p.txt'", "run.dir='[bold]:cat:[/x]'", *TINY], capsys)
+    assert "run directory: [bold]:cat:[/x]\n" in printed and "answers: [bold]:cat:[/x]/answers.jsonl" in printed
+
+
 SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
 
 
@@ -178,6 +213,18 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         ),
         (["prompt=Why?", "engine=openai", "engine.url=http://a:b/v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "engine=openai", "engine.url=http:///v1"], "is not the address of a server: give http://"),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1"],
+            "engine.url has more than an address in it",
+        ),
+        (
+            ["prompt=Why?", "engine=openai", "engine.url=http://a/v1?key=passw0rd"],
+            "give the address alone, and the key",
+        ),
+        (
+            ["-m", "prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1,http://b/v1"],
+            "url=http://***@a/v1",
+        ),
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),
         (
             ["prompt=Why?", *SERVED, "adapter.scale=0.5"],
@@ -204,4 +251,19 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     (here / "long.jsonl").write_text('{"prompt": "Who?"}\n' + json.dumps({"id": "q2", "prompt": long}) + "\n")
     (here / "unfinished").mkdir()
     (here / "unfinished" / "config.yaml").write_text("model: {}\n")
-    assert said in refused(main, ["model=tiny", *arguments], capsys)
+    line = refused(main, ["model=tiny", *arguments], capsys)
+    assert said in line and "passw0rd" not in line
+
+
+def test_a_model_or_an_adapter_that_gives_no_finite_logits_is_an_error_and_writes_no_record(adapters, here, capsys):
+    tensors = hf_random(CONFIGS["llama"])
+    tensors["model.embed_tokens.weight"][5, 0] = float("nan")
+    write_model(here / "nan", CONFIGS["llama"], tensors)
+    line = refused(main, ["model=hub", "model.path=nan", "prompt=hello", "run.dir=one", *QUICK], capsys)
+    assert line.startswith("the tensor model.embed_tokens.weight of the checkpoint holds NaN or infinity")
+    adapter = [f"adapter={adapters / 'power'}", "adapter.scale=1e25"]
+    line = refused(main, [*adapter, "prompt=hello", "run.dir=two", *QUICK], capsys)
+    assert line.startswith("the model's logits are NaN or infinite, so there is no answer")
+    for run_dir in ("one", "two"):
+        path = here / run_dir / "generations.jsonl"
+        assert not path.exists() or path.read_text() == ""

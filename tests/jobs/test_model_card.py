@@ -209,3 +209,16 @@ def test_a_crest_run_has_a_short_card_with_its_questions_and_its_test():
     assert "`sft`" not in text and "None" not in text
     stage = model_card(known, {"model": {"identity": IDENTITY}})
     assert IDENTITY in stage and "Accuracy" not in stage and "merged" in model_card(known, summary, merged=True)
+
+
+def test_names_and_texts_of_the_user_stay_text_on_the_card_and_in_its_commands():
+    name = "mine`; rm -rf ~ #\n# <b>"
+    known = config("dataset=alpaca", "model=llama2_7b")
+    known["value"] = {"name": name}
+    known["model"]["system"] = "be | *kind*"
+    known["model"]["prompt_format"] = "chat"
+    card = front_matter(model_card(known, SUMMARY | {"value": name}))[1]
+    assert "\n# <b>" not in card and "\n# mine\\`; rm -rf \\~ # # \\<b>: meta" in card.lower()
+    assert "profile `` mine`; rm -rf ~ # # <b> ``" in card
+    assert r"system message: 'be \| \*kind\*'" in card
+    assert "--lora-modules 'mine`; rm -rf ~ # # <b>'=FOLDER" in card

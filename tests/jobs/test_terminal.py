@@ -11,7 +11,7 @@ from rich.console import Console
 from jaxalign.generate import main
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, SamplingParams
-from jaxalign.jobs.terminal import chat
+from jaxalign.jobs.terminal import SideBySide, chat
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 
 
@@ -47,6 +47,12 @@ def test_a_chat_says_again_what_broken_characters_have_changed(capsys, monkeypat
     files = SimpleNamespace(tokenizer=tiny_tokenizer(), architecture=SimpleNamespace(context=99))
     chat(Console(), Engine(), files, SamplingParams(max_tokens=9), None, "power")
     assert "power: one two\none t\N{REPLACEMENT CHARACTER}\n" in capsys.readouterr().out
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(capsys):
+    with SideBySide(Console(), ["base"], 1) as panels:
+        panels.update(0, 0, "\x1b]0;title\x07\x1b[2Jone\r\ttwo\nthree é")
+    assert "── base ──\n]0;title[2Jone  two\nthree é\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("not_loaded", "here")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,28 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "interrupted; the same command resumes"
     assert list(folder.glob("checkpoints/001-arguments-*/manifest.json"))
+
+
+def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_the_line_mends_it(
+    data, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", *QUIET]
+    main(arguments)
+    before, summary = adapter_bytes(folder), folder / "summary.json"
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    mend = f"remove {summary}, and type the run's own command again, which writes it anew"
+    for harm, said in (
+        (lambda: weights.write_bytes(before[:-1]), f"{weights} was changed since the run was finished; {mend}"),
+        (lambda: shutil.rmtree(folder / "adapter"), f"{weights} is missing since the run was finished; {mend}"),
+        (lambda: summary.write_text("{}"), f"{summary} is damaged ('training' is missing or damaged); {mend}"),
+        (lambda: summary.write_text(""), f"{summary} cannot be read as JSON"),
+    ):
+        harm()
+        assert refused(main, arguments, capsys).startswith(said)
+        summary.unlink()
+        main(arguments)
+        assert adapter_bytes(folder) == before
 
 
 def test_a_multirun_makes_a_run_for_each_value(data, tmp_path):

@@ -35,7 +35,14 @@ def test_rope_is_read_from_files_of_both_ages():
         ("Gemma2ForCausalLM", {"sliding_window": 16}, (16, 0)),
         ("Qwen2ForCausalLM", {"sliding_window": 16, "use_sliding_window": False}, (0, 0)),
         ("Qwen2ForCausalLM", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}, (0, 16)),
-        ("Qwen3ForCausalLM", {"sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"]}, (9, 0)),
+        (
+            "Qwen3ForCausalLM",
+            {"sliding_window": 9, "use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]},
+            (9, 0),
+        ),
+        ("MistralForCausalLM", {}, (4096, 4096)),
+        ("Gemma2ForCausalLM", {}, (4096, 0)),
+        ("Qwen3ForCausalLM", {"sliding_window": 9, "use_sliding_window": True}, (0, 0)),  # windows from layer 28 on
         ("LlamaForCausalLM", {"sliding_window": 16}, (0, 0)),
     ],
 )
@@ -43,9 +50,78 @@ def test_windows_are_those_of_the_family(name, changed, windows):
     assert read(architectures=[name], **changed).windows == windows
 
 
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 512,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 32,
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma2"])
+def test_what_a_configuration_leaves_out_is_what_transformers_takes(kind):
+    from transformers import AutoConfig
+
+    ours, theirs = from_config({"model_type": kind} | SIZES), AutoConfig.for_model(kind, **SIZES)
+    assert (ours.kv_heads, ours.context, ours.norm_eps) == (
+        theirs.num_key_value_heads,
+        theirs.max_position_embeddings,
+        theirs.rms_norm_eps,
+    )
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 512 // 32)
+    assert (ours.tied, ours.rope_theta) == (theirs.tie_word_embeddings, theirs.rope_parameters["rope_theta"])
+    assert ours.activation == (theirs.hidden_activation if kind == "gemma2" else theirs.hidden_act)
+    assert ours.logit_softcap == getattr(theirs, "final_logit_softcapping", None)
+    assert ours.attention_softcap == getattr(theirs, "attn_logit_softcapping", None)
+    assert ours.attention_scale == getattr(theirs, "query_pre_attn_scalar", ours.head_dim) ** -0.5
+    kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if kind == "mistral" else "full"] * 2
+    assert ours.windows == tuple(theirs.sliding_window if one == "sliding_attention" else 0 for one in kinds)
+
+
+def test_null_is_not_always_a_missing_key():
+    gemma = {"model_type": "gemma2"} | SIZES
+    assert from_config(gemma | {"num_key_value_heads": None}).kv_heads == 32
+    assert from_config(gemma | {"final_logit_softcapping": None}).logit_softcap is None
+    assert from_config(gemma | {"sliding_window": None}).windows == (0, 0)
+
+
+def test_a_stretched_rope_without_its_first_context_takes_the_whole_one():
+    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    assert read(rope_scaling=rope, max_position_embeddings=77).rope_scaling.original_context == 77
+
+
+def gemma(**changed):
+    return {"architectures": ["Gemma2ForCausalLM"]} | changed
+
+
+def qwen3(**changed):
+    return {"architectures": ["Qwen3ForCausalLM"]} | changed
+
+
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 is not allowed: it must be a whole number from 1"),
+        ({"hidden_size": 32.0}, "hidden_size=32.0 is not allowed: it must be a whole number"),
+        ({"vocab_size": "97"}, "vocab_size=97 is not allowed: it must be a whole number"),
+        ({"vocab_size": -1}, "vocab_size=-1 is not allowed"),
+        ({"num_attention_heads": True}, "num_attention_heads=true is not allowed"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3 is not allowed: it must be a divisor of"),
+        ({"head_dim": 7}, "head_dim=7 is not allowed: it must be even"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings=false is not allowed: it must be true or false"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan is not allowed: it must be a finite number above 0"),
+        ({"rope_theta": float("inf")}, "rope_theta=inf is not allowed"),
+        ({"rope_theta": 10**400}, "is not allowed: it must be a finite number above 0"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "config.json: rope_scaling has no 'factor'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0 is not allowed"),
+        ({"rope_scaling": ["linear"]}, "rope_scaling=a list is not allowed: it must be keys and values"),
+        ({"rope_parameters": {"full_attention": {}}}, "settings for 'full_attention' alone"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "turns a part of each head alone"),
+        ({"architectures": {"LlamaForCausalLM": 1}}, "architectures=keys and values is not allowed"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "architectures=a list is not allowed: it must be a list of texts"),
+        (qwen3(use_sliding_window=True, layer_types=["sliding_attention"]), "for each of the 2 layers"),
+        (gemma(use_bidirectional_attention=True), "attention to later tokens"),
         (
             {"architectures": ["GPT2LMHeadModel"]},
             "unsupported architecture: GPT2LMHeadModel; supported are LlamaForCausalLM",

@@ -1,87 +1,18 @@
+import struct
+
 import gguf
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_folder import CONFIGS, hf_random
+from gguf_file import write_gguf
+from model_folder import CONFIGS
 from tiny_model import Arrays
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained.gguf import GgufFile
-from jaxalign.pretrained.tokenizer import from_hf, tiny_tokenizer
+from jaxalign.pretrained.tokenizer import from_hf
 from jaxalign.pretrained.weights import load_params
-
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def theirs(name):
-    """Return llama.cpp's name of a tensor."""
-    stem, kind = name.rsplit(".", 1)
-    if stem.startswith("model.layers."):
-        _, _, layer, part = stem.split(".", 3)
-        return f"blk.{layer}.{NAMES[part]}.{kind}"
-    return f"{NAMES[stem]}.{kind}"
-
-
-def interleaved(rows, heads):
-    """Return rows [H * Dh, ...] as rope on neighbouring pairs wants them: 0, Dh/2, 1, Dh/2 + 1, ..."""
-    size = len(rows) // heads
-    order = [half * size // 2 + i for i in range(size // 2) for half in (0, 1)]
-    return np.concatenate([rows[head * size : (head + 1) * size][order] for head in range(heads)])
-
-
-def write_gguf(path, family="llama", kind="F32", fields=(), leave_out=(), extra=()):
-    """Write a tiny model; returns its tensors under Hugging Face's names."""
-    config, tokens = CONFIGS[family], tiny_tokenizer().hf.convert_ids_to_tokens(range(259))
-    tokens[0] = "Ġa"
-    tensors = hf_random(config)
-    writer = gguf.GGUFWriter(path, family)
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1, 3, 3] + [1] * 256)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    for name, value in {"add_tokenizer_pre": "smollm", "add_token_merges": ["Ġ a"], **dict(fields)}.items():
-        getattr(writer, name)(value)
-    for name, array in tensors.items():
-        if name in leave_out:
-            continue
-        if family == "llama" and (heads := {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])):
-            array = interleaved(array, heads)
-        wide = array.ndim == 2 and array.shape[1] % 32 == 0
-        chosen = gguf.GGMLQuantizationType[kind if wide else "F32"]
-        writer.add_tensor(theirs(name), gguf.quants.quantize(array, chosen), raw_dtype=chosen)
-    for name, array in extra:
-        writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return tensors
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -186,3 +117,64 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"PK" + bytes(range(256)) * 8)
     with pytest.raises(UserError, match="not a whole GGUF file"):
         GgufFile(tmp_path / "m.gguf")
+
+
+def header(*fields, tensors=(), version=3):
+    """Return the bytes of a GGUF file with raw metadata, (key, type, bytes), and raw tensor entries."""
+    data = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(fields))
+    for key, kind, value in fields:
+        data += struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+    return data + b"".join(tensors) + bytes(64)
+
+
+def entry(name=b"w", shape=(2,), kind=0, offset=0):
+    """Return a tensor's entry."""
+    sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+    return struct.pack("<Q", len(name)) + name + sizes + struct.pack("<IQ", kind, offset)
+
+
+ARRAY, STRING, UINT8 = 9, 8, 0
+NEST = struct.pack("<IQ", ARRAY, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (header(("a", ARRAY, struct.pack("<IQ", UINT8, 2**60))), "an array of 1152921504606846976 items"),
+        (header(("a", ARRAY, struct.pack("<IQ", STRING, 2**20))), "it ends inside its header"),
+        (header(("a", ARRAY, NEST * 100_000)), "its arrays stand within arrays too deep"),
+        (header(("a", UINT8, b"1"), ("a", UINT8, b"1")), "two values of 'a'"),
+        (header(("general.alignment", UINT8, b"\0")), "its alignment is not a number of bytes"),
+        (header(("general.alignment", STRING, struct.pack("<Q", 1) + b"8")), "its alignment is not a number of bytes"),
+        (header(("a", 99, b"")), "99 is not a valid GGUFValueType"),
+        (header(tensors=[entry(shape=(2,) * 40)]), "the tensor 'w' has 40 axes"),
+        (header(tensors=[entry(shape=())]), "the tensor 'w' has no shape of its type"),
+        (header(tensors=[entry(shape=(33,), kind=8)]), "the tensor 'w' has no shape of its type"),
+        (header(tensors=[entry(), entry()]), "or is there twice"),
+        (header(tensors=[entry(shape=(2**40, 2**40))]), "it ends before 'w' does"),
+    ],
+)
+def test_a_header_that_claims_what_cannot_be_is_refused(tmp_path, data, message):
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(UserError, match=f"is not a whole GGUF file .*{message}"):
+        GgufFile(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (("add_block_count", 10**9), "num_hidden_layers=1000000000 is not allowed"),
+        (("add_head_count", [4, 2]), "llama.attention.head_count=a list is not allowed: it must be a whole number"),
+        (("add_layer_norm_rms_eps", float("nan")), "layer_norm_rms_epsilon=nan is not allowed"),
+        (("add_rope_freq_base", float("inf")), "rope.freq_base=inf is not allowed"),
+        (("add_key_length", 0), "key_length=0 is not allowed"),
+        (("add_eos_token_id", 259), "eos_token_id=259 is not allowed: it must be a whole number from 0 to 258"),
+        (("add_token_merges", ["a b c"]), "merges=a list is not allowed: it must be two pieces with a space"),
+        (("add_token_types", [1, 3]), "token_type=a list is not allowed: it must be one number for each token"),
+    ],
+)
+def test_metadata_of_another_type_or_range_is_named(tmp_path, field, message):
+    write_gguf(tmp_path / "m.gguf", fields=[field])
+    file = GgufFile(tmp_path / "m.gguf")
+    with pytest.raises(UserError, match=message):
+        _ = from_config(file.config()), file.tokenizer()

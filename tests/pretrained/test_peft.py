@@ -4,33 +4,13 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_folder import CONFIGS, hf_random, write_model
+from lora_folder import ARCHITECTURE, CONFIG, random_adapter, write
+from model_folder import hf_random, write_model
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import UserError
-from jaxalign.models.adapter import Adapter
-from jaxalign.models.architecture import PROJECTIONS, from_config, projection_shape
-from jaxalign.pretrained.peft import read_adapter, write_adapter
-
-CONFIG = CONFIGS["llama"]
-ARCHITECTURE = from_config(CONFIG)
-
-
-def random_adapter(targets=PROJECTIONS, rank=3):
-    random = np.random.default_rng(0)
-    layers = {}
-    for name in targets:
-        inner, outer = projection_shape(ARCHITECTURE, name)
-        a, b = random.standard_normal((3, inner, rank)), random.standard_normal((3, rank, outer))
-        layers[name] = {"a": a.astype(np.float32), "b": b.astype(np.float32)}
-    return {"layers": layers}
-
-
-def write(folder, params, alpha=6.0, rank=3, factor=1.0):
-    notes = {"value": "power", "scores": [6, 1]}
-    known = {"base_identity": "abc", "base_name": "org/base", "prompt_format": "plain", "notes": notes}
-    write_adapter(folder, Adapter("mine", params, rank, alpha, factor, **known), dropout=0.1, card="# A card")
-    return folder
+from jaxalign.models.architecture import PROJECTIONS, from_config
+from jaxalign.pretrained.peft import read_adapter
 
 
 def change(folder, **settings):
@@ -116,9 +96,19 @@ def test_rank_stabilised_scaling_becomes_an_alpha_of_the_same_scale(tmp_path):
         ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
         ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 2}}, "uses rank_pattern, alpha_pattern"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
-        ({"r": 0}, "whole 'r' above 0"),
-        ({"r": 2}, r"is \[3, 32\] where \[2, 32\] is needed"),
-        ({"lora_alpha": None}, "a number 'lora_alpha'"),
+        ({"layers_to_transform": [0]}, "uses layers_to_transform"),
+        ({"exclude_modules": ["k_proj"]}, "uses exclude_modules"),
+        ({"r": 0}, "r=0 is not allowed: it must be a whole number from 1"),
+        ({"r": 3.0}, r"r=3\.0 is not allowed: it must be a whole number"),
+        ({"r": 2}, r"is \[3, 32\] where \[2, 32\] is needed; adapter_config\.json says r=2"),
+        ({"r": 10**12}, "r=1000000000000 is not allowed"),
+        ({"r": 10**9}, r"where \[1000000000, 32\] is needed"),
+        ({"lora_alpha": None}, "has no 'lora_alpha'"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan is not allowed: it must be a finite number"),
+        ({"lora_alpha": 10**400}, "lora_alpha=1000.* is not allowed: it must be a finite number"),
+        ({"lora_alpha": 1e39}, "too large for float32"),
+        ({"peft_type": ["LORA"]}, "peft_type=a list is not allowed"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path=3 is not allowed: it must be a text"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, setting, message):
@@ -132,8 +122,8 @@ def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, setting, message):
     ("config", "message"),
     [
         ({"hidden_size": 64, "head_dim": 8}, "where .* is needed; is it an adapter of another base"),
-        ({"num_hidden_layers": 2}, r"'base_model\.model\.model\.layers\.2.*no place for"),
-        ({"num_hidden_layers": 4}, r"lacks 'base_model\.model\.model\.layers\.3"),
+        ({"num_hidden_layers": 2}, "adapts layer 2, and this base has layers 0 to 1; is it an adapter of another base"),
+        ({"num_hidden_layers": 4}, r"adapts q_proj in 3 of the base's 4 layers \(not in layer 3\)"),
     ],
 )
 def test_an_adapter_of_another_base_is_refused(tmp_path, config, message):
@@ -142,14 +132,71 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, config, message):
         read_adapter(tmp_path, from_config(CONFIG | config))
 
 
-def test_tensors_of_other_modules_are_refused(tmp_path):
+def renamed(tensors, old, new):
+    return {key.replace(old, new): array for key, array in tensors.items()}
+
+
+def without(tensors, *parts):
+    return {key: array for key, array in tensors.items() if not all(part in key for part in parts)}
+
+
+def beside(name):
+    return lambda tensors: tensors | {f"base_model.model.{name}": np.ones((2, 2), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (beside("lm_head.lora_A.weight"), r"holds 'base_model\.model\.lm_head\.lora_A\.weight', and only LoRA on"),
+        (beside("lm_head.weight"), "without modules_to_save"),
+        (beside("model.embed_tokens.lora_embedding_A"), "embed_tokens.*only LoRA on"),
+        (beside("model.layers.0.self_attn.q_proj.lora_magnitude_vector"), "lora_magnitude_vector', and only LoRA on"),
+        (lambda t: renamed(t, "base_model.model.model.", "model."), r"keys in another form \('model\.layers"),
+        (lambda t: renamed(t, "base_model.model.model.", "base_model.model."), "keys in another form"),
+        (lambda t: renamed(t, "A.weight", "A.default.weight"), r"lora_A\.default\.weight', and only LoRA on"),
+        (lambda t: without(t, "layers.1."), r"adapts q_proj in 2 of the base's 3 layers \(not in layer 1\)"),
+        (lambda t: without(t, "layers.2.", "v_proj"), "adapts v_proj in 2 of the base's 3 layers"),
+        (lambda t: without(t, "layers.2.", "v_proj", "lora_B"), r"is damaged: .* lacks '.*layers\.2.*v_proj\.lora_B"),
+        (lambda t: without(t, "v_proj"), r"is damaged: adapter_config\.json names v_proj"),
+        (lambda t: {}, "holds no tensors"),
+    ],
+)
+def test_an_adapter_that_cannot_be_read_is_refused_for_what_it_is(tmp_path, change, message):
     write(tmp_path, random_adapter())
     tensors = load_file(tmp_path / "adapter_model.safetensors")
-    save_file(tensors | {"base_model.model.lm_head.lora_A.weight": np.ones(2)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(UserError, match=r"lm_head\.lora_A\.weight', which this base has no place for"):
+    save_file(change(tensors), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=message) as error:
         read_adapter(tmp_path, ARCHITECTURE)
-    save_file({}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="no tensors"):
+    assert "adapter of another base" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_adapter_of_nan_or_infinity_is_refused(tmp_path, value):
+    adapter = random_adapter()
+    adapter["layers"]["k_proj"]["b"][2, -1, -1] = value
+    with pytest.raises(UserError, match=r"the weights of k_proj \(lora_B\) hold NaN or infinity"):
+        read_adapter(write(tmp_path, adapter), ARCHITECTURE)
+
+
+def test_a_factor_that_makes_the_adapter_infinite_is_refused(tmp_path):
+    write(tmp_path, random_adapter())
+    with pytest.raises(UserError, match=r"adapter\.scale=1e\+39 .* too large for float32"):
+        read_adapter(tmp_path, ARCHITECTURE, factor=1e39)
+
+
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        ({"extra": [1]}, "extra=a list is not allowed: it must be keys and values"),
+        ({"extra": {"value": 3}}, "value=3 is not allowed: it must be a text"),
+        ({"prompt_format": "ChatML"}, "prompt_format=ChatML is not allowed: it must be plain, chat or null"),
+        ({"base_name": {}}, "base_name=keys and values is not allowed: it must be a text"),
+    ],
+)
+def test_a_damaged_file_beside_an_adapter_is_named(tmp_path, ours, message):
+    write(tmp_path, random_adapter())
+    (tmp_path / "jaxalign.json").write_text(json.dumps(ours))
+    with pytest.raises(UserError, match=rf"jaxalign\.json.*{message}"):
         read_adapter(tmp_path, ARCHITECTURE)
 
 

@@ -69,6 +69,7 @@ def _header(header: object) -> bytes:
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+TWICE = json.dumps([{"w": ENTRY}, {"w": ENTRY}])[1:-1].replace("}, {", ",").encode()
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,13 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         _header({"w": ENTRY | {"data_offsets": [-8, 0]}}) + bytes(8),
         _header({"w": ENTRY | {"shape": ["2"]}}) + bytes(8),
         _header({"w": ENTRY | {"data_offsets": ["0", "8"]}}) + bytes(8),
+        _header({"w": ENTRY | {"shape": [2.0]}}) + bytes(8),
+        _header({"w": ENTRY | {"shape": [-1, -2]}}) + bytes(8),
+        _header({"w": ENTRY | {"dtype": {"F32": 1}}}) + bytes(8),
+        _header({"w": ENTRY | {"data_offsets": [0, 8, 8]}}) + bytes(8),
+        _header({"w": [ENTRY]}) + bytes(8),
+        struct.pack("<Q", 200_000) + b"[" * 200_000,
+        struct.pack("<Q", len(TWICE)) + TWICE + bytes(8),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, data):
@@ -128,8 +136,10 @@ def test_a_file_that_the_index_names_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "damaged"),
-        ("[]", "damaged"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "not a JSON object"),
+        ('{"weight_map": []}', "damaged"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ('{"weight_map": {"w": "../x.safetensors"}}', "not a file name"),
         ('{"weight_map": {"w": 3}}', "not a file name"),
     ],

@@ -12,7 +12,8 @@ from model_folder import CONFIGS, SIZES, hf_random, write_model
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import sources
-from jaxalign.pretrained.sources import ModelSource, RandomTensors, cache_folder, fetch, read_model
+from jaxalign.pretrained.random_tensors import RandomTensors
+from jaxalign.pretrained.sources import ModelSource, cache_folder, fetch, read_model
 
 RANDOM = ModelSource("random", config=SIZES | {"model_type": "llama"})
 
@@ -41,6 +42,56 @@ def test_random_weights_keep_the_scale_of_what_flows_through_them(family):
 def test_a_vocabulary_smaller_than_the_tokenizers_end_token_is_refused():
     with pytest.raises(UserError, match="knows 2 tokens"):
         load(ModelSource("random", config=RANDOM.config | {"vocab_size": 2}))
+
+
+def llama(folder):
+    return write_model(folder, CONFIGS["llama"], hf_random(CONFIGS["llama"]))
+
+
+def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path):
+    stored = json.loads((llama(tmp_path) / "tokenizer.json").read_text())
+    stored["model"]["vocab"]["a"] = 100_000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"which knows 259 tokens .*token 'a' is number 100000; put the tokenizer that"):
+        load(ModelSource("hub", path=str(tmp_path)))
+
+
+def test_tokens_that_were_added_without_room_in_the_embedding_are_refused(tmp_path):
+    llama(tmp_path)
+    tokenizer = sources.tiny_tokenizer().hf
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"token '<\|turn\|>' is number 259; .* or resize the model's embeddings"):
+        load(ModelSource("hub", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("end", [259, -1])
+def test_an_end_token_beyond_the_vocabulary_is_refused(tmp_path, end):
+    (llama(tmp_path) / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    with pytest.raises(UserError, match=f"an end token is number {end}"):
+        load(ModelSource("hub", path=str(tmp_path)))
+
+
+def test_a_head_of_its_own_and_tensors_that_are_left_aside_are_named(tmp_path):
+    config = CONFIGS["llama"] | {"tie_word_embeddings": True}
+    tensors = hf_random(config)
+    extra = {f"model.layers.{layer}.extra": np.ones(2, np.float32) for layer in range(4)}
+    head = {"lm_head.weight": 2 * tensors["model.embed_tokens.weight"]}
+    folder, said = write_model(tmp_path, config, tensors | extra | head), []
+    model = load(ModelSource("hub", path=str(folder)), log=said.append)
+    assert not model.architecture.tied
+    np.testing.assert_array_equal(model.params["head"]["kernel"], head["lm_head.weight"])
+    assert said == [
+        "a model says tie_word_embeddings=true, and holds a head of other values: the head is used",
+        "left aside: 4 tensors of a model that a llama model does not have "
+        "(model.layers.0.extra, model.layers.1.extra, model.layers.2.extra, ...)",
+    ]
+
+
+def test_a_random_model_larger_than_the_memory_is_refused_before_it_is_drawn():
+    sizes = {"hidden_size": 2**20, "vocab_size": 2**24, "tie_word_embeddings": True}
+    with pytest.raises(UserError, match=r"model\.config asks for weights of 7\d,\d\d\d GB, and this machine has"):
+        load(ModelSource("random", config={**(RANDOM.config or {}), **sizes}))
 
 
 @pytest.mark.parametrize("files", [1, 3])

@@ -12,7 +12,14 @@ from jaxalign.models.linear import compute_type
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained import weights
 from jaxalign.pretrained.safetensors import SafetensorsFolder
-from jaxalign.pretrained.weights import hf_tensors, identity_of, load_params
+from jaxalign.pretrained.weights import (
+    all_finite,
+    hf_tensors,
+    identity_of,
+    load_params,
+    unread_tensors,
+    with_own_head,
+)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -66,15 +73,61 @@ def test_gemma_norms_have_their_one_added():
     np.testing.assert_array_equal(scales[0], tensors["model.layers.0.pre_feedforward_layernorm.weight"] + 1)
 
 
-def test_a_tied_model_ignores_a_head_and_unknown_tensors():
-    config = CONFIGS["llama"] | {"tie_word_embeddings": True}
-    tensors = hf_random(config)
-    params, identity = load_params(from_config(config), Arrays(tensors), jnp.float32)
-    extra = {"lm_head.weight": np.ones((3, 3)), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4)}
-    again, same = load_params(from_config(config), Arrays(tensors | extra), jnp.float32)
+TIED = CONFIGS["llama"] | {"tie_word_embeddings": True}
+
+
+def test_a_head_that_equals_the_embedding_of_a_tied_model_and_unknown_tensors_change_nothing():
+    architecture, tensors = from_config(TIED), hf_random(TIED)
+    params, identity = load_params(architecture, Arrays(tensors), jnp.float32)
+    extra = {
+        "lm_head.weight": tensors["model.embed_tokens.weight"].copy(),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4),
+    }
+    source = Arrays(tensors | extra)
+    assert with_own_head(architecture, source) == architecture
+    assert unread_tensors(architecture, source) == ["model.layers.0.self_attn.rotary_emb.inv_freq"]
+    again, same = load_params(architecture, source, jnp.float32)
     assert "head" not in again
     assert same == identity
     jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+@pytest.mark.parametrize("place", [0, 258])
+def test_a_head_of_other_values_is_used_although_the_configuration_says_tied(place):
+    architecture, tensors = from_config(TIED), hf_random(TIED)
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[place, -1] += 1
+    source = Arrays(tensors | {"lm_head.weight": head})
+    found = with_own_head(architecture, source)
+    assert not found.tied
+    assert unread_tensors(found, source) == []
+    np.testing.assert_array_equal(load_params(found, source, jnp.float32)[0]["head"]["kernel"], head)
+
+
+def test_a_head_of_another_shape_is_named():
+    source = Arrays(hf_random(TIED) | {"lm_head.weight": np.ones((3, 3))})
+    with pytest.raises(UserError, match=r"lm_head\.weight is \[3, 3\] where \[259, 32\] is needed"):
+        load_params(with_own_head(from_config(TIED), source), source, jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"]
+)
+def test_a_tensor_that_holds_nan_or_infinity_is_named(dtype, value, name):
+    tensors = hf_random(CONFIGS["llama"])
+    tensors[name] = tensors[name].astype(np.float64)
+    tensors[name].flat[-1] = value
+    with pytest.raises(UserError, match=f"the tensor {name} of the checkpoint holds NaN or infinity"):
+        load_params(from_config(CONFIGS["llama"]), Arrays(tensors), dtype)
+
+
+def test_the_largest_numbers_of_bfloat16_are_finite():
+    largest = float(jnp.finfo(jnp.bfloat16).max)
+    assert all_finite(np.array([largest, -largest, -0.0, 1e-40], jnp.bfloat16))
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        assert not all_finite(np.array([1.0, value], jnp.bfloat16))
 
 
 def test_the_identity_depends_on_the_stored_bytes_alone(tmp_path):

@@ -84,11 +84,10 @@ def test_a_response_is_read_behind_its_last_marker():
     assert read_response("So.\nAnswer: both", THREE, WORDING) == ("So.", None, True)
 
 
-def test_duplicates_are_merged_and_counted_unless_they_are_to_be_kept():
+def test_duplicates_are_merged_and_counted():
     texts = ["so", "thus", " so\n", ""]
-    merged = distinct(THREE, texts, True)
+    merged = distinct(THREE, texts)
     assert [(one.text, one.copies) for one in merged] == [("so", 2), ("thus", 1), ("", 1)]
-    assert [one.text for one in distinct(THREE, texts, False)] == ["so", "thus", "so", ""]
 
 
 def test_the_majority_of_the_samples_is_the_label():

@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -58,11 +61,23 @@ def test_a_torn_last_line_is_left_out_and_the_next_record_takes_its_place(tmp_pa
     assert read_records(path) == [{"step": 1}, {"step": 3}]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", "not JSON"),
+        ("null", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("{}", "'step' is missing or damaged"),
+        ('{"step": null}', "'step' is missing or damaged"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_damaged_line_is_named_with_what_mends_it(tmp_path, line, said):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
-        read_records(path)
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(UserError) as caught:
+        read_records(path, step=int)
+    assert str(caught.value) == f"{path}, line 2: {said}; remove the line, and type the command again"
 
 
 def test_the_same_identity_finds_the_same_directory_and_another_one_its_own(tmp_path):
@@ -130,9 +145,54 @@ def test_a_directory_that_no_run_made_is_refused_and_not_touched(tmp_path, overw
     assert sorted(os.listdir(tmp_path)) == sorted([name, "checkpoints"])
 
 
-def test_a_directory_is_ours_again_after_a_crash_in_its_first_write(tmp_path):
-    (tmp_path / ".config.yaml.x7z").write_text("half")
-    assert open_run(IDENTITY, CONFIG, dir=tmp_path).config.exists()
+KILLED = """
+import os, signal, sys
+from jaxalign.runs.directory import open_run
+left = int(sys.argv[2])
+
+def killed(_):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.fsync = killed
+open_run({"seed": 0}, {"seed": 0}, dir=sys.argv[1])
+"""
+"""Begins a run, and is killed in one of its first writes to the disk."""
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_a_kill_in_any_of_the_first_writes_leaves_a_directory_for_the_same_command(tmp_path, write):
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run"), str(write)])
+    assert process.returncode == -signal.SIGKILL
+    open_run({"seed": 0}, {"seed": 0}, dir=tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "config.yaml"]
+
+
+def test_of_two_commands_that_begin_together_one_is_told_of_the_other(tmp_path, monkeypatch):
+    told = []
+
+    def in_the_middle_of_a_write(_):
+        with pytest.raises(UserError) as caught:
+            open_run(IDENTITY, CONFIG, dir=tmp_path / "mine")
+        told.append(str(caught.value))
+
+    monkeypatch.setattr(os, "fsync", in_the_middle_of_a_write)
+    assert open_run(IDENTITY, CONFIG, dir=tmp_path / "mine").config.exists()
+    assert set(told) == {f"{tmp_path}/mine is in use by another process: wait for it, or choose a run.dir"}
+
+
+def test_a_directory_may_be_a_symbolic_link_but_not_one_that_leads_nowhere(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert open_run(IDENTITY, CONFIG, dir=tmp_path / "link").config.exists()
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "config.yaml").exists()
+    (tmp_path / "lost").symlink_to("nowhere")
+    with pytest.raises(
+        UserError, match=r"it is a symbolic link to nowhere, which does not exist; free space or choose"
+    ):
+        open_run(IDENTITY, CONFIG, dir=tmp_path / "lost")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -202,3 +262,40 @@ def test_a_run_s_directory_cannot_make_an_overwrite_delete_what_is_not_in_it(tmp
     run = open_run(IDENTITY, CONFIG, files=["../outside.txt", str(outside)], dir=tmp_path / "mine")
     open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
     assert outside.read_text() == "mine"
+
+    for name in ("..", ".", ""):
+        run = open_run(IDENTITY, CONFIG, files=[name], dir=tmp_path / f"run{name}")
+        open_run(IDENTITY, CONFIG, dir=run.path, overwrite=True)
+        assert run.config.exists() and outside.exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"training"', "null", "[]", "{}", '{"training": null}', "[" * 100_000])
+def test_a_damaged_summary_is_named_with_what_mends_it(tmp_path, text):
+    run = a_run(tmp_path)
+    run.finish({"training": {}})
+    assert run.results(training=dict) == {"training": {}}
+    run.summary.write_text(text)
+    with pytest.raises(
+        UserError, match=r"summary\.json .*; remove .*summary\.json, and type the run's own command again"
+    ):
+        run.results(training=dict)
+
+
+def test_a_result_that_was_changed_or_lost_since_the_end_of_the_run_is_named(tmp_path):
+    run = a_run(tmp_path)
+    (run.path / "adapter").mkdir()
+    weights = run.path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(b"weights")
+    (run.path / "pairs.jsonl").write_text("1\n2\n")
+    run.finish({"value": "power"}, ["pairs.jsonl", "none.jsonl"])
+    assert set(run.results()["files"]) == {"pairs.jsonl", "adapter/adapter_model.safetensors"}
+    (run.path / "pairs.jsonl").write_text("2\n1\n")  # the order of records does not matter
+    run.check_files()
+    weights.write_bytes(b"weight")
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors was changed since the run was finished; remove"):
+        run.check_files()
+    weights.unlink()
+    with pytest.raises(
+        UserError, match=r"adapter_model\.safetensors is missing since the run was finished; do it again"
+    ):
+        run.check_files("do it again")

@@ -26,7 +26,7 @@ def silent(line):
 
 
 def test_a_checkpoint_comes_back_bit_by_bit_with_its_meta(tmp_path):
-    meta = {"course": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
+    meta = {"progress": {"stage": "first", "loss": 0.1 + 0.2}, "stages": []}
     checkpoint.save(tmp_path / "new", "1-0000003", TREE, meta, 1)
     tree, found = checkpoint.load_newest(tmp_path / "new", like, silent)
     assert found == meta
@@ -70,9 +70,20 @@ def tear_the_manifest(path):
     manifest.write_text(manifest.read_text()[:-20])
 
 
+def manifest_of(text):
+    return lambda path: (path / "manifest.json").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [(flip_a_byte, "has changed"), (lose_a_file, "is missing"), (tear_the_manifest, "manifest.json cannot be read")],
+    [
+        (flip_a_byte, "has changed"),
+        (lose_a_file, "is missing"),
+        (tear_the_manifest, "manifest.json cannot be read"),
+        (manifest_of("null"), "manifest.json cannot be read"),
+        (manifest_of("[]"), "manifest.json cannot be read"),
+        (manifest_of("{}"), "manifest.json does not list"),
+    ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage, reason):
     save(tmp_path, 1)

@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.values.figures import CIRCLE, profile_figure
+from jaxalign.values.figures import CIRCLE, comparison_figure, profile_figure
 from jaxalign.values.schwartz import GROUPS, VALUES
+from jaxalign.values.tables import TableRow
 
 TARGET = {value: 6.0 if value == "power" else 1.0 for value in VALUES}
 BEFORE = {value: 5.0 for value in VALUES}
@@ -37,6 +38,12 @@ def test_the_profile_shows_what_it_is_given(tmp_path):
 
     assert pictures[0] == pictures[2]
     assert pictures[0] != pictures[1]
+
+
+def test_names_are_text_and_no_formulas(tmp_path):
+    row = TableRow("a $x_{$ b", "adapter", "parse", None, {"scores": BEFORE})
+    comparison_figure(tmp_path / "table.png", [row], "$y^{$")
+    assert size(tmp_path / "table.png")[0] == 1920
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path):

@@ -67,7 +67,7 @@ def test_a_users_own_arguments_are_read_in_the_same_format(tmp_path):
     ("row", "line"),
     [
         ({**ROW, "values": ["powre"]}, "line 2 has an unknown value 'powre'; did you mean 'power'?"),
-        ({**ROW, "values": "power"}, "line 2 has values='power': it must be a list"),
+        ({**ROW, "values": "power"}, "line 2 has values='power': it must be a list of names of values"),
         ({**ROW, "stance": "pro"}, "line 2 has the stance 'pro'"),
         ({**ROW, "premise": " "}, "line 2 has premise=' ': it must be a text"),
         ({"id": "S2"}, "line 2 lacks conclusion; its fields are: id"),

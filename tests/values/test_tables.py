@@ -5,8 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
+from jaxalign.jobs.evaluate_values import fitting_table
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import TableRow, as_csv, as_markdown, table_of
+from jaxalign.values.tables import TableRow, as_csv, as_markdown
 from jaxalign.values.targets import extreme_targets
 
 POWER = extreme_targets()["power"]
@@ -29,7 +30,7 @@ BASE = row("base", "base", scale=None)
 def printed(rows, width=80):
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(table_of(rows, width))
+        console.print(fitting_table(rows, width))
     return capture.get()
 
 

@@ -1,1 +1,1 @@
-"""One file for each source of data; each returns arguments or examples, and knows nothing of the model."""
+"""Readers of data sets, one file for each kind. They return examples, preference pairs or questions."""

@@ -6,7 +6,7 @@ from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message, answer_of, read_messages
 from jaxalign.data.examples import Example, take
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row
 from jaxalign.errors import UserError
 
 
@@ -20,11 +20,15 @@ def load_own_instructions(
     `log` is called with the line that says what was read.
 
     Raises:
-        UserError: the file does not exist, a row lacks a field (which), a conversation does not end with a single
-            message of the assistant, or there are fewer than 2 rows.
+        UserError: the file does not exist, a row lacks a field or a column that `columns` names (which), a conversation
+            does not end with a single message of the assistant, or there are fewer than 2 rows.
     """
     columns = columns or Columns()
-    rows = read_table(Path(path))
+    if "messages" in columns.names and len(columns.names) > 1:
+        raise UserError(
+            "dataset.columns.messages is the whole conversation: give it without columns.prompt and columns.response"
+        )
+    rows = columns.read(Path(path))
     examples = [_example(row, columns, f"{Path(path).stem}-{number}") for number, row in enumerate(rows, start=1)]
     used = take(examples, limit, f"dataset.path={path}")
     log(account("data", {Path(path): len(rows)}, count(len(used), "example"), [beyond(len(rows), limit)]))
@@ -32,7 +36,8 @@ def load_own_instructions(
 
 
 def _example(row: Row, columns: Columns, id: str) -> Example:
-    if columns.there(row, "messages") and not columns.there(row, "prompt"):
+    alone = not columns.names and "messages" in row.fields and "prompt" not in row.fields
+    if alone or "messages" in columns.names:
         messages = read_messages(columns.get(row, "messages"), row.place, "messages")
         if len(messages) < 2 or messages[-1].role != "assistant":
             raise UserError(f"{row.place}: messages must end with the assistant's answer to what stands before it")

@@ -12,7 +12,7 @@ from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message, PromptText, answer_of, read_messages, shared_text, split_shared
 from jaxalign.data.examples import take
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row
 from jaxalign.errors import UserError
 
 
@@ -34,12 +34,13 @@ def load_pairs(
     what was read.
 
     Raises:
-        UserError: the file does not exist; a row lacks one of the fields, or one is neither a text nor a conversation
-            (which); the two responses of a row are equal; there are fewer than 2 pairs.
+        UserError: the file does not exist; a row lacks one of the fields, or a column that `columns` names; a field is
+            neither a text nor a conversation (which); the two responses of a row are equal; there are fewer than 2
+            pairs.
     """
     columns = columns or Columns()
     found = []
-    for row in read_table(Path(path)):
+    for row in columns.read(Path(path)):
         pair = _pair(row, columns)
         if pair.chosen == pair.rejected:
             raise UserError(f"{row.place} prefers a response to itself: chosen and rejected are the same")

@@ -76,7 +76,9 @@ def make_puzzles(
         UserError: a number of links is not 1 to 4, or there are not so many different questions.
     """
     if not links or not set(links) <= {1, 2, 3, 4}:
-        raise UserError(f"dataset.links={list(links)} will not do: give a list of numbers from 1 to 4, such as [2,3]")
+        raise UserError(
+            f"dataset.links={list(links)} is not allowed: give a list of numbers from 1 to 4, such as [2,3]"
+        )
     random = np.random.Generator(np.random.PCG64([seed, Stream.PUZZLES]))
     makers = (_ordering, _containment, _chain)
     found: dict[str, Question] = {}
@@ -102,7 +104,7 @@ def make_puzzles(
         )
     questions = iter(found.values())
     first, *rest = (list(itertools.islice(questions, size)) for size in (solved, train, validation, test))
-    return Questions("puzzles", rest[0], rest[1], rest[2], seed=tuple(first))
+    return Questions("puzzles", rest[0], rest[1], rest[2], solved=tuple(first))
 
 
 def _pick(random: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:

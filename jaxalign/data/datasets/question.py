@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from jaxalign.data.columns import Columns
 from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import parse_json
 
 LETTERS = "ABCDEFGHIJ"
 """The labels of options in prompts, whatever their labels in the file."""
@@ -64,7 +63,7 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
         UserError: the file cannot be read or has no question, a row has another schema, or an id is missing or occurs
             twice.
     """
-    rows = read_table(path)
+    rows = read_table(path) if own is None else own.read(path)
     if not rows:
         raise UserError(f"{path} holds no question: give a file with questions, or remove it")
     found = []
@@ -168,14 +167,7 @@ def _labels(answer: Any, options: Sequence[Any]) -> Sequence[Any]:
 
 def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
     """Return the parts of a row of a user's file, whose answer is the letter, the text or the index of an option."""
-    options, answer = columns.get(row, "options"), columns.get(row, "answer")
-    if isinstance(options, str):
-        try:
-            options = parse_json(options, row.place)  # as a CSV file has it
-        except UserError:
-            options = None
-    if not isinstance(options, list):
-        raise UserError(f"{row.place}: {columns.names.get('options', 'options')} must be a list of texts")
+    options, answer = columns.items(row, "options", "texts"), columns.get(row, "answer")
     texts = ["" if one is None else str(one).strip() for one in options]
     if str(answer).strip() in texts:
         labels: Sequence[Any] = texts

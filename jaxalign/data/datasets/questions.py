@@ -16,7 +16,7 @@ from jaxalign.data.columns import Columns
 from jaxalign.data.datasets.question import SKIP, Flaw, Question, read_file
 from jaxalign.data.hub import download
 from jaxalign.data.order import Stream
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file
 
 
@@ -29,13 +29,13 @@ class Questions:
     validation: list[Question]
     test: list[Question]
     notes: tuple[str, ...] = ()
-    seed: tuple[Question, ...] = ()
+    solved: tuple[Question, ...] = ()
     """Questions with solutions, from which a first adapter learns the form of answers."""
 
     @property
     def sizes(self) -> str:
         """The numbers of questions, in words."""
-        sides = {"seed": self.seed, "train": self.train, "validation": self.validation, "test": self.test}
+        sides = {"solved": self.solved, "train": self.train, "validation": self.validation, "test": self.test}
         return ", ".join(f"{len(questions):,} {name}" for name, questions in sides.items() if questions)
 
 
@@ -105,10 +105,6 @@ def load_questions(
         UserError: there are no such files; a file has another schema (which fields it lacks); a question has no
             answer, fewer than two options, or two equal ones; an id occurs twice; no question of a split is left.
     """
-    if name not in QUESTION_SETS:
-        raise UserError(f"dataset.name={name} is not known{did_you_mean(name, QUESTION_SETS)}")
-    if columns is not None and columns.names and name != "jsonl":
-        raise UserError(f"dataset.columns is for files of your own: give dataset=jsonl, not dataset={name}")
     splits: dict[str, list[Question]] = {}
     hidden, places, examples, excluded = [], {}, set(exclude), 0
     there, aside, notes = _find_splits(name, path, offline)

@@ -1,15 +1,20 @@
 """Finished CREST runs side by side: one table, and the reasons why some of its numbers must not be compared."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from jaxalign.errors import UserError
-from jaxalign.reasoning.comparison import comparison_table, differing_settings, no_comparison
-from jaxalign.runs.directory import stored_config
-from jaxalign.runs.records import read_json
+from jaxalign.errors import UserError, shown
+from jaxalign.reasoning.comparison import comparison_table, no_comparison
+from jaxalign.runs.config_file import flat
+from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.records import digest
+
+APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
+"""The keys of config.yaml that are not settings of the method."""
 
 
 def compare(console: Console, names: Sequence[str]) -> None:
@@ -25,7 +30,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
         UserError: a name leads to no finished run.
     """
     paths = find_finished(names)
-    summaries = [read_json(path / "summary.json") for path in paths]
+    summaries = [Run(path).results(models=list, stages=dict) for path in paths]
     console.print(comparison_table(summaries))
     settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):
@@ -39,9 +44,22 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     paths = []
     for name in names:
         found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name))
-        finished = [Path(one) for one in found if (Path(one) / "summary.json").is_file()]
-        finished = [one for one in finished if "models" in read_json(one / "summary.json")]
+        runs = [run for one in found if (run := Run(Path(one))).finished]
+        finished = [run.path for run in runs if "models" in run.results()]
         if not finished:
             raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
         paths += finished
     return list(dict.fromkeys(paths))
+
+
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return, for each configuration, a line with those of its settings that are not the same in all configurations."""
+    found = [flat({key: value for key, value in tree.items() if key not in APART}) for tree in configs]
+    keys = [key for key in dict.fromkeys(key for one in found for key in one)]
+    differing = [key for key in keys if any(one.get(key) != found[0].get(key) for one in found)]
+    return [" ".join(f"{key}={_brief(shown(one.get(key)))}" for key in differing) for one in found]
+
+
+def _brief(text: str) -> str:
+    """Return a setting's text, or a hash of it if it is long, as worked examples are."""
+    return text if len(text) <= 120 else f"#{digest(text, 8)}"

@@ -15,24 +15,27 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.reference import read_reference
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.preferences import read_pairs
 from jaxalign.jobs.crest.session import CrestSession, identity_hash, tokens_of_answers
 from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning.answers import accuracy_of
-from jaxalign.reasoning.preferences import Choice
+from jaxalign.reasoning.preferences import RationalePair
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.stages import StageSpec
 from jaxalign.training.preference import PreferenceStage
 
-FILES = (
-    *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
-    *("reference.jsonl", "shapes.jsonl"),
+DPO_STAGE = StageSpec(
+    files=(
+        *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
+        *("reference.jsonl", "shapes.jsonl"),
+    ),
+    records=("generations.jsonl",),
+    without=(*keys.METHOD, *keys.SEED, *keys.SFT),
 )
-
-WITHOUT = ("crest", "seed", "sft")
-"""The keys that do not change the numbers of this stage."""
 
 
 def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter) -> list[Adapter] | None:
@@ -52,7 +55,7 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
     """
     c = session.config
     identity = session.identity(
-        WITHOUT,
+        DPO_STAGE,
         few_shot=c.crest.few_shot or c.test.few_shot,
         input=identity_hash(drawn),
         start=start.identity,
@@ -63,11 +66,11 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
         rationales = read_rationales(evaluated, session.questions.train)
         without = c.released.prompt_without_question
         data, place = responses_of(session, session.by_id, rationales, without_question=without)
-        rounds = [pairs_of(choices, place) for choices in read_pairs(drawn, c.dpo.rounds)]
+        rounds = [pairs_of(drawn_pairs, place) for drawn_pairs in read_pairs(drawn, c.dpo.rounds)]
         first = start if start.params is not None else session.fresh()
         return learn_rounds(session, run, first, data, rounds)
 
-    run = session.stages.do("dpo", identity, work, files=FILES, records=("generations.jsonl",))
+    run = session.stages.do("dpo", DPO_STAGE, identity, work)
     if run is None:
         return None
     numbers = range(1, c.dpo.rounds + 1)
@@ -191,6 +194,6 @@ def responses_of(
     return Responses(prompts, responses, prompt_of, np.zeros(len(responses))), place
 
 
-def pairs_of(choices: Sequence[Choice], place: Mapping[tuple[str, int], int]) -> list[PreferencePair]:
+def pairs_of(drawn_pairs: Sequence[RationalePair], place: Mapping[tuple[str, int], int]) -> list[PreferencePair]:
     """Return the drawn pairs as pairs of response numbers; `place` comes from `responses_of`."""
-    return [PreferencePair(place[one.question, one.better], place[one.question, one.other]) for one in choices]
+    return [PreferencePair(place[one.question, one.better], place[one.question, one.worse]) for one in drawn_pairs]

@@ -12,6 +12,7 @@ from jaxalign.data.packing import Shape
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.rationales import draw_rationales, read_drawn
 from jaxalign.jobs.crest.session import CrestSession, identity_hash
 from jaxalign.models.adapter import Adapter
@@ -22,18 +23,20 @@ from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, read_records, write_atomic
+from jaxalign.runs.stages import StageSpec
 
 RATIONALES = "rationales.jsonl"
 
-FILES = (RATIONALES, SHAPES, "generations.jsonl")
-RECORDS = (RATIONALES,)
-
-WITHOUT = (
-    *("seed", "sft", "dpo", "test", "lora", "optimizer", "training"),
-    *("crest.tolerance", "crest.mixing", "crest.iterations", "crest.continue_adapter"),
-    *("released.prompt_without_question", "released.no_end_token", "released.threshold", "released.examples_in_train"),
+EVALUATE_STAGE = StageSpec(
+    files=(RATIONALES, SHAPES, "generations.jsonl"),
+    records=(RATIONALES,),
+    without=(
+        *(*keys.SEED, *keys.SFT, *keys.DPO, *keys.TEST, *keys.LORA, *keys.OPTIMIZER, *keys.TRAINING),
+        *("crest.tolerance", "crest.mixing", "crest.iterations", "crest.continue_adapter"),
+        *("released.prompt_without_question", "released.no_end_token"),
+        *("released.threshold", "released.examples_in_train"),
+    ),
 )
-"""The keys that do not change the numbers of this stage."""
 
 QUESTIONS_AT_A_TIME = 32
 """The number of questions whose rationales are read together and then written to the disk."""
@@ -55,12 +58,12 @@ def evaluate_stage(session: CrestSession, name: str, drawn: Run, model: Adapter)
         UserError: see `Stages.do`.
     """
     few_shot = session.config.crest.few_shot
-    identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(drawn), judge=model.identity)
+    identity = session.identity(EVALUATE_STAGE, few_shot=few_shot, input=identity_hash(drawn), judge=model.identity)
 
     def work(run: Run) -> dict[str, Any]:
         return evaluate_rationales(session, run, drawn, model)
 
-    return session.stages.do(name, identity, work, files=FILES, records=RECORDS)
+    return session.stages.do(name, EVALUATE_STAGE, identity, work)
 
 
 def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adapter) -> dict[str, Any]:
@@ -134,7 +137,7 @@ class Judge:
             count(0, waiting, 0.0)
             for number, part in enumerate(parts[done:], start=done):
                 mine = [questions[n] for n in part]
-                found = self.read(mine, [distinct(questions[n], texts[n], True) for n in part])
+                found = self.read(mine, [distinct(questions[n], texts[n]) for n in part])
                 tokens += sum(tokens_read(self.session, *one) for one in zip(mine, found, strict=True))
                 if not self.session.config.crest.deduplicate:
                     found = [_repeated(texts[n], one) for n, one in zip(part, found, strict=True)]
@@ -158,7 +161,7 @@ class Judge:
             The number of samples, the number of rationales that were appended, and the tokens of the samples.
         """
         given = [
-            distinct(question, [record["text"] for record in mine], True)
+            distinct(question, [record["text"] for record in mine])
             for question, mine in zip(questions, records, strict=True)
         ]
         kept = []
@@ -174,7 +177,7 @@ def read_rationales(run: Run, questions: Sequence[Question]) -> dict[str, list[R
     """Return the rationales of a run of this stage, by the ids of the questions."""
     letters = {question.id: question.letters for question in questions}
     found: dict[str, list[Rationale]] = {question.id: [] for question in questions}
-    for record in read_records(run.path / RATIONALES):
+    for record in read_records(run.path / RATIONALES, question=str):
         found[record["question"]].append(Rationale.of_record(record, letters[record["question"]]))
     return found
 
@@ -207,7 +210,7 @@ def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
     rationales.
     """
     path = run.path / RATIONALES
-    records = read_records(path)
+    records = read_records(path, question=str, copies=int)
     copies: Counter[str] = Counter()
     for record in records:
         copies[record["question"]] += record["copies"]

@@ -1,13 +1,10 @@
 """The input of a CREST run: the questions, and checks that settings, model and questions fit together."""
 
-import dataclasses
-
 from jaxalign.config.crest import CrestConfig
-from jaxalign.data.columns import Columns
-from jaxalign.data.datasets.puzzles import make_puzzles
-from jaxalign.data.datasets.questions import Questions, load_questions
+from jaxalign.data.datasets.questions import Questions
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
+from jaxalign.jobs.readers import QUESTION_READERS, reader_of
 from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
@@ -21,26 +18,9 @@ def read_questions(config: CrestConfig, wording: Wording) -> Questions:
     Raises:
         UserError: the questions cannot be read, or the program cannot make as many different ones.
     """
-    d = config.questions
-    if d.name == "puzzles":
-        sizes = {name: getattr(d, name) or 1 for name in ("train", "validation", "test")}
-        made = make_puzzles(**sizes, solved=d.solved, links=d.links, turned=d.turned, seed=config.training.seed)
-        cut = {name: getattr(made, name)[: d.limit] for name in sizes}
-        made = dataclasses.replace(made, **cut)
-        print(f"questions: made by the program; used: {made.sizes}")
-        return made
     exclude = () if config.released.examples_in_train else [shot.question.id for shot in wording.shots]
-    return load_questions(
-        d.name,
-        d.path,
-        seed=config.training.seed,
-        limit=d.limit,
-        exclude=exclude,
-        skip=d.skip,
-        offline=config.offline,
-        columns=Columns(d.columns.given),
-        log=print,
-    )
+    read = reader_of(QUESTION_READERS, config.questions)
+    return read(config.questions, config.offline, config.training.seed, exclude)
 
 
 def check_method(config: CrestConfig, questions: Questions) -> None:
@@ -65,7 +45,7 @@ def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
     """Return the stages of a configuration, in their order."""
     c = config
     learns = c.crest.iterations > 0
-    stages = ["seed"] if questions.seed else []
+    stages = ["seed"] if questions.solved else []
     if reads_rationales(c):
         stages += ["rationales", "evaluate"]
     if learns and c.sft.epochs:
@@ -109,7 +89,7 @@ def check_lengths(config: CrestConfig, questions: Questions, encoder: Encoder, w
         context: the longest input of the model, in tokens.
     """
     preamble = len(encoder.text(wording.preamble())) if config.crest.few_shot or config.test.few_shot else 0
-    everyone = (*questions.seed, *questions.train, *questions.validation, *questions.test)
+    everyone = (*questions.solved, *questions.train, *questions.validation, *questions.test)
     behind = len(encoder.text(wording.marker)) + answer_tokens(everyone, encoder, wording)  # for a second reading
     written = max(config.sampling.max_tokens, config.test.max_tokens)
     room = context - written - preamble - behind

@@ -14,15 +14,16 @@ from jaxalign.jobs.crest.preferences import preferences_stage
 from jaxalign.jobs.crest.rationales import rationales_stage
 from jaxalign.jobs.crest.report import report_crest
 from jaxalign.jobs.crest.seed import seed_stage
-from jaxalign.jobs.crest.session import CrestSession, clock
+from jaxalign.jobs.crest.session import CrestSession, clock, unused_examples
 from jaxalign.jobs.crest.sft import sft_stage
-from jaxalign.jobs.crest.test import FILES, run_test_stage, whole_identity
-from jaxalign.jobs.setup import open_base
-from jaxalign.jobs.terminal import job_console
+from jaxalign.jobs.crest.test import CREST_FILES, run_test_stage
+from jaxalign.jobs.precision import settle_precision
+from jaxalign.jobs.setup import open_base, open_job_run
 from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
-from jaxalign.runs.directory import Run, open_run
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import plain_console
 from jaxalign.runs.stages import Stages
 
 
@@ -33,12 +34,13 @@ def crest(config: CrestConfig) -> None:
         UserError: the input cannot be used (raised before the sampling), the input of a stage is missing, there is no
             rationale or no pair to learn from, or a loss is not a number.
     """
-    console = job_console()
+    console = plain_console()
     if config.compare:
         compare(console, config.compare)
         return
     wording = make_wording(config.reasoning, config.questions.reply, config.questions.examples)
     questions = read_questions(config, wording)
+    config = settle_precision(config, console)
     opened = open_base(config, console)
     if opened is None:
         return
@@ -53,19 +55,18 @@ def crest(config: CrestConfig) -> None:
         root=config.run.root,
         label=f"{config.dataset.name}-{config.model.name}",
         overwrite=config.run.overwrite,
-        clock=lambda: clock(base.programs),
         say=lambda line: console.print(line, highlight=False, soft_wrap=True),
         in_words=counts_in_words,
     )
     stages.check_input(there)
     base = opened.load()
+    stages.clock = lambda: clock(base.programs)
     session = CrestSession(config, base, opened, wording, questions, stages, console)
     for note in questions.notes:
         stages.say(f"{questions.name}: {note}")
     run = open_crest_run(session)
-    stages.say(f"run directory: {run.path}")
     with run.locked():
-        go(session, run)
+        do_stages(session, run)
     if config.stage not in ("all", "test") and config.crest.iterations < 2:  # else `Stages.do` prints it
         stages.say(f"next: the same command with stage={there[there.index(config.stage) + 1]}")
     if run.finished:
@@ -73,7 +74,7 @@ def crest(config: CrestConfig) -> None:
 
 
 def open_crest_run(session: CrestSession) -> Run:
-    """Make or find the directory of the whole run.
+    """Make or find the directory of the whole run, and print where it is.
 
     `run.overwrite` deletes the results in it even if only one stage is done anew, because they depend on all stages.
 
@@ -81,18 +82,18 @@ def open_crest_run(session: CrestSession) -> Run:
         UserError: the directory belongs to another run, or cannot be written.
     """
     c = session.config
-    return open_run(
-        whole_identity(session),
-        plain(c),
-        files=FILES,
-        dir=c.run.dir,
-        root=c.run.root,
+    return open_job_run(
+        c,
+        session.console,
+        content=session.content(questions=session.questions_hash("solved", "train", "validation", "test")),
         name="-".join(["crest", c.dataset.name, c.model.name, f"seed{c.training.seed}"]),
-        overwrite=c.run.overwrite,
+        files=CREST_FILES,
+        without=unused_examples(c.crest.few_shot or c.test.few_shot),
+        more=True,
     )
 
 
-def go(session: CrestSession, run: Run) -> None:
+def do_stages(session: CrestSession, run: Run) -> None:
     """Do the stages that were asked for, in order. A finished stage is read and not done again.
 
     The function of a stage returns None if the command stops before it. With several iterations, `stage=sft` means the
@@ -103,7 +104,7 @@ def go(session: CrestSession, run: Run) -> None:
     if run.finished and c.stage in ("all", "test"):
         return
     start, models = BASE, [BASE]
-    if session.questions.seed:
+    if session.questions.solved:
         start = seed_stage(session)
         if start is None or c.stage == "seed":
             return

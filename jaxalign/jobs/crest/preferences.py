@@ -1,31 +1,40 @@
 """stage=preferences: the preference pairs of each round, right over wrong and more over less consistent."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, identity_hash
-from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Choice, draw, pools
+from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, RationalePair, draw, pools
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records, write_atomic
+from jaxalign.runs.stages import StageSpec
 
 PAIRS = "pairs.jsonl"
 
-FILES = RECORDS = (PAIRS,)
-
-WITHOUT = (
-    *("seed", "sft", "test", "lora", "optimizer", "sampling", "released"),
-    *("crest.tolerance", "crest.iterations", "crest.continue_adapter", "training.row_length", "training.max_rows"),
-    *("dpo.loss", "dpo.beta", "dpo.label_smoothing", "dpo.likelihood", "dpo.batching"),
-    *("dpo.learning_rate", "dpo.schedule", "dpo.warmup_steps"),
+PREFERENCES_STAGE = StageSpec(
+    files=(PAIRS,),
+    records=(PAIRS,),
+    without=(
+        *(
+            *keys.SEED,
+            *keys.SFT,
+            *keys.TEST,
+            *keys.LORA,
+            *keys.OPTIMIZER,
+            *keys.SAMPLING,
+            *keys.RELEASED,
+            *keys.DPO_LEARNING,
+        ),
+        *("crest.tolerance", "crest.iterations", "crest.continue_adapter", "training.row_length", "training.max_rows"),
+    ),
 )
-"""The keys that do not change the numbers of this stage."""
 
 
 def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
@@ -42,12 +51,12 @@ def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
         UserError: see `Stages.do` and `write_pairs`.
     """
     few_shot = session.config.crest.few_shot
-    identity = session.identity(WITHOUT, few_shot=few_shot, input=identity_hash(evaluated))
+    identity = session.identity(PREFERENCES_STAGE, few_shot=few_shot, input=identity_hash(evaluated))
 
     def work(run: Run) -> dict[str, Any]:
         return write_pairs(session, run, read_rationales(evaluated, session.questions.train))
 
-    return session.stages.do("preferences", identity, work, files=FILES, records=RECORDS)
+    return session.stages.do("preferences", PREFERENCES_STAGE, identity, work)
 
 
 def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequence[Rationale]]) -> dict[str, Any]:
@@ -74,9 +83,9 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
         reports.append(report)
         for one in drawn:
             question, mine = questions[one.question], rationales[one.question]
-            better, other = (_answered(wording, question, mine[place]) for place in (one.better, one.other))
-            texts = {"prompt": wording.prompt(question), "chosen": better, "rejected": other}
-            lines.append({"round": round, **dataclasses.asdict(one), **texts})
+            better, worse = (_answered(wording, question, mine[place]) for place in (one.better, one.worse))
+            texts = {"prompt": wording.prompt(question), "chosen": better, "rejected": worse}
+            lines.append({"round": round, **one.record(), **texts})
     if not lines:
         raise UserError(_no_pairs(sizes, mixing))
     for kind, one in reports[0].items():
@@ -112,10 +121,9 @@ def _no_pairs(sizes: Mapping[str, int], mixing: float) -> str:
     )
 
 
-def read_pairs(run: Run, rounds: int) -> list[list[Choice]]:
+def read_pairs(run: Run, rounds: int) -> list[list[RationalePair]]:
     """Return the pairs of each round from pairs.jsonl."""
-    fields = [field.name for field in dataclasses.fields(Choice)]
-    found: list[list[Choice]] = [[] for _ in range(rounds)]
-    for record in read_records(run.path / PAIRS):
-        found[record["round"] - 1].append(Choice(**{name: record[name] for name in fields}))
+    found: list[list[RationalePair]] = [[] for _ in range(rounds)]
+    for record in read_records(run.path / PAIRS, round=int):
+        found[record["round"] - 1].append(RationalePair.of_record(record))
     return found

@@ -3,24 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxalign.config.generate import SamplingConfig
 from jaxalign.data.datasets.question import Question
-from jaxalign.inference.generations import PromptRequest, record_key, sample_missing
-from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
+from jaxalign.inference.sampling_params import ENDS
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import read_records
+from jaxalign.runs.stages import StageSpec
 
-FILES = RECORDS = ("generations.jsonl",)
-
-WITHOUT = (
-    *("seed", "sft", "dpo", "test", "lora", "optimizer", "training", "released"),
-    *("crest.tolerance", "crest.mixing", "crest.deduplicate", "crest.label", "crest.hint", "crest.iterations"),
-    "crest.continue_adapter",
+RATIONALES_STAGE = StageSpec(
+    files=("generations.jsonl",),
+    records=("generations.jsonl",),
+    without=(
+        *(*keys.SEED, *keys.SFT, *keys.DPO, *keys.TEST, *keys.LORA, *keys.OPTIMIZER, *keys.TRAINING, *keys.RELEASED),
+        *("crest.tolerance", "crest.mixing", "crest.deduplicate", "crest.label", "crest.hint", "crest.iterations"),
+        "crest.continue_adapter",
+    ),
 )
-"""The keys that do not change the numbers of this stage."""
 
 
 def rationales_stage(session: CrestSession, name: str, model: Adapter) -> Run | None:
@@ -39,12 +40,12 @@ def rationales_stage(session: CrestSession, name: str, model: Adapter) -> Run | 
     """
     few_shot = session.config.crest.few_shot
     questions = session.questions_hash("train")
-    identity = session.identity(WITHOUT, few_shot=few_shot, adapter=model.identity, questions=questions)
+    identity = session.identity(RATIONALES_STAGE, few_shot=few_shot, adapter=model.identity, questions=questions)
 
     def work(run: Run) -> dict[str, Any]:
         return count_samples(draw_rationales(session, run, model, session.questions.train))
 
-    return session.stages.do(name, identity, work, files=FILES, records=RECORDS)
+    return session.stages.do(name, RATIONALES_STAGE, identity, work)
 
 
 def draw_rationales(
@@ -71,7 +72,7 @@ def draw_rationales(
             session.sampler(model),
             rationale_requests(session, questions, hint),
             session.config.crest.samples,
-            rationale_sampling(session.config.sampling, session.wording.marker),
+            session.rationale_sampling,
             run.generations,
             model=session.base.signature,
             adapters=[model.identity],
@@ -85,17 +86,11 @@ def read_drawn(session: CrestSession, run: Run, model: Adapter) -> list[list[dic
     Records are found by their keys and not by the questions' ids, because two questions with the same prompt share
     their samples, whose records name only the first of the two.
     """
-    known = {record["key"]: record for record in read_records(run.generations)}
-    sampling = rationale_sampling(session.config.sampling, session.wording.marker)
+    known = read_whole(run.generations)
+    sampling = session.rationale_sampling
     samples, base = range(session.config.crest.samples), session.base.signature
     requests = rationale_requests(session, session.questions.train, False)
     return [[known[record_key(base, model.identity, one.tokens, sampling, n)] for n in samples] for one in requests]
-
-
-def rationale_sampling(config: SamplingConfig, marker: str) -> SamplingParams:
-    """Return the sampling parameters; the marker is always a stop string, so a rationale ends before its answer."""
-    stop = config.stop if marker in config.stop else (*config.stop, marker)
-    return SamplingParams(config.temperature, config.top_k, config.top_p, config.max_tokens, stop, config.seed)
 
 
 def rationale_requests(session: CrestSession, questions: Sequence[Question], hint: bool) -> list[PromptRequest]:
@@ -114,5 +109,5 @@ def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]
     return {
         "sampled": len(everyone),
         "tokens": sum(record["tokens"] for record in everyone),
-        "ends": {end: sum(r["end"] == end for r in everyone) for end in ("stop", "eos", "length")},
+        "ends": {end: sum(r["end"] == end for r in everyone) for end in ENDS},
     }

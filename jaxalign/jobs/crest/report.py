@@ -18,7 +18,7 @@ from jaxalign.reasoning.report import (
     table_of_models,
 )
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import read_json, write_atomic
+from jaxalign.runs.records import write_atomic
 
 
 def write_report(
@@ -46,7 +46,8 @@ def write_report(
 
 def report_crest(console: Console, run: Run) -> None:
     """Print the stages of a finished run, its table, and where its files are."""
-    summary = read_json(run.summary)
+    summary = run.results(models=list, stages=dict, judge=str)
+    run.check_files()
     for name, words in stages_in_words(summary).items():
         console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
     console.print(table_of_models(summary))

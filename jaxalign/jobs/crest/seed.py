@@ -4,15 +4,17 @@ import dataclasses
 from typing import Any
 
 from jaxalign.config.training import ScheduleConfig
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession, encoded
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
+from jaxalign.runs.stages import StageSpec
 from jaxalign.training.supervised import SupervisedStage
 
-FILES = ("checkpoints", "adapter", "metrics.jsonl", "validation.jsonl")
-
-WITHOUT = ("crest", "sampling", "sft", "dpo", "test", "released")
-"""The keys that do not change the numbers of this stage."""
+SEED_STAGE = StageSpec(
+    files=("checkpoints", "adapter", "metrics.jsonl", "validation.jsonl"),
+    without=(*keys.METHOD, *keys.SAMPLING, *keys.SFT, *keys.DPO, *keys.TEST, *keys.RELEASED),
+)
 
 
 def seed_stage(session: CrestSession) -> Adapter | None:
@@ -20,8 +22,8 @@ def seed_stage(session: CrestSession) -> Adapter | None:
 
     Returns None if the command stops before this stage; for errors see `Stages.do`.
     """
-    identity = session.identity(WITHOUT, few_shot=False, questions=session.questions_hash("seed"))
-    run = session.stages.do("seed", identity, lambda run: learn_seed(session, run), files=FILES)
+    identity = session.identity(SEED_STAGE, few_shot=False, questions=session.questions_hash("solved"))
+    run = session.stages.do("seed", SEED_STAGE, identity, lambda run: learn_seed(session, run))
     return None if run is None else session.read(run.adapter, "seed")
 
 
@@ -29,7 +31,7 @@ def learn_seed(session: CrestSession, run: Run) -> dict[str, Any]:
     """Fine-tune an adapter on solved questions, and on follow-up questions about them; return the stage's summary."""
     encoder, wording, config = session.encoder, session.wording, session.config.seed
     prompts, responses = [], []
-    for number, question in enumerate(session.questions.seed):
+    for number, question in enumerate(session.questions.solved):
         prompts.append(encoder.prompt(wording.prompt(question)))
         responses.append(session.response(question, question.solution, question.gold))
         # One follow-up about the right option and one about a wrong one, so that both judgements are equally frequent.

@@ -19,7 +19,7 @@ from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, stage_settings
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -29,7 +29,7 @@ from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run, stored_config
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_records
-from jaxalign.runs.stages import Stages
+from jaxalign.runs.stages import Stages, StageSpec
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.stage import Trainer
 
@@ -61,21 +61,29 @@ class CrestSession:
         """The training questions by their ids."""
         return {question.id: question for question in self.questions.train}
 
+    @property
+    def rationale_sampling(self) -> SamplingParams:
+        """How rationales are sampled: the marker always stops one, so that it ends before its answer."""
+        return sampling_params(self.config.sampling, self.wording.marker)
+
     # Identities
 
-    def identity(self, without: Sequence[str], *, few_shot: bool, **content: Any) -> dict[str, Any]:
+    def identity(self, spec: StageSpec, *, few_shot: bool, **content: Any) -> dict[str, Any]:
         """Return the identity of a stage: all that decides its numbers.
 
         Args:
-            without: the keys that do not change the numbers of the stage.
+            spec: what the stage does not depend on.
             few_shot: whether a prompt contains the worked examples; only then are they part of the identity.
             content: hashes of the stage's input, by name.
         """
-        without = [*without, *([] if few_shot else ["dataset.examples"])]
-        return identity(self.config, {"model": self.base.model.signature, **content}, without)
+        return identity(self.config, self.content(**content), [*spec.without, *unused_examples(few_shot)])
+
+    def content(self, **content: Any) -> dict[str, Any]:
+        """Return the content part of an identity: the hash of the base beside the given hashes."""
+        return {"model": self.base.model.signature, **content}
 
     def questions_hash(self, *splits: str) -> str:
-        """Return a hash of the questions of the named splits (seed, train, validation or test)."""
+        """Return a hash of the questions of the named splits (solved, train, validation or test)."""
         return digest([_texts(getattr(self.questions, split)) for split in splits])
 
     # Asking
@@ -196,6 +204,11 @@ class CrestSession:
         write_adapter(folder, written, dropout=c.lora.dropout, card=card)
 
 
+def unused_examples(few_shot: bool) -> list[str]:
+    """Return the key of the worked examples unless a prompt contains them: then they change no number."""
+    return [] if few_shot else ["dataset.examples"]
+
+
 def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
     """Return prompts and responses (tokens, int32 [n] each) as examples of equal weight, none of them cut."""
     return Encoded(prompts, responses, [1.0] * len(prompts), [False] * len(prompts))
@@ -203,7 +216,7 @@ def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
 
 def tokens_of_answers(run: Run) -> int:
     """Return the number of tokens in all samples of a run's generations.jsonl."""
-    return sum(record["tokens"] for record in read_records(run.generations))
+    return sum(record["tokens"] for record in read_records(run.generations, tokens=int))
 
 
 def identity_hash(run: Run) -> str:

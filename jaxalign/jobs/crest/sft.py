@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
+from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.session import CrestSession, encoded, identity_hash, tokens_of_answers
 from jaxalign.models.adapter import Adapter
@@ -19,12 +20,14 @@ from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.filtering import passes
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
+from jaxalign.runs.stages import StageSpec
 from jaxalign.training.supervised import SupervisedStage
 
-FILES = ("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", "generations.jsonl")
-
-WITHOUT = ("seed", "dpo", "crest.mixing", "crest.iterations", "released.prompt_without_question")
-"""The keys that do not change the numbers of this stage."""
+SFT_STAGE = StageSpec(
+    files=("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
+    records=("generations.jsonl",),
+    without=(*keys.SEED, *keys.DPO, "crest.mixing", "crest.iterations", "released.prompt_without_question"),
+)
 
 TokenPairs = tuple[list[np.ndarray], list[np.ndarray]]
 """Prompts and responses as tokens, int32 [n] for each."""
@@ -52,7 +55,7 @@ def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Ad
     else:
         source, evaluated = session.questions_hash("train"), None
     identity = session.identity(
-        WITHOUT,
+        SFT_STAGE,
         few_shot=c.crest.few_shot or c.test.few_shot,
         input=source,
         start=start.identity if c.crest.continue_adapter else "",
@@ -64,7 +67,7 @@ def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Ad
         examples = label_examples(session) if evaluated is None else kept_examples(session, evaluated)
         return fine_tune(session, run, name, examples, first)
 
-    run = session.stages.do(name, identity, work, files=FILES, records=("generations.jsonl",))
+    run = session.stages.do(name, SFT_STAGE, identity, work)
     return None if run is None else session.read(run.adapter, name)
 
 

@@ -5,8 +5,10 @@ optimisation that are not the best one. A model is measured by its accuracy and 
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
@@ -23,21 +25,14 @@ from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, digest, read_json, read_records, write_atomic
+from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 
 JUDGED = "judged.jsonl"
 
-FILES = (
+CREST_FILES = (
     *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
     *("table.csv", "table.md", "report.md"),
 )
-
-
-def whole_identity(session: CrestSession) -> dict[str, Any]:
-    """Return the identity of the whole run, whose results this stage writes: all that changes its numbers."""
-    c = session.config
-    questions = session.questions_hash("seed", "train", "validation", "test")
-    return session.identity((), few_shot=c.crest.few_shot or c.test.few_shot, questions=questions)
 
 
 def run_test_stage(
@@ -53,7 +48,7 @@ def run_test_stage(
         evaluated: the run of the last stage=evaluate; None if there was none.
     """
     found = {name: stage for name, stage in session.stages.found.items() if stage.finished}
-    stages = {name: {"path": str(stage.path), **read_json(stage.summary)} for name, stage in found.items()}
+    stages = {name: {"path": os.path.relpath(stage.path, run.path), **stage.results()} for name, stage in found.items()}
     best = stages.get("dpo", {}).get("best_round")
     reported = [one for one in models if not one.name.startswith("round") or one.name == f"round {best}"]
     with session.stages.timed(run) as took:
@@ -62,13 +57,14 @@ def run_test_stage(
             record["key"]: record
             for name, stage in found.items()
             if name.partition("-")[0] in ("sft", "dpo")
-            for record in read_records(stage.generations)
+            for record in read_records(stage.generations, key=str)
         }
-        known = {record["key"] for record in read_records(run.generations)}
+        known = {record["key"] for record in read_records(run.generations, key=str)}
         append_record(run.generations, *(record for key, record in before.items() if key not in known))
         measured = measure_models(session, run, models, reported, judge)
-    tokens = sum(record["tokens"] for record in read_records(run.generations) if record["key"] not in before)
-    stages["test"] = {"path": str(run.path), "tokens": tokens, **took}
+    drawn = read_records(run.generations, key=str, tokens=int)
+    tokens = sum(record["tokens"] for record in drawn if record["key"] not in before)
+    stages["test"] = {"path": ".", "tokens": tokens, **took}
     final = next((one for one in reversed(reported) if one.params is not None), None)
     for name, source in ((RATIONALES, evaluated), (PAIRS, session.stages.found.get("preferences"))):
         if source is not None and (source.path / name).exists():
@@ -77,7 +73,7 @@ def run_test_stage(
     summary = {
         "dataset": questions.name,
         "questions": {part: len(getattr(questions, part)) for part in ("train", "validation", "test")},
-        "notes": list(questions.notes),
+        "notes": [without_home(note) for note in questions.notes],
         "model": {"name": model.name, "identity": model.identity},
         "asked": session.questions_hash("validation", "test"),
         "judge": judge.name,
@@ -92,6 +88,12 @@ def run_test_stage(
     rationales = {} if evaluated is None else read_rationales(evaluated, questions.train)
     write_report(run, summary, rationales, session.by_id)
     run.finish(summary)
+
+
+def without_home(text: str) -> str:
+    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
+    home = str(Path.home())
+    return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
 
 def measure_models(
@@ -173,7 +175,7 @@ def _read(
     The rationales of a question are read together, whichever models wrote them. The questions are read in parts of a
     fixed size, so that a resumed run packs them as an uninterrupted run does.
     """
-    records = read_records(run.path / JUDGED)
+    records = read_records(run.path / JUDGED, key=str, followups=list)
     known = {record["key"]: [(pair["affirm"], pair["deny"]) for pair in record["followups"]] for record in records}
     parts = [asked[first : first + QUESTIONS_AT_A_TIME] for first in range(0, len(asked), QUESTIONS_AT_A_TIME)]
     keys = [[_key(session, judge, question, one.text) for question, mine in part for one in mine] for part in parts]

@@ -134,7 +134,10 @@ def test_a_csv_writes_options_as_json_and_a_folder_holds_splits(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": "Which?", "options": "this, that", "answer": "A"}, "options must be a list of texts"),
+        (
+            {"question": "Which?", "options": "this, that", "answer": "A"},
+            "that': it must be a list of texts",
+        ),
         ({"question": "Which?", "options": ["this", "that"], "answer": "C"}, "has the answer 'C', which is none"),
         ({"question": "Which?", "options": ["this", "that"]}, r"lacks answer; .*dataset\.columns\.answer=FIELD"),
     ],
@@ -142,5 +145,68 @@ def test_a_csv_writes_options_as_json_and_a_folder_holds_splits(tmp_path):
 def test_questions_that_cannot_be_read_say_where_and_why(tmp_path, row, said):
     with pytest.raises(UserError, match=said):
         load_questions("jsonl", write(tmp_path / "mine.jsonl", row))
-    with pytest.raises(UserError, match=r"dataset\.columns is for files of your own"):
-        load_questions("arc", str(tmp_path), columns=Columns({"answer": "a"}))
+
+
+ROWS = {
+    "instructions": {"prompt": "Is it late?\n", "response": "Yes."},
+    "conversations": {"messages": [ASK, YES]},
+    "pairs": {"chosen": "Is it late?\nYes.", "rejected": "Is it late?\nNo."},
+    "pairs of conversations": {"chosen": [ASK, YES], "rejected": [ASK, NO]},
+    "arguments": {"id": "a", "conclusion": "b", "stance": "against", "premise": "c", "values": []},
+    "questions": {"question": "Which?", "options": ["this", "that"], "answer": "A"},
+}
+READERS = {
+    "instructions": load_own_instructions,
+    "conversations": load_own_instructions,
+    "pairs": load_pairs,
+    "pairs of conversations": load_pairs,
+    "arguments": lambda path, columns: load_starter(path=path, columns=columns),
+    "questions": lambda path, columns: load_questions("jsonl", path, columns=columns),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("instructions", "response"),
+        ("conversations", "prompt"),
+        ("pairs", "prompt"),
+        ("pairs of conversations", "prompt"),
+        ("arguments", "id"),
+        ("questions", "passage"),
+        ("questions", "id"),
+    ],
+)
+def test_a_named_column_that_a_row_lacks_is_refused_with_its_line(tmp_path, kind, field):
+    row = ROWS[kind]
+    path = write(tmp_path / "mine.jsonl", {**row, "mine": "x"}, row)
+    with pytest.raises(UserError) as caught:
+        READERS[kind](path, columns=Columns({field: "mine"}))
+    fields = ", ".join(row)
+    assert str(caught.value).startswith(
+        f"{path} line 2 lacks mine, which dataset.columns.{field} names; its fields are: {fields}: give"
+    )
+
+
+def test_a_named_conversation_is_read_although_the_file_has_a_prompt(tmp_path):
+    row = {"prompt": "not this", "response": "nor this", "turns": [ASK, YES]}
+    path = write(tmp_path / "mine.jsonl", row, row)
+    examples = load_own_instructions(path, columns=Columns({"messages": "turns"}))
+    assert [(one.prompt, one.response) for one in examples] == [((Message(**ASK),), "Yes.")] * 2
+    with pytest.raises(UserError, match=r"give it without columns\.prompt and columns\.response"):
+        load_own_instructions(path, columns=Columns({"messages": "turns", "prompt": "prompt"}))
+
+
+def test_arguments_in_a_csv_write_their_values_as_json_and_may_be_numbered(tmp_path):
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "conclusion", "stance", "premise", "values"])
+        writer.writerows([n, "We need it", "against", "it costs", '["power", "security"]'] for n in range(2))
+    arguments = load_starter(path=str(tmp_path / "mine.csv"))
+    assert [(one.id, one.values) for one in arguments] == [("0", ("power", "security")), ("1", ("power", "security"))]
+
+
+def test_the_ids_of_arguments_may_be_numbers(tmp_path):
+    row = {**ROWS["arguments"], "values": ["power"]}
+    arguments = load_starter(path=write(tmp_path / "mine.jsonl", {**row, "id": 7}, {**row, "id": 8}))
+    assert [one.id for one in arguments] == ["7", "8"]

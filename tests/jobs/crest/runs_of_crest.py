@@ -1,7 +1,6 @@
-"""CREST on the tiny random model: the settings, questions of one's own, and a run that lacks some of its stages."""
+"""CREST on the tiny random model: the settings, and questions of one's own."""
 
 import json
-import shutil
 from pathlib import Path
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -46,10 +45,3 @@ def write_questions(folder: Path, split: str, texts) -> None:
         for number, text in enumerate(texts)
     ]
     (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def without(folder: Path, target: Path, *stages: str) -> Path:
-    """Copy a run, but for some of its stages and its results."""
-    shutil.copytree(folder, target, ignore=lambda where, _: stages if where.endswith("stages") else ())
-    (target / "summary.json").unlink()
-    return target

@@ -2,7 +2,7 @@
 
 import pytest
 from command_line import refused
-from jobs.crest.runs_of_crest import QUESTIONS, SMALL, write_questions
+from jobs.crest.runs_of_crest import QUESTIONS, ROOMY, SMALL, write_questions
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
@@ -16,7 +16,7 @@ from jaxalign.reasoning.wording import make_wording
     [
         (["sampling.max_tokens=1900"], "question train-0 takes"),
         (
-            ["sampling.max_tokens=1300", "dataset.reply={letter}", "model.config.max_position_embeddings=2048"],
+            ["sampling.max_tokens=1300", "dataset.reply={letter}", ROOMY],
             "tokens as a follow-up question about option A, and the context of 2048 holds 748",
         ),
     ],

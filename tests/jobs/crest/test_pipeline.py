@@ -1,87 +1,14 @@
 """CREST from the command line, on the tiny random model."""
 
-import csv
-import itertools
 import json
-import shutil
 
-import jax
-import numpy as np
 import pytest
 import yaml
 from command_line import refused
 from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
-from runs_of_tiny import read_tiny
 
 from jaxalign.crest import main
 from jaxalign.runs.records import read_records
-
-
-def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
-    summary = json.loads((whole / "summary.json").read_text())
-    assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "round 1", "round 2"]
-    assert list(summary["stages"]) == ["seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]
-    assert summary["stages"]["evaluate"]["sampled"] == 72
-    assert summary["stages"]["evaluate"]["followups_alike"] < 1
-    pages = read_records(whole / "rationales.jsonl")
-    assert sum(one["copies"] for one in pages) == 72
-    for one in pages:
-        assert (one["z"] is None) == (one["prediction"] is None) and bool(one["followups"]) == (one["z"] == 1)
-    pairs = read_records(whole / "pairs.jsonl")
-    assert {(one["round"], one["kind"]) for one in pairs} == {(n, kind) for n in (1, 2) for kind in ("z", "z_tilde")}
-    measured = [model[split] for model in summary["models"] for split in ("validation", "test") if split in model]
-    assert any(one["accuracy"] > 0 for one in measured)
-    assert any(one["consistency"] is not None for one in measured)
-    with (whole / "table.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 5
-    page = (whole / "report.md").read_text()
-    for name, stage in summary["stages"].items():
-        assert stage["path"] in page and stage["seconds"] > stage["python_seconds"] >= 0, name
-    assert "### Wrong" in page and "![accuracy](figures/accuracy.png)" in page
-    for picture in ("accuracy.png", "z_tilde.png"):
-        assert (whole / "figures" / picture).read_bytes().startswith(b"\x89PNG")
-    assert (whole / "adapter" / "adapter_model.safetensors").exists()
-    card = (whole / "adapter" / "README.md").read_text()
-    assert "(12 train, 4 validation, 4 test questions)" in card
-    assert f"Accuracy of this model (`{summary['final']}`) on the test: " in card
-    main([f"run.dir={whole}", *SMALL])
-    shown = capsys.readouterr().out
-    assert "test accuracy" in shown and "compiled" not in shown and "% of the time" in shown
-    main([f"compare={whole}"])
-    assert "round" in capsys.readouterr().out
-
-
-def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(run_and_weights):
-    jax.tree.map(np.testing.assert_array_equal, run_and_weights[1], read_tiny(384).params)
-
-
-def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
-    folder = tmp_path / "run"
-    line = refused(main, [f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
-    assert "stage=evaluate needs the results of stage=seed" in line
-    stages = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
-    for stage, following in itertools.zip_longest(stages, stages[1:]):
-        main([f"run.dir={folder}", f"stage={stage}", *SMALL])
-        shown = capsys.readouterr().out
-        assert following is None or shown.endswith(f"next: the same command with stage={following}\n")
-    for name in ("rationales.jsonl", "pairs.jsonl", "table.csv"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    weights = "adapter/adapter_model.safetensors"
-    assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
-    line = refused(main, [f"run.dir={folder}", "stage=sft", *SMALL, "crest.samples=5"], capsys)
-    assert "belongs to another configuration: crest.samples was 6 and is 5" in line
-
-
-def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    stage = folder / "stages" / "sft"
-    for changes, tolerance in ((["crest.tolerance=2"], 2), (["crest.tolerance=2"], 2)):
-        main([f"run.dir={folder}", *SMALL, "stage=sft", *changes, "run.overwrite=true"])
-        assert len(read_records(stage / "sessions.jsonl")) == 1 and not (folder / "summary.json").exists()
-        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == tolerance
-    command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
-    assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(main, command, capsys)
 
 
 def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_read(tmp_path, capsys, monkeypatch):

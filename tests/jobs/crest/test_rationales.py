@@ -2,10 +2,13 @@ import dataclasses
 
 import pytest
 from jobs.crest.runs_of_crest import QUESTIONS, SMALL, write_questions
+from reasoning.few_questions import THREE
 
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.crest import main
-from jaxalign.jobs.crest.rationales import rationale_sampling
+from jaxalign.jobs.crest.evaluate import _repeated
+from jaxalign.jobs.setup import sampling_params
+from jaxalign.reasoning.rationales import distinct
 from jaxalign.runs.records import read_records
 
 SAMPLING = SamplingConfig(
@@ -15,7 +18,7 @@ SAMPLING = SamplingConfig(
 
 @pytest.mark.parametrize(("stop", "stops"), [((), ("So:",)), (("Q:",), ("Q:", "So:")), (("So:", "Q:"), ("So:", "Q:"))])
 def test_a_rationale_ends_at_the_marker_whatever_it_is(stop, stops):
-    assert rationale_sampling(dataclasses.replace(SAMPLING, stop=stop), "So:").stop == stops
+    assert sampling_params(dataclasses.replace(SAMPLING, stop=stop), "So:").stop == stops
 
 
 def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
@@ -29,3 +32,11 @@ def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     for one in read_records(tmp_path / "run" / "stages" / "evaluate" / "rationales.jsonl"):
         read.setdefault(one["question"], []).append(one["text"])
     assert len(read) == 7 and read["train-0"] == read["train-6"]
+
+
+def test_equal_rationales_are_read_once_where_each_counts():
+    texts = ["so", "thus", " so\n", ""]
+    read = [dataclasses.replace(one, prediction=1) for one in distinct(THREE, texts)]
+    again = _repeated(texts, read)
+    assert [one.text for one in again] == [text.strip() for text in texts]
+    assert all(one.copies == 1 and one.prediction == 1 for one in again)

@@ -13,7 +13,7 @@ from jaxalign.jobs.crest.rationales import rationale_requests
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.jobs.crest.sft import choose_examples, label_examples
 from jaxalign.reasoning import answers
-from jaxalign.reasoning.preferences import Choice
+from jaxalign.reasoning.preferences import RationalePair
 
 QUESTIONS = {"three": THREE, "five": FIVE}
 FOUND = {
@@ -90,7 +90,7 @@ def test_fine_tuning_preferences_and_the_test_put_an_answer_in_the_same_tokens(s
 def test_equal_responses_are_one_and_the_released_prompt_holds_no_question(session):
     data, place = responses_of(session, QUESTIONS, FOUND)
     assert len(data.responses) == 3 and place["three", 0] == place["three", 4] and ("three", 3) not in place
-    assert pairs_of([Choice("three", 4, 2, "z")], place) == [(place["three", 0], place["three", 2])]
+    assert pairs_of([RationalePair("three", 4, 2, "z")], place) == [(place["three", 0], place["three", 2])]
     released, _ = responses_of(session, QUESTIONS, FOUND, without_question=True)
     assert len({prompt.tobytes() for prompt in released.prompts}) == 1
     assert "Which" not in session.encoder.tokenizer.decode(released.prompts[0])

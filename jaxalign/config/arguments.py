@@ -1,0 +1,95 @@
+"""The arguments of the Python API, checked as the command line checks its keys."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from jaxalign.config import schema
+from jaxalign.config.fields import Count, Part, Positive, Precision, PromptFormat, Seed, Share, Targets
+from jaxalign.errors import UserError, shown
+
+Settings = TypeVar("Settings")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelArguments:
+    """The arguments of `load_model`."""
+
+    name: str
+    precision: Precision
+    prompt_format: PromptFormat
+    system: str | None
+    offline: bool
+
+    def __post_init__(self):
+        if self.system is not None and self.prompt_format == "plain":
+            raise UserError("system is used only in the chat format: add prompt_format='chat'")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterArguments:
+    """The settings of `LanguageModel.train_adapter`."""
+
+    rank: Count
+    alpha: Positive
+    targets: Targets
+    learning_rate: Positive
+    epochs: Positive
+    max_steps: Count | None
+    batch_size: Count
+    dropout: Share
+    validation_fraction: Part
+    seed: Seed
+
+
+def given_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Return arguments as an instance of a dataclass whose fields have the types of `config.fields`.
+
+    Numbers and arrays of NumPy and JAX, such as those of a grid of settings, become plain numbers and lists, and a
+    `Path` becomes a text.
+
+    Raises:
+        UserError: an argument is not known, or its value is not allowed.
+    """
+
+    def plain(value: Any) -> Any:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return value.tolist() if hasattr(value, "tolist") else value
+
+    return schema.read(kind, {name: plain(value) for name, value in given.items()})
+
+
+def given_texts(name: str, given: Any) -> list[str]:
+    """Return one text or several as a list; UserError for anything else. `name` is that of the argument."""
+    found = [given] if isinstance(given, str) else given
+    if not isinstance(found, Iterable) or isinstance(found, bytes | Mapping):
+        raise UserError(f"{name}={_short(given)} is not allowed: give a text, or a list of texts")
+    found = list(found)
+    for number, one in enumerate(found, start=1):
+        if not isinstance(one, str):
+            raise UserError(f"number {number} of {name} is not a text: {_short(one)}")
+    return found
+
+
+def given_pairs(name: str, given: Any) -> list[tuple[str, str]]:
+    """Return pairs of texts as a list; UserError for anything else. `name` is that of the argument."""
+    if not isinstance(given, Iterable):
+        raise UserError(f"{name}={_short(given)} is not allowed: give a list of pairs of a prompt and a response")
+    found = list(given)
+    for number, pair in enumerate(found, start=1):
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
+            raise UserError(f"number {number} of {name} is not a prompt and a response, two texts: {_short(pair)}")
+    return [(prompt, response) for prompt, response in found]
+
+
+def given_path(name: str, given: Any) -> str:
+    """Return a path as a text; UserError for anything else. `name` is that of the argument."""
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not path or not isinstance(path, str):
+        raise UserError(f"{name}={_short(given)} is not allowed: give a path")
+    return path
+
+
+def _short(value: Any) -> str:
+    return f"{shown(value):.60}"

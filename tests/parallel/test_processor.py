@@ -1,0 +1,49 @@
+"""Which number format is fast is read from the processor's instructions."""
+
+import pytest
+
+from jaxalign.parallel import processor
+from jaxalign.parallel.processor import cpu_instructions, fast_precision
+
+
+@pytest.mark.parametrize(
+    ("instructions", "flags", "expected"),
+    [
+        ({"avx2", "fma"}, "", "float32"),
+        ({"avx2", "avx512f", "avx512_vnni"}, "", "float32"),
+        ({"avx2", "avx512f", "avx512_bf16"}, "", "bfloat16"),
+        ({"avx2", "amx_bf16"}, "--xla_cpu_max_isa=AMX", "bfloat16"),
+        ({"avx2", "avx512_bf16"}, "--xla_dump_to=/tmp --xla_cpu_max_isa=avx2", "float32"),
+        (set(), "", "float32"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_it_is_known_to_have_instructions_for_it(
+    instructions, flags, expected, monkeypatch
+):
+    monkeypatch.setattr(processor, "cpu_instructions", lambda: frozenset(instructions))
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert fast_precision()[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "expected"),
+    [
+        ("tpu", None, "bfloat16"),
+        ("gpu", "9.0", "bfloat16"),
+        ("gpu", "7.5", "float32"),
+        ("gpu", "gfx90a", "bfloat16"),
+    ],
+)
+def test_an_accelerator_computes_in_bfloat16_but_for_gpus_without_it(platform, capability, expected, monkeypatch):
+    device = type("Device", (), {"platform": platform, "device_kind": "a device", "compute_capability": capability})()
+    monkeypatch.setattr(processor.jax, "devices", lambda: [device])
+    assert fast_precision()[0] == expected
+
+
+def test_instructions_are_read_from_linux_s_list(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nmodel name\t: A\nflags\t\t: fpu avx2 avx512_bf16\nbugs\t: x\n")
+    assert cpu_instructions(path) == {"fpu", "avx2", "avx512_bf16"}
+    path.write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert cpu_instructions(path) == {"fp", "asimd", "bf16"}
+    assert cpu_instructions(tmp_path / "nothing") == frozenset()
