@@ -112,7 +112,7 @@ class LanguageModel:
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
         """Return the summed log-probability of each answer after the prompt, float64 [answers], in nats.
 
-        Prompt and answer are encoded one by one, so end the prompt in a newline, or begin the answers with a space.
+        Prompt and answer have the tokens of the whole text. A token that belongs to both counts as the answer's.
 
         Raises:
             UserError: the prompt or an answer is empty or does not fit into the context, or the adapter belongs to
@@ -120,7 +120,7 @@ class LanguageModel:
         """
         asked = self._checked(adapter)
         (question,), texts = given_texts("prompt", [prompt]), given_texts("answers", answers)
-        root, branches = self.encoder.prompt(question), [self.encoder.text(text) for text in texts]
+        root, branches = self.encoder.branches(question, texts)
         if not len(root):
             raise UserError("the prompt is empty: there is nothing to answer")
         context = self.architecture.context

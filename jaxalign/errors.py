@@ -13,12 +13,13 @@ class UserError(Exception):
     """Bad input: one line that says what was wrong, where, and what to type instead.
 
     Entry points print it without a traceback and exit with status 2. Any other exception that escapes is our bug.
-    Names and passwords in addresses are left out of the line. Control characters, with which a quoted text could write
-    over the screen, are shown as U+FFFD.
+    What may be secret in an address is left out of the line: names, passwords, and what follows a question mark.
+    Control characters, with which a quoted text could write over the screen, are shown as U+FFFD.
     """
 
     def __init__(self, message: str):
-        line = re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(message.split()))
+        line = re.sub(r"(://)[^/\s@]*@", r"\1***@", " ".join(message.split()))
+        line = re.sub(r"(://[^\s?]*\?)[^\s']+", r"\1***", line)
         line = "".join(one if one.isprintable() else "\ufffd" for one in line)
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 

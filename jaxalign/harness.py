@@ -3,7 +3,8 @@
     python -m jaxalign.harness run --model jaxalign --model_args model=smollm2_135m,adapter=RUN --tasks TASK
 
 This needs the extra `harness` (pip install 'jaxalign[harness]'). The model runs on this program's own engine, which
-computes the beginning that several contexts share only once.
+computes the beginning that several contexts share only once. On the same weights, it gives the numbers of the
+harness's own model `hf`: texts are cut and encoded as there.
 """
 
 import sys
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxalign.api import LanguageModel, load_model
-from jaxalign.data.trees import Segment
-from jaxalign.errors import UserError
+from jaxalign.data.trees import Segment, Tree
+from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.adapter import BASE, stack_adapters
 
@@ -32,6 +33,12 @@ except ImportError:  # this class works, and is tested, without the harness
 GENERATED = 256
 """The largest number of new tokens if a task does not set one."""
 
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""The names by which tasks set it; the first one that is there counts."""
+
+IGNORED = ("batch_size", "max_batch_size", "device")
+"""What the harness passes to every model and this one does not need."""
+
 
 @register_model("jaxalign")
 class Harness(LM):  # type: ignore[misc]
@@ -44,7 +51,10 @@ class Harness(LM):  # type: ignore[misc]
         precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         rows: the largest number of samples that are drawn together.
         offline: whether the network is never used.
-        ignored: other arguments that the harness passes to every model (batch_size, device, ...).
+        others: what the harness passes to every model (`IGNORED`).
+
+    Raises:
+        UserError: an argument is not known, or the model or the adapter cannot be used.
     """
 
     def __init__(
@@ -55,8 +65,12 @@ class Harness(LM):  # type: ignore[misc]
         precision: str = "auto",
         rows: int = 64,
         offline: bool = False,
-        **ignored: Any,
+        **others: Any,
     ):
+        for name in others:
+            if name not in IGNORED:
+                known = ("model", "adapter", "scale", "precision", "rows", "offline")
+                raise UserError(f"--model_args: {name} is not known{did_you_mean(name, known)}")
         super().__init__()
         self.language: LanguageModel = load_model(model, precision=precision, offline=bool(offline))
         found = self.language.load_adapter(adapter) if adapter else None
@@ -68,31 +82,28 @@ class Harness(LM):  # type: ignore[misc]
         """The name that the harness gives to its caches of chat-formatted requests."""
         return self.language.name.replace("/", "__")
 
+    @property
+    def prefix(self) -> int:
+        """The token before a text without a context: the tokenizer's BOS, or its EOS if it has none."""
+        bos = self.language.tokenizer.hf.bos_token_id
+        return self.language.tokenizer.eos_id if bos is None else bos
+
+    @property
+    def context(self) -> int:
+        """The longest input of the model, in tokens."""
+        return self.language.architecture.context
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Return messages as one text in the model's chat format."""
-        if not add_generation_prompt:
-            raise UserError("jaxalign needs add_generation_prompt=true: it renders a chat up to the model's answer")
-        return self.language.tokenizer.chat(chat_history)
+        """Return messages as one text in the model's chat format, up to the model's answer, or to the end of the last
+        message without closing its turn."""
+        tokenizer = self.language.tokenizer
+        return tokenizer.chat(chat_history) if add_generation_prompt else tokenizer.continued(chat_history)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return for each (context, continuation) the continuation's log-probability in nats, and whether it is the
-        text that greedy decoding writes after the context."""
-        pairs = [self._cut(*request.args) for request in requests]
-        trees = [(Segment(context, -1), Segment(rest, 0, True)) for context, rest in pairs]
-        scores = [float(found[1]) for found in self._scorer().score(trees)]
-        longest: dict[bytes, tuple[np.ndarray, int]] = {}
-        for context, rest in pairs:
-            _, size = longest.get(context.tobytes(), (context, 0))
-            longest[context.tobytes()] = (context, max(size, len(rest)))
-        greedy: dict[bytes, tuple[int, ...]] = {}
-        for size in sorted({size for _, size in longest.values()}):
-            members = [(key, context) for key, (context, most) in longest.items() if most == size]
-            texts = self._sample([Request(context) for _, context in members], SamplingParams(0.0, max_tokens=size))
-            greedy |= {key: found[0].tokens for (key, _), found in zip(members, texts, strict=True)}
-        return [
-            (score, greedy[context.tobytes()][: len(rest)] == tuple(rest.tolist()))
-            for score, (context, rest) in zip(scores, pairs, strict=True)
-        ]
+        """Return for each (context, continuation) the continuation's log-probability in nats, and whether each of its
+        tokens is the most probable one."""
+        pairs = [self._pair(*request.args) for request in requests]
+        return [(float(sums[1]), bool(best[1])) for sums, best in self._scorer().score_greedy(self._trees(pairs))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Return the log-probability of each whole text, in nats.
@@ -100,15 +111,9 @@ class Harness(LM):  # type: ignore[misc]
         A text longer than the model's context is read in windows. Each token is predicted once, and the last window
         also holds as many earlier tokens as fit.
         """
-        trees, owners = [], []
-        for number, request in enumerate(requests):
-            for tree in self._windows(self.language.encoder.text(request.args[0])):
-                trees.append(tree)
-                owners.append(number)
-        sums = [0.0] * len(requests)
-        for owner, found in zip(owners, self._scorer().score(trees), strict=True):
-            sums[owner] += float(found[-1])
-        return sums
+        windows = [self._windows(self._encode(request.args[0])) for request in requests]
+        scores = iter(self._scorer().score(self._trees([pair for mine in windows for pair in mine])))
+        return [sum((float(next(scores)[1]) for _ in mine), 0.0) for mine in windows]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Return a generated text for each (context, settings); it ends before the first of the `until` strings."""
@@ -117,45 +122,61 @@ class Harness(LM):  # type: ignore[misc]
             groups.setdefault(task_sampling_params(request.args[1]), []).append(number)
         texts = [""] * len(requests)
         for how, members in groups.items():
-            prompts = [self._context(requests[number].args[0], how.max_tokens) for number in members]
-            for number, found in zip(members, self._sample([Request(one) for one in prompts], how), strict=True):
-                texts[number] = found[0].text
+            most = self.context - how.max_tokens
+            if most < 1:
+                raise UserError(f"max_gen_toks={how.max_tokens} leaves no room for a prompt in {self.context} tokens")
+            asked = [Request(self._encode(requests[number].args[0], 1)[-most:]) for number in members]
+            for number, (found,) in zip(members, self._sample(asked, how), strict=True):
+                texts[number] = self._text(found.tokens, how.stop)
         return texts
 
-    def _cut(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of both; spaces at the end of the context go to the continuation, because texts are cut
-        before a space."""
-        kept = context.rstrip(" ")
-        continuation = context[len(kept) :] + continuation
-        rest = self.language.encoder.text(continuation)
-        if not len(rest):
-            raise UserError("a continuation is empty: there is nothing to score")
-        return self._context(kept, len(rest)), rest
-
-    def _context(self, text: str, room: int) -> np.ndarray:
-        """Return a context's tokens; if it leaves less than `room` tokens, its beginning is cut off after the BOS."""
-        tokens = self.language.encoder.root(text) if text else self._first()
-        most = self.language.architecture.context - room
-        if most < 1:
-            raise UserError(f"{room} tokens leave no room for a prompt in a context of {most + room}")
-        if len(tokens) <= most:
-            return tokens
-        first = tokens[: 0 if self.language.tokenizer.bos_id is None else 1]
-        return np.concatenate([first, tokens[len(tokens) - most + len(first) :]])
-
-    def _first(self) -> np.ndarray:
-        """Return the one token of an empty context: the model's BOS, or its end token if it has no BOS."""
+    def _text(self, tokens: Sequence[int], stops: Sequence[str]) -> str:
+        """Return the text of generated tokens without special tokens, up to the first stop string or EOS."""
         tokenizer = self.language.tokenizer
-        return np.array([tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id], np.int32)
+        text = tokenizer.hf.decode(list(tokens), skip_special_tokens=True)
+        for stop in (*stops, tokenizer.decode([tokenizer.eos_id])):
+            text = text.split(stop)[0]
+        return text
 
-    def _windows(self, tokens: np.ndarray) -> list:
-        size = self.language.architecture.context - 1
-        trees = []
+    def _encode(self, text: str, least: int = 0) -> np.ndarray:
+        """Return the tokens of a text with the special tokens that the tokenizer itself adds, but no second BOS; the
+        prefix, if there are fewer than `least`."""
+        tokenizer = self.language.tokenizer
+        special = not text.startswith(tokenizer.decode([self.prefix]))
+        ids = tokenizer.hf.backend_tokenizer.encode(text, add_special_tokens=special).ids
+        return np.array(ids if len(ids) >= least else [self.prefix], np.int32)
+
+    def _pair(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of both. White space at the end of the context goes to the continuation.
+
+        The tokens are those of the whole text: the continuation has all from the length of the context's own on. A
+        context that is too long loses its beginning.
+        """
+        if context:
+            own = self._encode(context.rstrip())
+            rest = self._encode(context + continuation)[len(own) :]
+            before = own if len(own) else np.array([self.prefix], np.int32)
+        else:
+            rest = self.language.tokenizer.encode(continuation)
+            before = np.array([self.prefix], np.int32)
+            rest = rest[1:] if len(rest) and rest[0] == self.prefix else rest
+        if not len(rest):
+            raise UserError(f"a continuation has no token of its own ({continuation!r:.60}): there is nothing to score")
+        if len(rest) > self.context:
+            raise UserError(f"a continuation has {len(rest)} tokens, and the context holds {self.context}: shorten it")
+        return before[-(self.context + 1 - len(rest)) :], rest
+
+    def _windows(self, tokens: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return (tokens before, tokens to predict) for each window of a text."""
+        windows, size = [], self.context
         for start in range(0, len(tokens), size):
-            part = tokens[start : start + size]
-            before = self._first() if start == 0 else tokens[start + len(part) - size - 1 : start]
-            trees.append((Segment(before, -1), Segment(part, 0, True)))
-        return trees
+            stop = min(start + size, len(tokens))
+            before = tokens[stop - size - 1 : start] if start else np.array([self.prefix], np.int32)
+            windows.append((before, tokens[start:stop]))
+        return windows
+
+    def _trees(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Tree]:
+        return [(Segment(before, -1), Segment(rest, 0, True)) for before, rest in pairs]
 
     def _scorer(self):
         return self.language._base.scorer(self.adapter.params, self.adapter.scale)
@@ -165,15 +186,16 @@ class Harness(LM):  # type: ignore[misc]
 
 
 def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
-    """Return the sampling settings of a task: greedy, unless it has `do_sample` and a temperature."""
+    """Return the sampling settings of a task: greedy without a temperature, or with `do_sample: false`."""
     until = settings.get("until") or ()
     until = (until,) if isinstance(until, str) else tuple(until)
-    temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
+    temperature = 0.0 if settings.get("do_sample") is False else float(settings.get("temperature") or 0.0)
+    lengths = [settings[name] for name in LENGTHS if settings.get(name) is not None]
     return SamplingParams(
         temperature=temperature,
         top_k=int(settings.get("top_k", 0) or 0) if temperature else 0,
         top_p=float(settings.get("top_p", 1.0)) if temperature else 1.0,
-        max_tokens=int(settings.get("max_gen_toks", settings.get("max_tokens", GENERATED))),
+        max_tokens=int([*lengths, GENERATED][0]),
         stop=tuple(one for one in until if one),
         seed=int(settings.get("seed", 0) or 0),
     )

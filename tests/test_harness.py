@@ -1,6 +1,5 @@
 """What lm-evaluation-harness asks of a model; the harness itself need not be installed."""
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -15,7 +14,6 @@ import pytest
 
 from jaxalign import harness
 from jaxalign.api import Adapter
-from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.harness import Harness, task_sampling_params
 from jaxalign.models.lora import init_adapter
@@ -43,18 +41,16 @@ def test_log_likelihoods_are_those_of_the_model_and_say_what_greedy_decoding_wou
 def test_a_rolling_text_predicts_each_token_once(model, monkeypatch):
     text = "It was a long day, and nobody said a word about it."
     (whole,) = model.loglikelihood_rolling([ask(text)])
-    first = model._first()
-    tokens = model.language.encoder.text(text)
+    tokens = model._encode(text)
     windows = model._windows(tokens)
-    assert len(windows) == 1 and (windows[0][0].tokens == first).all()
+    assert len(windows) == 1 and windows[0][0].tolist() == [model.prefix]
     assert whole == pytest.approx(model.loglikelihood([ask("", text)])[0][0], abs=1e-3)
     # A short context: later windows are full, and their predictions do not overlap.
-    architecture = SimpleNamespace(context=17)
-    monkeypatch.setattr(model.language, "architecture", architecture)
+    monkeypatch.setattr(model.language, "architecture", SimpleNamespace(context=17))
     windows = model._windows(tokens)
-    np.testing.assert_array_equal(np.concatenate([tree[1].tokens for tree in windows]), tokens)
+    np.testing.assert_array_equal(np.concatenate([scored for _, scored in windows]), tokens)
     for before, scored in windows[1:]:
-        assert len(before.tokens) + len(scored.tokens) == 17
+        assert len(before) + len(scored) == 18  # nothing is predicted from the last one
 
 
 def test_generation_stops_where_a_task_says(model):
@@ -65,7 +61,8 @@ def test_generation_stops_where_a_task_says(model):
     stop = long[3:5]
     (cut,) = model.generate_until([ask("Once", {"max_gen_toks": 12, "until": [stop]})])
     assert stop not in cut and long.startswith(cut)
-    assert task_sampling_params({"temperature": 0.7}).temperature == 0.0
+    assert task_sampling_params({"temperature": 0.7, "do_sample": False}).temperature == 0.0
+    assert task_sampling_params({"temperature": 0.7}).temperature == 0.7  # as the harness reads it
     assert task_sampling_params({"temperature": 0.7, "do_sample": True, "top_p": 0.9}).top_p == 0.9
 
 
@@ -81,16 +78,19 @@ def test_an_adapter_answers_with_its_scale(model):
     assert other.loglikelihood(request)[0][0] == pytest.approx(plain, abs=1e-4)
 
 
-@pytest.mark.parametrize("bos", [None, 1])
-def test_a_context_that_is_too_long_loses_its_beginning_but_not_its_bos(model, monkeypatch, bos):
-    encoder = Encoder(dataclasses.replace(model.language.tokenizer, bos_id=bos))
-    monkeypatch.setattr(model.language, "encoder", encoder)
-    monkeypatch.setattr(model.language, "tokenizer", encoder.tokenizer)
+def test_a_context_that_is_too_long_loses_its_beginning(model, monkeypatch):
     monkeypatch.setattr(model.language, "architecture", SimpleNamespace(context=12))
-    text = encoder.text("abcdefghijkl").tolist()
-    assert model._context("abcdefghijkl", 4).tolist() == (text[-8:] if bos is None else [1, *text[-7:]])
-    assert model._context("abcdefghijkl", 11).tolist() == (text[-1:] if bos is None else [1])
-    assert model._context("abc", 4).tolist() == ([] if bos is None else [1]) + text[:3]
+    text = model._encode("abcdefghijklmn").tolist()
+    for rest in ("1234", "123456789abc"):
+        before, scored = model._pair("abcdefghijklmn", rest)
+        assert before.tolist() == text[-(13 - len(rest)) :] and len(scored) == len(rest)
+    with pytest.raises(UserError, match="a continuation has 13 tokens, and the context holds 12"):
+        model._pair("a", "123456789abcd")
+
+
+def test_an_argument_that_would_be_passed_over_is_refused():
+    with pytest.raises(UserError, match=r"--model_args: adaptor is not known; did you mean 'adapter'"):
+        Harness(model="tiny", adaptor="x")
 
 
 def test_the_real_harness_knows_the_model_and_runs_a_task(tmp_path):
@@ -130,7 +130,7 @@ def test_the_real_harness_knows_the_model_and_runs_a_task(tmp_path):
 
 
 def test_what_cannot_be_scored_is_refused(model):
-    with pytest.raises(UserError, match="continuation is empty"):
+    with pytest.raises(UserError, match="a continuation has no token of its own"):
         model.loglikelihood([ask("Once", "")])
     with pytest.raises(UserError, match="no room"):
         model.generate_until([ask("Once", {"max_gen_toks": 100_000})])

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import os
 import re
-import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ from jaxalign.errors import UserError, did_you_mean, shown
 Schema = TypeVar("Schema")
 MISSING = "???"
 """The mark in YAML for a value that the user must give."""
+
+LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, 3.4e38
+"""The largest numbers that programs of jax compute with: those of int64 and, nearly, of float32."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "keys and values"}
 
@@ -184,6 +186,8 @@ def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
         return problems.wrong.append(f"{key}={shown(error.value)} is not known{did_you_mean(*error.args)}")
     except TypeError:
         return problems.refuse(key, value, words)
+    except OverflowError:
+        return problems.wrong.append(f"{key} is not allowed: its number is too large to compute with")
     for rule in rules:
         converted = rule.read(converted)
     if not all(rule.holds(converted) for rule in rules):
@@ -206,7 +210,10 @@ def _words(declared: Any) -> str:
 
 
 def _converted(declared: Any, value: Any) -> Any:
-    """Return the value as the declared type, which is not a dataclass; TypeError or _NotAnOption if it does not fit."""
+    """Return the value as the declared type, which is not a dataclass.
+
+    If it does not fit, raise TypeError, OverflowError or _NotAnOption.
+    """
     if get_origin(declared) is Literal:
         if value not in get_args(declared):
             raise _NotAnOption(value, get_args(declared))
@@ -219,7 +226,9 @@ def _converted(declared: Any, value: Any) -> Any:
             raise TypeError
         return tuple(_converted(inner, item) for item in value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if declared is float and number and abs(value) <= sys.float_info.max:  # neither NaN nor beyond what a float holds
+    if declared is float and number and (isinstance(value, int) or math.isfinite(value)):
+        if abs(value) > LARGEST_FLOAT:
+            raise OverflowError
         return float(value)
     if declared is str and number:
         return str(value)  # such as a folder or a revision whose name is all digits
@@ -228,5 +237,7 @@ def _converted(declared: Any, value: Any) -> Any:
     if declared in (bool, dict) and isinstance(value, declared):
         return value
     if declared is int and number and isinstance(value, int):
+        if abs(value) > LARGEST_INT:
+            raise OverflowError
         return value
     raise TypeError

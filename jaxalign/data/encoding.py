@@ -1,19 +1,24 @@
 """From text examples to tokens, in the same way for training, sampling and scoring.
 
-Each segment is encoded alone, without special tokens. A root begins with the model's BOS token if it has one, and a
-response ends with its EOS token. If an example is too long, only the text that it names (`Example.shorten`) is cut.
+A prompt and what follows it have the tokens of the whole text, whatever the tokenizer's style. A root begins with the
+model's BOS token if it has one, and a response ends with what the prompt format writes behind an answer. If an example
+is too long, only the text that it names (`Example.shorten`) is cut.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from jaxalign.data.conversations import Message, PromptText
 from jaxalign.data.examples import Example
-from jaxalign.data.trees import Tokens
+from jaxalign.data.trees import Tokens, shared_length
 from jaxalign.errors import UserError
-from jaxalign.pretrained.tokenizer import Tokenizer
+from jaxalign.pretrained.tokenizer import Tokenizer, Turn
+from jaxalign.runs.records import digest
+
+_WORD = "a"
+"""What stands for the answer in the question how the white space before it is encoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +33,13 @@ class Encoder:
     system: str | None = None
     preamble: str = ""
 
+    @property
+    def turn(self) -> Turn:
+        """What stands around an answer: in a plain text only the EOS behind it; in a chat what the template writes."""
+        return Turn() if self.prompt_format == "plain" else self.tokenizer.turn
+
     def render(self, prompt: PromptText) -> str:
-        """Return the text of a prompt in the model's format, without BOS.
+        """Return the text of a prompt in the model's format; in a plain text without BOS.
 
         A conversation is put into the chat template as it is. If it has a system message, this replaces `system`.
 
@@ -51,23 +61,75 @@ class Encoder:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         return self.tokenizer.chat(turns, system=None if messages[0].role == "system" else self.system)
 
+    def rendered(self, prompts: Iterable[PromptText], *, answers: bool = True) -> dict[str, str]:
+        """Return what the identity of a run must have beside the texts of its prompts.
+
+        For a chat this is a hash of the prompts as the model sees them (the template, the date and the system message
+        are in it), and of what stands around given `answers`. A plain text is seen as it is, so there is nothing.
+        """
+        if self.prompt_format == "plain":
+            return {}
+        return {"rendered": digest([[self.render(prompt) for prompt in prompts], self.turn if answers else None])}
+
     def root(self, text: str) -> Tokens:
         """Return the tokens of a text that begins a tree, after a BOS if the model has one."""
-        tokens = self.tokenizer.encode(text)
-        bos = self.tokenizer.bos_id
-        return tokens if bos is None else np.concatenate([[bos], tokens]).astype(np.int32)
+        return self._rooted(self.tokenizer.encode(text))
 
-    def prompt(self, text: PromptText) -> Tokens:
-        """Return the tokens of a prompt, in the model's format and after a BOS if the model has one."""
-        return self.root(self.render(text))
+    def _rooted(self, tokens: Tokens) -> Tokens:
+        """Return tokens after a BOS, unless the model has none, or a chat template has written it already."""
+        bos = self.tokenizer.bos_id
+        if bos is None or (len(tokens) and tokens[0] == bos):
+            return tokens
+        return np.concatenate([[bos], tokens]).astype(np.int32)
+
+    def prompt(self, prompt: PromptText, after: str = "") -> Tokens:
+        """Return the tokens of a prompt in the model's format, and of the beginning `after` of its answer.
+
+        White space at the end is encoded as it is before a word, so that a sample continues the tokens that `branches`
+        gives to a whole text: GPT-2 has one token for two newlines at the end of a text, and two for them before a
+        word; and a space belongs to the word behind it.
+        """
+        text = self._beginning(prompt, after)
+        if text[-1:].isspace():
+            before, _ = self.tokenizer.encode_cut(text + _WORD, len(text))
+            if len(before):
+                return self._rooted(before)
+        return self.root(text)
+
+    def _beginning(self, prompt: PromptText, after: str) -> str:
+        return self.render(prompt) + (self.turn.lead + after if after else "")
+
+    def branches(
+        self, prompt: PromptText, texts: Sequence[str], after: str = "", *, end: bool = False
+    ) -> tuple[Tokens, list[Tokens]]:
+        """Return the tokens of a prompt, and of each text that may follow it.
+
+        The tokens of the prompt and of a text together are those of the whole. So a token that belongs to both is the
+        text's; and what is not the same token with all texts is theirs. (If nothing of the prompt is left then, and
+        the model has no BOS, prompt and texts are encoded apart, because something must predict their first tokens.)
+
+        Args:
+            prompt: the prompt, which is put into the model's format.
+            texts: what may follow.
+            after: the beginning of the answer, which all texts share.
+            end: whether the texts end the answer, so that they get what the format writes behind it.
+        """
+        turn, start = self.turn, self._beginning(prompt, after)
+        lead = "" if after else turn.lead
+        whole = [f"{lead}{text}{turn.close if end else ''}" for text in texts]
+        eos = [self.tokenizer.eos_id] if end and turn.eos else []
+        parts = [self.tokenizer.encode_cut(start + text, len(start)) for text in whole]
+        shared = shared_length([before for before, _ in parts]) if parts else 0
+        trunk = self._rooted(parts[0][0][:shared]) if parts else self.prompt(prompt, after)
+        if not len(trunk):
+            trunk, shared = self.root(start), 0
+            parts = [(trunk[:0], self.tokenizer.encode(text)) for text in whole]
+        joined = [np.concatenate([before[shared:], behind, eos]).astype(np.int32) for before, behind in parts]
+        return trunk, joined
 
     def text(self, text: str) -> Tokens:
-        """Return the tokens of a text inside a tree, without special tokens."""
+        """Return the tokens of a text alone, without special tokens."""
         return self.tokenizer.encode(text)
-
-    def response(self, text: str) -> Tokens:
-        """Return the tokens of a response, and an EOS behind them."""
-        return np.append(self.tokenizer.encode(text), self.tokenizer.eos_id).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +177,7 @@ def encode_examples(
 
 
 def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[Tokens, Tokens, bool]:
-    prompt, response = encoder.prompt(example.prompt), encoder.response(example.response)
+    prompt, response = _encode(example, encoder)
     over = len(prompt) + len(response) - max_length
     if over <= 0:
         return prompt, response, False
@@ -125,9 +187,10 @@ def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[Tokens, T
         # If the cut is inside a character of several tokens, the decoded text ends in a replacement character.
         short = encoder.tokenizer.decode(kept).rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
         if isinstance(example.prompt, str) and text in example.prompt:
-            prompt = encoder.prompt(example.prompt.replace(text, short))
+            shorter = dataclasses.replace(example, prompt=example.prompt.replace(text, short))
         else:
-            response = encoder.response(example.response.replace(text, short))
+            shorter = dataclasses.replace(example, response=example.response.replace(text, short))
+        prompt, response = _encode(shorter, encoder)
         over = len(prompt) + len(response) - max_length
     if over > 0:
         raise UserError(
@@ -135,3 +198,8 @@ def _fit(example: Example, encoder: Encoder, max_length: int) -> tuple[Tokens, T
             f"holds {max_length}: shorten its prompt, or choose a model with a longer context"
         )
     return prompt, response, True
+
+
+def _encode(example: Example, encoder: Encoder) -> tuple[Tokens, Tokens]:
+    prompt, (response,) = encoder.branches(example.prompt, [example.response], end=True)
+    return prompt, response

@@ -64,6 +64,10 @@ def encode_pairs(
     Raises:
         UserError: a prompt alone is longer than the context, or a response leaves no room for a prompt (which).
     """
+    texts: dict[PromptText, dict[str, None]] = {}
+    for pair in pairs:
+        texts.setdefault(pair.prompt, {}).update(dict.fromkeys((pair.chosen, pair.rejected)))
+    encoded = {prompt: encoder.branches(prompt, list(theirs), end=True) for prompt, theirs in texts.items()}
     numbers: dict[PromptText, int] = {}
     prompts: list[Tokens] = []
     responses: list[Tokens] = []
@@ -74,18 +78,19 @@ def encode_pairs(
     for pair, out in zip(pairs, sides, strict=True):
         if pair.prompt not in numbers:
             numbers[pair.prompt] = len(prompts)
-            prompts.append(encoder.prompt(pair.prompt))
+            prompts.append(encoded[pair.prompt][0])
             if len(prompts[-1]) > context:
                 raise UserError(
                     f"{pair.place}: its prompt takes {len(prompts[-1])} tokens, and the context holds {context}: "
                     "shorten it, or choose a model with a longer context"
                 )
         prompt = numbers[pair.prompt]
+        tokens = dict(zip(texts[pair.prompt], encoded[pair.prompt][1], strict=True))
         ends = []
         for text in (pair.chosen, pair.rejected):
             if (prompt, text) not in place:
                 place[prompt, text] = len(responses)
-                responses.append(encoder.response(text))
+                responses.append(tokens[text])
                 prompt_of.append(prompt)
                 longest[prompt] = max(longest.get(prompt, 0), len(responses[-1]))
                 if len(responses[-1]) > context - 2:

@@ -39,8 +39,7 @@ def check_names(key: str, texts: Mapping[str, object], known: Sequence[str]) -> 
 def check_template(key: str, text: object, fields: Iterable[str], *, prompt: bool) -> str:
     """Return a template, after a check that it has each of the fields and no other.
 
-    A prompt must end in a newline, and a response must not begin with a space, because texts are encoded segment by
-    segment, and the tokens depend on where they are cut.
+    A prompt must end in a newline, and a response must not begin with a space, so that no token belongs to both.
 
     Raises:
         UserError: the template under `key` is not as described.

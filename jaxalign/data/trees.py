@@ -57,6 +57,15 @@ def path_lengths(tree: Tree) -> list[int]:
     return lengths
 
 
+def shared_length(paths: Sequence[Tokens]) -> int:
+    """Return how many tokens all of these begin with in common; at least one is needed."""
+    size = min(map(len, paths))
+    for path in paths[1:]:
+        differ = np.flatnonzero(path[:size] != paths[0][:size])
+        size = int(differ[0]) if len(differ) else size
+    return size
+
+
 class _Node:
     """A segment of a radix tree while it is built; `place` is its final (tree, segment)."""
 
@@ -76,9 +85,7 @@ def _descend(node: _Node, tokens: Tokens, scored: bool) -> _Node:
         if child is None:
             child = node.children[first] = _Node(tokens, node, scored)
             return child
-        size = min(len(child.tokens), len(tokens))
-        differ = np.flatnonzero(child.tokens[:size] != tokens[:size])
-        shared = int(differ[0]) if len(differ) else size
+        shared = shared_length([child.tokens, tokens])
         if shared < len(child.tokens):
             # The lower part stays the same object, because segments that ended in it must still end there.
             upper = node.children[first] = _Node(child.tokens[:shared], node, child.scored)

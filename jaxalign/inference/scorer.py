@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from jaxalign.data.packing import PackedBatch, Shape, stack_batches
 from jaxalign.data.trees import Tree, radix
@@ -16,8 +16,11 @@ from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
-from jaxalign.objectives.forward import reader
+from jaxalign.objectives.forward import choices_program, reader
 from jaxalign.parallel.compilation import Programs
+
+_Values = tuple[Float64[np.ndarray, "B P"], ...]
+"""One or more values of each prediction of a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,37 +70,62 @@ class Scorer:
         Raises:
             UserError: the model's logits are not finite.
         """
+        return [sums[:, 0] for sums in self._sums(trees, 1, self._log_probs, progress, adapters)]
+
+    def score_greedy(self, trees: Sequence[Tree]) -> list[tuple[Float64[np.ndarray, " _"], Bool[np.ndarray, " _"]]]:
+        """Return the scores [S] of each tree's segments, and whether each token of a segment is the most probable one.
+
+        Both come from the same passes. The scorer must have a single adapter; for the rest see `score`.
+        """
+        return [(sums[:, 0], sums[:, 1] == 0) for sums in self._sums(trees, 2, self._choices)]
+
+    def _sums(
+        self,
+        trees: Sequence[Tree],
+        kinds: int,
+        read: Callable[[Sequence[PackedBatch]], Sequence[_Values]],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        adapters: Sequence[int] | None = None,
+    ) -> list[Float64[np.ndarray, "_ K"]]:
+        """Return for each tree the sums [S, K] over its segments of the K values that `read` gives a prediction."""
         if not trees:
             return []
         members = [0] * len(trees) if adapters is None else adapters
         groups = [[n for n, one in enumerate(members) if one == m] for m in range(self.stacked or 1)]
         merged = [self._merged([trees[n] for n in group]) for group in groups]
-        results = [[np.zeros(len(tree)) for tree in shared] for shared, _ in merged]
+        results = [[np.zeros((len(tree), kinds)) for tree in shared] for shared, _ in merged]
         passes = pack_for_reading(
             [shared for shared, _ in merged], self.row_length, self.batch_tokens // len(groups), self.shapes
         )
         for done, batches in enumerate(passes):
-            log_probs = self._log_probs([batch for batch, _ in batches])
-            for (batch, owners), found, mine in zip(batches, log_probs, results, strict=True):
+            values = read([batch for batch, _ in batches])
+            for (batch, owners), found, mine in zip(batches, values, results, strict=True):
                 counted = np.asarray(batch.weight) != 0
-                sums = np.bincount(np.asarray(batch.branch)[counted], found[counted], minlength=len(owners))
+                branch = np.asarray(batch.branch)[counted]
+                sums = np.stack([np.bincount(branch, kind[counted], minlength=len(owners)) for kind in found], axis=1)
                 if not np.isfinite(sums).all():
                     raise not_finite()
                 for (tree, segment), value in zip(owners, sums, strict=True):
                     mine[tree][segment] = value
             progress(done + 1, len(passes))
-        scores = [np.zeros(0)] * len(trees)
+        scores = [np.zeros((0, kinds))] * len(trees)
         for group, (shared, ends), mine in zip(groups, merged, results, strict=True):
             for n, places in zip(group, ends, strict=True):
                 scores[n] = _hand_back(trees[n], places, shared, mine)
         return scores
 
-    def _log_probs(self, batches: Sequence[PackedBatch]) -> Sequence[Float64[np.ndarray, "B P"]]:
+    def _log_probs(self, batches: Sequence[PackedBatch]) -> list[_Values]:
         """Return the log-probabilities of the predictions of each adapter's batch, one batch for each adapter."""
         # The weights are fetched for each pass, because `progress` may have sampled after the pass before.
         params = self.weights.get(layered=False)
         read = reader(self.network, params, self.adapter, self.scale, self.programs)
-        return [read(batches[0])] if self.stacked is None else list(read(stack_batches(batches)))
+        return [(found,) for found in ([read(batches[0])] if self.stacked is None else read(stack_batches(batches)))]
+
+    def _choices(self, batches: Sequence[PackedBatch]) -> list[_Values]:
+        """Return the log-probabilities of the predictions of a batch, and 1 for each that another token surpasses."""
+        arguments = (self.weights.get(layered=False), self.adapter, np.float32(self.scale), batches[0])
+        choices = self.programs.get("read choices", choices_program, (self.network,), arguments)(*arguments)
+        return [tuple(np.asarray(found, np.float64) for found in choices)]
 
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
         """Return the trees to compute, and for each segment of each given tree the (tree, segment) where it ends."""
@@ -110,10 +138,10 @@ def _hand_back(
     tree: Tree,
     places: Sequence[tuple[int, int]],
     shared: Sequence[Tree],
-    results: Sequence[Float64[np.ndarray, " _"]],
-) -> Float64[np.ndarray, " S"]:
-    """Return the scores of a tree's segments. Each is the sum over the shared segments that the segment has become."""
-    scores = np.zeros(len(tree))
+    results: Sequence[Float64[np.ndarray, "_ K"]],
+) -> Float64[np.ndarray, "S K"]:
+    """Return the sums of a tree's segments. Each is the sum over the shared segments that the segment has become."""
+    scores = np.zeros((len(tree), results[0].shape[1]))
     for index, segment in enumerate(tree):
         if segment.scored:
             (number, place), start = places[index], places[segment.parent][1]

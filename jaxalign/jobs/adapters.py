@@ -91,7 +91,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
         trained = runs[0][1] if runs else preset(DEFAULT_MODEL)
         if not runs:
             _check_default(adapters)
-        keys = {**trained, "prompt_format": model.prompt_format, "system": model.system or trained.get("system")}
+        chosen = {name: getattr(model, name) or trained.get(name) for name in ("system", "date")}
+        keys = {**trained, "prompt_format": model.prompt_format, **chosen}
         for (first, theirs), (other, found) in itertools.pairwise(runs):
             if model.system is None and found.get("system") != theirs.get("system"):
                 raise UserError(

@@ -1,7 +1,7 @@
 """The evaluate job, from its configuration to its table: it asks a base, a role and adapters the questionnaire."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, asked_model, check_bases, find_adapters, read_adapters
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
@@ -78,7 +78,7 @@ def evaluate(config: EvaluateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=evaluation_content(opened.keys, base, asked, questionnaire),
+        content=evaluation_content(opened, base, asked, questionnaire),
         name="-".join(["portraits", *dict.fromkeys(one.name for one in asked[:4]), opened.keys["name"]]),
         files=EVALUATE_FILES,
     )
@@ -151,15 +151,16 @@ def check_questions(
 
 
 def evaluation_content(
-    keys: Mapping[str, Any], base: BaseModel, asked: Sequence[AskedModel], questionnaire: Questionnaire
+    opened: OpenedModel, base: BaseModel, asked: Sequence[AskedModel], questionnaire: Questionnaire
 ) -> dict[str, Any]:
     """Return what the configuration leads to, for the identity of the run."""
     return {
         "model": base.signature,
-        "prompt_format": keys["prompt_format"],
-        "system": keys.get("system"),
+        "prompt_format": opened.keys["prompt_format"],
+        "system": opened.keys.get("system"),
         "asked": [[one.key, None if one.target is None else [one.target.name, *one.target.scores]] for one in asked],
         **questionnaire.content(),
+        **opened.encoder.rendered(questionnaire.questions),
     }
 
 

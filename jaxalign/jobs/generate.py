@@ -17,7 +17,7 @@ from jaxalign.inference.sampling_params import ENDS, Request, SamplingParams, ch
 from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_base, open_job_run, print_places, sampling_params
+from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places, sampling_params
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.directory import Run
@@ -56,7 +56,7 @@ def generate(config: GenerateConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=generation_content(opened.keys, opened_engine, prompts),
+        content=generation_content(opened, opened_engine, prompts),
         name="-".join(["generate", *(adapter.name for adapter in adapters[:3]), opened.keys["name"]]),
         files=GENERATE_FILES,
         more=True,
@@ -111,15 +111,16 @@ def prompt_requests(prompts: Sequence[Prompt], adapters: Sequence[Adapter], enco
     ]
 
 
-def generation_content(keys: Mapping[str, Any], engine: OpenedEngine, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def generation_content(opened: OpenedModel, engine: OpenedEngine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     return {
         "model": engine.model,
         "adapters": engine.adapters,
         "served": engine.served,
-        "prompt_format": keys["prompt_format"],
-        "system": keys.get("system"),
+        "prompt_format": opened.keys["prompt_format"],
+        "system": opened.keys.get("system"),
         "prompts": digest([(prompt.id, prompt.text) for prompt in prompts]),
+        **opened.encoder.rendered((prompt.text for prompt in prompts), answers=False),
     }
 
 

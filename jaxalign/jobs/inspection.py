@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from jaxalign.data.encoding import Encoded
+from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.examples import Example, TextStage
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths
 from jaxalign.pretrained.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def print_examples(
     console: Console,
     text_stages: Sequence[TextStage],
     stages: Sequence[SupervisedStage],
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     count: int,
     *,
     share_prompts: bool = True,
@@ -46,7 +46,7 @@ def print_examples(
         console: where the examples are printed.
         text_stages: the examples of each stage as text.
         stages: the same examples as tokens.
-        tokenizer: the tokenizer of the model.
+        encoder: the encoder that made them.
         count: the number of examples of each stage; all, if the stage has fewer.
         share_prompts: whether equal prompts are computed once (`training.share_prompts`).
     """
@@ -59,7 +59,7 @@ def print_examples(
     for text, data in zip(text_stages, stages, strict=True):
         cut = data.train.cut
         start = min(cut.index(True) if True in cut else 0, max(len(text.train) - count, 0))
-        items = _pair(text.train, data.train, tokenizer)[start : start + count]
+        items = _pair(text.train, data.train, encoder)[start : start + count]
         kept = [item for item in items if len(item.response)]
         trees = _trees(kept, share_prompts)
         console.print()
@@ -70,7 +70,7 @@ def print_examples(
         branch = 0
         for number, tree in enumerate(trees):
             console.print()
-            console.print(_render(tree, number, branch, kept, tokenizer, colour), highlight=False)
+            console.print(_render(tree, number, branch, kept, encoder, colour), highlight=False)
             branch += sum(segment.scored for segment in tree)
         for item in items:
             if not len(item.response):
@@ -78,13 +78,13 @@ def print_examples(
                 console.print(Text(line, WARNING), highlight=False, soft_wrap=True)
 
 
-def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -> list[ShownExample]:
+def _pair(examples: Sequence[Example], encoded: Encoded, encoder: Encoder) -> list[ShownExample]:
     """Match texts and tokens. An example without tokens was left out, which happens only to cut examples."""
     items, place, nothing = [], 0, np.zeros(0, np.int32)
     dropped = len(examples) - len(encoded)
     for example, cut in zip(examples, encoded.cut, strict=True):
         here = place < len(encoded) and (
-            not (cut and dropped) or _begins(example, encoded.prompts[place], encoded.responses[place], tokenizer)
+            not (cut and dropped) or _begins(example, encoded.prompts[place], encoded.responses[place], encoder)
         )
         if here:
             tokens = encoded.prompts[place], encoded.responses[place]
@@ -95,11 +95,17 @@ def _pair(examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer) -
     return items
 
 
-def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, tokenizer: Tokenizer) -> bool:
+def _begins(example: Example, prompt: np.ndarray, response: np.ndarray, encoder: Encoder) -> bool:
     """Return whether these tokens are the beginning of an example."""
-    whole = tokenizer.encode(example.response)
     text = example.prompt if isinstance(example.prompt, str) else example.prompt[-1].content
-    return text.strip() in tokenizer.decode(prompt) and np.array_equal(whole[: len(response)], response)
+    return text.strip() in encoder.tokenizer.decode(prompt) and np.array_equal(
+        _whole(example, encoder)[: len(response)], response
+    )
+
+
+def _whole(example: Example, encoder: Encoder) -> np.ndarray:
+    """Return the tokens of the response of an example that was not cut."""
+    return encoder.branches(example.prompt, [example.response], end=True)[1][0]
 
 
 def _trees(items: Sequence[ShownExample], share_prompts: bool) -> list[Tree]:
@@ -109,7 +115,7 @@ def _trees(items: Sequence[ShownExample], share_prompts: bool) -> list[Tree]:
 
 
 def _render(
-    tree: Tree, number: int, branch: int, items: Sequence[ShownExample], tokenizer: Tokenizer, colour: bool
+    tree: Tree, number: int, branch: int, items: Sequence[ShownExample], encoder: Encoder, colour: bool
 ) -> RichTree:
     """Return a token tree as text; its branches are numbered from `branch` on, as in a packed batch."""
     lengths = path_lengths(tree)
@@ -129,10 +135,10 @@ def _render(
             item = next(item for item in items if item.response is segment.tokens)
             facts[1:1] = [f"branch {branch}"]
             facts += _about(item.example, segment.weight)
-            lost = f"\n✂ {_lost(item, tokenizer)}" if item.cut else ""
+            lost = f"\n✂ {_lost(item, encoder)}" if item.cut else ""
             branch += 1
         label = Text().append(" · ".join(facts), NOTE).append("\n")
-        label.append_text(_decode(segment, tokenizer, colour))
+        label.append_text(_decode(segment, encoder.tokenizer, colour))
         label.append(lost, WARNING)
         nodes.append((top if segment.parent < 0 else nodes[segment.parent]).add(label))
     return top
@@ -160,9 +166,9 @@ def _decode(segment: Segment, tokenizer: Tokenizer, colour: bool) -> Text:
     return text.append("⟧", style) if segment.scored and not colour else text
 
 
-def _lost(item: ShownExample, tokenizer: Tokenizer) -> str:
+def _lost(item: ShownExample, encoder: Encoder) -> str:
     """Return a line that says which text of an example was cut off."""
-    whole = np.append(tokenizer.encode(item.example.response), tokenizer.eos_id)
+    whole, tokenizer = _whole(item.example, encoder), encoder.tokenizer
     size = len(item.response)
     if size < len(whole) and np.array_equal(whole[:size], item.response):
         return f"cut off after {size} tokens of the response; lost: {tokenizer.decode(whole[size:])!r}"

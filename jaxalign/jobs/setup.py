@@ -21,6 +21,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained import sources
+from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
 from jaxalign.runs.directory import Run, older_runs, open_run
 from jaxalign.runs.progress import compilations
@@ -82,7 +83,11 @@ def open_base(
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
-    encoder = Encoder(files.tokenizer, keys["prompt_format"], keys.get("system"))
+    tokenizer = dataclasses.replace(files.tokenizer, date=keys.get("date") or DATE)
+    files = dataclasses.replace(files, tokenizer=tokenizer)
+    if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
+        log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
+    encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
     return OpenedModel(config, keys, files, encoder, console)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from jaxalign.config.dataset import InstructionsConfig
 from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
@@ -25,7 +26,6 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
-from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, read_records
@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> None:
         return
     examples = encode_text(config, text, opened.encoder, opened.context)
     if config.inspect:
-        inspect(config, console, text, examples, opened.files.tokenizer)
+        inspect(config, console, text, examples, opened.encoder)
         return
     stages = [encode_preferences(config, text, opened.encoder, opened.context)] if text.pairs else examples
     if config.training.questionnaire:
@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=training_content(config, text, base, adapter, budget),
+        content=training_content(config, text, base, adapter, budget, opened.encoder),
         name=run_name(config, text),
         files=TRAIN_FILES,
     )
@@ -104,13 +104,13 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
 
 
 def inspect(
-    config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], tokenizer: Tokenizer
+    config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], encoder: Encoder
 ) -> None:
     """Print examples of each stage as the model sees them; UserError for preference pairs, which it cannot show."""
     if text.pairs:
         raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
     share = config.training.share_prompts and config.training.packing
-    print_examples(console, text.stages, examples, tokenizer, config.inspect, share_prompts=share)
+    print_examples(console, text.stages, examples, encoder, config.inspect, share_prompts=share)
 
 
 def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
@@ -131,10 +131,15 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
 
 
 def training_content(
-    config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None
+    config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None, encoder: Encoder
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
-    found: dict[str, Any] = {"model": base.model.signature, "dataset": text.fingerprint, **text.questionnaire.content()}
+    found: dict[str, Any] = {
+        "model": base.model.signature,
+        "dataset": text.fingerprint,
+        **text.questionnaire.content(),
+        **encoder.rendered([*text.prompts, *text.questionnaire.questions]),
+    }
     if config.adapter is not None and start.params is not None:
         found["adapter"] = adapter_hash(start.params)
     if text.target is not None:

@@ -9,6 +9,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.config.values import ValueConfig
 from jaxalign.data.account import account, count
+from jaxalign.data.conversations import PromptText
 from jaxalign.data.datasets.pairs import PairText
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import TextStage, control_stage
@@ -48,6 +49,12 @@ class TrainingText:
     pairs: list[PairText]
     questionnaire: Questionnaire
     fingerprint: str
+
+    @property
+    def prompts(self) -> list[PromptText]:
+        """All prompts that are trained on."""
+        examples = [example.prompt for stage in self.stages for example in stage.train + stage.validation]
+        return [*examples, *(pair.prompt for pair in self.pairs)]
 
 
 def read_training_text(config: TrainConfig) -> TrainingText:

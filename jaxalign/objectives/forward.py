@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64
+from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import LoraParams, effective
 from jaxalign.models.precision import Number
 from jaxalign.models.transformer import Dropout, Transformer, head_kernel
-from jaxalign.objectives.log_probs import gather_sources, prediction_log_probs
+from jaxalign.objectives.log_probs import gather_sources, most_probable, prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 
 
@@ -50,6 +50,20 @@ def log_probs_program(
         return batch_log_probs(model, params, effective(adapter, scale), batch)
 
     return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
+
+
+@partial(jax.jit, static_argnums=(0,))
+def choices_program(
+    model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, ""], batch: PackedBatch
+) -> tuple[Float32[Array, "B P"], Bool[Array, "B P"]]:
+    """Return the log-probability [B, P] of each prediction, and whether another token is more probable than its own."""
+    variables = {"params": params, "lora": effective(adapter, scale)}
+    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
+    head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
+    hidden = gather_sources(states, batch.source)  # type: ignore[arg-type]
+    target = jnp.asarray(batch.target)
+    log_probs: Any = prediction_log_probs(hidden, head, target, softcap)
+    return log_probs, most_probable(hidden, head, softcap) != target
 
 
 ReadLogProbs = Callable[[PackedBatch], Float64[np.ndarray, "*A B P"]]

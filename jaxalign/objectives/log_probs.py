@@ -105,6 +105,20 @@ def _backward(
 prediction_log_probs.defvjp(_forward, _backward)
 
 
+def most_probable(
+    hidden: Float[Array, "B P D"], head: Float[Array, "V D"], softcap: float | None = None
+) -> Int32[Array, "B P"]:
+    """Return the most probable token [B, P] after each state [B, P, D], the first one of equals; see above."""
+
+    def choose(states: Float[Array, "B D"]) -> Int32[Array, " B"]:
+        logits = dot(states, head, ((1,), (1,)))
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+        return logits.argmax(-1).astype(jnp.int32)
+
+    batch_size = max(CHUNK // hidden.shape[0], 8)
+    return jnp.moveaxis(jax.lax.map(choose, jnp.moveaxis(hidden, 1, 0), batch_size=batch_size), 0, 1)
+
+
 def gather_sources(states: Float[Array, "B T D"], source: Int32[Array | np.ndarray, "B P"]) -> Float[Array, "B P D"]:
     """Return the hidden states [B, P, D] at the places `source` [B, P] of states [B, T, D]."""
     return jnp.take_along_axis(states, source[..., None], axis=1)

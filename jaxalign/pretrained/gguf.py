@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import Claims, brief
-from jaxalign.pretrained.tokenizer import from_gguf
+from jaxalign.pretrained.tokenizer import from_gguf, gguf_ends
 from jaxalign.runs.records import named_errors
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -174,6 +174,10 @@ class GgufFile:
         found.text("tokenizer.chat_template", "")
         found.flag("tokenizer.ggml.add_bos_token", False)
         return from_gguf(self._fields, self._path)
+
+    def end_ids(self) -> list[int]:
+        """Return the tokens besides the EOS that end an answer."""
+        return gguf_ends(self._fields)
 
     def _heads(self) -> int:
         return self._claims.whole(f"{self._kind}.attention.head_count")

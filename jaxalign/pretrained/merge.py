@@ -156,8 +156,9 @@ def _complete(
     known = {
         "architectures": [names[architecture.family]],
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
         "dtype": dtype,
     }
-    return known | {key: value for key, value in config.items() if value is not None}
+    given = {key: value for key, value in config.items() if value is not None}
+    ends = list(tokenizer.end_ids)
+    return {**known, **given, "eos_token_id": ends[0] if len(ends) == 1 else ends}

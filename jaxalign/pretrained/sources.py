@@ -130,7 +130,7 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
     if source.source == "random":
         architecture, tokenizer = from_config(config, "model.config"), tiny_tokenizer()
     elif isinstance(tensors, GgufFile):
-        architecture, tokenizer = from_config(config, str(path)), from_hf(tensors.tokenizer())
+        architecture, tokenizer = from_config(config, str(path)), from_hf(tensors.tokenizer(), tensors.end_ids())
     else:
         architecture, tokenizer = from_config(config, str(path / "config.json")), from_folder(path)
     told = architecture.tied

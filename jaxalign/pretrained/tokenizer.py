@@ -1,20 +1,39 @@
 """From text to tokens and back. No special token is added to a text."""
 
-import json
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
 from jaxalign.errors import UserError
+from jaxalign.pretrained.chat_template import DATE, ChatTemplate
 from jaxalign.pretrained.tokenizer_files import check_tokenizer_files
+from jaxalign.runs.records import read_json_object
 
 # Without this, transformers warns that PyTorch is missing, which this program does not need.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+_MARK = "jaxalign-mark"
+"""A text that no template writes by itself; where it comes out shows where a message goes."""
+
+
+class Turn(NamedTuple):
+    """What stands around an answer.
+
+    lead   white space before the answer
+    close  the text behind it, up to the end token that the template writes; "" if the template writes none
+    eos    whether the EOS follows, because `close` has no end token
+    """
+
+    lead: str = ""
+    close: str = ""
+    eos: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +44,7 @@ class Tokenizer:
     eos_id   the token behind each text
     pad_id   the padding token, or the EOS if there is none
     end_ids  all tokens that end an answer: many chat models end a turn with another token than a text
-
-    Segments are encoded one by one. A byte-level tokenizer then gives the tokens of the whole text if each cut is
-    before a space or after a newline. A SentencePiece tokenizer (Llama 2, Mistral) puts its space marker before every
-    segment. That does no harm, because training, sampling and scoring cut texts in the same way.
+    date     the date for a chat template that asks for it, as YYYY-MM-DD
     """
 
     hf: Any
@@ -36,10 +52,22 @@ class Tokenizer:
     eos_id: int
     pad_id: int
     end_ids: tuple[int, ...]
+    date: str = DATE
 
     def encode(self, text: str) -> Int32[np.ndarray, " T"]:
         """Return the ids [T] of a text. No token is added; special tokens that are spelled out in it are recognised."""
         return np.array(self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def encode_cut(self, text: str, at: int) -> tuple[Int32[np.ndarray, " n"], Int32[np.ndarray, " m"]]:
+        """Return the ids of a whole text in two parts: those that end before character `at`, and those behind them.
+
+        A token that stands on both sides of the cut is in the second part. Texts that are encoded one by one may have
+        other tokens than the whole: SentencePiece puts a space before each (Llama 2, Mistral), and merges are lost.
+        """
+        found = self.hf.backend_tokenizer.encode(text, add_special_tokens=False)
+        ids = np.array(found.ids, np.int32)
+        count = next((place for place, (_, end) in enumerate(found.offsets) if end > at), len(ids))
+        return ids[:count], ids[count:]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of ids [T], with special tokens spelled out."""
@@ -47,40 +75,89 @@ class Tokenizer:
             np.asarray(ids, np.int64).tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template; UserError if the model has none."""
+        source = self.hf.chat_template
+        source = source.get("default") if isinstance(source, Mapping) else source
+        if not source:
+            raise UserError("this model has no chat template; use model.prompt_format=plain")
+        return ChatTemplate(source, self.hf.special_tokens_map, self.date)
+
     def chat(self, messages: Sequence[Mapping[str, str]], system: str | None = None) -> str:
         """Return messages in the model's chat template, up to the start of the assistant's answer.
 
-        A BOS at the beginning is left out if the root segment gets one anyway. If the template refuses a system
-        message, the message becomes the beginning of the first user message.
+        If the template refuses a system message or passes over it, the message becomes the beginning of the first user
+        message.
 
         Raises:
-            UserError: the model has no chat template, or the template refuses the messages.
+            UserError: the model has no chat template, the template refuses the messages, or it does not show a message
+                of the user or the system.
         """
-        from jinja2 import TemplateError
+        return self._render(messages, system, answering=True)
 
-        if not self.hf.chat_template:
-            raise UserError("this model has no chat template; use model.prompt_format=plain")
+    def continued(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return messages in the chat template up to the end of the last one, which goes on; errors as `chat`."""
+        last = {**messages[-1], "content": messages[-1]["content"] + _MARK}
+        return self._render([*messages[:-1], last], None, answering=False).rpartition(_MARK)[0]
+
+    @cached_property
+    def turn(self) -> Turn:
+        """What the chat template writes around an assistant's answer.
+
+        Raises:
+            UserError: the model has no chat template, or the template does not show an answer.
+        """
+        asked = [{"role": "user", "content": "?"}]
+        text = self._render([*asked, {"role": "assistant", "content": _MARK}], None, answering=False)
+        before, found, after = text.rpartition(_MARK)
+        if not found:
+            raise UserError("the model's chat template does not show an assistant's answer: use another model")
+        lead = before.removeprefix(self.chat(asked))
+        ends = {*self.end_ids, *(token for token, added in self.hf.added_tokens_decoder.items() if added.special)}
+        end = next((token for token in self.encode(after).tolist() if token in ends), None)
+        lead = lead if lead != before and lead.isspace() else ""
+        if end is None:
+            return Turn(lead)
+        behind, spelled, _ = after.partition(self.decode([end]))
+        return Turn(lead, behind + spelled, eos=False)
+
+    def _render(self, messages: Sequence[Mapping[str, str]], system: str | None, *, answering: bool) -> str:
         turns = [dict(message) for message in messages]
-        try:
-            try:
-                text = self._render([{"role": "system", "content": system}, *turns] if system else turns)
-            except TemplateError:
-                if not system or not turns:
-                    raise
-                first = turns[0] | {"content": f"{system}\n\n{turns[0]['content']}"}
-                text = self._render([first, *turns[1:]])
-        except TemplateError as error:
-            raise UserError(f"the model's chat template refuses these messages: {error}") from error
-        return text.removeprefix(self.hf.bos_token) if self.bos_id is not None else text
+        if system is None and turns and turns[0]["role"] == "system":
+            system, turns = turns[0]["content"], turns[1:]
+        if system:
+            turns = self._with_system(system, turns)
+        text = self.template.render(turns, answering=answering)
+        for number, turn in enumerate(turns, start=1):
+            # Of an assistant's earlier answers, templates leave out what it thought.
+            if turn["role"] != "assistant" and turn["content"].strip() not in text:
+                raise UserError(
+                    f"the model's chat template does not show message {number}, of the {turn['role']}: leave it out, "
+                    "or use model.prompt_format=plain"
+                )
+        return text
 
-    def _render(self, turns: list[dict[str, str]]) -> str:
-        return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    def _with_system(self, system: str, turns: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Return the messages with a system message where the template shows it."""
+        try:
+            if _MARK in self.template.render([{"role": "system", "content": _MARK}, *turns], answering=True):
+                return [{"role": "system", "content": system}, *turns]
+        except UserError:
+            if not turns:
+                raise
+        user = next((place for place, turn in enumerate(turns) if turn["role"] == "user"), None)
+        if user is None:
+            raise UserError("the model's chat template does not show a system message: leave it out")
+        opened = turns[user] | {"content": f"{system}\n\n{turns[user]['content']}"}
+        return [*turns[:user], opened, *turns[user + 1 :]]
 
 
 def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     """Return a `Tokenizer` of a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
 
-    `end_ids` are further tokens that end an answer, besides the EOS.
+    `end_ids` are further tokens that end an answer, besides the EOS and the token with which the chat template ends an
+    assistant's turn.
 
     Raises:
         UserError: the tokenizer has no EOS, or is not based on the package `tokenizers`.
@@ -95,7 +172,12 @@ def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     prepends = hf.bos_token_id is not None and backend.encode("a").ids[:1] == [hf.bos_token_id]
     pad_id = hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id
     ends = tuple(dict.fromkeys([hf.eos_token_id, *end_ids]))
-    return Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id, ends)
+    found = Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id, ends)
+    try:
+        close = found.turn.close
+    except UserError:  # a chat says so; a plain text needs no template
+        return found
+    return dataclasses.replace(found, end_ids=tuple(dict.fromkeys([*ends, *found.encode(close)[-1:].tolist()])))
 
 
 def from_folder(path: str | Path) -> Tokenizer:
@@ -123,18 +205,24 @@ def from_folder(path: str | Path) -> Tokenizer:
         if not (path / "tokenizer.json").is_file():
             hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
         raise UserError(f"the tokenizer in {path} cannot be loaded: {reason[0]}{hint}") from error
-    return from_hf(hf, _generation_ends(path / "generation_config.json"))
+    return from_hf(hf, [*_named_ends(path / "generation_config.json"), *_named_ends(path / "config.json")])
 
 
-def _generation_ends(path: Path) -> list[int]:
-    """Return the end tokens in a model's generation_config.json; none if there is no such file."""
+def _named_ends(path: Path) -> list[int]:
+    """Return the end tokens that a JSON file of a model names; none if there is no such file."""
     if not path.is_file():
         return []
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); get the model again") from error
-    return [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]
+    named = read_json_object(path, "get the model again").get("eos_token_id")
+    ends = [] if named is None else named if isinstance(named, list) else [named]
+    if not all(type(token) is int and token >= 0 for token in ends):
+        raise UserError(f"{path} has eos_token_id={named!r:.60}: it must be a token's number, or a list of them")
+    return ends
+
+
+def gguf_ends(fields: Mapping[str, Any]) -> list[int]:
+    """Return the end tokens besides the EOS that a GGUF file's metadata names: the ends of a turn and of a message."""
+    found = (fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
+    return [token for token in found if isinstance(token, int)]
 
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4

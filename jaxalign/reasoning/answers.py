@@ -90,8 +90,9 @@ def ask_questions(
     for number, answers in enumerate(read):
         for place, (rationale, option, _) in enumerate(answers):
             if option is None:
-                lead = [encoder.text(f"{rationale}\n")] if rationale else []
-                tokens = np.concatenate([asked[number].tokens, *lead, encoder.text(wording.marker)])
+                lead = f"{rationale}\n" if rationale else ""
+                prompt = wording.prompt(questions[number % len(questions)])
+                tokens = encoder.prompt(prompt, f"{lead}{wording.marker}")
                 unread.append((number, place, dataclasses.replace(asked[number], tokens=tokens)))
     if unread:
         most = answer_tokens(questions, encoder, wording)

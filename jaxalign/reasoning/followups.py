@@ -5,33 +5,30 @@ from collections.abc import Sequence
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Tree
 from jaxalign.inference.scorer import Scorer
-from jaxalign.reasoning.rationales import Rationale
+from jaxalign.reasoning.rationales import Rationale, reading_tree
 from jaxalign.reasoning.wording import Wording
 
 
 def followup_trees(
     question: Question, rationales: Sequence[Rationale], encoder: Encoder, wording: Wording
-) -> tuple[list[Tree], list[tuple[int, int]]]:
-    """Return one tree for each option, and the indices of each rationale's two completions.
+) -> tuple[list[Tree], list[list[list[int]]]]:
+    """Return one tree for each option, and for each option the indices of each rationale's two completions.
 
-    A tree has the follow-up question as its root, the rationales as its branches, and after each rationale the closing
-    with the affirming and the denying completion. The indices (affirming, denying) are the same in every tree. The
-    scorer computes the beginning that the trees share, the question, only once.
+    A tree has the follow-up question as its root, the rationales with the closing as its branches, and after each of
+    them the affirming and the denying completion. The scorer computes the beginning that the trees share, the question,
+    only once.
     """
-    affirm, deny = encoder.text(wording.affirm), encoder.text(wording.deny)
-    trees = []
+    verdicts = [wording.affirm, wording.deny]
+    trees, places = [], []
     for option in range(len(question.options)):
-        segments = [Segment(encoder.prompt(wording.ask(question, option)), -1)]
-        closing = encoder.text(wording.close(question, option))
-        for rationale in rationales:
-            segments.append(Segment(encoder.text(f"{rationale.text}\n"), 0))
-            segments.append(Segment(closing, len(segments) - 1))
-            here = len(segments) - 1
-            segments += [Segment(affirm, here, True), Segment(deny, here, True)]
-        trees.append(tuple(segments))
-    return trees, [(3 + 4 * number, 4 + 4 * number) for number in range(len(rationales))]
+        prompt, closing = wording.ask(question, option), wording.close(question, option)
+        read = [encoder.branches(prompt, verdicts, f"{one.text}\n{closing}") for one in rationales]
+        tree, found = reading_tree(encoder.prompt(prompt), read)
+        trees.append(tree)
+        places.append(found)
+    return trees, places
 
 
 def read_followups(
@@ -51,24 +48,19 @@ def read_followups(
     """
     asked = [[one for one in mine if one.right or (everyone and one.prediction is not None)] for mine in rationales]
     trees: list[Tree] = []
-    places: list[tuple[list[tuple[int, int]], int]] = []
+    places: list[tuple[list[list[list[int]]], int]] = []
     for question, mine in zip(questions, asked, strict=True):
         built, found = followup_trees(question, mine, encoder, wording) if mine else ([], [])
         places.append((found, len(trees)))
         trees += built
     scores = scorer.score(trees)
     read = []
-    for question, mine, label, (found, first), members in zip(
-        questions, rationales, labels, places, asked, strict=True
-    ):
+    for mine, label, (found, first), members in zip(rationales, labels, places, asked, strict=True):
         done, number = [], 0
         for one in mine:
             if number < len(members) and one is members[number]:
-                affirm, deny = found[number]
-                pairs = [
-                    (float(scores[first + o][affirm]), float(scores[first + o][deny]))
-                    for o in range(len(question.options))
-                ]
+                verdicts = [scores[first + option][theirs[number]] for option, theirs in enumerate(found)]
+                pairs = [(float(affirm), float(deny)) for affirm, deny in verdicts]
                 one = judged(one, pairs, label)
                 number += 1
             done.append(one)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree
+from jaxalign.data.trees import Segment, Tokens, Tree, shared_length
 from jaxalign.inference.multiple_choice import best_option
 from jaxalign.inference.scorer import Scorer
 from jaxalign.reasoning.wording import Wording
@@ -78,27 +78,38 @@ def distinct(question: Question, texts: Iterable[str]) -> list[Rationale]:
     return [Rationale(question.id, text, copies) for text, copies in counts.items()]
 
 
+def reading_tree(prompt: Tokens, read: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> tuple[Tree, list[list[int]]]:
+    """Return a tree prompt -> rationales -> endings, and the indices of the segments of each rationale's endings.
+
+    Args:
+        prompt: the tokens of the prompt.
+        read: for each rationale the tokens of prompt and rationale together, and those of each of its endings.
+    """
+    size = shared_length([prompt, *(trunk for trunk, _ in read)])
+    segments, places = [Segment(prompt[:size], -1)], []
+    for trunk, endings in read:
+        if len(trunk) > size:
+            segments.append(Segment(trunk[size:], 0))
+        here = len(segments) - 1 if len(trunk) > size else 0
+        places.append(list(range(len(segments), len(segments) + len(endings))))
+        segments += [Segment(ending, here, True) for ending in endings]
+    return tuple(segments), places
+
+
 def answer_tree(
     question: Question, rationales: Sequence[Rationale], encoder: Encoder, wording: Wording
 ) -> tuple[Tree, list[list[int]]]:
-    """Return a tree question -> rationales -> marker -> options, and the indices of each rationale's option segments.
+    """Return a tree question -> rationales and marker -> options, and the indices of each rationale's option segments.
 
     If one option's tokens are the beginning of another's, all options of the question get the end token. Otherwise
     "a dog" could never be less likely than "a dog and a cat".
     """
-    segments, places = [Segment(encoder.prompt(wording.prompt(question)), -1)], []
-    marker = encoder.text(wording.marker)
+    prompt = wording.prompt(question)
     answers = [wording.answer(question, option) for option in range(len(question.options))]
-    options = [encoder.text(answer) for answer in answers]
-    if any(np.array_equal(one, other[: len(one)]) for one, other in itertools.permutations(options, 2)):
-        options = [encoder.response(answer) for answer in answers]
-    for rationale in rationales:
-        segments.append(Segment(encoder.text(f"{rationale.text}\n"), 0))
-        segments.append(Segment(marker, len(segments) - 1))
-        here = len(segments) - 1
-        places.append(list(range(len(segments), len(segments) + len(options))))
-        segments += [Segment(option, here, True) for option in options]
-    return tuple(segments), places
+    _, options = encoder.branches(prompt, answers, wording.marker)
+    end = any(np.array_equal(one, other[: len(one)]) for one, other in itertools.permutations(options, 2))
+    read = [encoder.branches(prompt, answers, f"{one.text}\n{wording.marker}", end=end) for one in rationales]
+    return reading_tree(encoder.prompt(prompt), read)
 
 
 def read_answers(

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.sampler import Sampler
@@ -46,7 +44,7 @@ def read_answers_in_words(
 ) -> list[list[Rationale]]:
     """Return the rationales with prediction and z as the released code reads them from a generated answer."""
     requests = [
-        Request(np.concatenate([encoder.prompt(wording.prompt(question)), _lead(one, wording.marker, encoder)]))
+        Request(encoder.prompt(wording.prompt(question), f"{one.text}\n{wording.marker}"))
         for question, mine in zip(questions, rationales, strict=True)
         for one in mine
     ]
@@ -80,8 +78,8 @@ def read_followups_by_not(
     for question, mine in zip(questions, rationales, strict=True):
         for one in (one for one in mine if one.right):
             for option in range(len(question.options)):
-                prompt = encoder.prompt(wording.ask(question, option))
-                requests.append(Request(np.concatenate([prompt, _lead(one, wording.close(question, option), encoder)])))
+                after = f"{one.text}\n{wording.close(question, option)}"
+                requests.append(Request(encoder.prompt(wording.ask(question, option), after)))
     texts = iter(completions[0].text for completions in sampler.sample(requests, SAID)) if requests else iter(())
     read = []
     for question, mine, label in zip(questions, rationales, labels, strict=True):
@@ -95,7 +93,3 @@ def read_followups_by_not(
             done.append(one)
         read.append(done)
     return read
-
-
-def _lead(rationale: Rationale, closing: str, encoder: Encoder) -> np.ndarray:
-    return np.concatenate([encoder.text(f"{rationale.text}\n"), encoder.text(closing)])

@@ -1,6 +1,6 @@
 """The wording of questions, answers and follow-up questions: one renderer for sampling, training, reading and testing.
 
-Texts are cut into segments after a newline or before a space, so that a prompt has the same tokens everywhere.
+A prompt ends in a newline, so that no token belongs to it and to the answer, and it has the same tokens everywhere.
 """
 
 import dataclasses

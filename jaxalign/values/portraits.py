@@ -147,8 +147,8 @@ def _portrait(row: Row) -> Portrait:
 
 def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> ChoiceTree:
     """Return the survey prompt of a portrait with its 60 possible answers, ordered by value (`VALUES`), then score."""
-    answers = [encoder.response(survey_answer(prompts, value, score)) for value in VALUES for score in SCORES]
-    return choice_tree(encoder.prompt(survey_question(prompts, portrait.text)), answers)
+    answers = [survey_answer(prompts, value, score) for value in VALUES for score in SCORES]
+    return choice_tree(*encoder.branches(survey_question(prompts, portrait.text), answers, end=True))
 
 
 def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
@@ -164,7 +164,7 @@ def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
 def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder) -> ChoiceTree:
     """Return the prompt that asks for a choice between two people, with the answers for the first and the second."""
     prompt = fill_template(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)
-    return choice_tree(encoder.prompt(prompt), [encoder.text(choice) for choice in prompts.choices])
+    return choice_tree(*encoder.branches(prompt, prompts.choices))
 
 
 def all_questions(

@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import digest
-from jaxalign.values.injection import Prompts
+from jaxalign.values.injection import Prompts, survey_question
 from jaxalign.values.portraits import ChoicePrompts, Portrait, all_questions, portrait_question, read_questionnaire
 
 
@@ -29,6 +29,11 @@ class Questionnaire:
     prompts: Prompts
     choice: ChoicePrompts | None
     texts: list[str]
+
+    @property
+    def questions(self) -> list[str]:
+        """The prompts of the questions about single people."""
+        return [survey_question(self.prompts, portrait.text) for portrait in self.portraits]
 
     def content(self) -> dict[str, str]:
         """Return hashes of the portraits and the plain texts, for the identity of a run."""

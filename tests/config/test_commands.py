@@ -181,6 +181,12 @@ BAD = [
     ("lora.targets=[q_prj]", "lora.targets=q_prj is not known; did you mean 'q_proj'?"),
     ("lora=3", "lora=3 is not allowed: give keys such as lora.rank"),
     ("optimizer.learning_rate=-1", "optimizer.learning_rate=-1 is not allowed: give a number greater than 0"),
+    (
+        "optimizer.learning_rate=1.0e+39",
+        "optimizer.learning_rate is not allowed: its number is too large to compute with",
+    ),
+    (f"lora.alpha=1{'0' * 400}", "lora.alpha is not allowed: its number is too large to compute with"),
+    (f"inspect=-1{'0' * 400}", "inspect is not allowed: its number is too large to compute with"),
     ("optimizer.learning_rate=.nan", "optimizer.learning_rate=nan is not allowed"),
     ("optimizer.betas=[0.9]", "optimizer.betas=[0.9] is not allowed: give two numbers"),
     ("optimizer.betas=[0.9,1]", "optimizer.betas=[0.9,1] is not allowed: give two numbers"),
@@ -214,7 +220,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("override", "line"), BAD, ids=[override for override, _ in BAD])
+@pytest.mark.parametrize(("override", "line"), BAD, ids=[override[:40] for override, _ in BAD])
 def test_a_bad_value_gets_one_line_that_names_the_key_and_what_is_allowed(override, line):
     with pytest.raises(UserError) as caught:
         config("+value=power", change=override)

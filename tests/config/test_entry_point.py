@@ -200,6 +200,7 @@ BAD = [
         ["-m", "value=glob(*)", "training.seed=range(0,1000)"],
         "value=glob(*) training.seed=range(0,1000) asks for",
     ),
+    (["value=power", f"lora.rank={'9' * 5000}"], "Exceeds the limit (4300 digits) for integer string conversion"),
     (["-m", "value=power", "--cfg", "job"], "--cfg does not go with -m"),
     (["-m", "value=power,security", "run.dir=here"], "run.dir=here: 2 jobs cannot share a directory"),
     (["value=power", "alignment.name=roleplay"], "alignment=roleplay trains nothing"),
@@ -209,7 +210,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "line"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+@pytest.mark.parametrize(("arguments", "line"), BAD, ids=[" ".join(arguments)[:60] for arguments, _ in BAD])
 def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, arguments, line):
     assert refusal(capsys, *arguments).startswith(line)
 

@@ -31,7 +31,7 @@ def test_the_bos_stands_once_at_the_root_and_nowhere_else(with_bos, encoder):
     assert with_bos.prompt("A claim.\n").tolist().count(1) == 1
     assert with_bos.prompt("A claim.\n")[0] == 1
     assert 1 not in with_bos.text("more")
-    assert 1 not in with_bos.response("more")
+    assert 1 not in with_bos.branches("A claim.\n", ["more"], end=True)[1][0]
     assert 1 not in encoder.prompt("A claim.\n")
     assert with_bos.root("").tolist() == [1]
 
@@ -110,7 +110,7 @@ def test_the_released_truncation_takes_the_end_of_the_answer_and_leaves_out_what
     prompt = len(encoder.prompt(STAGE_2.prompt))
     examples = [STAGE_2, dataclasses.replace(STAGE_1, shorten="")]
     encoded = encode_examples(examples, encoder, 500, truncate=prompt + 3)
-    np.testing.assert_array_equal(encoded.responses[0], encoder.response(STAGE_2.response)[:3])
+    np.testing.assert_array_equal(encoded.responses[0], encoder.branches(STAGE_2.prompt, [STAGE_2.response])[1][0][:3])
     assert encoded.cut == [True, True]
     (only,) = encode_examples([STAGE_2], encoder, 500, truncate=prompt).cut
     assert only

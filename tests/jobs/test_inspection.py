@@ -24,7 +24,7 @@ def shown(tokenizer, examples=EXAMPLES, count=5, colour=False, length=2048, trun
     file = io.StringIO()
     system = "truecolor" if colour else None
     console = Console(file=file, width=200, force_terminal=colour, color_system=system, no_color=False)
-    print_examples(console, [TextStage("survey", list(examples), [])], stages, tokenizer, count, **options)
+    print_examples(console, [TextStage("survey", list(examples), [])], stages, encoder, count, **options)
     return file.getvalue()
 
 

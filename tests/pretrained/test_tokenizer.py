@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tokenizers import processors
 
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.pretrained.tokenizer import from_folder, from_gguf, from_hf, tiny_tokenizer
+from jaxalign.pretrained.tokenizer import from_folder, from_gguf, from_hf, gguf_ends, tiny_tokenizer
 
 TEXT = "Müller said: 'I agree.'\n\n  日本 \t 3.14 <|im_end|> <|unknown|>"
 
@@ -60,17 +61,6 @@ def test_the_chat_template_ends_where_the_assistant_is_to_speak(tokenizer):
     messages = [{"role": "user", "content": "Hi"}]
     assert tokenizer.chat(messages) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.chat(messages, system="Be brief.").startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
-
-
-def test_a_bos_that_the_root_gets_anyway_is_left_out_of_the_chat():
-    hf = tiny_tokenizer().hf
-    hf.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
-    messages = [{"role": "user", "content": "Hi"}]
-    assert from_hf(hf).chat(messages) == "<|im_start|>Hi"
-    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
-    )
-    assert from_hf(hf).chat(messages) == "Hi"
 
 
 def test_a_template_without_a_system_role_gets_it_in_the_first_message():
@@ -148,3 +138,31 @@ def test_words_are_cut_as_each_family_cuts_them(cut, words):
     backend = from_gguf(fields, "x.gguf").backend_tokenizer
     found = [word.replace("Ġ", " ") for word, _ in backend.pre_tokenizer.pre_tokenize_str("It's 2024")]
     assert found == words
+
+
+def test_every_end_token_that_a_file_of_the_model_names_ends_an_answer(tmp_path, tokenizer):
+    tokenizer.hf.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert from_folder(tmp_path).end_ids == (2, 0, 7)
+    assert gguf_ends({"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}) == [5, 6]
+    assert from_hf(tiny_tokenizer().hf, gguf_ends({"tokenizer.ggml.eot_token_id": 5})).end_ids == (2, 5)
+
+
+@pytest.mark.parametrize("named", ['"2"', "true", "[2, null]", "1.5", "-1"])
+def test_an_end_token_that_is_no_number_of_a_token_is_refused(tmp_path, tokenizer, named):
+    tokenizer.hf.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {named}}}')
+    with pytest.raises(UserError, match=r"generation_config\.json has eos_token_id=.*: it must be a token's number"):
+        from_folder(tmp_path)
+
+
+def test_a_bos_that_a_chat_template_writes_stands_once(tokenizer):
+    hf = tiny_tokenizer().hf
+    hf.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    encoder = Encoder(from_hf(hf), "plain")
+    text = encoder.tokenizer.chat([{"role": "user", "content": "Hi"}])
+    assert encoder.root(text).tolist() == encoder.root("Hi").tolist() == hf.encode("Hi")

@@ -31,9 +31,11 @@ def test_worked_examples_look_like_what_is_asked():
 
 def test_the_pieces_of_a_response_are_the_tokens_of_the_whole(tokenizer):
     encoder = Encoder(tokenizer)
-    whole = encoder.response(WORDING.response(THREE, "So that.", 1))
-    parts = [encoder.text("So that.\n"), encoder.text(WORDING.marker), encoder.text(WORDING.answer(THREE, 1))]
-    np.testing.assert_array_equal(whole, np.concatenate([*parts, [tokenizer.eos_id]]))
+    prompt = WORDING.prompt(THREE)
+    _, (whole,) = encoder.branches(prompt, [WORDING.response(THREE, "So that.", 1)], end=True)
+    lead, (answer,) = encoder.branches(prompt, [WORDING.answer(THREE, 1)], f"So that.\n{WORDING.marker}", end=True)
+    np.testing.assert_array_equal([*encoder.prompt(prompt), *whole], [*lead, *answer])
+    assert whole[-1] == tokenizer.eos_id
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,17 @@ def responses_of(
         question = questions[id]
         asked = question if not without_question else Question("", "", (), 0)
         text = session.wording.prompt(asked) or "\n"  # because a prompt must not be empty
-        prompts.append(session.encoder.prompt(text))
-        known: dict[tuple[str, int], int] = {}
-        for number, one in enumerate(mine):
-            if one.prediction is not None:
-                if (one.text, one.prediction) not in known:
-                    known[one.text, one.prediction] = len(responses)
-                    responses.append(session.response(question, one.text, one.prediction))
-                    prompt_of.append(len(prompts) - 1)
-                place[id, number] = known[one.text, one.prediction]
+        said = {
+            number: session.wording.response(question, one.text, one.prediction)
+            for number, one in enumerate(mine)
+            if one.prediction is not None
+        }
+        distinct = list(dict.fromkeys(said.values()))
+        prompt, branches = session.encoder.branches(text, distinct, end=True)
+        place |= {(id, number): len(responses) + distinct.index(response) for number, response in said.items()}
+        prompt_of += [len(prompts)] * len(branches)
+        prompts.append(prompt)
+        responses += branches
     return Responses(prompts, responses, prompt_of, np.zeros(len(responses))), place
 
 

@@ -29,22 +29,23 @@ def seed_stage(session: CrestSession) -> Adapter | None:
 
 def learn_seed(session: CrestSession, run: Run) -> dict[str, Any]:
     """Fine-tune an adapter on solved questions, and on follow-up questions about them; return the stage's summary."""
-    encoder, wording, config = session.encoder, session.wording, session.config.seed
-    prompts, responses = [], []
+    wording, config = session.wording, session.config.seed
+    texts = []
     for number, question in enumerate(session.questions.solved):
-        prompts.append(encoder.prompt(wording.prompt(question)))
-        responses.append(session.response(question, question.solution, question.gold))
+        texts.append((wording.prompt(question), wording.response(question, question.solution, question.gold)))
         # One follow-up about the right option and one about a wrong one, so that both judgements are equally frequent.
         wrong = [option for option in range(len(question.options)) if option != question.gold]
         for option in (question.gold, wrong[number % len(wrong)]):
             verdict = wording.affirm if option == question.gold else wording.deny
-            prompts.append(encoder.prompt(wording.ask(question, option)))
-            responses.append(session.tokens(f"{question.solution}\n", wording.close(question, option), verdict))
+            judged = f"{question.solution}\n{wording.close(question, option)}{verdict}"
+            texts.append((wording.ask(question, option), judged))
+    pairs = [session.example(prompt, response) for prompt, response in texts]
     start = session.fresh()
     assert start.params is not None
     schedule = ScheduleConfig(learning_rate=config.learning_rate, schedule="linear", warmup_steps=0)
     settings = session.settings(schedule, start, epochs=config.epochs, batch_size=config.batch_size)
-    stage = SupervisedStage("seed", encoded(prompts, responses), encoded([], []))
+    examples = encoded([prompt for prompt, _ in pairs], [response for _, response in pairs])
+    stage = SupervisedStage("seed", examples, encoded([], []))
     params, summary = session.trainer(run, "seed").train_stage(stage, settings, start.params)
     session.write(run.adapter, dataclasses.replace(start, params=params))
     return {"training": [summary], "tokens": summary["tokens"]}

@@ -79,8 +79,9 @@ class CrestSession:
         return identity(self.config, self.content(**content), [*spec.without, *unused_examples(few_shot)])
 
     def content(self, **content: Any) -> dict[str, Any]:
-        """Return the content part of an identity: the hash of the base beside the given hashes."""
-        return {"model": self.base.model.signature, **content}
+        """Return the content part of an identity: hashes of the base, the rendered prompts and the given."""
+        asked = self.encoder.rendered(self.wording.prompt(one) for one in self.questions.train)
+        return {"model": self.base.model.signature, **asked, **content}
 
     def questions_hash(self, *splits: str) -> str:
         """Return a hash of the questions of the named splits (solved, train, validation or test)."""
@@ -127,22 +128,10 @@ class CrestSession:
                 )
         return found
 
-    def response(self, question: Question, rationale: str, option: int, *, end: bool = True) -> np.ndarray:
-        """Return the tokens of a response, int32 [n].
-
-        Rationale, marker and answer are encoded one by one, as in the trees of stage=evaluate. `end` says whether the
-        EOS follows.
-        """
-        lead = [self.encoder.text(f"{rationale}\n")] if rationale else []
-        answer = self.encoder.text(self.wording.answer(question, option))
-        stop = [self.encoder.tokenizer.eos_id] if end else []
-        parts = [*lead, self.encoder.text(self.wording.marker), answer, np.array(stop, np.int32)]
-        return np.concatenate(parts).astype(np.int32)
-
-    def tokens(self, *segments: str) -> np.ndarray:
-        """Return the tokens of segments, int32 [n]. Each is encoded on its own, and the EOS follows the last one."""
-        parts = [self.encoder.text(segment) for segment in segments]
-        return np.concatenate([*parts, [self.encoder.tokenizer.eos_id]]).astype(np.int32)
+    def example(self, prompt: str, response: str, *, end: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of a prompt and of its response, int32 [n] each; `end` says whether the response ends."""
+        tokens, (branch,) = self.encoder.branches(prompt, [response], end=end)
+        return tokens, branch
 
     # Training
 

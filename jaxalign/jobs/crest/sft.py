@@ -111,8 +111,9 @@ def fine_tune(session: CrestSession, run: Run, name: str, examples: TokenPairs, 
 def label_examples(session: CrestSession) -> TokenPairs:
     """Return the training questions with their gold answers as responses, without rationales."""
     questions = session.questions.train
-    prompts = [session.encoder.prompt(session.wording.prompt(question)) for question in questions]
-    return prompts, [session.response(question, "", question.gold) for question in questions]
+    wording = session.wording
+    pairs = [session.example(wording.prompt(one), wording.response(one, "", one.gold)) for one in questions]
+    return [prompt for prompt, _ in pairs], [response for _, response in pairs]
 
 
 def kept_examples(session: CrestSession, evaluated: Run) -> TokenPairs:
@@ -162,8 +163,10 @@ def choose_examples(
         for one in mine:
             if passes(one, len(question.options), tolerance, threshold):
                 assert one.prediction is not None
-                prompts.append(session.encoder.prompt(session.wording.prompt(question)))
-                responses.append(session.response(question, one.text, one.prediction, end=end))
+                said = session.wording.response(question, one.text, one.prediction)
+                prompt, response = session.example(session.wording.prompt(question), said, end=end)
+                prompts.append(prompt)
+                responses.append(response)
     if not right:
         raise UserError(
             "no rationale leads to the right answer (z = 1): sample more (crest.samples), choose a stronger model, "

@@ -6,7 +6,7 @@ from jaxalign.errors import UserError
 
 def test_puzzles_follow_from_their_statements_and_are_all_different():
     made = make_puzzles(train=40, validation=10, test=10, solved=6, links=(1, 2, 3), turned=0.5, seed=3)
-    parts = [made.seed, made.train, made.validation, made.test]
+    parts = [made.solved, made.train, made.validation, made.test]
     assert [len(part) for part in parts] == [6, 40, 10, 10]
     everyone = [question for part in parts for question in part]
     assert len({question.text for question in everyone}) == len({question.id for question in everyone}) == 66

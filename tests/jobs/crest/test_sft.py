@@ -79,7 +79,8 @@ def test_sampling_both_trainings_and_the_test_put_a_question_in_the_same_tokens(
 def test_fine_tuning_preferences_and_the_test_put_an_answer_in_the_same_tokens(session, tokenizer):
     _, kept = choose_examples(session, QUESTIONS, FOUND, tolerance=None)
     preferred, place = responses_of(session, QUESTIONS, FOUND)
-    whole = session.encoder.response(WORDING.response(THREE, "So that.", 1))
+    prompt, said = WORDING.prompt(THREE), WORDING.response(THREE, "So that.", 1)
+    _, (whole,) = session.encoder.branches(prompt, [said], end=True)
     np.testing.assert_array_equal(kept[0], whole)
     np.testing.assert_array_equal(preferred.responses[place["three", 0]], whole)
     _, endless = choose_examples(session, QUESTIONS, FOUND, tolerance=None, end=False)

@@ -113,10 +113,9 @@ def test_every_round_begins_at_the_adapter_that_the_one_before_ended_with(whole,
     for number, folder in ((1, whole / "stages" / "sft" / "adapter"), (2, stage / "rounds" / "1")):
         mine = [one for one in pairs if one["round"] == number]
         texts = list(dict.fromkeys((one["prompt"], one[side]) for one in mine for side in ("chosen", "rejected")))
-        prompts, answers = zip(*texts, strict=True)
         data = Responses(
-            [encoder.prompt(text) for text in prompts],
-            [encoder.response(text) for text in answers],
+            [encoder.prompt(prompt) for prompt, _ in texts],
+            [encoder.branches(prompt, [text], end=True)[1][0] for prompt, text in texts],
             list(range(len(texts))),
             np.zeros(len(texts)),
         )

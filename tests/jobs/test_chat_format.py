@@ -1,0 +1,64 @@
+"""The chat format in commands: where an answer ends, where a system message goes, and which date a template gets."""
+
+import json
+
+import pytest
+from command_line import refused, run
+from model_folder import CONFIGS, hf_random, write_model
+from runs_of_tiny import write_arguments
+
+from jaxalign.generate import main as generate
+from jaxalign.runs.records import read_records
+from jaxalign.train import main as train
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DATED = "It is {{ strftime_now('%d %b %Y') }}.\n" + TEMPLATE
+
+
+def model_with(folder, template, **names):
+    """A tiny model whose EOS is <|endoftext|>, with a chat template that ends a turn in <|im_end|>."""
+    config = CONFIGS["llama"] | {"max_position_embeddings": 1024}
+    write_model(folder, config, hf_random(config))
+    (folder / "chat_template.jinja").write_text(template)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<|endoftext|>"} | names))
+    return [f"model.path={folder}", "model=hub", "model.prompt_format=chat", "precision=float32"]
+
+
+def test_an_answer_is_trained_to_end_where_the_template_ends_a_turn_and_the_system_message_is_seen(tmp_path, capsys):
+    model = model_with(tmp_path / "model", TEMPLATE)
+    data = write_arguments(tmp_path / "arguments.jsonl")
+    asked = [*model, f"dataset.path={data}", "+value=power", "inspect=1", "model.system=SECRET"]
+    shown = run(train, asked, capsys)
+    assert "<|im_start|>user↵\n" in shown and "SECRET" in shown
+    assert "<|im_end|>⟧" in shown and "<|endoftext|>⟧" not in shown
+
+
+def test_a_template_that_asks_for_the_date_gets_one_that_stays_and_counts(tmp_path, capsys):
+    model = model_with(tmp_path / "model", DATED)
+    asked = [*model, "prompt=How far?", "sampling.max_tokens=2", f"run.dir={tmp_path / 'run'}"]
+    assert "the chat template asks for the date, and gets 2024-07-26 (model.date)" in run(generate, asked, capsys)
+    assert len(read_records(tmp_path / "run" / "generations.jsonl")) == 1
+    assert "this run is done" in run(generate, asked, capsys)
+    line = refused(generate, [*asked, "model.date=2026-11-25"], capsys)
+    assert "belongs to another configuration: rendered was" in line
+    assert "model.date=soon is not a date" in refused(generate, [*asked, "model.date=soon"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages[0].content }}{% if messages | length > 1 %}{{ 1 // 0 }}{% endif %}", "ZeroDivisionError"),
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+            "assistant's answer",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_trained_with_is_one_line(tmp_path, capsys, template, said):
+    model = model_with(tmp_path / "model", template)
+    data = write_arguments(tmp_path / "arguments.jsonl")
+    assert said in refused(train, [*model, f"dataset.path={data}", "+value=power"], capsys)

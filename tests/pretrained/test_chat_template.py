@@ -1,0 +1,115 @@
+import pytest
+
+from jaxalign.errors import UserError
+from jaxalign.pretrained.chat_template import DATE, ChatTemplate
+from jaxalign.pretrained.tokenizer import from_hf, tiny_tokenizer
+
+HI = [{"role": "user", "content": "Hi"}]
+TALK = [{"role": "system", "content": "Be <brief>."}, *HI, {"role": "assistant", "content": "Hé"}, *HI]
+
+
+def tokenizer_with(template):
+    hf = tiny_tokenizer().hf
+    hf.chat_template = template
+    return from_hf(hf)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}[{{ m.content }}]{% endfor %}",
+        "{%- set n = namespace(s='') %}\n{% for m in messages %}\n  {% set n.s = m.role %}\n{% endfor %}{{ n.s }}",
+        "{% for m in messages %}{{ m | tojson }}{% endfor %}{{ {'b': '<', 'a': 'é'} | tojson(indent=1) }}",
+        "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}|{% endfor %}",
+        "{{ bos_token }}{{ eos_token }}{% if tools %}T{% endif %}{{ messages[0]['content'].strip().upper() }}{{ x }}",
+        "{% if tools is not none %}T{% endif %}{{ messages[1:] | length }}{{ '-' * 3 + 'a' }}{{ 2 ** 3 }}",
+        "{% macro say(m) %}<{{ m.content }}>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+    ],
+)
+def test_a_template_writes_what_it_writes_in_transformers(template):
+    hf = tiny_tokenizer().hf
+    for answering in (True, False):
+        theirs = hf.apply_chat_template(TALK, chat_template=template, tokenize=False, add_generation_prompt=answering)
+        assert ChatTemplate(template, hf.special_tokens_map).render(TALK, answering=answering) == theirs
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no, not\nthis') }}", "no, not this"),
+        ("{{ messages[0]['content'] / 2 }}", "TypeError"),
+        ("{{ messages[9]['content'] }}", "has no element 9"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{% for m in messages %}", "end of template"),
+        ("{{ messages.append(1) }}", "append"),
+        ("{{ ''.__class__.__mro__ }}", "__class__"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ 'a' * 10000000000 }}", "builds more than"),
+        ("{{ [1] * 10000000000 }}", "builds more than"),
+        ("{{ 9 ** 999999999 }}", "builds more than"),
+        ("{% for n in range(99999) %}{% for m in range(99999) %}aaaaaaaa{% endfor %}{% endfor %}", "builds more than"),
+        ("{% set n = namespace(s='aa') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}", "builds more"),
+    ],
+)
+def test_whatever_a_template_does_wrong_is_one_line(template, said):
+    with pytest.raises(UserError, match="the model's chat template refuses these messages: ") as error:
+        ChatTemplate(template, {}).render(HI, answering=True)
+    assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_template_that_asks_for_the_date_gets_the_one_it_is_given():
+    template = "{{ strftime_now('%d %b %Y') }}"
+    assert ChatTemplate(template, {}).render(HI, answering=True) == "26 Jul 2024" and DATE == "2024-07-26"
+    other = ChatTemplate(template, {}, "2026-11-25")
+    assert other.render(HI, answering=True) == "25 Nov 2026" and other.asks_date
+    assert not ChatTemplate("{{ 1 }}", {}).asks_date
+
+
+PASSES_OVER = "{% for m in messages %}{% if m['role'] != 'system' %}[{{ m['content'] }}]{% endif %}{% endfor %}"
+
+
+def test_a_system_message_that_a_template_passes_over_opens_the_first_message_of_the_user():
+    tokenizer = tokenizer_with(PASSES_OVER)
+    assert tokenizer.chat(HI, "Be brief.") == "[Be brief.\n\nHi]"
+    assert tokenizer.chat(TALK) == "[Be <brief>.\n\nHi][Hé][Hi]"
+    # A message that happens to say the same does not show that the system's was used.
+    assert tokenizer.chat(HI, "Hi") == "[Hi\n\nHi]"
+    with pytest.raises(UserError, match="does not show a system message"):
+        tokenizer.chat([{"role": "assistant", "content": "Yes"}], "Be brief.")
+
+
+def test_a_message_that_a_template_does_not_show_is_refused():
+    last = tokenizer_with("{{ messages[-1]['content'] }}")
+    with pytest.raises(UserError, match="does not show message 1, of the user"):
+        last.chat([{"role": "user", "content": "First"}, *HI])
+    later = tokenizer_with(PASSES_OVER)
+    with pytest.raises(UserError, match="does not show message 2, of the system"):
+        later.chat([*HI, {"role": "system", "content": "Be brief."}, *HI])
+
+
+@pytest.mark.parametrize(
+    ("template", "lead", "close", "eos"),
+    [
+        ("{% for m in messages %}{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}", "", "<|im_end|>", False),
+        ("{% for m in messages %}[{{ m.content }}]{% endfor %}", "", "", True),
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]{% else %} {{ m.content }} <|endoftext|>"
+            "{% endif %}{% endfor %}",
+            " ",
+            " <|endoftext|>",
+            False,
+        ),
+    ],
+)
+def test_an_answer_ends_with_what_the_template_writes_behind_it(template, lead, close, eos):
+    tokenizer = tokenizer_with(template)
+    assert tokenizer.turn == (lead, close, eos)
+    assert tokenizer.end_ids == ((2, 0) if "endoftext" in close else (2,))
+    goes_on = tokenizer.continued([*HI, {"role": "assistant", "content": "It is "}])
+    assert goes_on.endswith(f"{lead}It is " if lead else "It is ")
+
+
+def test_a_template_that_shows_no_answer_is_refused_for_training():
+    tokenizer = tokenizer_with("{{ messages[0]['content'] }}")
+    with pytest.raises(UserError, match="does not show an assistant's answer"):
+        _ = tokenizer.turn
