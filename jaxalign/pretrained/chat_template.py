@@ -19,7 +19,7 @@ DATE = "2024-07-26"
 """The date for a template that asks for one, where `model.date` gives no other: the one that Llama 3.1's template names
 where nobody tells it the date. With today's date, a run that goes on tomorrow would have other prompts."""
 
-LONGEST = 2**24
+LONGEST_RENDERED = 2**24
 """The longest text that a template may write or build, in characters."""
 
 
@@ -70,7 +70,7 @@ def _compiled(source: str) -> Template:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """A sandbox in which no operator builds a text, list or number of more than `LONGEST`."""
+    """A sandbox in which no operator builds a text, list or number of more than `LONGEST_RENDERED`."""
 
     intercepted_binops = frozenset(("+", "*", "**"))
 
@@ -103,8 +103,8 @@ def _number(value: Any) -> int:
 
 
 def _check_size(size: int) -> None:
-    if size > LONGEST:
-        raise SecurityError(f"it builds more than {LONGEST:,} characters")
+    if size > LONGEST_RENDERED:
+        raise SecurityError(f"it builds more than {LONGEST_RENDERED:,} characters")
 
 
 def _raise(message: str) -> NoReturn:
