@@ -264,7 +264,7 @@ def test_bad_input_is_one_line(survey, tmp_path, capsys):
     assert "lower neighbours=50" in refused(main, [f"path={survey}", f"out={table}", "neighbours=50"], capsys)
     assert "holds other files" in refused(main, [f"path={survey}", f"out={tmp_path}"], capsys)
     table.mkdir()
-    (table / ".targets.csv.x7").write_text("half")  # of a killed process
+    (table / ".targets.csv.x7.unfinished").write_text("half")  # of a killed process
     close = ["+value=survey/close", f"value.table={table}", "model=tiny"]
     assert "is no table of targets: make one with" in refused(
         training, [*close, "value.anchor=power", "value.rank=1"], capsys

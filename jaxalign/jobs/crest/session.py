@@ -1,6 +1,7 @@
 """What CREST's stages share: the model and its wording, and how adapters are asked, trained and written."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
-from jaxalign.pretrained.peft import read_adapter, write_adapter
+from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter
 from jaxalign.reasoning.answers import Answered, ask_questions
 from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
@@ -190,6 +191,8 @@ class CrestSession:
             notes={},
         )
         card = model_card(plain(c), summary or {"model": {"identity": model.identity}})
+        if not (folder / CONFIG).is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged adapter of this run
         write_adapter(folder, written, dropout=c.lora.dropout, card=card)
 
 
