@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-LONGEST = 2000
+LONGEST_LINE = 2000
 """The longest error line, in characters: what a file holds may be quoted in it."""
 
 
@@ -21,7 +21,9 @@ class UserError(Exception):
         line = re.sub(r"(://)[^/\s@]*@", r"\1***@", " ".join(message.split()))
         line = re.sub(r"(://[^\s?]*\?)[^\s']+", r"\1***", line)
         line = "".join(one if one.isprintable() else "\ufffd" for one in line)
-        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
+        super().__init__(
+            line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+        )
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

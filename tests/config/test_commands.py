@@ -206,7 +206,7 @@ BAD = [
     ("training.seed=-1", "training.seed=-1 is not allowed: give a whole number from 0"),
     ("training.packing=yes please", "training.packing=yes please is not allowed: give true or false"),
     ("benchmark.reading=guess", "benchmark.reading=guess is not known; choose from both, likelihood, parse"),
-    ("precision=fp16", "precision=fp16 is not known; choose from bfloat16, float32"),
+    ("precision=fp16", "precision=fp16 is not known; choose from auto, bfloat16, float32"),
     ("dataset.limit=1", "dataset.limit=1 is not allowed: give a whole number of at least 2, or null"),
     ("inspect=-1", "inspect=-1 is not allowed"),
     ("value.scores.power=7", "value.scores.power=7 is out of range: give a number from 1 to 6"),
