@@ -7,6 +7,7 @@ Annotated adds `Rule`s. A field without a default must be given.
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import types
