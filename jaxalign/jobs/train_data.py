@@ -1,7 +1,6 @@
 """The target, the data and the questionnaire of a training run, all read and checked before any slow work."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from jaxalign.data.examples import TextStage, control_stage
 from jaxalign.data.preferences import encode_pairs
 from jaxalign.errors import UserError
 from jaxalign.jobs.readers import ARGUMENT_READERS, INSTRUCTION_READERS, PAIR_READERS, reader_of
-from jaxalign.runs.records import digest
+from jaxalign.runs.records import digest, read_json_object
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
@@ -217,7 +216,7 @@ def trained_tokens(folder: str) -> int:
     """Return the number of tokens that a finished run trained on, over all stages; UserError for any other folder."""
     path = Path(folder) / "summary.json"
     try:
-        stages = json.loads(path.read_text())["training"]["stages"]
+        stages = read_json_object(path, "give another run")["training"]["stages"]
         return sum(int(stage["tokens"]) for stage in stages)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"dataset.match={folder} is not a finished run: {path} cannot be read as a summary") from error

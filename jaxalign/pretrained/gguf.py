@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import Claims, brief
-from jaxalign.pretrained.tokenizer import from_gguf, gguf_ends
+from jaxalign.pretrained.gguf_tokenizer import from_gguf, gguf_ends
 from jaxalign.runs.records import named_errors
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}

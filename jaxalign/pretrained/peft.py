@@ -275,18 +275,18 @@ def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> l
     if not layers:
         raise UserError(f"{folder} is damaged: {WEIGHTS} holds no tensors; {AGAIN}")
     count, targets = architecture.layers, [name for name in PROJECTIONS if name in layers]
+    depth = max(map(max, layers.values())) + 1
+    if depth > count or (depth < count and all(found == {*range(depth)} for found in layers.values())):
+        raise UserError(
+            f"{folder} adapts layers up to {depth - 1}, and this base has layers 0 to {count - 1}; is it an adapter of "
+            "another base?"
+        )
     for name in targets:
-        found = layers[name]
-        if max(found) >= count:
-            raise UserError(
-                f"{folder} adapts layer {max(found)}, and this base has layers 0 to {count - 1}; is it an adapter of "
-                "another base?"
-            )
-        missing = sorted(set(range(count)) - found)
+        missing = sorted({*range(count)} - layers[name])
         if missing:
             raise UserError(
-                f"{folder} adapts {name} in {len(found)} of the base's {count} layers (not in layer {missing[0]}), and "
-                "only adapters of all layers can be read; or it is an adapter of a base with fewer layers"
+                f"{folder} adapts {name} in {len(layers[name])} of the base's {count} layers (not in layer "
+                f"{missing[0]}), and only adapters of all layers can be read; train it on all layers"
             )
     halves = (_key(layer, name, side) for name in targets for layer in range(count) for side in ("a", "b"))
     lost = sorted({*halves} - {*keys})

@@ -13,6 +13,7 @@ from jaxtyping import Int32
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.chat_template import DATE, ChatTemplate
+from jaxalign.pretrained.gguf_tokenizer import CONTROL, NORMAL, from_gguf
 from jaxalign.pretrained.tokenizer_files import check_tokenizer_files
 from jaxalign.runs.records import read_json_object
 
@@ -219,88 +220,6 @@ def _named_ends(path: Path) -> list[int]:
     return ends
 
 
-def gguf_ends(fields: Mapping[str, Any]) -> list[int]:
-    """Return the end tokens besides the EOS that a GGUF file's metadata names: the ends of a turn and of a message."""
-    found = (fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
-    return [token for token in found if isinstance(token, int)]
-
-
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
-"""Types of tokens in `tokenizer.ggml.token_type`."""
-
-_WORDS = {
-    "default": None,
-    "gpt-2": None,
-    "smollm": None,
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-}
-"""The pattern with which each `tokenizer.ggml.pre` splits a text into words; None for GPT-2's (in `tokenizers`)."""
-
-
-def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
-    """Return a `PreTrainedTokenizerFast`, built from the metadata of the GGUF file at `path`.
-
-    Raises:
-        UserError: it is not a byte-level BPE tokenizer, or splits words in a way that is not in `_WORDS`.
-    """
-    from tokenizers import AddedToken, decoders, models, normalizers, processors
-    from tokenizers import Tokenizer as Backend
-    from transformers import PreTrainedTokenizerFast
-
-    kind, cut = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
-    if kind != "gpt2" or cut not in _WORDS:
-        raise UserError(
-            f"{path} holds a tokenizer of kind '{kind}' ('{cut}'); supported in GGUF is gpt2 (byte-level BPE) with "
-            f"{', '.join(_WORDS)}: give the model's folder with safetensors and tokenizer.json instead"
-        )
-    tokens = fields.get("tokenizer.ggml.tokens", [])
-    merges = [tuple(merge.split(" ")) for merge in fields.get("tokenizer.ggml.merges", [])]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    try:
-        # Llama 3 applies no merges to a word that is itself a token.
-        backend = Backend(models.BPE(vocabulary, merges, ignore_merges=cut == "llama-bpe"))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise UserError(f"{path}: its tokenizer cannot be built ({error}); get the file again") from error
-    backend.pre_tokenizer = _words(cut)
-    backend.decoder = decoders.ByteLevel()
-    if cut == "qwen2":
-        backend.normalizer = normalizers.NFC()
-    kinds = fields.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
-    backend.add_tokens(
-        [
-            AddedToken(token, special=kind == _CONTROL, normalized=False)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED)
-        ]
-    )
-    special = {}
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        index = fields.get(f"tokenizer.ggml.{key}_token_id")
-        special[f"{name}_token"] = None if index is None else tokens[index]
-    bos = special["bos_token"]
-    if bos and fields.get("tokenizer.ggml.add_bos_token", cut == "llama-bpe"):
-        pieces, ids = f"{bos} $A", [(bos, vocabulary[bos])]
-        backend.post_processor = processors.TemplateProcessing(single=pieces, special_tokens=ids)
-    template = fields.get("tokenizer.chat_template")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special)
-
-
-def _words(cut: str) -> Any:
-    """Return the pre-tokenizer, which splits a text into words, and words into bytes."""
-    from tokenizers import Regex, pre_tokenizers
-
-    pattern, steps = _WORDS[cut], []
-    if cut == "smollm":
-        steps.append(pre_tokenizers.Digits(individual_digits=True))
-    if pattern:
-        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
-    return pre_tokenizers.Sequence(steps)
-
-
 _TINY_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -321,7 +240,7 @@ def tiny_tokenizer() -> Tokenizer:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.merges": [],
-        "tokenizer.ggml.token_type": [_CONTROL] * len(special) + [_NORMAL] * (len(tokens) - len(special)),
+        "tokenizer.ggml.token_type": [CONTROL] * len(special) + [NORMAL] * (len(tokens) - len(special)),
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.padding_token_id": 0,

@@ -11,7 +11,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file, parse_json, read_text
 
-LARGEST = 512 * 2**20
+LARGEST_VOCABULARY = 512 * 2**20
 """The largest file of a vocabulary, in bytes."""
 
 LARGEST_TEMPLATE = 2**20
@@ -29,7 +29,9 @@ def check_tokenizer_files(folder: Path) -> None:
     """
     for name, fields in _FIELDS.items():
         if (folder / name).exists() or (folder / name).is_symlink():
-            found = parse_json(read_text(folder / name, largest=LARGEST, hint=_AGAIN), folder / name, hint=_AGAIN)
+            found = parse_json(
+                read_text(folder / name, largest=LARGEST_VOCABULARY, hint=_AGAIN), folder / name, hint=_AGAIN
+            )
             if not isinstance(found, dict):
                 raise UserError(f"{folder / name} is not a JSON object; {_AGAIN}")
             for key, (words, holds) in fields.items():

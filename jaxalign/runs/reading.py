@@ -74,10 +74,14 @@ def read_text(path: str | Path, *, largest: int | None = None, hint: str = "") -
     try:
         text = read_bytes(path, largest=largest, hint=hint).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): {hint or 'save it as UTF-8'}") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}){f'; {hint}' if hint else ': save it as UTF-8'}"
+        ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path} line {line} holds a NUL, so it is not text: {hint or 'save it as UTF-8'}")
+        raise UserError(
+            f"{path} line {line} holds a NUL, so it is not text{f'; {hint}' if hint else ': save it as UTF-8'}"
+        )
     return text
 
 
@@ -101,7 +105,7 @@ def parse_json(
     """
 
     def refusal(what: str, inside: int = 1) -> UserError:
-        return UserError(f"{path} line {inside if line is None else line} {what}{f': {hint}' if hint else ''}")
+        return UserError(f"{path} line {inside if line is None else line} {what}{f'; {hint}' if hint else ''}")
 
     def number(written: str) -> float:
         value = float(written)
@@ -120,7 +124,7 @@ def parse_json(
         raise refusal(what, error.lineno) from error
     except _FlawError as error:
         where = f"{path}" if line is None else f"{path} line {line}"
-        raise UserError(f"{where} {error}{f': {hint}' if hint else ''}") from error
+        raise UserError(f"{where} {error}{f'; {hint}' if hint else ''}") from error
     except RecursionError as error:
         raise refusal("is JSON nested too deeply") from error
     except ValueError as error:  # Python's limit on the digits of a whole number

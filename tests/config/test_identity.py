@@ -29,6 +29,7 @@ COMMANDS = {
 MODEL = {
     f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file", "config")
 }
+MODEL |= {"model.date"}
 RUN = {"run.dir", "run.root", "run.overwrite", "prefetch", "offline"}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}

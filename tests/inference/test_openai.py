@@ -127,9 +127,11 @@ def test_what_is_on_its_way_beside_a_failure_is_recorded(make, server):
         refused.wait(5)
         return hashed(body)
 
-    server.reply, server.script = reply, [(200, {}), (200, {}), (400, {})]
-    pool = threading.Timer(0.3, refused.set)
-    pool.start()
+    def refuse(handler):
+        handler.give(400, {"error": "no"})
+        threading.Timer(0.5, refused.set).start()
+
+    server.reply, server.script = reply, [(200, {}), (200, {}), refuse]
     with pytest.raises(UserError, match="answered 400"):
         make().sample(requests(0, 1), SAMPLING, on_done=lambda number, one: done.append((number, one.index)))
     assert len(done) == 2 == len(server.asked)  # and nothing new was asked for

@@ -6,7 +6,8 @@ from tokenizers import processors
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.pretrained.tokenizer import from_folder, from_gguf, from_hf, gguf_ends, tiny_tokenizer
+from jaxalign.pretrained.gguf_tokenizer import from_gguf, gguf_ends
+from jaxalign.pretrained.tokenizer import from_folder, from_hf, tiny_tokenizer
 
 TEXT = "Müller said: 'I agree.'\n\n  日本 \t 3.14 <|im_end|> <|unknown|>"
 

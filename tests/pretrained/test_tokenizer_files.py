@@ -82,7 +82,7 @@ def test_a_named_pipe_is_refused_and_not_waited_for(folder, tmp_path, name):
 def test_a_template_that_is_no_text_is_refused(folder, tmp_path):
     target = copy(folder, tmp_path / "t")
     (target / "chat_template.jinja").write_bytes(b"\xff")
-    with pytest.raises(UserError, match=r"chat_template.jinja is not UTF-8 text \(byte 0\): get the model again"):
+    with pytest.raises(UserError, match=r"chat_template.jinja is not UTF-8 text \(byte 0\); get the model again"):
         from_folder(target)
 
 

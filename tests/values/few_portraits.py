@@ -18,8 +18,10 @@ class Letters:
 
     text = prompt
 
-    def response(self, text):
-        return np.append(self.prompt(text), END).astype(np.int32)
+    def branches(self, prompt, texts, *, end=False):
+        return self.prompt(prompt), [
+            np.append(self.text(text), [END] if end else []).astype(np.int32) for text in texts
+        ]
 
 
 def decode(tokens):
