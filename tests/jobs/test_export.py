@@ -308,9 +308,9 @@ DAMAGES = {
     ),
     "cut configuration": (
         lambda run: (run / "adapter" / "adapter_config.json").write_text("{"),
-        "cannot be read as JSON",
+        "is not JSON",
     ),
-    "empty summary": (lambda run: (run / "summary.json").write_text(""), "summary.json cannot be read as JSON"),
+    "empty summary": (lambda run: (run / "summary.json").write_text(""), "summary.json line 1 is not JSON"),
     "no results": (
         lambda run: (run / "summary.json").write_text("{}"),
         "summary.json is damaged ('training' is missing",

@@ -276,7 +276,7 @@ def test_a_damaged_summary_is_named_with_what_mends_it(tmp_path, text):
     assert run.results(training=dict) == {"training": {}}
     run.summary.write_text(text)
     with pytest.raises(
-        UserError, match=r"summary\.json .*; remove .*summary\.json, and type the run's own command again"
+        UserError, match=r"summary\.json .*[;:] remove .*summary\.json, and type the run's own command again"
     ):
         run.results(training=dict)
 
