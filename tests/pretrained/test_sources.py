@@ -116,6 +116,9 @@ def test_a_gguf_file_is_a_model(tmp_path, monkeypatch):
         def tokenizer(self):
             return sources.tiny_tokenizer().hf
 
+        def end_ids(self):
+            return [7]
+
         def __getattr__(self, name):
             return getattr(RandomTensors(from_config(RANDOM.config), 0), name)
 
@@ -123,6 +126,7 @@ def test_a_gguf_file_is_a_model(tmp_path, monkeypatch):
     (tmp_path / "m.gguf").write_bytes(b"")
     model = load(ModelSource("hub", path=str(tmp_path / "m.gguf")))
     assert asked == [tmp_path / "m.gguf"]
+    assert model.tokenizer.end_ids == (2, 7)
     assert model.identity == load(RANDOM).identity
 
 
