@@ -136,10 +136,10 @@ def test_a_file_that_the_index_names_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "line 1 is not JSON"),
         ("[]", "not a JSON object"),
         ('{"weight_map": []}', "damaged"),
-        ("[" * 100_000, "cannot be read as JSON"),
+        ("[" * 100_000, "is JSON nested too deeply"),
         ('{"weight_map": {"w": "../x.safetensors"}}', "not a file name"),
         ('{"weight_map": {"w": 3}}', "not a file name"),
     ],
