@@ -243,7 +243,7 @@ def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_p
     (tmp_path / "portraits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in portraits))
     line = refused(
         main,
-        [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=480"],
+        [*arguments, f"benchmark.portraits={tmp_path / 'portraits.jsonl'}", "model.config.max_position_embeddings=900"],
         capsys,
     )
     assert "portrait 3 takes" in line and "holds 900" in line

@@ -67,7 +67,7 @@ def test_tokens_that_were_added_without_room_in_the_embedding_are_refused(tmp_pa
 
 @pytest.mark.parametrize(
     ("end", "said"),
-    [(259, "an end token is number 259"), (-1, r"has eos_token_id=\[2, -1\]: it must be a token's number")],
+    [(259, "an end token is number 259"), (-1, r"eos_token_id=\[2, -1\]: it must be a token's number")],
 )
 def test_an_end_token_beyond_the_vocabulary_is_refused(tmp_path, end, said):
     (llama(tmp_path) / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
