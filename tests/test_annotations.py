@@ -61,6 +61,7 @@ def test_batches_have_the_shapes_that_their_fields_say():
     assert not fields_fit(pairs._replace(weight=np.ones(2, np.float32)))
 
 
+@pytest.mark.slow
 def test_states_and_metrics_have_the_shapes_that_their_fields_say():
     state, hyper = init_state(random_adapter(), 0), Hyperparameters(1e-3)
     assert fields_fit(state)

@@ -19,6 +19,7 @@ def model():
 PAIRS = [(f"Say {word}.\n", word) for word in ("one", "two", "three", "four", "five", "six")]
 
 
+@pytest.mark.slow
 def test_a_trained_adapter_prefers_its_responses_and_survives_a_folder(model, tmp_path):
     before = model.log_probs(PAIRS[0][0], ["one", "two"])
     adapter, summary = model.train_adapter(PAIRS, rank=4, epochs=8, learning_rate=0.02, validation_fraction=0.2)
@@ -30,6 +31,7 @@ def test_a_trained_adapter_prefers_its_responses_and_survives_a_folder(model, tm
     np.testing.assert_allclose(model.log_probs(PAIRS[0][0], ["one", "two"], adapter=read), after, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_base_is_the_same_after_sampling_and_an_adapter_times_nothing_is_the_base(model):
     first = model.log_probs("Why?\n", ["yes", "no"])
     adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1, learning_rate=0.1)

@@ -50,6 +50,7 @@ def added(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
     main([*added, *QUICK])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

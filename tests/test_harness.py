@@ -28,6 +28,7 @@ def ask(*arguments):
     return SimpleNamespace(args=arguments)
 
 
+@pytest.mark.slow
 def test_log_likelihoods_are_those_of_the_model_and_say_what_greedy_decoding_would_write(model):
     pairs = [("Once upon", " a time"), ("Once upon", " it"), ("Once upon ", "a time"), ("", "Hello")]
     found = model.loglikelihood([ask(*pair) for pair in pairs])

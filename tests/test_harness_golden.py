@@ -46,6 +46,7 @@ def test_every_whole_text_is_read_in_the_windows_of_hf(both):
     np.testing.assert_allclose(found, [score for _, score in said["rolling"]], atol=5e-4)
 
 
+@pytest.mark.slow
 def test_every_generated_text_and_every_chat_is_that_of_hf(both):
     said, model = both
     texts = model.generate_until([ask(context, settings) for context, settings, _ in said["generated"]])

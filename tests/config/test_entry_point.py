@@ -114,6 +114,7 @@ def test_a_multirun_is_one_run_for_each_combination(flag_first):
     assert names == [("power", 1), ("power", 2), ("benevolence", 1), ("benevolence", 2)]
 
 
+@pytest.mark.slow
 def test_a_pattern_finds_exactly_the_fourteen_extreme_targets():
     seen = configs("-m", "+value=glob(*)", "model=tiny")
     assert {config.value.name for config in seen if config.value} == set(extreme_targets())
@@ -129,6 +130,7 @@ def test_hydra_leaves_nothing_in_the_current_directory(folder):
 OWN_VALUE = "name: own\nscores:\n" + "".join(f"  {value}: 3\n" for value in list(extreme_targets())[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
 def test_options_of_ones_own_are_found(way, tmp_path):
     (tmp_path / "own" / "value" / "survey").mkdir(parents=True)
@@ -307,6 +309,7 @@ def test_a_recipe_for_another_command_is_named(capsys, name, kind, recipe, key):
     assert line == f"experiment={recipe} is not for jaxalign.{name}, which has no {key}"
 
 
+@pytest.mark.slow
 def test_help_leaves_out_a_recipe_that_composes_only_elsewhere(capsys, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(
@@ -431,6 +434,7 @@ def test_any_bytes_are_a_configuration_or_one_line(content):
         survives(lambda file: files.load_config(file.stem), Path(folder) / "own.yaml", content)
 
 
+@pytest.mark.slow
 @few
 @given(value=st.text(min_size=1, max_size=8) | st.sampled_from(FRAGMENTS))
 def test_any_text_is_a_path_as_it_stands(value):

@@ -48,6 +48,7 @@ def arrays_of(base):
     return [weakref.ref(leaf) for leaf in leaves], sum(leaf.nbytes for leaf in leaves)
 
 
+@pytest.mark.slow
 def test_a_sampler_and_a_scorer_of_one_base_give_in_turn_what_each_gives_alone(make):
     samples, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
     base = make()
@@ -65,6 +66,7 @@ def near(one, other):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_whoever_is_told_of_progress_may_ask_the_other_one(make):
     samples, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
     base = make()

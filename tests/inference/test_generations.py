@@ -81,6 +81,7 @@ def test_a_broken_run_resumed_equals_an_unbroken_one(sampler, whole, tmp_path, t
     assert len(read_records(path)) == 12
 
 
+@pytest.mark.slow
 def test_more_samples_add_to_those_that_are_there(sampler, tmp_path, whole):
     path = tmp_path / "generations.jsonl"
     few = sample_missing(sampler, ASKED, 1, SAMPLING, path, model="m")

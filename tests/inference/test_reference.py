@@ -37,6 +37,7 @@ def test_the_reference_is_read_once_for_each_response_kept_and_checked(params, p
     assert len(read_records(path)) == before + 1
 
 
+@pytest.mark.slow
 def test_the_reference_tells_prompts_and_tokens_per_second(params, programs, monkeypatch):
     monkeypatch.setattr("jaxalign.inference.reference.PROMPTS_AT_A_TIME", 3)
     told = []

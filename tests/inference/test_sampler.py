@@ -60,6 +60,7 @@ def tokens_of(results):
 WINDOWED = [path for path in GOLDENS if path.stem in ("llama", "mistral", "gemma2")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "shared"),
     [(path, 0) for path in GOLDENS] + [(path, 8) for path in WINDOWED],
@@ -82,6 +83,7 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
         assert results[1][0].tokens == tuple(stored["greedy"][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0, SHARED + 5])
 def test_a_sample_is_the_same_in_any_company(make, shared):
     (prefix,) = prompts(shared, seed=9)
@@ -107,6 +109,7 @@ def next_token(sequences):
     return weights / weights.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_first_and_second_tokens_follow_the_model_s_distribution(make):
     (prompt,) = prompts(9)
     draws = 8_000
@@ -131,6 +134,7 @@ def test_first_and_second_tokens_follow_the_model_s_distribution(make):
         assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, tokenizer, monkeypatch):
     monkeypatch.setattr(call_plan, "NEAR", 16)
     asked = [Request(p, (0, 1)) for p in prompts(120, 9, 30, 12, 9, 60)]
@@ -154,6 +158,7 @@ def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, t
     assert set(places[3:]) == {128}
 
 
+@pytest.mark.slow
 def test_every_program_of_a_call_is_logged_once(base, tokenizer):
     log = []
     sampler = Sampler(ARCHITECTURE, base, None, tokenizer, Programs(lambda name, _: log.append(name)), 4, NEVER)
@@ -167,6 +172,7 @@ def test_every_program_of_a_call_is_logged_once(base, tokenizer):
     np.testing.assert_array_equal(keys[7], jax.random.key_data(key))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_company_may_change_a_sample_and_the_share_is_reported(tokenizer, record_property, capsys):
     base = random_weights(dtype=jnp.bfloat16)
     asked = prompts(5, 40, 1, 9)
@@ -195,6 +201,7 @@ def test_seeds_and_indices_give_different_samples(make):
     assert len({c.tokens for c in first + second}) == 4
 
 
+@pytest.mark.slow
 def test_more_samples_than_rows_and_long_answers(make):
     (prompt,) = prompts(12)
     sampling = SamplingParams(max_tokens=3 * STEPS + 1)
@@ -206,6 +213,7 @@ def test_more_samples_than_rows_and_long_answers(make):
     assert {c.end for c in many} == {"length"}
 
 
+@pytest.mark.slow
 def test_answers_longer_than_the_first_ring(make):
     asked = prompts(7, 3)
     long = tokens_of(make().sample([Request(p, (0, 1)) for p in asked], SamplingParams(max_tokens=150, seed=5)))
@@ -213,6 +221,7 @@ def test_answers_longer_than_the_first_ring(make):
     assert [[sample[:40] for sample in samples] for samples in long] == short
 
 
+@pytest.mark.slow
 def test_end_tokens_end_a_sample_and_free_its_row(make):
     asked = prompts(6, 11, 20, seed=2)
     free = make().sample([Request(p, (0, 1, 2)) for p in asked], SamplingParams(max_tokens=30))
@@ -226,6 +235,7 @@ def test_end_tokens_end_a_sample_and_free_its_row(make):
     assert {c.end for c in found} >= {"eos"}
 
 
+@pytest.mark.slow
 def test_stacked_adapters_equal_one_at_a_time(make):
     asked = prompts(5, 12)
     adapters = [effective(random_adapter(seed), 0.7) for seed in range(3)]
@@ -240,6 +250,7 @@ def test_stacked_adapters_equal_one_at_a_time(make):
     assert together[0] != together[1] != together[2]
 
 
+@pytest.mark.slow
 def test_a_zero_adapter_is_the_base(make):
     asked = [Request(p, (0, 1)) for p in prompts(5, 30)]
     zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], random_adapter())
@@ -247,6 +258,7 @@ def test_a_zero_adapter_is_the_base(make):
     assert tokens_of(make(zero).sample(asked, sampling)) == tokens_of(make().sample(asked, sampling))
 
 
+@pytest.mark.slow
 def test_stop_strings_end_a_sample_before_them(make):
     (prompt,) = prompts(9)
     free = make().sample([Request(prompt, tuple(range(6)))], SamplingParams(max_tokens=40))[0]

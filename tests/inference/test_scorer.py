@@ -62,6 +62,7 @@ def some_trees(seed, count=7):
     return [unweighted(random_tree(random, int(random.integers(2, 9)))) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_a_tree_scores_as_each_of_its_branches_alone(scorer, alone):
     trees = some_trees(0)
     for tree, scores in zip(trees, scorer.score(trees), strict=True):
@@ -79,6 +80,7 @@ def test_nested_answers_sum_to_the_answer_in_one_piece(scorer):
     assert by_parts[1:].sum() == pytest.approx(at_once[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
     random = np.random.default_rng(2)
     prompt = random_tokens(random, 30, 30)
@@ -89,6 +91,7 @@ def test_a_tree_too_long_for_a_row_is_cut_and_scored_as_before(scorer, alone):
     np.testing.assert_allclose(long, alone(tree), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer):
     trees = some_trees(4, 60)
     batches = [one for (one,) in pack_for_reading([radix(trees)[0]], 96, 400)]
@@ -198,6 +201,7 @@ def test_stacked_adapters_score_as_one_at_a_time(scorer):
     assert np.abs(found[7] - found[8]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_stack_of_which_one_is_asked_scores_as_that_one(scorer):
     both = dataclasses.replace(
         scorer, adapter=stack(scorer.adapter, scorer.adapter), scale=np.array([0.0, 0.7]), shapes=[]

@@ -32,6 +32,7 @@ def test_adapters_of_different_prompt_formats_are_named(adapters, here, capsys):
     )
 
 
+@pytest.mark.slow
 def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, capsys, monkeypatch):
     asked = ["prompt=Why?", *QUICK]
     # Only the weights tell, once they are read.
@@ -71,6 +72,7 @@ def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, cap
     assert "── power ──" in run(main, ["adapter=exported", "prompt=Why?", "run.dir=run", *QUICK], capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_loaded", "here")
 def test_adapters_that_cannot_answer_together_are_named(adapters, wide, capsys):
     line = refused(main, [f"adapters=[{adapters / 'power'},{wide}]", "prompt=Why?", *QUICK], capsys)

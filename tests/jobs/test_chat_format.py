@@ -37,6 +37,7 @@ def test_an_answer_is_trained_to_end_where_the_template_ends_a_turn_and_the_syst
     assert "<|im_end|>⟧" in shown and "<|endoftext|>⟧" not in shown
 
 
+@pytest.mark.slow
 def test_a_template_that_asks_for_the_date_gets_one_that_stays_and_counts(tmp_path, capsys):
     model = model_with(tmp_path / "model", DATED)
     asked = [*model, "prompt=How far?", "sampling.max_tokens=2", f"run.dir={tmp_path / 'run'}"]

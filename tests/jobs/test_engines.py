@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
 from openai_server import hashed, serving
@@ -17,6 +18,7 @@ from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.parallel.compilation import Programs
 
 
+@pytest.mark.slow
 def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapters, here, capsys):
     (here / "p.txt").write_text("Why?\nWho?\n")
     asked = [f"adapter={adapters / 'power'}", "prompts=p.txt", "sampling.n=2", *QUICK]
@@ -33,6 +35,7 @@ def test_a_server_answers_in_the_program_s_place_and_the_two_are_compared(adapte
     assert {body["model"] for body in server.asked} == {"power"}
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys):
     model = read_tiny()
     ours = BaseModel(model, jnp.float32, Programs()).sampler(None)
@@ -52,6 +55,7 @@ def test_a_server_that_answers_as_this_program_does_agrees_in_full(here, capsys)
     assert summary["agreement"] == {"answers": 3, "identical": 1.0, "common_prefix": 1.0}
 
 
+@pytest.mark.slow
 def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_program_s(adapters, here):
     with serving() as server, serving() as another:
         both = "engine.models=[base,power]"
@@ -73,6 +77,7 @@ def test_whatever_decides_a_server_s_answer_is_in_its_run_and_the_keys_are_this_
     assert all({record["from"]: record["key"] for record in records(folder)} == keys for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_run_mixes_no_engines_unless_their_records_are_joined_by_hand(adapters, here, capsys):
     asked = ["prompt=Why?", f"adapter={adapters / 'power'}", *QUICK]
     with serving() as server:
@@ -89,6 +94,7 @@ def test_a_run_mixes_no_engines_unless_their_records_are_joined_by_hand(adapters
     assert json.loads((here / "theirs" / "summary.json").read_text())["engines"] == {"openai": 2, "jaxalign": 4}
 
 
+@pytest.mark.slow
 def test_many_adapters_take_turns_and_answer_as_alone(adapters, here, capsys, monkeypatch):
     monkeypatch.setattr("jaxalign.jobs.engines.TOGETHER", 2)
     stacks = []

@@ -22,6 +22,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_one_table_holds_all_adapters_beside_the_base_a_role_and_the_best_constant(adapters, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [f"adapters={adapters}/*", "+value=power", "alignment=roleplay", f"run.dir={run}", *QUICK]
@@ -52,6 +53,7 @@ def test_one_table_holds_all_adapters_beside_the_base_a_role_and_the_best_consta
     assert "power" in again and "questionnaire:" not in again  # nothing is asked twice
 
 
+@pytest.mark.slow
 def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_what_is_missing(
     adapters, tmp_path, capsys
 ):
@@ -83,6 +85,7 @@ def test_the_progress_of_reading_tells_speed_and_time_left(tmp_path, capsys):
     assert re.fullmatch(r"questionnaire: base: question 10/10 · [\d,]+ tokens/s · 0 s left", lines[-1])
 
 
+@pytest.mark.slow
 def test_other_texts_for_the_perplexity_are_another_run(tmp_path):
     arguments = ["model=tiny", f"run.root={tmp_path}", "benchmark.reading=likelihood", *QUICK]
     main(arguments)
@@ -91,6 +94,7 @@ def test_other_texts_for_the_perplexity_are_another_run(tmp_path):
     assert first["scores"] == pytest.approx(second["scores"]) and first["perplexity"] != second["perplexity"]
 
 
+@pytest.mark.slow
 def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, capsys):
     folder = tmp_path / "runs"
     upright, inverted = folder / "upright", folder / "inverted"
@@ -108,6 +112,7 @@ def test_people_of_a_survey_and_inverted_ones_are_never_in_one_table(tmp_path, c
     assert "a target in raw survey codes" in refused(main, [f"adapters={tmp_path}/exported/*", "model=tiny"], capsys)
 
 
+@pytest.mark.slow
 def test_adapters_read_together_are_read_as_one_by_one(adapters, tmp_path):
     quick = [*QUICK, "benchmark.reading=likelihood"]
     main([f"adapters={adapters}/*", f"run.dir={tmp_path / 'both'}", *quick])

@@ -119,6 +119,7 @@ def test_an_adapter_folder_alone_can_be_copied_and_one_inside_a_run_still_knows_
     assert exporting.find(run / "adapter").run == Run(run)
 
 
+@pytest.mark.slow
 def test_verification_of_an_adapter_counts_its_keys_and_shows_that_it_acts(run, tmp_path, capsys):
     main([f"run={run}", f"out={tmp_path}/out", "verify=true"])
     text = capsys.readouterr().out
@@ -168,6 +169,7 @@ def test_a_merged_weight_is_w_plus_scale_times_a_b_rounded_once_and_the_others_a
         np.testing.assert_allclose(after.read(name).astype(np.float32), expected, rtol=2**-8, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_big_model_is_written_in_shards_with_an_index(hub_run, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "SHARD_BYTES", 30_000)
     out = tmp_path / "out"

@@ -52,6 +52,7 @@ def out(tmp_path_factory, run):
     return folder
 
 
+@pytest.mark.slow
 def test_a_tied_base_with_a_head_of_its_own_keeps_it_when_it_is_merged(base, run, tmp_path, capsys):
     main([f"run={run.path}", f"out={tmp_path}/out", "format=merged", "verify=true"])
     text = capsys.readouterr().out

@@ -18,6 +18,7 @@ from jaxalign.generate import main
 from jaxalign.jobs import generate as generating
 
 
+@pytest.mark.slow
 def test_one_prompt_is_answered_by_the_base_and_the_adapter_side_by_side(adapters, here, capsys):
     # The model comes from the adapter's run; a prompt may hold whatever a shell lets through.
     prompt = "It's 5, isn't it? ${x} = {y}\\"
@@ -30,6 +31,7 @@ def test_one_prompt_is_answered_by_the_base_and_the_adapter_side_by_side(adapter
     assert line == {"id": "prompt", "prompt": prompt, "answers": {"base": [base["text"]], "power": [power["text"]]}}
 
 
+@pytest.mark.slow
 def test_adapters_answer_together_as_they_answer_alone(adapters, here):
     (here / "p.jsonl").write_text('{"id": "a", "prompt": "Why?"}\n{"id": "b", "prompt": "Who was it then?"}\n')
     common = ["prompts=p.jsonl", "sampling.n=3", *QUICK]
@@ -47,6 +49,7 @@ def test_adapters_answer_together_as_they_answer_alone(adapters, here):
     ]
 
 
+@pytest.mark.slow
 def test_a_path_of_any_letters_needs_no_quotes_and_is_printed_as_it_is(here, capsys):
     odd = here / "día [b]x,y={z} :a:"
     odd.mkdir()
@@ -57,6 +60,7 @@ def test_a_path_of_any_letters_needs_no_quotes_and_is_printed_as_it_is(here, cap
     assert records(odd / "run [/x]", "answers.jsonl")[0]["prompt"] == "Why?"
 
 
+@pytest.mark.slow
 def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
     (here / "p.txt").write_text("Why?\nWho?\n")
     arguments = ["prompts=p.txt", *TINY]
@@ -73,6 +77,7 @@ def test_asking_for_more_samples_draws_only_the_missing_ones(here, capsys):
     assert "samples" not in run(main, [*arguments, "sampling.n=3"], capsys)
 
 
+@pytest.mark.slow
 def test_the_same_weights_with_another_architecture_answer_anew(here, capsys):
     arguments = ["prompt=Why is it so?", "sampling.temperature=0", *TINY]
     main(arguments)
@@ -84,6 +89,7 @@ def test_the_same_weights_with_another_architecture_answer_anew(here, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_scale_of_zero_answers_as_the_base_does(adapters, here):
     arguments = [f"adapter={adapters / 'power'}", "prompt=Why?", "run.dir=run", *QUICK]
     main([*arguments, "adapter.scale=0"])
@@ -91,6 +97,7 @@ def test_a_scale_of_zero_answers_as_the_base_does(adapters, here):
     assert line["answers"]["base"] == line["answers"]["power"]
 
 
+@pytest.mark.slow
 def test_an_adapter_called_base_does_not_hide_the_base(adapters, here):
     shutil.copytree(adapters / "power" / "adapter", here / "base")
     ours = json.loads((here / "base" / "jaxalign.json").read_text())
@@ -115,6 +122,7 @@ def test_records_bear_the_ids_of_all_prompts_of_their_text(here):
     assert records(other)[0]["ids"] == ["c", "b"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(here):
     (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(40)))
     command = [sys.executable, "-m", "jaxalign.generate", "prompts=p.txt", "sampling.n=8", "sampling.rows=8", *TINY]
@@ -145,6 +153,7 @@ def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_d
     assert records(here / "killed", "answers.jsonl") == records(here / "unbroken", "answers.jsonl")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_a_line_that_says_how_to_go_on(here):
     (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(400)))
     command = [sys.executable, "-m", "jaxalign.generate", "prompts=p.txt", "sampling.rows=2", *TINY, "run.dir=run"]

@@ -15,6 +15,7 @@ from jaxalign.jobs.terminal import SideBySide, chat
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 
 
+@pytest.mark.slow
 def test_a_chat_remembers_what_was_said(here, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n\nAnd you?\n/new\nHello\n/quit\n"))
     seen = []

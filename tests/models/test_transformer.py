@@ -66,6 +66,7 @@ def batch():
     return packed([random_tree(random, 5) for _ in range(3)], 96)
 
 
+@pytest.mark.slow
 def test_a_new_adapter_changes_nothing(batch):
     params, read = random_params(), jax.jit(batch_log_probs, static_argnums=0)
     adapter = init_adapter(jax.random.key(0), ARCHITECTURE, 4, PROJECTIONS)
@@ -93,6 +94,7 @@ def test_bfloat16_stays_near_float32(batch):
     assert 0 < np.abs(exact - close).max() < 0.3
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_no_gradient(batch):
     params, adapter = random_params(), random_adapter(targets=("q_proj", "o_proj", "up_proj"))
     dropout = (jax.random.key(5), jnp.float32(0.25))

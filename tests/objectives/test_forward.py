@@ -27,6 +27,7 @@ def loss_and_gradient(model, params, adapter, batch):
     return jax.value_and_grad(loss)(adapter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
 def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
     model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
@@ -48,6 +49,7 @@ def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stac
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
 
 
+@pytest.mark.slow
 def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
     measured = jax.jit(partial(loss_and_gradient, MODEL, params))
     examples, adapter = some_examples(), random_adapter()
@@ -68,6 +70,7 @@ def test_packing_and_sharing_prompts_change_neither_loss_nor_gradient(params):
         )
 
 
+@pytest.mark.slow
 def test_reading_applies_the_scale_and_zero_reads_the_base(params):
     batch, adapter = packed(apart(*some_examples()), 96), random_adapter(targets=TARGETS)
     base = np.asarray(log_probs_program(MODEL, params, adapter, np.float32(0), batch))

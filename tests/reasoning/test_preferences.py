@@ -56,7 +56,7 @@ def test_the_mixture_is_by_count(mixing, by_followups):
     pool = pools(some_rationales(40))
     chosen, report = draw(pool, 40, mixing, 0, 1)
     assert sum(one.kind == "z_tilde" for one in chosen) == by_followups
-    assert len(chosen) == len({(one.question, one.better, one.other) for one in chosen}) == 40
+    assert len(chosen) == len({(one.question, one.better, one.worse) for one in chosen}) == 40
     assert report["z"]["drawn"] == 40 - by_followups
 
 

@@ -106,6 +106,7 @@ def scorer():
     return Scorer(model, random_weights(architecture), adapter, 1.0, Programs())
 
 
+@pytest.mark.slow
 def test_readings_off_trees_are_those_of_each_prompt_alone(scorer, tokenizer):
     encoder = Encoder(tokenizer)
     questions = [THREE, FIVE]

@@ -82,6 +82,7 @@ def assert_same(folder, result, straight):
     assert int(ours["state"].step) == 4
 
 
+@pytest.mark.slow
 def test_a_stage_logs_every_step_and_sums_itself_up(straight):
     folder, _, summary = straight
     steps = [record for record in read_records(Run(folder).metrics) if "loss" in record]
@@ -116,6 +117,7 @@ def test_terminated_after_two_steps_and_resumed_is_four_steps_bitwise(tmp_path, 
     assert_same(tmp_path, result, straight)
 
 
+@pytest.mark.slow
 def test_killed_after_three_steps_and_resumed_from_the_second_is_four_steps_bitwise(tmp_path, programs, straight):
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -192,6 +194,7 @@ def test_the_validation_loss_does_not_depend_on_packing(programs, straight):
         assert read_validation(adapter, programs, **options) == pytest.approx(shared, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_packing_and_accumulation_but_for_rounding(tmp_path, programs):
     def losses(name, **changed):
         hyper = SETTINGS.hyper.replace(dropout=0.0)

@@ -56,6 +56,7 @@ def loss_and_gradient(params, feed, pairs):
     return total / count, jax.tree.map(lambda leaf: leaf / count, gradient)
 
 
+@pytest.mark.slow
 def test_by_question_by_pair_and_with_prompts_repeated_are_one_loss_and_gradient(params):
     pairs = PAIRS[:10]
     wide = dataclasses.replace(SETTINGS, batch_size=12)
@@ -116,6 +117,7 @@ def train(folder, params, programs, settings=SETTINGS, **changes):
     return found, summary, read_records(run.metrics)
 
 
+@pytest.mark.slow
 def test_a_stage_begins_at_log_2_learns_and_leaves_the_base_untouched(params, programs, tmp_path):
     before = jax.tree.map(np.array, params)
     longer = dataclasses.replace(SETTINGS, epochs=3)
@@ -157,6 +159,7 @@ def test_a_stage_that_was_stopped_ends_as_an_unbroken_one(params, programs, tmp_
     assert [record["loss"] for record in resumed] == [record["loss"] for record in records]
 
 
+@pytest.mark.slow
 def test_the_validation_loss_is_that_of_the_held_out_pairs(params, programs):
     settings = dataclasses.replace(SETTINGS, validate=True)
     feed = PreferenceStage("dpo", RESPONSES, PAIRS[6:], PAIRS[:6]).feed(settings)

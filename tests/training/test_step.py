@@ -28,6 +28,7 @@ def one_step(params):
     return {dropout: step(dropout) for dropout in (False, True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [False, True])
 def test_three_adapters_under_vmap_train_as_three_single_runs(one_step, dropout):
     rates = [0.0, 0.2, 0.5] if dropout else [0.0] * 3
@@ -55,6 +56,7 @@ def one_batch():
     return jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(2, 96, 48)))
 
 
+@pytest.mark.slow
 def test_accumulating_micro_batches_is_one_big_batch(one_step):
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4))
     state = init_state(random_adapter(targets=TARGETS), 0)

@@ -238,6 +238,7 @@ def survey(tmp_path):
     return write(tmp_path / "s.csv", people)
 
 
+@pytest.mark.slow
 def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, capsys):
     table = tmp_path / "table"
     printed = run(main, [f"path={survey}", f"out={table}"], capsys)
@@ -255,6 +256,7 @@ def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, 
     assert summary["target"] == {value: pytest.approx(float(rows["power_close_3"][value])) for value in VALUES}
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(survey, tmp_path, capsys):
     from jaxalign.train import main as training
 

@@ -1,5 +1,6 @@
 """What version 0.1 left beside the runs of this one."""
 
+import pytest
 from command_line import refused, run
 from jobs.crest.runs_of_crest import SMALL
 
@@ -14,6 +15,7 @@ def write_older(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_an_older_run_is_named_and_left_as_it_is(tmp_path, capsys):
     older = write_older(tmp_path / "crest-puzzles-tiny-seed0-0123abcd")
     said = run(main, [f"run.root={tmp_path}", *SMALL, "stage=seed"], capsys)

@@ -11,6 +11,7 @@ from jaxalign.crest import main
 from jaxalign.runs.records import read_records
 
 
+@pytest.mark.slow
 def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_read(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jaxalign.pretrained.sources.ModelFiles.load", lambda *_: pytest.fail("the weights were read"))
     where = f"run.dir={tmp_path / 'run'}"
@@ -29,12 +30,14 @@ def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_rea
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsys):
     command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=seed", "seed.learning_rate=1e30", "seed.epochs=3"]
     line = refused(main, command, capsys)
     assert "try a smaller seed.learning_rate, optimizer.clip=1" in line and "warmup" not in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "models"),
     [
@@ -59,6 +62,7 @@ def test_learning_the_labels_alone_samples_no_rationale(tmp_path):
     assert list(summary["stages"]) == ["seed", "sft", "test"] and summary["stages"]["sft"]["kept"] == 12
 
 
+@pytest.mark.slow
 def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_path, capsys):
     small = [one for one in SMALL if not one.startswith(("crest.samples", "crest.tolerance"))]
     small += ["experiment=star", "crest.iterations=2", "sft.epochs=1", "sampling.temperature=1", "dataset.train=30"]
@@ -96,6 +100,7 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
         assert (folder / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -114,6 +119,7 @@ def test_released_behaviours_run(tmp_path, switches):
         assert all(model["validation"]["never_read"] == 0 for model in models)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(tmp_path, capsys):
     where = f"run.dir={tmp_path / 'run'}"
     for changes, words in (

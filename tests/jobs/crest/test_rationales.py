@@ -21,6 +21,7 @@ def test_a_rationale_ends_at_the_marker_whatever_it_is(stop, stops):
     assert sampling_params(dataclasses.replace(SAMPLING, stop=stop), "So:").stop == stops
 
 
+@pytest.mark.slow
 def test_two_questions_of_one_prompt_share_their_samples(tmp_path):
     write_questions(tmp_path / "data", "train", [*QUESTIONS, "sun"])  # as real ARC has them: another id, the same text
     for split in ("validation", "test"):

@@ -84,6 +84,7 @@ def judging(tokenizer, monkeypatch):
     return session
 
 
+@pytest.mark.slow
 def test_a_judging_that_a_kill_tore_goes_on_and_comes_to_the_same(judging, tmp_path):
     unbroken, torn, resumed, again = judging(), judging(after=2), judging(), judging()
     judge, whole, run = model("seed", "s"), Run(tmp_path / "whole"), Run(tmp_path / "torn")
@@ -113,6 +114,7 @@ def test_judging_tells_questions_tokens_per_second_and_time_left(judging, tmp_pa
     assert last.startswith("judging: question 4/4 · ") and last.endswith(" tokens/s · 0 s left")
 
 
+@pytest.mark.slow
 def test_what_is_judged_is_the_consistency_of_each_models_own_rationales(judging, tmp_path):
     session = judging()
     found = judge_answers(session, Run(tmp_path), model("seed", ""), SPLITS)
