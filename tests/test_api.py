@@ -141,6 +141,7 @@ def test_an_argument_of_another_type_is_refused_as_on_the_command_line(model, nu
         call(model)
 
 
+@pytest.mark.slow
 def test_a_pattern_must_find_a_single_adapter(model, tmp_path):
     adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
     model.save_adapter(adapter, tmp_path / "one")

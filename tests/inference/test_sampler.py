@@ -381,6 +381,7 @@ def test_logits_that_are_not_finite_are_an_error_and_no_answer(tokenizer, progra
     assert done == []
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_effect_overflows_is_an_error_and_no_answer(make):
     # The squares in the norms overflow. Without a test of them all hidden states, and so all logits, would be zero.
     stack = jax.tree.map(lambda leaf: leaf[None], effective(random_adapter(), 1e25))

@@ -72,12 +72,14 @@ def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_wha
     assert "questionnaire:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_alone_has_no_target(tmp_path, capsys):
     main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK])
     (row,) = table(tmp_path / "run")
     assert (row["name"], row["value"], row["nmse"]) == ("base", "", "")
 
 
+@pytest.mark.slow
 def test_the_progress_of_reading_tells_speed_and_time_left(tmp_path, capsys):
     main(["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=likelihood", *QUICK])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("questionnaire:")]
@@ -156,6 +158,7 @@ def test_bad_input_is_one_line(adapters, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_an_adapter_that_gives_no_finite_logits_is_an_error_and_no_table_of_dashes(adapters, tmp_path, capsys):
     settings = [f"adapter={adapters / 'power'}", "adapter.scale=1e25", f"run.dir={tmp_path}/run", *QUICK]
     line = refused(main, [*settings, "benchmark.reading=likelihood"], capsys)

@@ -259,6 +259,7 @@ def test_bad_input_is_one_line(arguments, said, here, capsys):
     assert said in line and "passw0rd" not in line
 
 
+@pytest.mark.slow
 def test_a_model_or_an_adapter_that_gives_no_finite_logits_is_an_error_and_writes_no_record(adapters, here, capsys):
     tensors = hf_random(CONFIGS["llama"])
     tensors["model.embed_tokens.weight"][5, 0] = float("nan")

@@ -151,6 +151,7 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
         assert adapter_bytes(folder) == before
 
 
+@pytest.mark.slow
 def test_a_multirun_makes_a_run_for_each_value(data, tmp_path):
     main(["-m", "+value=power,benevolence", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET])
     made = sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir())
@@ -231,6 +232,7 @@ def test_the_released_label_shift_is_visible_only_where_it_is_asked_for(data, tm
     assert "achievement is" not in shifted
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_step_and_what_to_try(data, tmp_path, capsys):
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={tmp_path / 'run'}", *QUIET]
     line = refused(

@@ -99,6 +99,7 @@ def test_a_stage_logs_every_step_and_sums_itself_up(straight):
     assert min(record[key] for record in steps for key in TIMES) > 0
 
 
+@pytest.mark.slow
 def test_terminated_after_two_steps_and_resumed_is_four_steps_bitwise(tmp_path, programs, straight):
     settings = dataclasses.replace(SETTINGS, checkpoint_every=100)
 

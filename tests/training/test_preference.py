@@ -134,6 +134,7 @@ def test_a_stage_begins_at_log_2_learns_and_leaves_the_base_untouched(params, pr
     jax.tree.map(np.testing.assert_array_equal, params, before)
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_stopped_ends_as_an_unbroken_one(params, programs, tmp_path, monkeypatch):
     whole, _, records = train(tmp_path / "whole", params, programs)
     from jaxalign.training import loop

@@ -67,6 +67,7 @@ def test_accumulating_micro_batches_is_one_big_batch(one_step):
     assert float(one[1].loss_count) == sum(len(r) * w for _, r, w in zip(*some_examples(), strict=True))
 
 
+@pytest.mark.slow
 def test_dropout_differs_from_step_to_step_and_from_seed_to_seed_and_is_the_same_again(one_step):
     hyper = jax.tree.map(jnp.float32, Hyperparameters(0.0, dropout=0.3))
     adapter = random_adapter(targets=TARGETS)

@@ -30,6 +30,8 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter
 from jaxalign.runs.records import read_records
 
+pytestmark = pytest.mark.slow
+
 TOOK = ("seconds", "compilation_seconds", "python_seconds")
 
 
@@ -60,7 +62,6 @@ def base(run_and_base):
     return run_and_base[1]
 
 
-@pytest.mark.slow
 def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
     summary = json.loads((whole / "summary.json").read_text())
     assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "round 1", "round 2"]
@@ -130,7 +131,6 @@ def test_the_base_is_what_it_was_after_all_rounds_and_changes_of_layout(whole, b
     jax.tree.map(np.testing.assert_array_equal, base.weights(False), read_tiny().params)
 
 
-@pytest.mark.slow
 def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     line = refused(main, [f"run.dir={folder}", "stage=evaluate", *SMALL], capsys)
@@ -148,7 +148,6 @@ def test_stage_by_stage_is_the_whole_and_says_what_is_missing(whole, tmp_path, c
     assert "belongs to another configuration: crest.samples was 6 and is 5" in line
 
 
-@pytest.mark.slow
 def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -189,7 +188,6 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
     assert f"{path} is missing since" in refused(main, command, capsys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("torn_at", [0.4, 0.95])
 def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
     monkeypatch.setattr(evaluation, "QUESTIONS_AT_A_TIME", 5)
@@ -218,7 +216,6 @@ def killed(folder: Path, watched: str) -> None:
     assert any(folder.glob(watched))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("watched", "missing"),
     [
