@@ -55,8 +55,7 @@ WRITERS = [(as_json, ".json"), (as_lines, ".jsonl"), (as_lines, ".json"), (as_cs
 
 
 @pytest.mark.parametrize(("write", "suffix"), WRITERS)
-def test_every_form_of_a_file_gives_the_same_examples(tmp_path, monkeypatch, write, suffix):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def test_every_form_of_a_file_gives_the_same_examples(tmp_path, write, suffix):
     first, second = load("alpaca", write(tmp_path / f"alpaca{suffix}", ALPACA))
     assert first == Example("Task: Name a colour.\nAnswer:\n", "Blue.", "alpaca-0", shorten="Name a colour.")
     assert second == Example("Task: Add them.\nInput: 1 and 2\nAnswer:\n", "3", "alpaca-1", shorten="Add them.")
@@ -133,8 +132,7 @@ def test_without_a_path_the_file_comes_from_the_hub_at_a_fixed_revision(tmp_path
         (".parquet", "nothing", "cannot be read as Parquet"),
     ],
 )
-def test_a_bad_file_is_refused_with_its_place(tmp_path, monkeypatch, suffix, text, line):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def test_a_bad_file_is_refused_with_its_place(tmp_path, suffix, text, line):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError) as error:
