@@ -23,6 +23,7 @@ def tokenizer_with(template):
         "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}|{% endfor %}",
         "{{ bos_token }}{{ eos_token }}{% if tools %}T{% endif %}{{ messages[0]['content'].strip().upper() }}{{ x }}",
         "{% if tools is not none %}T{% endif %}{{ messages[1:] | length }}{{ '-' * 3 + 'a' }}{{ 2 ** 3 }}",
+        "{% for m in messages %}{{ loop.index ~ loop.length ~ m.role ~ loop.last }}{% else %}none{% endfor %}{{ 1 ~ none }}",
         "{% macro say(m) %}<{{ m.content }}>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
     ],
 )
@@ -47,8 +48,22 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         ("{{ 'a' * 10000000000 }}", "builds more than"),
         ("{{ [1] * 10000000000 }}", "builds more than"),
         ("{{ 9 ** 999999999 }}", "builds more than"),
-        ("{% for n in range(99999) %}{% for m in range(99999) %}aaaaaaaa{% endfor %}{% endfor %}", "builds more than"),
+        (
+            "{% for n in range(99999) %}{% for m in range(99999) %}{{ 'a' * 999 }}{% endfor %}{% endfor %}",
+            "builds more than",
+        ),
         ("{% set n = namespace(s='aa') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}", "builds more"),
+        ("{% set n = namespace(s='aa') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}", "builds more"),
+        ("{% for n in range(99999) %}{% for m in range(99999) %}{% endfor %}{% endfor %}", "loops take more than"),
+        ("{{ 'a'.center(1000000000) }}", "builds more than"),
+        ("{{ 'a' | center(1000000000) }}", "builds more than"),
+        ("{{ 'a' | indent(1000000000, true) }}", "builds more than"),
+        ("{{ '%999999999d' % 1 }}", "builds more than"),
+        ("{{ '%*d' % (999999999, 1) }}", "builds more than"),
+        ("{{ '%999999999d' | format(1) }}", "builds more than"),
+        ("{{ '{:>999999999}'.format(1) }}", "builds more than"),
+        ("{{ ('a' * 9999).replace('a', 'a' * 9999) }}", "builds more than"),
+        ("{{ ('a' * 9999).join('a' * 9999) }}", "builds more than"),
     ],
 )
 def test_whatever_a_template_does_wrong_is_one_line(template, said):
