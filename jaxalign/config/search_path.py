@@ -37,3 +37,12 @@ def own_options_first(folder: str | None) -> Iterator[None]:
         yield
     finally:
         OwnOptions.folder = before
+
+
+def check_not_hidden(group: str, name: str) -> None:
+    """Raise UserError if the folder of `--config-dir` has an option that a default is about to pass over."""
+    own = None if OwnOptions.folder is None else OwnOptions.folder / group / f"{name}.yaml"
+    if own is not None and own.is_file():
+        raise UserError(
+            f"{own} has the name of the default, conf/{group}/{name}.yaml: add {group}={name} for yours, or rename it"
+        )

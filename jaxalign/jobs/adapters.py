@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxalign.config.model import AskedModelConfig, check_system
 from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
+from jaxalign.config.search_path import check_not_hidden
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
@@ -83,7 +84,8 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
 
     Raises:
         UserError: the configuration leaves prompt format or system message open, and two adapters (the line names them)
-            were trained with different ones; or a system message is combined with the plain format.
+            were trained with different ones; a system message is combined with the plain format; or the user's
+            own options have one with the default model's name.
     """
     keys = dataclasses.asdict(model)
     if model.source == "run":
@@ -91,6 +93,7 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
         trained = runs[0][1] if runs else preset(DEFAULT_MODEL)
         if not runs:
             _check_default(adapters)
+            check_not_hidden("model", DEFAULT_MODEL)
         chosen = {name: getattr(model, name) or trained.get(name) for name in ("system", "date")}
         keys = {**trained, "prompt_format": model.prompt_format, **chosen}
         for (first, theirs), (other, found) in itertools.pairwise(runs):

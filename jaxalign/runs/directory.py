@@ -243,8 +243,12 @@ def stored_config(path: str | Path) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     try:
-        stored = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        # No run writes aliases, and a few of them can stand for more values than fit into the memory.
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+            return None
+        stored = yaml.load(text, Loader=_LOADER)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
 

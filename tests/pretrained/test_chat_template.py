@@ -23,7 +23,7 @@ def tokenizer_with(template):
         "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}|{% endfor %}",
         "{{ bos_token }}{{ eos_token }}{% if tools %}T{% endif %}{{ messages[0]['content'].strip().upper() }}{{ x }}",
         "{% if tools is not none %}T{% endif %}{{ messages[1:] | length }}{{ '-' * 3 + 'a' }}{{ 2 ** 3 }}",
-        "{% for m in messages %}{{ loop.index ~ loop.length ~ m.role ~ loop.last }}{% else %}none{% endfor %}{{ 1 ~ none }}",
+        "{% for m in messages %}{{ loop.index ~ loop.length ~ m.role ~ loop.last }}{% else %}{% endfor %}{{ 1 ~ x }}",
         "{% macro say(m) %}<{{ m.content }}>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
     ],
 )

@@ -145,6 +145,13 @@ def test_a_directory_that_no_run_made_is_refused_and_not_touched(tmp_path, overw
     assert sorted(os.listdir(tmp_path)) == sorted([name, "checkpoints"])
 
 
+def test_aliases_that_stand_for_billions_of_values_make_no_run(tmp_path):
+    layers = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    (tmp_path / "config.yaml").write_text(f"l0: &l0 [a]\n{layers}identity: {{all: *l11}}\n")
+    with pytest.raises(UserError, match="no run made it"):
+        open_run(IDENTITY, CONFIG, dir=tmp_path)
+
+
 KILLED = """
 import os, signal, sys
 from jaxalign.runs.directory import open_run
