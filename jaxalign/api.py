@@ -264,6 +264,7 @@ def load_model(
     precision: str = "auto",
     prompt_format: str = "plain",
     system: str | None = None,
+    date: str | None = None,
     offline: bool = False,
 ) -> LanguageModel:
     """Load a model.
@@ -273,12 +274,14 @@ def load_model(
         precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
         prompt_format: plain (the text itself) or chat (the model's chat template).
         system: the system message of the chat format, or None.
+        date: the date for a chat template that asks for one, as YYYY-MM-DD; None: 2024-07-26, as on the command line.
         offline: whether the network is never used.
 
     Raises:
         UserError: the model cannot be found or fetched, it is not supported, or a setting is not known.
     """
-    given = {"name": name, "precision": precision, "prompt_format": prompt_format, "system": system, "offline": offline}
+    given = {"name": name, "precision": precision, "prompt_format": prompt_format, "system": system, "date": date}
+    given["offline"] = offline
     r = given_settings(ModelArguments, given)
     known, name = presets(), r.name
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -287,4 +290,6 @@ def load_model(
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
     precision = fast_precision()[0] if r.precision == "auto" else r.precision
     model = load(source, jnp.dtype(precision), offline=r.offline, name=name)
+    if r.date is not None:
+        model = dataclasses.replace(model, tokenizer=dataclasses.replace(model.tokenizer, date=r.date))
     return LanguageModel(model, precision, r.prompt_format, r.system)

@@ -67,6 +67,11 @@ def test_bad_input_is_refused(model, tmp_path):
         jaxalign.load_model("tyni")
 
 
+def test_the_date_of_a_chat_template_is_given_by_the_caller():
+    model = jaxalign.load_model("tiny", precision="float32", date="2026-01-31")
+    assert model.tokenizer.date == "2026-01-31"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -126,6 +131,7 @@ REFUSED = [
     (lambda model: model.load_adapter(""), "folder='' is not allowed: give a path"),
     (lambda model: jaxalign.load_model("tiny", offline="no"), "offline=no is not allowed: give true or false"),
     (lambda model: jaxalign.load_model("tiny", precision=32), "precision=32 is not known"),
+    (lambda model: jaxalign.load_model("tiny", date="soon"), "date=soon is not allowed: give a date as YYYY-MM-DD"),
     (lambda model: jaxalign.load_model(None), "name=null is not allowed: give a text"),
     (
         lambda model: jaxalign.load_model("tiny", system="Be brief."),

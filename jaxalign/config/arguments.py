@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from jaxalign.config import schema
-from jaxalign.config.fields import Count, Part, Positive, Precision, PromptFormat, Seed, Share, Targets
+from jaxalign.config.fields import Count, Date, Part, Positive, Precision, PromptFormat, Seed, Share, Targets
 from jaxalign.errors import UserError, shown
 
 Settings = TypeVar("Settings")
@@ -20,6 +20,7 @@ class ModelArguments:
     precision: Precision
     prompt_format: PromptFormat
     system: str | None
+    date: Date | None
     offline: bool
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """Types of single keys: their allowed values, in words for error lines, and whether a key is in a run's identity."""
 
+from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
 from jaxalign.config.schema import Rule, unescaped
@@ -34,6 +35,14 @@ def whole(low: int, high: int, more: str = "") -> Rule:
     return Rule(f"a whole number from {low} to {high}{more}", lambda n: low <= n <= high)
 
 
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d") == text
+    except ValueError:
+        return False
+
+
+Date = Annotated[str, Rule("a date as YYYY-MM-DD, such as 2026-01-31", _is_date)]
 Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
 Natural = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
 Seed = Annotated[int, whole(0, 2**32 - 1)]

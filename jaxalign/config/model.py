@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from jaxalign.config.fields import (
+    Date,
     Place,
     Places,
     Positive,
@@ -60,23 +60,14 @@ class BaseModelConfig:
     sha256: Uncounted[str | None] = None
     file: Uncounted[Place | None] = None
     config: Uncounted[dict[str, Any] | None] = None
-    date: Uncounted[str | None] = None  # the rendered prompts count, where a chat template asks for it
+    date: Uncounted[Date | None] = None  # the rendered prompts count, where a chat template asks for it
     system: str | None = None
 
     def check_source(self, source: str) -> None:
-        """Raise UserError if a key that the source needs is missing, or `date` is no date."""
-        if self.date is not None and not _is_date(self.date):
-            raise UserError(f"model.date={self.date} is not a date: give YYYY-MM-DD, such as 2026-01-31")
+        """Raise UserError if a key that the source needs is missing."""
         missing = [f"model.{name}" for name in NEEDED[source] if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d") == text
-    except ValueError:
-        return False
 
 
 def check_system(model: Mapping[str, Any]) -> None:

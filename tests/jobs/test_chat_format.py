@@ -47,7 +47,9 @@ def test_a_template_that_asks_for_the_date_gets_one_that_stays_and_counts(tmp_pa
     assert len(read_records(tmp_path / "run" / "generations.jsonl")) == 1
     line = refused(generate, [*asked, "model.date=2026-11-25"], capsys)
     assert "belongs to another configuration: rendered was" in line
-    assert "model.date=soon is not a date" in refused(generate, [*asked, "model.date=soon"], capsys)
+    assert "model.date=soon is not allowed: give a date as YYYY-MM-DD" in refused(
+        generate, [*asked, "model.date=soon"], capsys
+    )
 
 
 @pytest.mark.parametrize(
