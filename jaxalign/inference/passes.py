@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
-from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, rounded_up, split_tree
+from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, rounded_up, split_tree, widened
 from jaxalign.data.trees import Tree, path_lengths, predictions, tree_length
 
 SPARE = 1.3
@@ -49,10 +49,12 @@ def pack_for_reading(
     else:
         known.append(shape)
     chosen = layouts[shape.tokens]
-    return [
+    passes = [
         [_batch(pieces, rows, shape, start) for pieces, rows in chosen.groups]
         for start in range(0, chosen.rows, shape.rows)
     ]
+    widest = max(batch.blocks.shape[2] for batches in passes for batch, _ in batches)
+    return [[(widened(batch, _width(batch, widest)), owners) for batch, owners in batches] for batches in passes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,3 +119,14 @@ def _batch(pieces: Sequence[Piece], rows: Sequence[int], shape: Shape, start: in
         if segment.scored
     ]
     return pack([piece for piece, _, _ in members], shape, rows=[rows[n] - start for n in places]), owners
+
+
+def _width(batch: PackedBatch, widest: int) -> int:
+    """Return the width of a batch's lists of blocks of keys: the widest one halved as often as it still fits.
+
+    Each width is a program, which takes seconds to compile; wider lists make a pass a few percent slower.
+    """
+    width = widest
+    while width // 2 >= batch.blocks.shape[2]:
+        width //= 2
+    return width

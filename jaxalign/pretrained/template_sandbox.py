@@ -13,7 +13,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-LARGEST = 2**24
+LARGEST_BUILT = 2**24
 """The most characters that a template may write, or build in one step."""
 
 MOST_TURNS = 2**20
@@ -80,7 +80,7 @@ def _counted(turns: list[int], items: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """A sandbox in which no operator and no method builds a text, list or number of more than `LARGEST`."""
+    """A sandbox in which no operator and no method builds a text, list or number of more than `LARGEST_BUILT`."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
@@ -143,7 +143,7 @@ def _check_format(text: Any, given: Any) -> None:
     numbers = given if isinstance(given, list | tuple) else [given]
     _check_size(max(map(_number, numbers), default=0) if isinstance(text, str) else 0)
     if isinstance(text, str) and _WIDE.search(text):
-        raise SecurityError(f"it builds more than {LARGEST:,} characters")
+        raise SecurityError(f"it builds more than {LARGEST_BUILT:,} characters")
 
 
 def _size(value: Any) -> int:
@@ -155,8 +155,8 @@ def _number(value: Any) -> int:
 
 
 def _check_size(size: int) -> None:
-    if size > LARGEST:
-        raise SecurityError(f"it builds more than {LARGEST:,} characters")
+    if size > LARGEST_BUILT:
+        raise SecurityError(f"it builds more than {LARGEST_BUILT:,} characters")
 
 
 def _raise(message: str) -> NoReturn:

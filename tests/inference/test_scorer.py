@@ -106,6 +106,20 @@ def test_many_trees_take_several_passes_of_one_shape_and_keep_their_order(scorer
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_passes_of_a_call_differ_by_no_more_than_halves_of_the_widest_list_of_blocks():
+    trees = [tree for size in (20, 60, 150, 900) for tree in some_trees(size, 12)]
+    trees += [
+        (Segment(np.arange(length, dtype=np.int32), -1), Segment(np.arange(3, dtype=np.int32), 0, True))
+        for length in (200, 500, 1500)
+    ]
+    batches = [one for ((one, _),) in pack_for_reading([radix(trees)[0]], 2048, 2048)]
+    widths = [batch.blocks.shape[2] for batch in batches]
+    assert set(widths) <= {max(widths) >> n for n in range(8)}
+    for batch, width in zip(batches, widths, strict=True):
+        needed = (batch.blocks < batch.tokens.shape[1] / 32).sum(2).max()
+        assert needed <= width and (width == max(widths) or width < 2 * needed + 8)
+
+
 def test_a_scale_of_zero_reads_the_base(scorer):
     trees = some_trees(5)
     base = dataclasses.replace(scorer, scale=0.0).score(trees)
