@@ -16,7 +16,7 @@ def plan(
     longest: int = 1,
     alone: bool = False,
 ) -> list[Shape]:
-    """Return a shape for each step, such that little is computed and few programs are compiled.
+    """Return a shape for each step, such that computing and compiling together take least.
 
     There are two ways, and the cheaper one is taken. Either all steps have rows of one length, and their numbers of
     rows are rounded up to few levels: long rows repeat fewer trunks, short rows have less padding. Or each step is a
@@ -40,13 +40,17 @@ def plan(
     found = []
     for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
         tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
-        raised = _raised([shape.rows for shape in tight], programs)
+        raised = _raised([shape.rows for shape in tight], programs, tokens)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
     single = [max(rounded_up(count, ROW_QUANTUM), first) for count in whole]
     if not alone and max(single) <= limit:
-        lengths = _raised(single, programs)
+        lengths = _raised(single, programs, 1)
         found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
-    shapes = min(found, key=lambda shapes: sum(map(cost, shapes)))
+
+    def whole_cost(shapes: Sequence[Shape]) -> float:
+        return sum(map(cost, shapes)) + PROGRAM_COST * len({(shape.rows, shape.tokens) for shape in shapes})
+
+    shapes = min(found, key=whole_cost)
     most: dict[tuple[int, int], tuple[int, int]] = {}
     for trees, s in zip(steps, shapes, strict=True):
         predicted, blocks = most.get((s.rows, s.tokens), (0, 0))
@@ -81,13 +85,25 @@ def cost(shape: Shape) -> float:
     return shape.rows * shape.tokens * (1 + shape.tokens * ATTENTION_COST)
 
 
-def _raised(counts: Sequence[int], programs: int) -> list[int]:
-    levels = _levels(counts, programs)
-    return [next(level for level in levels if level >= count) for count in counts]
+def _raised(counts: Sequence[int], programs: int, tokens: int) -> list[int]:
+    """Return the counts, each of so many tokens, raised to those few levels that cost least."""
+    levels = min(
+        (_levels(counts, most) for most in range(1, programs + 1)),
+        key=lambda levels: PROGRAM_COST * len(levels) + tokens * sum(_raise(levels, count) for count in counts),
+    )
+    return [_raise(levels, count) for count in counts]
+
+
+def _raise(levels: Sequence[int], count: int) -> int:
+    return next(level for level in levels if level >= count)
 
 
 ROW_QUANTUM = 32
 """The lengths of rows are multiples of this number of tokens."""
+
+
+PROGRAM_COST = 5000
+"""What the compilation of one more program costs, in tokens: a small model trains on so many in that time on a CPU."""
 
 
 ATTENTION_COST = 1 / 20000
