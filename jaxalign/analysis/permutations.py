@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST_ORDERS = 10_000
+MOST_ORDERS = 20_000
 """How many orders a permutation test draws; if there are no more, it takes each of them once."""
 
 
