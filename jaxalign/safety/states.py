@@ -42,18 +42,21 @@ def is_repetitive(response: str) -> bool:
     (True, False)
     """
     words = _WORD.findall(response.lower())
-    # A repeated word also stood before, so this bound is cheap and spares most responses the rest.
-    if len(words) < FEWEST_WORDS or len(words) - len(set(words)) < REPEATED_SHARE * len(words):
+    # A repeated word stood before, and lies in three repeated ones: two cheap bounds spare most responses the rest.
+    enough = REPEATED_SHARE * len(words)
+    if len(words) < FEWEST_WORDS or len(words) - len(set(words)) < enough:
+        return False
+    threes = list(zip(words, words[1:], words[2:], strict=False))
+    if 3 * (len(threes) - len(set(threes))) < enough:
         return False
     seen: set[tuple[str, str, str]] = set()
     repeated, covered = 0, 0
-    for end in range(3, len(words) + 1):
-        three = (words[end - 3], words[end - 2], words[end - 1])
+    for end, three in enumerate(threes, start=3):
         if three in seen:
             repeated += end - max(covered, end - 3)
             covered = end
         seen.add(three)
-    return repeated >= REPEATED_SHARE * len(words)
+    return repeated >= enough
 
 
 def answer_state(response: str, judgement: Judgement | None, refusal: Judgement | None = None) -> str:
