@@ -83,7 +83,9 @@ def judged_table(rows: Iterable[JudgedRow]) -> JudgedTable:
         UserError: two rows are of one prompt and sample.
     """
     prompts: dict[str, int] = {}
-    categories, groups, labels = prompts.copy(), prompts.copy(), prompts.copy()
+    categories: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    labels: dict[str, int] = {}
     place = {state: number for number, state in enumerate(STATES)}
     columns: list[tuple[int, int, int, int, int, int, float]] = []
     for identifier, category, group, sample, judgement, state in rows:
