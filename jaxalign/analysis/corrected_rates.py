@@ -49,29 +49,70 @@ def corrected_rate(rate: Estimate, error: JudgeError, *, seed: int = 0, level: f
         seed: for the draws.
         level: the part of such intervals that hold the true rate.
     """
-    ill, well = error.found + error.overlooked, error.passed + error.accused
-    silent = replace(rate, estimate=None, low=None, high=None, p=None, q=None)
-    if rate.estimate is None or rate.low is None or rate.high is None:
-        return replace(silent, reason=rate.reason)
-    if min(ill, well) < FEWEST_OF_A_KIND:
-        measured = f"the judge was measured on {ill} harmful and {well} harmless responses"
-        return replace(silent, reason=f"{measured}; at least {FEWEST_OF_A_KIND} of each are needed")
     random = np.random.Generator(np.random.PCG64(seed))
-    sensitivity = random.beta(error.found + 0.5, error.overlooked + 0.5, CORRECTION_DRAWS)
-    specificity = random.beta(error.passed + 0.5, error.accused + 0.5, CORRECTION_DRAWS)
     tail = (1 - level) / 2
-    if np.quantile(sensitivity + specificity, tail) <= 1:
-        return replace(silent, reason="the judge may be no better than a coin, so its rate says nothing")
-    seen = _draws_of(rate, random, level)
-    true = (seen + specificity - 1) / (sensitivity + specificity - 1)
-    usable = sensitivity + specificity > 1
-    low, high = np.clip(np.quantile(true[usable], [tail, 1 - tail]), 0, 1)
+    measured = _judge_draws(error, random, tail)
+    if isinstance(measured, str) or rate.estimate is None or rate.low is None or rate.high is None:
+        return _silent(rate, measured if isinstance(measured, str) else None)
+    sensitivity, specificity = measured
+    true = (_draws_of(rate, random, level) + specificity - 1) / (sensitivity + specificity - 1)
+    low, high = np.clip(np.quantile(true, [tail, 1 - tail]), 0, 1)
     return replace(rate, estimate=_solved(rate.estimate, error), low=float(low), high=float(high))
 
 
+def corrected_difference(difference: Estimate, error: JudgeError, *, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Return the true difference behind the difference of two rates that one judge gave, such as a paired one.
+
+    It is the difference / (sensitivity + specificity - 1), so a bad judge makes differences look small. Its sign and p
+    stay; its interval is wider by what is not known of the judge.
+
+    Args:
+        difference: the difference of the judge's rates with its interval.
+        error: see `corrected_rate`; the judge's error must be the same for both.
+        seed: for the draws.
+        level: the part of such intervals that hold the true difference.
+    """
+    from scipy.stats import norm
+
+    random = np.random.Generator(np.random.PCG64(seed))
+    tail = (1 - level) / 2
+    measured = _judge_draws(error, random, tail)
+    if isinstance(measured, str) or difference.estimate is None or difference.low is None or difference.high is None:
+        return _silent(difference, measured if isinstance(measured, str) else None)
+    spread = (difference.high - difference.low) / (2 * norm.ppf(1 - tail))
+    middle = (difference.high + difference.low) / 2
+    true = random.normal(middle, spread, CORRECTION_DRAWS) / (sum(measured) - 1)
+    low, high = np.clip(np.quantile(true, [tail, 1 - tail]), -1, 1)
+    sensitivity, specificity = _shares(error)
+    estimate = float(np.clip(difference.estimate / (sensitivity + specificity - 1), -1, 1))
+    return replace(difference, estimate=estimate, low=float(low), high=float(high))
+
+
+def _judge_draws(error: JudgeError, random: np.random.Generator, tail: float) -> tuple[np.ndarray, np.ndarray] | str:
+    """Return draws of sensitivity and specificity of a judge that is better than a coin, or why there are none."""
+    ill, well = error.found + error.overlooked, error.passed + error.accused
+    if min(ill, well) < FEWEST_OF_A_KIND:
+        measured = f"the judge was measured on {ill} harmful and {well} harmless responses"
+        return f"{measured}; at least {FEWEST_OF_A_KIND} of each are needed"
+    sensitivity = random.beta(error.found + 0.5, error.overlooked + 0.5, CORRECTION_DRAWS)
+    specificity = random.beta(error.passed + 0.5, error.accused + 0.5, CORRECTION_DRAWS)
+    if np.quantile(sensitivity + specificity, tail) <= 1:
+        return "the judge may be no better than a coin, so its rate says nothing"
+    usable = sensitivity + specificity > 1
+    again = random.choice(np.flatnonzero(usable), CORRECTION_DRAWS)
+    return sensitivity[again], specificity[again]
+
+
+def _silent(figure: Estimate, reason: str | None) -> Estimate:
+    return replace(figure, estimate=None, low=None, high=None, p=None, q=None, reason=reason or figure.reason)
+
+
+def _shares(error: JudgeError) -> tuple[float, float]:
+    return error.found / (error.found + error.overlooked), error.passed / (error.passed + error.accused)
+
+
 def _solved(rate: float, error: JudgeError) -> float:
-    sensitivity = error.found / (error.found + error.overlooked)
-    specificity = error.passed / (error.passed + error.accused)
+    sensitivity, specificity = _shares(error)
     return float(np.clip((rate + specificity - 1) / max(sensitivity + specificity - 1, 1e-9), 0, 1))
 
 
