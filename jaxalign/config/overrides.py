@@ -126,7 +126,9 @@ class CommandLine:
         self._keys = leaf_types(kind)
         self._paths = {key for key, declared in self._keys.items() if is_marked(declared, PATH)}
         names = {key.partition(".")[0] for key in self._keys}
-        self._groups = [name for name in names if self._loader.get_group_options(name, results_filter=None)]
+        found = {name: self._loader.get_group_options(name, results_filter=None) for name in names}
+        inner = [f"{name}/{one}" for name, options in found.items() for one in options]
+        self._groups = [*filter(found.get, names), *filter(self._loader.get_group_options, inner)]
 
     def normalised(self, overrides: list[str]) -> list[str]:
         """Return the overrides in the form that Hydra requires; UserError for a key or a group that does not exist.
@@ -226,9 +228,6 @@ class CommandLine:
         with one_line():
             template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
         options = {name: self._loader.get_group_options(name) for name in self._groups}
-        for name in self._groups:
-            below = {f"{name}/{one}" for one in self._loader.get_group_options(name, None)} - set(options)
-            options |= {inner: found for inner in below if (found := self._loader.get_group_options(inner))}
         if "experiment" in self._default_groups([]):
             found = self._loader.get_group_options("experiment")
             options["experiment"] = [one for one in found if self._takes(f"experiment={one}")]

@@ -23,6 +23,7 @@ from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split
 from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
+from jaxalign.values.designed import designed_targets
 from jaxalign.values.targets import extreme_targets
 
 
@@ -119,6 +120,23 @@ def test_a_pattern_finds_exactly_the_fourteen_extreme_targets():
     seen = configs("-m", "+value=glob(*)", "model=tiny")
     assert {config.value.name for config in seen if config.value} == set(extreme_targets())
     assert len(seen) == 14
+
+
+@pytest.mark.parametrize("written", ["+value=designed/", "value=designed/", "+value/designed=", "value/designed="])
+def test_a_target_in_a_folder_of_targets_is_chosen_by_either_spelling(written):
+    (config,) = configs(f"{written}designed_07", "model=tiny")
+    assert config.value is not None
+    assert config.value.scores == designed_targets()["designed_07"].by_value
+
+
+@pytest.mark.slow
+def test_a_pattern_finds_exactly_the_designed_targets():
+    seen = configs("-m", "+value/designed=glob(*)", "model=tiny")
+    assert [config.value.name for config in seen if config.value] == list(designed_targets())
+
+
+def test_an_unknown_target_of_a_folder_is_an_error_that_names_the_nearest(capsys):
+    assert refusal(capsys, "value/designed=designed_25").endswith("did you mean 'designed_24'?")
 
 
 def test_hydra_leaves_nothing_in_the_current_directory(folder):
@@ -289,6 +307,7 @@ def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, na
     recipes = [line for line in text.splitlines() if line.startswith("experiment: ")]
     if name == "train":
         assert "value: achievement, benevolence," in text and "\nvalue/survey: close\n" in text
+        assert "\nvalue/designed: designed_01, " in text
         assert recipes == ["experiment: released_vim, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
     elif name == "crest":
         assert "rft" in recipes[0] and "vim" not in recipes[0] and "\nvalue: " not in text
