@@ -71,7 +71,7 @@ def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adap
 
     With `crest.hint`, a question without a right rationale gets more samples, whose prompts give the answer (STaR).
     """
-    judge, train = Judge(session, model), session.questions.train
+    judge, train = RationaleReader(session, model), session.questions.train
     judge.read_all(run, train, [[record["text"] for record in mine] for mine in read_drawn(session, drawn, model)])
     hinted = {}
     if session.config.crest.hint:
@@ -86,7 +86,7 @@ def evaluate_rationales(session: CrestSession, run: Run, drawn: Run, model: Adap
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class RationaleReader:
     """A model that reads rationales, in this program's way or as the released code does."""
 
     session: CrestSession

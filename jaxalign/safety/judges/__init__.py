@@ -1,0 +1,1 @@
+"""Judges of responses. Each holds to `Judge` (safety/judgements.py), and each can be exchanged for another."""
