@@ -10,8 +10,8 @@ from jaxalign.analysis.statistics import DRAWS
 
 FEWEST_CLUSTERS = 5
 """With fewer clusters, a mean is given without an interval: what so few resample says little."""
-MOST_RESAMPLED = 5000
-"""With more different clusters, the limits are those of the normal distribution that the means then have."""
+MOST_RESAMPLED = 500
+"""With more different clusters, the limits are those of the normal distribution that resampled means then have."""
 
 
 def mean_with_interval(
@@ -102,7 +102,7 @@ def ratio_interval(sums: np.ndarray, counts: np.ndarray, seed: int, level: float
     """Return the bootstrap limits of sums.sum() / counts.sum(), where whole clusters are drawn; both are [clusters]."""
     from scipy.stats import norm
 
-    pairs, kind, times = np.unique(np.stack([sums, counts], 1), axis=0, return_inverse=True, return_counts=True)
+    pairs, times = np.unique(np.stack([sums, counts], 1), axis=0, return_counts=True)
     tail = narrow_tail(len(sums), level)
     if len(pairs) > MOST_RESAMPLED:
         mean = sums.sum() / counts.sum()
@@ -111,15 +111,22 @@ def ratio_interval(sums: np.ndarray, counts: np.ndarray, seed: int, level: float
     random = np.random.Generator(np.random.PCG64(seed))
     if 4 * len(pairs) <= len(sums):  # few different clusters: it is enough to draw how often each kind comes
         drawn = random.multinomial(len(sums), times / len(sums), DRAWS) @ pairs
+        means = drawn[:, 0] / drawn[:, 1]
     else:
-        drawn = np.concatenate([pairs[kind[one]].sum(1) for one in resamples(len(sums), DRAWS, random)])
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail])
+        sizes = None if counts.min() == counts.max() else counts
+        means = np.concatenate([_resampled(sums, sizes, one) for one in resamples(len(sums), DRAWS, random)])
+        means = means / counts[0] if sizes is None else means
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _resampled(sums: np.ndarray, counts: np.ndarray | None, chosen: np.ndarray) -> np.ndarray:
+    return sums[chosen].mean(1) if counts is None else sums[chosen].sum(1) / counts[chosen].sum(1)
 
 
 def resamples(n: int, draws: int, random: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield arrays [some draws, n] of numbers below n, `draws` rows in all, each of a size that stays in the cache."""
-    rows = max(1, 1_000_000 // n)
+    rows = max(1, 100_000 // n)
     for start in range(0, draws, rows):
         yield random.integers(0, n, (min(rows, draws - start), n), dtype=np.int32)
 

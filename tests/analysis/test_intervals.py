@@ -56,14 +56,17 @@ def test_clusters_widen_an_interval_and_only_then_it_covers():
 
 def test_the_three_ways_to_the_same_bootstrap_agree():
     random = np.random.default_rng(3)
-    few = random.integers(0, 4, 4000).astype(float)
-    ones = np.ones(4000)
-    counted = ratio_interval(few, ones, 0, 0.95)
-    drawn = ratio_interval(few + random.uniform(-1e-6, 1e-6, 4000), ones, 0, 0.95)
-    normal = ratio_interval(np.tile(few, 2) + random.uniform(-1e-6, 1e-6, 8000), np.ones(8000), 0, 0.95)
-    middle = few.mean()
-    assert counted == pytest.approx(drawn, abs=0.003)
-    assert (normal[1] - middle) * 2**0.5 == pytest.approx(counted[1] - middle, rel=0.08)
+    few = random.integers(0, 4, 480).astype(float)
+    noise = random.uniform(-1e-6, 1e-6, (2, 480))
+    counts = random.integers(1, 4, 480).astype(float)
+    for sizes in (np.ones(480), np.full(480, 2.0), counts):
+        counted = ratio_interval(few, sizes, 0, 0.95)
+        drawn = ratio_interval(few + noise[0], sizes, 0, 0.95)
+        twice = ratio_interval(np.concatenate([few + noise[0], few + noise[1]]), np.tile(sizes, 2), 0, 0.95)
+        half = (counted[1] - counted[0]) / 2
+        assert counted == pytest.approx(drawn, abs=0.08 * half)
+        assert (twice[1] - twice[0]) / 2 == pytest.approx(half / 2**0.5, rel=0.06)  # normal
+        assert sum(twice) / 2 == pytest.approx(few.sum() / sizes.sum())
 
 
 @pytest.mark.parametrize(("n", "rate"), [(30, 0.1), (50, 0.1), (50, 0.3), (100, 0.03), (100, 0.5), (300, 0.02)])
