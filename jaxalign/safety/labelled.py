@@ -30,7 +30,7 @@ blank            has no letter and no digit
 off_topic        does no harm, and has nothing to do with the prompt
 """
 
-TRAIN, HELD_OUT = SPLITS = ("train", "held_out")
+TRAIN_PART, HELD_OUT_PART = SPLITS = ("train", "held_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LabelledResponse:
     """One of `LABELS`."""
     style: str = ""
     """How it is written, such as "formal"; no style is in both parts."""
-    split: str = TRAIN
+    split: str = TRAIN_PART
     """The part that it belongs to: what judges are fitted to, or what they are measured on."""
 
     @property
@@ -116,7 +116,7 @@ def _labelled(row: Row) -> LabelledResponse:
         text_field(row, "response"),
         one_of(row, "label", LABELS),
         text_field(row, "style", ""),
-        one_of(row, "split", SPLITS, TRAIN),
+        one_of(row, "split", SPLITS, TRAIN_PART),
     )
     if is_blank(one.response) != (one.label == BLANK_LABEL):
         has = "no letters or digits" if is_blank(one.response) else "letters or digits"
