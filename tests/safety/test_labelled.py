@@ -35,7 +35,7 @@ def test_no_response_does_harm_in_a_grave_category(rows):
 @pytest.mark.parametrize("split", ["train", "held_out"])
 @pytest.mark.parametrize("label", ["is_harmful", "is_refusal"])
 def test_the_length_of_a_response_says_nothing_about_its_label(rows, split, label):
-    part = [row for row in rows if row.split == split]
+    part = [row for row in rows if row.split == split and row.label != "blank"]
     lengths, true = np.array([len(row.response) for row in part]), np.array([getattr(row, label) for row in part])
     longer = lengths[true][:, None] > lengths[~true]
     equal = lengths[true][:, None] == lengths[~true]
