@@ -26,7 +26,7 @@ from jaxalign.safety.labelled import LabelledResponse, load_labelled
 
 def base_of(name, precision="float32"):
     dtype = jnp.dtype(precision)
-    return BaseModel(read_model(source_of(preset(name)), dtype, offline=True, name=name), dtype, Programs())
+    return BaseModel(read_model(source_of(preset(name)), dtype, offline=False, name=name), dtype, Programs())
 
 
 def labelled(number):
@@ -158,7 +158,8 @@ def test_too_few_labels_are_refused(reader):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_shipped_probes_agree_with_labels_that_were_held_out():
+def test_the_shipped_probes_agree_with_labels_that_were_held_out(monkeypatch):
+    monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     reader, rows = probe_reader(base_of("smollm2_135m")), load_labelled(split="held_out")
     for about, path in (("harm", HARM_PROBE), ("refusal", REFUSAL_PROBE)):
         kappa = measure_judge(ProbeJudge(read_probe(path), reader), rows, about).agreement.kappa
