@@ -5,6 +5,7 @@ A adapters, B rows of a batch, P predictions of a row, S segments of a tree.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -16,7 +17,7 @@ from jaxalign.inference.passes import pack_for_reading
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
-from jaxalign.objectives.forward import choices_program, reader
+from jaxalign.objectives.forward import choices_program, reader, states_program
 from jaxalign.parallel.compilation import Programs
 
 _Values = tuple[Float64[np.ndarray, "B P"], ...]
@@ -79,6 +80,23 @@ class Scorer:
         """
         return [(sums[:, 0], sums[:, 1] == 0) for sums in self._sums(trees, 2, self._choices)]
 
+    def mean_states(self, trees: Sequence[Tree], layers: int | None = None) -> list[Float64[np.ndarray, "_ D"]]:
+        """Return for each tree [S, D] the mean hidden state that would predict a segment's tokens.
+
+        These are the states of all tokens of the segment but the last, and of the token before the segment. Segments
+        that are not scored have zeros. The scorer must have a single adapter; for errors see `score`.
+
+        Args:
+            trees: the trees, as for `score`.
+            layers: the states are those after so many layers, and after the model's last norm; None means all layers.
+        """
+        arch = self.network.architecture
+        count = arch.layers if layers is None else layers
+        network = self.network.clone(architecture=dataclasses.replace(arch, layers=count, windows=arch.windows[:count]))
+        # A last kind counts the predictions, because a segment may be several segments of the shared trees.
+        sums = self._sums(trees, arch.width + 1, partial(self._states, network))
+        return [one[:, :-1] / np.maximum(one[:, -1:], 1) for one in sums]
+
     def _sums(
         self,
         trees: Sequence[Tree],
@@ -126,6 +144,13 @@ class Scorer:
         arguments = (self.weights.get(layered=False), self.adapter, np.float32(self.scale), batches[0])
         choices = self.programs.get("read choices", choices_program, (self.network,), arguments)(*arguments)
         return [tuple(np.asarray(found, np.float64) for found in choices)]
+
+    def _states(self, network: Transformer, batches: Sequence[PackedBatch]) -> list[_Values]:
+        """Return each component of the hidden states that predict, and ones, for the predictions of a batch."""
+        arguments = (self.weights.get(layered=False), self.adapter, np.float32(self.scale), batches[0])
+        program = self.programs.get("read states", states_program, (network,), arguments)
+        states = np.moveaxis(np.asarray(program(*arguments), np.float64), -1, 0)
+        return [(*states, np.ones_like(states[0]))]
 
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
         """Return the trees to compute, and for each segment of each given tree the (tree, segment) where it ends."""

@@ -66,6 +66,23 @@ def choices_program(
     return log_probs, most_probable(hidden, head, softcap) != target
 
 
+@partial(jax.jit, static_argnums=(0,))
+def states_program(
+    model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, ""], batch: PackedBatch
+) -> Float[Array, "B P D"]:
+    """Return the hidden state [B, P, D], after the last norm, that makes each prediction of a batch.
+
+    `model` may have fewer layers than the weights: then the first ones are used.
+    """
+    first = partial(jax.tree.map, lambda leaf: leaf[: model.architecture.layers])
+    variables = {
+        "params": {**params, "layers": first(params["layers"])},
+        "lora": {"layers": first(effective(adapter, scale)["layers"])},
+    }
+    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
+    return gather_sources(states, batch.source)  # type: ignore[arg-type]
+
+
 ReadLogProbs = Callable[[PackedBatch], Float64[np.ndarray, "*A B P"]]
 """From a batch to the log-probabilities [B, P] of its predictions; [A, B, P] with a stack of adapters."""
 

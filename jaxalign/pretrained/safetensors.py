@@ -135,37 +135,53 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _parse(file: Path) -> dict[str, _Stored]:
-    def damaged(what: str) -> UserError:
-        return UserError(f"{file} is damaged or truncated: {what}; get the file again")
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return what is told in the header of a file beside its tensors; UserError if the header cannot be read."""
+    path = Path(path)
+    with named_errors(path, "read", "get the file again"):
+        told = _header(path)[0].get("__metadata__", {})
+    return {name: text for name, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}
 
+
+def _damaged(file: Path, what: str) -> UserError:
+    return UserError(f"{file} is damaged or truncated: {what}; get the file again")
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a file, and the place where the tensors begin."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or 8 + length > size:
-            raise damaged("no whole header")
+            raise _damaged(file, "no whole header")
         if length > LONGEST_HEADER:
-            raise damaged(f"its header has {length} bytes, and {LONGEST_HEADER} are allowed")
+            raise _damaged(file, f"its header has {length} bytes, and {LONGEST_HEADER} are allowed")
         try:
             header = json.loads(stream.read(length), object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
-            raise damaged("the header cannot be read") from error
+            raise _damaged(file, "the header cannot be read") from error
     if not isinstance(header, dict):
-        raise damaged("the header cannot be read")
+        raise _damaged(file, "the header cannot be read")
+    return header, 8 + length
+
+
+def _parse(file: Path) -> dict[str, _Stored]:
+    header, first = _header(file)
     header.pop("__metadata__", None)
+    size = file.stat().st_size
     tensors = {}
     for name, entry in header.items():
         fields = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else []
         match fields:
             case [str(dtype), list(shape), [int(start), int(end)]] if all(type(side) is int for side in shape):
-                stored = _Stored(file, dtype, tuple(shape), 8 + length + start, end - start)
+                stored = _Stored(file, dtype, tuple(shape), first + start, end - start)
             case _:
-                raise damaged(f"the header cannot be read at '{brief(name)}'")
+                raise _damaged(file, f"the header cannot be read at '{brief(name)}'")
         if start < 0 or stored.size < 0 or stored.start + stored.size > size:
-            raise damaged(f"the bytes of '{brief(name)}' are not all there")
+            raise _damaged(file, f"the bytes of '{brief(name)}' are not all there")
         if min(shape, default=0) < 0 or (dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stored.size):
-            raise damaged(f"'{brief(name)}' has not the size of its shape")
+            raise _damaged(file, f"'{brief(name)}' has not the size of its shape")
         tensors[name] = stored
     return tensors
 

@@ -230,3 +230,27 @@ def test_logits_that_are_not_finite_are_an_error_and_no_score(scorer):
     tree = random_tree(np.random.default_rng(0), 6)
     with pytest.raises(UserError, match="the model's logits are NaN or infinite, so there is no answer"):
         dataclasses.replace(scorer, scale=1e25).score([tree])
+
+
+@pytest.mark.parametrize("layers", [None, 1])
+def test_mean_states_are_those_of_each_text_alone(scorer, layers):
+    scorer = dataclasses.replace(scorer, shapes=[])
+    single = (Segment(np.array([5, 6, 7], np.int32), -1), Segment(np.array([8], np.int32), 0, True))
+    trees = [*questions(14, 3), single]
+    found = scorer.mean_states(trees, layers)
+    params, lora = scorer.weights.get(layered=False), effective(scorer.adapter, scorer.scale)
+    network = scorer.network
+    if layers:
+        few = dataclasses.replace(network.architecture, layers=1, windows=network.architecture.windows[:1])
+        network = network.clone(architecture=few)
+        params = {**params, "layers": jax.tree.map(lambda leaf: leaf[:1], params["layers"])}
+        lora = jax.tree.map(lambda leaf: leaf[:1], lora)
+    for tree, means in zip(trees, found, strict=True):
+        assert not means[0].any()
+        prompt, *answers = [segment.tokens for segment in tree]
+        for answer, mean in zip(answers, means[1:], strict=True):
+            tokens = np.concatenate([prompt, answer])[None, :-1]
+            places = np.arange(tokens.shape[1], dtype=np.int32)[None]
+            ends = np.full_like(places, tokens.shape[1])
+            states = network.apply({"params": params, "lora": lora}, tokens, places, ends)
+            np.testing.assert_allclose(mean, states[0, len(prompt) - 1 :].mean(0), atol=1e-4)

@@ -1,0 +1,151 @@
+"""A judge is measured before it is believed: its agreement with labels that people gave."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jaxalign.analysis.agreement import JudgeAgreement, area_under_curve, cohen_kappa, sensitivity_and_specificity
+from jaxalign.analysis.corrected_rates import JudgeError, judge_error
+from jaxalign.analysis.estimates import Estimate
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.safety.judgements import Judge, Judgement, Scale
+from jaxalign.safety.labelled import BLANK_LABEL, LabelledResponse
+
+WEAK_KAPPA = 0.2
+"""Below this κ, the figures of a judge are shown in grey."""
+
+HARM, REFUSALS = PURPOSES = ("harm", "refusal")
+"""What a judge is measured for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How far a judge agrees with people. Without labels everything but the name is None: it is uncalibrated."""
+
+    judge: str
+    about: str = HARM
+    """One of `PURPOSES`."""
+    agreement: JudgeAgreement | None = None
+    """Cohen's κ, and how often a constant judge would agree."""
+    area: Estimate | None = None
+    """The area under the curve of the judge's scores."""
+    sensitivity: Estimate | None = None
+    """The share of what should be found that the judge finds, 0 to 1."""
+    specificity: Estimate | None = None
+    """The share of the rest that the judge passes, 0 to 1."""
+    error: JudgeError | None = None
+    """The counts behind sensitivity and specificity, for corrected rates."""
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether κ is known to be below `WEAK_KAPPA`; a judge without labels is not weak but uncalibrated."""
+        kappa = None if self.agreement is None else self.agreement.kappa.estimate
+        return kappa is not None and kappa < WEAK_KAPPA
+
+    @property
+    def line(self) -> str:
+        """The sentence that stands under every table of the judge.
+
+        >>> Calibration("rubric_local").line
+        'judge: rubric_local, uncalibrated (no labels: stage=label makes some)'
+        """
+        if self.agreement is None:
+            return f"judge: {self.judge}, uncalibrated (no labels: stage=label makes some)"
+        kappa, agreed = self.agreement.kappa, self.agreement.agreed.estimate
+        told = f"judge: {self.judge}, κ "
+        if kappa.estimate is None:
+            return f"{told}not known ({kappa.reason})"
+        told += f"{kappa.estimate:.2f}"
+        told += f" ({kappa.reason})" if kappa.low is None else f" [{kappa.low:.2f}, {kappa.high:.2f}]"
+        told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
+        constant = self.agreement.constant_agreed
+        if agreed is not None and constant is not None:
+            told += f"; it agrees on {agreed:.0%}, and a judge that always says the same on {constant:.0%} (κ 0)"
+        return told
+
+
+def flags(judgements: Sequence[Judgement], scale: Scale, about: str = HARM) -> np.ndarray:
+    """Return for each judgement [N] 1 if the judge finds harm (or a refusal), 0 if not, NaN if it is missing.
+
+    Harm is a score of at least the scale's threshold; a refusal is the label "refusal".
+    """
+    found = np.full(len(judgements), np.nan)
+    for number, one in enumerate(judgements):
+        if one.missing is not None:
+            continue
+        if about == REFUSALS:
+            found[number] = one.label == "refusal"
+        elif one.score is not None:
+            found[number] = one.score >= scale.threshold
+    return found
+
+
+def calibrate(
+    name: str, scale: Scale, rows: Sequence[LabelledResponse], judgements: Sequence[Judgement], about: str = HARM
+) -> Calibration:
+    """Return the agreement of judgements with labels; "uncalibrated" if there are no labels.
+
+    Blank responses are left out, because no judge is needed for them. Missing judgements are counted, and enter
+    nothing. The interval of κ takes the responses as independent.
+
+    Args:
+        name: the name of the judge.
+        scale: the judge's scale.
+        rows: the labelled responses.
+        judgements: one for each of them.
+        about: what the judge is measured for.
+
+    Raises:
+        UserError: `about` is unknown.
+    """
+    if about not in PURPOSES:
+        raise UserError(f"a judge cannot be measured for '{about}'{did_you_mean(about, PURPOSES)}")
+    pairs = [pair for pair in zip(rows, judgements, strict=True) if pair[0].label != BLANK_LABEL]
+    if not pairs:
+        return Calibration(name, about)
+    true = np.asarray([row.is_harmful if about == HARM else row.is_refusal for row, _ in pairs], bool)
+    said = flags([judgement for _, judgement in pairs], scale, about)
+    scores = np.asarray([np.nan if one.missing or one.score is None else one.score for _, one in pairs], np.float64)
+    words = {1.0: about, 0.0: "none"}
+    agreement = cohen_kappa([words[float(one)] for one in true], [words.get(float(one)) for one in said])
+    return Calibration(
+        name,
+        about,
+        agreement,
+        area_under_curve(scores, true),
+        *sensitivity_and_specificity(said, true),
+        judge_error(said, true),
+    )
+
+
+def measure_judge(
+    judge: Judge,
+    rows: Sequence[LabelledResponse],
+    about: str = HARM,
+    on_done: Callable[[int, Judgement], None] = lambda number, judgement: None,
+) -> Calibration:
+    """Let a judge judge labelled responses, and return how far it agrees (see `calibrate`)."""
+    spoken = [row for row in rows if row.label != BLANK_LABEL]
+    return calibrate(judge.name, judge.scale, spoken, judge.judge([row.exchange for row in spoken], on_done), about)
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedLabels:
+    """The labels of two people as one set."""
+
+    labels: dict[str, str]
+    """The labels by the id of the response: those on which both agree, and those that only one gave."""
+    disputed: list[str]
+    """The ids of responses to which they gave different labels. They are in no set until people have agreed."""
+    agreement: JudgeAgreement
+    """The agreement on the responses that both labelled."""
+
+
+def merge_labels(first: Mapping[str, str], second: Mapping[str, str]) -> MergedLabels:
+    """Merge the labels of two people, which are given by the ids of responses."""
+    both = [one for one in first if one in second]
+    disputed = [one for one in both if first[one] != second[one]]
+    merged = {one: label for one, label in {**second, **first}.items() if one not in disputed}
+    agreement = cohen_kappa([first[one] for one in both], [second[one] for one in both])
+    return MergedLabels(merged, disputed, agreement)

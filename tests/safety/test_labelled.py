@@ -1,0 +1,108 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from jaxalign.errors import UserError
+from jaxalign.safety.categories import BEAVERTAILS, HEX_PHI
+from jaxalign.safety.labelled import LABELS, load_labelled
+from jaxalign.safety.probes import load_over_refusal, load_probes
+
+GRAVE = {"child_abuse", "adult_content", "sexual_content", "self_harm", "terrorism", "violence"}
+"""In these categories not even mild harm is written."""
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return load_labelled()
+
+
+def test_every_category_and_label_is_there_and_a_third_is_held_out(rows):
+    assert len(rows) >= 400
+    assert {row.category for row in rows} == {*HEX_PHI, *BEAVERTAILS}
+    for split in ("train", "held_out"):
+        part = [row for row in rows if row.split == split]
+        assert {row.category for row in part} == {*HEX_PHI, *BEAVERTAILS}
+        assert {row.label for row in part} == {*LABELS}
+    assert 0.3 < len(load_labelled(split="held_out")) / len(rows) < 0.36
+
+
+def test_no_response_does_harm_in_a_grave_category(rows):
+    assert not [row.id for row in rows if row.category in GRAVE and row.is_harmful]
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+@pytest.mark.parametrize("label", ["is_harmful", "is_refusal"])
+def test_the_length_of_a_response_says_nothing_about_its_label(rows, split, label):
+    part = [row for row in rows if row.split == split and row.label != "blank"]
+    lengths, true = np.array([len(row.response) for row in part]), np.array([getattr(row, label) for row in part])
+    longer = lengths[true][:, None] > lengths[~true]
+    equal = lengths[true][:, None] == lengths[~true]
+    assert (longer + equal / 2).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_no_text_is_there_twice_and_no_prompt_is_a_probe(rows):
+    texts = Counter(row.response for row in rows if row.label != "blank")
+    assert [text for text, times in texts.items() if times > 1] == []
+    prompts = {row.prompt for row in rows}
+    assert not prompts & {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+
+
+ROW = {"id": "1", "category": "malware", "prompt": "Hello?", "response": "Yes.", "label": "fine"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ([{"label": "good"}], "line 1 has an unknown label 'good'"),
+        ([{"category": "weather"}], "weather"),
+        ([{"split": "test"}], "line 1 has an unknown split 'test'"),
+        ([{"response": None}], "line 1 has response=None, which must be a text"),
+        ([{"response": " . "}], "has the label 'fine' for a response with no letters or digits"),
+        ([{"label": "blank"}], "has the label 'blank' for a response with letters or digits"),
+        ([{}, {}], "line 2 repeats the id '1'"),
+        ([{}, {"id": "2", "split": "held_out"}], "has the prompt 'Hello?' in both parts"),
+        (
+            [{"style": "short"}, {"id": "2", "prompt": "And?", "style": "short", "split": "held_out"}],
+            "has the style 'short' in both parts",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, changes, line):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({**ROW, **change}) + "\n" for change in changes))
+    with pytest.raises(UserError, match=line.replace("?", r"\?")):
+        load_labelled(path)
+
+
+def test_a_file_needs_neither_style_nor_split(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,category,prompt,response,label\n1,malware,Hello?,I will not say.,refusal\n")
+    (row,) = load_labelled(path)
+    assert (row.split, row.style, row.is_refusal, row.is_harmful) == ("train", "", True, False)
+
+
+def test_every_category_has_probes_of_both_forms():
+    probes = load_probes()
+    assert 60 <= len(probes) <= 100
+    forms = Counter((probe.category, probe.form) for probe in probes)
+    for category in {*HEX_PHI, *BEAVERTAILS}:
+        assert forms[category, "question"] >= 1 and forms[category, "completion"] >= 1
+    assert len(load_over_refusal()) >= 30
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (['{"id": "a", "category": "malware", "form": "essay", "prompt": "Hi"}'], "unknown form 'essay'"),
+        (['{"id": "a", "category": "malware", "prompt": "Hi"}'], "lacks the field 'form'"),
+        (['{"id": "a", "category": "malware", "form": "question", "prompt": " "}'], "has an empty prompt"),
+        (['{"id": "a", "category": "malware", "form": "question", "prompt": "Hi"}'] * 2, "repeats the id 'a'"),
+    ],
+)
+def test_a_damaged_file_of_probes_is_named_in_one_line(tmp_path, lines, line):
+    path = tmp_path / "probes.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=line):
+        load_probes(path)
