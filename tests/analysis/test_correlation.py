@@ -31,6 +31,7 @@ def test_estimates_and_p_values_are_scipys(method):
         assert found.p == pytest.approx(wanted.pvalue, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "two_levels"), [("spearman", True), ("spearman", False), ("pearson", False)])
 def test_p_values_are_uniform_where_nothing_is_planted(method, two_levels):
     random = np.random.default_rng(2)
