@@ -106,9 +106,7 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
 def inspect(
     config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], encoder: Encoder
 ) -> None:
-    """Print examples of each stage as the model sees them; UserError for preference pairs, which it cannot show."""
-    if text.pairs:
-        raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
+    """Print examples of each stage as the model sees them."""
     share = config.training.share_prompts and config.training.packing
     print_examples(console, text.stages, examples, encoder, config.inspect, share_prompts=share)
 

@@ -49,6 +49,13 @@ def test_the_same_pairs_at_two_places_are_one_data_set(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+def test_inspect_names_the_kind_of_data_that_it_cannot_show(capsys):
+    for dataset in (["dataset=pairs"], ["dataset=jsonl", "dataset.kind=pairs"]):
+        options = [*dataset, "dataset.path=any", "objective=dpo", "adapter=any", "inspect=2"]
+        line = refused(main, options, capsys, silent=True)
+        assert line == "inspect shows supervised examples, and dataset.kind=pairs has none: leave it out"
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[" * 100_000, '{"training": {"stages": [{"tokens": null}]}}'])
 def test_a_run_to_match_that_cannot_be_read_is_named(tmp_path, capsys, content):
     (tmp_path / "summary.json").write_text(content)
