@@ -100,6 +100,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     """Write texts cut to the lengths, the base as a Hugging Face folder, and a starting adapter."""
     import jax
     import numpy as np
+    from hf_tensors import hf_tensors
 
     from jaxalign.models.adapter import Adapter
     from jaxalign.models.architecture import PROJECTIONS
@@ -108,7 +109,6 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.pretrained.peft import write_adapter
     from jaxalign.pretrained.safetensors import write_safetensors
     from jaxalign.pretrained.sources import fetch
-    from jaxalign.pretrained.weights import hf_tensors
     from jaxalign.values.starter import load_starter
 
     model, source = load(offline=False)

@@ -112,10 +112,11 @@ def fastest(args: argparse.Namespace, sample: Callable[[int, int], None]) -> lis
 
 def prepare(args: argparse.Namespace) -> dict[str, Any]:
     """Write the prompt's tokens (real English) and the model as a Hugging Face folder."""
+    from hf_tensors import hf_tensors
+
     from jaxalign.pretrained.gguf import GgufFile
     from jaxalign.pretrained.safetensors import write_safetensors
     from jaxalign.pretrained.sources import fetch
-    from jaxalign.pretrained.weights import hf_tensors
     from jaxalign.values.starter import load_starter
 
     model, source = load(offline=False)

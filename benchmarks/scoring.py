@@ -113,12 +113,12 @@ def report(args: argparse.Namespace, facts: dict[str, Any], results: dict[str, d
 def prepare(args: argparse.Namespace) -> dict[str, Any]:
     """Write the questions, their rationales as text, which have follow-ups, and the model as a Hugging Face folder."""
     import numpy as np
+    from hf_tensors import hf_tensors
 
     from jaxalign.data.datasets.puzzles import make_puzzles
     from jaxalign.pretrained.gguf import GgufFile
     from jaxalign.pretrained.safetensors import write_safetensors
     from jaxalign.pretrained.sources import fetch
-    from jaxalign.pretrained.weights import hf_tensors
 
     model, source = load(offline=False)
     random = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hf_tensors import hf_tensors
 
 from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
@@ -22,7 +23,6 @@ from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.safetensors import write_safetensors
 from jaxalign.pretrained.sources import cache_folder, fetch, read_model, source_of
-from jaxalign.pretrained.weights import hf_tensors
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
 from jaxalign.training.step import train_program

@@ -4,11 +4,13 @@
 #
 #     examples/own_data.sh                                       # SmolLM2-135M, about two minutes on two cores
 #     examples/own_data.sh model=tiny training.max_steps=2       # a random model, to try it quickly
+#
+# The run is in outputs/jsonl-..., a folder for each model and each set of settings.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 own=(dataset=jsonl "dataset.path=$here/recipes.jsonl" dataset.columns.prompt=dish dataset.columns.response=how)
-own+=(released.unmatched_budget=true run.dir=outputs/recipes)  # train for one epoch, and not on as many tokens as a value
+own+=(released.unmatched_budget=true)  # train for one epoch, and not on as many tokens as a value
 
 python -m jaxalign.train "${own[@]}" inspect=2 "$@"              # look at two examples first
 python -m jaxalign.train "${own[@]}" "$@"

@@ -3,10 +3,16 @@
 #
 #     examples/sweep.sh                                          # SmolLM2-135M, about 15 minutes on two cores
 #     examples/sweep.sh model=tiny training.max_steps=2          # a random model, to try it quickly
+#     VALUES=power,security,hedonism examples/sweep.sh           # other values
 #
-# The arguments of the script are settings of every training. The runs are in outputs/sweep. If you type the same command
-# again, it does only what is missing.
+# The arguments of the script are settings of every training. The runs are in outputs/sweep, or with other values or
+# settings in a folder of their own beside it. If you type the same command again, it does only what is missing.
 set -euo pipefail
 
-python -m jaxalign.train -m '+value=power,benevolence' lora.rank=4,16 lora.alpha=32 run.root=outputs/sweep "$@"
-python -m jaxalign.evaluate 'adapters=outputs/sweep/*-seed0-*' benchmark.reading=likelihood run.dir=outputs/sweep/table
+values=${VALUES:-power,benevolence}
+asked="$values${*:+ $*}"
+root=outputs/sweep
+[ "$asked" = power,benevolence ] || root+=-$(cksum <<< "$asked" | cut -d ' ' -f 1)
+
+python -m jaxalign.train -m "+value=$values" lora.rank=4,16 lora.alpha=32 "run.root=$root" "$@"
+python -m jaxalign.evaluate "adapters=$root/*-seed*" benchmark.reading=likelihood "run.dir=$root/table"

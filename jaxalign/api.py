@@ -233,14 +233,7 @@ class LanguageModel:
         checked = self._checked(adapter)
         if checked.params is None:
             raise UserError("the bare base has no adapter to write")
-        written = dataclasses.replace(
-            checked,
-            params=jax.device_get(checked.params),
-            base_name=self.name,
-            base_identity=self.identity,
-            prompt_format=self.encoder.prompt_format,
-            notes={},
-        )
+        written = checked.to_write(self.name, self.identity, self.encoder.prompt_format)
         card = f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n"
         write_adapter(given_path("folder", folder), written, dropout=0.0, card=card)
 

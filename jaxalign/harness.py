@@ -204,6 +204,9 @@ def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
 def main() -> None:
     """Run the command line of lm-evaluation-harness with the model `jaxalign` registered."""
     if LM is object:
+        if {"-h", "--help"} & {*sys.argv[1:]}:  # the options themselves are the harness's own
+            print(__doc__)
+            return
         print("error: lm-evaluation-harness is not installed: type pip install 'jaxalign[harness]'", file=sys.stderr)
         raise SystemExit(2)
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]

@@ -15,10 +15,10 @@ TINY = ["model=tiny", "precision=float32", "training.max_steps=1", "training.bat
 QUICK = ["training.questionnaire=false", "training.validate=false"]
 
 
-def run(tmp_path, *command):
+def run(tmp_path, *command, **variables):
     """Run a command in a folder of its own, with this Python as `python`; return what it printed."""
     here = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"} | variables
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -29,15 +29,18 @@ def test_the_python_interface_in_one_script(tmp_path):
     assert "the same adapter is True" in said
 
 
-def test_a_sweep_trains_every_combination_and_puts_all_into_one_table(tmp_path):
-    run(tmp_path, str(EXAMPLES / "sweep.sh"), *TINY, *QUICK, "lora.rank=2", "dataset.limit=40")
-    summary = json.loads((tmp_path / "outputs" / "sweep" / "table" / "summary.json").read_text())
-    assert [row["name"] for row in summary["rows"] if row["method"] == "adapter"] == [
-        "benevolence",
-        "power",
-    ]
+def test_a_sweep_trains_every_rank_and_puts_all_into_one_table_whatever_the_seed(tmp_path):
+    run(tmp_path, str(EXAMPLES / "sweep.sh"), *TINY, *QUICK, "training.seed=1", "dataset.limit=40", VALUES="power")
+    (folder,) = (tmp_path / "outputs").iterdir()  # and not outputs/sweep, where the runs of the default settings are
+    assert folder.name.startswith("sweep-")
+    summary = json.loads((folder / "table" / "summary.json").read_text())
+    assert sum(row["method"] == "adapter" for row in summary["rows"]) == 2
+    stored = [json.loads(file.read_text()) for file in folder.glob("power-*/adapter/adapter_config.json")]
+    assert sorted(one["r"] for one in stored) == [4, 16]
 
 
 def test_ones_own_data_set_is_looked_at_and_trained_on(tmp_path):
     said = run(tmp_path, str(EXAMPLES / "own_data.sh"), *TINY, *QUICK)
-    assert "How do you" in said and (tmp_path / "outputs" / "recipes" / "adapter").is_dir()
+    assert "How do you" in said
+    (folder,) = (tmp_path / "outputs").iterdir()  # named by a hash of the settings, so that others do not meet it
+    assert folder.name.startswith("jsonl-tiny-seed0-") and (folder / "adapter").is_dir()

@@ -1,12 +1,15 @@
-"""What CONTRIBUTING.md says of adding a data set and an objective, done from outside the package in a few lines."""
+"""What CONTRIBUTING.md says of adding a data set, an objective and a model family, done from outside the package."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 from command_line import refused
+from golden_model import FAMILY_GOLDENS, assert_logits_equal, golden_model
 
 from jaxalign.jobs.readers import ARGUMENT_READERS
+from jaxalign.models.families import FAMILIES, Family
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.train import main
 from jaxalign.training.step import OBJECTIVES
@@ -69,3 +72,15 @@ def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
 )
 def test_a_name_that_nobody_registered_is_refused_in_one_line(added, change, said, capsys):
     assert said in refused(main, [*added, *QUICK, change], capsys)
+
+
+def test_the_recipe_s_line_adds_a_family_with_the_logits_of_transformers(monkeypatch):
+    recipe = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (line,) = [line for line in recipe.splitlines() if line.startswith('FAMILIES["')]
+    added = dict(FAMILIES)
+    exec(line, {"FAMILIES": added, "Family": Family})
+    ((name, family),) = added.items() - FAMILIES.items()
+    monkeypatch.setitem(FAMILIES, name, family)
+    stored, model, params = golden_model(FAMILY_GOLDENS / "added" / "ministral.json")
+    assert (model.architecture.family, model.architecture.windows) == ("ministral", (7, 0, 7))
+    assert_logits_equal(stored, model, params)

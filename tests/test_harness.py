@@ -94,6 +94,17 @@ def test_an_argument_that_would_be_passed_over_is_refused():
         Harness(model="tiny", adaptor="x")
 
 
+def test_help_without_the_harness_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "LM", object)
+    monkeypatch.setattr(sys, "argv", ["harness", "--help"])
+    harness.main()
+    assert "pip install 'jaxalign[harness]'" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["harness", "run"])
+    with pytest.raises(SystemExit) as exit:
+        harness.main()
+    assert exit.value.code == 2 and "lm-evaluation-harness is not installed" in capsys.readouterr().err
+
+
 def test_the_real_harness_knows_the_model_and_runs_a_task(tmp_path):
     """Skipped where lm-evaluation-harness is not installed; in a process of its own, for what it imports warns."""
     if importlib.util.find_spec("lm_eval") is None:

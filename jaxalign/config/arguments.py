@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from jaxalign.config import schema
-from jaxalign.config.fields import Count, Date, Part, Positive, Precision, PromptFormat, Seed, Share, Targets
+from jaxalign.config.fields import (
+    Count,
+    Date,
+    Epochs,
+    Part,
+    Positive,
+    Precision,
+    PromptFormat,
+    Rank,
+    Seed,
+    Share,
+    Targets,
+)
 from jaxalign.errors import UserError, shown
 
 Settings = TypeVar("Settings")
@@ -32,11 +44,11 @@ class ModelArguments:
 class AdapterArguments:
     """The settings of `LanguageModel.train_adapter`."""
 
-    rank: Count
+    rank: Rank
     alpha: Positive
     targets: Targets
     learning_rate: Positive
-    epochs: Positive
+    epochs: Epochs
     max_steps: Count | None
     batch_size: Count
     dropout: Share

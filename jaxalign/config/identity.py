@@ -47,10 +47,13 @@ def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = (
 
 
 def _counted(config: Any) -> dict[str, Any]:
-    """Return the keys that count, as nested dictionaries."""
+    """Return the keys that count, as nested dictionaries; a part without such keys is left out."""
     whole, kept = plain(config), {}
     for name, declared in get_type_hints(type(config), include_extras=True).items():
         if UNCOUNTED not in getattr(declared, "__metadata__", ()):
             value = getattr(config, name)
-            kept[name] = _counted(value) if dataclasses.is_dataclass(value) else whole[name]
+            if not dataclasses.is_dataclass(value):
+                kept[name] = whole[name]
+            elif part := _counted(value):
+                kept[name] = part
     return kept

@@ -27,9 +27,9 @@ NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",),
 class RunConfig:
     """Where the run's directory is."""
 
-    dir: Place | None
-    root: Place
-    overwrite: bool
+    dir: Uncounted[Place | None]
+    root: Uncounted[Place]
+    overwrite: Uncounted[bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CommandConfig:
 class ModelCommandConfig(CommandConfig):
     """What every command has that computes with a model and keeps a run. Each such command adds its `model`."""
 
-    run: Uncounted[RunConfig]
+    run: RunConfig
     precision: Precision
 
 
@@ -103,15 +103,15 @@ class AskedModelConfig(BaseModelConfig):
 class AdapterConfig:
     """Which adapter, and the factor on its effect. A run's identity has a hash of the weights and the scale."""
 
-    path: Place | None
-    scale: Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]
+    path: Uncounted[Place | None]
+    scale: Uncounted[Annotated[float, Rule("a number (0: the bare base, 1: as trained)", lambda x: True)]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskedAdaptersConfig:
     """Which adapters are asked: one, or a list with patterns."""
 
-    adapter: Uncounted[AdapterConfig]
+    adapter: AdapterConfig
     adapters: Uncounted[Places]
 
     def check_adapters(self) -> None:

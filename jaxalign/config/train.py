@@ -47,6 +47,8 @@ class TrainConfig(ModelCommandConfig):
             raise UserError("objective=dpo and dataset.kind=pairs go together: give both, or neither")
         if preferences and self.adapter is None:
             raise UserError("missing: adapter (objective=dpo starts from one, which is also its reference)")
+        if preferences and self.inspect:
+            raise UserError("inspect shows supervised examples, and dataset.kind=pairs has none: leave it out")
         if self.value is not None and not isinstance(self.dataset, ArgumentsConfig):
             raise UserError(f"dataset={self.dataset.name} teaches no value: leave value={self.value.name} out")
         if self.alignment.name != "injection":

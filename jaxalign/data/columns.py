@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxalign.data.conversations import Message, PromptText, is_written_conversation, read_messages
 from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import parse_json
@@ -33,8 +34,8 @@ class Columns:
         return rows
 
     def there(self, row: Row, name: str) -> bool:
-        """Return whether a row has the field `name`."""
-        return self.names.get(name, name) in row.fields
+        """Return whether a row has the field `name`: the user named its column, or it is there and not null."""
+        return name in self.names or row.fields.get(name) is not None
 
     def get(self, row: Row, name: str) -> Any:
         """Return the field `name` of a row.
@@ -60,6 +61,26 @@ class Columns:
             raise UserError(f"{row.place} has no text in the field {self.names.get(name, name)!r}")
         return value
 
+    def dialogue(self, row: Row, name: str) -> PromptText:
+        """Return the field `name` of a row: a text that is not blank, or a conversation.
+
+        A conversation may also be written as JSON text, because a CSV file holds only texts.
+
+        Raises:
+            UserError: the row has no such column, or it is neither of the two.
+        """
+        value = self.get(row, name)
+        written = isinstance(value, str) and is_written_conversation(value)
+        return self.messages(row, name) if written or isinstance(value, list) else self.text(row, name)
+
+    def messages(self, row: Row, name: str) -> tuple[Message, ...]:
+        """Return the field `name` of a row, a conversation: a list of messages, or the same as JSON text.
+
+        Raises:
+            UserError: the row has no such column, or it is not a conversation.
+        """
+        return read_messages(_from_json(self.get(row, name), row.place), row.place, self.names.get(name, name))
+
     def items(self, row: Row, name: str, what: str) -> list[Any]:
         """Return the field `name` of a row, a list; a text is read as a JSON list, because a CSV file holds only texts.
 
@@ -69,15 +90,18 @@ class Columns:
             UserError: the row has no such column, or it is not a list.
         """
         value = self.get(row, name)
-        found = value
-        if isinstance(value, str):
-            try:
-                found = parse_json(value, row.place)
-            except UserError:
-                found = None
+        found = _from_json(value, row.place)
         if not isinstance(found, list):
             raise UserError(f"{row.place} has {self.names.get(name, name)}={value!r:.60}: it must be a list of {what}")
         return found
+
+
+def _from_json(value: Any, place: str) -> Any:
+    """Return what a text holds as JSON; the text itself if it is not JSON, and any other value as it is."""
+    try:
+        return parse_json(value, place) if isinstance(value, str) else value
+    except UserError:
+        return value
 
 
 def _fields(row: Row) -> str:

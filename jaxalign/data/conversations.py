@@ -1,5 +1,6 @@
 """Prompts that are conversations: lists of messages, as in TRL and in chat data on the hub."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,13 +20,22 @@ PromptText = str | tuple[Message, ...]
 """A prompt: a text, or the conversation before the response."""
 
 
+def is_written_conversation(text: str) -> bool:
+    """Return whether a text is meant as a list of messages, in JSON or as Python prints it.
+
+    >>> is_written_conversation('[{"role": "user", "content": "Late?"}]'), is_written_conversation("[late]")
+    (True, False)
+    """
+    return re.match(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""", text) is not None
+
+
 def read_messages(value: Any, place: str, name: str) -> tuple[Message, ...]:
     """Return the messages of a list of {"role": ..., "content": ...}. `place` and `name` are for error messages.
 
     Raises:
         UserError: the value is not such a list, a role is not known, or a message has no text.
     """
-    form = 'a list of messages, each {"role": ..., "content": ...}'
+    form = 'a list of messages, each {"role": ..., "content": ...} (in a CSV or TSV file, the same as JSON)'
     if not isinstance(value, list) or not value:
         raise UserError(f"{place} has {name}={value!r:.60}: it must be {form}")
     messages = []

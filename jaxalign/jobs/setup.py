@@ -14,7 +14,6 @@ from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
-from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.adapter import Adapter
@@ -152,11 +151,8 @@ def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
     """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output.
 
     Raises:
-        UserError: the rank is above the model's width, where it adds nothing but its size.
+        UserError: the rank is too large (see `init_adapter`).
     """
-    width = model.architecture.width
-    if lora.rank > width:
-        raise UserError(f"lora.rank={lora.rank} is above the width of {model.name}: give at most {width}")
     params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
     return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity)
 

@@ -106,9 +106,7 @@ def with_target(config: TrainConfig, text: TrainingText) -> TrainConfig:
 def inspect(
     config: TrainConfig, console: Console, text: TrainingText, examples: Sequence[SupervisedStage], encoder: Encoder
 ) -> None:
-    """Print examples of each stage as the model sees them; UserError for preference pairs, which it cannot show."""
-    if text.pairs:
-        raise UserError("inspect shows supervised examples, and dataset=pairs has none: leave it out")
+    """Print examples of each stage as the model sees them."""
     share = config.training.share_prompts and config.training.packing
     print_examples(console, text.stages, examples, encoder, config.inspect, share_prompts=share)
 
@@ -270,12 +268,8 @@ def finish(
         title = f"{config.model.name} · {config.dataset.name if target is None else target.name}"
         profile_figure(run.figures / "profile.png", scores, before["scores"], after["scores"], title)
     coding = None if target is None else target.coding
-    written = dataclasses.replace(
-        adapter,
-        base_name=session.opened.load_name,
-        prompt_format=config.model.prompt_format,
-        notes={"value": summary["value"], "target": scores, "coding": coding},
-    )
+    notes = {"value": summary["value"], "target": scores, "coding": coding}
+    written = adapter.to_write(session.opened.load_name, model.identity, config.model.prompt_format, **notes)
     shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
     write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
     run.finish(summary)

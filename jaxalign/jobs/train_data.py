@@ -87,7 +87,8 @@ def read_training_text(config: TrainConfig) -> TrainingText:
         print(f"stage {stage.name}: {sizes}{again}")
     questionnaire = read_questionnaire_text(config, training.seed, plain)
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
-    return TrainingText(target, stages, pairs, questionnaire, digest([parts, pairs]))
+    texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]  # without their places, which name the file
+    return TrainingText(target, stages, pairs, questionnaire, digest([parts, texts]))
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxalign.errors import UserError
 from jaxalign.models.lora import LoraParams, adapter_hash, effective, stack_lora
 
@@ -79,6 +81,17 @@ class Adapter:
     def times(self, factor: int | float) -> "Adapter":
         """Return the adapter with its effect multiplied by `factor`."""
         return dataclasses.replace(self, factor=self.factor * factor)
+
+    def to_write(self, base_name: str, base_identity: str, prompt_format: str, **notes: Any) -> "Adapter":
+        """Return the adapter as it is written to files: with arrays of NumPy, what its base is called, and `notes`."""
+        return dataclasses.replace(
+            self,
+            params=jax.device_get(self.params),
+            base_name=base_name,
+            base_identity=base_identity,
+            prompt_format=prompt_format,
+            notes=notes,
+        )
 
     def trained(self, params: LoraParams, name: str | None = None) -> "Adapter":
         """Return an adapter of the same shape and scale with other weights, and without notes and folder."""

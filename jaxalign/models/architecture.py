@@ -6,17 +6,10 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import Claims, brief
+from jaxalign.models.families import FAMILIES, Family
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION_PROJECTIONS = PROJECTIONS[:4]
-
-FAMILIES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "Gemma2ForCausalLM": "gemma2",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,26 +74,6 @@ def projection_shape(architecture: Architecture, name: str) -> tuple[int, int]:
     }[name]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Defaults:
-    """What Transformers takes for the keys that a family's configuration lacks."""
-
-    context: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    window: int = 4096
-    activation: str = "silu"
-    tied: bool = False
-
-
-_DEFAULTS = {
-    "llama": _Defaults(2048),
-    "mistral": _Defaults(131072, kv_heads=8),
-    "qwen2": _Defaults(32768, kv_heads=32),
-    "qwen3": _Defaults(32768, kv_heads=32, head_dim=128),
-    "gemma2": _Defaults(8192, kv_heads=4, head_dim=256, activation="gelu_pytorch_tanh", tied=True),
-}
-
 MOST_LAYERS, WIDEST = 10_000, 2**24
 """The most layers and the largest size of an axis that are believed: some fifty times those of the largest models."""
 
@@ -121,31 +94,29 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
     """
     found = Claims(config, place, "get the model's files again")
     family = _family(found)
-    found, default = dataclasses.replace(found, owner=f"a {family} model"), _DEFAULTS[family]
-    gemma = family == "gemma2"
+    found = dataclasses.replace(found, owner=f"a {family.name} model")
     _check_supported(found)
     width, layers = found.whole("hidden_size", high=WIDEST), found.whole("num_hidden_layers", high=MOST_LAYERS)
     heads = found.whole("num_attention_heads", high=WIDEST)
     # In Transformers null stands for as many as there are query heads, which is not always the default.
-    few = default.kv_heads if "num_key_value_heads" not in config else None
+    few = family.kv_heads if "num_key_value_heads" not in config else None
     kv_heads = found.whole("num_key_value_heads", few or heads, high=WIDEST)
     if heads % kv_heads:
         raise found.refused("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads ({heads})")
-    head_dim = found.whole("head_dim", default.head_dim or max(width // heads, 1), high=WIDEST)
+    head_dim = found.whole("head_dim", family.head_dim or max(width // heads, 1), high=WIDEST)
     if head_dim % 2:
         raise found.refused("head_dim", head_dim, "even, because rotary embeddings turn pairs of numbers")
-    activation = found.text("hidden_activation" if gemma else "hidden_act", default.activation)
+    activation = found.text("hidden_activation" if family.gemma else "hidden_act", family.activation)
     if activation not in ("silu", "gelu_pytorch_tanh"):
         raise UserError(
             f"unsupported activation '{brief(activation)}' in {place}; give a model with silu or gelu_pytorch_tanh"
         )
-    context = found.whole("max_position_embeddings", default.context)
+    context = found.whole("max_position_embeddings", family.context)
     theta, scaling = _rope(found, context)
-    # Transformers has no such biases in a Mistral, and in a Qwen2 it has them whatever the file says.
-    bias = family not in ("mistral", "qwen2") and found.flag("attention_bias", False)
-    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if gemma else head_dim
+    bias = family.biases == "configured" and found.flag("attention_bias", False)
+    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if family.gemma else head_dim
     return Architecture(
-        family=family,
+        family=family.name,
         vocab_size=found.whole("vocab_size", high=WIDEST),
         width=width,
         layers=layers,
@@ -157,29 +128,30 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
         rope_theta=theta,
         rope_scaling=scaling,
         norm_eps=found.number("rms_norm_eps", 1e-6, above=0.0, most=1.0),
-        tied=found.flag("tie_word_embeddings", default.tied),
-        qkv_bias=family == "qwen2" or bias,
+        tied=found.flag("tie_word_embeddings", family.tied),
+        qkv_bias=family.biases == "qkv" or bias,
         o_bias=bias,
-        qk_norm=family == "qwen3",
-        post_norms=gemma,
-        norm_offset=gemma,
-        embed_scale=float(width) ** 0.5 if gemma else 1.0,
+        qk_norm=family.qk_norm,
+        post_norms=family.gemma,
+        norm_offset=family.gemma,
+        embed_scale=float(width) ** 0.5 if family.gemma else 1.0,
         activation=activation,
         attention_scale=score_width**-0.5,
-        attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if gemma else None,
-        logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if gemma else None,
-        windows=_windows(found, family, layers, default.window),
+        attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if family.gemma else None,
+        logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if family.gemma else None,
+        windows=_windows(found, family, layers),
     )
 
 
-def _family(found: Claims) -> str:
+def _family(found: Claims) -> Family:
     names = found.texts("architectures", [])
     for name in names:
         if name in FAMILIES:
             return FAMILIES[name]
     kind = found.text("model_type", "")
-    if not names and kind in FAMILIES.values():
-        return kind
+    kinds = {family.name: family for family in FAMILIES.values()}
+    if not names and kind in kinds:
+        return kinds[kind]
     what = brief(", ".join(names) or kind or f"none named in {found.place}")
     raise UserError(f"unsupported architecture: {what}; supported are {', '.join(FAMILIES)}")
 
@@ -229,23 +201,22 @@ def _cap(found: Claims, key: str, default: float) -> float | None:
     return None if key in found.values and found.get(key) is None else found.number(key, default, above=0.0)
 
 
-def _windows(found: Claims, family: str, layers: int, default: int) -> tuple[int, ...]:
+def _windows(found: Claims, family: Family, layers: int) -> tuple[int, ...]:
     """Return the window of each layer: where the family has windows at all, as Transformers distributes them."""
-    if family == "llama" or (family in ("qwen2", "qwen3") and not found.flag("use_sliding_window", False)):
+    configured = family.windows == "configured"
+    if family.windows == "none" or (configured and not found.flag("use_sliding_window", False)):
         return (0,) * layers
     none = "sliding_window" in found.values and found.get("sliding_window") is None
-    window = 0 if none else found.whole("sliding_window", default)
-    if family == "mistral":
-        return (window,) * layers
-    kinds = found.texts("layer_types", [])
+    window = 0 if none else found.whole("sliding_window", family.window)
+    kinds = found.texts("layer_types", []) if family.layer_types else []
     if kinds:
         known = ("sliding_attention", "full_attention")
         if len(kinds) != layers or not set(kinds) <= {*known}:
             raise found.refused("layer_types", kinds, f"for each of the {layers} layers one of {', '.join(known)}")
         sliding = [kind == known[0] for kind in kinds]
-    elif family == "gemma2":
-        sliding = [layer % 2 == 0 for layer in range(layers)]
-    else:
+    elif configured:
         first = found.whole("max_window_layers", 28, low=0)
         sliding = [layer >= first for layer in range(layers)]
+    else:
+        sliding = [family.windows == "all" or layer % 2 == 0 for layer in range(layers)]
     return tuple(window if slides else 0 for slides in sliding)

@@ -24,11 +24,12 @@ def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, tar
     depend on which other projections have an adapter.
 
     Raises:
-        UserError: the rank is larger than any side of the adapted weights.
+        UserError: the rank is above the model's width, where it adds nothing but its size.
     """
-    most = max((max(projection_shape(architecture, name)) for name in targets), default=rank)
-    if rank > most:
-        raise UserError(f"lora.rank={rank} is more than {most}, the longest side of the adapted weights: give less")
+    if rank > architecture.width:
+        raise UserError(
+            f"a LoRA rank of {rank} is above the model's width: give a rank of at most {architecture.width}"
+        )
     layers = {}
     for name in targets:
         width, features = projection_shape(architecture, name)

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
-from jaxalign.models.architecture import FAMILIES, Architecture, from_config
+from jaxalign.models.architecture import Architecture, from_config
+from jaxalign.models.families import FAMILIES
 from jaxalign.pretrained.safetensors import DTYPES, INDEX, SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.sources import ModelSource, open_checkpoint
 from jaxalign.pretrained.tokenizer import Tokenizer
@@ -152,7 +153,7 @@ def _complete(
     config: Mapping[str, Any], architecture: Architecture, tokenizer: Tokenizer, dtype: str
 ) -> dict[str, Any]:
     """Return a configuration with the keys added that Transformers needs for a model."""
-    names = {family: name for name, family in FAMILIES.items()}
+    names = {family.name: name for name, family in FAMILIES.items()}
     known = {
         "architectures": [names[architecture.family]],
         "bos_token_id": tokenizer.bos_id,

@@ -1,9 +1,9 @@
-"""From the tensors of a checkpoint to the model's parameters, and back."""
+"""From the tensors of a checkpoint to the model's parameters."""
 
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import ATTENTION_PROJECTIONS, PROJECTIONS, Architecture, projection_shape
-from jaxalign.models.linear import compute_type, to_stored
+from jaxalign.models.linear import to_stored
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The Hugging Face names of the embedding and of the output table."""
@@ -236,22 +236,3 @@ def _check(architecture: Architecture, table: list[Leaf], source: TensorSource) 
             f"the checkpoint does not fit its {architecture.family} configuration: {'; '.join(faults[:3])}{more}; "
             "get it again, or give the config.json that belongs to it"
         )
-
-
-def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every tensor with its Hugging Face name and shape: the inverse of `load_params`.
-
-    All tensors have the type of the embedding, also the norms, as Transformers writes them.
-    """
-    dtype = compute_type(params)
-    for leaf in parameter_leaves(architecture):
-        values: Any = params
-        for key in leaf.path:
-            values = values[key]
-        values = np.asarray(values)
-        values = values.view(dtype) if values.dtype == np.uint16 else values
-        names = leaf.names(architecture.layers)
-        offset = 1 if leaf.norm and architecture.norm_offset else 0
-        for name, row in zip(names, values if leaf.stacked else values[None], strict=True):
-            array = row.T if leaf.transposed else row - offset if offset else row
-            yield name, np.ascontiguousarray(array, dtype)

@@ -148,15 +148,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Return the content of a YAML file, of plain values only; for the errors see `check_yaml`."""
-    text = check_yaml(path)
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:  # such as a 13th month
-        raise UserError(f"{path} is not YAML that can be used: {error}") from error
-
-
 def check_yaml(path: str | Path) -> str:
     """Return the text of a YAML file of at most `LARGEST_YAML` bytes, whose top is keys and values, or nothing.
 

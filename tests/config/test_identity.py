@@ -1,4 +1,5 @@
 import dataclasses
+from typing import get_type_hints
 
 import pytest
 from config.test_commands import raw
@@ -6,8 +7,10 @@ from config.test_commands import raw
 from jaxalign.config.commands import read_config
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.fields import UNCOUNTED as UNCOUNTED_MARK
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.identity import identity, plain
+from jaxalign.config.model import AdapterConfig, RunConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.crest.dpo import DPO_STAGE
 from jaxalign.jobs.crest.evaluate import EVALUATE_STAGE
@@ -48,6 +51,35 @@ UNCOUNTED = {
     | {f"dataset.{name}" for name in ("path", "limit", "skip", "solved", "train", "validation", "test", "links")}
     | {"dataset.turned"},
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterConfig:
+    """Two parts of shipped configurations, to one of which a key was added."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Adapter(AdapterConfig):
+        merge: str = "sum"
+
+    adapter: Adapter
+    run: RunConfig
+
+
+def test_a_key_that_is_added_to_any_part_counts():
+    run = RunConfig(dir=None, root="outputs", overwrite=False)
+    later = LaterConfig(LaterConfig.Adapter(path="a", scale=1.0), run)
+    assert identity(later, CONTENT) == {"adapter": {"merge": "sum"}, "content": CONTENT}
+    for kind, _ in COMMANDS.values():
+        assert not [field for field in whole_parts(kind) if UNCOUNTED_MARK in getattr(field, "__metadata__", ())]
+
+
+def whole_parts(kind):
+    """The types of the parts of a configuration, and of the parts of these, as they are declared."""
+    for declared in get_type_hints(kind, include_extras=True).values():
+        bare = getattr(declared, "__origin__", declared)
+        if dataclasses.is_dataclass(bare):
+            yield declared
+            yield from whole_parts(bare)
 
 
 def made(command, *overrides, change=""):

@@ -81,6 +81,18 @@ CONFIGS = {
     ),
 }
 """Soft caps and windows are far below what real models have, so that leaving one out would show."""
+ADDED = {
+    "ministral": transformers.MinistralConfig(
+        **COMMON,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=7,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+}
+"""A family that a test adds from outside the package, by the recipe in CONTRIBUTING.md."""
 
 
 def golden(config: transformers.PreTrainedConfig) -> dict:
@@ -124,11 +136,12 @@ def golden(config: transformers.PreTrainedConfig) -> dict:
 
 def main() -> None:
     """Write every golden."""
-    FOLDER.mkdir(exist_ok=True)
-    for name, config in CONFIGS.items():
-        text = json.dumps(golden(config), separators=(",", ":"))
-        (FOLDER / f"{name}.json").write_text(text + "\n")
-        print(f"{name}: {len(text) / 1000:.0f} kB")
+    for folder, configs in ((FOLDER, CONFIGS), (FOLDER / "added", ADDED)):
+        folder.mkdir(exist_ok=True)
+        for name, config in configs.items():
+            text = json.dumps(golden(config), separators=(",", ":"))
+            (folder / f"{name}.json").write_text(text + "\n")
+            print(f"{name}: {len(text) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

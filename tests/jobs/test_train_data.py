@@ -38,6 +38,24 @@ def test_a_surrogate_is_refused_with_its_line_before_any_work(tmp_path, capsys):
     )
 
 
+def test_the_same_pairs_at_two_places_are_one_data_set(tmp_path):
+    found = []
+    entry = entry_point("train", TrainConfig)(lambda config: found.append(read_training_text(config).fingerprint))
+    options = ["dataset=pairs", "objective=dpo", "adapter=any", f"run.root={tmp_path}"]
+    for name, worse in (("a.jsonl", "No."), ("b.jsonl", "No."), ("c.jsonl", "Never.")):
+        rows = [{"prompt": f"Q{number}", "chosen": "Yes.", "rejected": worse} for number in range(3)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+        entry([*options, f"dataset.path={tmp_path / name}"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_inspect_names_the_kind_of_data_that_it_cannot_show(capsys):
+    for dataset in (["dataset=pairs"], ["dataset=jsonl", "dataset.kind=pairs"]):
+        options = [*dataset, "dataset.path=any", "objective=dpo", "adapter=any", "inspect=2"]
+        line = refused(main, options, capsys, silent=True)
+        assert line == "inspect shows supervised examples, and dataset.kind=pairs has none: leave it out"
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[" * 100_000, '{"training": {"stages": [{"tokens": null}]}}'])
 def test_a_run_to_match_that_cannot_be_read_is_named(tmp_path, capsys, content):
     (tmp_path / "summary.json").write_text(content)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import ARCHITECTURE, random_adapter
 
+from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.lora import adapter_hash, apply_dropout, effective, init_adapter, lora_product
 
@@ -95,3 +96,9 @@ def test_a_hash_is_of_the_weights_and_the_scale_wherever_they_lie():
     other = jax.tree.map(np.array, adapter)
     other["layers"]["q_proj"]["b"][-1, -1, -1] += 1
     assert len({found, adapter_hash(adapter), adapter_hash(adapter, 1.0), adapter_hash(other, 2.0)}) == 4
+
+
+def test_a_rank_is_at_most_the_models_width():
+    assert init_adapter(jax.random.key(0), ARCHITECTURE, 32, ("q_proj",))["layers"]["q_proj"]["a"].shape[-1] == 32
+    with pytest.raises(UserError, match="a LoRA rank of 33 is above the model's width: give a rank of at most 32"):
+        init_adapter(jax.random.key(0), ARCHITECTURE, 33, ("q_proj", "down_proj"))

@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.draw import draw
-from tiny_model import ARCHITECTURE, MODEL, Arrays, packed, random_adapter, random_params, random_tokens, random_tree
+from golden_model import assert_logits_equal, golden_model
+from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tokens, random_tree
 
 from jaxalign.data.trees import Segment
 from jaxalign.models.architecture import PROJECTIONS, from_config
 from jaxalign.models.lora import effective, init_adapter
-from jaxalign.models.transformer import REMATERIALISATION, Transformer, head_kernel
+from jaxalign.models.transformer import REMATERIALISATION, Transformer
 from jaxalign.objectives.forward import batch_log_probs
-from jaxalign.pretrained.weights import load_params
 
 GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
 
@@ -22,11 +21,7 @@ GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.jso
 @pytest.fixture(scope="module", params=GOLDENS, ids=lambda path: path.stem)
 def golden(request):
     """A family's golden numbers, its model and its parameters."""
-    stored = json.loads(request.param.read_text())
-    architecture = from_config(stored["config"])
-    tensors = draw({name: tuple(shape) for name, shape in stored["shapes"].items()}, stored["norm_mean"])
-    params, _ = load_params(architecture, Arrays(tensors), jnp.float32)
-    return stored, Transformer(architecture, jnp.float32), params
+    return golden_model(request.param)
 
 
 def test_every_family_has_a_golden():
@@ -35,14 +30,7 @@ def test_every_family_has_a_golden():
 
 
 def test_logits_equal_those_of_transformers(golden):
-    stored, model, params = golden
-    tokens = jnp.asarray(stored["tokens"], jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    states = jax.jit(model.apply)({"params": params}, tokens, positions, jnp.full_like(tokens, tokens.shape[1]))
-    logits = states @ head_kernel(params, model.architecture).T
-    if cap := model.architecture.logit_softcap:
-        logits = cap * jnp.tanh(logits / cap)
-    np.testing.assert_allclose(logits[:, np.array(stored["positions"])], stored["logits"], atol=1e-4)
+    assert_logits_equal(*golden)
 
 
 def test_packed_texts_are_read_as_transformers_reads_each_alone(golden):

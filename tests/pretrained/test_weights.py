@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from hf_tensors import hf_tensors
 from model_folder import CONFIGS, hf_random, write_model
 from tiny_model import Arrays
 
@@ -14,7 +15,6 @@ from jaxalign.pretrained import weights
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.weights import (
     all_finite,
-    hf_tensors,
     identity_of,
     load_params,
     unread_tensors,

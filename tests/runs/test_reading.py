@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import parse_json, read_bytes, read_text, read_yaml
+from jaxalign.runs.reading import check_yaml, parse_json, read_bytes, read_text
 from jaxalign.runs.records import read_json_object
 
 
@@ -90,10 +90,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
         ("a: 1\nb: 2\na: 3", "line 3 has the key 'a' a second time"),
         ("[1, 2]", "must hold keys and values"),
         ("three", "must hold keys and values"),
-        ("a: !!python/name:os.system", "is not YAML that can be used"),
-        ("a: 2024-13-45", "is not YAML that can be used: month must be in 1..12"),
         ("a: " + "[" * 5000, "is YAML nested too deeply"),
-        ("a: " + "9" * 5000, "is not YAML that can be used"),
         ("a: *b", "is not YAML: found undefined alias"),
         ("a: {", "is not YAML"),
         ("x" * 1_000_001, "is larger than 1,000,000 bytes"),
@@ -102,15 +99,14 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
 def test_a_bad_yaml_file_is_one_line(tmp_path, text, words):
     (tmp_path / "f.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        read_yaml(tmp_path / "f.yaml")
+        check_yaml(tmp_path / "f.yaml")
     assert words in str(error.value) and "f.yaml" in str(error.value)
 
 
 def test_aliases_and_merged_keys_are_read(tmp_path):
-    (tmp_path / "f.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a\n")
-    assert read_yaml(tmp_path / "f.yaml") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
-    (tmp_path / "f.yaml").write_text("# nothing\n")
-    assert read_yaml(tmp_path / "f.yaml") is None
+    for text in ("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a\n", "# nothing\n"):
+        (tmp_path / "f.yaml").write_text(text)
+        assert check_yaml(tmp_path / "f.yaml") == text
 
 
 @few
@@ -124,4 +120,4 @@ def test_any_bytes_are_json_or_one_line(content):
 @given(damaged(VALUES.map(lambda value: f"a: {json.dumps(value)}\nb: &a [1]\nc: *a\n")) | st.binary(max_size=40))
 def test_any_bytes_are_yaml_or_one_line(content):
     with tempfile.TemporaryDirectory() as folder:
-        survives(read_yaml, Path(folder) / "f.yaml", content)
+        survives(check_yaml, Path(folder) / "f.yaml", content)

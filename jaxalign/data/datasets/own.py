@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
-from jaxalign.data.conversations import Message, answer_of, read_messages
+from jaxalign.data.conversations import Message, answer_of
 from jaxalign.data.examples import Example, take
 from jaxalign.data.files import Row
 from jaxalign.errors import UserError
@@ -36,24 +36,20 @@ def load_own_instructions(
 
 
 def _example(row: Row, columns: Columns, id: str) -> Example:
-    alone = not columns.names and "messages" in row.fields and "prompt" not in row.fields
-    if alone or "messages" in columns.names:
-        messages = read_messages(columns.get(row, "messages"), row.place, "messages")
+    name, named = "response", columns.names
+    if not columns.there(row, name) and row.fields.get("completion") is not None:
+        columns, name = Columns({**columns.names, "response": "completion"}), "completion"
+    # Some data sets have the beginning of a conversation as a prompt too, and no response beside it.
+    split = columns.there(row, "prompt") and columns.there(row, "response")
+    if "messages" in columns.names or (not split and not named and columns.there(row, "messages")):
+        messages = columns.messages(row, "messages")
         if len(messages) < 2 or messages[-1].role != "assistant":
             raise UserError(f"{row.place}: messages must end with the assistant's answer to what stands before it")
         return Example(messages[:-1], messages[-1].content, id)
-    name = "response"
-    if not columns.there(row, name) and "response" not in columns.names and "completion" in row.fields:
-        columns = Columns({**columns.names, "response": "completion"})
-    given = columns.get(row, name)
-    if isinstance(given, list):
-        answer = answer_of(read_messages(given, row.place, name), row.place, name)
-    else:
-        answer = columns.text(row, name)
-    prompt = columns.get(row, "prompt")
-    if isinstance(prompt, list):
-        return Example(read_messages(prompt, row.place, "prompt"), answer, id)
-    text = columns.text(row, "prompt")
-    if isinstance(given, list):
-        return Example((Message("user", text),), answer, id)
-    return Example(text, answer, id, shorten=text)
+    given, prompt = columns.dialogue(row, "response"), columns.dialogue(row, "prompt")
+    answer = given if isinstance(given, str) else answer_of(given, row.place, name)
+    if not isinstance(prompt, str):
+        return Example(prompt, answer, id)
+    if not isinstance(given, str):
+        return Example((Message("user", prompt),), answer, id)
+    return Example(prompt, answer, id, shorten=prompt)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
-from jaxalign.data.conversations import Message, PromptText, answer_of, read_messages, shared_text, split_shared
+from jaxalign.data.conversations import Message, PromptText, answer_of, shared_text, split_shared
 from jaxalign.data.examples import take
 from jaxalign.data.files import Row
 from jaxalign.errors import UserError
@@ -51,33 +51,41 @@ def load_pairs(
 
 
 def _pair(row: Row, columns: Columns) -> PairText:
-    if isinstance(columns.get(row, "chosen"), list):
-        return _conversation(row, columns)
-    chosen, rejected = columns.text(row, "chosen"), columns.text(row, "rejected")
-    if columns.there(row, "prompt"):
-        return PairText(columns.text(row, "prompt"), chosen, rejected, row.place)
+    prompt = columns.dialogue(row, "prompt") if columns.there(row, "prompt") else None
+    chosen, rejected = (columns.dialogue(row, name) for name in ("chosen", "rejected"))
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        return _texts(row, prompt, chosen, rejected)
+    return _conversations(row, prompt, *(columns.messages(row, name) for name in ("chosen", "rejected")))
+
+
+def _texts(row: Row, prompt: PromptText | None, chosen: str, rejected: str) -> PairText:
+    if prompt is not None:
+        return PairText(prompt, chosen, rejected, row.place)
     prompt = shared_text(chosen, rejected)
+    instead = "add a field prompt, or say which it is with dataset.columns.prompt=FIELD"
     if not prompt:
-        raise UserError(
-            f"{row.place} has no prompt, and chosen and rejected begin with nothing alike: add a field prompt, or say "
-            "which it is with dataset.columns.prompt=FIELD"
-        )
-    return PairText(prompt, chosen[len(prompt) :], rejected[len(prompt) :], row.place)
+        raise UserError(f"{row.place} has no prompt, and chosen and rejected begin with nothing alike: {instead}")
+    pair = PairText(prompt, chosen[len(prompt) :], rejected[len(prompt) :], row.place)
+    for name, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if not text.strip():
+            raise UserError(
+                f"{row.place} has no prompt, and {name} holds no more than the beginning of both: {instead}"
+            )
+    return pair
 
 
-def _conversation(row: Row, columns: Columns) -> PairText:
-    chosen, rejected = (read_messages(columns.get(row, name), row.place, name) for name in ("chosen", "rejected"))
-    prompt: Sequence[Message] = ()
-    if columns.there(row, "prompt"):
-        given = columns.get(row, "prompt")
-        prompt = (Message("user", given),) if isinstance(given, str) else read_messages(given, row.place, "prompt")
+def _conversations(
+    row: Row, given: PromptText | None, chosen: Sequence[Message], rejected: Sequence[Message]
+) -> PairText:
+    if given is not None:
+        prompt = (Message("user", given),) if isinstance(given, str) else given
         size = len(prompt)
         # Some data sets repeat the prompt in both responses.
         shared = size if chosen[:size] == prompt == rejected[:size] else 0
     else:
         shared = split_shared(chosen, rejected)
-        prompt = chosen[:shared]
+        prompt = tuple(chosen[:shared])
     if not prompt:
         raise UserError(f"{row.place} has no prompt: chosen and rejected begin with no message alike")
     answers = [answer_of(one[shared:], row.place, name) for one, name in ((chosen, "chosen"), (rejected, "rejected"))]
-    return PairText(tuple(prompt), *answers, place=row.place)
+    return PairText(prompt, *answers, place=row.place)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -182,14 +181,7 @@ class CrestSession:
         `summary` is the summary of the whole run, for the card; None for the adapter of a stage.
         """
         c, model = self.config, self.base.model
-        written = dataclasses.replace(
-            adapter,
-            params=jax.device_get(adapter.params),
-            base_name=self.opened.load_name,
-            base_identity=model.identity,
-            prompt_format=c.model.prompt_format,
-            notes={},
-        )
+        written = adapter.to_write(self.opened.load_name, model.identity, c.model.prompt_format)
         card = model_card(plain(c), summary or {"model": {"identity": model.identity}})
         if not (folder / CONFIG).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged adapter of this run

@@ -30,6 +30,8 @@ def write(path, *rows):
         ({"messages": [SYSTEM, ASK, YES]}, {}, (Message(**SYSTEM), Message(**ASK))),
         ({"turns": [ASK, YES]}, {"messages": "turns"}, (Message(**ASK),)),
         ({"prompt": [ASK], "completion": [YES]}, {}, (Message(**ASK),)),
+        ({"prompt": "Is it late?", "prompt_id": "7", "messages": [ASK, YES]}, {}, (Message(**ASK),)),  # as in UltraChat
+        ({"prompt": None, "response": None, "messages": [ASK, YES]}, {}, (Message(**ASK),)),
         ({"prompt": "Is it late?", "response": [YES]}, {}, (Message(**ASK),)),
     ],
 )
@@ -47,6 +49,10 @@ def test_instructions_are_read_in_every_form(tmp_path, row, names, prompt):
         ({"prompt": 3, "response": "b"}, "line 1 has no text in the field 'prompt'"),
         ({"messages": [ASK]}, "must end with the assistant's answer"),
         ({"messages": [YES, ASK]}, "must end with the assistant's answer"),
+        (
+            {"prompt": json.dumps([ASK]).replace('"', "'"), "response": "b"},
+            "has prompt=.*: it must be a list of messages",
+        ),
         ({"prompt": [ASK], "completion": [YES, ASK]}, "one message of the assistant is needed"),
     ],
 )
@@ -61,6 +67,9 @@ PAIRS = {
     "conversations": {"prompt": [ASK], "chosen": [YES], "rejected": [NO]},
     "conversations, prompt inside": {"chosen": [ASK, YES], "rejected": [ASK, NO]},
     "conversations, prompt in both": {"prompt": [ASK], "chosen": [ASK, YES], "rejected": [ASK, NO]},
+    "conversations, answered by texts": {"prompt": [ASK], "chosen": "Yes.", "rejected": "No."},
+    "conversations, prompt null": {"prompt": None, "chosen": [ASK, YES], "rejected": [ASK, NO]},
+    "texts, prompt null": {"prompt": None, "chosen": "Is it late?\nYes.", "rejected": "Is it late?\nNo."},
     "a text, answered by conversations": {"prompt": "Is it late?", "chosen": [ASK, YES], "rejected": [ASK, NO]},
 }
 
@@ -71,6 +80,28 @@ def test_pairs_are_read_in_every_form_that_trl_publishes(tmp_path, form):
     (pair, _) = load_pairs(write(tmp_path / "pairs.jsonl", row, row))
     assert pair.prompt == ("Is it late?\n" if form.startswith("texts") else (Message(**ASK),))
     assert (pair.chosen, pair.rejected) == ("Yes.", "No.")
+
+
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_conversations_in_a_table_are_written_as_json(tmp_path, mark):
+    def table(*rows):
+        path = tmp_path / f"mine.{'csv' if mark == ',' else 'tsv'}"
+        lines = [
+            [*rows[0]],
+            *([one if isinstance(one, str) else json.dumps(one) for one in row.values()] for row in rows),
+        ]
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter=mark, quotechar='"' if mark == "," else "\0").writerows(lines)
+        return str(path)
+
+    row = {"prompt": [ASK], "chosen": [YES], "rejected": [NO]}
+    assert load_pairs(table(row, row))[0][:3] == ((Message(**ASK),), "Yes.", "No.")
+    row = {"messages": [SYSTEM, ASK, YES]}
+    (example, _) = load_own_instructions(table(row, row))
+    assert (example.prompt, example.response) == ((Message(**SYSTEM), Message(**ASK)), "Yes.")
+    row = {"prompt": str([ASK]), "chosen": str([YES]), "rejected": str([NO])}
+    with pytest.raises(UserError, match=r"line 2 has prompt=.*it must be a list of messages.* the same as JSON"):
+        load_pairs(table(row, row))
 
 
 def test_columns_of_ones_own_are_those_of_the_file(tmp_path):
@@ -87,6 +118,15 @@ def test_columns_of_ones_own_are_those_of_the_file(tmp_path):
     ("row", "said"),
     [
         ({"chosen": "Yes.", "rejected": "No."}, "has no prompt, and chosen and rejected begin with nothing alike"),
+        (
+            {"chosen": "Late?\n", "rejected": "Late?\nNo."},
+            "chosen holds no more than the beginning of both: add a field",
+        ),
+        (
+            {"chosen": "A: ", "rejected": "A: No."},
+            "chosen holds no more than the beginning of both: add a field prompt",
+        ),
+        ({"chosen": [ASK, YES], "rejected": "No."}, "has rejected='No.': it must be a list of messages"),
         ({"chosen": [YES], "rejected": [NO]}, "has no prompt: chosen and rejected begin with no message alike"),
         ({"chosen": [ASK, YES], "rejected": [ASK, YES]}, "behind the prompt chosen holds nothing"),
         ({"chosen": [ASK, YES, ASK, YES], "rejected": [ASK, NO]}, "behind the prompt chosen holds assistant, user"),
