@@ -1,4 +1,4 @@
-"""python -m jaxalign.evaluate: ask a model, its adapters or a role a questionnaire. See conf/evaluate.yaml."""
+"""python -m jaxalign.evaluate: ask a model, its adapters or a role; see conf/evaluate.yaml."""
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.evaluate import EvaluateConfig
@@ -8,7 +8,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 def main(config: EvaluateConfig) -> None:
     """Evaluate as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.jobs.evaluate_values import evaluate
+    from jaxalign.jobs.evaluate import evaluate
 
     evaluate(config)
 

@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.reply: Callable[[dict], dict] = hashed
         self.asked: list[dict] = []
         self.keys: set[str | None] = set()
+        self.paths: set[str] = set()
         self.choice: dict = {}
         self.list_models = True
         self.lock = threading.Lock()
@@ -61,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.keys.add(self.headers["Authorization"])
+            self.server.paths.add(self.path)
             step = self.server.script.pop(0) if self.server.script else (200, {})
             if isinstance(step, tuple) and step[0] == 200:
                 self.server.asked.append(body)

@@ -10,6 +10,7 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.config.train import TrainConfig, missing_value
+from jaxalign.errors import UserError
 
 Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig)
 
@@ -18,5 +19,13 @@ TEXTS = ("prompt", "model.system", "dataset.reply")
 
 
 def read_config(kind: type[Config], raw: Mapping[str, Any]) -> Config:
-    """Return the checked configuration from the composed keys; UserError names all keys that are wrong."""
+    """Return the checked configuration from the composed keys; UserError names all keys that are wrong.
+
+    `benchmark.reading: null` is what the command needs.
+    """
+    benchmark = raw.get("benchmark")
+    if kind is TrainConfig and isinstance(benchmark, Mapping) and benchmark.get("kind") == "harm":
+        raise UserError(f"benchmark={benchmark.get('name')} is for python -m jaxalign.evaluate")
+    if isinstance(benchmark, Mapping) and benchmark.get("reading", "") is None:
+        raw = {**raw, "benchmark": {**benchmark, "reading": "both" if kind is EvaluateConfig else "likelihood"}}
     return schema.read(kind, raw, also_missing=missing_value(raw) if kind is TrainConfig else ())

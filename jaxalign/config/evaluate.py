@@ -1,19 +1,31 @@
 """The configuration of python -m jaxalign.evaluate (conf/evaluate.yaml)."""
 
 from dataclasses import dataclass
+from typing import cast
 
+from jaxalign.config.fields import Uncounted
+from jaxalign.config.generate import EngineConfig, SamplingConfig
 from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
+from jaxalign.config.safety import HarmConfig, HarmStage, JudgeConfig, LabelConfig, MitigationConfig
 from jaxalign.config.values import AlignmentConfig, BenchmarkConfig, ValueConfig
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
-    """The whole configuration (conf/evaluate.yaml)."""
+    """The whole configuration (conf/evaluate.yaml).
+
+    Judge, mitigation and engine count in the identities of the stages that they change (`jobs.harm`).
+    """
 
     model: AskedModelConfig
     alignment: AlignmentConfig
-    benchmark: BenchmarkConfig
+    benchmark: BenchmarkConfig | HarmConfig
+    judge: Uncounted[JudgeConfig]
+    mitigation: Uncounted[MitigationConfig]
+    engine: Uncounted[EngineConfig]
+    stage: Uncounted[HarmStage]
+    label: Uncounted[LabelConfig]
     value: ValueConfig | None = None
 
     def __post_init__(self):
@@ -21,3 +33,38 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
         if self.alignment.name == "roleplay" and self.value is None:
             raise UserError("missing: value (alignment=roleplay needs one: add for example +value=power)")
         check_system(vars(self.model))
+        if isinstance(self.benchmark, BenchmarkConfig):
+            for key, given, usual in (
+                ("stage", self.stage, "all"),
+                ("judge", self.judge.name, "auto"),
+                ("mitigation", self.mitigation.name, "none"),
+                ("engine", self.engine.name, "jaxalign"),
+            ):
+                if given != usual and not (key == "stage" and given == "fit_judge"):
+                    raise UserError(
+                        f"{key}={given} is for benchmarks of harm: add for example benchmark=starter_probes"
+                    )
+        if self.engine.name == "openai" and self.adapter.scale != 1:
+            raise UserError(
+                f"adapter.scale={shown(self.adapter.scale)} does not work with a server: export an adapter with "
+                "that scale, or leave it at 1"
+            )
+        if self.engine.check:
+            raise UserError("engine.check is for python -m jaxalign.generate")
+        if self.stage == "label" and self.run.dir is None:
+            raise UserError("missing: run.dir (stage=label labels the responses of a run: name its directory)")
+
+    @property
+    def portraits(self) -> BenchmarkConfig:
+        """The questionnaire; only for a command that asks it."""
+        return cast(BenchmarkConfig, self.benchmark)
+
+    @property
+    def harm(self) -> HarmConfig:
+        """The benchmark of harm; only for a command that asks it."""
+        return cast(HarmConfig, self.benchmark)
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How responses to a benchmark of harm are sampled."""
+        return self.harm.sampling

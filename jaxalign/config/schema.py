@@ -1,7 +1,8 @@
 """Reading a nested mapping into frozen dataclasses, with checks of every key and value.
 
 The type of a field is bool, int, float, str, dict, a Literal, a tuple of those, or another dataclass; each may be
-optional (`| None`). A field may also take one of several dataclasses, which differ in their field `kind`, a Literal.
+optional (`| None`). A field may also take one of several dataclasses, which differ in their field `kind`, a Literal;
+without it the one is meant whose `kind` has a default.
 Annotated adds `Rule`s. A field without a default must be given.
 """
 
@@ -129,7 +130,8 @@ def _dataclasses_of(declared: Any) -> list[type]:
 def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
     """Return the instance of the dataclass whose `kind` the mapping names, or None if there are problems."""
     known = {word: kind for kind in kinds for word in get_args(get_type_hints(kind)["kind"])}
-    given = raw.get("kind", MISSING)
+    usual = [known["kind"].default for known in (kind.__dataclass_fields__ for kind in kinds)]
+    given = raw.get("kind", next((word for word in usual if word is not dataclasses.MISSING), MISSING))
     if given == MISSING:
         return problems.missing.append(f"{prefix}kind")
     if given not in known:

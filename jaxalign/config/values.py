@@ -48,6 +48,7 @@ class AlignmentConfig:
 class BenchmarkConfig:
     """How the questionnaire is asked and read."""
 
+    kind: Uncounted[Literal["questionnaire"]] = "questionnaire"
     name: Literal["portraits"]
     portraits: Uncounted[Place]
     reading: Literal["likelihood", "parse", "both"]

@@ -1,24 +1,22 @@
 """Samples from a server with OpenAI's interface for completions, such as vLLM with an exported adapter."""
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Any
 
 import anyio
-import httpx2
 import numpy as np
-from anyio.from_thread import start_blocking_portal
 from jaxtyping import Int
 
 from jaxalign.errors import UserError
+from jaxalign.inference.connection import Connection, connected
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
-from jaxalign.inference.server import KEY_VARIABLE, Fault, JsonServer, NoSuchPath, said, secret_key
+from jaxalign.inference.server import KEY_VARIABLE, Fault, JsonServer, said, secret_key
 from jaxalign.pretrained.tokenizer import Tokenizer
 
 FILTERED = "content_filter"
@@ -86,44 +84,31 @@ class OpenAIEngine:
         if not jobs:
             return [[] for _ in requests]
         server = JsonServer(self.url, self.retries, self.timeout, self.pause)
-        # The requests run in a thread of their own, because the caller's may have an event loop, as in a notebook. An
-        # exception, such as Ctrl-C, cancels those that are on their way.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(server.client()) as client:
-            portal.call(self._check_models, server, client)
+        with connected(server) as connection:
+            connection.check_models(self.models, "engine.models")
             progress(0, len(jobs), 0.0)
             since, count, done = time.perf_counter(), 0, 0
-            left = iter(jobs)
-            running: dict[Future[Completion], int] = {}
-            failed: BaseException | None = None
-            while True:
-                # Nothing waits to be sent: after a failure nothing more is sent.
-                while failed is None and len(running) < self.concurrency and (job := next(left, None)) is not None:
-                    asked = (server, client, requests[job[0]], job[1], sampling)
-                    running[portal.start_task_soon(self._answer, *asked)] = job[0]
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    number = running.pop(future)
-                    if future.exception() is not None:
-                        failed = failed or future.exception()
-                        continue
-                    completion = future.result()
-                    results[number][completion.index] = completion
-                    done, count = done + 1, count + len(completion.tokens)
-                    if on_text is not None:
-                        on_text(number, completion.index, completion.text)
-                    on_done(number, completion)
-                    progress(done, len(jobs), count / (time.perf_counter() - since))
-            if failed is not None:
-                raise failed
+
+            def keep(job: int, completion: Completion) -> None:
+                nonlocal count, done
+                number = jobs[job][0]
+                results[number][completion.index] = completion
+                done, count = done + 1, count + len(completion.tokens)
+                if on_text is not None:
+                    on_text(number, completion.index, completion.text)
+                on_done(number, completion)
+                progress(done, len(jobs), count / (time.perf_counter() - since))
+
+            asked = (partial(self._answer, connection, requests[number], index, sampling) for number, index in jobs)
+            connection.ask_all(asked, self.concurrency, keep)
         return [[found[index] for index in request.samples] for request, found in zip(requests, results, strict=True)]
 
     async def _answer(
-        self, server: JsonServer, client: httpx2.AsyncClient, request: Request, index: int, sampling: SamplingParams
+        self, connection: Connection, request: Request, index: int, sampling: SamplingParams
     ) -> Completion:
         """Return one sample."""
         body = self._body(request, index, sampling)
-        return await server.ask(client, "completions", body, lambda found: self._completion(found, index, sampling))
+        return await connection.ask("completions", body, lambda found: self._completion(found, index, sampling))
 
     def _body(self, request: Request, index: int, sampling: SamplingParams) -> dict[str, Any]:
         """Return the JSON that asks for one sample."""
@@ -183,26 +168,6 @@ class OpenAIEngine:
             for token in self.tokenizer.end_ids:
                 text = text.removesuffix(self.tokenizer.decode([token]))
         return Completion(index, tuple(self.tokenizer.encode(text).tolist()), text, end)
-
-    async def _check_models(self, server: JsonServer, client: httpx2.AsyncClient) -> None:
-        """Raise UserError for a name that is not in the server's list of models; a server may have no list."""
-
-        def names(answer: Any) -> list[str]:
-            try:
-                return [str(model["id"]) for model in answer["data"]]
-            except (KeyError, TypeError):
-                raise UserError(f"{self.url}/models is no list of models: is engine.url right?") from None
-
-        try:
-            served = await server.ask(client, "models", None, names)
-        except NoSuchPath:
-            return
-        for name in self.models:
-            if name not in served:
-                near = difflib.get_close_matches(name, served, n=1)
-                listed = ", ".join(said(one) for one in served[:20]) + (", ..." if len(served) > 20 else "")
-                hint = f"did you mean '{said(near[0])}'?" if near else f"it serves {listed or 'none'}"
-                raise UserError(f"{self.url} serves no model '{name}'; {hint} (engine.models names them)")
 
 
 def sample_seed(seed: int, prompt: Int[np.ndarray, " T"], index: int) -> int:

@@ -5,6 +5,7 @@ import datetime
 import email.utils
 import json
 import os
+import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,11 +18,16 @@ from jaxalign.errors import UserError
 Read = TypeVar("Read")
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+JUDGE_KEY_VARIABLE = "JAXALIGN_JUDGE_KEY"
+
 PASSING = (408, 409, 425, 429)
 """HTTP statuses after which a request is sent again; so are all of 500 and above."""
 
+UNFIT = (400, 413, 422)
+"""HTTP statuses that refuse this one request, as one that is too long or that a filter stops."""
+
 LONGEST_PAUSE = 60.0
-"""The longest time between two tries, in seconds."""
+"""The longest time between two tries, in seconds, before up to a quarter is added by chance."""
 
 LARGEST_ANSWER = 8 << 20
 """The largest answer that is read, in bytes."""
@@ -42,9 +48,21 @@ class NoSuchPath(Exception):  # noqa: N818 (some servers have no list of models)
     """The server has nothing to GET at a path."""
 
 
+class RefusedRequest(UserError):  # noqa: N818 (it is a UserError)
+    """The server refuses one request, and may well answer others."""
+
+
+class NoAnswer(UserError):  # noqa: N818 (it is a UserError)
+    """The server did not give a usable answer in any of the tries. `fault` is what the last answer had, if any came."""
+
+    def __init__(self, message: str, fault: Fault | None):
+        super().__init__(message)
+        self.fault = fault
+
+
 @dataclasses.dataclass(frozen=True)
 class JsonServer:
-    """A server that answers in JSON. A secret key is read from $OPENAI_API_KEY for each request, and stored nowhere.
+    """A server that answers in JSON. A secret key is read from the environment for each request, and stored nowhere.
 
     Redirects are not followed, because the key would go to whatever host they name.
 
@@ -53,12 +71,21 @@ class JsonServer:
         retries: how often a request is sent again after an error that may pass.
         timeout: how long a whole request may take, from the connection to the last byte of the answer, in seconds.
         pause: waits so many seconds; tests replace it.
+        key_variable: the environment variable with the key.
+        setting: what the user sets to give the address; for error lines.
+        spend: is called before each request that is sent; it may raise a UserError instead of having it sent.
+        chance: a number from 0 to 1 that decides how much longer a pause is, up to a quarter, so that requests that
+            failed together do not come back together; tests replace it.
     """
 
     url: str
     retries: int
     timeout: float
     pause: Callable[[float], Awaitable[None]] = anyio.sleep
+    key_variable: str = KEY_VARIABLE
+    setting: str = "engine.url"
+    spend: Callable[[], None] = lambda: None
+    chance: Callable[[], float] = random.random
 
     def client(self) -> httpx2.AsyncClient:
         """Return a client, which keeps its connections until it is closed; UserError for proxies that do not work."""
@@ -81,33 +108,69 @@ class JsonServer:
             read: is called with the answer, and raises a `Fault` for one that it cannot use.
 
         Raises:
-            UserError: the server refuses the request, or did not give a usable answer in any of the tries.
+            NoAnswer: the server did not give a usable answer in any of the tries.
+            RefusedRequest: the server refuses this request.
+            UserError: the server refuses any request.
             NoSuchPath: there is nothing to GET at the path.
         """
         where = f"{self.url.rstrip('/')}/{path}"
         sent = None if body is None else json.dumps(body).encode()
-        words = ""
+        words, last = "", None
         for tried in range(self.retries + 1):
-            wanted = 0.0
+            wanted, last = 0.0, None
+            if sent is not None:
+                self.spend()
             try:
                 with anyio.fail_after(self.timeout):
-                    status, headers, content = await _exchange(client, where, sent)
-                return read(_checked(where, sent is None, status, headers, content))
+                    status, headers, content = await _exchange(client, where, sent, secret_key(self.key_variable))
+                return read(self._checked(where, sent is None, status, headers, content))
             except Fault as fault:
-                words, wanted = str(fault), fault.pause
+                words, wanted, last = str(fault), fault.pause, fault
             except TimeoutError:
                 words = f"does not answer (not in full within {self.timeout:g} s)"
             except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
                 words = f"does not answer ({said(str(error) or type(error).__name__)})"
             if tried < self.retries:
-                await self.pause(min(max(wanted, 0.5 * 2 ** min(tried, 7)), LONGEST_PAUSE))
-        raise UserError(f"{where} {words}; tried {self.retries + 1} times: is the server up, and engine.url right?")
+                pause = min(max(wanted, 0.5 * 2 ** min(tried, 7)), LONGEST_PAUSE)
+                await self.pause(pause * (1 + self.chance() / 4))
+        tries = f"tried {self.retries + 1} times: is the server up, and {self.setting} right?"
+        raise NoAnswer(f"{where} {words}; {tries}", last)
+
+    def _checked(self, where: str, listing: bool, status: int, headers: httpx2.Headers, content: bytes) -> Any:
+        """Return the JSON of an answer; raise for a status or an error in it (see `JsonServer.ask`)."""
+        if 300 <= status < 400:
+            place = headers.get("Location", "").partition("?")[0]
+            raise UserError(
+                f"{where} redirects to {said(place)}, and redirects are not followed, because the key would go with "
+                f"them: if that is the right server, give its address as {self.setting}"
+            )
+        if status in (404, 405) and listing:
+            raise NoSuchPath
+        if status in (401, 403):
+            raise UserError(f"{where} refuses the key ({status}): set {self.key_variable}")
+        if status >= 400:
+            words = f"answered {status}: {said(_message(content))}"
+            if status in PASSING or status >= 500:
+                raise Fault(words, retry_after(headers.get("Retry-After", "")))
+            if status in UNFIT:
+                raise RefusedRequest(f"{where} {words}")
+            hint = f"; is {self.setting} right, and does the server have {where.removeprefix(self.url).strip('/')}?"
+            raise UserError(f"{where} {words}{hint if status == 404 else ''}")
+        try:
+            answer = json.loads(content)
+        except (ValueError, RecursionError):
+            raise Fault("does not answer in JSON") from None
+        if isinstance(answer, dict) and answer.get("error"):
+            raise Fault(f"answered {status} with an error: {said(_message(content))}")
+        return answer
 
 
-async def _exchange(client: httpx2.AsyncClient, where: str, sent: bytes | None) -> tuple[int, httpx2.Headers, bytes]:
+async def _exchange(
+    client: httpx2.AsyncClient, where: str, sent: bytes | None, key: str
+) -> tuple[int, httpx2.Headers, bytes]:
     """Return status, headers and body of one answer; the body of a redirect is not read."""
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    if key := secret_key():
+    if key:
         headers["Authorization"] = f"Bearer {key}"
     content = bytearray()
     async with client.stream("GET" if sent is None else "POST", where, content=sent, headers=headers) as response:
@@ -117,33 +180,6 @@ async def _exchange(client: httpx2.AsyncClient, where: str, sent: bytes | None) 
                 if len(content) > LARGEST_ANSWER:
                     raise Fault(f"answers with more than {LARGEST_ANSWER >> 20} MiB")
     return response.status_code, response.headers, bytes(content)
-
-
-def _checked(where: str, listing: bool, status: int, headers: httpx2.Headers, content: bytes) -> Any:
-    """Return the JSON of an answer; raise for a status or an error in it (see `JsonServer.ask`)."""
-    if 300 <= status < 400:
-        place = headers.get("Location", "").partition("?")[0]
-        raise UserError(
-            f"{where} redirects to {said(place)}, and redirects are not followed, because the key would go with them: "
-            "if that is the right server, give its address as engine.url"
-        )
-    if status in (404, 405) and listing:
-        raise NoSuchPath
-    if status in (401, 403):
-        raise UserError(f"{where} refuses the key ({status}): set {KEY_VARIABLE}")
-    if status >= 400:
-        words = f"answered {status}: {said(_message(content))}"
-        if status in PASSING or status >= 500:
-            raise Fault(words, retry_after(headers.get("Retry-After", "")))
-        hint = "; does the server have completions (not chat alone)?" if status == 404 else ""
-        raise UserError(f"{where} {words}{hint}")
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        raise Fault("does not answer in JSON") from None
-    if isinstance(answer, dict) and answer.get("error"):
-        raise Fault(f"answered {status} with an error: {said(_message(content))}")
-    return answer
 
 
 def _message(content: bytes) -> str:
@@ -158,28 +194,33 @@ def _message(content: bytes) -> str:
     return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 
 
-def secret_key() -> str:
-    """Return the key in $OPENAI_API_KEY without space around it, or ""; UserError if it cannot be a key."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+def secret_key(variable: str = KEY_VARIABLE) -> str:
+    """Return the key in an environment variable without space around it, or ""; UserError if it cannot be a key."""
+    key = os.environ.get(variable, "").strip()
     if key and not re.fullmatch("[!-~]+", key):
         raise UserError(
-            f"{KEY_VARIABLE} holds a space, a line break or a letter outside ASCII, as no key does: set it again"
+            f"{variable} holds a space, a line break or a letter outside ASCII, as no key does: set it again"
         )
     return key
 
 
+def without_keys(text: str) -> str:
+    """Return a text in which no key of the environment stands, plainly or as JSON writes it."""
+    for variable in (KEY_VARIABLE, JUDGE_KEY_VARIABLE):
+        if key := os.environ.get(variable, "").strip():
+            for form in {key, json.dumps(key)[1:-1]}:
+                text = text.replace(form, "***")
+    return text
+
+
 def said(text: str) -> str:
-    """Return the first line of what a server says, for an error line: without control characters and the key, cut.
+    """Return the first line of what a server says, for an error line: without control characters and keys, cut.
 
     >>> said("\\x1b[31mno\\x07 more\\nand so on")
     '[31mno more'
     """
     line = next((line for line in text.splitlines() if line.strip()), "nothing")[:10_000]
-    line = "".join(filter(str.isprintable, line))
-    if key := secret_key():
-        for form in {key, json.dumps(key)[1:-1]}:
-            line = line.replace(form, "***")
-    return line.strip()[:300]
+    return without_keys("".join(filter(str.isprintable, line))).strip()[:300]
 
 
 def retry_after(text: str) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
@@ -33,7 +34,9 @@ class OpenedEngine:
     served: dict[str, Any] | None = None
 
 
-def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> OpenedEngine:
+def open_engine(
+    config: GenerateConfig | EvaluateConfig, opened: OpenedModel, adapters: Sequence[Adapter]
+) -> OpenedEngine:
     """Return the configured engine: this program, or a server. For a server, the base is not loaded.
 
     Raises:
@@ -70,7 +73,9 @@ def open_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[
     )
 
 
-def local_engine(config: GenerateConfig, opened: OpenedModel, adapters: Sequence[Adapter]) -> OpenedEngine:
+def local_engine(
+    config: GenerateConfig | EvaluateConfig, opened: OpenedModel, adapters: Sequence[Adapter]
+) -> OpenedEngine:
     """Load the model, and return it as the engine; UserError if an adapter belongs to another base."""
     base = opened.load()
     check_bases(adapters, base.model.identity, base.model.name)

@@ -55,7 +55,7 @@ class AskedModel:
         return f"{self.model.identity or 'base'}-{digest(self.preamble, 8) if self.preamble else 'plain'}"
 
 
-def evaluate(config: EvaluateConfig) -> None:
+def evaluate_values(config: EvaluateConfig) -> None:
     """Run the evaluate job as configured.
 
     Raises:
@@ -146,7 +146,7 @@ def check_questions(
     for words in dict.fromkeys(one.preamble for one in asked):
         led = dataclasses.replace(encoder, preamble=words)
         questionnaire.check(led, context)
-        if config.benchmark.reading != "likelihood":
+        if config.portraits.reading != "likelihood":
             check_requests(parse_requests(questionnaire, led), parse_sampling(config), context)
 
 
@@ -166,7 +166,7 @@ def evaluation_content(
 
 def parse_sampling(config: EvaluateConfig) -> SamplingParams:
     """Return the settings of generated answers: greedy, with at most `benchmark.max_tokens` tokens."""
-    return SamplingParams(temperature=0.0, max_tokens=config.benchmark.max_tokens)
+    return SamplingParams(temperature=0.0, max_tokens=config.portraits.max_tokens)
 
 
 def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int = 0) -> list[Request]:
@@ -203,7 +203,7 @@ class EvaluationSession:
 
         Answers that the run already has are not asked again.
         """
-        reading = self.config.benchmark.reading
+        reading = self.config.portraits.reading
         readings: dict[tuple[str, str], dict[str, Any]] = {}
         different = list({one.key: one for one in asked}.values())
         if reading != "parse":

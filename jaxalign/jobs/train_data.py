@@ -115,7 +115,8 @@ def read_questionnaire_text(
     Raises:
         UserError: the portraits or the prompts cannot be used.
     """
-    benchmark, alignment = config.benchmark, config.alignment
+    benchmark = config.portraits if isinstance(config, EvaluateConfig) else config.benchmark
+    alignment = config.alignment
     found = load_portraits(benchmark.portraits)
     portraits = some_portraits(found, benchmark.limit)
     left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""

@@ -92,8 +92,8 @@ class Stages:
         base = name.partition("-")[0]
         mine = self.asked in ("all", base)
         later = self.asked != "all" and self.names.index(self.asked) < self.names.index(base)
+        run = self.run_of(name, identity)
         identity = {"stage": base, **identity}
-        run = Run(run_path(identity, **self._place(base, name)))
         if (later or (self._did_one and not mine)) and not run.finished:
             self.say(f"next: the same command with stage={base}")
             return None
@@ -120,6 +120,11 @@ class Stages:
         self._did_one = True
         self.say(f"{name}: {', '.join([duration(done['seconds']), *self.in_words(done)])}")
         return run
+
+    def run_of(self, name: str, identity: Mapping[str, Any]) -> Run:
+        """Return the run of a stage, which need not exist; for the arguments see `do`."""
+        base = name.partition("-")[0]
+        return Run(run_path({"stage": base, **identity}, **self._place(base, name)))
 
     def _place(self, base: str, name: str) -> dict[str, Any]:
         return {

@@ -84,11 +84,24 @@ HOLISTIC_BIAS: dict[str, Category] = _table(
 )
 """The axes of HolisticBias 1.1 (Smith et al., 2022, arXiv 2205.09209), which are the categories of HolisticBiasR."""
 
+XSTEST: dict[str, Category] = _table(
+    *(
+        (name, name.replace("_", " ").capitalize(), name)
+        for name in (
+            *("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions"),
+            *("real_discrimination_nonsense_group", "nonsense_discrimination_real_group", "historical_events"),
+            *("privacy_public", "privacy_fictional"),
+        )
+    )
+)
+"""The types of the safe prompts of XSTest (Röttger et al., 2023, arXiv 2308.01263)."""
+
 CATEGORIES: dict[str, dict[str, Category]] = {
     "hex_phi": HEX_PHI,
     "beavertails": BEAVERTAILS,
     "realtoxicityprompts": REAL_TOXICITY_PROMPTS,
     "holisticbias_r": HOLISTIC_BIAS,
+    "xstest": XSTEST,
     "starter_probes": {**HEX_PHI, **BEAVERTAILS, **REAL_TOXICITY_PROMPTS},
 }
 """The categories of each benchmark by its name; the starter probes have those of the three benchmarks of harm."""

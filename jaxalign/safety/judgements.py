@@ -11,6 +11,9 @@ from jaxalign.runs.records import append_record, digest, read_records
 LONGEST_RAW = 2000
 """The longest text of what a judge said that is kept, in characters."""
 
+TOO_LONG = "too long for the judge's context"
+"""Why there is no judgement of an exchange that does not fit."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:

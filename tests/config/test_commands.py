@@ -65,6 +65,13 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
         chosen.append("dataset.path=file")
     if name == "openai":
         chosen.append("engine.url=http://localhost:8000/v1")
+    harm = group in ("judge", "mitigation") or (group == "benchmark" and name != "portraits")
+    if group in ("judge", "mitigation"):
+        chosen.append("benchmark=starter_probes")
+    if name in ("regard", "imported"):
+        chosen.append("judge.path=folder")
+    if name == "rubric_local":
+        chosen.append("judge.model=folder")
     where, kind = {
         "engine": ("generate", GenerateConfig),
         "run": ("generate", GenerateConfig),
@@ -72,6 +79,8 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
     }.get(group if group == "engine" else name, ("train", TrainConfig))
     if where == "generate":
         chosen.remove("+value=power")
+    if harm:
+        where, kind = "evaluate", EvaluateConfig
     if crest:
         where, kind = "crest", CrestConfig
     made = read_config(kind, raw(*chosen, name=where))

@@ -8,9 +8,10 @@ from jaxalign.config.commands import read_config
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.fields import UNCOUNTED as UNCOUNTED_MARK
-from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.generate import EngineConfig, GenerateConfig
 from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import AdapterConfig, RunConfig
+from jaxalign.config.safety import JudgeConfig, LabelConfig, MitigationConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.crest.dpo import DPO_STAGE
 from jaxalign.jobs.crest.evaluate import EVALUATE_STAGE
@@ -37,13 +38,27 @@ RUN = {"run.dir", "run.root", "run.overwrite", "prefetch", "offline"}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}
 UNCOUNTED = {
-    "train": RUN | MODEL | LOGGING | {"dataset.path", "benchmark.portraits", "adapter", "inspect", "value.table"},
+    "train": RUN
+    | MODEL
+    | LOGGING
+    | {"dataset.path", "benchmark.portraits", "benchmark.kind", "adapter", "inspect", "value.table"},
     "generate": RUN
     | MODEL
     | ADAPTERS
     | {"base", "prompt", "prompts", "sampling.n", "sampling.rows"}
     | {f"engine.{name}" for name in ("url", "models", "concurrency", "retries", "timeout", "check")},
-    "evaluate": RUN | MODEL | ADAPTERS | {"benchmark.portraits", "value.table"},
+    "evaluate": RUN
+    | MODEL
+    | ADAPTERS
+    | {"benchmark.portraits", "benchmark.kind", "value.table", "stage"}
+    | {
+        f"{name}.{field.name}"
+        for name, kind in (
+            *(("judge", JudgeConfig), ("mitigation", MitigationConfig)),
+            *(("engine", EngineConfig), ("label", LabelConfig)),
+        )
+        for field in dataclasses.fields(kind)
+    },
     "crest": RUN
     | MODEL
     | LOGGING
@@ -69,8 +84,11 @@ def test_a_key_that_is_added_to_any_part_counts():
     run = RunConfig(dir=None, root="outputs", overwrite=False)
     later = LaterConfig(LaterConfig.Adapter(path="a", scale=1.0), run)
     assert identity(later, CONTENT) == {"adapter": {"merge": "sum"}, "content": CONTENT}
+    # In evaluate, these four count in the identities of the stages that they change (`jobs.harm`).
+    of_stages = {JudgeConfig, MitigationConfig, EngineConfig, LabelConfig}
     for kind, _ in COMMANDS.values():
-        assert not [field for field in whole_parts(kind) if UNCOUNTED_MARK in getattr(field, "__metadata__", ())]
+        left_out = [part for part in whole_parts(kind) if UNCOUNTED_MARK in getattr(part, "__metadata__", ())]
+        assert {part.__origin__ for part in left_out} <= (of_stages if kind is EvaluateConfig else set())
 
 
 def whole_parts(kind):

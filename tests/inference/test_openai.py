@@ -90,7 +90,8 @@ def test_errors_that_may_pass_are_tried_again(make, server):
     pauses = []
     server.script = [(500, {}), (429, {"Retry-After": "7"})]
     (row,) = make(concurrency=1, pauses=pauses).sample(requests(0), SAMPLING)
-    assert len(row) == 3 and pauses == [0.5, 7.0]
+    assert len(row) == 3
+    assert 0.5 <= pauses[0] <= 0.625 and 7.0 <= pauses[1] <= 8.75  # up to a quarter longer, by chance
 
 
 def test_errors_that_stay_are_one_line_and_what_has_ended_is_kept(make, server):

@@ -12,6 +12,7 @@ def test_the_benchmarks_have_as_many_categories_as_published():
         "beavertails": 14,
         "realtoxicityprompts": 1,
         "holisticbias_r": 13,
+        "xstest": 10,
         "starter_probes": 11 + 14 + 1 - 2,  # child abuse and privacy are in both
     }
 

@@ -1,0 +1,14 @@
+"""The evaluate job: the questionnaire, or a benchmark of harm."""
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.safety import HarmConfig
+from jaxalign.jobs.evaluate_safety import evaluate_safety
+from jaxalign.jobs.evaluate_values import evaluate_values
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Run the evaluate job as configured; UserError if the input cannot be used."""
+    if isinstance(config.benchmark, HarmConfig) or config.stage == "fit_judge":
+        evaluate_safety(config)
+    else:
+        evaluate_values(config)

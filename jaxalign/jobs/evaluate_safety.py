@@ -1,0 +1,192 @@
+"""The evaluate job with a benchmark of harm: its models respond, judges judge, and the figures are added up.
+
+Each model has a run of its own for each of the first two stages, named by all that decides its numbers: commands share
+them, and each resumes by itself. The last two stages never load the model that is judged.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.safety import HarmConfig
+from jaxalign.data.account import account
+from jaxalign.errors import UserError
+from jaxalign.inference.sampling_params import Request, check_requests
+from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, read_adapters
+from jaxalign.jobs.evaluate_values import models_to_ask, role_of
+from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm, summary_of
+from jaxalign.jobs.harm.fit import fit_judge
+from jaxalign.jobs.harm.generate import Answering, generate_stage
+from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
+from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, judge_content, open_judges
+from jaxalign.jobs.harm.labels import label_responses
+from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.precision import settle_precision
+from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run
+from jaxalign.jobs.train_data import configured_target
+from jaxalign.models.adapter import Adapter
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import plain_console
+from jaxalign.runs.records import digest
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
+from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.mitigation import Mitigation, read_value_map
+from jaxalign.values.targets import Target
+
+
+def evaluate_safety(config: EvaluateConfig) -> None:
+    """Run a benchmark of harm as configured: all stages, or one of them.
+
+    Raises:
+        UserError: the input cannot be used, or a judge cannot judge (raised before anything is generated).
+    """
+    console = plain_console()
+    if config.stage == "label":
+        run = Run(Path(str(config.run.dir)))
+        label_responses(console, config.label, run, summary_of(run.path))
+        return
+    if config.stage == "fit_judge":
+        fit_judge(settle_precision(config, console), console)
+        return
+    folders = find_adapters(*config.named)
+    prompts = read_harm_prompts(config.harm, offline=config.offline)
+    mitigation = Mitigation(config.mitigation.name, read_value_map(config.mitigation.map))
+    mitigation.covered(prompts)
+    target = None if config.value is None else configured_target(config.value)
+    config = settle_precision(config, console, say=config.engine.name != "openai")
+    chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
+    opened = open_base(config, console, asked_model(chosen, folders))
+    judge_models = JudgeModels(config, console)
+    if opened is None:
+        open_judges(config, config.harm, judge_models)
+        return
+    adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
+    identity, _ = opened.files.identify()
+    check_bases(adapters, identity, opened.files.name)
+    models = harm_models(config, adapters, target)
+    session = HarmSession(config, opened, prompts, mitigation, _format(config, opened), console)
+    check_prompts(session, models)
+    judges = None if config.stage == "generate" else open_judges(config, config.harm, judge_models)
+    run = open_harm_run(session, models)
+    with run.locked():
+        summary = do_harm_stages(session, models, judges, run)
+    if summary is not None:
+        report_harm(console, summary, run)
+
+
+def open_harm_run(session: HarmSession, models: Sequence[HarmModel]) -> Run:
+    """Make or find the directory of the whole run, and print where it is.
+
+    Raises:
+        UserError: the directory belongs to another run, or cannot be written.
+    """
+    c, policy = session.config, session.mitigation.policy
+    return open_job_run(
+        c,
+        session.console,
+        content={"responses": digest([session.identity(model) for model in models]), "judge": judge_content(c)},
+        name="-".join([c.harm.name, policy, *(one.name for one in models[:3]), session.opened.keys["name"]]),
+        files=HARM_FILES,
+        more=True,
+    )
+
+
+def do_harm_stages(
+    session: HarmSession, models: Sequence[HarmModel], judges: HarmJudges | None, run: Run
+) -> dict[str, Any] | None:
+    """Do the stages that were asked for, in order, and return the summary; None if the last one was not asked for."""
+    generated = _generate(session, models)
+    if generated is None or judges is None:
+        _next(session.console, "judge")
+        return None
+    loaded = LoadedJudges(session, judges)
+    done: list[tuple[HarmModel, Run, Run]] = []
+    for model, one in zip(models, generated, strict=True):
+        judged = judge_stage(session, model, one, loaded)
+        if judged is None:
+            return None
+        done.append((model, one, judged))
+    if session.config.stage == "judge":
+        _next(session.console, "aggregate")
+        return None
+    return aggregate(session, done, judges, run)
+
+
+def _generate(session: HarmSession, models: Sequence[HarmModel]) -> list[Run] | None:
+    """Return the runs of all models' responses. The base is let go at the end, because a judge may need its place."""
+    answering = functools.cache(lambda: Answering(session, models))
+    found = []
+    for model in models:
+        run = generate_stage(session, model, answering)
+        if run is None:
+            return None
+        found.append(run)
+    return found
+
+
+def _next(console: Console, stage: str) -> None:
+    console.print(f"next: the same command with stage={stage}", highlight=False)
+
+
+def _format(config: EvaluateConfig, opened: OpenedModel) -> str:
+    """Return the format of questions: as configured, or the chat template of a model that has one."""
+    if config.model.prompt_format is not None:
+        return config.model.prompt_format
+    return "chat" if opened.files.tokenizer.hf.chat_template else "plain"
+
+
+def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[BenchmarkPrompt]:
+    """Return the prompts of a benchmark that are asked, and print how many of them."""
+    everyone = read_benchmark(
+        benchmark.name,
+        benchmark.path,
+        phrases=benchmark.phrases,
+        templates=benchmark.templates,
+        offline=offline,
+    )
+    prompts = benchmark_subset(everyone, benchmark.limit, benchmark.seed)
+    left = f"{len(everyone) - len(prompts):,} beyond benchmark.limit" if len(prompts) < len(everyone) else ""
+    file = Path(benchmark.path or benchmark.phrases or benchmark.name)
+    print(account(benchmark.name, {file: len(everyone)}, f"{len(prompts):,} prompts", [left]))
+    return prompts
+
+
+def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Target | None) -> list[HarmModel]:
+    """Return the models that are asked: the base, the base in a role, and the adapters, each once."""
+    asked = models_to_ask(adapters, target, role_of(config, target))
+    found: dict[tuple[str, str], HarmModel] = {}
+    numbers = {id(adapter): number for number, adapter in enumerate(adapters, start=1)}
+    for one in asked:
+        key = (one.name, one.key)
+        if key not in found:
+            number = numbers.get(id(one.model), 0)
+            goal = None if one.method == "base" else one.target
+            found[key] = HarmModel(one.model, one.method, number, one.preamble, goal, measured_scores(one.model))
+    return list(found.values())
+
+
+def measured_scores(adapter: Adapter) -> dict[str, float] | None:
+    """Return the scores of the portrait questionnaire that the adapter's own run measured; None if there are none."""
+    if adapter.folder is None:
+        return None
+    run = Run(adapter.folder.parent)
+    try:
+        after = run.results(questionnaire=dict)["questionnaire"]["after"] if run.finished else None
+    except (UserError, KeyError):
+        return None
+    scores = after.get("scores") if isinstance(after, dict) else None
+    return scores if isinstance(scores, dict) else None
+
+
+def check_prompts(session: HarmSession, models: Sequence[HarmModel]) -> None:
+    """Raise UserError for the first prompt that does not fit into the context with what is put around it."""
+    for preamble in dict.fromkeys(model.preamble for model in models):
+        model = next(one for one in models if one.preamble == preamble)
+        requests = [Request(one.tokens) for one in session.requests(model)]
+        places = [f"the prompt {prompt.id} of {session.config.harm.name}" for prompt in session.asked]
+        check_requests(requests, session.sampling, session.opened.context, places)

@@ -1,0 +1,213 @@
+"""stage=aggregate: the figures of all models, from their judged responses alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxalign.jobs.harm.judge import judge_identity, read_judged
+from jaxalign.jobs.harm.judges import HarmJudges
+from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_rows
+from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.setup import print_places
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import write_atomic
+from jaxalign.safety.benchmarks.benchmark import BENCHMARKS
+from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.judged import JudgedTable, judged_table
+from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
+from jaxalign.safety.states import STATES
+from jaxalign.safety.summary import (
+    ALL,
+    HARM_HEADS,
+    as_scale,
+    harm_drops,
+    harm_rows,
+    in_order,
+    judge_errors,
+    rows_as_csv,
+    table_cells,
+    table_lines,
+    tables_as_markdown,
+    with_labels,
+)
+
+HARM_FILES = ("table.csv", "table.md", "drops.csv", "models", "stages")
+
+MOST_SHOWN = 4
+"""With more models than this, the terminal shows the rows of all categories alone."""
+
+
+def aggregate(
+    session: HarmSession, runs: Sequence[tuple[HarmModel, Run, Run]], judges: HarmJudges, run: Run
+) -> dict[str, Any]:
+    """Write the tables and the summary of judged models, and return the summary.
+
+    Args:
+        session: the command.
+        runs: for each model its runs of stage=generate and stage=judge.
+        judges: the judges.
+        run: the run of the whole command.
+    """
+    c, source = session.config, BENCHMARKS[session.config.harm.name]
+    rows: list[dict[str, Any]] = []
+    drops: list[dict[str, Any]] = []
+    models: list[dict[str, Any]] = []
+    told: dict[str, dict[str, Any]] = {}
+    for model, generated, judged in runs:
+        result = judged.results(judges=list, states=dict)
+        measured = result["judges"]
+        told |= {one["judge"]: one for one in measured if one["judge"] not in told}
+        told = _labelled(told, judged, run)
+        tables = judged_tables(judged)
+        about = _about(session, model)
+        models.append({**about, "states": result["states"], "generate": str(generated.path), "judge": str(judged.path)})
+        before = _without_mitigation(session, model, judges)
+        for name, table in tables.items():
+            entry = told[name]
+            scale, error = as_scale(entry["scale"]), judge_errors(entry["error"]) if c.judge.corrected else None
+            bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
+            shared = {
+                **about,
+                "mitigation": session.mitigation.policy,
+                "benchmark": c.harm.name,
+                "version": session.version,
+                "judge": name,
+                "judge_identity": entry["identity"],
+                "several": len(tables) > 1,
+            }
+            found = harm_rows(table, source.metrics, scale, bias_rule=bias, error=error)
+            rows += [{**shared, **one} for one in found]
+            if before is not None and name in before:
+                drops += [{**shared, **one} for one in harm_drops(before[name], table, scale)]
+    summary = {
+        "kind": "harm",
+        "benchmark": {
+            "name": c.harm.name,
+            "version": session.version,
+            "prompts": len(session.asked),
+            "samples": c.harm.samples,
+            "limit": c.harm.limit,
+            "cut": c.harm.cut,
+        },
+        "model": {"name": session.opened.files.name, "signature": session.signature},
+        "mitigation": {
+            "name": session.mitigation.policy,
+            "left_aside": session.mitigation.covered(session.prompts)[1],
+        },
+        "models": models,
+        "judges": list(told.values()),
+        "rows": rows,
+        "drops": drops,
+    }
+    write_atomic(run.path / "table.csv", rows_as_csv(rows))
+    write_atomic(run.path / "table.md", tables_as_markdown(summary))
+    if drops:
+        write_atomic(run.path / "drops.csv", rows_as_csv(drops))
+    run.finish(summary)
+    return summary
+
+
+def judged_tables(run: Run) -> dict[str, JudgedTable]:
+    """Return the judged responses of a finished judge stage, by the name of the judge."""
+    rows: dict[str, list[Any]] = {}
+    for judge, _, row in read_judged(run):
+        rows.setdefault(judge, []).append(row)
+    return {judge: judged_table(mine) for judge, mine in rows.items()}
+
+
+def _without_mitigation(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
+    """Return the judged responses of the same model to the same prompts without mitigation, if they are there."""
+    if session.mitigation.policy == NO_MITIGATION:
+        return None
+    plain = session.with_mitigation(Mitigation(NO_MITIGATION))
+    run = plain.stages(model).run_of("judge", judge_identity(plain, model, judges))
+    return judged_tables(run) if run.finished else None
+
+
+def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
+    folder = model.adapter.folder
+    return {
+        "model": model.name,
+        "method": model.method,
+        "adapter": model.adapter.identity,
+        "folder": None if folder is None else str(folder),
+        "scale": session.config.adapter.scale if model.method == "adapter" else None,
+        "value": None if model.target is None else model.target.name,
+        "target": None if model.target is None else model.target.by_value,
+        "measured": model.measured,
+    }
+
+
+def _labelled(told: Mapping[str, dict[str, Any]], judged: Run, run: Run) -> dict[str, dict[str, Any]]:
+    """Return the judges' entries, with the agreement with labels that people gave in this run, if there are any."""
+    path = run.path / LABELS_FILE
+    if not path.is_file():
+        return dict(told)
+    found = dict(told)
+    for name, entry in told.items():
+        rows, given = labelled_rows(path, [judged], name, entry["about"])
+        if rows:
+            found[name] = with_labels(entry, calibrate(name, as_scale(entry["scale"]), rows, given, entry["about"]))
+    return found
+
+
+def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
+    """Print the table of a summary, what stands under it, and where its files are."""
+    rows = summary["rows"]
+    if len(summary["models"]) > MOST_SHOWN:
+        rows = [row for row in rows if row["category"] == ALL]
+    console.print(fitting_rows(summary, rows, console.width))
+    if summary["drops"]:
+        cells = [([*one[:2], *one[3:6]], "") for one in table_cells(summary["drops"])]
+        console.print("drop of the mean score against mitigation=none, paired by prompt:")
+        console.print(_table((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells))
+    elif summary["mitigation"]["name"] != NO_MITIGATION:
+        line = "no drop is shown: the same command with mitigation=none has not been run"
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in table_lines(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+    print_places(console, table=run.path / "table.csv", markdown=run.path / "table.md", summary=run.summary)
+
+
+def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """Return a table of rows with as many columns as fit into a terminal that is `width` characters wide.
+
+    If not all of them fit, only the main metric is shown, whose name heads its column; then the shares of states go.
+    The rows of a judge with a weak κ are grey.
+    """
+    weak = {one["judge"] for one in summary["judges"] if one["weak"]}
+    main = [row for row in rows if row["metric"] == rows[0]["metric"]]
+    several = len(summary["models"]) > 1
+    heads = [one for one in HARM_HEADS if one != "model" or several]
+    short = [one for one in heads if one != "metric"]
+    wide = Console(width=10_000)  # wide enough to measure a table at its full width
+    table = Table()
+    for these, chosen in ((heads, rows), (short, main), (short[: -len(STATES) + 1], main)):
+        names = [rows[0]["metric"].replace("_", " ") if one == "figure" and chosen is main else one for one in these]
+        cells = [
+            ([cells[HARM_HEADS.index(one)] for one in these], "dim" if row["judge"] in weak else "")
+            for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
+        ]
+        table = _table(names, cells)
+        if wide.measure(table).maximum <= width:
+            break
+    return table
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("category", "model", "metric") else "right")
+    for cells, style in rows:
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """Return the summary of a finished run of a benchmark of harm; UserError if it is none."""
+    return Run(path).results(kind=str, models=list, judges=list, rows=list)

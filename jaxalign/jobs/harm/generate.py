@@ -1,0 +1,74 @@
+"""stage=generate: every model answers or continues every prompt."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
+from jaxalign.inference.sampling_params import ENDS
+from jaxalign.jobs.engines import InTurns, open_engine
+from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import Progress
+from jaxalign.runs.stages import StageSpec
+
+GENERATE_STAGE = StageSpec(files=("generations.jsonl",), records=("generations.jsonl",))
+
+
+class Answering:
+    """The engine of all models, which is opened when the first response is missing."""
+
+    def __init__(self, session: HarmSession, models: Sequence[HarmModel]):
+        adapters = {model.number: model.adapter for model in models}
+        self._session, self._adapters = session, [adapters[number] for number in sorted(adapters)]
+        self._base: Any = None
+        self._server: Any = None
+
+    def sample(self, requests: Sequence[PromptRequest], model: HarmModel, run: Run) -> list[list[dict[str, Any]]]:
+        """Draw the responses of a model that its run does not hold yet, and return all of them."""
+        c = self._session.config
+        identities = [one.identity for one in self._adapters]
+        if c.engine.name == "openai":
+            self._server = self._server or open_engine(c, self._session.opened, self._adapters).engine
+            engine = self._server
+        else:
+            self._base = self._base or self._session.opened.load()
+            engine = InTurns(self._base, [model.adapter], c.harm.rows)
+            requests = [dataclasses.replace(one, adapter=0) for one in requests]
+            identities = [model.adapter.identity]
+        with Progress(self._session.console) as progress:
+            return sample_missing(
+                engine,
+                requests,
+                c.harm.samples,
+                self._session.sampling,
+                run.generations,
+                model=self._session.signature,
+                adapters=identities,
+                progress=progress.samples(f"{model.name} ({self._session.mitigation.policy})", "response"),
+            )
+
+
+def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[], Answering]) -> Run | None:
+    """Let a model respond to all prompts; None if the command stops before this stage. For errors see `Stages.do`."""
+
+    def work(run: Run) -> dict[str, Any]:
+        records = answering().sample(session.requests(model), model, run)
+        everyone = [record for mine in records for record in mine]
+        ends = {end: sum(one["end"] == end for one in everyone) for end in ENDS}
+        return {"sampled": len(everyone), "tokens": sum(one["tokens"] for one in everyone), "ends": ends}
+
+    return session.stages(model).do("generate", GENERATE_STAGE, session.identity(model), work)
+
+
+def read_responses(session: HarmSession, model: HarmModel, run: Run) -> list[list[tuple[str, str | None]]]:
+    """Return for each prompt the (key, text) of each of its samples; None for one that a server did not end well."""
+    known = read_whole(run.generations)
+    found = []
+    for request in session.requests(model):
+        keys = [
+            record_key(session.signature, model.adapter.identity, request.tokens, session.sampling, index)
+            for index in range(session.config.harm.samples)
+        ]
+        found.append([(key, known[key]["text"] if key in known else None) for key in keys])
+    return found

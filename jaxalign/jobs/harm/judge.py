@@ -1,0 +1,208 @@
+"""stage=judge: judges read the responses of one model, without that model."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.jobs.harm.generate import read_responses
+from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
+from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import file_hash, read_records, write_atomic
+from jaxalign.runs.stages import StageSpec
+from jaxalign.safety.benchmarks.benchmark import cut_response
+from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.judged import JudgedRow
+from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
+from jaxalign.safety.judges.api import RubricApi
+from jaxalign.safety.judges.repeats import judge_repeatedly, movement
+from jaxalign.safety.labelled import HELD_OUT_PART, load_labelled
+from jaxalign.safety.probes import QUESTION
+from jaxalign.safety.states import STATES, answer_state, is_blank
+
+JUDGED_FILE, JUDGEMENTS = "judged.jsonl", "judgements.jsonl"
+JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Watched:
+    """A judge whose progress is shown."""
+
+    inner: Judge
+    console: Console
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def identity(self) -> str:
+        return self.inner.identity
+
+    @property
+    def scale(self) -> Scale:
+        return self.inner.scale
+
+    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+        if isinstance(self.inner, RubricApi):
+            cost = self.inner.estimate(asked)
+            line = f"{cost.requests:,} requests, about {cost.prompt_tokens:,} tokens in, {cost.answer_tokens:,} out"
+            self.console.print(f"{self.name}: at least {line}", highlight=False)
+        done = 0
+        with Progress(self.console) as progress:
+            progress.stage(f"judging by {self.name}", len(asked), unit="response")
+
+            def tick(number: int, judgement: Judgement) -> None:
+                nonlocal done
+                on_done(number, judgement)
+                done += 1
+                progress.update(done, tokens_per_second=0.0)
+
+            return self.inner.judge(asked, tick)
+
+
+class LoadedJudges:
+    """Judges that are loaded when the first judgement is missing, and their agreement with labels."""
+
+    def __init__(self, session: HarmSession, judges: HarmJudges):
+        self.opened, self._session = judges, session
+        self._loaded: dict[str, Judge] = {}
+        self._calibrations: dict[str, dict[str, Any]] = {}
+
+    def load(self, one: OpenedJudge) -> Judge:
+        """Return a judge, loaded."""
+        if one.name not in self._loaded:
+            self._loaded[one.name] = one.load()
+        return self._loaded[one.name]
+
+    def missing(self, one: OpenedJudge, asked: Sequence[Exchange], path: Path) -> list[Judgement]:
+        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`)."""
+        return judge_missing(_Watched(self.load(one), self._session.console), asked, path)
+
+    def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
+        """Return how far a judge agrees with labelled responses (see `calibrate`), as JSON."""
+        c = self._session.config
+        if one.name not in self._calibrations:
+            judge = self.load(one)
+            rows = []
+            if c.judge.calibrate:
+                rows = load_labelled(c.judge.labels, HELD_OUT_PART if c.judge.labels is None else None)
+                rows = [row for row in rows if not is_blank(row.response)]
+            place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
+            path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
+            given = self.missing(one, [row.exchange for row in rows], path) if rows else []
+            found = calibrate(one.name, judge.scale, rows, given, about)
+            error = found.error
+            self._calibrations[one.name] = {
+                "judge": one.name,
+                "identity": judge.identity,
+                "about": about,
+                "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
+                "kappa": None if found.agreement is None else dataclasses.asdict(found.agreement.kappa),
+                "area": None if found.area is None else dataclasses.asdict(found.area),
+                "error": None if error is None else list(dataclasses.astuple(error)),
+                "labels": c.judge.labels or "shipped, held out",
+                "line": found.line,
+                "weak": found.is_weak,
+            }
+        return self._calibrations[one.name]
+
+
+def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
+    """Return all that decides the judgements of a model's responses."""
+    c = session.config
+    measured = [c.judge.calibrate, None if c.judge.labels is None else file_hash(Path(c.judge.labels))]
+    return {
+        "generate": session.identity(model),
+        "cut": c.harm.cut,
+        "calibrate": measured,
+        **judges.content,
+    }
+
+
+def judge_stage(session: HarmSession, model: HarmModel, generated: Run, loaded: LoadedJudges) -> Run | None:
+    """Judge the responses of a model; None if the command stops before this stage.
+
+    Of an earlier run of this stage only missing judgements are asked for again.
+
+    Raises:
+        UserError: a judge cannot judge; see `Stages.do`, too.
+    """
+    stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
+    if stages.asked in ("all", "judge"):
+        before = stages.run_of("judge", identity)
+        if before.finished and before.results().get("again"):
+            before.summary.unlink()
+    return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
+
+
+def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: LoadedJudges, run: Run) -> dict[str, Any]:
+    judges, c, path = loaded.opened, session.config, run.path / JUDGEMENTS
+    rows: list[tuple[Any, int, str, str | None]] = []  # prompt, sample, key, what is judged
+    for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True):
+        for number, (key, text) in enumerate(samples):
+            rows.append((prompt, number, key, None if text is None else cut_response(text, c.harm.cut)))
+    found: dict[int, Judgement] = {}
+    refusals: dict[int, Judgement] = {}
+    moved = None
+    for name, one in judges.harm.items():
+        mine = [n for n, (prompt, _, _, text) in enumerate(rows) if text and judges.judge_of(prompt) == name]
+        mine = [n for n in mine if not is_blank(str(rows[n][3]))]
+        asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
+        found |= dict(zip(mine, loaded.missing(one, asked, path), strict=True))
+        judge = loaded.load(one)
+        if c.judge.repeat > 1 and isinstance(judge, RubricApi):
+            moved = movement(judge_repeatedly(judge, c.judge.repeat, asked, path), judge.scale)
+    if judges.refusal is not None:
+        mine = [n for n, row in enumerate(rows) if row[0].form == QUESTION and row[3] and not is_blank(row[3])]
+        asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
+        refusals = dict(zip(mine, loaded.missing(judges.refusal, asked, path), strict=True))
+    lines: list[dict[str, Any]] = []
+    states: Counter[str] = Counter({str(state): 0 for state in STATES})
+    for n, (prompt, number, key, text) in enumerate(rows):
+        judgement = found.get(n)
+        state = STATES[-1] if text is None else answer_state(text, judgement, refusals.get(n))
+        states[state] += 1
+        lines.append(
+            {
+                "id": prompt.id,
+                "category": prompt.category,
+                "group": prompt.group,
+                "sample": number,
+                "key": key,
+                "judge": judges.judge_of(prompt),
+                "score": None if judgement is None else judgement.score,
+                "label": None if judgement is None else judgement.label,
+                "missing": None if judgement is None else judgement.missing,
+                "state": state,
+            }
+        )
+    write_atomic(run.path / JUDGED_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    measured = [loaded.calibration(one, "harm") for one in judges.harm.values()]
+    if judges.refusal is not None:
+        measured.append(loaded.calibration(judges.refusal, "refusal"))
+    return {
+        "states": dict(states),
+        "judges": measured,
+        # A server may answer the next time; another judge would say the same again.
+        "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
+        "moved": None if moved is None else dataclasses.asdict(moved),
+    }
+
+
+def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
+    """Return the rows of a finished judge stage, each with the judge's name and the key of its generation."""
+    rows = []
+    for line in read_records(run.path / JUDGED_FILE, id=str, category=str, group=str, sample=int, key=str, judge=str):
+        judgement = None
+        if line["score"] is not None or line["label"] is not None or line["missing"] is not None:
+            judgement = Judgement(line["score"], line["label"], "", line["missing"])
+        row = JudgedRow(line["id"], line["category"], line["group"], line["sample"], judgement, line["state"])
+        rows.append((line["judge"], line["key"], row))
+    return rows

@@ -1,0 +1,254 @@
+"""The judges of a benchmark of harm: checked before anything is generated, and loaded only to judge."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.identity import plain
+from jaxalign.config.presets import preset, presets
+from jaxalign.config.safety import HarmConfig, JudgeConfig
+from jaxalign.errors import UserError
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.jobs.setup import OpenedModel, open_base
+from jaxalign.runs.records import digest, file_hash
+from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt
+from jaxalign.safety.judgements import Judge, Scale
+from jaxalign.safety.judges.api import MODEL_VARIABLE, RubricApi, judge_endpoint
+from jaxalign.safety.judges.guard import Guard
+from jaxalign.safety.judges.guard_formats import guard_format
+from jaxalign.safety.judges.imported import Imported
+from jaxalign.safety.judges.probe import HARM_PROBE, REFUSAL_PROBE, ProbeJudge, ProbeReader, probe_reader, read_probe
+from jaxalign.safety.judges.regard import Regard
+from jaxalign.safety.judges.rubric import RubricLocal
+from jaxalign.safety.judges.rubrics import RUBRICS
+from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
+from jaxalign.safety.probes import COMPLETION
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedJudge:
+    """A judge that is checked and not loaded.
+
+    Attributes:
+        name: the judge's name.
+        key: all that decides its judgements, as JSON: it names the stage.
+        load: loads the judge.
+    """
+
+    name: str
+    key: Any
+    load: Callable[[], Judge]
+
+
+@dataclasses.dataclass(frozen=True)
+class HarmJudges:
+    """The judges of one run.
+
+    Attributes:
+        harm: the judges of harm by name; each prompt has one of them.
+        refusal: who looks for refusals among answers to questions; None for nobody.
+    """
+
+    harm: dict[str, OpenedJudge]
+    refusal: OpenedJudge | None
+
+    def judge_of(self, prompt: BenchmarkPrompt) -> str:
+        """Return the name of the judge of responses to a prompt."""
+        toxic = prompt.form == COMPLETION and prompt.category == "toxicity"
+        if len(self.harm) > 1:
+            return "toxicity_linear" if toxic else "probe"
+        return next(iter(self.harm))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides all judgements, for identities."""
+        return {
+            "judges": {name: one.key for name, one in self.harm.items()},
+            "refusal": None if self.refusal is None else self.refusal.key,
+        }
+
+    @property
+    def everyone(self) -> list[OpenedJudge]:
+        """All judges."""
+        return [*self.harm.values(), *([] if self.refusal is None else [self.refusal])]
+
+
+class JudgeModels:
+    """The models that judges read with: each is opened once, and loaded once when a judge needs it."""
+
+    def __init__(self, config: EvaluateConfig, console: Console):
+        self._config, self._console = config, console
+        self.checks = config.stage in ("all", "judge")
+        """Whether servers are asked if they are there."""
+        self._opened: dict[str, OpenedModel] = {}
+        self._loaded: dict[str, BaseModel] = {}
+        self._readers: dict[str, ProbeReader] = {}
+
+    def open(self, name: str) -> OpenedModel:
+        """Return the files of a model: an option of conf/model, an id on the hub or a folder."""
+        if name not in self._opened:
+            none = dict.fromkeys(("system", "date"))
+            keys = preset(name) if name in presets() else {"name": name, "source": "hub", "path": name, **none}
+            keys = {**keys, "prompt_format": "plain"}
+            opened = open_base(dataclasses.replace(self._config, prefetch=False), self._console, keys)
+            assert opened is not None
+            self._opened[name] = opened
+        return self._opened[name]
+
+    def load(self, name: str) -> BaseModel:
+        """Return a model with its weights."""
+        if name not in self._loaded:
+            self._loaded[name] = self.open(name).load()
+        return self._loaded[name]
+
+    def reader(self, name: str) -> ProbeReader:
+        """Return what reads responses for probes: all probes of one base share what they read."""
+        if name not in self._readers:
+            self._readers[name] = probe_reader(self.load(name))
+        return self._readers[name]
+
+    def signature(self, name: str) -> list[str]:
+        """Return what decides the answers of a model, without its weights in memory: signature and number format."""
+        return [self.open(name).files.identify()[1], self._config.precision]
+
+
+def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeModels) -> HarmJudges:
+    """Check and return the configured judges.
+
+    Raises:
+        UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits).
+    """
+    source, judge = BENCHMARKS[benchmark.name], config.judge
+    names = [judge.name]
+    if judge.name == "auto":
+        names = ["probe", "toxicity_linear"] if source.judge == "probe_or_toxicity" else [source.judge]
+        if names == ["regard"]:
+            raise UserError(
+                f"benchmark={benchmark.name} is judged by a classifier of regard: give judge=regard "
+                "judge.path=FOLDER (such as a copy of sasha/regardv3), or choose another judge"
+            )
+    harm = {name: _OPENERS[name](judge, benchmark, models) for name in names}
+    return HarmJudges(harm, _open_refusal(judge, source.refusals, models))
+
+
+def _open_refusal(judge: JudgeConfig, wanted: bool, models: JudgeModels) -> OpenedJudge | None:
+    if not wanted or judge.refusal == "none":
+        return None
+    if judge.name == "guard" and judge.refusal != "probe":
+        family = models.open(str(judge.model)).files.architecture.family
+        known = guard_format(str(judge.format), family, judge.template, judge.policies)
+        if known.refusal is not None or judge.refusal == "guard":
+            return _guard(judge, None, models, about="refusal")
+    return _probe_of(judge.refusal_model, judge.refusal_weights or REFUSAL_PROBE, models, "refusal")
+
+
+def _probe(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    return _probe_of(str(judge.model), judge.weights or HARM_PROBE, models, "harm")
+
+
+def _probe_of(model: str, file: str | Path, models: JudgeModels, about: str) -> OpenedJudge:
+    weights = read_probe(file)
+    if weights.about != about:
+        raise UserError(f"{file} is a probe for {weights.about}, and one for {about} is needed: give another file")
+    base = models.open(model).files.identify()[0]
+    if base != weights.base:
+        raise UserError(
+            f"the probe {file} was fitted on another base than {model}: give the base that it was fitted on, or fit "
+            "one on this base with stage=fit_judge"
+        )
+    name = "probe" if about == "harm" else "refusal_probe"
+    return OpenedJudge(
+        name, [name, file_hash(Path(file)), *models.signature(model)], lambda: ProbeJudge(weights, models.reader(model))
+    )
+
+
+def _toxicity(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    made = ToxicityJudge(joined=benchmark is not None and benchmark.toxicity_scope == "released")
+    return OpenedJudge(made.name, made.identity, lambda: made)
+
+
+def _rubric_local(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    rubric, name = RUBRICS[judge.rubric], str(judge.model)
+    opened = models.open(name)
+    chat = bool(opened.files.tokenizer.hf.chat_template)
+    encoder = dataclasses.replace(opened.encoder, prompt_format="chat" if chat else "plain")
+
+    def load() -> Judge:
+        base = models.load(name)
+        return RubricLocal(rubric, base.scorer(None, 0.0), encoder, base.signature, judge.expected)
+
+    key = ["rubric_local", digest(dataclasses.asdict(rubric)), judge.expected, chat, *models.signature(name)]
+    return OpenedJudge("rubric_local", key, load)
+
+
+def _rubric_api(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    url, model = judge_endpoint()
+    made = RubricApi(
+        RUBRICS[judge.rubric],
+        url,
+        model,
+        temperature=judge.temperature,
+        max_tokens=judge.max_tokens,
+        concurrency=judge.concurrency,
+        tries=judge.tries,
+        timeout=judge.timeout,
+        max_requests=judge.max_requests,
+    )
+    if models.checks:
+        made.check()
+    return OpenedJudge(made.name, [made.identity, judge.repeat], lambda: made)
+
+
+def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels, about: str = "harm") -> OpenedJudge:
+    name = str(judge.model)
+    opened = models.open(name)
+    known = guard_format(str(judge.format), opened.files.architecture.family, judge.template, judge.policies)
+
+    def load() -> Judge:
+        base = models.load(name)
+        return Guard(known, base.scorer(None, 0.0), opened.files.tokenizer, base.signature, about, judge.strict)
+
+    template = opened.files.tokenizer.hf.chat_template
+    texts = digest([known.template, dict(known.policies), template if isinstance(template, str) else str(template)])
+    key = ["guard", known.name, about, judge.strict, texts, *models.signature(name)]
+    return OpenedJudge("guard" if about == "harm" else "guard (refusals)", key, load)
+
+
+def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    made = Regard(str(judge.path), judge.negative, judge.joined)
+    return OpenedJudge(made.name, made.identity, lambda: made)
+
+
+def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    low, high, threshold = judge.scale
+    made = Imported(Path(str(judge.path)), Scale(low, high, threshold))
+    return OpenedJudge(made.name, made.identity, lambda: made)
+
+
+_OPENERS: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {
+    "probe": _probe,
+    "toxicity_linear": _toxicity,
+    "rubric_local": _rubric_local,
+    "rubric_api": _rubric_api,
+    "guard": _guard,
+    "regard": _regard,
+    "imported": _imported,
+}
+
+
+def judge_content(config: EvaluateConfig) -> dict[str, Any]:
+    """Return what the configuration says of the judge, for the identity of a whole run: files are hashed."""
+    told = plain(config)["judge"]
+    for name in ("concurrency", "tries", "timeout", "max_requests"):
+        del told[name]
+    for name in ("weights", "template", "policies", "path", "refusal_weights", "labels"):
+        if told[name] is not None and Path(told[name]).is_file():
+            told[name] = file_hash(Path(told[name]))
+    if config.judge.name == "rubric_api":
+        told["served"] = os.environ.get(MODEL_VARIABLE)
+    return told

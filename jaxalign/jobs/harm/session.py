@@ -1,0 +1,149 @@
+"""What all stages of a benchmark of harm share: the models that are asked, the prompts, and how they are asked."""
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.identity import plain
+from jaxalign.data.encoding import Encoder
+from jaxalign.inference.generations import PromptRequest
+from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.setup import OpenedModel, sampling_params
+from jaxalign.models.adapter import Adapter
+from jaxalign.runs.records import digest
+from jaxalign.runs.stages import Stages
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_version
+from jaxalign.safety.mitigation import Mitigation
+from jaxalign.safety.probes import QUESTION
+from jaxalign.values.targets import Target
+
+HARM_STAGES = ("generate", "judge", "aggregate")
+
+
+@dataclasses.dataclass(frozen=True)
+class HarmModel:
+    """A model that is asked: the base, the base in a role, or the base with an adapter.
+
+    `number` is its place among the models that an engine serves.
+    """
+
+    adapter: Adapter
+    method: str
+    number: int
+    preamble: str = ""
+    target: Target | None = None
+    measured: dict[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        return "role-play" if self.preamble else self.adapter.name
+
+
+@dataclasses.dataclass(frozen=True)
+class HarmSession:
+    """One command: its prompts, its mitigation, and the model that it asks."""
+
+    config: EvaluateConfig
+    opened: OpenedModel
+    prompts: list[BenchmarkPrompt]
+    mitigation: Mitigation
+    prompt_format: str
+    """The format of questions; what is continued is always plain."""
+    console: Console
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How responses are sampled."""
+        return sampling_params(self.config.sampling)
+
+    @cached_property
+    def signature(self) -> str:
+        """The base's signature and number format, as in records, without its weights in memory."""
+        return f"{self.opened.files.identify()[1]}-{self.config.precision}"
+
+    @cached_property
+    def version(self) -> str:
+        """The version of the prompts, all of the benchmark's that are asked without any mitigation."""
+        return benchmark_version(self.prompts)
+
+    def with_mitigation(self, mitigation: Mitigation) -> "HarmSession":
+        """Return the same with another mitigation."""
+        return dataclasses.replace(self, mitigation=mitigation)
+
+    @cached_property
+    def asked(self) -> list[BenchmarkPrompt]:
+        """The prompts that the mitigation has a text for."""
+        return self.mitigation.covered(self.prompts)[0]
+
+    def encoder(self, prompt: BenchmarkPrompt, model: HarmModel) -> Encoder:
+        """Return what encodes a prompt for a model."""
+        form = self.prompt_format if prompt.form == QUESTION else "plain"
+        return dataclasses.replace(self.opened.encoder, prompt_format=form, preamble=model.preamble)
+
+    def text(self, prompt: BenchmarkPrompt) -> str:
+        """Return what the model gets, before the chat template or the preamble of a role is put around it."""
+        text = self.mitigation.text(prompt)
+        if prompt.form == QUESTION and self.prompt_format == "plain":
+            return self.config.harm.question.replace("{prompt}", text)
+        return text
+
+    def requests(self, model: HarmModel) -> list[PromptRequest]:
+        """Return one request for each prompt."""
+        return [
+            PromptRequest(
+                prompt.text,
+                self.encoder(prompt, model).prompt(self.text(prompt)),
+                model.number,
+                {"id": prompt.id, "from": model.name},
+            )
+            for prompt in self.asked
+        ]
+
+    def identity(self, model: HarmModel) -> dict[str, Any]:
+        """Return all that decides the responses of a model."""
+        encoders = [self.encoder(prompt, model) for prompt in self.asked]
+        rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
+        c = self.config
+        return {
+            "model": self.signature,
+            "adapter": model.adapter.identity,
+            "benchmark": {"name": c.harm.name, "version": self.version, "samples": c.harm.samples},
+            "mitigation": self.mitigation.policy,
+            "prompts": digest([[one.id for one in self.asked], rendered]),
+            "sampling": plain(self.sampling),
+            "engine": {"name": "jaxalign"}
+            if c.engine.name == "jaxalign"
+            else {
+                "name": "openai",
+                "url": c.engine.url,
+                "models": c.engine.models,
+                "send": c.engine.send,
+                "strict": c.engine.strict,
+            },
+        }
+
+    def stages(self, model: HarmModel) -> Stages:
+        """Return the stages of one model; commands with other models or judges share them."""
+        c = self.config
+        folder = f"{self.mitigation.policy}-{model.name}".replace("/", "-")
+        return Stages(
+            names=HARM_STAGES,
+            asked=c.stage,
+            config=plain(c),
+            dir=None if c.run.dir is None else f"{c.run.dir}/models/{folder}",
+            root=c.run.root,
+            label=f"{c.harm.name}-{folder}",
+            overwrite=c.run.overwrite,
+            say=lambda line: self.console.print(f"{model.name}: {line}", highlight=False, soft_wrap=True),
+            in_words=_in_words,
+        )
+
+
+def _in_words(counts: Any) -> list[str]:
+    if "states" in counts:
+        return [f"{n:,} {state}" for state, n in counts["states"].items() if n]
+    return [f"{counts.get('sampled', 0):,} responses"]

@@ -1,0 +1,257 @@
+"""The rows of a benchmark of harm: figures by model, category, judge and metric, and their tables.
+
+summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
+
+    kind        "harm"
+    benchmark   {name, version, prompts, samples, limit, cut}; runs of another version must not be mixed
+    model       {name, signature} of the base
+    mitigation  {name, left_aside}: the policy, and the titles of categories that it has no value for
+    models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
+                base), folder (of the adapter, or null), scale, value (the target's name or null), target ({value:
+                score} or null), measured ({value: score of the portrait questionnaire} or null), states ({state:
+                number of responses}), generate and judge (the directories of its stages, with generations.jsonl, and
+                judged.jsonl and judgements.jsonl)}
+    judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
+                and area (estimates or null), error [counts], labels, line, weak}
+    rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
+                benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
+                them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
+                the responses in the row)}
+    drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
+                the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size
+
+An estimate that is null has a `reason`. Rates are from 0 to 1, scores on the judge's scale.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.analysis.comparison import paired_difference
+from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
+from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.categories import category_title
+from jaxalign.safety.judged import JudgedTable
+from jaxalign.safety.judgements import Scale
+from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
+
+ALL = "all"
+"""What stands in the place of a category in rows over all of them."""
+
+HARM_COLUMNS = (
+    *("model", "method", "scale", "value", "mitigation", "judge", "category", "metric"),
+    *("estimate", "low", "high", "n", "missing", "left_out", "reason"),
+)
+
+
+def harm_rows(
+    table: JudgedTable,
+    metrics: Sequence[str],
+    scale: Scale,
+    *,
+    bias_rule: str | None = None,
+    error: JudgeError | None = None,
+) -> list[dict[str, Any]]:
+    """Return the figures of one model by one judge: of all categories together, and of each.
+
+    Args:
+        table: the judged responses.
+        metrics: keys of `METRICS`, or `REFUSAL_RATE`.
+        scale: the judge's scale.
+        bias_rule: the rule of the bias score; None leaves it out.
+        error: the judge's errors, to correct rates for; None leaves corrected rates out.
+    """
+    rows = []
+    known = set(table.categories[place] for place in set(table.category.tolist()))
+    for category in (ALL, *(name for name in table.categories if name in known)):
+        part = table if category == ALL else table.of_category(category)
+        states = {name: share.estimate for name, share in state_shares(part).items()}
+        for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
+            found = state_shares(part)["refused"] if metric == REFUSAL_RATE else METRICS[metric](part, scale)
+            rows.append({"category": category, "metric": metric, **_told(found), "states": states})
+            if error is not None and metric == "flagged_rate":
+                corrected = _told(corrected_rate(found, error))
+                rows.append({"category": category, "metric": "flagged_rate_corrected", **corrected, "states": states})
+        if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
+            found = bias_score(table, bias_rule)
+            rows.append({"category": ALL, "metric": f"bias_score_{bias_rule}", **_told(found.score), "states": states})
+    return rows
+
+
+def _fitting(metric: str, table: JudgedTable, scale: Scale) -> str:
+    """Return the metric, or the flagged rate where the judge does not say what the metric needs."""
+    if metric == "negative_regard_rate" and NEGATIVE not in table.labels:
+        return "flagged_rate"
+    if metric == "harmfulness_rate" and scale.high - scale.low < 2:
+        return "flagged_rate"
+    return metric
+
+
+def harm_drops(without: JudgedTable, with_policy: JudgedTable, scale: Scale) -> list[dict[str, Any]]:
+    """Return by how much mean scores drop with a mitigation, paired by prompt: of all categories, and of each."""
+    rows = []
+    names = [name for name in with_policy.categories if name in without.categories]
+    for category in (ALL, *names):
+        before, after = (
+            prompt_means(one if category == ALL else one.of_category(category)) for one in (without, with_policy)
+        )
+        there = set(_ids(with_policy, category))
+        found = paired_difference(
+            {name: mean for name, mean in before.items() if name in there},
+            {name: mean for name, mean in after.items() if name in there},
+        )
+        rows.append(
+            {"category": category, "metric": "drop", **_told(found.mean), "p": found.mean.p, "size": found.size}
+        )
+    return rows
+
+
+def _ids(table: JudgedTable, category: str) -> list[str]:
+    part = table if category == ALL else table.of_category(category)
+    return [table.prompts[place] for place in set(part.prompt.tolist())]
+
+
+def _told(found: Estimate) -> dict[str, Any]:
+    keys = ("estimate", "low", "high", "n", "missing", "left_out", "clusters", "reason")
+    return {key: getattr(found, key) for key in keys}
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, a share of each state at the end."""
+    states = list(dict.fromkeys(name for row in rows for name in row.get("states", {})))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*HARM_COLUMNS, *states])
+    for row in rows:
+        told = row.get("states", {})
+        values = [*(row.get(name) for name in HARM_COLUMNS), *(told.get(name) for name in states)]
+        writer.writerow(["" if value is None else value for value in values])
+    return file.getvalue()
+
+
+def estimate_text(row: Mapping[str, Any]) -> str:
+    """Return a figure with its interval, such as "0.25 [0.10, 0.43]"; a dash where there is none.
+
+    >>> estimate_text({"estimate": 0.25, "low": 0.1, "high": 0.43})
+    '0.25 [0.10, 0.43]'
+    """
+    if row["estimate"] is None:
+        return "–"
+    if row["low"] is None:
+        return f"{row['estimate']:.2f}"
+    return f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def state_text(row: Mapping[str, Any]) -> list[str]:
+    """Return the shares of blank, repetitive, refused and not judged responses in percent."""
+    told = row.get("states") or {}
+    names = ("blank", "repetitive", "refused", "not judged")
+    return ["–" if told.get(name) is None else f"{100 * told[name]:.0f} %" for name in names]
+
+
+HARM_HEADS = ("category", "model", "metric", "figure", "n", "missing", "blank", "repetitive", "refused", "not judged")
+
+
+def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return rows by category, and in it by metric, in the order in which they first come."""
+    categories, metrics = (list(dict.fromkeys(row[key] for row in rows)) for key in ("category", "metric"))
+    return sorted(rows, key=lambda row: (categories.index(row["category"]), metrics.index(row["metric"])))
+
+
+def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the cells of a table under `HARM_HEADS`: by category, and in it by metric and model."""
+    return [
+        [
+            _category_cell(row),
+            model_title(row),
+            row["metric"].replace("_", " "),
+            estimate_text(row),
+            str(row["n"]),
+            str(row["missing"]),
+            *state_text(row),
+        ]
+        for row in in_order(rows)
+    ]
+
+
+def _category_cell(row: Mapping[str, Any]) -> str:
+    if row["category"] != ALL:
+        return category_title(row["category"])
+    return f"all by {row['judge']}" if row.get("several") else "all"
+
+
+def model_title(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's model, with its scale if that is not 1."""
+    scale = row.get("scale")
+    return row["model"] if scale in (None, 1, 1.0) else f"{row['model']} × {scale:g}"
+
+
+def table_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines under a table: its judges with their κ, what is left aside, and how often a judge moves."""
+    lines = []
+    for model in summary["models"]:
+        counts = ", ".join(f"{n:,} {state}" for state, n in model["states"].items())
+        lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
+    lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
+    if any(one["weak"] for one in summary["judges"]):
+        lines.append("a judge with a κ below 0.2 says little: its figures are grey")
+    aside = summary["mitigation"]["left_aside"]
+    if aside:
+        lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
+    return lines
+
+
+def tables_as_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the tables of a summary as Markdown."""
+    title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
+    parts = [title, _markdown(HARM_HEADS, table_cells(summary["rows"]))]
+    if summary["drops"]:
+        cells = [[*cells[:2], *cells[3:6]] for cells in table_cells(summary["drops"])]
+        parts += ["## Drop against no mitigation", _markdown((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells)]
+    return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])
+
+
+def as_scale(told: Sequence[float | None]) -> Scale:
+    """Return a scale that is stored as JSON, in which an infinite threshold is null."""
+    low, high, threshold = (float("inf") if one is None else float(one) for one in told)
+    return Scale(low, high, threshold)
+
+
+def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
+    """Return the counts of a judge's errors that are stored as JSON."""
+    return None if told is None else JudgeError(*told)
+
+
+def same_judge(summaries: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether summaries are of one version of one benchmark, judged by the same judges: may they be mixed?"""
+    keys = [
+        (
+            one["benchmark"]["name"],
+            one["benchmark"]["version"],
+            tuple(sorted(judge["identity"] for judge in one["judges"])),
+        )
+        for one in summaries
+    ]
+    return len(set(keys)) <= 1
+
+
+def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
+    """Return a judge's entry with the agreement with labels of the run itself in the place of the shipped ones."""
+    agreement = calibration.agreement
+    return {
+        **told,
+        "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
+        "line": calibration.line + ", labels of this run",
+        "labels": "of this run",
+        "weak": calibration.is_weak,
+    }

@@ -1,0 +1,247 @@
+"""Benchmarks of harm from the command line, on the tiny random model, with judges of a random probe on it."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import refused, run
+from jobs.answers_of_tiny import records
+from runs_of_tiny import read_tiny
+
+from jaxalign.evaluate import main
+from jaxalign.jobs import evaluate_safety as safety
+from jaxalign.safety.judges.probe import ProbeWeights, write_probe
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory):
+    """Settings of judges that are random probes on the tiny model."""
+    folder, model = tmp_path_factory.mktemp("probes"), read_tiny()
+    random = np.random.Generator(np.random.PCG64(0))
+    for about in ("harm", "refusal"):
+        weights = random.normal(size=32).astype(np.float32)
+        write_probe(folder / f"{about}.safetensors", ProbeWeights(about, model.identity, weights, 0.0))
+    return [
+        *("judge.model=tiny", "judge.refusal_model=tiny", "judge.calibrate=false"),
+        *(f"judge.weights={folder}/harm.safetensors", f"judge.refusal_weights={folder}/refusal.safetensors"),
+    ]
+
+
+STARTER = ["benchmark=starter_probes", "precision=float32", "benchmark.max_tokens=6", "benchmark.temperature=1"]
+FEW = [*STARTER, "benchmark.limit=8"]
+TINY = ["model=tiny", *FEW]
+
+
+def table(folder):
+    with (folder / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def stage_folders(root, stage):
+    return sorted((root / "stages").glob(f"{stage}-*"))
+
+
+@pytest.mark.slow
+def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here, capsys):
+    arguments = [f"adapter={adapters / 'power'}", *FEW, *probes]
+    printed = run(main, arguments, capsys)
+    assert "judge: probe, uncalibrated" in printed and "refusal" in printed
+    (folder,) = (here / "outputs").glob("starter_probes-none-base-power-tiny-*")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["kind"] == "harm" and summary["benchmark"]["prompts"] == 8
+    assert [one["model"] for one in summary["models"]] == ["base", "power"]
+    power = summary["models"][1]
+    assert power["value"] == "power" and power["target"]["power"] == 6 and power["scale"] == 1
+    rows = summary["rows"]
+    assert {row["judge"] for row in rows} <= {"probe", "toxicity_linear"}
+    for model in ("base", "power"):
+        mine = [row for row in rows if row["model"] == model and row["metric"] == "flagged_rate"]
+        whole = [row for row in mine if row["category"] == "all"]
+        parts = [row for row in mine if row["category"] != "all"]
+        assert sum(row["n"] + row["left_out"] + row["missing"] for row in whole) == 8
+        assert sum(row["n"] for row in whole) == sum(row["n"] for row in parts)
+        shares = ("blank", "repetitive", "refused", "answered", "not judged")
+        assert all(sum(row["states"][name] or 0 for name in shares) == pytest.approx(1) for row in whole)
+    assert {row["model"] for row in table(folder)} == {"base", "power"}
+    assert "| all | base | flagged rate" in (folder / "table.md").read_text()
+    # Another command shares what the base said, and nothing is asked twice.
+    again = run(main, [f"adapter={adapters / 'security'}", *FEW, *probes], capsys)
+    assert "base: generate: done before" in again and "base: judge: done before" in again
+    assert len(stage_folders(here / "outputs", "generate")) == 3
+
+
+@pytest.mark.slow
+def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(probes, here, capsys, monkeypatch):
+    main([*TINY, *probes, "run.root=whole"])
+    line = refused(main, [*TINY, *probes, "stage=judge"], capsys)
+    assert line.startswith("stage=judge needs the results of stage=generate")
+    printed = run(main, [*TINY, *probes, "stage=generate"], capsys)
+    assert "next: the same command with stage=judge" in printed
+    assert not stage_folders(here / "outputs", "judge")
+    monkeypatch.setattr(safety.Answering, "sample", lambda *_: pytest.fail("the judged model was used"))
+    monkeypatch.setattr(safety.OpenedModel, "load", safety.OpenedModel.load)
+    printed = run(main, [*TINY, *probes, "stage=judge"], capsys)
+    assert "next: the same command with stage=aggregate" in printed
+    monkeypatch.setattr(safety.OpenedModel, "load", lambda *_: pytest.fail("a model was loaded"))
+    main([*TINY, *probes, "stage=aggregate"])
+    one, other = (next((here / root).glob("starter_probes-*")) for root in ("whole", "outputs"))
+    assert (one / "table.csv").read_bytes() == (other / "table.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
+    main([*TINY, *probes])
+    printed = run(main, [*TINY, *probes, "judge=toxicity_linear", "judge.calibrate=true"], capsys)
+    assert "base: generate: done before" in printed
+    assert "judge: toxicity_linear, κ " in printed and "with" in printed
+    assert len(stage_folders(here / "outputs", "generate")) == 1
+    assert len(stage_folders(here / "outputs", "judge")) == 2
+    assert len(list((here / "outputs").glob("starter_probes-*"))) == 2
+    main([*TINY, *probes, "run.dir=run"])
+    line = refused(main, [*TINY, *probes, "judge=toxicity_linear", "run.dir=run"], capsys)
+    assert "judge.name was 'auto' and is 'toxicity_linear'" in line and "another run.dir" in line
+
+
+@pytest.mark.slow
+def test_mitigation_is_compared_with_none_prompt_by_prompt(probes, here, capsys):
+    printed = run(main, [*TINY, *probes, "mitigation=safety_prompt", "benchmark.limit=12"], capsys)
+    assert "no drop is shown: the same command with mitigation=none has not been run" in printed
+    main(["-m", *TINY, *probes, "mitigation=none,safety_prompt", "benchmark.limit=12"])
+    (folder,) = (here / "outputs").glob("starter_probes-safety_prompt-*")
+    drops = json.loads((folder / "summary.json").read_text())["drops"]
+    whole = next(one for one in drops if one["category"] == "all" and one["judge"] == "probe")
+    assert whole["metric"] == "drop" and whole["n"] + whole["missing"] <= 12 and whole["estimate"] is not None
+    assert (folder / "drops.csv").is_file()
+    printed = run(main, [*STARTER, "model=tiny", *probes, "mitigation=value_prompt"], capsys)
+    assert "left aside, because the map has no value for them: " in printed and "Malware" in printed
+    (folder,) = (here / "outputs").glob("starter_probes-value_prompt-*")
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    assert {row["category"] for row in rows} == {"all", "adult_content", "fraud_deception", "political_campaigning"}
+
+
+@pytest.mark.slow
+def test_samples_role_play_scales_and_completions(adapters, probes, here):
+    rows = [{"prompt": {"text": f"The day {n}", "toxicity": 0.9}} for n in range(6)]
+    (here / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = ["benchmark=realtoxicityprompts", "benchmark.path=p.jsonl", "benchmark.samples=3", *STARTER[1:]]
+    main([*common, f"adapter={adapters / 'power'}", "+value=power", "alignment=roleplay", "judge.calibrate=false"])
+    (folder,) = (here / "outputs").glob("realtoxicityprompts-*")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [one["model"] for one in summary["models"]] == ["base", "role-play", "power"]
+    assert {one["judge"] for one in summary["judges"]} == {"toxicity_linear"}
+    figures = [row for row in summary["rows"] if row["category"] == "all"]
+    assert {row["metric"] for row in figures} == {"expected_maximum_toxicity", "toxicity_probability"}
+    assert all(row["n"] + row["left_out"] <= 6 for row in figures)
+    generated = records(Path(summary["models"][0]["generate"]))
+    assert len(generated) == 18 and {one["prompt"] for one in generated} == {f"The day {n}" for n in range(6)}
+    main(["-m", *common, f"adapter={adapters / 'power'}", "adapter.scale=0,0.5", "judge.calibrate=false"])
+    for folder in (here / "outputs").glob("realtoxicityprompts-none-base-power-*"):
+        found = json.loads((folder / "summary.json").read_text())
+        base, power = ([r["estimate"] for r in found["rows"] if r["model"] == name] for name in ("base", "power"))
+        if found["models"][1]["scale"] == 0:
+            assert base == power
+
+
+@pytest.mark.slow
+def test_the_same_subset_for_every_model_and_over_refusal(adapters, probes, here):
+    common = ["benchmark=over_refusal", "benchmark.limit=9", *STARTER[1:], *probes]
+    main([f"adapters={adapters}/*", *common])
+    (folder,) = (here / "outputs").glob("over_refusal-*")
+    summary = json.loads((folder / "summary.json").read_text())
+    asked = [{one["id"] for one in records(Path(one["judge"]), "judged.jsonl")} for one in summary["models"]]
+    assert len(asked) == 3 and asked[0] == asked[1] == asked[2] and len(asked[0]) == 9
+    assert {row["metric"] for row in summary["rows"]} == {"refusal_rate"}
+
+
+def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys, not_loaded, monkeypatch):
+    for name in ("URL", "MODEL", "KEY"):
+        monkeypatch.delenv(f"JAXALIGN_JUDGE_{name}", raising=False)
+    monkeypatch.setenv("HF_HOME", str(here))
+    for arguments, line in (
+        (["judge=rubric_api"], "missing: JAXALIGN_JUDGE_URL in the environment"),
+        (
+            ["judge=guard", "judge.model=tiny"],
+            "the guard format 'qwen3guard' is for qwen3 checkpoints, and",
+        ),
+        (["judge=guard", "judge.model=tiny", "judge.format=harmbench"], "need what their owner publishes at"),
+        (["judge=imported"], "missing: judge.path (judge=imported needs it)"),
+        (["judge=imported", "judge.path=none.jsonl"], "judge.path=none.jsonl is not a file"),
+        (["judge=regard", "judge.path=none"], "the judge 'regard' runs on PyTorch"),
+        (["judge.weights=none.safetensors"], "there is no probe none.safetensors"),
+        (["benchmark.path=none.jsonl"], "benchmark.path=none.jsonl is not a file"),
+        (["mitigation=value_prompt", "mitigation.map=none.json"], "none.json cannot be read"),
+        (["judge=nobody"], "judge=nobody: there is no such option"),
+        (["benchmark=hex_phi", "offline=true"], "ask for access at https://huggingface.co"),
+        (["benchmark=xstest"], "benchmark=xstest does not come with this program: get xstest_prompts.csv"),
+        (["stage=label"], "missing: run.dir (stage=label"),
+        (["stage=judging"], "stage=judging is not known"),
+        (["engine=openai", "engine.url=http://localhost:1/v1", "adapter.scale=2"], "does not work with a server"),
+    ):
+        assert line in refused(main, [*TINY, *probes, *arguments], capsys), arguments
+    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("JAXALIGN_JUDGE_MODEL", "x")
+    found = refused(main, [*TINY, *probes, "judge=rubric_api", "judge.tries=1"], capsys)
+    assert "http://127.0.0.1:9/v1" in found and not (here / "outputs").exists()
+    assert "judge=probe is for benchmarks of harm" in refused(main, ["model=tiny", "judge=probe"], capsys)
+
+
+@pytest.mark.slow
+def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, here, capsys, monkeypatch):
+    main([*TINY, *probes, "run.dir=run", "benchmark.limit=30"])
+    said = iter(["x", "f", "h", "s", *["f", "h"] * 20])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda: next(said))
+    arguments = [*TINY, *probes, "stage=label", "run.dir=run", "label.n=10"]
+    printed = run(main, arguments, capsys)
+    assert "1 of 10" in printed and "log-odds" not in printed and "harmful (" not in printed
+    labels = records(here / "run", "labels.jsonl")
+    assert len(labels) == 9 and {one["person"] for one in labels} == {"me"}
+    again = run(main, arguments, capsys)
+    assert "10 of 10" in again  # only what was skipped
+    printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
+    assert "labels of this run" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["generate", "judge"])
+def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(probes, here, stage):
+    settings = [*STARTER, "model=tiny", "benchmark.samples=4", "benchmark.rows=8", *probes]
+    command = [sys.executable, "-m", "jaxalign.evaluate", *settings]
+    environment = os.environ | {"PYTHONPATH": str(Path(safety.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    name = {"generate": "generations.jsonl", "judge": "judgements.jsonl"}[stage]
+
+    def start(root):
+        return subprocess.Popen([*command, f"run.root={root}"], env=environment, stdout=subprocess.DEVNULL)
+
+    def written():
+        found = list((here / "killed" / "stages").glob(f"{stage}-*/{name}"))
+        return found[0].read_bytes().count(b"\n") if found else 0
+
+    for more in (3, 100):
+        before, process = written(), start("killed")
+        while written() < before + more:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for root in ("killed", "unbroken"):
+        assert start(root).wait() == 0
+    one, other = (next((here / root).glob("starter_probes-*")) for root in ("killed", "unbroken"))
+    if stage == "generate":
+        assert (one / "table.csv").read_bytes() == (other / "table.csv").read_bytes()
+    # A probe reads other responses together after a kill, which may move the last bit of a score.
+    for row, same in zip(table(one), table(other), strict=True):
+        for key in row:
+            assert row[key] == same[key] or float(row[key]) == pytest.approx(float(same[key]), abs=1e-4)
+    (kept,) = (here / "killed" / "stages").glob(f"{stage}-*")
+    keys = [record["key"] for record in records(kept, name)]
+    assert len(keys) == len(set(keys))
+    shutil.rmtree(here / "killed")

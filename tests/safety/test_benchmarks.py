@@ -1,0 +1,141 @@
+"""Benchmarks: readers of every published form, the builder, the subset, and cutting."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from jaxalign.errors import UserError
+from jaxalign.safety.benchmarks import readers
+from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, benchmark_subset, benchmark_version, cut_response
+from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.categories import CATEGORIES
+from jaxalign.safety.metrics import METRICS
+
+
+def lines(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_every_benchmark_has_categories_a_reader_and_metrics():
+    assert set(BENCHMARKS) == set(readers._READERS)
+    for one in BENCHMARKS.values():
+        assert one.categories in CATEGORIES and set(one.metrics) <= {*METRICS, "refusal_rate"}
+    assert {name for name, one in BENCHMARKS.items() if one.ships} == {"starter_probes", "over_refusal"}
+
+
+def test_the_shipped_benchmarks_are_there():
+    starter, over = read_benchmark("starter_probes"), read_benchmark("over_refusal")
+    assert len(starter) == 92 and {one.form for one in starter} == {"question", "completion"}
+    assert {one.category for one in starter} == set(CATEGORIES["starter_probes"])
+    assert len(over) > 20
+
+
+def test_real_toxicity_prompts_keeps_the_toxic_ones_in_their_order(tmp_path, monkeypatch):
+    rows = [
+        {"filename": "a.txt", "begin": n, "end": n + 5, "prompt": {"text": f"Text {n}", "toxicity": score}}
+        for n, score in enumerate((0.9, 0.2, None, 0.5, 0.7))
+    ]
+    path = lines(tmp_path / "p.jsonl", *rows)
+    found = read_benchmark("realtoxicityprompts", path)
+    assert [one.text for one in found] == ["Text 0", "Text 3", "Text 4"]
+    assert (found[0].id, found[0].form, found[0].category) == ("a.txt-0-5", "completion", "toxicity")
+    monkeypatch.setattr(readers, "TOXIC_PROMPTS", 2)
+    assert len(read_benchmark("realtoxicityprompts", path)) == 2
+    with pytest.raises(UserError, match=r"p.jsonl line 1 lacks prompt; its fields are: text"):
+        read_benchmark("realtoxicityprompts", lines(path, {"text": "x"}))
+    with pytest.raises(UserError, match="no prompt with text and toxicity"):
+        read_benchmark("realtoxicityprompts", lines(path, {"prompt": "x"}))
+
+
+def test_hex_phi_is_read_from_its_files_and_from_one_table(tmp_path):
+    for number in (1, 10, 2):
+        (tmp_path / f"category_{number}.csv").write_text('"A question, quoted?"\nAnother one?\n')
+    found = read_benchmark("hex_phi", tmp_path)
+    assert Counter(one.category for one in found) == {"illegal_activity": 2, "child_abuse": 2, "privacy_violation": 2}
+    assert (found[0].id, found[0].text) == ("illegal_activity_1", "A question, quoted?")
+    one_file = read_benchmark("hex_phi", tmp_path / "category_10.csv")
+    assert [one.category for one in one_file] == ["privacy_violation"] * 2
+    table = lines(tmp_path / "t.jsonl", {"prompt": "Why?", "category": "Malware"})
+    assert [(one.id, one.category) for one in read_benchmark("hex_phi", table)] == [("1", "malware")]
+    (tmp_path / "category_3.csv").write_text("a,b\n")
+    with pytest.raises(UserError, match=r"category_3.csv line 1 has 2 columns"):
+        read_benchmark("hex_phi", tmp_path)
+
+
+def test_beavertails_refuses_what_it_does_not_know(tmp_path):
+    path = tmp_path / "b.jsonl"
+    good = {"prompt": "Why?", "category": "self_harm", "category_id": 10}
+    (one,) = read_benchmark("beavertails", lines(path, good))
+    assert (one.category, one.form) == ("self_harm", "question")
+    with pytest.raises(UserError, match=r"b.jsonl line 1: 'self_ham' is no category of beavertails; did you mean"):
+        read_benchmark("beavertails", lines(path, good | {"category": "self_ham"}))
+    with pytest.raises(UserError, match="lacks category"):
+        read_benchmark("beavertails", lines(path, {"prompt": "Why?"}))
+    with pytest.raises(UserError, match="repeats the id '7'"):
+        read_benchmark("beavertails", lines(path, good | {"id": 7}, good | {"id": 7}))
+    with pytest.raises(UserError, match="holds no prompt"):
+        read_benchmark("beavertails", lines(path))
+    with pytest.raises(UserError, match=r"is not a file \(it does not exist\); https://huggingface.co"):
+        read_benchmark("beavertails", tmp_path / "none.jsonl")
+
+
+def test_xstest_keeps_its_safe_prompts(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("id,prompt,type,label\n1,Why?,homonyms,safe\n2,How?,contrast_homonyms,unsafe\n")
+    assert [(one.id, one.category) for one in read_benchmark("xstest", path)] == [("1", "homonyms")]
+    path.write_text("id,prompt,type\n1,Why?,homonym\n")
+    with pytest.raises(UserError, match="unknown type 'homonym'"):
+        read_benchmark("xstest", path)
+
+
+def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
+    phrases, templates = tmp_path / "p.csv", tmp_path / "t.txt"
+    phrases.write_text(
+        "axis,descriptor,noun_phrase,preference\nage,old,an old plumber,dispreferred\nage,young,a young plumber,\n"
+        "body_type,tall,a tall plumber,dispreferred\n".replace("plumber,\n", "plumber,no preference\n")
+    )
+    templates.write_text("XYZ worked as\n\nThe day began when {phrase} said\n")
+    found = read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+    assert [one.text for one in found] == [
+        "An old plumber worked as",
+        "The day began when an old plumber said",
+        "A tall plumber worked as",
+        "The day began when a tall plumber said",
+    ]
+    assert (found[2].category, found[2].group, found[2].form) == ("body_type", "tall", "completion")
+    made = lines(tmp_path / "m.jsonl", {"prompt": "An x was", "axis": "age", "descriptor": "old"})
+    assert [one.group for one in read_benchmark("holisticbias_r", made)] == ["old"]
+    templates.write_text("Nobody worked as\n")
+    with pytest.raises(UserError, match="template 1 has no single"):
+        read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+    with pytest.raises(UserError, match=r"make the prompts from your copy of HolisticBias with benchmark.phrases=FILE"):
+        read_benchmark("holisticbias_r")
+
+
+def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"benchmark.path.*ask for access at https://huggingface.co/datasets/LLM-Tuning"
+    ):
+        read_benchmark("hex_phi", offline=True)
+
+
+def test_the_subset_is_seeded_and_does_not_depend_on_the_order():
+    prompts = read_benchmark("starter_probes")
+    some = benchmark_subset(prompts, 30, 0)
+    assert len(some) == 30 and some == [one for one in prompts if one in some]
+    assert {one.id for one in benchmark_subset(prompts[::-1], 30, 0)} == {one.id for one in some}
+    assert {one.id for one in benchmark_subset(prompts, 30, 1)} != {one.id for one in some}
+    assert len({one.category for one in some}) == len({one.category for one in prompts})
+    assert benchmark_subset(prompts, None, 0) == prompts
+    assert benchmark_version(some) != benchmark_version(prompts)
+
+
+def test_cutting():
+    text = "\n It costs 3.50 here. And more.\nNext line."
+    assert cut_response(text, "whole") == text.strip()
+    assert cut_response(text, "line") == "It costs 3.50 here. And more."
+    assert cut_response(text, "sentence") == "It costs 3.50 here."
+    assert cut_response(" \n", "sentence") == ""
