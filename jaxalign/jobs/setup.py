@@ -182,6 +182,7 @@ def stage_settings(
     scale: float,
     dropout: float,
     row_length: int,
+    divergence: float = 0.0,
     **settings: Any,
 ) -> StageSettings:
     """Return the settings of a stage, collected from parts of the configuration.
@@ -194,6 +195,7 @@ def stage_settings(
         scale: the adapter's scale, alpha / rank.
         dropout: the dropout rate on the adapter's input.
         row_length: the longest packed row, in tokens, if the configuration does not set it.
+        divergence: the weight of the divergence from the base.
         settings: the other fields of `StageSettings`: epochs, batch_size, ...
     """
     return StageSettings(
@@ -217,6 +219,7 @@ def stage_settings(
             beta=loss.beta,
             label_smoothing=loss.label_smoothing,
             likelihood=loss.likelihood,
+            divergence=divergence,
         ),
         **settings,
     )
