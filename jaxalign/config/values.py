@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Epochs, Part, Place, Uncounted
+from jaxalign.config.fields import Count, Epochs, NotNegative, Part, Place, PlainTokens, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 from jaxalign.values.targets import make_target
@@ -31,6 +31,14 @@ class ValueConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegulariserConfig:
+    """How strongly a training holds the model near its base, and on how many tokens of plain text."""
+
+    weight: NotNegative
+    tokens: PlainTokens
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlignmentConfig:
     """How arguments become training examples."""
 
@@ -40,6 +48,7 @@ class AlignmentConfig:
     balance: bool
     positive_balance: bool
     shuffle_labels: bool
+    regulariser: RegulariserConfig
     prompts: dict[str, Any]
     roleplay: dict[str, Any] | None = None
 

@@ -33,6 +33,11 @@ class Segment(NamedTuple):
 Tree = tuple[Segment, ...]
 
 
+def text_tree(text: Tokens) -> Tree:
+    """Return a text of at least two tokens as a tree that scores all of them but the first, which nothing predicts."""
+    return (Segment(text[:1], -1), Segment(text[1:], 0, True))
+
+
 def row_lengths(tree: Tree) -> list[int]:
     """Return for each segment the tokens that it takes in a row: all of them, or all but the last of a scored leaf."""
     inner = {segment.parent for segment in tree}

@@ -76,11 +76,12 @@ def adapter_folder(key: str, path: Path) -> Path:
     raise UserError(f"{key}={path} is no adapter: give a run's directory or a PEFT folder")
 
 
-def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, Any]:
+def asked_model(model: AskedModelConfig, adapters: Sequence[Path], *, as_trained: bool = True) -> dict[str, Any]:
     """Return the keys of the model that is asked.
 
     With `source: run`, they come from the first adapter's run, or from the default model without one. `prompt_format`
-    is set in any case: by the configuration, by the adapters, or to plain.
+    is set in any case: by the configuration, by the adapters, or to plain. If `as_trained` is false, the adapters do
+    not set it, and it is None where the configuration leaves it open.
 
     Raises:
         UserError: the configuration leaves prompt format or system message open, and two adapters (the line names them)
@@ -102,7 +103,7 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path]) -> dict[str, 
                     f"{other} was trained with another model.system than {first}: ask them one by one, or choose with "
                     "model.system=..."
                 )
-    if keys["prompt_format"] is None:
+    if keys["prompt_format"] is None and as_trained:
         told = [(folder, read_ours(folder).get("prompt_format")) for folder in adapters]
         formats = [(folder, found) for folder, found in told if found is not None]
         for (first, theirs), (other, found) in itertools.pairwise(formats):

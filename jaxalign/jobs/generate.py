@@ -36,10 +36,11 @@ def generate(config: GenerateConfig) -> None:
     console = plain_console()
     folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
-    # A chat uses the model's chat template, whatever prompt format its adapter was trained with.
+    # A chat needs the model's chat template, and a prompt goes through it unless told otherwise, whatever prompt format
+    # the adapter was trained with: a bare prompt tells an assistant neither who speaks nor that an answer is wanted.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
     config = settle_precision(config, console, say=config.engine.name != "openai")
-    opened = open_base(config, console, asked_model(model, folders))
+    opened = open_base(config, console, asked_model(model, folders, as_trained=False))
     if opened is None:
         return
     adapters = answering_adapters(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))
@@ -49,6 +50,9 @@ def generate(config: GenerateConfig) -> None:
         engine = open_engine(config, opened, adapters).engine
         chat(console, engine, opened.files, sampling, opened.keys.get("system"), adapters[0].name)
         return
+    if model.prompt_format is None and opened.keys["prompt_format"] == "chat":
+        line = "prompts are put into the model's chat template (model.prompt_format=plain gives the bare text)"
+        console.print(line, highlight=False, soft_wrap=True)
     asked = prompt_requests(prompts, adapters, opened.encoder)
     requests = [Request(one.tokens) for one in asked[:: len(adapters)]]
     check_requests(requests, sampling, opened.context, [prompt.place for prompt in prompts])

@@ -231,6 +231,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",
+        **_regulariser(config),
         "epochs": f"{epochs}{limit}",
         "batch size": f"{training['batch_size']} {unit}",
         "seed": str(training["seed"]),
@@ -238,6 +239,14 @@ def _recipe(config: Mapping[str, Any]) -> str:
         "prompt format": f"{config['model']['prompt_format']}{system}",
     }
     return "## Recipe\n\n" + markdown_table(["setting", "value"], rows.items())
+
+
+def _regulariser(config: Mapping[str, Any]) -> dict[str, str]:
+    found = config["alignment"].get("regulariser") or {"weight": 0}  # runs of older versions had none
+    if not found["weight"] or _by_preferences(config):
+        return {}
+    what = f"KL(base || model) on {found['tokens']} tokens of plain text in each step, weight {found['weight']:g}"
+    return {"regulariser": what}
 
 
 def _questionnaire(summary: Mapping[str, Any]) -> str:

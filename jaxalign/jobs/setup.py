@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.identity import identity, plain
-from jaxalign.config.model import LoraConfig, ModelCommandConfig
+from jaxalign.config.model import LoraConfig, ModelCommandConfig, check_system
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel
@@ -65,7 +65,8 @@ def open_base(
     Args:
         config: the configuration of the command.
         console: prints what was fetched, and what of the model's files is left aside.
-        keys: the keys of the model; None takes those of `config.model`.
+        keys: the keys of the model; None takes those of `config.model`. If their `prompt_format` is None, it is chat
+            for a model with a chat template, and plain for any other.
 
     Raises:
         UserError: a file of the model is missing, damaged or not supported.
@@ -84,6 +85,9 @@ def open_base(
     files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
     tokenizer = dataclasses.replace(files.tokenizer, date=keys.get("date") or DATE)
     files = dataclasses.replace(files, tokenizer=tokenizer)
+    if keys["prompt_format"] is None:
+        keys = {**keys, "prompt_format": "chat" if tokenizer.has_template else "plain"}
+        check_system(keys)
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
@@ -178,6 +182,7 @@ def stage_settings(
     scale: float,
     dropout: float,
     row_length: int,
+    divergence: float = 0.0,
     **settings: Any,
 ) -> StageSettings:
     """Return the settings of a stage, collected from parts of the configuration.
@@ -190,6 +195,7 @@ def stage_settings(
         scale: the adapter's scale, alpha / rank.
         dropout: the dropout rate on the adapter's input.
         row_length: the longest packed row, in tokens, if the configuration does not set it.
+        divergence: the weight of the divergence from the base.
         settings: the other fields of `StageSettings`: epochs, batch_size, ...
     """
     return StageSettings(
@@ -213,6 +219,7 @@ def stage_settings(
             beta=loss.beta,
             label_smoothing=loss.label_smoothing,
             likelihood=loss.likelihood,
+            divergence=divergence,
         ),
         **settings,
     )

@@ -21,14 +21,21 @@ from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
-from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
+from jaxalign.jobs.train_data import (
+    TrainingText,
+    encode_preferences,
+    encode_text,
+    read_training_text,
+    regularising_texts,
+    token_budget,
+)
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
@@ -144,6 +151,8 @@ def training_content(
         found["target"] = [text.target.name, *text.target.scores]
     if isinstance(config.dataset, InstructionsConfig):
         found["tokens"] = budget
+    if config.alignment.regulariser.weight and not text.pairs:
+        found["plain"] = digest(text.plain)
     return found
 
 
@@ -229,6 +238,7 @@ class TrainingSession:
             config.optimizer,
             config.optimizer,
             config.objective,
+            divergence=config.alignment.regulariser.weight,
             scale=adapter.scale,
             dropout=self.dropout,
             row_length=self.base.row_length,
@@ -240,6 +250,7 @@ class TrainingSession:
             share_prompts=training.share_prompts,
             validate=training.validate,
             optimizer=config.optimizer.name,
+            plain=regularising_texts(config, self.text, self.opened.encoder, self.opened.context),
         )
 
 

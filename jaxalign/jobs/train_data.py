@@ -17,6 +17,7 @@ from jaxalign.data.preferences import encode_pairs
 from jaxalign.errors import UserError
 from jaxalign.jobs.readers import ARGUMENT_READERS, INSTRUCTION_READERS, PAIR_READERS, reader_of
 from jaxalign.runs.records import digest, read_json_object
+from jaxalign.training.plain_texts import PlainTexts
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
@@ -41,13 +42,15 @@ RELEASED_LENGTH = 128
 class TrainingText:
     """The target and all text of a run.
 
-    Either `stages` or `pairs` is empty. `fingerprint` is a hash of the texts that are trained on.
+    Either `stages` or `pairs` is empty. `plain` are the plain texts of the regulariser: (train, validation).
+    `fingerprint` is a hash of the texts that are trained on.
     """
 
     target: Target | None
     stages: list[TextStage]
     pairs: list[PairText]
     questionnaire: Questionnaire
+    plain: tuple[list[str], list[str]]
     fingerprint: str
 
     @property
@@ -70,11 +73,11 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     twice = 0
     # Runs without arguments measure perplexity on the starter arguments that a run on those holds out (None here), so
     # that their perplexities can be compared.
-    plain = None
+    sides = None
     if isinstance(dataset, ArgumentsConfig):
         assert target is not None  # the configuration asks for a value with arguments
         arguments = reader_of(ARGUMENT_READERS, dataset)(dataset, config.offline)
-        stages, plain = injection_text(config, target, arguments)
+        stages, sides = injection_text(config, target, arguments)
     elif isinstance(dataset, PairsConfig):
         pairs = reader_of(PAIR_READERS, dataset)(dataset, config.offline)
     elif isinstance(dataset, InstructionsConfig):
@@ -85,10 +88,13 @@ def read_training_text(config: TrainConfig) -> TrainingText:
         again = f"; left aside: {twice:,} that occur a second time" if twice else ""
         sizes = f"{count(len(stage.train), 'example')} to train on, {len(stage.validation):,} to validate on"
         print(f"stage {stage.name}: {sizes}{again}")
-    questionnaire = read_questionnaire_text(config, training.seed, plain)
+    questionnaire = read_questionnaire_text(config, training.seed, None if sides is None else sides[1])
+    if sides is None:
+        sides = split_arguments(load_starter(), training.seed, config.alignment.validation_fraction)
+    plain = [plain_text(argument) for argument in sides[0]], [plain_text(argument) for argument in sides[1]]
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]  # without their places, which name the file
-    return TrainingText(target, stages, pairs, questionnaire, digest([parts, texts]))
+    return TrainingText(target, stages, pairs, questionnaire, plain, digest([parts, texts]))
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
@@ -133,8 +139,8 @@ def read_questionnaire_text(
 
 def injection_text(
     config: TrainConfig, target: Target, arguments: Sequence[Argument]
-) -> tuple[list[TextStage], list[Argument]]:
-    """Return the two stages of value injection, and the held-out arguments."""
+) -> tuple[list[TextStage], tuple[list[Argument], list[Argument]]]:
+    """Return the two stages of value injection, and their arguments: (train, validation)."""
     alignment = config.alignment
     return injection_stages(
         arguments,
@@ -177,6 +183,18 @@ def encode_stages(
         )
         stages.append(SupervisedStage(stage.name, train, validation, stage.positives, objective))
     return stages
+
+
+def regularising_texts(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> PlainTexts | None:
+    """Return the plain texts that hold the training near its base as tokens; None without a regulariser.
+
+    Preferences have none, because their reference holds the model.
+    """
+    regulariser = config.alignment.regulariser
+    if not regulariser.weight or text.pairs:
+        return None
+    train, held_out = ([encoder.root(one)[:context] for one in side] for side in text.plain)
+    return PlainTexts(train, held_out, min(regulariser.tokens, context))
 
 
 def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> PreferenceStage:

@@ -13,6 +13,7 @@ from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import LoraParams, effective
 from jaxalign.models.precision import Number
 from jaxalign.models.transformer import Dropout, Transformer, head_kernel
+from jaxalign.objectives.divergence import prediction_divergences
 from jaxalign.objectives.log_probs import gather_sources, most_probable, prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 
@@ -34,6 +35,33 @@ def batch_log_probs(
             batch.target,
             model.architecture.logit_softcap,  # type: ignore[arg-type]
         )
+
+
+def mean_divergence(
+    model: Transformer, params: Any, adapter: LoraParams, batch: PackedBatch, dropout: Dropout | None = None
+) -> Float32[Array, ""]:
+    """Return the mean of KL(base || model) over the predictions of a batch, with their weights, in nats.
+
+    `adapter` is an effective adapter (see `lora.effective`). Dropout is the model's; the base has none.
+    """
+
+    def states(variables: dict[str, Any], dropout: Dropout | None) -> Float[Array, "B P D"]:
+        found = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
+        return gather_sources(found, batch.source)  # type: ignore[arg-type]
+
+    ours, theirs = states({"params": params, "lora": adapter}, dropout), states({"params": params}, None)
+    with jax.named_scope("head"):
+        head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
+        divergences = prediction_divergences(ours, theirs, head, softcap)
+    return (divergences * batch.weight).sum() / batch.weight.sum()
+
+
+@partial(jax.jit, static_argnums=(0,))
+def divergence_program(
+    model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, ""], batch: PackedBatch
+) -> Float32[Array, ""]:
+    """Return `mean_divergence` of an adapter, without dropout; `scale` is alpha / rank."""
+    return mean_divergence(model, params, effective(adapter, scale), batch)
 
 
 @partial(jax.jit, static_argnums=(0,))

@@ -5,7 +5,9 @@ The gradient of a log-probability in its hidden state does not depend on the los
 the logits are there, and the backward pass only multiplies it.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,23 +70,27 @@ def _run(
     softcap: float | None,
     with_gradients: bool,
 ) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
-    rows, count, _ = hidden.shape
+    return in_chunks(partial(_chunk, head, softcap, with_gradients), hidden, target)
+
+
+def in_chunks(function: Callable[..., Any], *arrays: Shaped[Array | np.ndarray, "B P *_"]) -> Any:
+    """Return what a function of predictions returns for arrays [B, P, ...], computed a chunk [B, p, ...] at a time.
+
+    The function returns a pytree of arrays [B, p, ...].
+    """
+    rows, count = arrays[0].shape[:2]
     size = min(max(CHUNK // rows, 8), count)
     padding = -count % size
-    hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
-    target = jnp.pad(target, ((0, 0), (0, padding)))
 
-    def split(x: Shaped[Array, "B P *rest"]) -> Shaped[Array, "chunks B p *rest"]:
-        return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
+    def split(x: Shaped[Array | np.ndarray, "B P *rest"]) -> Shaped[Array, "chunks B p *rest"]:
+        padded = jnp.pad(x, ((0, 0), (0, padding), *((0, 0) for _ in x.shape[2:])))
+        return jnp.moveaxis(padded.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
 
     def join(x: Shaped[Array, "chunks B p *rest"]) -> Shaped[Array, "B P *rest"]:
         return jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :count]
 
-    def body(_, chunk):
-        return None, _chunk(head, softcap, with_gradients, *chunk)
-
-    _, (log_probs, gradients) = jax.lax.scan(body, None, (split(hidden), split(target)))
-    return join(log_probs), None if gradients is None else join(gradients)
+    _, results = jax.lax.scan(lambda _, chunk: (None, function(*chunk)), None, tuple(map(split, arrays)))
+    return jax.tree.map(join, results)
 
 
 def _forward(

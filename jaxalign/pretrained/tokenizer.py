@@ -76,11 +76,20 @@ class Tokenizer:
             np.asarray(ids, np.int64).tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
+    @property
+    def _template_source(self) -> str | None:
+        source = self.hf.chat_template
+        return source.get("default") if isinstance(source, Mapping) else source
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model has a chat template."""
+        return bool(self._template_source)
+
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template; UserError if the model has none."""
-        source = self.hf.chat_template
-        source = source.get("default") if isinstance(source, Mapping) else source
+        source = self._template_source
         if not source:
             raise UserError("this model has no chat template; use model.prompt_format=plain")
         return ChatTemplate(source, self.hf.special_tokens_map, self.date)

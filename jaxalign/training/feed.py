@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxalign.data.packing import PackedBatch
 from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.training.optimizer import Hyperparameters
+from jaxalign.training.plain_texts import PlainTexts
 
 PLANNED_STEPS = 48
 """The number of steps, spread over the stage, from which shapes are planned. A step that fits no planned shape, or that
@@ -17,7 +18,8 @@ sees more blocks of keys, gets its own."""
 class StageSettings:
     """How a stage is trained. conf/train.yaml describes each field, under `training` and `optimizer`.
 
-    If `max_tokens` is given, the stage ends after so many tokens (padding does not count), whatever its epochs.
+    If `max_tokens` is given, the stage ends after so many tokens (padding does not count), whatever its epochs. With
+    `plain`, the divergence from the base on these texts, times `hyper.divergence`, is added to the loss of each step.
     """
 
     epochs: int | float
@@ -37,6 +39,7 @@ class StageSettings:
     log_every: int = 10
     checkpoint_every: int = 10**9
     keep_checkpoints: int = 1
+    plain: PlainTexts | None = None
 
 
 @runtime_checkable

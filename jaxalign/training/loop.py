@@ -21,7 +21,7 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
-from jaxalign.objectives.forward import reader
+from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import append_record, read_records, write_atomic
@@ -199,11 +199,20 @@ def fit(
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
 
     def improved() -> bool:
-        """Validate, and return whether the adapter is the best so far. Without validation data the last one is."""
+        """Validate, and return whether the adapter is the best so far. Without validation data the last one is.
+
+        What counts is what the steps minimise: the loss, and the divergence from the base with its weight.
+        """
         loss = feed.validation_loss(reader(model, params, state.adapter, settings.hyper.scale, programs))
         if loss is None:
             return True
-        append_record(run.validation, {"stage": data.name, "step": progress.step, "validation_loss": loss})
+        record = {"stage": data.name, "step": progress.step, "validation_loss": loss}
+        if settings.plain is not None:
+            arguments = (params, state.adapter, np.float32(settings.hyper.scale), settings.plain.validation())
+            program = programs.get("divergence", divergence_program, (model,), arguments)
+            record["divergence"] = float(program(*arguments))
+            loss += float(settings.hyper.divergence) * record["divergence"]  # type: ignore[arg-type]
+        append_record(run.validation, record)
         if not math.isfinite(loss):
             raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
         if progress.best_validation_loss is not None and loss >= progress.best_validation_loss:
@@ -217,7 +226,8 @@ def fit(
             epoch, members = steps[number]
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
-            arguments = (params, state, hyper, stacked)
+            plain = () if settings.plain is None else (settings.plain.batch(settings.seed, number),)
+            arguments = (params, state, hyper, stacked, *plain)
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1

@@ -24,6 +24,7 @@ class Hyperparameters:
     scale          alpha / rank of the adapter
     dropout        rate of the dropout on the adapter's input
     beta, label_smoothing, likelihood    of DPO, see `dpo_loss`
+    divergence     weight of the divergence from the base, see `train_step`
     """
 
     learning_rate: Number
@@ -37,6 +38,7 @@ class Hyperparameters:
     beta: Number = 0.1
     label_smoothing: Number = 0.0
     likelihood: Number = 0.0
+    divergence: Number = 0.0
 
 
 def adamw(hyper: Hyperparameters) -> optax.GradientTransformation:

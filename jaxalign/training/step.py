@@ -15,7 +15,7 @@ from jaxalign.data.packing import PackedBatch
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.dpo import LOSSES, dpo_loss
-from jaxalign.objectives.forward import batch_log_probs
+from jaxalign.objectives.forward import batch_log_probs, mean_divergence
 from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
@@ -92,12 +92,17 @@ def train_step(
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
+    plain: PackedBatch | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one step on micro-batches [M, B, ...], and the step's metrics.
 
     The first four arguments are static. The gradients of the micro-batches are summed, and divided by the sum of their
     counts, so gradient accumulation changes nothing but the memory that is needed. The dropout is a function of (key,
-    step, micro-batch, layer). `jax.vmap` may map the function over state, hyper and batches, with one base for all.
+    step, micro-batch, layer). `jax.vmap` may map the function over all but the base.
+
+    `plain` [B, ...] are plain texts whose predictions shall stay those of the base: `hyper.divergence` times their mean
+    divergence (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
+    depend on them. The metrics then have it as `divergence`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
@@ -116,6 +121,17 @@ def train_step(
     summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
     (value, (count, sums)), gradient = summed
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
+    if plain is not None:
+
+        def divergence(adapter):
+            dropout = (jax.random.fold_in(key, batches.tokens.shape[0]), jnp.asarray(hyper.dropout))
+            return mean_divergence(
+                model, params, effective(adapter, hyper.scale), plain, dropout if use_dropout else None
+            )
+
+        mean, pull = jax.value_and_grad(divergence)(state.adapter)
+        gradient = jax.tree.map(lambda g, more: g + hyper.divergence * more, gradient, pull)
+        sums = {**sums, "divergence": mean * count}
     updates, opt_state = OPTIMIZERS[optimizer](hyper).update(gradient, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
     metrics = Metrics(value, count, optax.tree.norm(gradient), sums)

@@ -216,8 +216,8 @@ def injection_stages(
     positive_balance: bool = False,
     shuffle: bool = False,
     label_shift: bool = False,
-) -> tuple[list[TextStage], list[Argument]]:
-    """Return the two stages of the Value Injection Method, and the validation arguments that both share.
+) -> tuple[list[TextStage], tuple[list[Argument], list[Argument]]]:
+    """Return the two stages of the Value Injection Method, and the arguments of both: (train, validation).
 
     conf/alignment/injection.yaml explains the switches. `label_shift` gives stage 2 the labels of the released code
     (`shift_labels`).
@@ -231,9 +231,9 @@ def injection_stages(
     first = [argument_examples(part, target, prompts, balance=positive_balance) for part in parts]
     labelled = [shift_labels(part) if label_shift else part for part in parts]
     second = [survey_examples(part, target, prompts, seed, balance=balance) for part in labelled]
-    return [TextStage("arguments", *first), TextStage("survey", *second)], parts[1]
+    return [TextStage("arguments", *first), TextStage("survey", *second)], parts
 
 
 def plain_text(argument: Argument) -> str:
-    """Return an argument as plain text, to measure perplexity on; no stage trains this form."""
+    """Return an argument as plain text, for perplexity and for the regulariser; no stage learns this form."""
     return fill_template("{conclusion}. {premise}.", conclusion=argument.conclusion, premise=argument.premise)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data.encoding import Encoder
-from jaxalign.data.trees import Segment, Tree, path_lengths, predictions, radix, tree_length
+from jaxalign.data.trees import Tree, path_lengths, predictions, radix, text_tree, tree_length
 from jaxalign.errors import UserError
 from jaxalign.inference.scorer import Scorer
 from jaxalign.parallel.compilation import Programs
@@ -119,9 +119,5 @@ def with_speed(
 
 
 def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:
-    """Return a text, cut at `context` tokens, as a tree that scores all tokens but the first.
-
-    The first token has none before it, so nothing predicts it.
-    """
-    tokens = encoder.root(text)[:context]
-    return (Segment(tokens[:1], -1), Segment(tokens[1:], 0, True))
+    """Return a text, cut at `context` tokens, as a tree that scores all tokens but the first."""
+    return text_tree(encoder.root(text)[:context])

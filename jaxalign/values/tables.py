@@ -146,7 +146,7 @@ TABLE_EXTRAS = (("argmax", "choice"), ("choice",), ())
 
 
 def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choice")) -> Table:
-    """Return how all rows fit their targets, target by target.
+    """Return how all rows fit their targets and what they lost of language (perplexity), target by target.
 
     The column `highest` shows the value with the highest score. The columns `argmax` and `choice` show the most
     probable score of that value and its score in the choice format; those of them are there that `extras` names and any
@@ -156,7 +156,7 @@ def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choic
     extras = [kind for kind, scores in found.items() if any(scores)]
     missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for head in ("", "read by", "NMSE", "Pearson", *missing, "highest", *extras):
+    for head in ("", "read by", "NMSE", "Pearson", "perplexity", *missing, "highest", *extras):
         table.add_column(head, justify="left" if head in ("", "read by", "highest") else "right")
     targets = list(dict.fromkeys(row.target for row in rows))
     for target in targets:
@@ -171,6 +171,7 @@ def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choic
                 {"none": ""}.get(row.reading, row.reading),
                 number(results.get("nmse"), 3),
                 number(results.get("pearson")),
+                number(results.get("perplexity"), 1) if row.method != "constant" else "",
                 *(str(results.get(key, "")) for key in missing),
                 "" if top is None else f"{label(top)} {known[top]:.2f}",
             ]
@@ -206,7 +207,7 @@ def profile_table(target: Mapping[str, float] | None, before: Reading, after: Re
 
 
 def summary_lines(before: Reading, after: Reading, best_constant: float | None) -> list[str]:
-    """Return the lines below the table: how both readings fit the target, and how many portraits could not be read.
+    """Return the lines below the table: how both readings fit the target, their perplexities, and unread portraits.
 
     Without a target, `best_constant` is None and the lines about the fit are left out.
     """
@@ -220,6 +221,9 @@ def summary_lines(before: Reading, after: Reading, best_constant: float | None) 
             f"NMSE after centring  {shape}",
             f"Profile correlation  before {_correlation(before)} · after {_correlation(after)}",
         ]
+    known = [reading["perplexity"] for reading in (before, after)]
+    times = "" if None in known else f" ({number(known[1] / known[0])} times as high)"
+    lines.append(f"Perplexity of plain text before {number(known[0], 1)} · after {number(known[1], 1)}{times}")
     for name, reading in (("before", before), ("after", after)):
         if reading["missing"]:
             lines.append(f"Portraits that could not be read {name}: {reading['missing']}")

@@ -7,11 +7,11 @@ from jaxalign.values.tables import profile_table, summary_lines
 TARGET = {value: 6.0 if value in ("power", "hedonism") else 1.0 for value in VALUES}
 BEFORE = {
     "scores": {value: 5.0 for value in VALUES},
-    **{"nmse": 0.9, "nmse_centred": 0.16, "pearson": None, "spearman": None, "missing": 0},
+    **{"nmse": 0.9, "nmse_centred": 0.16, "pearson": None, "spearman": None, "missing": 0, "perplexity": 160.0},
 }
 AFTER = {
     "scores": {**TARGET, "power": 4.256, "hedonism": None},
-    **{"nmse": 0.0314, "nmse_centred": 0.02, "pearson": 0.914, "spearman": 0.5, "missing": 3},
+    **{"nmse": 0.0314, "nmse_centred": 0.02, "pearson": 0.914, "spearman": 0.5, "missing": 3, "perplexity": 200.0},
 }
 
 
@@ -47,16 +47,23 @@ def test_without_a_target_the_table_has_no_target_column():
 
 
 def test_the_summary_puts_the_best_constant_beside_both_errors_and_tells_what_is_missing():
-    error, shape, correlation, missing = summary_lines(BEFORE, AFTER, 0.16)
+    error, shape, correlation, language, missing = summary_lines(BEFORE, AFTER, 0.16)
 
     assert "before 0.900 · after 0.031 · best constant 0.160" in error
     assert "before 0.160 · after 0.020" in shape
     assert "before – (rank –) · after 0.91 (rank 0.50)" in correlation
+    assert "before 160.0 · after 200.0 (1.25 times as high)" in language
     assert missing == "Portraits that could not be read after: 3"
 
 
 def test_without_a_target_the_summary_says_nothing_of_a_fit():
-    assert summary_lines(BEFORE, {**AFTER, "missing": 0}, None) == []
+    (language,) = summary_lines(BEFORE, {**AFTER, "missing": 0}, None)
+    assert language.startswith("Perplexity")
+
+
+def test_a_perplexity_that_is_not_finite_is_a_dash_without_a_ratio():
+    (language,) = summary_lines(BEFORE, {**AFTER, "missing": 0, "perplexity": None}, None)
+    assert language.endswith("before 160.0 · after –")
 
 
 def test_none_is_a_dash():

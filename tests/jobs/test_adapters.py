@@ -8,6 +8,7 @@ from command_line import refused, run
 from jobs.answers_of_tiny import QUICK
 from runs_of_tiny import train
 
+from jaxalign.evaluate import main as evaluate
 from jaxalign.generate import main
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.sources import ModelFiles
@@ -24,8 +25,7 @@ def test_adapters_of_different_prompt_formats_are_named(adapters, here, capsys):
     shutil.copytree(adapters / "power" / "adapter", here / "chatty")
     ours = json.loads((here / "chatty" / "jaxalign.json").read_text())
     (here / "chatty" / "jaxalign.json").write_text(json.dumps(ours | {"prompt_format": "chat"}))
-    asked = [f"adapters=[{adapters / 'power'},chatty]", "prompt=Why?", *QUICK]
-    line = refused(main, asked, capsys)
+    line = refused(evaluate, [f"adapters=[{adapters / 'power'},chatty]"], capsys)
     assert (
         "chatty was trained with model.prompt_format=chat" in line
         and f"{adapters / 'power'}/adapter with plain" in line

@@ -7,7 +7,9 @@ from command_line import refused, run
 from model_folder import CONFIGS, hf_random, write_model
 from runs_of_tiny import write_arguments
 
+from jaxalign.errors import UserError
 from jaxalign.generate import main as generate
+from jaxalign.jobs import generate as generating
 from jaxalign.runs.records import read_records
 from jaxalign.train import main as train
 
@@ -49,6 +51,33 @@ def test_a_template_that_asks_for_the_date_gets_one_that_stays_and_counts(tmp_pa
     assert "belongs to another configuration: rendered was" in line
     assert "model.date=soon is not allowed: give a date as YYYY-MM-DD" in refused(
         generate, [*asked, "model.date=soon"], capsys
+    )
+
+
+def test_generate_asks_through_the_chat_template_of_a_model_that_has_one_unless_told_otherwise(
+    adapters, tmp_path, monkeypatch, capsys
+):
+    def asked(*arguments):
+        """Return the prompt format that prompts are put into; nothing is loaded or sampled."""
+        found = []
+
+        def stop(_prompts, _adapters, encoder):
+            found.append(encoder.prompt_format)
+            raise UserError("enough")
+
+        monkeypatch.setattr(generating, "prompt_requests", stop)
+        assert refused(generate, ["prompt=Why?", *arguments], capsys).endswith("enough")
+        return found
+
+    trained_in_plain = f"adapter={adapters / 'power'}"
+    assert asked("model=tiny") == asked(trained_in_plain) == asked("model=tiny", "model.system=Hi") == ["chat"]
+    for arguments in (["model=tiny"], [trained_in_plain]):
+        assert asked(*arguments, "model.prompt_format=plain") == ["plain"]
+    *bare, _, _ = model_with(tmp_path / "bare", TEMPLATE)
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    assert asked(*bare) == ["plain"]
+    assert "model.system is used only in the chat format" in refused(
+        generate, ["prompt=Why?", *bare, "model.system=Hi"], capsys
     )
 
 

@@ -243,7 +243,7 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         (["base=true", "adapter=here"], "a chat is with one model"),
         (["prompt=Why?", "adapter=here"], "adapter=here is no adapter"),
         (["prompt=Why?", "adapter=unfinished"], "type its training command again"),
-        (["prompt=Why?", "model.system=Hi"], "add model.prompt_format=chat"),
+        (["prompt=Why?", "model.system=Hi", "model.prompt_format=plain"], "add model.prompt_format=chat"),
         (["prompt=Why?", "engine.check=3"], "needs engine=openai"),
     ],
 )

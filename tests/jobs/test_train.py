@@ -93,6 +93,23 @@ def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_regulariser_counts_and_holds_the_adapter_nearer_to_the_base(data, tmp_path, capsys):
+    common = ["+value=power", f"dataset.path={data}", *QUIET, "alignment.regulariser.tokens=32"]
+    divergences, weights = {}, {}
+    for weight in (0, 0.001, 100):
+        folder = tmp_path / str(weight)
+        settings = [*common, f"alignment.regulariser.weight={weight}", f"run.dir={folder}", "run.overwrite=true"]
+        main(settings)
+        records = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+        divergences[weight], weights[weight] = records[-1].get("divergence"), adapter_bytes(folder)
+    assert divergences[0] is None
+    assert 0 < divergences[100] < divergences[0.001]
+    assert len(set(weights.values())) == 3
+    line = refused(main, [*common, "alignment.regulariser.weight=2", f"run.dir={tmp_path / '100'}"], capsys)
+    assert "alignment.regulariser.weight" in line
+
+
+@pytest.mark.slow
 def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path):
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
     main([*arguments, f"run.dir={tmp_path / 'whole'}"])

@@ -10,7 +10,7 @@ from tiny_model import MODEL, apart, packed, random_adapter, random_tokens, some
 from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
 from jaxalign.data.trees import Segment, merge
 from jaxalign.models.lora import effective
-from jaxalign.objectives.forward import batch_log_probs, log_probs_program
+from jaxalign.objectives.forward import batch_log_probs, log_probs_program, mean_divergence
 from jaxalign.objectives.sft import sft_loss
 
 SHAPE = Shape(6, 96, 48)
@@ -79,3 +79,18 @@ def test_reading_applies_the_scale_and_zero_reads_the_base(params):
     np.testing.assert_allclose(doubled, by_hand, atol=1e-5)
     np.testing.assert_allclose(base, jax.jit(batch_log_probs, static_argnums=0)(MODEL, params, None, batch), atol=1e-5)
     assert np.abs(base - doubled).max() > 0.1
+
+
+@pytest.mark.slow
+def test_packing_changes_neither_the_divergence_from_the_base_nor_its_gradient(params):
+    trees = apart(*some_examples())
+    measured = jax.jit(jax.value_and_grad(partial(mean_divergence, MODEL, params)))
+    packed_, alone = (measured(random_adapter(), pack(trees, SHAPE, alone=alone)) for alone in (False, True))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), packed_, alone)
+    assert float(packed_[0]) > 0.01
+
+
+def test_an_adapter_without_effect_does_not_diverge_from_the_base(params):
+    batch = pack(apart(*some_examples()), SHAPE)
+    found = mean_divergence(MODEL, params, effective(random_adapter(), 0.0), batch)
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)

@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, some_examples
+from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, random_tokens, some_examples
 
 from jaxalign.data.packing import Shape, pack
-from jaxalign.models.lora import init_adapter
+from jaxalign.data.trees import text_tree
+from jaxalign.models.lora import effective, init_adapter
+from jaxalign.models.transformer import head_kernel
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
 from jaxalign.training.step import train_step
@@ -91,3 +93,51 @@ def test_steps_lower_the_loss_and_leave_the_base_alone(one_step, params):
     assert losses[-1] < losses[0] - 0.3
     assert int(state.step) == 6
     jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def plain_texts(seed):
+    """Return a row of plain texts, as a regulariser reads them."""
+    random = np.random.default_rng(seed)
+    return pack([text_tree(random_tokens(random, 8, 8)) for _ in range(4)], Shape(1, 28, 28))
+
+
+def log_softmax(params, adapter, batch):
+    """Return all log-probabilities [B, P, V] after the states that predict."""
+    variables = {"params": params, **({} if adapter is None else {"lora": adapter})}
+    states = MODEL.apply(variables, batch.tokens, batch.positions, batch.ends, None, None)
+    sources = jnp.take_along_axis(states, batch.source[..., None], 1)
+    return jax.nn.log_softmax(sources @ head_kernel(params, ARCHITECTURE).T)
+
+
+@pytest.mark.slow
+def test_a_step_adds_the_weighted_divergence_from_the_base_to_the_mean_loss(one_step, params):
+    batch, plain = jax.tree.map(lambda x: x[0], one_batch()), plain_texts(5)
+    state = init_state(random_adapter(targets=TARGETS), 0)
+
+    def total(adapter):
+        adapter = effective(adapter, 2.0)
+        chosen = jnp.take_along_axis(log_softmax(params, adapter, batch), batch.target[..., None], -1)[..., 0]
+        theirs = log_softmax(params, None, plain)
+        divergence = (jnp.exp(theirs) * (theirs - log_softmax(params, adapter, plain))).sum(-1).mean()
+        return -(chosen * batch.weight).sum() / batch.weight.sum() + 3.0 * divergence, divergence
+
+    (_, divergence), expected = jax.value_and_grad(total, has_aux=True)(state.adapter)
+    hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, b1=0.0, scale=2.0, divergence=3.0))
+    for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch())):
+        new, metrics = one_step[False](state, hyper, batches, plain)
+        found = next(part.mu for part in new.opt_state if hasattr(part, "mu"))  # with b1 = 0 it is the gradient
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), found, expected)
+        np.testing.assert_allclose(metrics.sums["divergence"] / metrics.loss_count, divergence, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_single_runs(one_step):
+    hypers = [jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4, divergence=weight)) for weight in (0.0, 4.0)]
+    states = [init_state(random_adapter(seed, targets=TARGETS), seed) for seed in range(2)]
+    plain = [plain_texts(seed) for seed in range(2)]
+    alone = [one_step[False](states[one], hypers[one], one_batch(), plain[one]) for one in range(2)]
+    fused = jax.jit(jax.vmap(one_step[False], in_axes=(0, 0, None, 0)))
+    together = fused(stacked(states), stacked(hypers), one_batch(), stacked(plain))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), together, stacked(alone))
+    without = one_step[False](states[0], hypers[0], one_batch())
+    jax.tree.map(np.testing.assert_array_equal, without[0].adapter, alone[0][0].adapter)

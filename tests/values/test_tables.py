@@ -77,13 +77,24 @@ def test_the_terminal_shows_both_for_the_highest_value_where_they_fit():
         assert max(map(len, text.splitlines())) <= width
         return cells(text.splitlines()[1].replace("read by", "read_by"))
 
-    start = ["read_by", "NMSE", "Pearson", "highest"]
-    assert heads(80, [BASE, row()]) == [*start, "argmax", "choice"]
-    line = next(line for line in printed([row()]).splitlines() if "4.26" in line)
+    start = ["read_by", "NMSE", "Pearson", "perplexity", "highest"]
+    assert heads(91, [BASE, row()]) == [*start, "argmax", "choice"]
+    line = next(line for line in printed([row()], 91).splitlines() if "4.26" in line)
     assert line.split()[-3:] == ["4.26", "5.00", "0.62"]
-    assert heads(66, [BASE, row()]) == [*start, "choice"]
-    assert heads(58, [BASE, row()]) == start
+    assert heads(77, [BASE, row()]) == [*start, "choice"]
+    assert heads(69, [BASE, row()]) == start
     assert heads(80, [row(argmax_scores=None, choice_scores=None)]) == start
+
+
+def test_perplexity_stands_in_each_row_that_was_asked():
+    constant = TableRow(
+        "best constant", "constant", "none", POWER, {"scores": dict.fromkeys(VALUES, 1.5), "nmse": 0.09}
+    )
+    lines = printed([constant, row("base", "base", perplexity=160.04), row(perplexity=None)]).splitlines()
+    base, tuned = (next(line for line in lines if line.split()[:1] == [name]) for name in ("base", "power"))
+    assert "160.0" in base
+    assert "12.3" not in tuned and "–" in tuned
+    assert next(line for line in lines if "constant" in line).count("–") == 1  # Pearson's; nothing was asked
 
 
 def test_missing_has_a_column_where_anything_is():

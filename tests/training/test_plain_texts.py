@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+from tiny_model import random_tokens
+
+from jaxalign.training.plain_texts import HELD_OUT_ROWS, PlainTexts
+
+
+def some_texts(seed, count=20):
+    random = np.random.default_rng(seed)
+    return [random_tokens(random, 5, 12) for _ in range(count)]
+
+
+TEXTS = PlainTexts(some_texts(0), some_texts(1, 6), 32)
+
+
+def read(batch):
+    """Return the texts of a batch: the first token of each, and what is predicted after it."""
+    texts = []
+    for row in range(len(batch.tokens)):
+        for branch in np.unique(batch.branch[row][batch.weight[row] > 0]):
+            mine = (batch.branch[row] == branch) & (batch.weight[row] > 0)
+            first = batch.tokens[row, batch.source[row][mine][0]]
+            texts.append((first, *batch.target[row][mine]))
+    return texts
+
+
+def test_a_step_fills_its_row_with_whole_texts_and_cuts_the_last():
+    batch = TEXTS.batch(0, 3)
+    assert batch.tokens.shape == batch.weight.shape == (1, 32)
+    assert np.all(batch.weight == 1)
+    *whole, last = read(batch)
+    known = [tuple(text) for text in TEXTS.train]
+    assert set(whole) <= set(known)
+    assert any(text[: len(last)] == last for text in known)
+    assert len(set(whole)) == len(whole) > 2
+
+
+def test_the_texts_of_a_step_depend_on_seed_and_step_alone():
+    same, others = TEXTS.batch(0, 3), [TEXTS.batch(0, 4), TEXTS.batch(1, 3)]
+    jax.tree.map(np.testing.assert_array_equal, TEXTS.batch(0, 3), same)
+    assert all(not np.array_equal(other.tokens, same.tokens) for other in others)
+
+
+def test_a_validation_reads_held_out_texts_in_their_order_as_far_as_they_fit():
+    assert read(TEXTS.validation())[0] == tuple(TEXTS.held_out[0])
+    few, many = (PlainTexts([], some_texts(1, count), 32).validation() for count in (2, 50))
+    assert read(few) == [tuple(text) for text in some_texts(1, 2)]
+    assert many.weight.sum() == HELD_OUT_ROWS * 32
