@@ -30,7 +30,7 @@ def test_a_command_is_seventeen_lines_without_logic(name):
 def test_files_carry_one_concept_each():
     sizes = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in FILES}
     assert {name: size for name, size in sizes.items() if size > 400} == {}
-    assert len([size for size in sizes.values() if size > 300]) <= 3
+    assert len([size for size in sizes.values() if size > 300]) <= 5
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
 
 

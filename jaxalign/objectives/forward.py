@@ -52,7 +52,7 @@ def mean_divergence(
     ours, theirs = states({"params": params, "lora": adapter}, dropout), states({"params": params}, None)
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
-        divergences = prediction_divergences(ours, theirs, head, softcap)
+        divergences: Any = prediction_divergences(ours, theirs, head, softcap)
     return (divergences * batch.weight).sum() / batch.weight.sum()
 
 
