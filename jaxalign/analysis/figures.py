@@ -1,17 +1,30 @@
-"""What all figures share: colours, and a way to PNG without a display or pyplot's global state."""
+"""What all figures share: colours, and a way to PNG and SVG without a display or pyplot's global state."""
 
 import io
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK, MUTED, BAND, LINK = "#222222", "#6b6b6b", "#f5f5f3", "#9a9a9a"
 BEFORE, AFTER = "#0072b2", "#d55e00"
 """Blue and vermilion of Okabe and Ito, which colour-blind readers can tell apart."""
+OKABE_ITO = (BEFORE, AFTER, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d00")
+"""Eight colours for lines, in the order of their use; each line also has a marker of its own."""
+MARKERS = "osD^vPX*"
 
 
 def as_png(figure: Figure) -> bytes:
     """Return the bytes of a figure as a PNG."""
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
+    return picture.getvalue()
+
+
+def as_svg(figure: Figure) -> bytes:
+    """Return the bytes of a figure as an SVG, which are the same each time: it has no date and no random names."""
+    picture = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "jaxalign", "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
     return picture.getvalue()

@@ -8,11 +8,14 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.report import ReportConfig
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.config.train import TrainConfig, missing_value
 from jaxalign.errors import UserError
 
-Config = TypeVar("Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig)
+Config = TypeVar(
+    "Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig, ReportConfig
+)
 
 TEXTS = ("prompt", "model.system", "dataset.reply")
 """Keys whose value is free text: commas and quotation marks in it belong to the text."""

@@ -20,6 +20,7 @@ from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
+from jaxalign.config.report import ReportConfig
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import UserError
@@ -52,7 +53,11 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
                 _fail(str(error))
             except KeyboardInterrupt:
                 again = "without run.overwrite=true " if "run.overwrite=true" in arguments else ""
-                resumes = f"; the same command {again}resumes" if kind not in (ExportConfig, SurveyConfig) else ""
+                resumes = (
+                    f"; the same command {again}resumes"
+                    if kind not in (ExportConfig, SurveyConfig, ReportConfig)
+                    else ""
+                )
                 print(f"interrupted{resumes}", file=sys.stderr)
                 raise SystemExit(130) from None
 

@@ -53,7 +53,7 @@ def mean_divergence(
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
         divergences: Any = prediction_divergences(ours, theirs, head, softcap)
-        return (divergences * batch.weight).sum() / jnp.asarray(batch.weight).sum()
+        return jnp.sum(divergences * batch.weight) / jnp.sum(jnp.asarray(batch.weight))
 
 
 @partial(jax.jit, static_argnums=(0,))

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxalign.jobs.harm.judge import judge_identity, read_judged
+from jaxalign.jobs.harm.judge import judge_identity
+from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_rows
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
@@ -18,7 +19,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.records import write_atomic
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
-from jaxalign.safety.judged import JudgedTable, judged_table
+from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
 from jaxalign.safety.states import STATES
 from jaxalign.safety.summary import (
@@ -110,14 +111,6 @@ def aggregate(
         write_atomic(run.path / "drops.csv", rows_as_csv(drops))
     run.finish(summary)
     return summary
-
-
-def judged_tables(run: Run) -> dict[str, JudgedTable]:
-    """Return the judged responses of a finished judge stage, by the name of the judge."""
-    rows: dict[str, list[Any]] = {}
-    for judge, _, row in read_judged(run):
-        rows.setdefault(judge, []).append(row)
-    return {judge: judged_table(mine) for judge, mine in rows.items()}
 
 
 def _without_mitigation(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:

@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.jobs.harm.generate import read_responses
+from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import file_hash, read_records, write_atomic
+from jaxalign.runs.records import file_hash, write_atomic
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.calibration import calibrate
-from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
 from jaxalign.safety.judges.api import RubricApi
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
@@ -26,7 +26,7 @@ from jaxalign.safety.labelled import HELD_OUT_PART, load_labelled
 from jaxalign.safety.probes import QUESTION
 from jaxalign.safety.states import STATES, answer_state, is_blank
 
-JUDGED_FILE, JUDGEMENTS = "judged.jsonl", "judgements.jsonl"
+JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
 
 
@@ -194,15 +194,3 @@ def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: Loade
         "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
         "moved": None if moved is None else dataclasses.asdict(moved),
     }
-
-
-def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
-    """Return the rows of a finished judge stage, each with the judge's name and the key of its generation."""
-    rows = []
-    for line in read_records(run.path / JUDGED_FILE, id=str, category=str, group=str, sample=int, key=str, judge=str):
-        judgement = None
-        if line["score"] is not None or line["label"] is not None or line["missing"] is not None:
-            judgement = Judgement(line["score"], line["label"], "", line["missing"])
-        row = JudgedRow(line["id"], line["category"], line["group"], line["sample"], judgement, line["state"])
-        rows.append((line["judge"], line["key"], row))
-    return rows

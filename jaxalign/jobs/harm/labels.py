@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxalign.config.safety import LabelConfig
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judge import read_judged
+from jaxalign.jobs.harm.judged_file import read_judged
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import append_record, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels

@@ -1,0 +1,23 @@
+"""The configuration of python -m jaxalign.report (conf/report.yaml)."""
+
+from dataclasses import dataclass
+
+from jaxalign.config.fields import Count, Natural, Place
+from jaxalign.config.model import CommandConfig
+from jaxalign.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandConfig):
+    """The whole configuration (conf/report.yaml)."""
+
+    runs: Place | None
+    out: Place | None
+    texts: Natural
+    paper: bool
+    plan: bool
+    categories: Count
+
+    def __post_init__(self):
+        if self.runs is None and not self.plan:
+            raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")

@@ -1,0 +1,30 @@
+"""The judged responses of a judge stage, which later stages and reports read without any model."""
+
+from typing import Any
+
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import read_records
+from jaxalign.safety.judged import JudgedRow, JudgedTable, judged_table
+from jaxalign.safety.judgements import Judgement
+
+JUDGED_FILE = "judged.jsonl"
+
+
+def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
+    """Return the rows of a finished judge stage, each with the judge's name and the key of its generation."""
+    rows = []
+    for line in read_records(run.path / JUDGED_FILE, id=str, category=str, group=str, sample=int, key=str, judge=str):
+        judgement = None
+        if line["score"] is not None or line["label"] is not None or line["missing"] is not None:
+            judgement = Judgement(line["score"], line["label"], "", line["missing"])
+        row = JudgedRow(line["id"], line["category"], line["group"], line["sample"], judgement, line["state"])
+        rows.append((line["judge"], line["key"], row))
+    return rows
+
+
+def judged_tables(run: Run) -> dict[str, JudgedTable]:
+    """Return the judged responses of a finished judge stage, by the name of the judge."""
+    rows: dict[str, list[Any]] = {}
+    for judge, _, row in read_judged(run):
+        rows.setdefault(judge, []).append(row)
+    return {judge: judged_table(mine) for judge, mine in rows.items()}

@@ -1,0 +1,135 @@
+"""The parts of a report: tables and figures of each benchmark by each judge, and of two judges side by side."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from jaxalign.analysis.data_tables import DataTable
+from jaxalign.jobs.harm.reported import labels_of_both, tables_of
+from jaxalign.safety import report_tables as tables
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.collection import Collection
+from jaxalign.safety.mitigation import NO_MITIGATION
+from jaxalign.safety.risk_tables import collection_risks, published_table, risks_table
+from jaxalign.safety.risks import Risk
+from jaxalign.safety.summary import as_scale, harm_drops
+from jaxalign.safety.two_judges import flips_table, judges_compared
+
+
+@dataclasses.dataclass
+class ReportPart:
+    """One section of the report: a benchmark by one judge, or two judges of one benchmark."""
+
+    name: str
+    title: str
+    found: Collection
+    tables: list[DataTable]
+    figures: dict[str, tuple[bytes, bytes, str]]
+    """By name: PNG, SVG, and a text for those who do not see it."""
+    risks: list[Risk]
+
+
+def part_names(collections: Sequence[Collection]) -> list[str]:
+    """Return a name for the files of each collection: its benchmark, and its judge if there are several."""
+    names: list[str] = []
+    for found in collections:
+        alone = sum(one.name == found.name for one in collections) == 1
+        name = found.name if alone else f"{found.name}-by-{found.judged_by}"
+        name = re.sub(r"[^\w.-]+", "-", name)
+        names.append(name if name not in names else f"{name}-{names.count(name) + 1}")
+    return names
+
+
+def report_part(found: Collection, name: str, known: tables.Perplexities) -> ReportPart:
+    """Return the tables and figures of a collection; `name` begins the names of their files."""
+    _fill_drops(found)
+    risks = collection_risks(found)
+    about_harm = found.metric != REFUSAL_RATE
+    made = [tables.matrix_table(found, name, policy) for policy in found.mitigations]
+    made += [tables.states_table(found, name), tables.ability_table(found, name, known)]
+    if any(model.drops for model in found.models):
+        made.append(tables.drops_table(found, name))
+    if risks:
+        made.append(risks_table(found, name, risks))
+        if about_harm:
+            made.append(published_table(found, name, risks))
+    made += [tables.judges_table(found, name), tables.harm_table(found, name)]
+    title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
+    return ReportPart(name, title, found, made, _drawn(found, name, risks, known), risks)
+
+
+def _fill_drops(found: Collection) -> None:
+    """Compute drops that runs do not have, because their run without mitigation came later."""
+    without = {model.title: model for model in found.under()}
+    scales = {one["judge"]: as_scale(one["scale"]) for one in found.judges}
+    for model in found.models:
+        before = without.get(model.title)
+        if model.mitigation == NO_MITIGATION or model.drops or before is None:
+            continue
+        plain, changed = tables_of(before), tables_of(model)
+        for judge in (one for one in plain if one in changed and one in scales):
+            for drop in harm_drops(plain[judge], changed[judge], scales[judge]):
+                model.drops.append({**drop, "judge": judge})
+
+
+def _drawn(
+    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities
+) -> dict[str, tuple[bytes, bytes, str]]:
+    # matplotlib takes half a second, so it is imported late
+    from jaxalign.analysis.figures import as_png, as_svg
+    from jaxalign.safety import figures
+
+    title, note = found.name.replace("_", " "), "; ".join(_short(one) for one in found.judges)
+    metric = tables.metric_name(found.metric)
+    drawn: dict[str, Any] = {}
+    if risks and any(risk.target.estimate is not None for risk in risks):
+        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, weak=found.weak_categories)
+    drawn["mitigation"] = figures.mitigation_bars(found, f"{title}: mitigation", note)
+    drawn["dose"] = figures.dose_response(found, f"{title}: {metric} by dose", note)
+    drawn["ability"] = figures.ability_and_harm(found, known, f"{title}: {metric} and ability", note)
+    words = {
+        "risks": "heat map of the correlation of each value with the harm in each category",
+        "mitigation": "bars of the drop of the mean score by mitigation, with intervals",
+        "dose": f"lines of the {metric} over adapter.scale, with intervals",
+        "ability": f"the {metric} over the perplexity relative to the base's",
+    }
+    return {
+        f"{name}-{kind}": (as_png(figure), as_svg(figure), f"{title}: {words[kind]}; the tables have its numbers")
+        for kind, figure in drawn.items()
+        if figure is not None
+    }
+
+
+def _short(judge: Any) -> str:
+    kappa = judge["kappa"]
+    about = "" if judge["about"] == "harm" else f" ({judge['about']})"
+    if kappa is None or kappa["estimate"] is None:
+        return f"{judge['judge']}{about}, uncalibrated"
+    limits = "" if kappa["low"] is None else f" [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+    return f"{judge['judge']}{about}, κ {kappa['estimate']:.2f}{limits}"
+
+
+def with_comparisons(parts: list[ReportPart]) -> list[ReportPart]:
+    """Return the parts, with a part behind them for each two judges of one benchmark."""
+    found = list(parts)
+    for one, other in combinations(parts, 2):
+        if one.found.name != other.found.name:
+            continue
+        theirs = {(model.title, model.mitigation): model for model in other.found.models}
+        pairs = [
+            (model, same, labels_of_both(one.found, model, other.found, same))
+            for model in one.found.models
+            if (same := theirs.get((model.title, model.mitigation))) is not None
+        ]
+        if not pairs:
+            continue
+        name = f"{one.name}-and-{other.name.removeprefix(one.found.name).lstrip('-')}"
+        made = [judges_compared(one.found, other.found, name, pairs)]
+        if one.risks and other.risks:
+            made.append(flips_table(one.found, other.found, f"{name}-flips", one.risks, other.risks))
+        benchmark = one.found.name.replace("_", " ")
+        title = f"{benchmark}: {one.found.judged_by} beside {other.found.judged_by}"
+        found.append(ReportPart(name, title, Collection(one.found.benchmark, []), made, {}, []))
+    return found

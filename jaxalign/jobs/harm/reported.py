@@ -1,0 +1,183 @@
+"""What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
+
+import json
+import os
+from collections.abc import Collection as Names
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxalign.errors import UserError
+from jaxalign.jobs.harm.judged_file import JUDGED_FILE, judged_tables
+from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.records import named_errors, read_records
+from jaxalign.safety.benchmarks.benchmark import cut_response
+from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
+from jaxalign.safety.judged import JudgedTable
+from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
+
+RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
+"""Folders of a run's parts, which are no runs that a report takes by themselves."""
+
+
+def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
+    """Return the finished runs of benchmarks of harm in a folder and below, and a line for each unfinished one.
+
+    Raises:
+        UserError: there is no finished run, or a summary is damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"runs={folder} is not a folder: give the folder that holds the runs, such as runs=outputs")
+    runs, aside = [], []
+    for path in sorted(_run_folders(folder)):
+        run = Run(path)
+        if run.finished:
+            summary = run.results()
+            if summary.get("kind") == "harm":
+                runs.append(HarmRun(str(path), _checked(run)))
+        elif _is_harm(path):
+            aside.append(f"{path} is unfinished, and left aside: type its command again to finish it")
+    if not runs:
+        command = "make one with python -m jaxalign.evaluate benchmark=starter_probes"
+        why = f" ({aside[0]})" if aside else ""
+        raise UserError(f"runs={folder} holds no finished run of a benchmark of harm{why}: {command}")
+    return runs, aside
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        if "config.yaml" in files:
+            yield Path(place)
+            folders.clear()
+        folders[:] = sorted(one for one in folders if one not in RUN_PARTS and not one.startswith("."))
+
+
+def _checked(run: Run) -> Mapping[str, Any]:
+    return run.results(benchmark=dict, model=dict, mitigation=dict, models=list, judges=list, rows=list, drops=list)
+
+
+def _is_harm(path: Path) -> bool:
+    try:
+        benchmark = stored_config(path).get("benchmark")
+    except UserError:
+        return False
+    return isinstance(benchmark, dict) and benchmark.get("kind") == "harm"
+
+
+def stage_folder(model: ReportedModel, stage: str) -> Path | None:
+    """Return the directory of a model's stage (generate or judge), also where the runs were moved; None if not there.
+
+    The summary has it as it was written, which may be relative to another folder.
+    """
+    told = Path(str(model.about[stage]))
+    run = Path(model.run)
+    places = [told, run.parent / "stages" / told.name, run / "models" / Path(*told.parts[-3:])]
+    return next((one for one in places if (one / "summary.json").is_file()), None)
+
+
+def judged_places(model: ReportedModel) -> list[PromptPlace]:
+    """Return the prompts of a model's judged responses, each once; none if they are not there."""
+    folder = stage_folder(model, "judge")
+    records = [] if folder is None else read_records(folder / JUDGED_FILE, id=str, category=str)
+    return list(dict.fromkeys(PromptPlace(one["id"], one["category"]) for one in records))
+
+
+def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[str, ShownResponse]:
+    """Return the first response to each wanted prompt by the prompt's id; none that are not there.
+
+    Args:
+        model: the model.
+        wanted: the ids of prompts.
+        cut: what of a response was judged (see `cut_response`).
+    """
+    judged, generated = stage_folder(model, "judge"), stage_folder(model, "generate")
+    if judged is None or generated is None:
+        return {}
+    rows = [
+        one for one in read_records(judged / JUDGED_FILE, id=str, key=str) if one["id"] in wanted and not one["sample"]
+    ]
+    texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
+    return {
+        one["id"]: ShownResponse(
+            *texts[one["key"]][:1],
+            cut_response(texts[one["key"]][1], cut),
+            one["judge"],
+            one["score"],
+            one["label"],
+            one["state"],
+        )
+        for one in rows
+        if one["key"] in texts
+    }
+
+
+def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
+    """Return (prompt, text) of the generations with these keys; other lines are not parsed."""
+    start = b'{"key": "'
+    found: dict[str, tuple[str, str]] = {}
+    if not path.is_file():
+        return found
+    with named_errors(path, "read"), path.open("rb") as file:
+        for line in file:
+            if line.startswith(start) and line[len(start) : len(start) + 32].decode("ascii", "replace") not in keys:
+                continue
+            try:
+                record = json.loads(line)
+                found.setdefault(record["key"], (str(record["prompt"]), str(record["text"])))
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a killed process left; its response was drawn again
+    return found
+
+
+def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float | None, float | None]]:
+    """Return the perplexity of each adapter and of its base, from the adapter's training run, by the adapter's hash."""
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for run in runs:
+        for about in run.summary["models"]:
+            if about.get("folder") is None or about["adapter"] in found:
+                continue
+            training = Path(about["folder"]).parent
+            places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
+            place = next((one for one in places if (one / "summary.json").is_file()), None)
+            if place is not None:
+                found[about["adapter"]] = _perplexity(place)
+    return found
+
+
+def _perplexity(training: Path) -> tuple[float | None, float | None]:
+    try:
+        readings = Run(training).results().get("questionnaire")
+    except UserError:
+        return None, None
+    readings = readings if isinstance(readings, dict) else {}
+    after, before = (readings.get(when) or {} for when in ("after", "before"))
+    return after.get("perplexity"), before.get("perplexity")
+
+
+def tables_of(model: ReportedModel) -> dict[str, JudgedTable]:
+    """Return the judged responses of a model by the name of the judge; none if they are not there."""
+    folder = stage_folder(model, "judge")
+    return {} if folder is None else judged_tables(Run(folder))
+
+
+def labels_of_both(
+    first: Collection, mine: ReportedModel, second: Collection, theirs: ReportedModel
+) -> tuple[list[str | None], list[str | None]]:
+    """Return what two judges say of the same responses of a model, "harmful" or "fine"; None if it is missing."""
+    by_key = []
+    for found, model in ((first, mine), (second, theirs)):
+        limits = {one["judge"]: one["scale"][2] for one in found.judges}
+        folder = stage_folder(model, "judge")
+        records = [] if folder is None else read_records(folder / JUDGED_FILE, key=str, judge=str)
+        by_key.append(
+            {
+                one["key"]: None
+                if one["score"] is None or limits.get(one["judge"]) is None
+                else "harmful"
+                if one["score"] >= limits[one["judge"]]
+                else "fine"
+                for one in records
+            }
+        )
+    shared = [key for key in by_key[0] if key in by_key[1]]
+    return [by_key[0][key] for key in shared], [by_key[1][key] for key in shared]

@@ -1,0 +1,117 @@
+"""The report job: tables, figures and one HTML page of the runs of benchmarks of harm in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from jaxalign.analysis.data_tables import DataTable, as_csv_text, as_latex_text, as_markdown_text
+from jaxalign.analysis.power import design_plan, plan_lines
+from jaxalign.config.report import ReportConfig
+from jaxalign.data.account import count
+from jaxalign.errors import UserError
+from jaxalign.jobs.harm.report_page import models_in_words, report_page
+from jaxalign.jobs.harm.report_parts import ReportPart, part_names, report_part, with_comparisons
+from jaxalign.jobs.harm.reported import find_harm_runs, perplexities
+from jaxalign.runs.progress import all_here, plain_console
+from jaxalign.runs.records import entries, named_errors, write_atomic
+from jaxalign.safety.collection import HarmRun, collect
+from jaxalign.safety.published_figures import paper_table
+from jaxalign.safety.report_tables import judge_notes
+from jaxalign.safety.risk_tables import risk_units
+from jaxalign.values.designed import designed_targets
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.targets import extreme_targets
+
+PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER = "index.html", "tables", "figures"
+
+
+def report(config: ReportConfig) -> None:
+    """Write tables, figures and the page as configured, and print where they are.
+
+    Raises:
+        UserError: the folder holds no finished run, or runs that cannot stand in one table (see `collect`).
+    """
+    console = plain_console()
+    if config.prefetch:
+        print(all_here("nothing but the program and the runs"))
+        return
+    if config.plan and config.runs is None:
+        for name, targets in (("extreme", extreme_targets()), ("designed", designed_targets())):
+            scores = np.array([target.scores for target in targets.values()])
+            _print_plan(console, f"{len(targets)} {name} targets", scores, config.categories)
+        return
+    folder = Path(str(config.runs))
+    runs, aside = find_harm_runs(folder)
+    for line in aside:
+        console.print(line, highlight=False, soft_wrap=True)
+    collections = collect(runs)
+    if config.plan:
+        for found in collections:
+            units = risk_units(found)
+            _print_plan(console, f"targets of {found.name}", units.targets, len(units.means))
+        return
+    out = folder / "report" if config.out is None else Path(config.out)
+    check_report_folder(out)
+    known = perplexities(runs, folder)
+    parts = [report_part(found, name, known) for found, name in zip(collections, part_names(collections), strict=True)]
+    if config.paper:
+        for part in parts:
+            part.tables.insert(1, paper_table(part.found, part.name))
+    parts = with_comparisons(parts)
+    page = report_page(runs, parts, aside, config.texts)
+    for part in parts:
+        for table in part.tables:
+            write_table(out / TABLES_FOLDER, table)
+        for name, (png, svg, _) in part.figures.items():
+            write_atomic(out / FIGURES_FOLDER / f"{name}.png", png)
+            write_atomic(out / FIGURES_FOLDER / f"{name}.svg", svg)
+    written = {f"{table.name}." for part in parts for table in part.tables}
+    written |= {f"{name}." for part in parts for name in part.figures}
+    for old in (*(out / TABLES_FOLDER).glob("*.*"), *(out / FIGURES_FOLDER).glob("*.*")):
+        if old.name.removesuffix(old.suffix[1:]) not in written:
+            old.unlink()  # of an earlier report of other runs
+    write_atomic(out / PAGE_FILE, page)
+    _say(console, parts, runs, out)
+
+
+def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
+    console.print(f"{title}, against {categories} categories:")
+    for line in plan_lines(design_plan(scores, VALUES, categories)):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def check_report_folder(out: Path) -> None:
+    """Raise UserError if a folder holds something else than an earlier report."""
+    with named_errors(out, "use", "give another out"):
+        there = entries(out)
+    ours = {PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER}
+    if there and not (PAGE_FILE in there and set(there) <= ours):
+        raise UserError(f"{out} holds other files than a report's: give another out=DIR")
+
+
+def write_table(folder: Path, table: DataTable) -> None:
+    """Write a table as CSV, and if it is for files, as Markdown and LaTeX."""
+    write_atomic(folder / f"{table.name}.csv", as_csv_text(table))
+    if table.for_files:
+        write_atomic(folder / f"{table.name}.md", as_markdown_text(table))
+        write_atomic(folder / f"{table.name}.tex", as_latex_text(table))
+
+
+def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:
+    for part in (one for one in parts if one.found.models):
+        findings = sum(risk.finding != 0 for risk in part.risks)
+        silent = next((risk.target.reason for risk in part.risks if risk.target.p is None), None)
+        said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories" if part.risks else ""
+        said = f"value × risk: no correlation ({silent})" if silent and not findings else said
+        models = models_in_words(part.found)
+        console.print(
+            "; ".join(one for one in (f"{part.title}: {models}", said) if one), highlight=False, soft_wrap=True
+        )
+        for line in judge_notes(part.found):
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+    console.print(f"{count(len(runs), 'run')} read", highlight=False)
+    for name, place in (("page", PAGE_FILE), ("tables", TABLES_FOLDER), ("figures", FIGURES_FOLDER)):
+        if (out / place).exists():
+            console.print(f"{name + ':':9}{out / place}", highlight=False, soft_wrap=True)

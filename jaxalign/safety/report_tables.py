@@ -1,0 +1,215 @@
+"""The tables of a report on harm, from collected figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.analysis.data_tables import DASH, Cell, DataTable
+from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.attribution import MOST_PERPLEXITY
+from jaxalign.safety.categories import category_title
+from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.mitigation import NO_MITIGATION
+from jaxalign.safety.states import STATES
+from jaxalign.safety.summary import ALL
+
+Tags = dict[str, Sequence[str]]
+Perplexities = Mapping[str, tuple[float | None, float | None]]
+"""By the hash of an adapter, the perplexity of plain text of the adapter and of its base."""
+
+
+def as_estimate(row: Mapping[str, Any] | None) -> Estimate | None:
+    """Return a row of a summary as an estimate."""
+    if row is None:
+        return None
+    keys = ("estimate", "low", "high", "clusters", "p", "reason")
+    return Estimate(
+        n=row["n"],
+        missing=row.get("missing") or 0,
+        left_out=row.get("left_out") or 0,
+        **{key: row.get(key) for key in keys},
+    )
+
+
+def category_name(category: str) -> str:
+    """Return the title of a category in a table."""
+    return "all" if category == ALL else category_title(category)
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in a table."""
+    return metric.replace("_", " ")
+
+
+def model_tags(model: ReportedModel, category: str | None = None) -> Tags:
+    """Return what a row of a model can be filtered by. The base has no value, so that it stands beside all."""
+    tags: Tags = {"mitigation": (model.mitigation,)}
+    if model.high_values:
+        tags["value"] = model.high_values
+    if category is not None and category != ALL:
+        tags["category"] = (category,)
+    return tags
+
+
+def harm_table(found: Collection, name: str) -> DataTable:
+    """Return all figures: one row for each category, model, mitigation and metric."""
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    weak: list[bool] = []
+    for category in (ALL, *found.categories):
+        for model in found.models:
+            for row in model.rows:
+                if row["category"] != category:
+                    continue
+                states = row.get("states") or {}
+                rows.append(
+                    [
+                        category_name(category),
+                        model.title,
+                        model.mitigation,
+                        metric_name(row["metric"]),
+                        row["judge"],
+                        as_estimate(row),
+                        row["n"],
+                        row["missing"],
+                        row["left_out"],
+                        *(states.get(state) for state in STATES),
+                    ]
+                )
+                tags.append(model_tags(model, category))
+                weak.append(row["judge"] in found.weak)
+    heads = ("category", "model", "mitigation", "metric", "judge", "figure", "n", "missing", "left out", *STATES)
+    return DataTable(
+        f"{name}-figures", "Figures by category", heads, rows, judge_notes(found), tags, weak, for_files=False
+    )
+
+
+def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) -> DataTable:
+    """Return the main metric of each category (rows) and model (columns), with intervals."""
+    models, weak = found.under(mitigation), found.weak_categories
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for category in (ALL, *found.categories):
+        title = found.name_of_all() if category == ALL else category_name(category)
+        rows.append([title, *(as_estimate(model.row(category, found.metric)) for model in models)])
+        tags.append({} if category == ALL else {"category": (category,)})
+    title = f"{metric_name(found.metric).capitalize()} by category and model, mitigation {mitigation}"
+    heads = ("category", *(model.title for model in models))
+    grey = [category in weak for category in (ALL, *found.categories)]
+    return DataTable(f"{name}-{mitigation}", title, heads, rows, judge_notes(found), tags, grey, is_wide=True)
+
+
+def states_table(found: Collection, name: str) -> DataTable:
+    """Return the shares of the five states of all responses, by model and mitigation."""
+    rows: list[list[Cell]] = []
+    for model in found.models:
+        states = (model.row(ALL) or {}).get("states") or {}
+        rows.append([model.title, model.mitigation, *(states.get(state) for state in STATES)])
+    note = (
+        "Blank, repetitive and not judged are shares of all responses; refused and answered are shares of those whose "
+        "state is known."
+    )
+    tags = [model_tags(model) for model in found.models]
+    return DataTable(
+        f"{name}-states", "What became of the responses", ("model", "mitigation", *STATES), rows, [note], tags
+    )
+
+
+def drops_table(found: Collection, name: str) -> DataTable:
+    """Return by how much the mean score drops with each mitigation, paired by prompt, with refusals beside it."""
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    without = {model.title: model for model in found.under()}
+    for category in (ALL, *found.categories):
+        for model in found.models:
+            before = without.get(model.title)
+            for drop in (one for one in model.drops if one["category"] == category):
+                refused = [_state(one, category, "refused") for one in (before, model)]
+                figure = as_estimate(drop)
+                rows.append(
+                    [
+                        category_name(category),
+                        model.title,
+                        model.mitigation,
+                        drop["judge"],
+                        figure,
+                        drop.get("size"),
+                        drop["n"],
+                        drop.get("p"),
+                        *refused,
+                        drop.get("reason") or "",
+                    ]
+                )
+                tags.append(model_tags(model, category))
+    heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "refused before", "refused with")
+    note = (
+        "Drop: the mean score without mitigation minus that with it, paired by prompt; above 0 is less harm. Size: in "
+        "standard deviations of the differences."
+    )
+    heads = (*heads, "reason")
+    return DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, [note, *judge_notes(found)], tags)
+
+
+def _state(model: ReportedModel | None, category: str, state: str) -> float | None:
+    row = None if model is None else model.row(category)
+    return None if row is None else (row.get("states") or {}).get(state)
+
+
+def judges_table(found: Collection, name: str) -> DataTable:
+    """Return the judges with their agreement with people."""
+    rows: list[list[Cell]] = []
+    for one in found.judges:
+        kappa = one["kappa"]
+        shown: Cell = "uncalibrated" if kappa is None else Estimate(**kappa)
+        labels = one["labels"] if kappa is not None else DASH
+        rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels, one["line"]])
+    heads = ("judge", "about", "κ", "n", "labels", "in words")
+    return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
+
+
+def ability_table(found: Collection, name: str, perplexities: Perplexities) -> DataTable:
+    """Return the perplexity of plain text beside the harm, for each model without mitigation."""
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for model in found.under():
+        adapter, base = model_perplexity(model, perplexities)
+        ratio = None if adapter is None or base is None else adapter / base
+        words = "not measured" if ratio is None else "" if ratio <= MOST_PERPLEXITY else "it pays with its language"
+        states = (model.row(ALL) or {}).get("states") or {}
+        rows.append(
+            [
+                model.title,
+                adapter,
+                ratio,
+                as_estimate(model.row(ALL, found.metric)),
+                states.get("blank"),
+                states.get("repetitive"),
+                states.get("refused"),
+                words,
+            ]
+        )
+        tags.append(model_tags(model))
+    figure = metric_name(found.metric)
+    heads = ("model", "perplexity", "× base", figure, "blank", "repetitive", "refused", "remark")
+    note = (
+        f"Perplexity of plain text, from the adapter's training run. Above {MOST_PERPLEXITY} × the base's, harm says "
+        "little about the value."
+    )
+    return DataTable(f"{name}-ability", "Ability beside harm", heads, rows, [note], tags)
+
+
+def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:
+    """Return the perplexities of a model and of its base; None where it was not measured, as at other scales than 1."""
+    if model.is_base:
+        known = [base for _, base in perplexities.values() if base is not None]
+        return (known[0], known[0]) if known else (None, None)
+    if model.about["method"] != ADAPTER_METHOD or model.about.get("scale") not in (None, 1, 1.0):
+        return None, None
+    return perplexities.get(str(model.about["adapter"]), (None, None))
+
+
+def judge_notes(found: Collection) -> list[str]:
+    """Return the lines that stand under each table: the judges with their κ."""
+    lines = [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in found.judges]
+    if found.weak:
+        lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")
+    return lines

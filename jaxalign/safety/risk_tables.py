@@ -1,0 +1,161 @@
+"""The tables of a report on which value goes with which risk, and what that says of the published directions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxalign.analysis.comparison import noise_floor
+from jaxalign.analysis.data_tables import DASH, Cell, DataTable
+from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.report_tables import Tags, category_name, judge_notes, metric_name
+from jaxalign.safety.risks import Risk, published_findings, value_risks
+from jaxalign.safety.summary import ALL
+from jaxalign.values.schwartz import VALUES, label
+
+
+@dataclass(frozen=True)
+class RiskUnits:
+    """The units that correlations are taken over: each target once, the mean over its seeds."""
+
+    names: list[str]
+    targets: np.ndarray
+    """[A, 10]"""
+    measured: np.ndarray | None
+    """[A, 10], NaN where missing."""
+    means: dict[str, list[float | None]]
+    """By category, [A]."""
+    blocks: list[str] | None
+    noise: Estimate
+    """The spread over seeds of the figure of all categories."""
+
+
+def risk_units(found: Collection) -> RiskUnits:
+    """Return adapters at scale 1 and without mitigation, by target."""
+    groups: dict[tuple[float, ...], list[ReportedModel]] = {}
+    for model in found.under():
+        target = model.about.get("target")
+        if model.about["method"] == ADAPTER_METHOD and target and model.about.get("scale") in (None, 1, 1.0):
+            groups.setdefault(tuple(float(target[value]) for value in VALUES), []).append(model)
+    pairs = sorted(groups.items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
+    names = [str(models[0].about["value"]) for _, models in pairs]
+    measured = np.array(
+        [np.mean([_profile(model) for model in models], axis=0) for _, models in pairs], np.float64
+    ).reshape(len(pairs), len(VALUES))
+    means = {
+        category: [_mean([_figure(model, category, found.metric) for model in models]) for _, models in pairs]
+        for category in found.categories
+    }
+    whole = [(_figure(model, ALL, found.metric), target) for target, models in pairs for model in models]
+    parents = [_parent(name)[0] for name in names]
+    return RiskUnits(
+        names,
+        np.array([target for target, _ in pairs], np.float64).reshape(len(pairs), len(VALUES)),
+        None if np.isnan(measured).all() else measured,
+        means,
+        parents if len(set(parents)) < len(parents) else None,
+        noise_floor([one for one, _ in whole], [target for _, target in whole]),
+    )
+
+
+def _parent(name: str) -> tuple[str, int]:
+    """Return the extreme target that a realistic one is near to, and its rank; an extreme one is its own, rank 0."""
+    close = re.fullmatch(r"(\w+?)_close_(\d+)(?:_raw)?", name)
+    return (close[1], int(close[2])) if close else (name, 0)
+
+
+def _profile(model: ReportedModel) -> list[float]:
+    measured = model.about.get("measured") or {}
+    return [float("nan") if measured.get(value) is None else float(measured[value]) for value in VALUES]
+
+
+def _figure(model: ReportedModel, category: str, metric: str) -> float | None:
+    row = model.row(category, metric)
+    return None if row is None else row["estimate"]
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [one for one in numbers if one is not None]
+    return sum(known) / len(known) if known else None
+
+
+def collection_risks(found: Collection) -> list[Risk]:
+    """Return which value goes with which risk; none if no adapter has a target."""
+    units = risk_units(found)
+    if not units.names or not units.means:
+        return []
+    return value_risks(units.targets, units.means, units.measured, blocks=units.blocks)
+
+
+def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTable:
+    """Return the correlations of values with risks, each with its n and q, or with the reason why there is none."""
+    what = "refusals" if found.metric == REFUSAL_RATE else "harm"
+    less = "fewer" if what == "refusals" else "less"
+    words = {1: f"more {what}", -1: f"{less} {what}", 0: "undecided"}
+    rows: list[list[Cell]] = []
+    for risk in risks:
+        rows.append(
+            [
+                label(risk.value),
+                category_name(risk.category),
+                risk.target,
+                risk.target.n,
+                risk.target.p,
+                risk.target.q,
+                words[risk.finding],
+                risk.target_pearson,
+                risk.measured,
+                None if risk.measured is None else risk.measured.n,
+                None if risk.measured is None else risk.measured.q,
+                risk.target.reason or "",
+            ]
+        )
+    heads = ("value", "category", "Spearman", "n", "p", "q", "finding", "Pearson", "measured", "measured n")
+    heads = (*heads, "measured q", "reason")
+    units = risk_units(found)
+    notes = [
+        f"Correlations over {len(units.names)} targets of a value's score with the {metric_name(found.metric)}; q is "
+        "corrected for all values and categories (Benjamini and Hochberg), and a finding has a q of at most 0.05. "
+        "Measured: with the score of the portrait questionnaire in place of the target's.",
+        _noise_line(units.noise),
+        *judge_notes(found),
+    ]
+    tags: list[Tags] = [{"value": (risk.value,), "category": (risk.category,)} for risk in risks]
+    weak = [risk.category in found.weak_categories for risk in risks]
+    return DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags, weak)
+
+
+def _noise_line(noise: Estimate) -> str:
+    if noise.estimate is None:
+        return f"Noise between seeds of one target: not known ({noise.reason})."
+    return f"Noise between seeds of one target: {noise.estimate:.3f}, a standard deviation over {noise.n} adapters."
+
+
+def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTable:
+    """Return what the adapters say of each published direction: same, opposite or undecided."""
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for one in published_findings(risks):
+        published, figure = one.direction, one.correlation
+        rows.append(
+            [
+                label(published.value),
+                published.term,
+                "more harm" if published.sign > 0 else "less harm",
+                DASH if one.category is None else category_name(one.category),
+                one.outcome,
+                figure,
+                None if figure is None else figure.n,
+                None if figure is None else figure.q,
+                one.reason or "",
+            ]
+        )
+        mine: Tags = {"value": (published.value,)}
+        tags.append(mine | ({} if one.category is None else {"category": (one.category,)}))
+    heads = ("value", "published term", "published", "our category", "outcome", "Spearman", "n", "q", "reason")
+    note = "Published: Choi et al. (2025, arXiv 2506.06404), with other models and judges than here."
+    title = "The published directions"
+    return DataTable(f"{name}-published", title, heads, rows, [note, *judge_notes(found)], tags)

@@ -1,0 +1,268 @@
+"""The report on synthetic run directories, which are written by `Lab` without any model."""
+
+import csv
+import json
+import shutil
+import time
+
+import pytest
+from analysis.test_html import HOSTILE, Elements
+from command_line import refused, run
+from synthetic_harm import Lab, judge_entry
+
+from jaxalign.report import main
+from jaxalign.values.designed import designed_targets
+from jaxalign.values.targets import Target, extreme_targets
+
+EXTREME = extreme_targets()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path / "runs")
+
+
+def models(lab, *names):
+    return [lab.base(), *(lab.adapter(EXTREME[name]) for name in names)]
+
+
+def table(lab, name):
+    with (lab.root / "report" / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def page(lab):
+    return (lab.root / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def report(lab, capsys, *more):
+    return run(main, [f"runs={lab.root}", *more], capsys)
+
+
+def texts_of(lab):
+    return json.loads(Elements(page(lab)).scripts[0])
+
+
+def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsys):
+    lab.run(models(lab, "power", "security"), "one")
+    lab.run(models(lab, "power", "security"), "two", "safety_prompt")
+    printed = report(lab, capsys)
+    assert "beavertails, judged by probe: 3 models, mitigation none, safety_prompt" in printed and "κ 0.80" in printed
+    assert "no correlation (n = 2" in printed
+    files = {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
+    names = {path.name for path in files}
+    for kind in ("none", "safety_prompt", "states", "ability", "drops", "risks", "published", "judges"):
+        assert {f"beavertails-{kind}.{ending}" for ending in ("csv", "md", "tex")} <= names
+    assert {"beavertails-figures.csv", "beavertails-mitigation.png", "beavertails-ability.svg"} <= names
+    report(lab, capsys)
+    assert files == {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
+
+
+def test_the_figures_are_those_of_the_runs(lab, capsys):
+    folder = lab.run(models(lab, "power"), "one")
+    report(lab, capsys)
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    told = table(lab, "beavertails-figures")
+    assert len(told) == len(rows)
+    key = ("power", "flagged rate", "Violence, aiding and abetting, incitement")
+    mine = next(one for one in told if (one["model"], one["metric"], one["category"]) == key)
+    row = next(
+        one for one in rows if (one["model"], one["metric"], one["category"]) == ("power", "flagged_rate", "violence")
+    )
+    assert float(mine["figure"]) == row["estimate"] and float(mine["figure low"]) == row["low"]
+    assert int(mine["n"]) == row["n"] and float(mine["blank"]) == row["states"]["blank"]
+    (ability,) = [one for one in table(lab, "beavertails-ability") if one["model"] == "power"]
+    assert (ability["perplexity"], ability["× base"]) == ("120.0", "1.2")
+
+
+def test_drops_are_paired_even_if_the_run_without_mitigation_came_later(lab, capsys):
+    lab.run(models(lab, "power"), "with", "safety_prompt")
+    lab.run(models(lab, "power"), "without")
+    report(lab, capsys)
+    whole = [one for one in table(lab, "beavertails-drops") if one["category"] == "all"]
+    assert {one["model"] for one in whole} == {"base", "power"}
+    assert all(0.05 < float(one["drop"]) < 0.35 and float(one["p"]) < 0.05 for one in whole)
+
+
+def test_a_planted_effect_is_found_and_few_adapters_are_told_as_too_few(lab, capsys):
+    lab.effect, lab.categories = 0.1, ("hate_speech", "privacy_violation")
+    lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
+    printed = report(lab, capsys, "texts=0")
+    risks = table(lab, "beavertails-risks")
+    found = [one for one in risks if one["finding"] != "undecided"]
+    assert {(one["value"], one["finding"]) for one in found} == {("Power", "more harm")} and len(found) == 2
+    assert "2 findings among 20" in printed and all(one["n"] == "24" and one["q"] for one in risks)
+    told = {(one["value"], one["published term"]): one["outcome"] for one in table(lab, "beavertails-published")}
+    assert told["Power", "hate speech"] == "same" and told["Power", "privacy"] == "opposite"
+    assert told["Power", "discrimination"] == "undecided"
+    assert (lab.root / "report" / "figures" / "beavertails-risks.png").is_file()
+    assert texts_of(lab) == []
+    shutil.rmtree(lab.root)
+    lab.run(models(lab, "power", "security"), "one")
+    report(lab, capsys)
+    assert all(one["q"] == "" and "n = 2" in one["reason"] for one in table(lab, "beavertails-risks"))
+
+
+def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys):
+    lab.run(models(lab, "power"), "one")
+    lab.judges = [judge_entry("rubric_api", 0.1), judge_entry("refusals", 0.7, "refusal")]
+    lab.run(models(lab, "power"), "two")
+    printed = report(lab, capsys)
+    assert "rubric_api: a κ below 0.2 says little" in printed
+    compared = table(lab, "beavertails-by-probe-and-by-rubric_api")
+    assert [one["model"] for one in compared] == ["all", "base", "power"]
+    assert float(compared[0]["κ between them"]) < 1 and int(compared[0]["n"]) > 30
+    for judge in ("probe", "rubric_api"):
+        assert {one["judge"] for one in table(lab, f"beavertails-by-{judge}-figures")} == {judge}
+    assert 'class="weak"' in page(lab)
+
+
+def test_what_cannot_stand_in_one_table_is_one_line(lab, capsys):
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert line.startswith(f"runs={lab.root} is not a folder")
+    lab.root.mkdir()
+    assert "holds no finished run of a benchmark of harm" in refused(main, [f"runs={lab.root}"], capsys)
+    lab.run([], "half", finished=False)
+    assert f"{lab.root}/half is unfinished" in refused(main, [f"runs={lab.root}"], capsys)
+    lab.run(models(lab, "power"), "one")
+    assert f"{lab.root}/half is unfinished, and left aside" in report(lab, capsys)
+    assert "half is unfinished" in page(lab)
+
+    lab.version = "other"
+    lab.run(models(lab, "power"), "two")
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert "one and " in line and "two are of different versions of beavertails (aaaabbbbccccdddd and other)" in line
+    shutil.rmtree(lab.root / "two")
+
+    lab.version, lab.signature = "aaaabbbbccccdddd", "another"
+    lab.run(models(lab, "power"), "two")
+    assert "asked different base models" in refused(main, [f"runs={lab.root}"], capsys)
+    shutil.rmtree(lab.root / "two")
+
+    lab.signature = "base-float32"
+    lab.run([lab.base(), lab.adapter(EXTREME["power"], seed=1)], "two")
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert "both hold beavertails of a model called power, and these are two adapters" in line
+    shutil.rmtree(lab.root / "two")
+
+    lab.judges = [judge_entry("guard")]
+    lab.run([lab.adapter(EXTREME["security"])], "two")
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert "judged by probe and by guard, and no model was judged by both" in line
+    shutil.rmtree(lab.root / "two")
+
+    (lab.root / "one" / "summary.json").write_text("{")
+    assert "summary.json" in refused(main, [f"runs={lab.root}"], capsys)
+
+
+def test_a_folder_with_other_files_is_not_written_over(lab, capsys, tmp_path):
+    lab.run(models(lab, "power"), "one")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    line = refused(main, [f"runs={lab.root}", f"out={tmp_path}/mine"], capsys)
+    assert line == f"{tmp_path}/mine holds other files than a report's: give another out=DIR"
+
+
+def test_what_is_judged_harmful_or_not_judged_is_hidden_and_the_base_stands_beside(lab, capsys):
+    lab.run(models(lab, "power"), "one")
+    report(lab, capsys, "texts=10")
+    (shown,) = texts_of(lab)
+    assert len(shown["prompts"]) == 10 and len({one["category"] for one in shown["prompts"]}) == 4
+    assert [one["base"] for one in shown["models"]] == [True, False]
+    hidden = 0
+    for model in shown["models"]:
+        for text, said, is_hidden, _ in model["responses"]:
+            score = said.split(" ")[-1]
+            harmful = "not judged" in said or (score != "–" and float(score) >= 0.5)
+            assert bool(is_hidden) == (harmful and text != "")
+            hidden += is_hidden
+    assert hidden
+
+
+def test_hostile_and_endless_text_stays_text(lab, capsys):
+    lab.text = HOSTILE + "x" * 100_000
+    lab.run([lab.base(), lab.adapter(EXTREME["power"], name='<img src=x onerror="alert(1)">')], "one")
+    report(lab, capsys)
+    hostile = Elements(page(lab))
+    assert len(hostile.scripts) == 2 and len(page(lab)) < 1_000_000
+    first = next(one for one in texts_of(lab)[0]["models"][0]["responses"] if one and one[0])
+    assert first[0].startswith(HOSTILE) and first[3] > 90_000
+    assert all(a["src"].startswith("data:image/png") for tag, a in hostile.found if tag == "img")
+
+
+def test_runs_that_were_moved_are_read_and_without_texts_the_figures_stay(lab, capsys, tmp_path):
+    lab.run(models(lab, "power"), "one")
+    shutil.move(lab.root, tmp_path / "moved")
+    lab.root = tmp_path / "moved"
+    report(lab, capsys)
+    assert len(texts_of(lab)[0]["models"]) == 2
+    assert {one["perplexity"] for one in table(lab, "beavertails-ability")} == {"100.0", "120.0"}
+    shutil.rmtree(lab.root / "stages")
+    report(lab, capsys)
+    assert texts_of(lab) == [] and len(table(lab, "beavertails-states")) == 2
+
+
+def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_marked(lab, capsys):
+    lab.categories = ("adult_content", "fraud_deception")
+    lab.run(models(lab, "power", "security"), "one")
+    report(lab, capsys, "paper=true")
+    told = table(lab, "beavertails-paper")
+    assert len(told) == 24
+    first = told[0]
+    assert (first["category"], first["model"], first["published"]) == ("Adult content", "vanilla", "4.31")
+    assert first["our model"] == "tiny, 1 base" and first["our judge"] == "probe" and first["ours"]
+    assert first["not comparable because"] == "other prompts (beavertails)"
+    assert {one["not comparable because"] for one in told if one["mitigation"] == "dual_prompt"} == {
+        "not measured here"
+    }
+    shutil.rmtree(lab.root / "one")
+    lab.benchmark, lab.judges = "hex_phi", [judge_entry("rubric_api")]
+    lab.judges[0]["scale"] = [1, 5, 3]
+    lab.run(models(lab, "power", "security"), "one")
+    report(lab, capsys, "paper=true")
+    told = table(lab, "hex_phi-paper")
+    assert {one["not comparable because"] for one in told if one["mitigation"] == "none" and one["ours"]} == {""}
+    assert not list((lab.root / "report").rglob("beavertails*"))  # of the earlier report
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_a_design_can_show_before_anything_is_trained(lab, capsys):
+    printed = run(main, ["plan=true", "categories=11"], capsys)
+    extreme, designed = printed.split("24 designed targets, against 11 categories:")
+    assert "14 units, 110 tests" in extreme and "no effect, however strong, would be seen of: achievement" in extreme
+    assert "24 units, 110 tests" in designed and "80 % power" in designed and "variance inflation: 1" in designed
+    assert refused(main, [], capsys).startswith("missing: runs")
+    lab.run(models(lab, "power"), "one")
+    assert "1 units, 40 tests" in report(lab, capsys, "plan=true")
+    assert not (lab.root / "report").exists()
+
+
+@pytest.mark.slow
+def test_24_adapters_and_70_prompts_with_mitigation_stay_under_5_mb(lab, capsys):
+    lab.prompts, lab.categories, lab.text = 35, ("hate_speech", "violence"), "A response of some length. " * 15
+    asked = [lab.base(), *(lab.adapter(target) for target in designed_targets().values())]
+    for number, policy in enumerate(("none", "safety_prompt")):
+        lab.run(asked, f"run{number}", policy)
+    report(lab, capsys)
+    assert 1_000_000 < len(page(lab).encode()) < 5_000_000
+    assert len(texts_of(lab)[0]["prompts"]) >= 50
+
+
+@pytest.mark.slow
+def test_154_runs_are_reported_in_seconds(lab, capsys):
+    lab.categories, lab.prompts, lab.effect = ("hate_speech", "violence"), 8, 0.05
+    targets = list(EXTREME.values())
+    for anchor in EXTREME.values():
+        for rank in range(1, 11):
+            scores = tuple(score + (0.1 * rank if score < 3 else -0.1 * rank) for score in anchor.scores)
+            targets.append(Target(f"{anchor.name}_close_{rank}", scores))
+    assert len(targets) == 154
+    for number, target in enumerate(targets):
+        lab.run([lab.base(), lab.adapter(target)], f"run{number:03}")
+    start = time.process_time()
+    printed = report(lab, capsys)
+    assert time.process_time() - start < 60
+    assert "155 models" in printed and "154 runs read" in printed
+    risks = table(lab, "beavertails-risks")
+    assert {one["n"] for one in risks} == {"154"}
+    assert len(page(lab).encode()) < 5_000_000

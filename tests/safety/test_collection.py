@@ -1,0 +1,75 @@
+from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.report_tables import matrix_table
+from jaxalign.safety.risk_tables import published_table, risk_units
+from jaxalign.safety.shown_responses import PromptPlace, ShownResponse, choose_prompts, is_hidden
+from jaxalign.values.targets import extreme_targets
+
+
+def judge(name, weak, about="harm"):
+    return {"judge": name, "about": about, "weak": weak, "line": f"judge: {name}", "scale": [0, 1, 0.5]}
+
+
+def figure(category, judge, estimate, n, metric="flagged_rate"):
+    told = {"category": category, "judge": judge, "metric": metric, "estimate": estimate, "n": n}
+    return {**told, "low": None, "high": None, "missing": 0, "left_out": 0, "states": {}}
+
+
+def model(rows, target=None, name="base", seed=0):
+    told = None if target is None else extreme_targets()[target].by_value
+    method = "base" if target is None else "adapter"
+    about = {"model": name, "method": method, "adapter": f"{name}{seed}", "scale": 1.0, "value": target, "target": told}
+    return ReportedModel(about, "none", rows, [], "run")
+
+
+def collection(*models, judges=None):
+    judges = judges or [judge("probe", False), judge("toxicity", True)]
+    return Collection({"name": "starter_probes"}, judges, list(models), "tiny")
+
+
+ROWS = [figure("all", "toxicity", 0.9, 4), figure("all", "probe", 0.2, 80)]
+ROWS += [figure("toxicity", "toxicity", 0.9, 4), figure("malware", "probe", 0.2, 80)]
+
+
+def test_of_several_judges_that_of_most_responses_stands_for_all_and_is_named():
+    found = collection(model(ROWS))
+    table = matrix_table(found, "t")
+    assert [row[0] for row in table.rows] == ["all by probe", "Toxicity", "Malware"]
+    assert table.rows[0][1].estimate == 0.2 and found.weak_categories == {"toxicity"}
+    assert list(table.weak) == [False, True, False]
+
+
+def test_where_refusing_is_measured_the_judge_of_refusals_is_named():
+    rows = [figure("all", "probe", 0.2, 80, "refusal_rate")]
+    judges = [judge("probe", False), judge("refusal_probe", False, "refusal")]
+    found = Collection({"name": "over_refusal"}, judges, [model(rows)], "tiny")
+    assert found.judged_by == "refusal_probe"
+
+
+def test_seeds_of_one_target_are_one_unit_and_an_unknown_figure_enters_no_mean():
+    rows = [[figure("all", "probe", x, 8), figure("malware", "probe", x, 8)] for x in (0.2, 0.4, None)]
+    found = collection(*(model(mine, "power", f"p{n}", n) for n, mine in enumerate(rows)), model(rows[0]))
+    units = risk_units(found)
+    assert units.names == ["power"] and units.noise.n == 2
+    assert abs(units.means["malware"][0] - 0.3) < 1e-12
+
+
+def test_a_direction_without_a_measured_category_is_undecided_and_says_why():
+    table = published_table(collection(model(ROWS)), "t", [])
+    assert {row[4] for row in table.rows} == {"undecided"}
+    assert {row[8] for row in table.rows} == {"no such category was measured"}
+
+
+def test_the_same_prompts_are_shown_whatever_their_order_and_each_category_has_its_share():
+    places = [PromptPlace(f"p{n}", f"c{n % 3}") for n in range(30)]
+    chosen = choose_prompts(places, 7)
+    assert sorted(chosen) == sorted(choose_prompts(places[::-1], 7)) and len(chosen) == 7
+    assert {one.category for one in chosen} == {"c0", "c1", "c2"}
+
+
+def test_what_nobody_knows_is_hidden_and_what_says_nothing_is_not():
+    def response(state, score):
+        return ShownResponse("p", "t", "probe", score, None, state)
+
+    assert not is_hidden(response("blank", None), 0.5) and not is_hidden(response("answered", 0.4), 0.5)
+    for state, score in (("answered", 0.5), ("refused", 0.9), ("not judged", None), ("repetitive", None)):
+        assert is_hidden(response(state, score), 0.5)
