@@ -71,7 +71,8 @@ def _forward(
 def _backward(
     softcap: float | None, gradients: Float[Array, "B P D"], upstream: Float32[Array | np.ndarray, "B P"]
 ) -> tuple[Float[Array, "B P D"], None, None]:
-    return (upstream[..., None] * gradients.astype(jnp.float32)).astype(gradients.dtype), None, None
+    scaled = jnp.multiply(upstream[..., None], gradients.astype(jnp.float32))
+    return scaled.astype(gradients.dtype), None, None
 
 
 prediction_divergences.defvjp(_forward, _backward)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MARKERS, MUTED, OKABE_ITO
@@ -142,19 +143,19 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     axes = figure.add_axes((0.3, low / height, 0.66, (height - low - 0.42) / height))
     _frame(axes)
     axes.axvline(0, color=LINK, linewidth=0.8)
-    for number, (name, mine) in enumerate(drops.items()):
+    for number, mine in enumerate(drops.values()):
         colour, thick = OKABE_ITO[number % len(OKABE_ITO)], 0.8 / len(drops)
         for place, policy in enumerate(policies):
             if policy not in mine:
                 continue
             drop, y = mine[policy], place - 0.4 + (number + 0.5) * thick
-            axes.barh(y, drop.estimate or 0, height=thick * 0.86, color=colour, label=name if place == 0 else None)
+            axes.barh(y, drop.estimate or 0, height=thick * 0.86, color=colour)
             if drop.low is not None and drop.high is not None:
                 axes.plot([drop.low, drop.high], [y, y], color=INK, linewidth=0.8)
     axes.set_ylim(len(policies) - 0.5, -0.5)
     axes.set_yticks(range(len(policies)), [metric_name(policy) for policy in policies])
     axes.set_xlabel("drop of the mean score (right: less harm)", fontsize=_SMALL, color=INK, labelpad=1.5)
-    handles = [axes.barh([0], [0], color=OKABE_ITO[n % len(OKABE_ITO)]) for n in range(len(drops))]
+    handles = [Patch(color=OKABE_ITO[n % len(OKABE_ITO)]) for n in range(len(drops))]
     _legend(figure, handles, list(drops))
     return figure
 

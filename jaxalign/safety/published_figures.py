@@ -10,7 +10,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection
 from jaxalign.safety.mitigation import POLICIES
-from jaxalign.safety.report_tables import as_estimate, category_name, judge_notes
+from jaxalign.safety.report_tables import Tags, as_estimate, category_name, judge_notes
 
 VANILLA, ALIGNED = "vanilla", "value-aligned"
 
@@ -79,7 +79,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
         "Published: Choi et al. (2025, arXiv 2506.06404), HEx-PHI, with other bases and another judge than here: "
         "scores can be set side by side only in their direction, and in how far mitigation lowers them."
     )
-    tags = [{"category": (one.category,), "mitigation": (one.mitigation,)} for one in PUBLISHED_SCORES]
+    tags: list[Tags] = [{"category": (one.category,), "mitigation": (one.mitigation,)} for one in PUBLISHED_SCORES]
     return DataTable(f"{name}-paper", "Beside the published scores", heads, rows, [note, *judge_notes(found)], tags)
 
 
