@@ -25,6 +25,16 @@ def tokenizer_with(template):
         "{% if tools is not none %}T{% endif %}{{ messages[1:] | length }}{{ '-' * 3 + 'a' }}{{ 2 ** 3 }}",
         "{% for m in messages %}{{ loop.index ~ loop.length ~ m.role ~ loop.last }}{% else %}{% endfor %}{{ 1 ~ x }}",
         "{% macro say(m) %}<{{ m.content }}>{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+        "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join(', ') }}"
+        "{{ messages[::-1] | map(attribute='role') | unique | list }}{{ messages | join('|', attribute='role') }}",
+        "{% for k, v in messages[0].items() %}{{ '%s: %5s' % (k, v) ~ '{}={:>4}'.format(k, 7) }}{% endfor %}"
+        "{% for k, v in messages[0] | dictsort %}{{ k | title | indent(2, true) }}{{ v.split()[-1] }}{% endfor %}",
+        "{%- for m in messages recursive %}{{ m.role }}{% if loop.depth < 3 %}{{ loop(messages[1:]) }}{% endif %}"
+        "{{ loop.changed(m.role) }}{{ loop.cycle(1, 2) }}{% endfor %}",
+        "{% set t %}{% for m in messages %}{{ m.content | replace('i', '!') | trim }}\n{% endfor %}{% endset %}{{ t }}"
+        "{% set d = dict(a=[1.5, none], b={'c': true}) %}{{ d }}{{ d == {'a': 1} }}{{ 'b' in d }}{{ -7 // 2 % 4 }}",
+        "{% macro m(x) %}({{ caller() }}{{ x }}){% endmacro %}{% call m(7 / 2) %}{{ messages | length }}{% endcall %}"
+        "{{ ', '.join(messages | map(attribute='role')) }}{{ '<a>' | safe + '<b>' }}{{ 2.567 | round(1) }}",
     ],
 )
 def test_a_template_writes_what_it_writes_in_transformers(template):
@@ -64,6 +74,45 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         ("{{ '{:>999999999}'.format(1) }}", "builds more than"),
         ("{{ ('a' * 9999).replace('a', 'a' * 9999) }}", "builds more than"),
         ("{{ ('a' * 9999).join('a' * 9999) }}", "builds more than"),
+        ("{{ range(99999) | join('x' * 100000) }}", "builds more than"),
+        ("{{ (['x' * 9999999] * 1000) | join('') }}", "builds more than"),
+        ("{{ ('x' * 100000).join(range(999) | map('string') | list | map('string')) }}", "builds more than"),
+        ("{{ ('%s' * 1000) % (('x' * 9999999,) * 1000) }}", "builds more than"),
+        ("{{ ['%999999999d'] | format(1) }}", "builds more than"),
+        ("{{ ('{:9999999}' * 1000).format(1) }}", "builds more than"),
+        ("{{ '{:{w}}'.format(1, w='9000000000') }}", "a width that is not in the format"),
+        ("{{ '{0:{1}}'.format(1, '9000000000') }}", "a width that is not in the format"),
+        ("{{ ('a\n' * 999999) | indent('x' * 1000000) }}", "builds more than"),
+        ("{{ 'a ' | wordwrap(1, wrapstring='x' * 100000) }}", "No filter named 'wordwrap'"),
+        ("{{ messages | tojson(indent=2000000000) }}", "builds more than"),
+        ("{{ (['x' * 9999999] * 1000) | string }}", "builds more than"),
+        (
+            "{% set n = namespace(x=3) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+            "bits of a number",
+        ),
+        ("{% set a = 3 ** 8000000 %}{% set b = 7 ** 2500000 %}{{ a // b > 1 }}", "bits of a number"),
+        ("{{ 5 | round(-100000000) }}", "bits of a number"),
+        ("{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}", "take more than"),
+        (
+            "{% for i in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+            "loops take more than",
+        ),
+        ("{% set a %}xxxxxxxx{% endset %}" + "{% set a %}{{ a }}{{ a }}{% endset %}" * 40, "builds more than"),
+        ("{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}", "builds more than"),
+        ("{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x == x[:] }}", "builds more than"),
+        ("{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x | tojson }}", "builds more than"),
+        ("{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x | tojson(indent=0) }}", "builds more than"),
+        ("{{ messages | tojson(separators=['x' * 9999999, ':']) }}", "builds more than"),
+        ("{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60 + "{{ {x: 1} }}", "builds more than"),
+        ("{{ lipsum(n=100000000) }}", "'lipsum' is undefined"),
+        ("{% for i in range(99999) %}{% set y = [0] * 1000000 %}{% endfor %}", "builds more than"),
+        ("{% set a = 'a' * 9999999 %}{% for i in range(99999) %}{% set b = a[1:] %}{% endfor %}", "builds more than"),
+        ("{{ range(0, 99999 * 2305843009213693951, 2305843009213693951) | unique | list }}", "builds more than"),
+        ("{{ '<!---->' | striptags }}", "No filter named 'striptags'"),
+        ("{{ [1, 2, 3] | random }}", "No filter named 'random'"),
+        ("{{ 'a'.encode() }}", "calls encode, which is not among"),
+        ("{% autoescape true %}{% endautoescape %}", "no autoescape"),
+        ("{# " + "a" * 300000 + " #}", "has more than"),
     ],
 )
 def test_whatever_a_template_does_wrong_is_one_line(template, said):
