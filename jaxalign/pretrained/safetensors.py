@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import brief
+from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import atomic_file, named_errors, read_json_object
 
 INDEX = "model.safetensors.index.json"
@@ -149,6 +150,8 @@ def _damaged(file: Path, what: str) -> UserError:
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
     """Return the header of a file, and the place where the tensors begin."""
+    if why := not_a_file(file):
+        raise UserError(f"{file} cannot be read: {why}; get the file again")
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)

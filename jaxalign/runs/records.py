@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import parse_json, read_text
+from jaxalign.runs.reading import parse_json, read_bytes, read_text
 
 HINT = "free space or choose another run.dir"
 
@@ -136,13 +136,12 @@ def read_records(path: str | Path, /, **fields: type) -> list[dict[str, Any]]:
         fields: the fields that every record must have, and their types.
 
     Raises:
-        UserError: any other line is not a JSON object, or lacks a field.
+        UserError: the file cannot be read, or any other line is not a JSON object, or lacks a field.
     """
     path = Path(path)
     if not path.exists():
         return []
-    with named_errors(path, "read"):
-        *whole, _torn = path.read_bytes().split(b"\n")
+    *whole, _torn = read_bytes(path, hint="remove it, or choose another run.dir").split(b"\n")
     records = []
     for number, line in enumerate(whole, start=1):
         try:

@@ -103,6 +103,13 @@ def test_a_damaged_file_is_named(tmp_path, data):
         SafetensorsFolder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "other.safetensors"])
+def test_a_named_pipe_is_refused_and_never_opened(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} cannot be read: it is a named pipe"):
+        SafetensorsFolder(tmp_path)
+
+
 def test_a_truncated_file_says_which_tensor_is_cut(tmp_path):
     path = write_model(tmp_path, CONFIGS["llama"], hf_random(CONFIGS["llama"])) / "model.safetensors"
     os.truncate(path, path.stat().st_size - 10)

@@ -80,6 +80,12 @@ def test_a_damaged_line_is_named_with_what_mends_it(tmp_path, line, said):
     assert str(caught.value) == f"{path}, line 2: {said}; remove the line, and type the command again"
 
 
+def test_records_in_a_named_pipe_are_refused_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read: it is a named pipe; remove it, or choose"):
+        read_records(tmp_path / "metrics.jsonl")
+
+
 def test_the_same_identity_finds_the_same_directory_and_another_one_its_own(tmp_path):
     first = a_run(tmp_path)
     assert first.path.parent == tmp_path

@@ -60,15 +60,16 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
     `places` gets the place of each id. `own` gives the names of the fields in a user's file; None for any other schema.
 
     Raises:
-        UserError: the file cannot be read or has no question, a row has another schema, or an id is missing or occurs
-            twice.
+        UserError: the file cannot be read or has no question, a row has another schema, an id is missing or occurs
+            twice, or the answers of a user's file can be read in more than one way.
     """
     rows = read_table(path) if own is None else own.read(path)
     if not rows:
         raise UserError(f"{path} holds no question: give a file with questions, or remove it")
     found = []
+    way = None if own is None else _own_way(rows, own)
     for number, row in enumerate(rows, start=1):
-        parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}")
+        parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}", way)
         id = "" if parts.id is None else str(parts.id)
         if not id:
             raise UserError(f"{row.place} has an empty id: every question needs its own")
@@ -165,14 +166,51 @@ def _labels(answer: Any, options: Sequence[Any]) -> Sequence[Any]:
     return range(len(options)) if str(answer).strip().isdigit() else LETTERS[: len(options)]
 
 
-def _own_parts(row: Row, columns: Columns, id: str) -> _Parts:
-    """Return the parts of a row of a user's file, whose answer is the letter, the text or the index of an option."""
+def _ways(row: Row, columns: Columns) -> dict[str, list[str]]:
+    """Return the ways in which the answer of a row names one of its options, each with its labels of the options.
+
+    A number is no text of an option that is a text: it is a place.
+    """
     options, answer = columns.items(row, "options", "texts"), columns.get(row, "answer")
     texts = ["" if one is None else str(one).strip() for one in options]
-    if str(answer).strip() in texts:
-        labels: Sequence[Any] = texts
-    else:
-        labels = _labels(answer, options)
+    if answer in (None, "") or _twice(texts) is not None:
+        return {}
+    ways = {"letter": list(LETTERS[: len(options)]), "text": texts, "place": [str(n) for n in range(len(options))]}
+    if type(answer) is int and all(isinstance(one, str) for one in options):
+        del ways["text"]
+    return {way: labels for way, labels in ways.items() if str(answer).strip() in labels}
+
+
+def _own_way(rows: Sequence[Row], columns: Columns) -> str | None:
+    """Return the one way in which the answers of a user's file name options; None if no answer names one.
+
+    Raises:
+        UserError: no way fits all of these rows, or two ways fit all and find different options.
+    """
+    hint = "give all answers of the file by letter, by text, or by place (counted from 0)"
+    fitting: dict[str, list[str]] = {}
+    found = [(row, ways) for row in rows if (ways := _ways(row, columns))]
+    for row, ways in found:
+        before, fitting = fitting, {way: ways[way] for way in fitting or ways if way in ways}
+        if not fitting:
+            raise UserError(
+                f"{row.place} has its answer by {' or '.join(ways)}, and rows before it by "
+                f"{' or '.join(before)}: {hint}"
+            )
+    for row, ways in found:
+        word = str(columns.get(row, "answer")).strip()
+        if len({ways[way].index(word) for way in fitting}) > 1:
+            raise UserError(
+                f"{row.place} has the answer {word!r:.60}, which names one option by "
+                f"{' and another by '.join(fitting)}; the file does not say which is meant: {hint}"
+            )
+    return next(iter(fitting), None)
+
+
+def _own_parts(row: Row, columns: Columns, id: str, way: str | None) -> _Parts:
+    """Return the parts of a row of a user's file, whose answer names an option in one of `_ways`."""
+    options, answer = columns.items(row, "options", "texts"), columns.get(row, "answer")
+    labels: Sequence[Any] = _ways(row, columns).get(way or "", _labels(answer, options))
     fields = {"id": id, "passage": ""} | {
         name: columns.get(row, name) for name in ("id", "passage") if columns.there(row, name)
     }

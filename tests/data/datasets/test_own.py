@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,7 @@ from jaxalign.data.columns import Columns
 from jaxalign.data.conversations import Message
 from jaxalign.data.datasets.own import load_own_instructions
 from jaxalign.data.datasets.pairs import load_pairs
+from jaxalign.data.datasets.question import Question, read_file
 from jaxalign.data.datasets.questions import load_questions
 from jaxalign.errors import UserError
 from jaxalign.values.starter import load_starter
@@ -159,6 +161,52 @@ def test_a_question_names_its_answer_by_letter_text_or_place(tmp_path, answer):
     assert {question.gold for question in found.train} == {1}
     assert (len(found.train), len(found.validation), len(found.test)) == (24, 3, 3)
     assert found.train[0].id == "mine-1"
+
+
+def golds(tmp_path, *rows):
+    """The places of the right options of rows (options, answer), in the order of the file."""
+    path = Path(write(tmp_path / "mine.jsonl", *({"question": "?", "options": o, "answer": a} for o, a in rows)))
+    return [one.gold for one in read_file(path, {}, Columns()) if isinstance(one, Question)]
+
+
+TENS, MIXED, LETTERED = ["10", "20", "30", "40"], ["0", "2", "1", "3"], ["B", "A", "C"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "right"),
+    [
+        ([(TENS, 2), (MIXED, 2)], [2, 2]),
+        ([(TENS, "2"), (MIXED, "2")], [2, 2]),
+        ([(TENS, "20"), (MIXED, "2")], [1, 1]),
+        ([(MIXED, "2"), (TENS, "20")], [1, 1]),
+        ([(["x", "y", "z"], "C"), (LETTERED, "A")], [2, 0]),
+        ([(["x", "y", "z"], "z"), (LETTERED, "A")], [2, 1]),
+        ([(LETTERED, 0)], [0]),
+        ([([10, 20], 20), ([1, 0], 0)], [1, 1]),
+        ([(["0", "1"], "1")], [1]),
+        ([(["None", "All"], None), (["All", "None"], "None")], [1]),
+    ],
+)
+def test_all_answers_of_a_file_are_read_in_one_way(tmp_path, rows, right):
+    assert golds(tmp_path, *rows) == right
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([(TENS, "B"), (MIXED, "2")], "line 2 has its answer by text or place, and rows before it by letter: give all"),
+        ([(TENS, "20"), (TENS, 1)], "line 2 has its answer by place, and rows before it by text"),
+        (
+            [(MIXED, "0"), (MIXED, "2")],
+            "line 2 has the answer '2', which names one option by text and another",
+        ),
+        ([(LETTERED, "A")], "line 1 has the answer 'A', which names one option by letter and another by text"),
+        ([([1, 0], 0)], "line 1 has the answer '0', which names one option by text and another by place"),
+    ],
+)
+def test_answers_that_can_be_read_in_two_ways_are_refused(tmp_path, rows, said):
+    with pytest.raises(UserError, match=said):
+        golds(tmp_path, *rows)
 
 
 def test_a_csv_writes_options_as_json_and_a_folder_holds_splits(tmp_path):
