@@ -41,6 +41,9 @@ LISTING = frozenset(
 )
 """Filters that visit each item, but do not look into it."""
 
+_PAIRING = frozenset(("lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip", "trim"))
+"""Filters and methods that may compare each character of a text with each of what they look for."""
+
 
 class _Budget:
     """What is spent in one rendering of a template of so many characters."""
@@ -112,7 +115,9 @@ def built_size(name: str, value: Any, given: Sequence[Any]) -> int:
         size += item_count(value) * max(map(written_size, given), default=0)
     elif name in ("max", "min", "sort", "sum", "unique"):
         size += ITEM_COST * (item_count(value) + texts) + (item_count(value) ** 2 if name == "unique" else 0)
-    elif name in ("split", "rsplit", "splitlines"):
+    elif name in _PAIRING:
+        size += plain_size(value) * texts // 8 + (ITEM_COST * len(value) if name == "rsplit" else 0)
+    elif name in ("split", "splitlines"):
         text, mark = str(value), given[0] if given else None
         size += ITEM_COST * (text.count(mark) if isinstance(mark, str) and mark else len(text))
     elif name in ("replace", "format", "indent", "expandtabs"):

@@ -202,7 +202,9 @@ def _paid(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(value, Iterator):
             value = list(_in_turns(value))
         spend(built_size(name, value, [*given, *named.values()]))
-        return filter_(*first, value, *given, **named)
+        built = filter_(*first, value, *given, **named)
+        check_bits(bits_of(built))
+        return built
 
     return paid
 
@@ -210,7 +212,9 @@ def _paid(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
 def _paid_test(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(test)
     def paid(*arguments: Any, **named: Any) -> Any:
-        spend(written_size([*arguments, *named.values()]) if name in _COMPARING else 0)
+        given = [*arguments, *named.values()]
+        check_bits(max(map(bits_of, given)))
+        spend(written_size(given) if name in _COMPARING else 0)
         return test(*arguments, **named)
 
     return paid
