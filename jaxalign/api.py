@@ -28,7 +28,7 @@ from jaxalign.config.arguments import (
     given_settings,
     given_texts,
 )
-from jaxalign.config.fields import Count, Natural, NotNegative, Seed, TopP
+from jaxalign.config.fields import Count, Natural, NotNegative, Samples, Seed, TopP
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.schema import Rule
 from jaxalign.data.encoding import Encoder, encode_examples
@@ -57,7 +57,7 @@ from jaxalign.training.supervised import SupervisedStage
 class _Sampling:
     """The settings of `sample`. Unlike on a command line, a backslash in a stop string is a backslash."""
 
-    n: Count
+    n: Samples
     rows: Count
     temperature: NotNegative = SamplingParams.temperature
     top_k: Natural = SamplingParams.top_k

@@ -20,6 +20,7 @@ from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
+from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import UserError
@@ -77,7 +78,7 @@ def _show(text: str) -> None:
 
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     for argument in arguments:
-        if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+        if is_cut(argument):
             raise UserError(f"{argument!a} is not UTF-8 text")
     if "--version" in arguments:
         _show(f"jaxalign {metadata.version('jaxalign')}")
