@@ -144,6 +144,8 @@ REFUSED = [
         lambda model: jaxalign.load_model("tiny", prompt_format="chat", system=HALF),
         "holds half of a character: write the whole of it",
     ),
+    (lambda model: model.load_adapter("x" * 300), "xxx cannot be used: File name too long; give another path"),
+    (lambda model: jaxalign.load_model("x" * 300), "xxx cannot be used: File name too long; give another path"),
     (lambda model: model.load_adapter(None), "folder=null is not allowed: give a path"),
     (lambda model: model.load_adapter(""), "folder='' is not allowed: give a path"),
     (lambda model: jaxalign.load_model("tiny", offline="no"), "offline=no is not allowed: give true or false"),

@@ -23,7 +23,7 @@ from jaxalign.config.presets import CONF
 from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, unusable_paths
 from jaxalign.runs.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
@@ -47,7 +47,7 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
         def main(arguments: Sequence[str] | None = None) -> None:
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                with interruptible():
+                with interruptible(), unusable_paths():
                     _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))
@@ -112,7 +112,8 @@ def _run_jobs(
         if where:
             print(where.removesuffix(": "), flush=True)
         try:
-            run(read_config(kind, resolved(composed)))
+            with unusable_paths():
+                run(read_config(kind, resolved(composed)))
         except UserError as error:
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 
