@@ -28,12 +28,12 @@ from jaxalign.config.arguments import (
     given_settings,
     given_texts,
 )
-from jaxalign.config.fields import Count, Natural, NotNegative, Seed, TopP
+from jaxalign.config.fields import Count, Natural, NotNegative, Samples, Seed, TopP
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.schema import Rule
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
-from jaxalign.errors import UserError, shown
+from jaxalign.errors import UserError, shown, unusable_paths
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.sampling_params import Request, SamplingParams
@@ -57,7 +57,7 @@ from jaxalign.training.supervised import SupervisedStage
 class _Sampling:
     """The settings of `sample`. Unlike on a command line, a backslash in a stop string is a backslash."""
 
-    n: Count
+    n: Samples
     rows: Count
     temperature: NotNegative = SamplingParams.temperature
     top_k: Natural = SamplingParams.top_k
@@ -224,6 +224,7 @@ class LanguageModel:
             params, summary = trainer.train_stage(stage, settings, start.params)
         return start.trained(jax.device_get(params), "trained"), summary
 
+    @unusable_paths()
     def save_adapter(self, adapter: Adapter, folder: str | Path) -> None:
         """Write an adapter in PEFT's format, with its factor multiplied into its alpha.
 
@@ -237,6 +238,7 @@ class LanguageModel:
         card = f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n"
         write_adapter(given_path("folder", folder), written, dropout=0.0, card=card)
 
+    @unusable_paths()
     def load_adapter(self, folder: str | Path) -> Adapter:
         """Return the adapter in a run's directory or a PEFT folder, or the only one that a pattern finds.
 
@@ -251,6 +253,7 @@ class LanguageModel:
         return found
 
 
+@unusable_paths()
 def load_model(
     name: str,
     *,

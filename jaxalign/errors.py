@@ -1,8 +1,10 @@
 """The one exception for bad input, and functions that word its messages."""
 
+import contextlib
 import difflib
+import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 LONGEST_LINE = 2000
@@ -24,6 +26,18 @@ class UserError(Exception):
         super().__init__(
             line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
         )
+
+
+@contextlib.contextmanager
+def unusable_paths() -> Iterator[None]:
+    """Turn an OSError about a path itself, such as a name that is too long, into a UserError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        about_path = error.errno in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.ENOTDIR)
+        if not about_path or not isinstance(error.filename, str):
+            raise
+        raise UserError(f"{error.filename} cannot be used: {error.strerror}; give another path") from error
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

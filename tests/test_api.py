@@ -100,13 +100,14 @@ def test_a_setting_that_will_not_do_is_refused_before_the_training(model, settin
         model.train_adapter(PAIRS, **settings)
 
 
+HALF = "a\ud800"
 REFUSED = [
     (
         lambda model: model.sample("Why?", max_tokens=2.5),
         "max_tokens=2.5 is not allowed: give a whole number of at least 1",
     ),
     (lambda model: model.sample("Why?", top_k=1.5), "top_k=1.5 is not allowed: give a whole number of at least 0"),
-    (lambda model: model.sample("Why?", n=True), "n=true is not allowed: give a whole number of at least 1"),
+    (lambda model: model.sample("Why?", n=True), "n=true is not allowed: give a whole number from 1 to 100000"),
     (lambda model: model.sample("Why?", rows=1.0), "rows=1.0 is not allowed: give a whole number of at least 1"),
     (lambda model: model.sample("Why?", seed="1"), "seed=1 is not allowed: give a whole number from 0 to 4294967295"),
     (
@@ -130,6 +131,21 @@ REFUSED = [
     ),
     (lambda model: model.train_adapter([*PAIRS, ("a", 1)]), "number 7 of pairs is not a prompt and a response"),
     (lambda model: model.train_adapter(PAIRS, rank=np.array([2, 4])), "rank=[2,4] is not allowed"),
+    (lambda model: model.sample("Why?", n=10**8), "n=100000000 is not allowed: give a whole number from 1 to 100000"),
+    (lambda model: model.sample(["Why?", HALF]), "number 2 of prompts holds half of a character ('a\\ud800')"),
+    (lambda model: model.sample("Why?", stop=[HALF]), "holds half of a character: write the whole of it"),
+    (lambda model: model.log_probs(HALF, ["a"]), "number 1 of prompt holds half of a character"),
+    (lambda model: model.log_probs("Why?", ["a", HALF]), "number 2 of answers holds half of a character"),
+    (lambda model: model.train_adapter([*PAIRS, ("a", HALF)]), "number 7 of pairs holds half of a character"),
+    (lambda model: model.train_adapter([*PAIRS, ("", "b")]), "the prompt of example 7 is empty"),
+    (lambda model: model.load_adapter(HALF), "folder holds half of a character"),
+    (lambda model: jaxalign.load_model(HALF), "holds half of a character: write the whole of it"),
+    (
+        lambda model: jaxalign.load_model("tiny", prompt_format="chat", system=HALF),
+        "holds half of a character: write the whole of it",
+    ),
+    (lambda model: model.load_adapter("x" * 300), "xxx cannot be used: File name too long; give another path"),
+    (lambda model: jaxalign.load_model("x" * 300), "xxx cannot be used: File name too long; give another path"),
     (lambda model: model.load_adapter(None), "folder=null is not allowed: give a path"),
     (lambda model: model.load_adapter(""), "folder='' is not allowed: give a path"),
     (lambda model: jaxalign.load_model("tiny", offline="no"), "offline=no is not allowed: give true or false"),

@@ -82,6 +82,7 @@ def given_texts(name: str, given: Any) -> list[str]:
     for number, one in enumerate(found, start=1):
         if not isinstance(one, str):
             raise UserError(f"number {number} of {name} is not a text: {_short(one)}")
+        _check_whole(f"number {number} of {name}", one)
     return found
 
 
@@ -93,6 +94,8 @@ def given_pairs(name: str, given: Any) -> list[tuple[str, str]]:
     for number, pair in enumerate(found, start=1):
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
             raise UserError(f"number {number} of {name} is not a prompt and a response, two texts: {_short(pair)}")
+        for text in pair:
+            _check_whole(f"number {number} of {name}", text)
     return [(prompt, response) for prompt, response in found]
 
 
@@ -101,7 +104,13 @@ def given_path(name: str, given: Any) -> str:
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if not path or not isinstance(path, str):
         raise UserError(f"{name}={_short(given)} is not allowed: give a path")
+    _check_whole(name, path)
     return path
+
+
+def _check_whole(place: str, text: str) -> None:
+    if schema.is_cut(text):
+        raise UserError(f"{place} holds half of a character ({text!a:.60}): write the whole of it")
 
 
 def _short(value: Any) -> str:

@@ -21,9 +21,10 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
 from jaxalign.config.report import ReportConfig
+from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, unusable_paths
 from jaxalign.runs.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
@@ -47,7 +48,7 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
         def main(arguments: Sequence[str] | None = None) -> None:
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                with interruptible():
+                with interruptible(), unusable_paths():
                     _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))
@@ -82,7 +83,7 @@ def _show(text: str) -> None:
 
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     for argument in arguments:
-        if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+        if is_cut(argument):
             raise UserError(f"{argument!a} is not UTF-8 text")
     if "--version" in arguments:
         _show(f"jaxalign {metadata.version('jaxalign')}")
@@ -116,7 +117,8 @@ def _run_jobs(
         if where:
             print(where.removesuffix(": "), flush=True)
         try:
-            run(read_config(kind, resolved(composed)))
+            with unusable_paths():
+                run(read_config(kind, resolved(composed)))
         except UserError as error:
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 

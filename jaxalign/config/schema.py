@@ -50,6 +50,11 @@ def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(re.sub(r"\\([nt\\])", lambda found: meaning[found[1]], text) for text in texts)
 
 
+def is_cut(text: str) -> bool:
+    """Return whether a text holds half of a character (a lone surrogate), so that no file or tokenizer can take it."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
     """Return the type of every dotted key that holds a value and not another dataclass."""
     found: dict[str, Any] = {}
@@ -191,6 +196,9 @@ def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
         return problems.refuse(key, value, words)
     except OverflowError:
         return problems.wrong.append(f"{key} is not allowed: its number is too large to compute with")
+    parts = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(part, str) and is_cut(part) for part in parts):
+        return problems.wrong.append(f"{key}={shown(value)} holds half of a character: write the whole of it")
     for rule in rules:
         converted = rule.read(converted)
     if not all(rule.holds(converted) for rule in rules):

@@ -161,11 +161,14 @@ def encode_examples(
     its end. An example that keeps no token of its response is left out.
 
     Raises:
-        UserError: an example is too long even without the text that may be shortened.
+        UserError: the prompt of an example is empty, or an example is too long even without the text that may be
+            shortened.
     """
     encoded = Encoded([], [], [], [])
     for example in examples:
         prompt, response, cut = _fit(example, encoder, max_length)
+        if not len(prompt):
+            raise UserError(f"the prompt of example {example.id} is empty: there is nothing to answer")
         if truncate is not None and len(prompt) + len(response) > truncate:
             response, cut = response[: max(truncate - len(prompt), 0)], True
         encoded.cut.append(cut)

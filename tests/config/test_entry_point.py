@@ -57,6 +57,13 @@ def refusal(capsys, *arguments):
     return line
 
 
+def test_a_path_whose_name_is_too_long_is_one_line(capsys):
+    name = "x" * 300
+    assert f"{name} cannot be used: File name too long; give another" in refusal(capsys, "--config-dir", name)
+    command = entry_point("train", TrainConfig)(lambda config: print(Path(name).is_dir()))
+    assert refused(command, ["value=power"], capsys) == f"{name} cannot be used: File name too long; give another path"
+
+
 @pytest.mark.parametrize("written", ["value=power", "+value=power", "++value=power"])
 def test_a_value_is_chosen_with_or_without_plus(written):
     (config,) = configs(written, "+training.epochs=3", "+model=tiny")
@@ -392,7 +399,7 @@ def test_every_key_that_is_a_path_is_marked_as_one():
     }
     assert marked == {
         *("adapter", "adapter.path", "adapters", "benchmark.portraits", "compare", "dataset.match", "dataset.path"),
-        *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir", "run.root", "value.table"),
+        *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir", "run.root", "runs", "value.table"),
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map"),
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),
     }

@@ -209,8 +209,8 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
             "leaves no room for a prompt in the context of 2048: give at most",
         ),
         (["sampling.max_tokens=3000"], "leaves no room for a prompt in the context of 2048: give at most 2047"),
-        (["prompts=long.txt", "sampling.max_tokens=2000"], "long.txt line 3 has 49 tokens, and the context of 2048"),
-        (["prompts=long.jsonl", "sampling.max_tokens=2000"], "long.jsonl line 2 (id q2) has 49 tokens"),
+        (["prompts=long.txt", "sampling.max_tokens=2000"], "long.txt line 3 has 68 tokens, and the context of 2048"),
+        (["prompts=long.jsonl", "sampling.max_tokens=2000"], "long.jsonl line 2 (id q2) has 68 tokens"),
         (["prompt=Why?", "engine=openai"], "engine.url"),
         (
             ["prompt=Why?", "engine=openai", "engine.url=localhost:8000/v1"],

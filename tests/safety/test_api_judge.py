@@ -173,7 +173,8 @@ def test_a_server_that_has_gone_stops_the_judging_and_what_was_there_is_kept(mak
         judge_missing(make(concurrency=2, tries=2), asked, path)
     assert Counter(record["missing"] for record in read_records(path)) == {None: 3, "no answer from the server": 8}
     server.script = []
-    assert all(one.score for one in judge_missing(make(), asked, path)) and len(server.asked) == 40
+    assert all(one.score for one in judge_missing(make(), asked, path))
+    assert len(server.asked) in (40, 41)  # a request that was on its way when the judging stopped may still arrive
 
 
 def test_a_wrong_key_a_wrong_path_and_a_wrong_model_are_one_line_each(make, server):
