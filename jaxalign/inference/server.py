@@ -88,13 +88,21 @@ class JsonServer:
     chance: Callable[[], float] = random.random
 
     def client(self) -> httpx2.AsyncClient:
-        """Return a client, which keeps its connections until it is closed; UserError for proxies that do not work."""
+        """Return a client, which keeps its connections until it is closed.
+
+        Raises:
+            UserError: the proxies or the certificates that the environment names do not work.
+        """
         kept = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         try:
             # No time-outs of single reads: each request has a deadline instead.
             return httpx2.AsyncClient(timeout=None, limits=kept, follow_redirects=False)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:  # from HTTP_PROXY, ALL_PROXY, ...
             raise UserError(f"the proxy that the environment names cannot be used: {said(str(error))}") from None
+        except OSError as error:  # from SSL_CERT_FILE or SSL_CERT_DIR
+            raise UserError(
+                f"the certificates cannot be read ({said(str(error))}): set SSL_CERT_FILE to a file that has them"
+            ) from None
 
     async def ask(
         self, client: httpx2.AsyncClient, path: str, body: dict[str, Any] | None, read: Callable[[Any], Read]

@@ -160,5 +160,11 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_is_one_line(server, monk
     assert line.startswith("the proxy that the environment names cannot be used") and "passw0rd" not in line
 
 
+def test_certificates_that_cannot_be_read_are_one_line(server, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    line = refused(server)
+    assert line.startswith("the certificates cannot be read (") and "set SSL_CERT_FILE to a file" in line
+
+
 def test_nothing_said_is_called_nothing():
     assert said("\n \n") == "nothing"
