@@ -68,7 +68,7 @@ def read_whole(path: Path) -> dict[str, dict[str, Any]]:
     Of records with one key the first counts: records that were appended from another run only fill gaps.
     """
     known: dict[str, dict[str, Any]] = {}
-    for record in read_records(path, key=str, text=str, tokens=int):
+    for record in read_records(path, key=str, text=str, tokens=int, index=int, engine=str):
         if record.get("end") in ENDS:
             known.setdefault(record["key"], record)
     return known

@@ -16,14 +16,11 @@ from jaxtyping import Int
 from jaxalign.errors import UserError
 from jaxalign.inference.connection import Connection, connected
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
-from jaxalign.inference.server import KEY_VARIABLE, Fault, JsonServer, said, secret_key
+from jaxalign.inference.server import KEY_VARIABLE, SHORTEST_KEY, Fault, JsonServer, key_parts, said, secret_key
 from jaxalign.pretrained.tokenizer import Tokenizer
 
 FILTERED = "content_filter"
 """The end of an answer that the server cut because of its content. It is recorded, and drawn again on resuming."""
-
-SHORTEST_KEY = 8
-"""The length from which a key is looked for in answers: a shorter one, such as EMPTY, may be a word of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +149,7 @@ class OpenAIEngine:
         if reason not in ("stop", "length", FILTERED):
             raise Fault(f"ended an answer with finish_reason={said(json.dumps(reason))}, so it may not be whole")
         key = secret_key()
-        if len(key) >= SHORTEST_KEY and key in text:
+        if len(key) >= SHORTEST_KEY and any(part in text for part in key_parts(key)):
             raise UserError(
                 f"{self.url}/completions answers with the key of {KEY_VARIABLE}, so its answer is not kept: is "
                 "engine.url right?"

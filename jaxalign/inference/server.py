@@ -212,13 +212,28 @@ def secret_key(variable: str = KEY_VARIABLE) -> str:
     return key
 
 
+SHORTEST_KEY = 8
+"""Shorter keys are the dummies of local servers, such as EMPTY, and parts of them are words."""
+
+
 def without_keys(text: str) -> str:
-    """Return a text in which no key of the environment stands, plainly or as JSON writes it."""
+    """Return a text in which no key of the environment stands, plainly or as JSON writes it, nor most of one."""
     for variable in (KEY_VARIABLE, JUDGE_KEY_VARIABLE):
         if key := os.environ.get(variable, "").strip():
             for form in {key, json.dumps(key)[1:-1]}:
-                text = text.replace(form, "***")
+                for part in (form, *(key_parts(form) if len(form) >= SHORTEST_KEY else ())):
+                    text = text.replace(part, "***")
     return text
+
+
+def key_parts(key: str) -> list[str]:
+    """Return all parts of a key that are three quarters as long as it: with such a part, the rest can be guessed.
+
+    >>> key_parts("abcdefgh")
+    ['abcdef', 'bcdefg', 'cdefgh']
+    """
+    size = -(-len(key) * 3 // 4)
+    return [key[start : start + size] for start in range(len(key) - size + 1)]
 
 
 def said(text: str) -> str:
@@ -227,8 +242,13 @@ def said(text: str) -> str:
     >>> said("\\x1b[31mno\\x07 more\\nand so on")
     '[31mno more'
     """
-    line = next((line for line in text.splitlines() if line.strip()), "nothing")[:10_000]
-    return without_keys("".join(filter(str.isprintable, line))).strip()[:300]
+    # Keys are looked for before anything is cut, and without the characters that could stand in the middle of one.
+    kept = "".join(letter if letter.isprintable() else "\n" * (letter in "\r\n") for letter in text)
+    whole = kept.replace("\n", "")
+    if without_keys(whole).count("***") > without_keys(kept).count("***"):
+        return "what it says holds the key, so it is not shown"
+    line = next((line for line in without_keys(kept).split("\n") if line.strip()), "nothing")
+    return line.strip()[:300]
 
 
 def retry_after(text: str) -> float:

@@ -183,12 +183,12 @@ def _rope(found: Claims, context: int) -> tuple[float, RopeScaling | None]:
     if kind == "default":
         return theta, None
     if kind == "linear":
-        return theta, RopeScaling("linear", rope.number("factor", above=0.0))
+        return theta, RopeScaling("linear", rope.number("factor", above=1e-4, most=1e6))
     if kind == "llama3":
         low = rope.number("low_freq_factor", above=0.0)
         return theta, RopeScaling(
             "llama3",
-            rope.number("factor", above=0.0),
+            rope.number("factor", above=1e-4, most=1e6),
             low,
             rope.number("high_freq_factor", above=low),
             rope.whole("original_max_position_embeddings", context),

@@ -168,3 +168,12 @@ def test_certificates_that_cannot_be_read_are_one_line(server, monkeypatch):
 
 def test_nothing_said_is_called_nothing():
     assert said("\n \n") == "nothing"
+
+
+def test_a_key_is_not_shown_whole_in_part_cut_or_split(monkeypatch):
+    key = "sk-0123456789abcdef"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    for text in (key, key[:-1], key[2:], "\x07" * 9_990 + key, f"{key[:-1]}\n{key[-1]}", "\x07".join(key)):
+        for start in range(len(key) - 13):
+            assert key[start : start + 14] not in said(f"refused: {text} is no key")
+    assert said("refused\nwith a second line") == "refused"
