@@ -4,18 +4,16 @@ This process only starts others, one after another.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from machine import processor
+from parts import child, need
 from sampling import load
 
 CONTENDERS = {
@@ -31,12 +29,10 @@ def main() -> None:
     if args.part is not None:
         print(json.dumps(PARTS[args.part](args)))
         return
-    missing = [name for name in ("torch", "trl", "peft") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SystemExit(f"error: {', '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    need("torch", "trl", "peft")
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
-        child("prepare", Path(folder))
-        results = {name: child(name, Path(folder)) for name in CONTENDERS}
+        child("prepare", "prepare", Path(folder))
+        results = {name: child(name, title, Path(folder)) for name, title in CONTENDERS.items()}
     report(args, results)
 
 
@@ -53,16 +49,6 @@ def arguments() -> argparse.Namespace:
     if min(args.prompt, args.response, args.pairs, args.steps, args.rank) < 1:
         parser.error("every number must be at least 1")
     return args
-
-
-def child(name: str, work: Path) -> dict[str, Any]:
-    """Run one part in a process of its own; return what it prints last."""
-    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:

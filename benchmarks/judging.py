@@ -5,17 +5,15 @@ This process only starts others, one after another.
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from machine import processor
+from parts import child, need
 from sampling import load
 
 CONTENDERS = {
@@ -30,12 +28,10 @@ def main() -> None:
     if args.part is not None:
         print(json.dumps(PARTS[args.part](args)))
         return
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    need("torch", "transformers")
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
-        facts = child("prepare", Path(folder))
-        results = {name: child(name, Path(folder)) for name in CONTENDERS}
+        facts = child("prepare", "prepare", Path(folder))
+        results = {name: child(name, title, Path(folder)) for name, title in CONTENDERS.items()}
     report(facts, results)
 
 
@@ -52,16 +48,6 @@ def arguments() -> argparse.Namespace:
     if min(args.count, args.rubric, args.response, args.slow, args.batch) < 1 or args.slow > args.count:
         parser.error("all numbers must be at least 1, and --slow at most --count")
     return args
-
-
-def child(name: str, work: Path) -> dict[str, Any]:
-    """Run one part in a process of its own; return what it prints last."""
-    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:

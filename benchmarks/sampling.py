@@ -5,10 +5,8 @@ This process only starts others, one after another.
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import processor
+from parts import child, need
 
 CONTENDERS = {"jaxalign": "jaxalign", "bfloat16": "Transformers, bf16", "float32": "Transformers, float32"}
 
@@ -26,12 +25,10 @@ def main() -> None:
     if args.part is not None:
         print(json.dumps(PARTS[args.part](args)))
         return
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    need("torch", "transformers")
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
-        child("prepare", Path(folder))
-        results = {name: child(name, Path(folder)) for name in CONTENDERS}
+        child("prepare", "prepare", Path(folder))
+        results = {name: child(name, title, Path(folder)) for name, title in CONTENDERS.items()}
     report(args, results)
 
 
@@ -47,16 +44,6 @@ def arguments() -> argparse.Namespace:
     if args.tokens < 2 or args.prompt < 2 or args.repeat < 1 or min(args.samples) < 1:
         parser.error("--tokens and --prompt must be at least 2, --repeat and --samples at least 1")
     return args
-
-
-def child(name: str, work: Path) -> dict[str, Any]:
-    """Run one part in a process of its own; return what it prints last."""
-    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,6 @@ the one that started it into its own peak.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from machine import processor
+from parts import child, need
 
 CONTENDERS = {"jaxalign": "jaxalign", "best": "PEFT, best configured", "released": "PEFT, as released"}
 
@@ -71,32 +71,20 @@ def overrides(args: argparse.Namespace) -> list[str]:
 
 
 def compare(args: argparse.Namespace) -> None:
-    missing = [name for name in ("torch", "peft") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SystemExit(f"error: {' and '.join(missing)} not installed: type pip install '.[bench]' and run again")
+    need("torch", "peft")
     # A terminated run takes its child and its files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         work = Path(folder)
-        packages = child(args, "prepare", work)["packages"]
-        formats = child(args, "formats", work)
+        packages = child("prepare", "prepare", work)["packages"]
+        formats = child("formats", "formats", work)
         (work / "format").write_text(min(formats, key=lambda name: formats[name]))
-        results = {name: child(args, name, work) for name in CONTENDERS}
+        results = {name: child(name, title, work) for name, title in CONTENDERS.items()}
         cache = work / "cache"
         cache.mkdir()
         (cache / "packages").symlink_to(packages)
         first = {kind: first_step(args, work / kind, cache) for kind in ("cold", "warm")}
     report(args, results, first, formats)
-
-
-def child(args: argparse.Namespace, name: str, work: Path) -> dict[str, Any]:
-    """Run one part in a process of its own; return what it prints last."""
-    print(f"running: {CONTENDERS.get(name, name)}", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--contender", name, "--work", str(work)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def first_step(args: argparse.Namespace, run: Path, cache: Path) -> float:
