@@ -122,13 +122,13 @@ class CommandLine:
         version.setbase("1.3")
         setup_globals()
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
-        self._loader.repository = CheckedFiles(search_path)
+        self._loader.repository = self._files = CheckedFiles(search_path)
         self._keys = leaf_types(kind)
         self._paths = {key for key, declared in self._keys.items() if is_marked(declared, PATH)}
         names = {key.partition(".")[0] for key in self._keys}
-        found = {name: self._loader.get_group_options(name, results_filter=None) for name in names}
+        found = {name: self._files.get_group_options(name, results_filter=None) for name in names}
         inner = [f"{name}/{one}" for name, options in found.items() for one in options]
-        self._groups = [*filter(found.get, names), *filter(self._loader.get_group_options, inner)]
+        self._groups = [*filter(found.get, names), *filter(self._files.get_group_options, inner)]
 
     def normalised(self, overrides: list[str]) -> list[str]:
         """Return the overrides in the form that Hydra requires; UserError for a key or a group that does not exist.
@@ -227,9 +227,9 @@ class CommandLine:
         """Return the text of --help with this command's groups and recipes; Hydra would list those of all commands."""
         with one_line():
             template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
-        options = {name: self._loader.get_group_options(name) for name in self._groups}
+        options = {name: self._files.get_group_options(name) for name in self._groups}
         if "experiment" in self._default_groups([]):
-            found = self._loader.get_group_options("experiment")
+            found = self._files.get_group_options("experiment")
             options["experiment"] = [one for one in found if self._takes(f"experiment={one}")]
         listed = "".join(f"{name}: {', '.join(found)}\n" for name, found in sorted(options.items()))
         return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
