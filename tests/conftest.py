@@ -5,17 +5,20 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Most of what the tests take is compilation. Programs are kept for one session, its subprocesses included, and then
-# deleted: a program of yesterday's code must not answer for today's, and nothing of ours belongs in the user's cache.
-CACHE = Path(tempfile.mkdtemp(prefix="jaxalign-tests-"))
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ["JAXALIGN_CACHE"] = str(CACHE)
+# Most of what the tests take is compilation. Programs are kept for one session, all its workers and subprocesses
+# included, and then deleted: a program of yesterday's code must not answer for today's, and nothing of ours belongs in
+# the user's cache.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAXALIGN_CACHE"] = tempfile.mkdtemp(prefix="jaxalign-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAXALIGN_CACHE"], ignore_errors=True)
+CACHE = Path(os.environ["JAXALIGN_CACHE"])
 
 import pytest  # noqa: E402 (the environment comes first)
 
@@ -23,6 +26,12 @@ from jaxalign.parallel.compilation import Programs, use_compilation_cache  # noq
 from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E402
 
 use_compilation_cache(CACHE / "xla")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that at the end no worker waits for one of them."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
