@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.fsync = lambda fd: None  # what a test writes need not outlive a power cut, and a slow disk takes 5 ms each time
 
 # Most of what the tests take is compilation. Programs are kept for one session, all its workers and subprocesses
 # included, and then deleted: a program of yesterday's code must not answer for today's, and nothing of ours belongs in
@@ -22,7 +23,7 @@ CACHE = Path(os.environ["JAXALIGN_CACHE"])
 
 import pytest  # noqa: E402 (the environment comes first)
 
-from jaxalign.parallel.compilation import Programs, use_compilation_cache  # noqa: E402
+from jaxalign.parallel.compilation import COMPILED, Programs, use_compilation_cache  # noqa: E402
 from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E402
 
 use_compilation_cache(CACHE / "xla")
@@ -60,5 +61,6 @@ def programs_go_with_their_tests() -> Iterator[None]:
     import jax
 
     yield
+    COMPILED.clear()
     jax.clear_caches()
     gc.collect()

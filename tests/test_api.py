@@ -184,6 +184,7 @@ def test_a_stop_string_is_taken_as_it_is(model):
     assert model.sample("Why?", max_tokens=20, stop="\\n") == [[whole]]  # a backslash and an n: no newline
 
 
+@pytest.mark.slow
 def test_an_adapter_is_written_where_a_symbolic_link_leads(model, tmp_path):
     adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)
     (tmp_path / "real").mkdir()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from jaxalign.data.bucketing import bucket
 from jaxalign.inference.sampling_params import Request
 
 STEPS = 16
@@ -24,6 +23,10 @@ last sample has ended, so with few rows in a slot, a long sample keeps few rows 
 
 FEWEST_ROWS = 4
 """The smallest number of rows that decode together, if `rows` allows it. A CPU needs the same time for fewer."""
+
+FEWEST_PLACES = 64
+"""The smallest number of KV cache places of a prompt. Sizes from here on are powers of two: a place costs little, and
+each size is another program that decodes."""
 
 NEAR = 512
 """The largest number of KV cache places that a slot's prompt has at the beginning. They cost little compared with the
@@ -73,9 +76,14 @@ def plan_call(
         steps=WATCHED if watched else STEPS,
         prefix=prefix,
         longest=longest,
-        prompt_places=min(bucket(longest), NEAR),
+        prompt_places=min(places(longest), NEAR),
         sample_places=ring,
     )
+
+
+def places(tokens: int) -> int:
+    """Return the number of KV cache places for a prompt of so many tokens: a power of two."""
+    return max(1 << (tokens - 1).bit_length(), FEWEST_PLACES)
 
 
 def _slots(requests: Sequence[Request], adapters: int, rows: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from jaxalign.data.bucketing import bucket
-from jaxalign.inference.call_plan import CallPlan, plan_call
+from jaxalign.inference.call_plan import CallPlan, places, plan_call
 from jaxalign.inference.decoding import (
     DecodeState,
     SamplingMetadata,
@@ -142,7 +142,7 @@ class _Decoder:
     def prefill_prefix(self, prefix: Int[np.ndarray, " T"]) -> None:
         """Prefill the tokens with which all prompts begin, for each adapter; do nothing if there are none."""
         if len(prefix):
-            tokens = padded_prompts([prefix], bucket(len(prefix)))
+            tokens = padded_prompts([prefix], places(len(prefix)))
             found = [self.keys_of(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
             self.caches.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
@@ -162,11 +162,11 @@ class _Decoder:
 
     def make_room(self, size: int) -> None:
         """Add places to each slot's KV cache until a prompt of `size` tokens (a bucket) fits."""
-        old = places = self.caches.prompt_places
-        while places < size:
-            places *= 2
-        if places > old:
-            more = min(places, bucket(self.plan.longest)) - old
+        old = grown = self.caches.prompt_places
+        while grown < size:
+            grown *= 2
+        if grown > old:
+            more = min(grown, bucket(self.plan.longest)) - old
             self.caches.prompt = self.run("longer prompts", grow_prompts_program, (more,), self.caches.prompt)
 
     def decode(self, state: RowState) -> Int32[np.ndarray, "steps A S N"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,23 @@ from typing import Any
 import jax
 
 
+KEPT = 256
+"""The largest number of compiled programs that a process keeps. Each holds memory, and the oldest one goes first."""
+
+COMPILED: OrderedDict[Any, Any] = OrderedDict()
+"""The compiled programs of this process, so that a later run of a sweep has those of the runs before it."""
+
+
 @dataclasses.dataclass
 class Programs:
-    """The compiled programs of a run, by name and shapes. `log(name, seconds)` is called after each compilation.
+    """The compiled programs of a run, by function and shapes. `log(name, seconds)` is called after each compilation.
 
     `seconds` is the time of all compilations, and `thread_seconds` the processor time of the calling thread in them.
+    A program that an earlier run of this process compiled is not compiled again.
     """
 
     log: Callable[[str, float], None] = lambda name, seconds: None
-    compiled: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    compiled: OrderedDict[Any, Any] = dataclasses.field(default_factory=lambda: COMPILED)
     seconds: float = 0.0
     thread_seconds: float = 0.0
 
@@ -27,16 +36,20 @@ class Programs:
         The static arguments come first in the function's signature.
         """
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in map(_abstract, jax.tree.leaves(arguments)))
-        key = (name, static, shapes, jax.tree.structure(arguments))
-        if key not in self.compiled:
-            start, own = time.perf_counter(), time.thread_time()
-            self.compiled[key] = function.lower(*static, *arguments).compile()
-            seconds = time.perf_counter() - start
-            self.seconds += seconds
-            self.thread_seconds += time.thread_time() - own
-            tokens = [shape for shape, dtype in shapes if dtype == "int32" and len(shape) >= 2]
-            self.log(f"{name} {'x'.join(map(str, tokens[0]))}" if tokens else name, seconds)
-        return self.compiled[key]
+        key = (function, static, shapes, jax.tree.structure(arguments))
+        if key in self.compiled:
+            self.compiled.move_to_end(key)
+            return self.compiled[key]
+        start, own = time.perf_counter(), time.thread_time()
+        program = self.compiled[key] = function.lower(*static, *arguments).compile()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.thread_seconds += time.thread_time() - own
+        tokens = [shape for shape, dtype in shapes if dtype == "int32" and len(shape) >= 2]
+        self.log(f"{name} {'x'.join(map(str, tokens[0]))}" if tokens else name, seconds)
+        if len(self.compiled) > KEPT:
+            self.compiled.popitem(last=False)
+        return program
 
 
 def _abstract(leaf: Any) -> Any:

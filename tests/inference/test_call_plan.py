@@ -43,7 +43,8 @@ def test_many_prompts_stand_in_slots_of_few_rows(prompts, samples, shape):
 
 def test_caches_begin_small_and_in_few_sizes():
     plan = plan_call(asked(9, 30), 1, 8, 16)
-    assert (plan.steps, plan.longest, plan.prompt_places, plan.sample_places) == (STEPS, 29, 32, STEPS)
+    assert (plan.steps, plan.longest, plan.prompt_places, plan.sample_places) == (STEPS, 29, 64, STEPS)
+    assert plan_call(asked(9, 90), 1, 8, 16).prompt_places == 128
     plan = plan_call(asked(9, 3000), 1, 8, 1000, watched=True)
     assert (plan.steps, plan.longest, plan.prompt_places, plan.sample_places) == (WATCHED, 2999, NEAR, 4 * STEPS)
 

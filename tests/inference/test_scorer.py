@@ -232,6 +232,7 @@ def test_logits_that_are_not_finite_are_an_error_and_no_score(scorer):
         dataclasses.replace(scorer, scale=1e25).score([tree])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [None, 1])
 def test_mean_states_are_those_of_each_text_alone(scorer, layers):
     scorer = dataclasses.replace(scorer, shapes=[])

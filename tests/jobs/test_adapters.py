@@ -20,6 +20,7 @@ def wide(tmp_path_factory):
     return train(tmp_path_factory.mktemp("wide"), "power", "lora.rank=4")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_loaded")
 def test_adapters_of_different_prompt_formats_are_named(adapters, here, capsys):
     shutil.copytree(adapters / "power" / "adapter", here / "chatty")
@@ -64,6 +65,7 @@ def test_an_exported_adapter_says_which_model_to_ask_before_the_default_is_fetch
     assert line == f"exported was trained on {base}: add {choice}"
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, capsys, monkeypatch):
     monkeypatch.setattr("jaxalign.jobs.adapters.DEFAULT_MODEL", "tiny")
     shutil.copytree(adapters / "power" / "adapter", here / "exported")

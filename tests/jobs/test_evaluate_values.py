@@ -137,6 +137,7 @@ def test_adapters_of_different_system_messages_are_named(adapters, tmp_path, cap
     assert f"{folder / 'security' / 'adapter'} was trained with another model.system than" in line
 
 
+@pytest.mark.slow
 def test_the_same_weights_with_another_architecture_are_asked_anew(tmp_path, capsys):
     arguments = ["model=tiny", f"run.dir={tmp_path / 'run'}", "benchmark.reading=parse", *QUICK]
     main(arguments)

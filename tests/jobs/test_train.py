@@ -175,6 +175,7 @@ def test_a_multirun_makes_a_run_for_each_value(data, tmp_path):
     assert made == ["benevolence", "power"]
 
 
+@pytest.mark.slow
 def test_targets_can_be_overridden_by_score_and_name(data, tmp_path):
     folder = tmp_path / "run"
     mine = ["+value=power", "value.scores.security=4", "value.name=mine"]

@@ -65,8 +65,9 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", [50, 200])
-@pytest.mark.parametrize(("queries", "keys"), [(8, 4), (4, 8), (7, 5), (256, 256)])
+@pytest.mark.parametrize(
+    ("tokens", "queries", "keys"), [(50, 8, 4), (50, 4, 8), (50, 7, 5), (50, 256, 256), (200, 48, 20), (200, 256, 256)]
+)
 def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
     (q, k, v, _), (ends, positions, blocks) = a_case(tokens, 4)
     whole = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)

@@ -132,6 +132,7 @@ def test_killed_after_three_steps_and_resumed_from_the_second_is_four_steps_bitw
     assert_same(tmp_path, result, straight)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_trains_no_more_and_returns_the_same(tmp_path, programs, straight):
     first = train(tmp_path, programs)
 

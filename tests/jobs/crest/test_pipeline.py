@@ -55,13 +55,8 @@ def test_baselines_are_configurations(changes, models, tmp_path):
     main([f"run.dir={tmp_path / 'run'}", *SMALL, *changes])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [model["name"] for model in summary["models"]] == models
-
-
-@pytest.mark.slow
-def test_learning_the_labels_alone_samples_no_rationale(tmp_path):
-    main([f"run.dir={tmp_path / 'run'}", *SMALL, "experiment=label_only", "sft.epochs=1"])
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert list(summary["stages"]) == ["seed", "sft", "test"] and summary["stages"]["sft"]["kept"] == 12
+    if "experiment=label_only" in changes:  # no rationale is sampled
+        assert list(summary["stages"]) == ["seed", "sft", "test"] and summary["stages"]["sft"]["kept"] == 12
 
 
 @pytest.mark.slow

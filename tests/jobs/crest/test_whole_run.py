@@ -221,10 +221,8 @@ def killed(folder: Path, watched: str) -> None:
     [
         ("stages/seed/checkpoints/*/manifest.json", ("seed", "rationales", "evaluate", "sft", "preferences", "dpo")),
         ("stages/rationales/generations.jsonl", ("rationales", "evaluate", "sft", "preferences", "dpo")),
-        ("stages/evaluate/rationales.jsonl", ("evaluate", "sft", "preferences", "dpo")),
         ("stages/sft/epochs/2", ("sft", "preferences", "dpo")),
         ("stages/preferences/pairs.jsonl", ("preferences", "dpo")),
-        ("stages/dpo/metrics.jsonl", ("dpo",)),
         ("stages/dpo/checkpoints/*round-2*/manifest.json", ("dpo",)),
         ("generations.jsonl", ()),
     ],
