@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-
 KEPT = 256
 """The largest number of compiled programs that a process keeps. Each holds memory, and the oldest one goes first."""
 
