@@ -6,7 +6,8 @@ the saved log-sum-exp (as in FlashAttention, Dao et al., 2022, arXiv 2205.14135)
 type.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,11 @@ from jaxalign.models.precision import dot, from_bits, name_bits, to_bits
 QUERY_BLOCK, KEY_BLOCK = 64, 32
 """Tokens in a block of queries, and in a block of keys. The scores of a block, [B, K, G, QUERY_BLOCK, keys], stay in a
 processor's cache; all of them, [B, H, T, T], would not. Smaller blocks skip more keys, but make thinner products."""
+
+UNROLLED = 16
+"""A row of more blocks of queries than this one goes through loops, so that its program does not grow with its length.
+Below, each block is written out: a CPU then computes several of them at once. For other devices, which compile slowly,
+nothing is written out."""
 
 Queries = Float[Array, "B K G T Dh"]
 Keys = Float[Array, "B K T Dh"]  # and values
@@ -78,17 +84,40 @@ def _split(x: Keys) -> Shaped[Array, "B K blocks block Dh"]:
     return x.reshape(*x.shape[:2], -1, KEY_BLOCK, x.shape[3])
 
 
-def _blocks_read(blocks: KeyBlocks, start: int, stop: int) -> Listed:
-    """Return the blocks of keys that the queries from `start` to `stop` read; None where that is all before `stop`."""
-    before = -(-stop // KEY_BLOCK)
-    return None if blocks is None or blocks.shape[2] >= before else blocks[:, start // QUERY_BLOCK]
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """Blocks of queries that read equally many keys, so that a loop can go over them."""
+
+    first: int  # the number of the first block
+    count: int
+    size: int  # the number of queries in each block
+    reach: int | None  # they read the keys before this one; None if each reads its listed blocks of keys
+
+
+def _spans(length: int, blocks: KeyBlocks) -> list[_Span]:
+    """Return the blocks of queries of a row: each alone, or in a long row many together.
+
+    A block reads its listed blocks of keys, unless these are all before its last query. Those that read all are taken
+    together in growing numbers (1, 1, 2, 4, ...), and read what the last one does: the mask hides the rest.
+    """
+    count, keys = -(-length // QUERY_BLOCK), length if blocks is None else blocks.shape[2] * KEY_BLOCK
+    listed = count if keys >= length else keys // QUERY_BLOCK
+    firsts = range(count)
+    if count > (UNROLLED if jax.default_backend() == "cpu" else 0):
+        firsts = {0, *(1 << n for n in range(listed.bit_length()) if 1 << n < listed), listed, length // QUERY_BLOCK}
+        firsts = sorted(first for first in firsts if first < count)
+    spans = []
+    for first, after in zip(firsts, [*firsts[1:], count], strict=True):
+        size = min(QUERY_BLOCK, length - first * QUERY_BLOCK)
+        spans.append(_Span(first, after - first, size, None if first >= listed else min(after * QUERY_BLOCK, length)))
+    return spans
 
 
 def _gather(
     x: Keys,
     blocks: Shaped[Array, "B K blocks block Dh"],
     listed: Listed,
-    stop: int,
+    stop: int | None,
 ) -> Float[Array, "B K s Dh"]:
     """Return the keys or values that a block of queries reads, of all x, whose blocks are `blocks`."""
     if listed is None:
@@ -100,12 +129,11 @@ def _gather(
 def _scatter_add(
     total: Float32[Array, "B K blocks block Dh"],
     listed: Listed,
-    stop: int,
     part: Float32[Array, "B K s Dh"],
 ) -> Float32[Array, "B K blocks block Dh"]:
     """Return the gradient `total` of all keys or values, with that of the part that `_gather` returned added to it."""
     if listed is None:
-        rest = -stop % KEY_BLOCK
+        rest = -part.shape[2] % KEY_BLOCK
         part = jnp.pad(part, ((0, 0), (0, 0), (0, rest), (0, 0)))
         part = part.reshape(*part.shape[:2], -1, KEY_BLOCK, part.shape[3])
         return total.at[:, :, : part.shape[2]].add(part)
@@ -129,25 +157,45 @@ def _scores(
     return jnp.where(seen[:, None, None], scores, _MASKED), derivative
 
 
-def _read_by_block(
+def _reader(
     k: Keys,
     v: Keys,
     ends: PerToken,
     positions: PerToken,
     blocks: KeyBlocks,
     window: Scalar,
-) -> Iterator[tuple[slice, Listed, Float[Array, "B K s Dh"], Float[Array, "B K s Dh"], Bool[Array, "B t s"]]]:
-    """Yield for each block of queries: its place, the blocks of keys that it reads, their keys and values, its mask."""
-    length = k.shape[2]
+) -> Callable[[_Span, Any], tuple[Listed, Float[Array, "B K s Dh"], Float[Array, "B K s Dh"], Bool[Array, "B t s"]]]:
+    """Return a function of a span and the number of one of its blocks of queries, which may be traced.
+
+    It returns the blocks of keys that are read (None for all up to the reach), their keys and values, and the mask.
+    """
     key_blocks, value_blocks = _split(k), _split(v)
-    for start in range(0, length, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, length)
-        listed = _blocks_read(blocks, start, stop)
-        columns = jnp.arange(stop)[None] if listed is None else listed[:, :, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
+
+    def read(span: _Span, number: Any) -> tuple[Any, ...]:
+        listed = None if span.reach is not None or blocks is None else jnp.asarray(blocks)[:, number]
+        columns = jnp.arange(span.reach or 0)[None]
+        if listed is not None:
+            columns = listed[:, :, None] * KEY_BLOCK + jnp.arange(KEY_BLOCK)
         columns = jnp.broadcast_to(columns.reshape(columns.shape[0], -1), (k.shape[0], columns[0].size))
-        seen = visible(jnp.arange(start, stop), columns, ends, positions, window)
-        keys, values = _gather(k, key_blocks, listed, stop), _gather(v, value_blocks, listed, stop)
-        yield slice(start, stop), listed, keys, values, seen
+        rows = number * QUERY_BLOCK + jnp.arange(span.size)
+        seen = visible(rows, columns, ends, positions, window)
+        return listed, _gather(k, key_blocks, listed, span.reach), _gather(v, value_blocks, listed, span.reach), seen
+
+    return read
+
+
+def _queries(x: Shaped[Array, "B K G T *_"], span: _Span, number: Any) -> Shaped[Array, "B K G t *_"]:
+    """Return the part of a block of queries."""
+    return jax.lax.dynamic_slice_in_dim(x, number * QUERY_BLOCK, span.size, 3)
+
+
+def _over(span: _Span, function: Callable[[Any, Any], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
+    """Return the last carry, and the results [B, K, G, t, ...] of all blocks of a span one behind the other."""
+    if span.count == 1:
+        return function(carry, span.first)
+    carry, stacked = jax.lax.scan(function, carry, span.first + jnp.arange(span.count))
+    stacked = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 3), stacked)
+    return carry, jax.tree.map(lambda x: x.reshape(*x.shape[:3], -1, *x.shape[5:]), stacked)
 
 
 def _attend(
@@ -161,15 +209,20 @@ def _attend(
     scale: float,
     softcap: float | None,
 ) -> tuple[Queries, Float32[Array, "B K G T"]]:
-    outputs, lse = [], []
-    for place, _, keys, values, seen in _read_by_block(k, v, ends, positions, blocks, window):
-        scores, _ = _scores(q[:, :, :, place], keys, seen, scale, softcap)
-        top = scores.max(-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = weights.sum(-1, keepdims=True)
-        output = dot(weights.astype(q.dtype), values, ((4,), (2,)), ((0, 1), (0, 1)))
-        outputs.append((output / total).astype(q.dtype))
-        lse.append((top + jnp.log(total))[..., 0])
+    read, parts = _reader(k, v, ends, positions, blocks, window), []
+    for span in _spans(q.shape[3], blocks):
+
+        def one(carry: None, number: Any, span: _Span = span) -> tuple[None, tuple[Any, Any]]:
+            _, keys, values, seen = read(span, number)
+            scores, _ = _scores(_queries(q, span, number), keys, seen, scale, softcap)
+            top = scores.max(-1, keepdims=True)
+            weights = jnp.exp(scores - top)
+            total = weights.sum(-1, keepdims=True)
+            output = dot(weights.astype(q.dtype), values, ((4,), (2,)), ((0, 1), (0, 1)))
+            return carry, ((output / total).astype(q.dtype), (top + jnp.log(total))[..., 0])
+
+        parts.append(_over(span, one, None)[1])
+    outputs, lse = zip(*parts, strict=True)
     return jnp.concatenate(outputs, 3), jnp.concatenate(lse, 3)
 
 
@@ -197,20 +250,29 @@ def _backward(
     gradient = gradient.astype(q.dtype)
     delta = (gradient.astype(jnp.float32) * output.astype(jnp.float32)).sum(-1, keepdims=True)
     dq = []
-    dk = dv = jnp.zeros((*k.shape[:2], -(-k.shape[2] // KEY_BLOCK), KEY_BLOCK, k.shape[3]), jnp.float32)
-    for place, listed, keys, values, seen in _read_by_block(k, v, ends, positions, blocks, window):
-        queries, upstream = q[:, :, :, place], gradient[:, :, :, place]
-        scores, derivative = _scores(queries, keys, seen, scale, softcap)
-        weights = jnp.exp(scores - lse[:, :, :, place, None])
-        part = dot(weights.astype(q.dtype), upstream, ((2, 3), (2, 3)), ((0, 1), (0, 1)))
-        dv = _scatter_add(dv, listed, place.stop, part)
-        dweights = dot(upstream, values, ((4,), (3,)), ((0, 1), (0, 1)))
-        dscores = weights * (dweights - delta[:, :, :, place]) * scale
-        if derivative is not None:
-            dscores = dscores * derivative
-        dscores = dscores.astype(q.dtype)
-        dq.append(dot(dscores, keys, ((4,), (2,)), ((0, 1), (0, 1))).astype(q.dtype))
-        dk = _scatter_add(dk, listed, place.stop, dot(dscores, queries, ((2, 3), (2, 3)), ((0, 1), (0, 1))))
+    sums = (jnp.zeros((*k.shape[:2], -(-k.shape[2] // KEY_BLOCK), KEY_BLOCK, k.shape[3]), jnp.float32),) * 2
+    read = _reader(k, v, ends, positions, blocks, window)
+    for span in _spans(q.shape[3], blocks):
+
+        def one(sums: tuple[Array, Array], number: Any, span: _Span = span) -> tuple[tuple[Array, Array], Queries]:
+            listed, keys, values, seen = read(span, number)
+            queries, upstream = _queries(q, span, number), _queries(gradient, span, number)
+            scores, derivative = _scores(queries, keys, seen, scale, softcap)
+            weights = jnp.exp(scores - _queries(lse, span, number)[..., None])
+            part = dot(weights.astype(q.dtype), upstream, ((2, 3), (2, 3)), ((0, 1), (0, 1)))
+            dv = _scatter_add(sums[1], listed, part)
+            dweights = dot(upstream, values, ((4,), (3,)), ((0, 1), (0, 1)))
+            dscores = weights * (dweights - _queries(delta, span, number)) * scale
+            if derivative is not None:
+                dscores = dscores * derivative
+            dscores = dscores.astype(q.dtype)
+            part = dot(dscores, queries, ((2, 3), (2, 3)), ((0, 1), (0, 1)))
+            dk = _scatter_add(sums[0], listed, part)
+            return (dk, dv), dot(dscores, keys, ((4,), (2,)), ((0, 1), (0, 1))).astype(q.dtype)
+
+        sums, part = _over(span, one, sums)
+        dq.append(part)
+    dk, dv = sums
     dk, dv = (x.reshape(*x.shape[:2], -1, x.shape[4])[:, :, : k.shape[2]] for x in (dk, dv))
     return jnp.concatenate(dq, 3), dk.astype(k.dtype), dv.astype(v.dtype), None, None, None, None
 

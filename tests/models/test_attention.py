@@ -65,19 +65,57 @@ def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, wind
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sparse", [True, False], ids=["visible blocks", "all blocks"])
+def test_loops_over_blocks_give_what_blocks_written_out_do(monkeypatch, sparse):
+    (q, k, v, upstream), (ends, positions, blocks) = a_case(9 * 64 + 37, 12)
+    found = []
+    for unrolled in (32, 0):
+        monkeypatch.setattr(attention, "UNROLLED", unrolled)
+
+        def ours(q, k, v):
+            chosen = blocks if sparse else None
+            return tree_attention(q, k, v, ends, positions, chosen, jnp.int32(17), 0.4, 1.3)
+
+        output, pull = jax.vjp(jax.jit(ours), q, k, v)
+        found.append((output, *pull(upstream)))
+    assert len(attention._spans(9 * 64 + 37, blocks)) < 9
+    for looped, written in zip(*found, strict=True):
+        np.testing.assert_allclose(looped, written, atol=2e-5)
+
+
+def test_the_program_of_a_long_row_does_not_grow_with_its_length():
+    def size(tokens):
+        shapes = [(1, 2, 3, tokens, 8), (1, 2, tokens, 8), (1, 2, tokens, 8)]
+        q, k, v = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        whole, listed = jax.ShapeDtypeStruct((1, tokens), jnp.int32), np.zeros((1, tokens // 64, 20), np.int32)
+
+        def loss(q, k, v, ends, positions):
+            return tree_attention(q, k, v, ends, positions, listed, jnp.int32(0), 0.4, None).sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(q, k, v, whole, whole)).count(" = ")
+
+    assert size(4096) == size(65536) < size(1024)  # a row of 1,024 tokens is still written out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokens", "queries", "keys"), [(50, 8, 4), (50, 4, 8), (50, 7, 5), (50, 256, 256), (200, 48, 20), (200, 256, 256)]
 )
 def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
     (q, k, v, _), (ends, positions, blocks) = a_case(tokens, 4)
-    whole = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
+
+    def attend(blocks):
+        return jax.jit(lambda q, k, v: tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None))(
+            q, k, v
+        )
+
+    whole = attend(blocks)
     for module in (attention, packing):
         monkeypatch.setattr(module, "QUERY_BLOCK", queries)
         monkeypatch.setattr(module, "KEY_BLOCK", keys)
     blocks = packing.visible_blocks(ends)
     assert blocks.shape[1] == -(-tokens // queries)
-    found = tree_attention(q, k, v, ends, positions, blocks, jnp.int32(0), 0.4, None)
-    np.testing.assert_allclose(found, whole, atol=1e-6)
+    np.testing.assert_allclose(attend(blocks), whole, atol=1e-6)
 
 
 def test_what_no_block_lists_is_not_read():
