@@ -44,4 +44,7 @@ def train(folder: Path, value: str, *changes: str) -> Path:
     return run
 
 
-QUIET = ["training.questionnaire=false", "training.validate=false", "optimizer.learning_rate=0.5"]
+QUIET = [
+    *("training.questionnaire=false", "training.validate=false", "optimizer.learning_rate=0.5"),
+    "alignment.regulariser.weight=0",
+]

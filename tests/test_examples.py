@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["model=tiny", "precision=float32", "training.max_steps=1", "training.batch_size=1"]
-QUICK = ["training.questionnaire=false", "training.validate=false"]
+QUICK = ["training.questionnaire=false", "training.validate=false", "alignment.regulariser.weight=0"]
 
 
 def run(tmp_path, *command, **variables):

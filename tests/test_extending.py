@@ -18,6 +18,7 @@ from jaxalign.values.touche import Argument
 
 QUICK = [
     *("model=tiny", "precision=float32", "lora.rank=2", "training.max_steps=2", "training.batch_size=2"),
+    "alignment.regulariser.weight=0",
     *("training.questionnaire=false", "training.log_every=1", "+value=power"),
 ]
 

@@ -7,7 +7,14 @@ from runs_of_tiny import write_arguments
 
 from jaxalign.train import main
 
-QUICK = ["+value=power", "model=tiny", "training.batch_size=1", "training.max_steps=1", "lora.rank=2"]
+QUICK = [
+    "+value=power",
+    "model=tiny",
+    "alignment.regulariser.weight=0",
+    "training.batch_size=1",
+    "training.max_steps=1",
+    "lora.rank=2",
+]
 QUICK += ["training.questionnaire=false", "training.validate=false"]
 
 
