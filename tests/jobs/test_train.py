@@ -128,7 +128,7 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
 
 
 @pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
+def test_a_warning_of_the_scheduler_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=null", "training.epochs=2000"]
     command = [sys.executable, "-m", "jaxalign.train", *arguments, "training.log_every=1", f"run.dir={folder}"]
@@ -138,7 +138,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
         if (folder / "metrics.jsonl").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR2)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "interrupted; the same command resumes"
