@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,14 @@ def entries(folder: Path) -> list[str]:
     """
     there = folder.exists() or folder.is_symlink()
     return [entry.name for entry in folder.iterdir() if not is_leftover(entry.name)] if there else []
+
+
+def delete_entry(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it; nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _prefix(name: str) -> str:

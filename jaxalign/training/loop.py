@@ -204,6 +204,7 @@ def fit(
         meta = {**extra, PROGRESS_KEY: dataclasses.asdict(progress)}
         name = f"{prefix}-{progress.step:07d}"
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
+        run.save_copy()
 
     def improved() -> bool:
         """Validate, and return whether the adapter is the best so far. Without validation data the last one is.
