@@ -16,8 +16,7 @@ from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.parallel.processor import fast_precision
-from jaxalign.runs.config_file import flat
-from jaxalign.runs.directory import parsed_config, stored_config
+from jaxalign.runs.config_file import flat, parsed_config, stored_config
 from jaxalign.runs.mirror import Mirror
 
 C = TypeVar("C", bound=ModelCommandConfig)

@@ -23,7 +23,8 @@ from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
-from jaxalign.runs.directory import Run, older_runs, open_run
+from jaxalign.runs.config_file import older_runs
+from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import compilations
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters

@@ -4,21 +4,18 @@ import contextlib
 import fcntl
 import glob
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jaxalign.errors import UserError
-from jaxalign.runs.config_file import FORMAT, config_text, difference
+from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
 from jaxalign.runs.lease import LeaseLostError
 from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
-    UNFINISHED,
     append_record,
+    check_writable,
     content_hashes,
     delete_entry,
     digest,
@@ -30,8 +27,6 @@ from jaxalign.runs.records import (
 )
 
 SUMMARY, _LOCK = "summary.json", ".lock"
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many runs may be looked at, and it is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -146,7 +141,7 @@ class Run:
 
         If the mirror cannot be used, a line says so, and the next copy is hoped for. The `last` one raises UserError.
         """
-        names = None if self.mirror is None else (_read_config(self.config) or {}).get("run_files")
+        names = None if self.mirror is None else (read_config_file(self.config) or {}).get("run_files")
         if self.mirror is None or names is None:
             return
         try:
@@ -211,11 +206,7 @@ def run_path(
     name: str = "run",
 ) -> Path:
     """Return the directory that `open_run` makes or finds; it need not exist."""
-    return Path(dir) if dir is not None else Path(root) / f"{_safe(name)}-{digest(config_identity, 8)}"
-
-
-def _safe(name: str) -> str:
-    return name.replace(os.sep, "-")
+    return Path(dir) if dir is not None else Path(root) / f"{safe_name(name)}-{digest(config_identity, 8)}"
 
 
 def open_run(
@@ -274,62 +265,16 @@ def open_run(
                 mirror.supersede(path)
             if not run.finished:
                 _delete(run, [entry.name for entry in path.iterdir() if is_leftover(entry.name)])
-                _probe(run)
+                check_writable(path)
                 write_atomic(run.config, config_text(resolved_config, config_identity, files))
     return run
-
-
-def older_runs(root: str | Path, name: str) -> list[Path]:
-    """Return the directories under `root` of runs with this name that an older version of jaxalign made.
-
-    This version reads such runs as input, but does not resume them and writes nothing there.
-    """
-    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}"))
-    return [path for path in found if is_older(path)]
-
-
-def is_older(path: Path) -> bool:
-    """Return whether an older version of jaxalign made the run in a directory."""
-    stored = _read_config(path / "config.yaml")
-    return stored is not None and "run_format" not in stored
-
-
-def stored_config(path: str | Path) -> dict[str, Any]:
-    """Return the content of a run's config.yaml, its `identity` included, whatever version of jaxalign wrote it.
-
-    Raises:
-        UserError: the directory holds no run.
-    """
-    stored = _read_config(Path(path) / "config.yaml")
-    if stored is None:
-        raise UserError(f"{path} is not a run's directory: its config.yaml is missing, or no run wrote it")
-    return stored
-
-
-def _read_config(path: Path) -> dict[str, Any] | None:
-    try:
-        return parsed_config(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-
-
-def parsed_config(text: str) -> dict[str, Any] | None:
-    """Return the content of a run's config.yaml from its text; None if no run wrote it."""
-    try:
-        # No run writes aliases, and a few of them can stand for more values than fit into the memory.
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
-            return None
-        stored = yaml.load(text, Loader=_LOADER)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return None
-    return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
 
 
 def _stored(run: Run) -> dict[str, Any] | None:
     """Return the config.yaml of a directory; None for a new or empty directory."""
     if set(entries(run.path)) <= {_LOCK, MIRRORED}:  # they are written before config.yaml
         return None
-    stored = _read_config(run.config)
+    stored = read_config_file(run.config)
     if stored is None:
         raise UserError(
             f"{run.path} holds files, but no run made it (its config.yaml is missing, or no run wrote it); "
@@ -351,10 +296,3 @@ def _delete(run: Run, files: Sequence[str]) -> None:
         if name in ("", ".."):
             continue
         delete_entry(run.path / name)
-
-
-def _probe(run: Run) -> None:
-    """Fail now and not after the training, if 64 KiB cannot be written."""
-    probe = run.path / f".probe{UNFINISHED}"
-    write_atomic(probe, bytes(65536))
-    probe.unlink()

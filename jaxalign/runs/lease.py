@@ -39,7 +39,7 @@ _gone: set[str] = set()  # owners without a sign of life; what else they held is
 
 @contextlib.contextmanager
 def leased(bucket: Bucket, name: str, what: str, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Hold the lease in the file `name`; yield a function that raises LeaseLostError if another process has taken it over.
+    """Hold the lease in the file `name`; yield a function that raises LeaseLostError if another process has it now.
 
     Args:
         bucket: where the file is.
@@ -61,7 +61,7 @@ def leased(bucket: Bucket, name: str, what: str, say: Callable[[str], None]) -> 
         found = _read(bucket, name)
         if found is None or found.get("owner") != owner:
             by = "deleted" if found is None else f"taken over by {_who(found)}"
-            raise LeaseLostError(f"the lease {bucket.shown(name)} was {by}: this job stops, and {what} stays as it is there")
+            raise LeaseLostError(f"the lease {bucket.shown(name)} was {by}: this job stops, and leaves {what} as it is")
 
     def beat() -> None:
         number = 0

@@ -82,6 +82,13 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def check_writable(folder: Path) -> None:
+    """Write 64 KiB to a folder and delete them; for the errors see `atomic_file`."""
+    probe = folder / f".probe{UNFINISHED}"
+    write_atomic(probe, bytes(65536))
+    probe.unlink()
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
     """Give a file to write, which appears as `path` whole or not at all, even after a power cut.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import Run, is_older, open_run, run_path
+from jaxalign.runs.config_file import is_older
+from jaxalign.runs.directory import Run, open_run, run_path
 from jaxalign.runs.mirror import Mirror
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
