@@ -44,7 +44,7 @@ class RunConfig:
             check_mirror(self.mirror)
 
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
 
 
 def check_mirror(url: str) -> None:

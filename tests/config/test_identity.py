@@ -34,7 +34,7 @@ MODEL = {
     f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file", "config")
 }
 MODEL |= {"model.date"}
-RUN = {"run.dir", "run.root", "run.overwrite", "prefetch", "offline"}
+RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline"}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}
 UNCOUNTED = {
