@@ -114,7 +114,7 @@ class Bucket:
     def _errors(self, name: str, task: str) -> Iterator[None]:
         try:
             yield
-        except (UserError, FileNotFoundError):
+        except UserError:
             raise
         except ImportError as error:
             extra = EXTRAS[self.scheme]
