@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 from etils import epath
+from fsspec.config import conf
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import UNFINISHED, atomic_file, is_leftover
@@ -38,7 +38,7 @@ class Bucket:
         if self.is_remote:
             # A listing that is kept would hide what other machines write.
             for protocol in ("gcs", "s3"):
-                fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
+                conf.setdefault(protocol, {})["use_listings_cache"] = False
             logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs pages, and we write one line
 
     @property

@@ -245,13 +245,14 @@ def test_a_mirror_that_cannot_be_used_is_refused_in_one_line(tmp_path, monkeypat
 
     class Forbidden(FakeBuckets):
         def _open(self, path, *arguments, **options):
-            raise error
+            raise self.error
 
     monkeypatch.setattr(fsspec, "filesystem", lambda name, **options: Forbidden(skip_instance_cache=True))
     for error, said in (
         (PermissionError("it lacks storage.objects.create\nmore"), "it lacks storage.objects.create"),
         (FileNotFoundError("The specified bucket does not exist"), "The specified bucket does not exist"),
     ):
+        Forbidden.error = error
         with pytest.raises(UserError, match=f"cannot write gs://b/x/.*: {said}; check the address"):
             Bucket("gs://b/x").probe()
     backend.fsspec_backend._get_filesystem.cache_clear()
