@@ -27,7 +27,7 @@ ready() { # a spot VM that is not READY never is again
 }
 
 install() { # on every worker before any of them begins, because the others would run into a time-out
-  git archive --prefix=jaxalign/ --output="$work/jaxalign.tar.gz" HEAD &&
+  git -C "$(dirname "$0")/.." archive --prefix=jaxalign/ --output="$work/jaxalign.tar.gz" HEAD &&
     tpu scp "$work/jaxalign.tar.gz" "$NAME:" --worker=all &&
     tpu ssh "$NAME" --worker=all --command='python3 -m pip install -q --user uv &&
       python3 -m uv venv -q --clear --python 3.12 ~/env && python3 -m uv pip install -q --python ~/env/bin/python \
@@ -40,7 +40,7 @@ run() { # port 8476 is one that Google's firewall opens; MEGASCALE_* of an earli
   IFS=';' read -ra hosts <<<"$addresses"
   # shellcheck disable=SC2016
   local number='$(curl -sf -H Metadata-Flavor:Google metadata/computeMetadata/v1/instance/attributes/agent-worker-number)'
-  [ -z "$HF_SECRET" ] || token="export HF_TOKEN=\$(gcloud secrets versions access latest --secret=$HF_SECRET) &&"
+  [ -z "$HF_SECRET" ] || token="HF_TOKEN=\$(gcloud secrets versions access latest --secret=$HF_SECRET) && export HF_TOKEN &&"
   tpu ssh "$NAME" --worker=all --command="unset \${!MEGASCALE_@}; $token
     export JAX_COORDINATOR_ADDRESS=${hosts[0]}:8476 JAX_NUM_PROCESSES=${#hosts[@]} JAX_PROCESS_ID=$number &&
     exec ~/env/bin/python -m jaxalign.$COMMAND $(printf '%q ' "$@")"

@@ -81,7 +81,7 @@ class LaterConfig:
 
 
 def test_a_key_that_is_added_to_any_part_counts():
-    run = RunConfig(dir=None, root="outputs", overwrite=False)
+    run = RunConfig(dir=None, root="outputs", overwrite=False, mirror=None)
     later = LaterConfig(LaterConfig.Adapter(path="a", scale=1.0), run)
     assert identity(later, CONTENT) == {"adapter": {"merge": "sum"}, "content": CONTENT}
     # In evaluate, these four count in the identities of the stages that they change (`jobs.harm`).
