@@ -51,6 +51,8 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
             )
         if self.engine.check:
             raise UserError("engine.check is for python -m jaxalign.generate")
+        if self.stage in ("label", "fit_judge") and self.run.mirror is not None:
+            raise UserError(f"stage={self.stage} writes to this machine alone: leave run.mirror out")
         if self.stage == "label" and self.run.dir is None:
             raise UserError("missing: run.dir (stage=label labels the responses of a run: name its directory)")
 

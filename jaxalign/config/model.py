@@ -1,5 +1,6 @@
 """The parts of a configuration that many commands share: model, adapters and run."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -25,11 +26,36 @@ NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",),
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where the run's directory is."""
+    """Where the run's directory is, and the mirror that it is copied to."""
 
     dir: Uncounted[Place | None]
     root: Uncounted[Place]
     overwrite: Uncounted[bool]
+    mirror: Uncounted[Place | None]
+
+    def __post_init__(self):
+        for name, place in (("dir", self.dir), ("root", self.root)):
+            if place is not None and _SCHEME.match(place):
+                raise UserError(
+                    f"run.{name}={place} is no folder of this machine: a run is local, and run.mirror={place} copies "
+                    "it there"
+                )
+        if self.mirror is not None:
+            check_mirror(self.mirror)
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")
+
+
+def check_mirror(url: str) -> None:
+    """Raise UserError if no mirror can have this address."""
+    scheme, _, rest = url.partition("://")
+    if any(sign in url for sign in "@?#") and _SCHEME.match(url):
+        raise UserError("run.mirror holds @, ? or #: give gs://BUCKET/PATH alone, and secrets in the environment")
+    if _SCHEME.match(url) and not (scheme in ("gs", "s3") and rest.strip("/")):
+        raise UserError(f"run.mirror={url} is no gs://BUCKET/PATH, s3://BUCKET/PATH or mounted folder")
+    if not url:
+        raise UserError("run.mirror is empty: give gs://BUCKET/PATH, s3://BUCKET/PATH or a mounted folder")
 
 
 @dataclass(frozen=True, kw_only=True)

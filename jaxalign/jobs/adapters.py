@@ -15,7 +15,8 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
 from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
-from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.config_file import stored_config
+from jaxalign.runs.directory import Run
 
 TOGETHER = 8
 """The largest number of adapters that answer in one program."""

@@ -37,7 +37,8 @@ from jaxalign.pretrained.verify import (
     check_tensors,
     prompt_logits,
 )
-from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.config_file import stored_config
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
 

@@ -1,18 +1,23 @@
 """`precision=auto`: the number format that is fast here, or the one that the run was begun with."""
 
+import contextlib
 import dataclasses
+import functools
+import glob
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from jaxalign.config.identity import identity
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
+from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.parallel.processor import fast_precision
-from jaxalign.runs.config_file import flat
-from jaxalign.runs.directory import stored_config
+from jaxalign.runs.config_file import flat, parsed_config, stored_config
+from jaxalign.runs.mirror import Mirror
 
 C = TypeVar("C", bound=ModelCommandConfig)
 
@@ -41,18 +46,32 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
     return dataclasses.replace(config, precision=chosen)
 
 
-def _begun(config: ModelCommandConfig) -> dict[str, Path]:
+def _begun(config: ModelCommandConfig) -> dict[str, str]:
     """Return the number formats of the runs that these settings have made before, each with one such run."""
-    places = [Path(config.run.dir)] if config.run.dir is not None else sorted(Path(config.run.root).glob("*-*"))
     ours, begun = flat(json.loads(json.dumps(identity(config, {})))), {}
-    for path in places:
-        try:
-            stored = flat(stored_config(path)["identity"])
-        except UserError:
-            continue  # not a run; `open_run` says so if it is the one that was asked for
+    for path, found in _stored_configs(config):
+        stored = flat(found["identity"])
         settings = {key: value for key, value in stored.items() if not key.startswith("content.")}
         precision = settings.pop("precision", None)
         same = all(key in ours and ours[key] == value for key, value in settings.items())
         if precision in ("bfloat16", "float32") and same:
             begun.setdefault(precision, path)
     return begun
+
+
+def _stored_configs(config: ModelCommandConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield address and config.yaml of each run that may be the one that the configuration means, the mirror's last."""
+    folder = None if config.run.dir is None else Path(config.run.dir)
+    for path in sorted(Path(config.run.root).glob("*-*")) if folder is None else [folder]:
+        with contextlib.suppress(UserError):  # not a run; `open_run` says so if it is the one that was asked for
+            yield str(path), stored_config(path)
+    mirror = mirror_of(config)
+    if mirror is not None:
+        yield from _mirrored_configs(mirror, "*-*" if folder is None else glob.escape(folder.name))
+
+
+@functools.cache
+def _mirrored_configs(mirror: Mirror, pattern: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return address and config.yaml of the runs in a mirror: read once, for the jobs of a multirun are many."""
+    read = [(address, parsed_config(text)) for address, text in mirror.configs(pattern)]
+    return [(address, found) for address, found in read if found is not None]

@@ -16,13 +16,15 @@ from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleC
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
-from jaxalign.runs.directory import Run, older_runs, open_run
+from jaxalign.runs.config_file import older_runs
+from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import compilations
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
@@ -69,7 +71,7 @@ def open_base(
             for a model with a chat template, and plain for any other.
 
     Raises:
-        UserError: a file of the model is missing, damaged or not supported.
+        UserError: a file of the model is missing, damaged or not supported; or `run.mirror` cannot be used.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -78,6 +80,7 @@ def open_base(
         console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return None
     use_compilation_cache(cache_folder() / "xla")
+    open_mirror(config)
 
     def log(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -129,6 +132,7 @@ def open_job_run(
         root=config.run.root,
         name=name,
         overwrite=config.run.overwrite,
+        mirror=mirror_of(config),
     )
     older = older_runs(config.run.root, name) if config.run.dir is None else []
     if older and not made.finished:

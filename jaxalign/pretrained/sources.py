@@ -209,8 +209,17 @@ def prefetch(source: ModelSource, *, offline: bool) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloads: $JAXALIGN_CACHE, or ~/.cache/jaxalign."""
-    return Path(os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign").expanduser()
+    """Return the folder of downloads and compiled programs: $JAXALIGN_CACHE, or ~/.cache/jaxalign.
+
+    Raises:
+        UserError: the variable names a bucket.
+    """
+    place = os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign"
+    if "://" in place:
+        raise UserError(
+            f"JAXALIGN_CACHE={place} is no folder of this machine: unset it; run.mirror keeps compiled programs, too"
+        )
+    return Path(place).expanduser()
 
 
 def _check_local(path: Path) -> Path:

@@ -4,21 +4,20 @@ import contextlib
 import fcntl
 import glob
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jaxalign.errors import UserError
-from jaxalign.runs.config_file import FORMAT, config_text, difference
+from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
+from jaxalign.runs.lease import LeaseLostError
+from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
-    UNFINISHED,
     append_record,
+    check_writable,
     content_hashes,
+    delete_entry,
     digest,
     entries,
     is_leftover,
@@ -29,14 +28,16 @@ from jaxalign.runs.records import (
 
 SUMMARY, _LOCK = "summary.json", ".lock"
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many runs may be looked at, and it is ten times as fast
-
 
 @dataclass(frozen=True)
 class Run:
-    """The directory of one run. A run is finished once summary.json exists, which is written last."""
+    """The directory of one run. A run is finished once summary.json exists, which is written last.
+
+    `mirror` is where it is copied to, if it is.
+    """
 
     path: Path
+    mirror: Mirror | None = None
 
     @property
     def config(self) -> Path:
@@ -90,7 +91,26 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the directory against a second process; UserError if another process holds the lock."""
+        """Lock the directory and its mirror against a second process. At the end, the run is copied to the mirror.
+
+        Raises:
+            UserError: another process holds a lock; or the mirror has a newer state, or cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._locked_here())
+            if self.mirror is not None:
+                stack.enter_context(self.mirror.held(self.path))
+                if self.mirror.is_newer(self.path):
+                    raise UserError(f"{self.mirror.shown(self.path)} was changed just now: type the command again")
+            try:
+                yield
+            except BaseException:
+                self.save_copy()
+                raise
+            self.save_copy(last=True)
+
+    @contextlib.contextmanager
+    def _locked_here(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             with named_errors(self.path, "lock"):
                 file = stack.enter_context((self.path / _LOCK).open("a"))
@@ -101,6 +121,37 @@ class Run:
                         f"{self.path} is in use by another process: wait for it, or choose a run.dir"
                     ) from error
             yield
+
+    def fetch(self) -> None:
+        """Fetch the state of the run in the mirror, if there is one and it is newer.
+
+        Raises:
+            UserError: the mirror is in use, damaged or cannot be read; or both hold the run, in states of their own.
+        """
+        if self.mirror is None or not self.mirror.is_newer(self.path):
+            return
+        with named_errors(self.path, "use"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked_here(), self.mirror.held(self.path):
+            if self.mirror.is_newer(self.path):
+                self.mirror.fetch(self.path)
+
+    def save_copy(self, *, last: bool = False) -> None:
+        """Copy what changed to the mirror, if there is one. The run must be `locked`.
+
+        If the mirror cannot be used, a line says so, and the next copy is hoped for. The `last` one raises UserError.
+        """
+        names = None if self.mirror is None else (read_config_file(self.config) or {}).get("run_files")
+        if self.mirror is None or names is None:
+            return
+        try:
+            self.mirror.copy(self.path, [self.config.name, SUMMARY, *names])
+        except LeaseLostError:
+            raise
+        except UserError as error:
+            if last:
+                raise
+            self.mirror.say(f"not copied, and tried again with the next copy: {error}")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl."""
@@ -155,11 +206,7 @@ def run_path(
     name: str = "run",
 ) -> Path:
     """Return the directory that `open_run` makes or finds; it need not exist."""
-    return Path(dir) if dir is not None else Path(root) / f"{_safe(name)}-{digest(config_identity, 8)}"
-
-
-def _safe(name: str) -> str:
-    return name.replace(os.sep, "-")
+    return Path(dir) if dir is not None else Path(root) / f"{safe_name(name)}-{digest(config_identity, 8)}"
 
 
 def open_run(
@@ -171,6 +218,7 @@ def open_run(
     root: str | Path = "outputs",
     name: str = "run",
     overwrite: bool = False,
+    mirror: Mirror | None = None,
     hint: str = "use run.overwrite=true or another run.dir",
 ) -> Run:
     """Make or find the directory of a run, and check that it can be written.
@@ -183,6 +231,7 @@ def open_run(
         root: the folder for directories that `dir` does not name.
         name: the readable part of the directory's name.
         overwrite: whether to delete the files that an earlier run wrote there. Other files stay.
+        mirror: where the run is copied to. Its state there is fetched first if it is newer.
         hint: the advice in the error line if the directory belongs to another configuration.
 
     Raises:
@@ -190,7 +239,7 @@ def open_run(
             line names up to three keys that differ); the disk is full; or the directory cannot be written.
     """
     path = run_path(config_identity, dir=dir, root=root, name=name)
-    run = Run(path)
+    run = Run(path, mirror)
 
     def stored() -> dict[str, Any] | None:
         found = _stored(run)
@@ -198,66 +247,34 @@ def open_run(
             raise UserError(f"{difference(path, found['identity'], config_identity)}; {hint}")
         return found
 
+    if not overwrite:
+        run.fetch()
     with named_errors(path, "use"):
         if stored() is not None and run.finished and not overwrite:
+            if mirror is not None and not mirror.holds_finished(path.parent, glob.escape(path.name)):
+                with run.locked():  # which copies it: the process that finished it was killed before that
+                    return run
             return run
         path.mkdir(parents=True, exist_ok=True)
         # Two processes may begin together: what one of them finds must not change before it has written its own.
-        with run.locked():
+        with run._locked_here():
             found = stored()
             if found is not None and overwrite:
                 _delete(run, [*found["run_files"], *files])
+            if mirror is not None and overwrite:
+                mirror.supersede(path)
             if not run.finished:
                 _delete(run, [entry.name for entry in path.iterdir() if is_leftover(entry.name)])
-                _probe(run)
+                check_writable(path)
                 write_atomic(run.config, config_text(resolved_config, config_identity, files))
     return run
 
 
-def older_runs(root: str | Path, name: str) -> list[Path]:
-    """Return the directories under `root` of runs with this name that an older version of jaxalign made.
-
-    This version reads such runs as input, but does not resume them and writes nothing there.
-    """
-    found = sorted(Path(root).glob(f"{glob.escape(_safe(name))}-{'[0-9a-f]' * 8}"))
-    return [path for path in found if is_older(path)]
-
-
-def is_older(path: Path) -> bool:
-    """Return whether an older version of jaxalign made the run in a directory."""
-    stored = _read_config(path / "config.yaml")
-    return stored is not None and "run_format" not in stored
-
-
-def stored_config(path: str | Path) -> dict[str, Any]:
-    """Return the content of a run's config.yaml, its `identity` included, whatever version of jaxalign wrote it.
-
-    Raises:
-        UserError: the directory holds no run.
-    """
-    stored = _read_config(Path(path) / "config.yaml")
-    if stored is None:
-        raise UserError(f"{path} is not a run's directory: its config.yaml is missing, or no run wrote it")
-    return stored
-
-
-def _read_config(path: Path) -> dict[str, Any] | None:
-    try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        # No run writes aliases, and a few of them can stand for more values than fit into the memory.
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
-            return None
-        stored = yaml.load(text, Loader=_LOADER)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
-
-
 def _stored(run: Run) -> dict[str, Any] | None:
     """Return the config.yaml of a directory; None for a new or empty directory."""
-    if set(entries(run.path)) <= {_LOCK}:  # the lock is taken before config.yaml is written
+    if set(entries(run.path)) <= {_LOCK, MIRRORED}:  # they are written before config.yaml
         return None
-    stored = _read_config(run.config)
+    stored = read_config_file(run.config)
     if stored is None:
         raise UserError(
             f"{run.path} holds files, but no run made it (its config.yaml is missing, or no run wrote it); "
@@ -278,15 +295,4 @@ def _delete(run: Run, files: Sequence[str]) -> None:
         name = Path(name).name  # what is not in the directory stays
         if name in ("", ".."):
             continue
-        path = run.path / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _probe(run: Run) -> None:
-    """Fail now and not after the training, if 64 KiB cannot be written."""
-    probe = run.path / f".probe{UNFINISHED}"
-    write_atomic(probe, bytes(65536))
-    probe.unlink()
+        delete_entry(run.path / name)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,14 @@ def entries(folder: Path) -> list[str]:
     """
     there = folder.exists() or folder.is_symlink()
     return [entry.name for entry in folder.iterdir() if not is_leftover(entry.name)] if there else []
+
+
+def delete_entry(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it; nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _prefix(name: str) -> str:
@@ -71,6 +80,13 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
     """Write a file so that it exists whole or not at all; for the errors see `atomic_file`."""
     with atomic_file(Path(path), hint) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def check_writable(folder: Path) -> None:
+    """Write 64 KiB to a folder and delete them; for the errors see `atomic_file`."""
+    probe = folder / f".probe{UNFINISHED}"
+    write_atomic(probe, bytes(65536))
+    probe.unlink()
 
 
 @contextlib.contextmanager

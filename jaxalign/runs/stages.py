@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import Run, is_older, open_run, run_path
+from jaxalign.runs.config_file import is_older
+from jaxalign.runs.directory import Run, open_run, run_path
+from jaxalign.runs.mirror import Mirror
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
 
@@ -50,6 +52,7 @@ class Stages:
         root: see dir.
         label: the part of a shared directory's name that follows the stage's name.
         overwrite: whether the stages that were asked for are done anew.
+        mirror: where the stages are copied to, if they are.
         say: prints a line.
         in_words: returns the counts in a stage's summary, in words.
         clock: returns the times spent so far, by name, `seconds` among them. A stage's summary has the differences.
@@ -65,6 +68,7 @@ class Stages:
     overwrite: bool
     say: Callable[[str], None]
     in_words: Callable[[Mapping[str, Any]], list[str]]
+    mirror: Mirror | None = None
     clock: Callable[[], Mapping[str, float]] = lambda: {"seconds": time.perf_counter()}
     found: dict[str, Run] = dataclasses.field(default_factory=dict)
     _did_one: bool = False
@@ -104,6 +108,7 @@ class Stages:
             files=[SESSIONS, *spec.files],
             **self._place(base, name),
             overwrite=self.overwrite and mine,
+            mirror=self.mirror,
             hint=f"give {first}run.overwrite=true{' first' if first else ''}, or another run.dir",
         )
         self.found[name] = run
@@ -122,9 +127,12 @@ class Stages:
         return run
 
     def run_of(self, name: str, identity: Mapping[str, Any]) -> Run:
-        """Return the run of a stage, which need not exist; for the arguments see `do`."""
+        """Return the run of a stage, which need not exist, as the mirror has it; for the arguments see `do`."""
         base = name.partition("-")[0]
-        return Run(run_path({"stage": base, **identity}, **self._place(base, name)))
+        run = Run(run_path({"stage": base, **identity}, **self._place(base, name)), self.mirror)
+        if not (self.overwrite and self.asked in ("all", base)):
+            run.fetch()
+        return run
 
     def _place(self, base: str, name: str) -> dict[str, Any]:
         return {
@@ -163,7 +171,8 @@ class Stages:
             folder = Path(self.root if self.dir is None else self.dir) / "stages"
             pattern = name if self.dir is not None else f"{glob.escape(self._shared_name(name))}-*"
             finished = [path for path in sorted(folder.glob(pattern)) if Run(path).finished]
-            if all(map(is_older, finished)):
+            mirrored = self.mirror is not None and self.mirror.holds_finished(folder, pattern)
+            if all(map(is_older, finished)) and not mirrored:
                 raise UserError(missing_stage(self.asked, name, folder / pattern, older=bool(finished)))
 
 

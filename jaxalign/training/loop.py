@@ -24,6 +24,7 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
+from jaxalign.runs.interruption import STOP_SIGNALS
 from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Stage, StageSettings
@@ -60,16 +61,20 @@ class StageProgress:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM or Ctrl-C has come. A second one raises KeyboardInterrupt at once."""
-    received: list[int] = []
+    """Yield a function that tells whether one of the `STOP_SIGNALS` has come. A second raises KeyboardInterrupt.
+
+    At the end the handlers from before are back, and the one of the signal that came is called. It raises
+    KeyboardInterrupt in a command of ours, and requeues the job under submitit.
+    """
+    received: list[signal.Signals] = []
 
     def note(number: int, _frame: Any) -> None:
         if received:
             raise KeyboardInterrupt
-        received.append(number)
+        received.append(signal.Signals(number))
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     except ValueError:  # not the main thread: a notebook's worker, a test
         yield lambda: False
         return
@@ -78,6 +83,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if received and callable(before[received[0]]):
+            signal.raise_signal(received[0])
 
 
 @dataclasses.dataclass
@@ -179,7 +186,7 @@ def fit(
 
     Raises:
         UserError: the loss is not a number (which step, what to try).
-        KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
+        KeyboardInterrupt: one of the `STOP_SIGNALS` came. A checkpoint was written first.
     """
     feed = data.feed(settings)
     steps = feed.steps
@@ -197,6 +204,7 @@ def fit(
         meta = {**extra, PROGRESS_KEY: dataclasses.asdict(progress)}
         name = f"{prefix}-{progress.step:07d}"
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
+        run.save_copy()
 
     def improved() -> bool:
         """Validate, and return whether the adapter is the best so far. Without validation data the last one is.

@@ -399,7 +399,19 @@ def test_every_key_that_is_a_path_is_marked_as_one():
     }
     assert marked == {
         *("adapter", "adapter.path", "adapters", "benchmark.portraits", "compare", "dataset.match", "dataset.path"),
-        *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir", "run.root", "runs", "value.table"),
+        *(
+            "model.file",
+            "model.path",
+            "out",
+            "path",
+            "prompts",
+            "run",
+            "run.dir",
+            "run.mirror",
+            "run.root",
+            "runs",
+            "value.table",
+        ),
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map"),
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),
     }

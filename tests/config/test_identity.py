@@ -34,7 +34,7 @@ MODEL = {
     f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file", "config")
 }
 MODEL |= {"model.date"}
-RUN = {"run.dir", "run.root", "run.overwrite", "prefetch", "offline"}
+RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline"}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}
 UNCOUNTED = {
@@ -81,7 +81,7 @@ class LaterConfig:
 
 
 def test_a_key_that_is_added_to_any_part_counts():
-    run = RunConfig(dir=None, root="outputs", overwrite=False)
+    run = RunConfig(dir=None, root="outputs", overwrite=False, mirror=None)
     later = LaterConfig(LaterConfig.Adapter(path="a", scale=1.0), run)
     assert identity(later, CONTENT) == {"adapter": {"merge": "sum"}, "content": CONTENT}
     # In evaluate, these four count in the identities of the stages that they change (`jobs.harm`).

@@ -1,10 +1,13 @@
 """precision=auto: the format that is fast here, in the run's identity, and kept when a run goes on elsewhere."""
 
+import shutil
+
 import pytest
 import yaml
 from command_line import run
 from runs_of_tiny import write_arguments
 
+from jaxalign.jobs import precision
 from jaxalign.train import main
 
 QUICK = [
@@ -40,3 +43,13 @@ def test_what_is_chosen_is_said_counts_and_stays_when_a_run_goes_on_elsewhere(tm
     assert "precision:" not in run(main, [*given, "precision=float32"], capsys)
     assert "precision: bfloat16 (this CPU is made up)" in run(main, [*given, "lora.alpha=3", "inspect=1"], capsys)
     assert len(list((tmp_path / "outputs").iterdir())) == 1
+
+    # A new machine has only the mirror to tell it.
+    (tmp_path / "mounted").mkdir()
+    mirrored = [*given, f"run.mirror={tmp_path / 'mounted'}"]
+    assert "this run is done" in run(main, mirrored, capsys)
+    shutil.rmtree(tmp_path / "outputs")
+    precision._mirrored_configs.cache_clear()
+    said = run(main, mirrored, capsys)
+    assert f"precision: float32 (as {tmp_path / 'mounted' / made.name} was begun)" in said
+    assert f"this run is done: {made}" in said

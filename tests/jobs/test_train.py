@@ -118,7 +118,7 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
     command = [sys.executable, "-m", "jaxalign.train", *arguments, f"run.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
     for _ in range(1200):
-        if list(folder.glob("checkpoints/2-survey-*/manifest.json")) or process.poll() is not None:
+        if list(folder.glob("checkpoints/*-survey-*/manifest.json")) or process.poll() is not None:
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
@@ -129,7 +129,34 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
 
 
 @pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
+def test_a_run_killed_on_a_machine_that_is_lost_ends_bitwise_as_an_unbroken_one_from_its_mirror(data, tmp_path, capsys):
+    arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=6"]
+    arguments.append("training.checkpoint_every=1")
+    main([*arguments, f"run.root={tmp_path / 'whole'}"])
+    (tmp_path / "mounted").mkdir()
+    here = [*arguments, f"run.mirror={tmp_path / 'mounted'}", f"run.root={tmp_path / 'killed'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxalign.train", *here], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(2400):
+        listings = [path.read_text() for path in tmp_path.glob("mounted/*/listing.json")]
+        if "checkpoints/002-survey" in "".join(listings) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (whole,) = (tmp_path / "whole").iterdir()
+    shutil.rmtree(tmp_path / "killed")
+    assert not json.loads((tmp_path / "mounted" / whole.name / "listing.json").read_text())["files"].get("summary.json")
+    assert "fetched" in run(main, here, capsys)
+    assert adapter_bytes(tmp_path / "killed" / whole.name) == adapter_bytes(whole)
+    shutil.rmtree(tmp_path / "killed")
+    assert "this run is done" in run(main, here, capsys)
+    assert adapter_bytes(tmp_path / "killed" / whole.name) == adapter_bytes(whole)
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_scheduler_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=null", "training.epochs=2000"]
     command = [sys.executable, "-m", "jaxalign.train", *arguments, "training.log_every=1", f"run.dir={folder}"]
@@ -139,7 +166,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
         if (folder / "metrics.jsonl").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR2)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "interrupted; the same command resumes"

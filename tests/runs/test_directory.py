@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
-from jaxalign.runs.directory import older_runs, open_run, stored_config
+from jaxalign.runs.config_file import older_runs, stored_config
+from jaxalign.runs.directory import open_run
 from jaxalign.runs.records import append_record, read_records, write_atomic
 
 IDENTITY = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0, "rate": 2e-5, "note": "naïve: #1", "limit": None}

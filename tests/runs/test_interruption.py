@@ -7,6 +7,7 @@ import time
 import pytest
 
 from jaxalign.runs.interruption import interruptible
+from jaxalign.training.loop import stop_signals
 
 
 class Closing:
@@ -40,16 +41,44 @@ def test_a_ctrl_c_that_python_drops_still_stops_the_work():
     assert sys.unraisablehook is before
 
 
-def test_sigterm_stops_the_work_like_ctrl_c_and_the_handler_comes_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_to_stop_ends_the_work_like_ctrl_c_and_the_handler_comes_back(number):
+    before = signal.getsignal(number)
 
     def work():
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(30)
 
     with pytest.raises(KeyboardInterrupt), interruptible():
         work()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+@pytest.fixture
+def requeued():
+    """The handler of a launcher that requeues its job on SIGUSR2, as submitit does; what it was called with."""
+    calls = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
+    yield calls
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_handler_that_a_launcher_has_set_for_a_warning_stays(requeued):
+    with interruptible():
+        signal.raise_signal(signal.SIGUSR2)
+    assert requeued == [signal.SIGUSR2]
+
+
+def test_training_notes_a_warning_and_hands_it_to_the_launcher_at_its_end(requeued):
+    with interruptible(), stop_signals() as stopped:
+        signal.raise_signal(signal.SIGUSR2)
+        assert stopped() and not requeued
+    assert requeued == [signal.SIGUSR2]
+
+
+def test_training_notes_a_warning_and_the_command_ends_after_it():
+    with pytest.raises(KeyboardInterrupt), interruptible(), stop_signals():
+        signal.raise_signal(signal.SIGUSR2)
 
 
 def test_other_dropped_exceptions_are_reported_as_before(monkeypatch):

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from jaxalign.errors import UserError, shown
 from jaxalign.reasoning.comparison import comparison_table, no_comparison
-from jaxalign.runs.config_file import flat
-from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.config_file import flat, stored_config
+from jaxalign.runs.directory import Run
 from jaxalign.runs.records import digest
 
 APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")

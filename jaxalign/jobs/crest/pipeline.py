@@ -17,6 +17,7 @@ from jaxalign.jobs.crest.seed import seed_stage
 from jaxalign.jobs.crest.session import CrestSession, clock, unused_examples
 from jaxalign.jobs.crest.sft import sft_stage
 from jaxalign.jobs.crest.test import CREST_FILES, run_test_stage
+from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run
 from jaxalign.models.adapter import BASE
@@ -55,6 +56,7 @@ def crest(config: CrestConfig) -> None:
         root=config.run.root,
         label=f"{config.dataset.name}-{config.model.name}",
         overwrite=config.run.overwrite,
+        mirror=mirror_of(config),
         say=lambda line: console.print(line, highlight=False, soft_wrap=True),
         in_words=counts_in_words,
     )

@@ -26,7 +26,8 @@ from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter
 from jaxalign.reasoning.answers import Answered, ask_questions
 from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.config_file import stored_config
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_records
 from jaxalign.runs.stages import Stages, StageSpec

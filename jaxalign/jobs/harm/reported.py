@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE, judged_tables
-from jaxalign.runs.directory import Run, stored_config
+from jaxalign.runs.config_file import stored_config
+from jaxalign.runs.directory import Run
 from jaxalign.runs.records import named_errors, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel

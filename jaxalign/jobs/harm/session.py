@@ -11,6 +11,7 @@ from jaxalign.config.identity import plain
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.setup import OpenedModel, sampling_params
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.records import digest
@@ -138,6 +139,7 @@ class HarmSession:
             root=c.run.root,
             label=f"{c.harm.name}-{folder}",
             overwrite=c.run.overwrite,
+            mirror=mirror_of(c),
             say=lambda line: self.console.print(f"{model.name}: {line}", highlight=False, soft_wrap=True),
             in_words=_in_words,
         )
