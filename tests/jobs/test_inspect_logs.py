@@ -16,6 +16,7 @@ def lab(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the package and of what it imports
 def test_inspect_reads_the_scores_back(lab, capsys):
     log = pytest.importorskip("inspect_ai.log", exc_type=ImportError)
     lab.run([lab.base(), lab.adapter(extreme_targets()["power"])], "one")
@@ -43,7 +44,7 @@ def test_inspect_reads_the_scores_back(lab, capsys):
 
 def test_without_the_package_it_says_what_to_install(lab, capsys, monkeypatch):
     lab.run([lab.base()], "one")
-    monkeypatch.setattr(inspect_logs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(inspect_logs, "find_spec", lambda name: None)
     assert refused(main, [f"runs={lab.root}", "export=inspect"], capsys) == (
         "export=inspect needs the package inspect-ai: pip install 'jaxalign[inspect]'"
     )

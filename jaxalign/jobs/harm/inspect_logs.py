@@ -3,10 +3,10 @@
 `inspect view` shows them. The package is an extra; its own classes write the files.
 """
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxalign.safety.summary import ALL
 
 def check_inspect() -> None:
     """Raise UserError if the package is missing."""
-    if importlib.util.find_spec("inspect_ai") is None:
+    if find_spec("inspect_ai") is None:
         raise UserError("export=inspect needs the package inspect-ai: pip install 'jaxalign[inspect]'")
 
 
