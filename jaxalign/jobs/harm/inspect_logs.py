@@ -36,7 +36,7 @@ def write_inspect_logs(folder: Path, collections: Sequence[tuple[str, Collection
     Raises:
         UserError: a file cannot be written.
     """
-    from inspect_ai.log import write_eval_log
+    from inspect_ai.log import write_eval_log  # pyright: ignore[reportMissingImports]
 
     with named_errors(folder, "write", "give another out"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,9 +55,9 @@ def write_inspect_logs(folder: Path, collections: Sequence[tuple[str, Collection
 
 def _log(found: Collection, model: ReportedModel) -> Any:
     """Return the log of a model; None if its responses are not there."""
-    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSample, EvalSpec, EvalStats
-    from inspect_ai.model import ModelOutput
-    from inspect_ai.scorer import Score
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSample, EvalSpec, EvalStats  # pyright: ignore[reportMissingImports]
+    from inspect_ai.model import ModelOutput  # pyright: ignore[reportMissingImports]
+    from inspect_ai.scorer import Score  # pyright: ignore[reportMissingImports]
 
     folder = stage_folder(model, "judge")
     judged = [] if folder is None else read_judged(Run(folder))
@@ -112,7 +112,7 @@ def _log(found: Collection, model: ReportedModel) -> Any:
 
 def _scores(found: Collection, model: ReportedModel) -> list[Any]:
     """Return the figures of all categories together, by judge."""
-    from inspect_ai.log import EvalMetric, EvalScore
+    from inspect_ai.log import EvalMetric, EvalScore  # pyright: ignore[reportMissingImports]
 
     by_judge: dict[str, dict[str, Any]] = {}
     for row in model.rows:
