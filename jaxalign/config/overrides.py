@@ -158,10 +158,9 @@ class CommandLine:
             raise UserError(f"{line}: several values need -m, which makes a run for each; a list is written key=[a,b]")
         if override.is_delete() or override.is_hydra_override() or key.startswith("hydra/"):
             return line
-        if key in self._groups and key != "experiment" and isinstance(override.value(), list):
-            raise UserError(
-                f"{line}: give one option; -m {key}={','.join(map(str, override.value()))} makes a run for each"
-            )
+        chosen = override.value()
+        if key in self._groups and key != "experiment" and isinstance(chosen, list):
+            raise UserError(f"{line}: give one option; -m {key}={','.join(map(str, chosen))} makes a run for each")
         if key in default_groups:
             return _bare(override)
         if key in self._groups:
