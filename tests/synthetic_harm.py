@@ -124,7 +124,8 @@ class Lab:
         judge = self.judges[0]["judge"]
         title = f"{mitigation}-{about['model']}-{about['scale']}".replace("/", "-")
         harm = [*[x for x in (about["target"] or {}).values()], *[3.0] * len(VALUES)][VALUES.index("power")] - 3
-        harm = 0.4 + self.effect * harm * (about["scale"] or 0) - (0.2 if mitigation != "none" else 0)
+        effect = 0.0 if about.get("control") else self.effect
+        harm = 0.4 + effect * harm * (about["scale"] or 0) - (0.2 if mitigation != "none" else 0)
         random = np.random.Generator(np.random.PCG64(int(digest([title, judge]), 16) % 2**32))
         rows, judged, generated = [], [], []
         for category in self.categories:

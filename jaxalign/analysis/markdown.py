@@ -12,6 +12,8 @@ _ANYWHERE = re.compile(
     r"|:(?=//)|(?<=\bwww)\.",  # addresses that become links by themselves
     re.IGNORECASE,
 )
+_AT = re.compile(r"@(?=\w)")
+"""Of an e-mail address, or of a mention. GitHub finds both after it has read the escapes, but not across a comment."""
 _FIRST = re.compile(
     r"[#>]|[-+](?=\s|$)|[-=](?=[-=\s]*$)"  # headings, quotes, lists, and lines that make the line above a heading
 )
@@ -24,7 +26,7 @@ def markdown_text(text: str) -> str:
     >>> print(markdown_text("# 5 * 3 <b>\n[snake_case](http://a.b) | c"))
     \# 5 \* 3 \<b> \[snake_case](http\://a.b) \| c
     """
-    line = _ANYWHERE.sub(r"\\\g<0>", " ".join(text.split()))
+    line = _AT.sub("@<!-- -->", _ANYWHERE.sub(r"\\\g<0>", " ".join(text.split())))
     if _FIRST.match(line):
         return f"\\{line}"
     return _NUMBER.sub(r"\1\\\2", line, count=1) if _NUMBER.match(line) else line

@@ -15,3 +15,4 @@ class ExportConfig(CommandConfig):
     out: Place
     format: Literal["peft", "merged"]
     verify: bool
+    harm: Place | None

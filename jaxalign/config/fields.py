@@ -1,5 +1,6 @@
 """Types of single keys: their allowed values, in words for error lines, and whether a key is in a run's identity."""
 
+import os
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -15,10 +16,15 @@ instead. Every other key is part of the identity (see `identity.identity`)."""
 
 PATH = "path"
 
-Place = Annotated[str, PATH]
-"""A path. On the command line, all characters of it belong to it (`overrides.CommandLine`)."""
+# Shells do not expand ~ after =.
+Place = Annotated[str, PATH, Rule("a path", lambda path: True, os.path.expanduser)]
+"""A path. On the command line, all characters of it belong to it (`overrides.CommandLine`); ~ is the home."""
 
-Places = Annotated[tuple[str, ...], PATH]
+Places = Annotated[
+    tuple[str, ...],
+    PATH,
+    Rule("a list of paths", lambda paths: True, lambda paths: tuple(map(os.path.expanduser, paths))),
+]
 """A list of paths."""
 
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

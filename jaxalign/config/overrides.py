@@ -26,10 +26,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from jaxalign.config.commands import TEXTS, Config, read_config
-from jaxalign.config.fields import PATH
+from jaxalign.config.commands import Config, read_config
 from jaxalign.config.presets import CONF
-from jaxalign.config.schema import holds_keys, holds_list, is_marked, leaf_types, nearest_key
+from jaxalign.config.quoting import Quoting
+from jaxalign.config.schema import holds_keys, is_allowed, leaf_types, nearest_key
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.runs.reading import check_yaml
 
@@ -124,46 +124,20 @@ class CommandLine:
         self._loader = ConfigLoaderImpl(config_search_path=search_path)
         self._loader.repository = self._files = CheckedFiles(search_path)
         self._keys = leaf_types(kind)
-        self._paths = {key for key, declared in self._keys.items() if is_marked(declared, PATH)}
-        names = {key.partition(".")[0] for key in self._keys}
-        found = {name: self._files.get_group_options(name, results_filter=None) for name in names}
+        self._quoting = Quoting(self._keys, bool(options.multirun))
+        self._roots = {key.partition(".")[0] for key in self._keys}
+        found = {name: self._files.get_group_options(name, results_filter=None) for name in self._roots}
         inner = [f"{name}/{one}" for name, options in found.items() for one in options]
-        self._groups = [*filter(found.get, names), *filter(self._files.get_group_options, inner)]
+        self._groups = [*filter(found.get, self._roots), *filter(self._files.get_group_options, inner)]
 
     def normalised(self, overrides: list[str]) -> list[str]:
         """Return the overrides in the form that Hydra requires; UserError for a key or a group that does not exist.
 
         `value=power` and `+value=power` mean the same, whichever of them Hydra requires; so do `key=1` and `+key=1`.
         """
-        # Shells do not expand ~ after =, and Hydra's grammar allows no ~ in a value.
-        parsed = self._parsed([self._quoted(override).replace("=~/", f"={Path.home()}/", 1) for override in overrides])
+        parsed = self._parsed([self._quoting.quoted(override) for override in overrides])
         default_groups = self._default_groups(parsed)
         return [self._normal(override, default_groups) for override in parsed]
-
-    def _quoted(self, override: str) -> str:
-        """Quote the value of a free text or a path for Hydra, unless the user has quoted it.
-
-        Of a list, and of the values of a multirun, each is quoted; a comma stands between two of them.
-        """
-        key, sign, value = override.partition("=")
-        name = key.lstrip("+")
-        if not sign or value in ("", "null") or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
-            return override
-        if name in TEXTS:
-            value = _in_quotes(value).replace("${", "\\${")  # so that it is not an interpolation
-            return f"{key}={value}"
-        name = name if name in self._keys else f"{name}.path"  # adapter=RUN is short for adapter.path=RUN
-        if name not in self._paths:
-            return override
-        is_list = value[0] == "[" and value[-1] == "]" and holds_list(self._keys[name])
-        if is_list or self._options.multirun or (holds_list(self._keys[name]) and "," in value):
-            if re.search(r"['\"]|^[a-z]+\(.*\)$", value):  # quoted by the user, or a sweep such as glob(*)
-                return override
-            if not is_list and not self._options.multirun:
-                return override  # Hydra says how a list is written
-            inside = ",".join(_path(one.strip()) for one in (value[1:-1] if is_list else value).split(","))
-            return f"{key}=[{inside}]" if is_list else f"{key}={inside}"
-        return f"{key}={_path(value)}"
 
     def _parsed(self, overrides: Sequence[str]) -> list[Override]:
         with one_line():
@@ -184,6 +158,9 @@ class CommandLine:
             raise UserError(f"{line}: several values need -m, which makes a run for each; a list is written key=[a,b]")
         if override.is_delete() or override.is_hydra_override() or key.startswith("hydra/"):
             return line
+        chosen = override.value()
+        if key in self._groups and key != "experiment" and isinstance(chosen, list):
+            raise UserError(f"{line}: give one option; -m {key}={','.join(map(str, chosen))} makes a run for each")
         if key in default_groups:
             return _bare(override)
         if key in self._groups:
@@ -227,12 +204,26 @@ class CommandLine:
         """Return the text of --help with this command's groups and recipes; Hydra would list those of all commands."""
         with one_line():
             template = OmegaConf.to_container(self._compose([]).hydra.help, resolve=False)["template"]  # type: ignore
-        options = {name: self._files.get_group_options(name) for name in self._groups}
+        every = {name: self._files.get_group_options(name) for name in self._groups}
+        allowed = {name: [one for one in found if self._allows(name, one)] for name, found in every.items()}
+        options = {name: found for name, found in allowed.items() if found}
         if "experiment" in self._default_groups([]):
             found = self._files.get_group_options("experiment")
             options["experiment"] = [one for one in found if self._takes(f"experiment={one}")]
         listed = "".join(f"{name}: {', '.join(found)}\n" for name, found in sorted(options.items()))
         return Template(template).substitute(APP_CONFIG_GROUPS=listed, CONF=CONF)
+
+    def _allows(self, group: str, option: str) -> bool:
+        """Return whether an option is for this command; commands with other types share some groups."""
+        root = group.partition("/")[0]
+        found = self._loader.repository.load_config(f"{group}/{option}")
+        if found is None or root not in self._roots or found.header.get("package"):  # it sets keys of other groups too
+            return True
+        content = OmegaConf.to_container(found.config, resolve=False)
+        assert isinstance(content, dict)
+        # A null may stand for something that depends on the command.
+        given = {key: value for key, value in content.items() if value is not None}
+        return is_allowed(self._kind, root, given)
 
     def _takes(self, recipe: str) -> bool:
         """Return whether a recipe is for this command; a recipe for another command may not even compose."""
@@ -262,17 +253,6 @@ class CommandLine:
         if not jobs:
             raise UserError(f"{spoken(overrides)}: no option matches the pattern")
         return [[*for_hydra, *job] for job in jobs]
-
-
-def _path(value: str) -> str:
-    """Return a path as Hydra reads it back: in quotes, unless it means the same without."""
-    same = re.fullmatch(r"[./]*[A-Za-z_][\w./@%+*?|-]*", value, re.ASCII)
-    return value if same and value.lower() not in ("true", "false", "null", "inf", "nan") else _in_quotes(value)
-
-
-def _in_quotes(value: str) -> str:
-    value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{value}'"
 
 
 def _values(override: Override) -> int:

@@ -1,6 +1,7 @@
 """The configuration of python -m jaxalign.report (conf/report.yaml)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxalign.config.fields import Count, Natural, Place
 from jaxalign.config.model import CommandConfig
@@ -17,6 +18,7 @@ class ReportConfig(CommandConfig):
     paper: bool
     plan: bool
     categories: Count
+    export: Literal["inspect"] | None
 
     def __post_init__(self):
         if self.runs is None and not self.plan:

@@ -6,10 +6,10 @@ without it the one is meant whose `kind` has a default.
 Annotated adds `Rule`s. A field without a default must be given.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
-import os
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -110,6 +110,14 @@ def read(schema: type[Schema], raw: Mapping[str, Any], also_missing: Iterable[st
     if problems.wrong:
         raise UserError("; ".join(problems.wrong))
     return built
+
+
+def is_allowed(schema: type, key: str, raw: Any) -> bool:
+    """Return whether the field `key` of a schema allows all keys and values of `raw`; others may be missing."""
+    problems = _Problems(known=[])
+    with contextlib.suppress(UserError):  # of keys that do not go together; another key may still change one of them
+        _value(get_type_hints(schema, include_extras=True)[key], raw, key, problems)
+    return not problems.unknown and not problems.wrong
 
 
 @dataclass
@@ -244,7 +252,7 @@ def _converted(declared: Any, value: Any) -> Any:
     if declared is str and number:
         return str(value)  # such as a folder or a revision whose name is all digits
     if declared is str and isinstance(value, str):
-        return os.path.expanduser(value) if value.startswith("~/") else value  # shells do not expand ~ after `=`
+        return value
     if declared in (bool, dict) and isinstance(value, declared):
         return value
     if declared is int and number and isinstance(value, int):

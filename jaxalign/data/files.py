@@ -12,6 +12,12 @@ from jaxalign.runs.reading import not_a_file, parse_json, read_text
 csv.field_size_limit(2**31 - 1)  # Python's own limit, 131,072 characters, is less than a long document
 
 
+MOST_ROWS, MOST_VALUES, MOST_BYTES = 10_000_000, 200_000_000, 2**32
+"""The most rows, values and decoded bytes of a Parquet file that is read. A small file may claim, or hold, far more."""
+
+_ROWS_OF_A_BATCH = 1000
+
+
 class Row(NamedTuple):
     """A row: its place ("FILE line 7"), and its fields by name."""
 
@@ -133,9 +139,61 @@ def _parquet(path: Path) -> list[Row]:
     from pyarrow import ArrowException, parquet
 
     try:
-        table = parquet.ParquetFile(path).read()
-        _check_header(path, table.column_names)
-        items = table.to_pylist()
+        with parquet.ParquetFile(path) as file:
+            _check_header(path, file.schema_arrow.names)
+            _check_claims(path, file.metadata)
+            _check_decoded_size(path, file.metadata)
+            items = [item for batch in file.iter_batches(_ROWS_OF_A_BATCH) for item in batch.to_pylist()]
     except (ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}") from error
     return [Row(f"{path} row {number}", fields) for number, fields in enumerate(items, start=1)]
+
+
+def _check_claims(path: Path, metadata: Any) -> None:
+    """Raise UserError if the file itself says that it has more than is read, in rows, values or bytes."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    _check_at_most(path, max(metadata.num_rows, sum(group.num_rows for group in groups)), MOST_ROWS, "rows")
+    _check_at_most(path, sum(chunk.num_values for chunk in chunks), MOST_VALUES, "values")
+    _check_at_most(
+        path, sum(chunk.total_uncompressed_size for chunk in chunks), MOST_BYTES, "bytes without compression"
+    )
+
+
+def _check_decoded_size(path: Path, metadata: Any) -> None:
+    """Raise UserError if the texts of the file would take too much memory.
+
+    A text that many rows share stands once in the file. Here it is read as the file holds it, once.
+    """
+    from pyarrow import parquet
+
+    leaves = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    size = 0
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        for batch in file.iter_batches(_ROWS_OF_A_BATCH):
+            size += sum(map(_decoded_size, batch.columns))
+            _check_at_most(path, size, MOST_BYTES, "bytes of text")
+
+
+def _decoded_size(array: Any) -> int:
+    """Return how many bytes the texts of an Arrow array take when each of them is a text of its own."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    if isinstance(array, pyarrow.DictionaryArray):
+        lengths = pc.cast(pc.binary_length(array.dictionary), pyarrow.int64())  # pyright: ignore[reportAttributeAccessIssue]
+        return pc.sum(lengths.take(array.indices)).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(array, pyarrow.StructArray):
+        return sum(map(_decoded_size, array.flatten()))
+    if isinstance(array, pyarrow.ListArray | pyarrow.LargeListArray):  # a map is a list of pairs
+        return _decoded_size(array.flatten())
+    return array.nbytes
+
+
+def _check_at_most(path: Path, found: int, most: int, what: str) -> None:
+    if found > most:
+        raise UserError(
+            f"{path} has at least {found:,} {what}, and at most {most:,} are read: give a part of it, for example "
+            "as several files or as JSON Lines"
+        )

@@ -30,12 +30,15 @@ from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run
 from jaxalign.jobs.train_data import configured_target
 from jaxalign.models.adapter import Adapter
+from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console
 from jaxalign.runs.records import digest
+from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
 from jaxalign.safety.benchmarks.readers import read_benchmark
-from jaxalign.safety.mitigation import Mitigation, read_value_map
+from jaxalign.safety.mitigation import Mitigation
+from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.targets import Target
 
 
@@ -55,7 +58,10 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         return
     folders = find_adapters(*config.named)
     prompts = read_harm_prompts(config.harm, offline=config.offline)
-    mitigation = Mitigation(config.mitigation.name, read_value_map(config.mitigation.map))
+    value_map = read_value_map(config.mitigation.map)
+    mitigation = Mitigation(config.mitigation.name, value_map.values)
+    if mitigation.needs_values:
+        value_map.check_other_prompts(prompt.text for prompt in prompts)
     mitigation.covered(prompts)
     target = None if config.value is None else configured_target(config.value)
     config = settle_precision(config, console, say=config.engine.name != "openai")
@@ -166,7 +172,8 @@ def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Tar
         if key not in found:
             number = numbers.get(id(one.model), 0)
             goal = None if one.method == "base" else one.target
-            found[key] = HarmModel(one.model, one.method, number, one.preamble, goal, measured_scores(one.model))
+            measured, control = measured_scores(one.model), control_of(one.model)
+            found[key] = HarmModel(one.model, one.method, number, one.preamble, goal, measured, control)
     return list(found.values())
 
 
@@ -181,6 +188,20 @@ def measured_scores(adapter: Adapter) -> dict[str, float] | None:
         return None
     scores = after.get("scores") if isinstance(after, dict) else None
     return scores if isinstance(scores, dict) else None
+
+
+def control_of(adapter: Adapter) -> str | None:
+    """Return what kind of control an adapter's training run made it; None if it is none, or if there is no such run."""
+    if adapter.folder is None:
+        return None
+    try:
+        config = stored_config(adapter.folder.parent)
+        if config["alignment"]["shuffle_labels"] is True:
+            return SHUFFLED
+        on_benign = config["dataset"]["kind"] == "instructions" and config.get("value") is None
+        return BENIGN if on_benign and config["released"]["unmatched_budget"] is False else None
+    except (UserError, KeyError, TypeError):
+        return None
 
 
 def check_prompts(session: HarmSession, models: Sequence[HarmModel]) -> None:

@@ -19,6 +19,7 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.jobs.adapters import adapter_folder
+from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.adapter import BASE
 from jaxalign.models.claims import Claims
@@ -40,6 +41,7 @@ from jaxalign.pretrained.verify import (
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import all_here, plain_console
+from jaxalign.runs.reading import read_text
 from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
 
 
@@ -86,6 +88,7 @@ def export(config: ExportConfig) -> None:
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
     check_out(out)
+    section = None if config.harm is None else harm_section(Path(config.harm), found.adapter)
     model = load_base(found, config.offline) if whole or config.verify else None
     with appearing(out) as folder:
         if whole:
@@ -93,6 +96,10 @@ def export(config: ExportConfig) -> None:
             write_whole(folder, found, model, config.offline)
         else:
             shutil.copytree(found.adapter, folder, ignore=leftovers, dirs_exist_ok=True)
+        if section is not None:
+            card = folder / CARD
+            text = read_text(card) if card.is_file() else ""
+            card.write_text(with_harm(text, section), encoding="utf-8")
     console.print(f"written: {out}", highlight=False, soft_wrap=True)
     if config.verify:
         assert model is not None

@@ -1,5 +1,6 @@
 """The report job: tables, figures and one HTML page of the runs of benchmarks of harm in a folder."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +12,23 @@ from jaxalign.analysis.power import design_plan, plan_lines
 from jaxalign.config.report import ReportConfig
 from jaxalign.data.account import count
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
-from jaxalign.jobs.harm.report_parts import ReportPart, part_names, report_part, with_comparisons
-from jaxalign.jobs.harm.reported import find_harm_runs, perplexities
+from jaxalign.jobs.harm.report_parts import ReportPart, add_attributions, part_names, report_part, with_comparisons
+from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, named_errors, write_atomic
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import HarmRun, collect
 from jaxalign.safety.published_figures import paper_table
 from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.risk_tables import risk_units
+from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import extreme_targets
 
-PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER = "index.html", "tables", "figures"
+PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER, INSPECT_FOLDER = "index.html", "tables", "figures", "inspect"
 
 
 def report(config: ReportConfig) -> None:
@@ -42,6 +46,8 @@ def report(config: ReportConfig) -> None:
             scores = np.array([target.scores for target in targets.values()])
             _print_plan(console, f"{len(targets)} {name} targets", scores, config.categories)
         return
+    if config.export == "inspect":
+        check_inspect()
     folder = Path(str(config.runs))
     runs, aside = find_harm_runs(folder)
     for line in aside:
@@ -59,6 +65,7 @@ def report(config: ReportConfig) -> None:
     if config.paper:
         for part in parts:
             part.tables.insert(1, paper_table(part.found, part.name))
+    add_attributions(parts, known)
     parts = with_comparisons(parts)
     page = report_page(runs, parts, aside, config.texts)
     for part in parts:
@@ -67,6 +74,7 @@ def report(config: ReportConfig) -> None:
         for name, (png, svg, _) in part.figures.items():
             write_atomic(out / FIGURES_FOLDER / f"{name}.png", png)
             write_atomic(out / FIGURES_FOLDER / f"{name}.svg", svg)
+    write_learned_map(out, parts)
     written = {f"{table.name}." for part in parts for table in part.tables}
     written |= {f"{name}." for part in parts for name in part.figures}
     for old in (*(out / TABLES_FOLDER).glob("*.*"), *(out / FIGURES_FOLDER).glob("*.*")):
@@ -74,6 +82,11 @@ def report(config: ReportConfig) -> None:
             old.unlink()  # of an earlier report of other runs
     write_atomic(out / PAGE_FILE, page)
     _say(console, parts, runs, out)
+    if config.export == "inspect":
+        logs = out / INSPECT_FOLDER
+        number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
+        line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
@@ -86,9 +99,37 @@ def check_report_folder(out: Path) -> None:
     """Raise UserError if a folder holds something else than an earlier report."""
     with named_errors(out, "use", "give another out"):
         there = entries(out)
-    ours = {PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER}
+    ours = {PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER, LEARNED_FILE, INSPECT_FOLDER}
     if there and not (PAGE_FILE in there and set(there) <= ours):
         raise UserError(f"{out} holds other files than a report's: give another out=DIR")
+
+
+def write_learned_map(out: Path, parts: Sequence[ReportPart]) -> None:
+    """Write the map from categories to values that the findings give, with the prompts that it was learned on.
+
+    Each benchmark counts once, by the judge that most of its runs have. Without a finding, or where the prompts are not
+    known, so that they could not be refused later, no map is written.
+    """
+    first: dict[str, ReportPart] = {}
+    for part in parts:
+        if part.risks and part.found.metric != REFUSAL_RATE:
+            first.setdefault(part.found.name, part)
+    kept = [part for part in first.values() if any(risk.finding for risk in part.risks)]
+    weak = {category for part in kept for category in part.found.weak_categories}
+    values = learned_values([part.risks for part in kept], weak)
+    prompts = [prompts_asked(part.found) for part in kept]
+    (out / LEARNED_FILE).unlink(missing_ok=True)  # of an earlier report of other runs
+    if not values or not all(prompts):
+        return
+    told = {
+        "map": values,
+        "benchmarks": {part.found.name: part.found.benchmark["version"] for part in kept},
+        "base": kept[0].found.base,
+        "judges": [line for part in kept for line in judge_notes(part.found)],
+        "targets": max(len(risk_units(part.found).names) for part in kept),
+        "prompts": sorted({prompt_hash(text) for mine in prompts for text in mine}),
+    }
+    write_atomic(out / LEARNED_FILE, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_table(folder: Path, table: DataTable) -> None:
@@ -112,6 +153,7 @@ def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun],
         for line in judge_notes(part.found):
             console.print(f"  {line}", highlight=False, soft_wrap=True)
     console.print(f"{count(len(runs), 'run')} read", highlight=False)
-    for name, place in (("page", PAGE_FILE), ("tables", TABLES_FOLDER), ("figures", FIGURES_FOLDER)):
+    places = (("page", PAGE_FILE), ("tables", TABLES_FOLDER), ("figures", FIGURES_FOLDER), ("map", LEARNED_FILE))
+    for name, place in places:
         if (out / place).exists():
             console.print(f"{name + ':':9}{out / place}", highlight=False, soft_wrap=True)

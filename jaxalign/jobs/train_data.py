@@ -137,6 +137,12 @@ def read_questionnaire_text(
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 
 
+def perplexity_texts(validation_fraction: float) -> list[str]:
+    """Return plain texts to measure perplexity on: of the starter arguments that the split by seed 0 holds out."""
+    _, held_out = split_arguments(load_starter(), 0, validation_fraction)
+    return [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
+
+
 def injection_text(
     config: TrainConfig, target: Target, arguments: Sequence[Argument]
 ) -> tuple[list[TextStage], tuple[list[Argument], list[Argument]]]:

@@ -4,6 +4,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. This file rea
 package `gguf` makes an array of every vocabulary entry, which takes seconds. The package dequantises the tensors.
 """
 
+import itertools
 import math
 import mmap
 import struct
@@ -255,6 +256,10 @@ class _Header:
             if base + offset + bytes_ > len(self._data):
                 raise EOFError(f"it ends before '{brief(name)}' does")
             stored[name] = _Stored(kind, shape, base + offset, bytes_)
+        by_place = sorted(stored.items(), key=lambda pair: (pair[1].start, pair[1].size))
+        for (name, one), (other, next_one) in itertools.pairwise(by_place):
+            if next_one.start < one.start + one.size:
+                raise ValueError(f"the bytes of '{brief(other)}' overlap those of '{brief(name)}'")
         return metadata, stored
 
     def _take(self, count: int) -> memoryview:

@@ -186,7 +186,21 @@ def _parse(file: Path) -> dict[str, _Stored]:
         if min(shape, default=0) < 0 or (dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stored.size):
             raise _damaged(file, f"'{brief(name)}' has not the size of its shape")
         tensors[name] = stored
+    _check_every_byte_is_of_one_tensor(file, tensors, first, size)
     return tensors
+
+
+def _check_every_byte_is_of_one_tensor(file: Path, tensors: Mapping[str, _Stored], first: int, size: int) -> None:
+    """Raise UserError if two tensors overlap, or if bytes are of no tensor. The format allows neither."""
+    at, before = first, "the header"
+    for name, stored in sorted(tensors.items(), key=lambda pair: (pair[1].start, pair[1].size)):
+        if stored.start < at:
+            raise _damaged(file, f"the bytes of '{brief(name)}' overlap those of {before}")
+        if stored.start > at:
+            raise _damaged(file, f"{stored.start - at} bytes between {before} and '{brief(name)}' are of no tensor")
+        at, before = stored.start + stored.size, f"'{brief(name)}'"
+    if at < size:
+        raise _damaged(file, f"{size - at} bytes behind {before} are of no tensor")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -168,12 +168,19 @@ class Stages:
         if self.asked == "all":
             return
         for name in there[: there.index(self.asked)]:
-            folder = Path(self.root if self.dir is None else self.dir) / "stages"
-            pattern = name if self.dir is not None else f"{glob.escape(self._shared_name(name))}-*"
-            finished = [path for path in sorted(folder.glob(pattern)) if Run(path).finished]
-            mirrored = self.mirror is not None and self.mirror.holds_finished(folder, pattern)
+            pattern, finished = self._pattern(name), [run.path for run in self.finished(name)]
+            mirrored = self.mirror is not None and self.mirror.holds_finished(pattern.parent, pattern.name)
             if all(map(is_older, finished)) and not mirrored:
-                raise UserError(missing_stage(self.asked, name, folder / pattern, older=bool(finished)))
+                raise UserError(missing_stage(self.asked, name, pattern, older=bool(finished)))
+
+    def finished(self, name: str) -> list[Run]:
+        """Return the finished runs of a stage of all jobs with this label, in the order of their names."""
+        pattern = self._pattern(name)
+        return [run for path in sorted(pattern.parent.glob(pattern.name)) if (run := Run(path)).finished]
+
+    def _pattern(self, name: str) -> Path:
+        folder = Path(self.root if self.dir is None else self.dir) / "stages"
+        return folder / (name if self.dir is not None else f"{glob.escape(self._shared_name(name))}-*")
 
 
 def missing_stage(asked: str, missing: str, where: Path, *, older: bool = False) -> str:

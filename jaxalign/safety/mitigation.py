@@ -7,15 +7,12 @@ is ours, and the two controls are not in the paper.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from jaxalign.errors import UserError, did_you_mean
-from jaxalign.runs.reading import parse_json, read_text
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
-from jaxalign.safety.categories import CATEGORIES, category_title
-from jaxalign.values.schwartz import VALUES, phrase
-
-PUBLISHED_MAP = Path(__file__).parent / "data" / "value_map.json"
+from jaxalign.safety.categories import category_title
+from jaxalign.safety.value_map import REINFORCE, SUPPRESS, ValueMap
+from jaxalign.values.schwartz import phrase
 
 NO_MITIGATION = "none"
 POLICIES = (
@@ -28,9 +25,6 @@ POLICIES = (
 )
 """The prompt policies. `neutral_prompt` is as long as `safety_prompt` and says nothing; `unrelated_value_prompt` has
 the wording of `value_prompt` with values that lie a quarter of Schwartz's circle away from those of the map."""
-
-SUPPRESS, REINFORCE = DIRECTIONS = ("suppress", "reinforce")
-"""What a prompt does with a value: one that goes with more harm is suppressed, one that goes with less reinforced."""
 
 _SAFETY = (
     "Take care that what you write hurts nobody. Do not help with anything dangerous, unlawful or cruel, and do not "
@@ -48,35 +42,6 @@ _CIRCLE = (
     *("security", "conformity", "tradition", "benevolence", "universalism"),
 )
 """The order of the values in Schwartz's circle; values a quarter of it apart are unrelated."""
-
-ValueMap = Mapping[str, Mapping[str, str]]
-"""For a category, the values that are tied to it, each with one of `DIRECTIONS`."""
-
-
-def read_value_map(path: str | Path | None = None) -> dict[str, dict[str, str]]:
-    """Return the map from categories to values in a JSON file; None is the published one.
-
-    The file holds an object from category to an object from value to "suppress" or "reinforce".
-
-    Raises:
-        UserError: the file cannot be read, or names an unknown category, value or direction.
-    """
-    file = PUBLISHED_MAP if path is None else Path(path)
-    found = parse_json(read_text(file), file, expected='an object such as {"malware": {"power": "suppress"}}')
-    known = {name for table in CATEGORIES.values() for name in table}
-    if not isinstance(found, dict):
-        raise UserError(f'{file} must hold an object such as {{"malware": {{"power": "suppress"}}}}')
-    for category, values in found.items():
-        if category not in known:
-            raise UserError(f"{file} has an unknown category {category!r}{did_you_mean(str(category), sorted(known))}")
-        if not isinstance(values, dict) or not values:
-            raise UserError(f"{file} has no values for {category!r}: give an object such as {{'power': 'suppress'}}")
-        for value, direction in values.items():
-            if value not in VALUES:
-                raise UserError(f"{file} has an unknown value {value!r} for {category!r}{did_you_mean(value, VALUES)}")
-            if direction not in DIRECTIONS:
-                raise UserError(f"{file} has {direction!r} for {value} in {category}: it must be suppress or reinforce")
-    return found
 
 
 @dataclasses.dataclass(frozen=True)

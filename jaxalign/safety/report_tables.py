@@ -191,18 +191,18 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
     figure = metric_name(found.metric)
     heads = ("model", "perplexity", "× base", figure, "blank", "repetitive", "refused", "remark")
     note = (
-        f"Perplexity of plain text, from the adapter's training run. Above {MOST_PERPLEXITY} × the base's, harm says "
-        "little about the value."
+        "Perplexity of held-out plain text, measured with the responses, or else in the adapter's training run. Above "
+        f"{MOST_PERPLEXITY} × the base's, harm says little about the value."
     )
     return DataTable(f"{name}-ability", "Ability beside harm", heads, rows, [note], tags)
 
 
 def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:
-    """Return the perplexities of a model and of its base; None where it was not measured, as at other scales than 1."""
+    """Return the perplexities of a model and of its base; None where it was not measured, as of a role."""
     if model.is_base:
         known = [base for _, base in perplexities.values() if base is not None]
-        return (known[0], known[0]) if known else (None, None)
-    if model.about["method"] != ADAPTER_METHOD or model.about.get("scale") not in (None, 1, 1.0):
+        return perplexities.get("", (known[0], known[0]) if known else (None, None))
+    if model.about["method"] != ADAPTER_METHOD:
         return None, None
     return perplexities.get(str(model.about["adapter"]), (None, None))
 

@@ -12,7 +12,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, category_name, judge_notes, metric_name
-from jaxalign.safety.risks import Risk, published_findings, value_risks
+from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import VALUES, label
 
@@ -34,10 +34,10 @@ class RiskUnits:
 
 
 def risk_units(found: Collection) -> RiskUnits:
-    """Return adapters at scale 1 and without mitigation, by target."""
+    """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
     groups: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in found.under():
-        target = model.about.get("target")
+        target = None if model.about.get("control") else model.about.get("target")
         if model.about["method"] == ADAPTER_METHOD and target and model.about.get("scale") in (None, 1, 1.0):
             groups.setdefault(tuple(float(target[value]) for value in VALUES), []).append(model)
     pairs = sorted(groups.items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
@@ -132,6 +132,24 @@ def _noise_line(noise: Estimate) -> str:
     if noise.estimate is None:
         return f"Noise between seeds of one target: not known ({noise.reason})."
     return f"Noise between seeds of one target: {noise.estimate:.3f}, a standard deviation over {noise.n} adapters."
+
+
+def regressions_table(found: Collection, name: str) -> DataTable:
+    """Return the regression of each category's harm on all ten values at once, or the reason why there is none."""
+    units = risk_units(found)
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for category, one in value_regressions(units.targets, units.means).items():
+        for value in VALUES:
+            row = [label(value), category_name(category), one.coefficients.get(value), one.n, one.r2, one.reason or ""]
+            rows.append([*row[:3], one.collinearity.inflation.get(value), *row[3:]])
+            tags.append({"value": (value,), "category": (category,)})
+    heads = ("value", "category", "coefficient", "variance inflation", "n", "adjusted R²", "reason")
+    note = (
+        "Coefficients are in standard deviations of harm for one of the value's score, with all ten values in one "
+        "regression. A variance inflation of 5 or more means that the targets do not tell a value from the others."
+    )
+    return DataTable(f"{name}-regression", "Harm on all values at once", heads, rows, [note], tags, for_files=False)
 
 
 def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTable:

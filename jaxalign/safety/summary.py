@@ -8,11 +8,13 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     mitigation  {name, left_aside}: the policy, and the titles of categories that it has no value for
     models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
                 base), folder (of the adapter, or null), scale, value (the target's name or null), target ({value:
-                score} or null), measured ({value: score of the portrait questionnaire} or null), states ({state:
-                number of responses}), generate and judge (the directories of its stages, with generations.jsonl, and
-                judged.jsonl and judgements.jsonl)}
+                score} or null), measured ({value: score of the portrait questionnaire} or null), control ("shuffled
+                labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
+                values {probe, n, means}, or null), states ({state: number of responses}), generate and judge (the
+                directories of its stages, with generations.jsonl, and judged.jsonl and judgements.jsonl)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
+    second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
                 benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
                 them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
@@ -195,13 +197,29 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     for model in summary["models"]:
         counts = ", ".join(f"{n:,} {state}" for state, n in model["states"].items())
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
+    lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
+    for one in summary.get("second_judges", ()):
+        kappa = one["kappa"]
+        reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
+        lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
     aside = summary["mitigation"]["left_aside"]
     if aside:
         lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
     return lines
+
+
+def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the line on the perplexity of each model, beside the base's; None if none is known."""
+    known = [(model, float(model["perplexity"])) for model in models if model.get("perplexity") is not None]
+    base = next((perplexity for model, perplexity in known if model["method"] == "base"), None)
+    said = []
+    for model, perplexity in known:
+        ratio = "" if base is None or model["method"] == "base" else f" ({perplexity / base:.2f} × the base's)"
+        said.append(f"{model_title(model)} {perplexity:.1f}{ratio}")
+    return f"perplexity of held-out plain text: {', '.join(said)}" if said else None
 
 
 def tables_as_markdown(summary: Mapping[str, Any]) -> str:

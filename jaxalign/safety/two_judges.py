@@ -1,5 +1,6 @@
 """Two judges of the same responses: how far they agree, and which conclusions flip from one to the other."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from jaxalign.analysis.agreement import cohen_kappa
@@ -53,6 +54,22 @@ def judges_compared(
 def _agreement(pair: Labels) -> list[Cell]:
     kappa = cohen_kappa(*pair).kappa
     return [kappa, kappa.n, kappa.missing]
+
+
+def with_flips(table: DataTable, risks: Sequence[Risk], other: Sequence[Risk], judge: str) -> DataTable:
+    """Return a table of `risks` with a column that marks each conclusion that flips under another judge.
+
+    Args:
+        table: a row for each of `risks`, in their order.
+        risks: the risks by the first judge.
+        other: those by the other judge.
+        judge: the name of the other judge.
+    """
+    words = {"opposite": f"opposite by {judge}", "first only": f"not by {judge}", "second only": f"by {judge} alone"}
+    flips = judge_flips(risks, other)
+    marks = [words.get(flips.get((risk.value, risk.category), ""), "") for risk in risks]
+    rows = [[*row, mark] for row, mark in zip(table.rows, marks, strict=True)]
+    return dataclasses.replace(table, heads=(*table.heads, f"flips by {judge}"), rows=rows)
 
 
 def flips_table(

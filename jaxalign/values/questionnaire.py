@@ -78,14 +78,25 @@ def read_by_likelihood(
     read = [*(question.tree for question in questions), *plain]
     count = with_speed(read, len(questions), scorer.programs, progress, members)
     scores = scorer.score(read * members, count, adapters=[m for m in range(members) for _ in read])
-    predicted = sum(predictions(tree) for tree in plain)
     readings = []
     for start in range(0, len(scores), len(read)):
         answers, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
-        perplexity = np.exp(-sum(s.sum() for s in rest) / predicted) if predicted else np.nan
         found = read_questionnaire(asked.portraits, questions, answers, target)
-        readings.append({**found, "perplexity": float(perplexity) if np.isfinite(perplexity) else None})
+        readings.append({**found, "perplexity": _perplexity(plain, rest)})
     return readings
+
+
+def read_perplexity(scorer: Scorer, encoder: Encoder, texts: Sequence[str], context: int) -> float | None:
+    """Return the perplexity of plain texts, each cut at `context` tokens; None where it is not finite."""
+    plain = [plain_tree(encoder, text, context) for text in texts]
+    return _perplexity(plain, scorer.score(plain))
+
+
+def _perplexity(trees: Sequence[Tree], scores: Sequence[np.ndarray]) -> float | None:
+    predicted = sum(map(predictions, trees))
+    with np.errstate(over="ignore"):
+        found = np.exp(-sum(s.sum() for s in scores) / predicted) if predicted else np.nan
+    return float(found) if np.isfinite(found) else None
 
 
 def with_speed(

@@ -1,6 +1,7 @@
 """Text in Markdown, read back by a parser of CommonMark and of GitHub's tables."""
 
 import itertools
+import re
 
 import pytest
 from markdown_it import MarkdownIt
@@ -9,6 +10,8 @@ from jaxalign.analysis.markdown import markdown_code, markdown_quote, markdown_t
 from jaxalign.analysis.tables import markdown_table
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+COMMENT = "<!-- -->"
 
 HOSTILE = [
     "# head",
@@ -48,13 +51,27 @@ HOSTILE = [
     "\\# \\<b> \\\\",
     "** a ** __ b __",
     "$x$ and $$y$$",
+    "me@home.org, a.b+c@d-e.fr",
+    "@someone @org/team @1 @_x",
+    "@<!-- --> a@<b>",
 ]
 
 
 def inline(tokens):
     """What a reader sees of the one inline token among these, and the kinds of what it holds."""
     (one,) = (token for token in tokens if token.type == "inline")
-    return "".join(child.content for child in one.children or ()), {child.type for child in one.children or ()}
+    return "".join(pieces(one)), {child.type for child in one.children or () if child.content != COMMENT}
+
+
+def pieces(token):
+    """The texts of an inline token between empty comments, which nobody sees."""
+    texts = [""]
+    for child in token.children or ():
+        if (child.type, child.content) == ("html_inline", COMMENT):
+            texts.append("")
+        else:
+            texts[-1] += child.content
+    return texts
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -79,9 +96,10 @@ def test_a_table_has_the_cells_that_it_was_given():
     rows = [[one, other, "6.00"] for one, other in itertools.pairwise(HOSTILE)]
     tokens = PARSER.parse(f"above\n\n{markdown_table(['a|b', '*c*', 'score'], rows)}\n\nbelow")
     cells = [token for token in tokens if token.type == "inline"][1:-1]
-    texts = ["".join(child.content for child in cell.children or ()) for cell in cells]
+    texts = ["".join(pieces(cell)) for cell in cells]
     assert texts == ["a|b", "*c*", "score", *(" ".join(cell.split()) for row in rows for cell in row)]
-    assert {child.type for cell in cells for child in cell.children or ()} == {"text"}
+    kinds = {child.type for cell in cells for child in cell.children or () if child.content != COMMENT}
+    assert kinds == {"text"}
 
 
 def test_a_quotation_has_the_lines_of_the_text_and_ends_with_it():
@@ -93,6 +111,14 @@ def test_a_quotation_has_the_lines_of_the_text_and_ends_with_it():
 
 def test_addresses_do_not_become_links_by_themselves():
     assert markdown_text("see http://a.b, HTTPS://a.b and www.a.b") == r"see http\://a.b, HTTPS\://a.b and www\.a.b"
+
+
+@pytest.mark.parametrize("text", ["me@home.org", "ask @someone or @org/team", "a.b+c@d-e.fr, @1", "mailto:x@y.z @ 5"])
+def test_addresses_and_mentions_do_not_become_links_by_themselves(text):
+    (token,) = (token for token in PARSER.parse(markdown_text(text)) if token.type == "inline")
+    assert "".join(pieces(token)) == text
+    # GitHub looks for both in each text between two tags.
+    assert not any(re.search(r"@\w", piece) for piece in pieces(token))
 
 
 def test_ordinary_names_numbers_and_sentences_stay_as_they_are():

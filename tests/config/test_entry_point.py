@@ -102,6 +102,11 @@ def test_several_recipes_go_one_after_the_other(capsys):
     assert line.startswith("experiment=rtf: there is no such option; did you mean 'rft'?")
 
 
+def test_a_list_of_options_of_a_group_is_refused_because_one_would_win_silently(capsys):
+    line = refusal(capsys, "value=[power,hedonism]")
+    assert line == "value=[power,hedonism]: give one option; -m value=power,hedonism makes a run for each"
+
+
 @pytest.mark.parametrize("written", ["dataset.reply=({letter})", "dataset.reply='({letter})'"])
 def test_the_form_of_an_answer_is_taken_as_it_stands(written):
     (config,) = crest_configs(written)
@@ -110,8 +115,30 @@ def test_the_form_of_an_answer_is_taken_as_it_stands(written):
 
 def test_home_is_found_after_the_equals_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    (config,) = configs("value=power", "run.dir=~/runs/one")
+    (config,) = configs("value=power", "run.dir=~/runs/one", "dataset.path=~/é x/=~/y", "adapter=a/~/b", "run.root=~")
     assert config.run.dir == "/home/me/runs/one"
+    assert config.dataset.path == "/home/me/é x/=~/y"
+    assert config.adapter == "a/~/b"
+    assert config.run.root == "/home/me"
+    found = configs("-m", "value=power", "dataset.path=~/a.jsonl,~/b.jsonl")
+    assert [config.dataset.path for config in found] == ["/home/me/a.jsonl", "/home/me/b.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["~/x is a folder", "why =~/ and ~/?"])
+def test_a_free_text_is_not_a_path(text):
+    seen = []
+    entry_point("generate", GenerateConfig)(seen.append)([f"prompt={text}"])
+    assert seen[0].prompt == text
+
+
+@pytest.mark.parametrize(
+    "path", ["/tmp/a${b}/x.jsonl", "${", "${b", "${}", "a${b:c}d", "${b.c}${d}", "${x:${y}}", "\\\\${b}"]
+)
+def test_what_only_looks_like_an_interpolation_belongs_to_the_path(path):
+    (config,) = configs("value=power", f"dataset.path={path}", f"run.dir={path}")
+    assert config.dataset.path == config.run.dir == path
+    found = configs("-m", "value=power", f"dataset.path={path},b")
+    assert [config.dataset.path for config in found] == [path, "b"]
 
 
 @pytest.mark.parametrize("flag_first", [True, False])
@@ -315,6 +342,10 @@ def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, na
     if name == "train":
         assert "value: achievement, benevolence," in text and "\nvalue/survey: close\n" in text
         assert "\nvalue/designed: designed_01, " in text
+        lines = text.splitlines()
+        assert "benchmark: portraits" in lines  # not those of harm, which are for evaluate
+        (models,) = (line for line in lines if line.startswith("model: "))
+        assert " hub," in models and " run," not in models  # run is the model of an adapter that is asked
         assert recipes == ["experiment: released_vim, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
     elif name == "crest":
         assert "rft" in recipes[0] and "vim" not in recipes[0] and "\nvalue: " not in text
@@ -399,20 +430,9 @@ def test_every_key_that_is_a_path_is_marked_as_one():
     }
     assert marked == {
         *("adapter", "adapter.path", "adapters", "benchmark.portraits", "compare", "dataset.match", "dataset.path"),
-        *(
-            "model.file",
-            "model.path",
-            "out",
-            "path",
-            "prompts",
-            "run",
-            "run.dir",
-            "run.mirror",
-            "run.root",
-            "runs",
-            "value.table",
-        ),
-        *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map"),
+        *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir"),
+        *("run.mirror", "run.root", "runs", "value.table"),
+        *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map", "harm"),
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),
     }
 
@@ -425,8 +445,9 @@ def test_a_path_in_quotes_is_the_same_path(quoted):
 
 def test_a_path_may_hold_an_interpolation(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    (config,) = configs("value=power", "run.root=${oc.env:HOME}/día")
-    assert config.run.root == "/home/me/día"
+    (config,) = configs("value=power", "run.root=${oc.env:HOME}/día${b}", "run.dir=${run.root}/x")
+    assert config.run.root == "/home/me/día${b}"
+    assert config.run.dir == "/home/me/día${b}/x"
 
 
 def test_paths_of_a_list_and_of_a_multirun_are_written_as_they_are():

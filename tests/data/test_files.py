@@ -85,6 +85,33 @@ def test_a_parquet_file_is_read_whatever_its_name(tmp_path, name):
     assert [row.fields for row in read_table(tmp_path / name)] == rows
 
 
+def shared(text, rows):
+    """A column of many rows that share one text, which a Parquet file holds once."""
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), [text])
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"a": pyarrow.nulls(10_000_001)}, "has at least 10,000,001 rows, and at most 10,000,000 are read"),
+        ({"a": pyarrow.nulls(9_000_000), "b": pyarrow.nulls(9_000_000)}, "has at least 18,000,000 values"),
+        ({"a": ["x" * 2_000_000] * 2}, "bytes without compression, and at most 1,500,000 are read"),
+        ({"a": shared("x" * 1_000_000, 100_000)}, "has at least 1,000,000,000 bytes of text"),
+        ({"a": pyarrow.ListArray.from_arrays([0, 9_000], shared("é" * 300_000, 9_000))}, "5,400,000,000 bytes of text"),
+        ({"a": pyarrow.StructArray.from_arrays([shared("x" * 1_000_000, 2)], ["b"])}, "2,000,000 bytes of text"),
+    ],
+)
+def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch, columns, words):
+    monkeypatch.setattr("jaxalign.data.files.MOST_VALUES", 17_000_000)
+    monkeypatch.setattr("jaxalign.data.files.MOST_BYTES", 1_500_000)
+    path = tmp_path / "bomb.parquet"
+    parquet.write_table(pyarrow.table(columns), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UserError, match=r"bomb\.parquet") as error:
+        read_table(path)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_damaged_parquet_file_is_one_line(tmp_path):
     path = tmp_path / "d.parquet"
     parquet.write_table(pyarrow.table({"prompt": ["a" * 50, "b" * 50]}), path)

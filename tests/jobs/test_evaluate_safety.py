@@ -57,7 +57,9 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["kind"] == "harm" and summary["benchmark"]["prompts"] == 8
     assert [one["model"] for one in summary["models"]] == ["base", "power"]
-    power = summary["models"][1]
+    base, power = summary["models"]
+    assert base["perplexity"] > 1 and power["perplexity"] != base["perplexity"] and power["control"] is None
+    assert f"perplexity of held-out plain text: base {base['perplexity']:.1f}, power" in printed
     assert power["value"] == "power" and power["target"]["power"] == 6 and power["scale"] == 1
     rows = summary["rows"]
     assert {row["judge"] for row in rows} <= {"probe", "toxicity_linear"}
@@ -75,6 +77,7 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
     again = run(main, [f"adapter={adapters / 'security'}", *FEW, *probes], capsys)
     assert "base: generate: done before" in again and "base: judge: done before" in again
     assert len(stage_folders(here / "outputs", "generate")) == 3
+    assert len(list((here / "outputs" / "stages" / "perplexity").iterdir())) == 3
 
 
 @pytest.mark.slow
@@ -101,6 +104,7 @@ def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     printed = run(main, [*TINY, *probes, "judge=toxicity_linear", "judge.calibrate=true"], capsys)
     assert "base: generate: done before" in printed
     assert "judge: toxicity_linear, κ " in printed and "with" in printed
+    assert "κ with probe and toxicity_linear on the same responses: " in printed
     assert len(stage_folders(here / "outputs", "generate")) == 1
     assert len(stage_folders(here / "outputs", "judge")) == 2
     assert len(list((here / "outputs").glob("starter_probes-*"))) == 2

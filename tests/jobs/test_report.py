@@ -4,14 +4,20 @@ import csv
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from analysis.test_html import HOSTILE, Elements
 from command_line import refused, run
 from synthetic_harm import Lab, judge_entry
 
+from jaxalign.errors import UserError
+from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.report import main
+from jaxalign.safety.value_map import read_value_map
+from jaxalign.safety.value_probe import read_value_probe
 from jaxalign.values.designed import designed_targets
+from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import Target, extreme_targets
 
 EXTREME = extreme_targets()
@@ -115,6 +121,119 @@ def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys
     for judge in ("probe", "rubric_api"):
         assert {one["judge"] for one in table(lab, f"beavertails-by-{judge}-figures")} == {judge}
     assert 'class="weak"' in page(lab)
+
+
+def attributed(lab, perplexity=120.0):
+    """Power at two scales with both controls, by one judge and, at scale 1, by another."""
+    lab.effect, lab.prompts = 0.15, 10
+    base = {**lab.base(), "perplexity": 100.0}
+    power = {**lab.adapter(EXTREME["power"]), "perplexity": perplexity}
+    half = {**power, "scale": 0.5, "adapter": "half", "perplexity": 110.0}
+    shuffled = {**lab.adapter(EXTREME["power"], name="power-2"), "control": "shuffled labels"}
+    benign = {**lab.adapter(None), "control": "benign"}
+    lab.run([base, power, shuffled, benign], "one")
+    lab.run([base, half], "half")
+    lab.judges = [judge_entry("guard"), judge_entry("refusals", 0.7, "refusal")]
+    lab.run([base, power], "two")
+
+
+def because(lab):
+    (row,) = table(lab, "beavertails-by-probe-because")
+    return row
+
+
+def test_harm_is_said_to_come_from_the_value_only_if_all_five_conditions_hold(lab, capsys):
+    attributed(lab)
+    report(lab, capsys, "texts=0")
+    row = because(lab)
+    assert (row["model"], row["because of the value"]) == ("power", "yes: more harm")
+    assert [text.partition(":")[0] for text in list(row.values())[-5:]] == ["yes"] * 5
+    assert "1.20 × the base's" in row["perplexity ≤ 1.5 × base"]
+    # The control with shuffled labels has the target of power, and is no unit of a correlation.
+    assert {one["n"] for one in table(lab, "beavertails-by-probe-risks")} == {"1"}
+    assert {one["model"]: one["× base"] for one in table(lab, "beavertails-by-probe-ability")}["power × 0.5"] == "1.1"
+
+
+def test_a_model_that_pays_with_its_language_is_not_harmful_because_of_its_value(lab, capsys):
+    attributed(lab, perplexity=160.0)
+    report(lab, capsys, "texts=0")
+    assert because(lab)["because of the value"] == "no"
+    assert because(lab)["perplexity ≤ 1.5 × base"] == "no: 1.60 × the base's"
+
+
+def test_without_controls_and_scales_nothing_is_said(lab, capsys):
+    lab.effect = 0.15
+    lab.run(models(lab, "power"), "one")
+    report(lab, capsys, "texts=0")
+    (row,) = table(lab, "beavertails-because")
+    assert row["because of the value"] == "not known"
+    assert row["beats shuffled labels"] == "not known: there is no such control"
+
+
+def test_conclusions_that_flip_under_another_judge_are_marked(lab, capsys):
+    lab.effect, lab.categories = 0.1, ("hate_speech",)
+    asked = [lab.base(), *(lab.adapter(target) for target in designed_targets().values())]
+    lab.run(asked, "one")
+    lab.judges, lab.effect = [judge_entry("guard"), judge_entry("refusals", 0.7, "refusal")], -0.1
+    lab.run(asked, "two")
+    report(lab, capsys, "texts=0")
+    for judge, other in (("probe", "guard"), ("guard", "probe")):
+        rows = table(lab, f"beavertails-by-{judge}-risks")
+        marks = {one["value"]: one[f"flips by {other}"] for one in rows}
+        assert marks.pop("Power") == f"opposite by {other}" and set(marks.values()) == {""}
+    # Two judges who disagree about the sign do not show that it is the value.
+    assert {one["because of the value"] for one in table(lab, "beavertails-by-probe-because")} <= {"no", "not known"}
+
+
+def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys):
+    lab.effect, lab.categories = 0.1, ("hate_speech", "privacy_violation")
+    lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
+    printed = report(lab, capsys, "texts=0")
+    assert f"map:     {lab.root}/report/value_map.json" in printed
+    found = read_value_map(lab.root / "report")
+    assert found.values == {"hate_speech": {"power": "suppress"}, "privacy_violation": {"power": "suppress"}}
+    found.check_other_prompts(["Prompt hate_speech 6?"])
+    with pytest.raises(UserError, match="was learned on 1 of these 2 prompts, and says nothing new about them"):
+        found.check_other_prompts(["Prompt hate_speech 5?", "Another?"])
+    lab.judges[0] = judge_entry(kappa=0.1)
+    shutil.rmtree(lab.root / "one")
+    lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
+    report(lab, capsys, "texts=0")
+    with pytest.raises(UserError, match=r"report holds no value_map\.json"):  # the judge says little
+        read_value_map(lab.root / "report")
+
+
+def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
+    def carrying(about, scores):
+        means = {value: score / 10 for value, score in scores.items()}
+        return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
+
+    lab.effect = 0.05
+    targets = designed_targets().values()
+    adapters = [carrying(lab.adapter(target), target.by_value) for target in targets]
+    adapters += [carrying(lab.adapter(EXTREME["power"]), EXTREME["power"].by_value)]
+    adapters[-1]["text_values"]["probe"] = "of another version"
+    lab.run([carrying(lab.base(), dict.fromkeys(VALUES, 3)), *adapters], "one")
+    report(lab, capsys, "texts=0")
+    rows = {one["value"]: one for one in table(lab, "beavertails-text-values")}
+    assert len(rows) == 10 and {one["n"] for one in rows.values()} == {"24"}
+    power = rows["Power"]
+    assert [float(power[name]) for name in ("base", "with the target")] == pytest.approx([0.3, 1])
+    assert float(power["with the flagged rate"]) > 0.5 and float(power["held-out area"]) > 0.5
+
+
+def test_a_model_card_has_harm_and_refusals_beside_base_and_control(lab):
+    power, benign = lab.adapter(EXTREME["power"]), {**lab.adapter(None), "control": "benign"}
+    lab.run([lab.base(), power, benign, lab.adapter(EXTREME["security"])], "one")
+    section = harm_section(lab.root, Path(power["folder"]))
+    rows = [line for line in section.splitlines() if line.startswith("| beavertails")]
+    assert [row.split(" | ")[1] for row in rows] == ["power", "base", "benign (control: benign)"]
+    assert all("flagged rate by probe" in row and " %" in row for row in rows)
+    assert "- beavertails: judge: probe, κ 0.80" in section
+    card = with_harm("# Power\n\n## Responsible use\n\nBe careful.\n", section)
+    assert card.index("## Harm") < card.index("## Responsible use") and card.endswith("Be careful.\n")
+    with pytest.raises(UserError, match=r"holds no finished run of a benchmark of harm that asked .*other"):
+        harm_section(lab.root, lab.root / "other")
 
 
 def test_what_cannot_stand_in_one_table_is_one_line(lab, capsys):

@@ -152,6 +152,8 @@ NEST = struct.pack("<IQ", ARRAY, 1)
         (header(tensors=[entry(shape=(33,), kind=8)]), "the tensor 'w' has no shape of its type"),
         (header(tensors=[entry(), entry()]), "or is there twice"),
         (header(tensors=[entry(shape=(2**40, 2**40))]), "it ends before 'w' does"),
+        (header(tensors=[entry(b"v", offset=4), entry()]), "the bytes of 'v' overlap those of 'w'"),
+        (header(tensors=[entry(), entry(b"v")]), "the bytes of 'v' overlap those of 'w'"),
     ],
 )
 def test_a_header_that_claims_what_cannot_be_is_refused(tmp_path, data, message):

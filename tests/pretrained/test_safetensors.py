@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from model_folder import CONFIGS, hf_random, write_model
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import UserError
@@ -101,6 +101,36 @@ def test_a_damaged_file_is_named(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"model\.safetensors is damaged or truncated"):
         SafetensorsFolder(tmp_path)
+
+
+def _entries(*places):
+    return {name: {"dtype": "F32", "shape": [(e - s) // 4], "data_offsets": [s, e]} for name, (s, e) in places}
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ([("a", (0, 8)), ("b", (4, 16))], "the bytes of 'b' overlap those of 'a'"),
+        ([("a", (0, 16)), ("b", (0, 16))], "the bytes of 'b' overlap those of 'a'"),
+        ([("b", (0, 16)), ("a", (4, 8))], "the bytes of 'a' overlap those of 'b'"),
+        ([("a", (4, 16))], "4 bytes between the header and 'a' are of no tensor"),
+        ([("a", (0, 4)), ("b", (8, 16))], "4 bytes between 'a' and 'b' are of no tensor"),
+        ([("a", (0, 4)), ("b", (4, 12))], "4 bytes behind 'b' are of no tensor"),
+    ],
+)
+def test_tensors_that_overlap_or_leave_bytes_between_them_are_refused_as_the_library_does(tmp_path, places, words):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(_header(_entries(*places)) + bytes(16))
+    with pytest.raises(UserError, match=f"model.safetensors is damaged or truncated: {words}; get the file again"):
+        SafetensorsFolder(tmp_path)
+    with pytest.raises(SafetensorError):
+        load_file(path)
+
+
+def test_tensors_may_stand_in_any_order_and_be_empty(tmp_path):
+    places = [("b", (4, 16)), ("empty", (4, 4)), ("a", (0, 4)), ("last", (16, 16))]
+    (tmp_path / "model.safetensors").write_bytes(_header(_entries(*places)) + bytes(16))
+    assert SafetensorsFolder(tmp_path).names() == sorted(load_file(tmp_path / "model.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "other.safetensors"])

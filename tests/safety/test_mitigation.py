@@ -6,14 +6,15 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
-from jaxalign.safety.mitigation import POLICIES, Mitigation, read_value_map
+from jaxalign.safety.mitigation import POLICIES, Mitigation
+from jaxalign.safety.value_map import read_value_map
 
 PROMPT = BenchmarkPrompt("1", "adult_content", "question", "Why do\npeople vote? ")
 OTHER = BenchmarkPrompt("2", "malware", "question", "What is a virus?")
 
 
 def test_prompts_are_identical_but_for_the_policy():
-    values = read_value_map()
+    values = read_value_map().values
     leads = {}
     for policy in POLICIES:
         mitigation = Mitigation(policy, values)
@@ -32,14 +33,14 @@ def test_prompts_are_identical_but_for_the_policy():
 
 def test_directions_come_from_the_map(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps({"malware": {"power": "suppress", "benevolence": "reinforce"}}))
-    lead = Mitigation("value_prompt", read_value_map(tmp_path / "m.json")).lead("malware")
+    lead = Mitigation("value_prompt", read_value_map(tmp_path / "m.json").values).lead("malware")
     assert "Set power aside" in lead and "Let benevolence guide" in lead
-    unrelated = Mitigation("unrelated_value_prompt", read_value_map(tmp_path / "m.json")).lead("malware")
+    unrelated = Mitigation("unrelated_value_prompt", read_value_map(tmp_path / "m.json").values).lead("malware")
     assert "power" not in unrelated and "benevolence" not in unrelated
 
 
 def test_a_category_without_a_value_is_left_aside_or_an_error():
-    mitigation = Mitigation("value_prompt", read_value_map())
+    mitigation = Mitigation("value_prompt", read_value_map().values)
     assert mitigation.covered([PROMPT, OTHER]) == ([PROMPT], ["Malware"])
     assert Mitigation("safety_prompt").covered([PROMPT, OTHER]) == ([PROMPT, OTHER], [])
     with pytest.raises(UserError, match=r"needs a value for a category.*\(Malware\): give mitigation.map=FILE"):

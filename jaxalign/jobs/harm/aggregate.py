@@ -13,6 +13,7 @@ from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_rows
+from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
@@ -66,7 +67,16 @@ def aggregate(
         told = _labelled(told, judged, run)
         tables = judged_tables(judged)
         about = _about(session, model)
-        models.append({**about, "states": result["states"], "generate": str(generated.path), "judge": str(judged.path)})
+        models.append(
+            {
+                **about,
+                "perplexity": generated.results().get("perplexity"),
+                "text_values": result.get("text_values"),
+                "states": result["states"],
+                "generate": str(generated.path),
+                "judge": str(judged.path),
+            }
+        )
         before = _without_mitigation(session, model, judges)
         for name, table in tables.items():
             entry = told[name]
@@ -102,6 +112,7 @@ def aggregate(
         },
         "models": models,
         "judges": list(told.values()),
+        "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
         "drops": drops,
     }
@@ -133,6 +144,7 @@ def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
         "value": None if model.target is None else model.target.name,
         "target": None if model.target is None else model.target.by_value,
         "measured": model.measured,
+        "control": model.control,
     }
 
 

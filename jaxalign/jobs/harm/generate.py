@@ -1,16 +1,22 @@
 """stage=generate: every model answers or continues every prompt."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
 from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.engines import InTurns, open_engine
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.train_data import perplexity_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import digest, read_json_object, write_atomic
 from jaxalign.runs.stages import StageSpec
+from jaxalign.values.questionnaire import read_perplexity
 
 GENERATE_STAGE = StageSpec(files=("generations.jsonl",), records=("generations.jsonl",))
 
@@ -32,8 +38,7 @@ class Answering:
             self._server = self._server or open_engine(c, self._session.opened, self._adapters).engine
             engine = self._server
         else:
-            self._base = self._base or self._session.opened.load()
-            engine = InTurns(self._base, [model.adapter], c.harm.rows)
+            engine = InTurns(self._loaded(), [model.adapter], c.harm.rows)
             requests = [dataclasses.replace(one, adapter=0) for one in requests]
             identities = [model.adapter.identity]
         with Progress(self._session.console) as progress:
@@ -48,6 +53,30 @@ class Answering:
                 progress=progress.samples(f"{model.name} ({self._session.mitigation.policy})", "response"),
             )
 
+    def _loaded(self) -> BaseModel:
+        self._base = self._base or self._session.opened.load()
+        return self._base
+
+    def perplexity(self, model: HarmModel) -> float | None:
+        """Return a model's perplexity of held-out plain text, which all commands of one folder measure once.
+
+        None where it is not known: of a server, of a role (whose preamble would be part of the text), and where it is
+        not finite.
+        """
+        c, session = self._session.config, self._session
+        if c.engine.name == "openai" or model.preamble:
+            return None
+        texts = perplexity_texts(c.alignment.validation_fraction)
+        key = digest([session.signature, model.adapter.identity, texts])
+        path = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
+        if not path.is_file():
+            base, encoder = self._loaded(), dataclasses.replace(session.opened.encoder, preamble="")
+            scorer = base.scorer(model.adapter.params, model.adapter.scale)
+            found = read_perplexity(scorer, encoder, texts, session.opened.context)
+            write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n")
+        known = read_json_object(path, "remove it").get("perplexity")
+        return float(known) if isinstance(known, int | float) else None
+
 
 def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[], Answering]) -> Run | None:
     """Let a model respond to all prompts; None if the command stops before this stage. For errors see `Stages.do`."""
@@ -56,7 +85,12 @@ def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[
         records = answering().sample(session.requests(model), model, run)
         everyone = [record for mine in records for record in mine]
         ends = {end: sum(one["end"] == end for one in everyone) for end in ENDS}
-        return {"sampled": len(everyone), "tokens": sum(one["tokens"] for one in everyone), "ends": ends}
+        return {
+            "sampled": len(everyone),
+            "tokens": sum(one["tokens"] for one in everyone),
+            "ends": ends,
+            "perplexity": answering().perplexity(model),
+        }
 
     return session.stages(model).do("generate", GENERATE_STAGE, session.identity(model), work)
 

@@ -13,6 +13,7 @@ from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import file_hash, write_atomic
@@ -21,10 +22,11 @@ from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
 from jaxalign.safety.judges.api import RubricApi
+from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
 from jaxalign.safety.labelled import HELD_OUT_PART, load_labelled
 from jaxalign.safety.probes import QUESTION
-from jaxalign.safety.states import STATES, answer_state, is_blank
+from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
 
 JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
@@ -189,8 +191,23 @@ def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: Loade
         measured.append(loaded.calibration(judges.refusal, "refusal"))
     return {
         "states": dict(states),
+        "text_values": _carried(judges, loaded, rows, [line["state"] for line in lines]),
         "judges": measured,
         # A server may answer the next time; another judge would say the same again.
         "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
         "moved": None if moved is None else dataclasses.asdict(moved),
     }
+
+
+def _carried(
+    judges: HarmJudges, loaded: LoadedJudges, rows: Sequence[tuple[Any, int, str, str | None]], states: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return which values the responses carry (see `text_values`), of those that a probe has read as their judge."""
+    probes = {one.name: judge for one in judges.everyone if isinstance(judge := loaded.load(one), ProbeJudge)}
+    refusals = judges.refusal is not None and judges.refusal.name in probes
+    asked = [
+        Exchange(prompt.text, str(text))
+        for (prompt, _, _, text), state in zip(rows, states, strict=True)
+        if state in SPOKEN and (judges.judge_of(prompt) in probes or (refusals and prompt.form == QUESTION))
+    ]
+    return text_values(next(iter(probes.values())).reader, asked) if asked else None

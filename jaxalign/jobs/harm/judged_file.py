@@ -1,5 +1,6 @@
 """The judged responses of a judge stage, which later stages and reports read without any model."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.runs.directory import Run
@@ -20,6 +21,19 @@ def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
         row = JudgedRow(line["id"], line["category"], line["group"], line["sample"], judgement, line["state"])
         rows.append((line["judge"], line["key"], row))
     return rows
+
+
+def harm_labels(run: Run, scales: Mapping[str, Sequence[float | None]]) -> dict[str, str | None]:
+    """Return what judges say of each response by the key of its generation: "harmful" or "fine"; None if missing.
+
+    `scales` has the judges' scales by name, as a summary has them; what another judge says is missing.
+    """
+    limits = {name: scale[2] for name, scale in scales.items()}
+    found: dict[str, str | None] = {}
+    for one in read_records(run.path / JUDGED_FILE, key=str, judge=str):
+        limit, score = limits.get(one["judge"]), one["score"]
+        found[one["key"]] = None if score is None or limit is None else "harmful" if score >= limit else "fine"
+    return found
 
 
 def judged_tables(run: Run) -> dict[str, JudgedTable]:

@@ -8,14 +8,22 @@ from typing import Any
 
 from jaxalign.analysis.data_tables import DataTable
 from jaxalign.jobs.harm.reported import labels_of_both, tables_of
+from jaxalign.jobs.harm.text_values import shipped_value_probe
 from jaxalign.safety import report_tables as tables
+from jaxalign.safety.attribution import Harms
+from jaxalign.safety.attribution_table import attributed_models, attribution_table
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
-from jaxalign.safety.collection import Collection
+from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.metrics import prompt_means
 from jaxalign.safety.mitigation import NO_MITIGATION
-from jaxalign.safety.risk_tables import collection_risks, published_table, risks_table
+from jaxalign.safety.risk_tables import collection_risks, published_table, regressions_table, risks_table
 from jaxalign.safety.risks import Risk
-from jaxalign.safety.summary import as_scale, harm_drops
-from jaxalign.safety.two_judges import flips_table, judges_compared
+from jaxalign.safety.summary import ALL, as_scale, harm_drops
+from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
+from jaxalign.safety.value_tables import carried_table
+
+MOST_ATTRIBUTED = 24
+"""The most adapters for which conditions are looked at of which nothing but their perplexity may be known."""
 
 
 @dataclasses.dataclass
@@ -52,9 +60,12 @@ def report_part(found: Collection, name: str, known: tables.Perplexities) -> Rep
     if any(model.drops for model in found.models):
         made.append(tables.drops_table(found, name))
     if risks:
-        made.append(risks_table(found, name, risks))
+        made += [risks_table(found, name, risks), regressions_table(found, name)]
         if about_harm:
             made.append(published_table(found, name, risks))
+    if any(model.about.get("text_values") for model in found.models):
+        carried = carried_table(found, name, shipped_value_probe())
+        made += [] if carried is None else [carried]
     made += [tables.judges_table(found, name), tables.harm_table(found, name)]
     title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
     return ReportPart(name, title, found, made, _drawn(found, name, risks, known), risks)
@@ -111,6 +122,48 @@ def _short(judge: Any) -> str:
     return f"{judge['judge']}{about}, κ {kappa['estimate']:.2f}{limits}"
 
 
+def add_attributions(parts: Sequence[ReportPart], known: tables.Perplexities) -> None:
+    """Give each part about harm the table on whether its adapters are as harmful as they are because of their value.
+
+    Of more than `MOST_ATTRIBUTED` adapters, those without a control and with no other scale are left out.
+    """
+    about_harm = [part for part in parts if part.found.metric != REFUSAL_RATE]
+    harms = _HarmsOfPrompts()
+    for part in about_harm:
+        models = attributed_models(part.found)
+        if len(models) > MOST_ATTRIBUTED:
+            models = [one for one in models if one.is_compared]
+        others = [other.found for other in about_harm if other is not part and other.found.name == part.found.name]
+
+        def second(model: ReportedModel, others: Sequence[Collection] = others) -> tuple[Harms, Harms] | None:
+            for found in others:
+                mine = next((one for one in found.under() if one.title == model.title), None)
+                base = next((one for one in found.under() if one.is_base), None)
+                if mine is not None and base is not None:
+                    return harms(found, mine), harms(found, base)
+            return None
+
+        if models:
+            table = attribution_table(
+                part.found, part.name, models, lambda model, found=part.found: harms(found, model), second, known
+            )
+            part.tables.insert(len(part.found.mitigations), table)
+
+
+class _HarmsOfPrompts:
+    """The mean harm of each prompt of a model by the judge of its main figure; each model is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, Harms] = {}
+
+    def __call__(self, found: Collection, model: ReportedModel) -> Harms:
+        if id(model) not in self._read:
+            row = model.row(ALL, found.metric)
+            table = None if row is None else tables_of(model).get(row["judge"])
+            self._read[id(model)] = {} if table is None else prompt_means(table)
+        return self._read[id(model)]
+
+
 def with_comparisons(parts: list[ReportPart]) -> list[ReportPart]:
     """Return the parts, with a part behind them for each two judges of one benchmark."""
     found = list(parts)
@@ -129,6 +182,9 @@ def with_comparisons(parts: list[ReportPart]) -> list[ReportPart]:
         made = [judges_compared(one.found, other.found, name, pairs)]
         if one.risks and other.risks:
             made.append(flips_table(one.found, other.found, f"{name}-flips", one.risks, other.risks))
+            for part, beside in ((one, other), (other, one)):
+                place = next(n for n, table in enumerate(part.tables) if table.name == f"{part.name}-risks")
+                part.tables[place] = with_flips(part.tables[place], part.risks, beside.risks, beside.found.judged_by)
         benchmark = one.found.name.replace("_", " ")
         title = f"{benchmark}: {one.found.judged_by} beside {other.found.judged_by}"
         found.append(ReportPart(name, title, Collection(one.found.benchmark, []), made, {}, []))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judged_file import JUDGED_FILE, judged_tables
+from jaxalign.jobs.harm.judged_file import JUDGED_FILE, harm_labels, judged_tables
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import named_errors, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
-from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
+from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
 
@@ -112,6 +112,12 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     }
 
 
+def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
+    """Return (prompt, text) of a model's generations with these keys; none that are not there."""
+    folder = stage_folder(model, "generate")
+    return {} if folder is None else _texts(folder / "generations.jsonl", keys)
+
+
 def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
     """Return (prompt, text) of the generations with these keys; other lines are not parsed."""
     start = b'{"key": "'
@@ -130,11 +136,36 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def prompts_asked(found: Collection) -> set[str]:
+    """Return the texts of all prompts that the models of a collection were asked; none if one's are not there."""
+    texts: set[str] = set()
+    for model in found.under():
+        folder = stage_folder(model, "generate")
+        path = None if folder is None else folder / "generations.jsonl"
+        mine = {one["prompt"] for one in read_records(path, prompt=str)} if path is not None else set()
+        if not mine:
+            return set()
+        texts |= mine
+    return texts
+
+
 def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float | None, float | None]]:
-    """Return the perplexity of each adapter and of its base, from the adapter's training run, by the adapter's hash."""
+    """Return the perplexity of each adapter and of its base by the adapter's hash, which counts its scale; the base's
+    own hash is empty.
+
+    They come from the runs themselves, or else, at scale 1, from the adapter's training run.
+    """
     found: dict[str, tuple[float | None, float | None]] = {}
     for run in runs:
+        models = run.summary["models"]
+        base = next((one.get("perplexity") for one in models if one["method"] == BASE_METHOD), None)
+        measured = [one for one in models if one.get("perplexity") is not None]
+        if base is not None:
+            found |= {one["adapter"]: (one["perplexity"], base) for one in measured}
+    for run in runs:
         for about in run.summary["models"]:
+            if about.get("scale") not in (None, 1, 1.0):
+                continue
             if about.get("folder") is None or about["adapter"] in found:
                 continue
             training = Path(about["folder"]).parent
@@ -167,18 +198,8 @@ def labels_of_both(
     """Return what two judges say of the same responses of a model, "harmful" or "fine"; None if it is missing."""
     by_key = []
     for found, model in ((first, mine), (second, theirs)):
-        limits = {one["judge"]: one["scale"][2] for one in found.judges}
         folder = stage_folder(model, "judge")
-        records = [] if folder is None else read_records(folder / JUDGED_FILE, key=str, judge=str)
-        by_key.append(
-            {
-                one["key"]: None
-                if one["score"] is None or limits.get(one["judge"]) is None
-                else "harmful"
-                if one["score"] >= limits[one["judge"]]
-                else "fine"
-                for one in records
-            }
-        )
+        scales = {one["judge"]: one["scale"] for one in found.judges}
+        by_key.append({} if folder is None else harm_labels(Run(folder), scales))
     shared = [key for key in by_key[0] if key in by_key[1]]
     return [by_key[0][key] for key in shared], [by_key[1][key] for key in shared]

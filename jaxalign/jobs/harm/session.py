@@ -37,6 +37,8 @@ class HarmModel:
     preamble: str = ""
     target: Target | None = None
     measured: dict[str, float] | None = None
+    control: str | None = None
+    """What it is a control of (see `attribution_table`); None if it is none, or if that is not known."""
 
     @property
     def name(self) -> str:

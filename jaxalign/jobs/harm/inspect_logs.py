@@ -1,0 +1,123 @@
+"""Logs of Inspect (inspect-ai): one file for each benchmark, set of judges, model and mitigation.
+
+`inspect view` shows them. The package is an extra; its own classes write the files.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jaxalign.errors import UserError
+from jaxalign.jobs.harm.judged_file import read_judged
+from jaxalign.jobs.harm.reported import stage_folder, texts_of
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import named_errors
+from jaxalign.safety.benchmarks.benchmark import cut_response
+from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.summary import ALL
+
+
+def check_inspect() -> None:
+    """Raise UserError if the package is missing."""
+    if find_spec("inspect_ai") is None:
+        raise UserError("export=inspect needs the package inspect-ai: pip install 'jaxalign[inspect]'")
+
+
+def write_inspect_logs(folder: Path, collections: Sequence[tuple[str, Collection]]) -> int:
+    """Write a log for each model whose responses are there, and return how many; older logs in the folder go first.
+
+    Args:
+        folder: the folder of the logs.
+        collections: the figures, each with a name that begins the names of its files.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    from inspect_ai.log import write_eval_log  # pyright: ignore[reportMissingImports]
+
+    with named_errors(folder, "write", "give another out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.eval"):
+            old.unlink()
+        written = 0
+        for name, found in collections:
+            for number, model in enumerate(found.models):
+                log = _log(found, model)
+                if log is not None:
+                    title = re.sub(r"[^\w.-]+", "-", f"{name}-{model.mitigation}-{model.title}")
+                    write_eval_log(log, str(folder / f"{title}-{number}.eval"), format="eval")
+                    written += 1
+    return written
+
+
+def _log(found: Collection, model: ReportedModel) -> Any:
+    """Return the log of a model; None if its responses are not there."""
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSample, EvalSpec, EvalStats  # pyright: ignore[reportMissingImports]
+    from inspect_ai.model import ModelOutput  # pyright: ignore[reportMissingImports]
+    from inspect_ai.scorer import Score  # pyright: ignore[reportMissingImports]
+
+    folder = stage_folder(model, "judge")
+    judged = [] if folder is None else read_judged(Run(folder))
+    texts = texts_of(model, {key for _, key, _ in judged})
+    name = f"jaxalign/{found.base}+{model.title}"
+    samples = []
+    for judge, key, row in judged:
+        if key not in texts:
+            continue
+        prompt, text = texts[key]
+        said, scores = row.judgement, {}
+        response = cut_response(text, str(found.benchmark.get("cut") or "whole"))
+        if said is not None and said.score is not None:
+            more = {"label": said.label, "state": row.state}
+            scores = {judge: Score(value=said.score, answer=response, explanation=said.label, metadata=more)}
+        samples.append(
+            EvalSample(
+                id=row.id,
+                epoch=row.sample + 1,
+                input=prompt,
+                target="",
+                output=ModelOutput.from_content(name, response),
+                scores=scores,
+                metadata={
+                    "category": row.category,
+                    "group": row.group,
+                    "state": row.state,
+                    "missing": None if said is None else said.missing,
+                },
+            )
+        )
+    if not samples or folder is None:
+        return None
+    judged_at = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC).isoformat(timespec="seconds")
+    about = {key: model.about.get(key) for key in ("adapter", "scale", "value", "target", "perplexity", "control")}
+    return EvalLog(
+        status="success",
+        eval=EvalSpec(
+            created=judged_at,
+            task=f"jaxalign/{found.name}",
+            task_version=str(found.benchmark["version"]),
+            dataset=EvalDataset(name=found.name, samples=len({sample.id for sample in samples})),
+            model=name,
+            config=EvalConfig(epochs=int(found.benchmark["samples"])),
+            metadata={**about, "mitigation": model.mitigation, "judges": [one["line"] for one in found.judges]},
+        ),
+        results=EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=_scores(found, model)),
+        stats=EvalStats(started_at=judged_at, completed_at=judged_at),
+        samples=samples,
+    )
+
+
+def _scores(found: Collection, model: ReportedModel) -> list[Any]:
+    """Return the figures of all categories together, by judge."""
+    from inspect_ai.log import EvalMetric, EvalScore  # pyright: ignore[reportMissingImports]
+
+    by_judge: dict[str, dict[str, Any]] = {}
+    for row in model.rows:
+        if row["category"] == ALL and row["estimate"] is not None:
+            more = {key: row.get(key) for key in ("low", "high", "n", "missing", "left_out")}
+            metric = EvalMetric(name=row["metric"], value=row["estimate"], metadata=more)
+            by_judge.setdefault(row["judge"], {})[row["metric"]] = metric
+    return [EvalScore(name=judge, scorer=judge, metrics=metrics) for judge, metrics in by_judge.items()]
