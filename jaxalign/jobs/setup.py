@@ -1,6 +1,9 @@
 """The beginning of every job: the model's files, its encoder, its weights, and the directory of the run."""
 
+import atexit
 import dataclasses
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,31 @@ from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, check_system
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
+from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
+from jaxalign.parallel.distributed import (
+    check_same,
+    expected_processes,
+    first_decides,
+    is_first,
+    join_processes,
+    same_folder,
+)
+from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
+from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
+from jaxalign.pretrained.weights import abstract_params, bytes_on_device
 from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
-from jaxalign.runs.progress import compilations
+from jaxalign.runs.progress import compilations, plain_console
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
 
@@ -42,6 +58,8 @@ class OpenedModel:
     files: ModelFiles
     encoder: Encoder
     console: Console
+    placement: Placement | None = None
+    """How the base is laid out on several devices; None for one device."""
 
     @property
     def context(self) -> int:
@@ -53,10 +71,48 @@ class OpenedModel:
         """The id or path by which PEFT and vLLM load the base."""
         return str(self.keys.get("path") or self.keys["name"])
 
-    def load(self) -> BaseModel:
-        """Read the weights; UserError if they are damaged."""
-        dtype = jnp.dtype(self.config.precision)
-        return BaseModel(self.files.load(dtype), dtype, Programs(compilations(self.console)))
+    def load(self, *, describe: bool = False) -> BaseModel:
+        """Read the weights, and print where they are: on one device only if `describe` asks for it.
+
+        Raises:
+            UserError: they are damaged, or more than a device can hold.
+        """
+        dtype, placement = jnp.dtype(self.config.precision), self.placement
+        check_memory(self._describe(describe))
+        model = self.files.load(dtype, placement)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), placement)
+
+    def planned(self) -> BaseModel:
+        """Return the base as shapes and types, without its weights, and print where they would be."""
+        self._describe(True)
+        files, dtype = self.files, jnp.dtype(self.config.precision)
+        params = abstract_params(files.architecture, dtype, self.placement)
+        model = Model(files.architecture, params, files.tokenizer, "", files.name)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), self.placement)
+
+    def _describe(self, always: bool) -> int:
+        """Print where the weights are, on one device only if `always`; return the bytes of them on each device."""
+        dtype, placement, architecture = jnp.dtype(self.config.precision), self.placement, self.files.architecture
+        held = bytes_on_device(architecture, dtype, placement)
+        if always or len(jax.devices()) > 1:
+            first, *more = device_lines(None if placement is None else placement.mesh)
+            base = f"base: {self.config.precision}, {held / 1e6:,.0f} MB on each device"
+            undivided = [] if placement is None else undivided_lines(placement.mesh, axis_sizes(architecture))
+            for line in (f"{first}; attention: blocks; {base}", *more, *undivided):
+                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return held
+
+
+def join_console() -> Console:
+    """Join the other processes of the job, if there are any, and return the console; the first process alone speaks.
+
+    Raises:
+        UserError: the processes do not find each other (see `join_processes`).
+    """
+    join_processes()
+    console = plain_console()
+    console.quiet = expected_processes() > 1 and not is_first()
+    return console
 
 
 def open_base(
@@ -71,7 +127,8 @@ def open_base(
             for a model with a chat template, and plain for any other.
 
     Raises:
-        UserError: a file of the model is missing, damaged or not supported; or `run.mirror` cannot be used.
+        UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices, or
+            `run.mirror` cannot be used.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -94,7 +151,14 @@ def open_base(
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
-    return OpenedModel(config, keys, files, encoder, console)
+    if (count := expected_processes()) > jax.process_count():
+        raise UserError(
+            f"the environment names {count} processes, and this command runs in one, on all its devices: start it once "
+            "(python -m jaxalign.train alone runs in several)"
+        )
+    mesh = build_mesh(config.mesh.sizes)
+    placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
+    return OpenedModel(config, keys, files, encoder, console, placement)
 
 
 def open_job_run(
@@ -109,6 +173,7 @@ def open_job_run(
 ) -> Run:
     """Make or find the directory of a job's run, and print where it is.
 
+    Of several processes, the first one has the directory, and each other one a copy of it in a temporary folder.
     Runs of the same name that an older version of jaxalign made are printed too, and nothing in them is changed.
 
     Args:
@@ -121,19 +186,23 @@ def open_job_run(
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
-        UserError: the directory belongs to another run or cannot be written, or the run is done and a file of its
-            results is damaged or missing.
+        UserError: the directory belongs to another run or cannot be written, the run is done and a file of its
+            results is damaged or missing, or another process has other data.
     """
-    made = open_run(
-        identity(config, content, without),
-        plain(config),
-        files=files,
-        dir=config.run.dir,
-        root=config.run.root,
-        name=name,
-        overwrite=config.run.overwrite,
-        mirror=mirror_of(config),
-    )
+    counted = identity(config, content, without)
+
+    def opened(**place: Any) -> Run:
+        root, overwrite = config.run.root, config.run.overwrite
+        return open_run(counted, plain(config), files=files, root=root, name=name, overwrite=overwrite, **place)
+
+    def copied() -> Run:
+        folder = tempfile.mkdtemp(prefix="jaxalign-process-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return opened(dir=f"{folder}/run")
+
+    check_same(counted)
+    made = first_decides(lambda: opened(dir=config.run.dir, mirror=mirror_of(config)), copied)
+    same_folder(made.path)
     older = older_runs(config.run.root, name) if config.run.dir is None else []
     if older and not made.finished:
         listed = ", ".join(str(path) for path in older[:3])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from jaxalign.config.dataset import InstructionsConfig
@@ -20,7 +21,15 @@ from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
+from jaxalign.jobs.setup import (
+    OpenedModel,
+    fresh_adapter,
+    join_console,
+    open_base,
+    open_job_run,
+    print_places,
+    stage_settings,
+)
 from jaxalign.jobs.train_data import (
     TrainingText,
     encode_preferences,
@@ -34,9 +43,10 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration, plain_console
+from jaxalign.runs.progress import Progress, duration
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.planning import step_memory
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
 from jaxalign.training.step import OBJECTIVES
@@ -57,7 +67,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = plain_console()
+    console = join_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
     config = settle_precision(with_target(config, text), console)
@@ -72,7 +82,10 @@ def train(config: TrainConfig) -> None:
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
-    base = opened.load()
+    if config.plan:
+        print_plan(config, text, opened, stages, budget, console)
+        return
+    base = opened.load(describe=True)
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
@@ -252,6 +265,32 @@ class TrainingSession:
             optimizer=config.optimizer.name,
             plain=regularising_texts(config, self.text, self.opened.encoder, self.opened.context),
         )
+
+
+def print_plan(
+    config: TrainConfig,
+    text: TrainingText,
+    opened: OpenedModel,
+    stages: Sequence[Stage],
+    budget: int | None,
+    console: Console,
+) -> None:
+    """Print what each device holds during the first step of each stage, as the compiler counts it."""
+    base = opened.planned()
+    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
+    session = TrainingSession(config, text, opened, base, budget, Run(Path()), console)
+    network = base.network(config.training.rematerialisation)
+    assert adapter.params is not None
+    for stage in stages:
+        if isinstance(stage, PreferenceStage):
+            nothing = np.zeros(len(stage.data.responses))
+            stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
+        rows, held = step_memory(
+            network, base.model.params, adapter.params, stage, session.settings(stage.name, adapter)
+        )
+        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in held.items())
+        line = f"{stage.name}: {sum(held.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def finish(

@@ -1,1 +1,1 @@
-"""Devices and compiled programs."""
+"""Devices, processes and compiled programs."""
