@@ -1,9 +1,6 @@
 """The beginning of every job: the model's files, its encoder, its weights, and the directory of the run."""
 
-import atexit
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, check_system
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
-from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
@@ -25,14 +21,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.parallel.distributed import (
-    check_same,
-    expected_processes,
-    first_decides,
-    is_first,
-    join_processes,
-    same_folder,
-)
+from jaxalign.parallel.distributed import check_one_process
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
 from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
@@ -41,7 +30,7 @@ from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_
 from jaxalign.pretrained.weights import abstract_params, bytes_on_device
 from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
-from jaxalign.runs.progress import compilations, plain_console
+from jaxalign.runs.progress import compilations
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
 
@@ -103,18 +92,6 @@ class OpenedModel:
         return held
 
 
-def join_console() -> Console:
-    """Join the other processes of the job, if there are any, and return the console; the first process alone speaks.
-
-    Raises:
-        UserError: the processes do not find each other (see `join_processes`).
-    """
-    join_processes()
-    console = plain_console()
-    console.quiet = expected_processes() > 1 and not is_first()
-    return console
-
-
 def open_base(
     config: ModelCommandConfig, console: Console, keys: Mapping[str, Any] | None = None
 ) -> OpenedModel | None:
@@ -127,8 +104,8 @@ def open_base(
             for a model with a chat template, and plain for any other.
 
     Raises:
-        UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices, or
-            `run.mirror` cannot be used.
+        UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices,
+            `run.mirror` cannot be used, or the job has several processes.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -151,11 +128,7 @@ def open_base(
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
-    if (count := expected_processes()) > jax.process_count():
-        raise UserError(
-            f"the environment names {count} processes, and this command runs in one, on all its devices: start it once "
-            "(python -m jaxalign.train alone runs in several)"
-        )
+    check_one_process()
     mesh = build_mesh(config.mesh.sizes)
     placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
     return OpenedModel(config, keys, files, encoder, console, placement)
@@ -173,7 +146,6 @@ def open_job_run(
 ) -> Run:
     """Make or find the directory of a job's run, and print where it is.
 
-    Of several processes, the first one has the directory, and each other one a copy of it in a temporary folder.
     Runs of the same name that an older version of jaxalign made are printed too, and nothing in them is changed.
 
     Args:
@@ -186,23 +158,19 @@ def open_job_run(
         more: whether a finished run may still have work to do; it is then not printed as done.
 
     Raises:
-        UserError: the directory belongs to another run or cannot be written, the run is done and a file of its
-            results is damaged or missing, or another process has other data.
+        UserError: the directory belongs to another run or cannot be written, or the run is done and a file of its
+            results is damaged or missing.
     """
-    counted = identity(config, content, without)
-
-    def opened(**place: Any) -> Run:
-        root, overwrite = config.run.root, config.run.overwrite
-        return open_run(counted, plain(config), files=files, root=root, name=name, overwrite=overwrite, **place)
-
-    def copied() -> Run:
-        folder = tempfile.mkdtemp(prefix="jaxalign-process-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return opened(dir=f"{folder}/run")
-
-    check_same(counted)
-    made = first_decides(lambda: opened(dir=config.run.dir, mirror=mirror_of(config)), copied)
-    same_folder(made.path)
+    made = open_run(
+        identity(config, content, without),
+        plain(config),
+        files=files,
+        dir=config.run.dir,
+        root=config.run.root,
+        name=name,
+        overwrite=config.run.overwrite,
+        mirror=mirror_of(config),
+    )
     older = older_runs(config.run.root, name) if config.run.dir is None else []
     if older and not made.finished:
         listed = ", ".join(str(path) for path in older[:3])

@@ -21,15 +21,7 @@ from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import (
-    OpenedModel,
-    fresh_adapter,
-    join_console,
-    open_base,
-    open_job_run,
-    print_places,
-    stage_settings,
-)
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
 from jaxalign.jobs.train_data import (
     TrainingText,
     encode_preferences,
@@ -43,7 +35,7 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration
+from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.planning import step_memory
@@ -67,7 +59,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    console = join_console()
+    console = plain_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
     config = settle_precision(with_target(config, text), console)

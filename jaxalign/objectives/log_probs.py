@@ -81,7 +81,7 @@ def _run(
     placement: Placement | None,
     with_gradients: bool,
 ) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
-    def own(share: VocabularyShare, head: Array, hidden: Array, target: Array) -> Any:
+    def own(share: VocabularyShare, head: Array, hidden: Array, target: Array | np.ndarray) -> Any:
         return in_chunks(partial(_chunk, share, head, softcap, with_gradients), hidden, target)
 
     return on_each_device(placement, own, head, hidden, target)

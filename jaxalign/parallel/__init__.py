@@ -1,1 +1,1 @@
-"""Devices, processes and compiled programs."""
+"""Devices and compiled programs."""

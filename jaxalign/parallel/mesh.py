@@ -16,7 +16,7 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
     `sizes` has the size of each of `MESH_AXES`; one of them may be -1, which takes the devices that the others leave.
 
     Raises:
-        UserError: the sizes do not divide the devices, or leave out devices of some process.
+        UserError: the sizes do not divide the devices.
     """
     devices = jax.devices()
     fixed = prod(size for size in sizes.values() if size != -1)
@@ -27,11 +27,6 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
             f"divides {len(devices)}, or mesh=auto"
         )
     shape = [len(devices) // fixed if sizes[axis] == -1 else sizes[axis] for axis in MESH_AXES]
-    if prod(shape) < len(devices) and jax.process_count() > 1:
-        raise UserError(
-            f"{asked or 'mesh=single'} uses {prod(shape)} of the {len(devices)} devices of {jax.process_count()} "
-            "processes, and every process needs its own: give one axis the size -1"
-        )
     if prod(shape) == 1:
         return None
     # Auto: XLA lays arrays out, following our constraints.
@@ -52,8 +47,7 @@ def device_lines(mesh: Mesh | None) -> list[str]:
     """Return lines that say which devices there are, how they share the work, and which of them are not used."""
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
-    processes = jax.process_count()
-    there = f"{len(devices)} x {', '.join(kinds)} in {processes} process{'es' if processes > 1 else ''}"
+    there = f"{len(devices)} x {', '.join(kinds)}"
     shape = {} if mesh is None else {axis: size for axis, size in mesh.shape.items() if size > 1}
     lines = [f"devices: {there}; mesh: {' x '.join(f'{axis} {size}' for axis, size in shape.items()) or 'one device'}"]
     unused = len(devices) - prod(shape.values())

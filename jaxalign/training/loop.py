@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import signal
 import time
 import zlib
@@ -24,7 +23,6 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.parallel.distributed import preempted
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
 from jaxalign.runs.interruption import STOP_SIGNALS
@@ -68,22 +66,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     At the end the handlers from before are back, and the one of the signal that came is called. It raises
     KeyboardInterrupt in a command of ours, and requeues the job under submitit.
-
-    Several processes agree on the step after which all of them stop; the function is called after each step.
     """
-    if jax.process_count() > 1:
-        # JAX listens for SIGTERM, and a handler of ours would hide it from JAX. Every other signal becomes that one.
-        others = {
-            number: signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-            for number in STOP_SIGNALS
-            if number != signal.SIGTERM
-        }
-        try:
-            yield preempted
-        finally:
-            for number, handler in others.items():
-                signal.signal(number, handler)
-        return
     received: list[signal.Signals] = []
 
     def note(number: int, _frame: Any) -> None:

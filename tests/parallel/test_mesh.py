@@ -7,6 +7,7 @@ from jax.sharding import AbstractMesh
 from jaxalign.config.model import MeshConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel import mesh as mesh_module
+from jaxalign.parallel.distributed import check_one_process, expected_processes
 from jaxalign.parallel.mesh import build_mesh, device_lines
 from jaxalign.parallel.rules import MESH_AXES, placement_of, undivided_lines
 
@@ -53,7 +54,7 @@ def test_one_device_has_no_mesh_and_many_are_named_if_one_alone_is_used(eight, m
     assert device_lines(None)[-1] == "7 of 8 devices are not used: mesh=auto uses all"
     monkeypatch.undo()
     assert build_mesh(sizes()) is None
-    assert device_lines(None) == ["devices: 1 x cpu in 1 process; mesh: one device"]
+    assert device_lines(None) == ["devices: 1 x cpu; mesh: one device"]
 
 
 def test_what_the_mesh_does_not_divide_is_whole_and_said(eight):
@@ -66,3 +67,23 @@ def test_what_the_mesh_does_not_divide_is_whole_and_said(eight):
     wide = placement_of(build_mesh(sizes()), SIZES)
     assert wide.spec("vocabulary") == jax.P(("fsdp",))
     assert placement.fitting(slots=3).over("slots") == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476", "JAX_NUM_PROCESSES": "1"}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, 2),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, 4),
+        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476"}, 2),
+    ],
+)
+def test_a_job_of_several_processes_is_refused(environment, count):
+    assert expected_processes(environment) == count
+    if count > 1:
+        with pytest.raises(UserError, match=rf"the environment names {count} processes, and jaxalign runs in one"):
+            check_one_process(environment)
+    with pytest.raises(UserError, match=r"^JAX_NUM_PROCESSES=two in the environment is not a whole number$"):
+        check_one_process({"JAX_NUM_PROCESSES": "two"})
