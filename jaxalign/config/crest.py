@@ -19,7 +19,7 @@ from jaxalign.config.fields import (
     whole,
 )
 from jaxalign.config.generate import SamplingConfig
-from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
+from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig, check_one_adapter
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.errors import UserError
 
@@ -112,6 +112,7 @@ class CrestConfig(ModelCommandConfig):
     released: ReleasedCrestConfig
 
     def __post_init__(self):
+        check_one_adapter(self.mesh)
         if not isinstance(self.dataset, QuestionsConfig):
             raise UserError(
                 f"dataset={self.dataset.name} holds {self.dataset.kind}, and crest needs questions: "

@@ -57,6 +57,9 @@ QuestionCount = Annotated[int, whole(1, 100_000)]
 Rounds = Annotated[int, whole(0, 1000)]
 Rank = Annotated[int, whole(1, 65_536)]
 TopK = Annotated[int, whole(0, 2**31 - 1, " (0 keeps all tokens)")]
+MeshSize = Annotated[
+    int, Rule("a whole number of at least 1, or -1 for the rest", lambda n: n == -1 or 1 <= n <= 2**20)
+]
 RowLength = Annotated[int, whole(1, 2**20)]
 PlainTokens = Annotated[int, whole(16, 8192)]
 Epochs = Annotated[float, Rule("a number greater than 0, up to 10000", lambda x: 0 < x <= 10_000)]

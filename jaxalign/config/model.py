@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from jaxalign.config.fields import (
     Date,
+    MeshSize,
     Place,
     Places,
     Positive,
@@ -59,6 +60,36 @@ def check_mirror(url: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """The mesh of devices. It changes no number but the last bits, so a run may go on with another one."""
+
+    name: Uncounted[str]
+    data: Uncounted[MeshSize]
+    fsdp: Uncounted[MeshSize]
+    tensor: Uncounted[MeshSize]
+    adapter: Uncounted[MeshSize]
+
+    def __post_init__(self):
+        rest = [f"mesh.{axis}" for axis, size in self.sizes.items() if size == -1]
+        if len(rest) > 1:
+            raise UserError(f"{' and '.join(rest)} are both -1, the rest of the devices: give one of them a number")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis."""
+        return {"adapter": self.adapter, "data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+
+
+def check_one_adapter(mesh: MeshConfig) -> None:
+    """Raise UserError if devices shall share adapters in a command that trains one at a time."""
+    if mesh.adapter != 1:
+        raise UserError(
+            f"mesh.adapter={mesh.adapter} is for several adapters at once, and this command trains one at a time: "
+            "leave it at 1, or use mesh.data"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CommandConfig:
     """What every command has."""
 
@@ -71,6 +102,7 @@ class ModelCommandConfig(CommandConfig):
     """What every command has that computes with a model and keeps a run. Each such command adds its `model`."""
 
     run: RunConfig
+    mesh: MeshConfig
     precision: Precision
 
 

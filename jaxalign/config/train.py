@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxalign.config.dataset import AnyDatasetConfig, ArgumentsConfig, PairsConfig, QuestionsConfig
 from jaxalign.config.fields import Natural, Place, Uncounted
-from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig
+from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig, check_one_adapter
 from jaxalign.config.training import InjectionTrainingConfig, ObjectiveConfig, OptimizerConfig
 from jaxalign.config.values import AlignmentConfig, BenchmarkConfig, ValueConfig
 from jaxalign.errors import UserError
@@ -37,9 +37,11 @@ class TrainConfig(ModelCommandConfig):
     released: ReleasedConfig
     adapter: Uncounted[Place | None]
     inspect: Uncounted[Natural]
+    plan: Uncounted[bool]
     value: ValueConfig | None = None
 
     def __post_init__(self):
+        check_one_adapter(self.mesh)
         preferences = isinstance(self.dataset, PairsConfig)
         if isinstance(self.dataset, QuestionsConfig):
             raise UserError(f"dataset={self.dataset.name} is for python -m jaxalign.crest")

@@ -15,6 +15,7 @@ def plan(
     *,
     longest: int = 1,
     alone: bool = False,
+    together: int = 1,
 ) -> list[Shape]:
     """Return a shape for each step, such that computing and compiling together take least.
 
@@ -28,6 +29,7 @@ def plan(
         programs: the largest number of levels.
         longest: rows must have room for a path of so many tokens, even if no tree of `steps` has one.
         alone: whether each tree gets a row of its own.
+        together: the number of devices that share the rows: their number is a multiple of it.
 
     Raises:
         UserError: a single path from root to leaf is longer than the limit.
@@ -40,12 +42,13 @@ def plan(
     found = []
     for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
         tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
-        raised = _raised([shape.rows for shape in tight], programs, tokens)
+        raised = _raised([rounded_up(shape.rows, together) for shape in tight], programs, tokens)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
     single = [max(rounded_up(count, ROW_QUANTUM), first) for count in whole]
     if not alone and max(single) <= limit:
         lengths = _raised(single, programs, 1)
-        found.append([measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)])
+        tight = [measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)]
+        found.append([dataclasses.replace(shape, rows=together) for shape in tight])
 
     def whole_cost(shapes: Sequence[Shape]) -> float:
         return sum(map(cost, shapes)) + PROGRAM_COST * len({(shape.rows, shape.tokens) for shape in shapes})

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.scorer import Scorer
+from jaxalign.inference.scorer import PASS_TOKENS, Scorer
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.placing import placed
+from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.sources import Model
 
 ROW_LENGTH = 2048
@@ -32,11 +34,13 @@ class BaseModel:
     """The type of the activations: bfloat16 or float32."""
     programs: Programs
     """The compiled programs that all samplers and scorers share."""
+    placement: Placement | None = None
+    """How the weights are divided between devices; None for one device."""
 
     @property
     def base_weights(self) -> BaseWeights:
         """The one copy of the weights."""
-        return BaseWeights(self.model.params, self.model.architecture.tied)
+        return BaseWeights(self.model.params, self.model.architecture.tied, self.placement)
 
     def weights(self, layered: bool) -> dict[str, Any]:
         """Return the weights layer by layer or stacked, converted if need be (see `BaseWeights.get`)."""
@@ -44,7 +48,7 @@ class BaseModel:
 
     def network(self, rematerialisation: str = "none") -> Transformer:
         """Return the decoder; `rematerialisation` is a key of `transformer.REMATERIALISATION`."""
-        return Transformer(self.model.architecture, self.dtype, rematerialisation)
+        return Transformer(self.model.architecture, self.dtype, rematerialisation, self.placement)
 
     @property
     def signature(self) -> str:
@@ -60,6 +64,9 @@ class BaseModel:
         """Return a sampler; for `adapters` and `rows` see `Sampler`."""
         model = self.model
         self.weights(layered=True)  # converted now, so that the first sample's time does not include it
+        if self.placement is not None and adapters is not None:
+            count = jax.tree.leaves(adapters)[0].shape[0]
+            adapters = placed(self.placement.fitting(adapters=count), adapters, "adapters")
         return Sampler(model.architecture, self.base_weights, adapters, model.tokenizer, self.programs, rows)
 
     def scorer(self, adapter: LoraParams | None, scale: float | np.ndarray, row_length: int | None = None) -> Scorer:
@@ -73,5 +80,13 @@ class BaseModel:
         if adapter is None:
             adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
         self.weights(layered=False)  # converted now, so that the first pass's time does not include it
-        raw = jax.tree.map(jnp.asarray, adapter)
-        return Scorer(self.network(), self.base_weights, raw, scale, self.programs, row_length or self.row_length)
+        placement, network = self.placement, self.network()
+        if placement is None:
+            raw = jax.tree.map(jnp.asarray, adapter)
+        else:
+            placement = placement.fitting(adapters=np.size(scale))
+            raw = placed(placement, adapter, *(["adapters"] if np.ndim(scale) else []))
+            network = network.clone(placement=placement)
+        parts = 1 if placement is None else placement.parts("rows") * placement.parts("adapters")
+        row_length, tokens = row_length or self.row_length, PASS_TOKENS * parts
+        return Scorer(network, self.base_weights, raw, scale, self.programs, row_length, tokens)

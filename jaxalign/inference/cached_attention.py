@@ -61,13 +61,23 @@ def _product(
     return product.reshape(*turned.shape[:-1], product.shape[-1]).transpose(order)  # each order is its own inverse
 
 
-def recent(distance: Int32[Array, "*shape"], window: int) -> Bool[Array, "*shape"]:
+Window = int | Int32[Array, ""]
+"""The sliding window of a layer in tokens, 0 for none; an array where a loop runs over layers that differ."""
+
+
+def recent(distance: Int32[Array, "*shape"], window: Window) -> Bool[Array, "*shape"]:
     """Return whether a query sees keys that stand `distance` places before it; a window of 0 means no window."""
-    return (distance >= 0) & (distance < window) if window else distance >= 0
+    if isinstance(window, int):
+        return (distance >= 0) & (distance < window) if window else distance >= 0
+    return (distance >= 0) & ((window == 0) | (distance < window))
+
+
+def _windowless(window: Window) -> bool:
+    return isinstance(window, int) and window == 0
 
 
 def seen_in_ring(
-    read: Int32[Array, "S N"], done: Int32[Array, ""], start: Int32[Array, ""], ring: int, window: int
+    read: Int32[Array, "S N"], done: Int32[Array, ""], start: Int32[Array, ""], ring: int, window: Window
 ) -> Bool[Array, "S N {ring}"]:
     """Return which places of its ring each row sees.
 
@@ -79,22 +89,22 @@ def seen_in_ring(
 
 
 def seen_in_prompt(
-    lengths: Int32[Array, " S"], read: Int32[Array, "S N"], places: int, window: int
+    lengths: Int32[Array, " S"], read: Int32[Array, "S N"], places: int, window: Window
 ) -> Bool[Array, "S _ {places}"]:
     """Return which places of its slot's prompt each row sees: [S, N, places], or [S, 1, places] without a window."""
     place = jnp.arange(places)
     seen = (place < lengths[:, None])[:, None]
-    if window:
+    if not _windowless(window):
         seen &= recent((lengths[:, None] + read)[..., None] - place, window)
     return seen
 
 
 def seen_in_prefix(
-    length: Int32[Array | np.ndarray, ""], positions: Int32[Array, "S N"], places: int, window: int
+    length: Int32[Array | np.ndarray, ""], positions: Int32[Array, "S N"], places: int, window: Window
 ) -> Bool[Array, "_ _ {places}"]:
     """Return which places of the prefix each row sees: [S, N, places], or [1, 1, places] without a window."""
     place = jnp.arange(places)
     seen = (place < length)[None, None]
-    if window:
+    if not _windowless(window):
         seen &= recent(positions[..., None] - place, window)
     return seen

@@ -4,8 +4,7 @@ A adapters, S slots of an adapter (each holds a prompt), N rows of a slot (each 
 of a prefill, T tokens, K key/value heads, G query heads of each, Dh width of a head, s places of a KV cache.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, no_type_check
 
 import flax.struct
@@ -15,8 +14,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped, UInt32
 
-from jaxalign.inference.cached_attention import merged_attention, recent, seen_in_prefix, seen_in_prompt, seen_in_ring
-from jaxalign.inference.kv_cache import KVCache
+from jaxalign.inference.cached_attention import (
+    Window,
+    merged_attention,
+    recent,
+    seen_in_prefix,
+    seen_in_prompt,
+    seen_in_ring,
+)
+from jaxalign.inference.kv_cache import CACHE_AXES, Caches, KVCache
 from jaxalign.inference.logits import sample_tokens
 from jaxalign.inference.not_finite import NOT_FINITE
 from jaxalign.inference.sampling_params import SamplingParams
@@ -25,15 +31,19 @@ from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type, transposed_product
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.precision import to_bits
-from jaxalign.models.transformer import Attend, Embedding, Layer, Norm, rotary_frequencies
+from jaxalign.models.transformer import Embedding, Layer, Norm, head_kernel, rotary_frequencies
+from jaxalign.parallel.rules import Placement, constrained
 
 PREFILL_QUERIES = 256
 """The number of queries in a block of prefill. It limits the scores in memory to [B, K, G, PREFILL_QUERIES, keys]."""
 
 
+CachedAttend = Callable[[Any, Array, Array, Array, Window, float, float | None], tuple[Array, KVCache]]
+"""Attention of a layer: from (its KV caches, q, k, v, window, scale, softcap) to (result, new keys)."""
+
 Carry = tuple[
     Int32[Array, ""],
-    list[KVCache],
+    Caches,
     Int32[Array, "A S N"],
     Int32[Array, "A S N"],
     Bool[Array, "A S N"],
@@ -49,17 +59,19 @@ def hidden_states(
     adapter: LoraParams | None,
     tokens: Int32[Array, "B T"],
     positions: Int32[Array, "B T"],
-    attends: Sequence[Attend],
-) -> Float[Array, "B T D"]:
-    """Return the normalised hidden states of tokens.
+    attend: CachedAttend,
+    caches: Any,
+) -> tuple[Float[Array, "B T D"], Any]:
+    """Return the normalised hidden states of tokens, and the new keys of all layers, as `caches` has the old ones.
 
     Args:
         architecture: the decoder's architecture.
-        params: the base's weights, `by_layer`.
+        params: the base's weights, `by_layer` or stacked.
         adapter: an effective adapter (its scale is multiplied in), or None for the bare base.
         tokens: token ids.
         positions: the position of each token on its path.
-        attends: for each layer a function of attention. It has the old keys, and stores the new ones.
+        attend: the attention of every layer.
+        caches: its KV caches: for weights by layer a list, for stacked weights a pytree with the layers in front.
     """
     dtype = compute_type(params)
     x = Embedding(architecture.vocab_size, architecture.width, dtype).apply({"params": params["embedding"]}, tokens)
@@ -67,13 +79,35 @@ def hidden_states(
         x = x * jnp.asarray(architecture.embed_scale, dtype)
     # Without the barrier, XLA computes the sines again in every layer.
     angles = lax.optimization_barrier(rotary_angles(positions, jnp.asarray(rotary_frequencies(architecture))))
-    for index, (layer, attend) in enumerate(zip(params["layers"], attends, strict=True)):
-        variables = {"params": layer}
-        if adapter is not None:
-            variables["lora"] = jax.tree.map(lambda leaf, index=index: leaf[index], adapter["layers"])
-        per_layer = (index, architecture.windows[index])
-        x, _ = Layer(architecture).apply(variables, x, per_layer, attend, angles, None)
-    return Norm(architecture.norm_eps).apply({"params": params["norm"]}, x)  # type: ignore[return-value]
+    lora = {} if adapter is None else {"lora": adapter["layers"]}
+
+    def layer(x: Any, weights: Any, lora: Any, window: Window, cache: Any) -> tuple[Any, KVCache]:
+        new: list[KVCache] = []
+
+        def keep(*arguments: Any) -> Array:
+            y, own = attend(cache, *arguments)
+            new.append(own)
+            return y
+
+        x, _ = Layer(architecture).apply({"params": weights, **lora}, x, (0, window), keep, angles, None)
+        return x, new[0]
+
+    if isinstance(params["layers"], list):
+        new: Any = []
+        for index, (weights, cache) in enumerate(zip(params["layers"], caches, strict=True)):
+            own = jax.tree.map(lambda leaf, index=index: leaf[index], lora)
+            x, keys = layer(x, weights, own, architecture.windows[index], cache)
+            new.append(keys)
+    else:
+        first, *others = architecture.windows
+        windows = jnp.asarray(architecture.windows, jnp.int32)
+
+        def body(x: Any, one: Any) -> tuple[Any, KVCache]:
+            weights, own, window, cache = one
+            return layer(x, weights, own, window if any(first != other for other in others) else first, cache)
+
+        x, new = lax.scan(body, x, (params["layers"], lora, windows, caches))
+    return Norm(architecture.norm_eps).apply({"params": params["norm"]}, x), new  # type: ignore[return-value]
 
 
 @no_type_check  # while JAX traces, it fills the fields with other things than arrays
@@ -123,15 +157,15 @@ def prefill(
     params: dict[str, Any],
     adapters: LoraParams | None,
     number: Int32[Array, ""],
-    prefix: list[KVCache],
+    prefix: Caches,
     prefix_length: Int32[Array, ""],
     tokens: Int32[Array, "P T"],
-) -> list[KVCache]:
+) -> Caches:
     """Return the KV cache [P, K, T, Dh] of prompts for each layer.
 
     Args:
         architecture: the decoder's architecture; static.
-        params: the base's weights, `by_layer`.
+        params: the base's weights, `by_layer` or stacked.
         adapters: a stack [A, ...] of effective adapters, or None for the bare base.
         number: the index of the adapter that reads.
         prefix: for each layer the KV cache [A, K, s, Dh] of the tokens before every prompt; an empty list for none.
@@ -142,57 +176,57 @@ def prefill(
     length = tokens.shape[1]
     place = jnp.arange(length)
     positions = jnp.broadcast_to(prefix_length + place, tokens.shape)
-    found: list[KVCache] = []
 
     def attend(
-        layer: int,
+        before: KVCache | None,
         q: Float[Array, "P K G T Dh"],
         k: Float[Array, "P K T Dh"],
         v: Float[Array, "P K T Dh"],
-        window: int,
+        window: Window,
         scale: float,
         softcap: float | None,
-    ) -> Float[Array, "P K G T Dh"]:
+    ) -> tuple[Float[Array, "P K G T Dh"], KVCache]:
         own = KVCache(to_bits(k), to_bits(v))
-        found.append(own)
         outputs = []
         for start in range(0, length, PREFILL_QUERIES):
             stop = min(start + PREFILL_QUERIES, length)
             seen = jax.tree.map(lambda x, stop=stop: x[:, :, :stop], own)
             parts = [(seen, recent(place[start:stop, None] - place[None, :stop], window))]
-            if prefix:
-                before = jnp.arange(prefix[layer].k.shape[-2])
-                distance = prefix_length + place[start:stop, None] - before
-                parts.append((prefix[layer], recent(distance, window) & (before < prefix_length)))
+            if before is not None:
+                columns = jnp.arange(before.k.shape[-2])
+                distance = prefix_length + place[start:stop, None] - columns
+                parts.append((before, recent(distance, window) & (columns < prefix_length)))
             outputs.append(merged_attention(q[:, :, :, start:stop], parts, scale, softcap))
-        return jnp.concatenate(outputs, 3)
+        return jnp.concatenate(outputs, 3), own
 
-    hidden_states(
-        architecture, params, adapter, tokens, positions, [partial(attend, n) for n in range(architecture.layers)]
-    )
-    return found
+    layered = isinstance(params["layers"], list)
+    nothing = [None] * architecture.layers if layered else None
+    _, found = hidden_states(architecture, params, adapter, tokens, positions, attend, prefix or nothing)
+    return found if layered else jax.tree.map(lambda keys: jnp.moveaxis(keys, 0, 1), found)
 
 
 def decode(
     architecture: Architecture,
     steps: int,
     filtered: bool,
+    placement: Placement | None,
     params: dict[str, Any],
     adapters: LoraParams | None,
-    prefix: list[KVCache],
-    prompt: list[KVCache],
-    sample: list[KVCache],
+    prefix: Caches,
+    prompt: Caches,
+    sample: Caches,
     rows: DecodeState,
     start: Int32[Array, ""],
     metadata: SamplingMetadata,
-) -> tuple[list[KVCache], Int32[Array, "steps A S N"]]:
+) -> tuple[Caches, Int32[Array, "steps A S N"]]:
     """Let the active rows choose up to `steps` tokens each; `sample` is donated.
 
     Args:
         architecture: the decoder's architecture; static.
         steps: the largest number of tokens for each row; static. The loop ends earlier if no row is active.
         filtered: whether top-k or top-p is used; static.
-        params: the base's weights, `by_layer`.
+        placement: divides caches and rows between devices; static; None for one device.
+        params: the base's weights, `by_layer`, or stacked on several devices.
         adapters: a stack [A, ...] of effective adapters, or None for the bare base (then A is 1).
         prefix: for each layer the KV cache [A, K, s, Dh] of the common prefix; an empty list for none.
         prompt: for each layer the KV cache [A, S, K, s, Dh] of the prompts.
@@ -208,55 +242,59 @@ def decode(
     """
     # The keys of this call's steps have a buffer of their own, so that the loop only reads the large rings. They are
     # written to the rings once, after the loop.
-    newest = [jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), keys) for keys in sample]
+    newest = jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), sample)
     single = rows.token.shape[0] == 1
     if single:  # because with an axis of size 1 the loop would copy them at each step
         newest = jax.tree.map(lambda leaf: leaf[0], newest)
 
     def forward(
         adapter: LoraParams | None,
-        prefix: list[KVCache],
-        prompt: list[KVCache],
-        sample: list[KVCache],
-        newest: list[KVCache],
+        prefix: Caches,
+        prompt: Caches,
+        sample: Caches,
+        newest: Caches,
         token: Int32[Array, "S N"],
         read: Int32[Array, "S N"],
         lengths: Int32[Array, " S"],
         done: Int32[Array, ""],
-    ) -> tuple[Float32[Array, "S N V"], list[KVCache]]:
+    ) -> tuple[Float32[Array, "S N V"], Caches]:
         """Return the next logits of one adapter's rows, and `newest` with the keys of this step."""
         place = read + lengths[:, None] + rows.prefix
-        written: list[KVCache] = []
 
         def attend(
-            layer: int,
+            caches: tuple[KVCache | None, KVCache, KVCache, KVCache],
             q: Float[Array, "S K G N Dh"],
             k: Float[Array, "S K N Dh"],
             v: Float[Array, "S K N Dh"],
-            window: int,
+            window: Window,
             scale: float,
             softcap: float | None,
-        ) -> Float[Array, "S K G N Dh"]:
+        ) -> tuple[Float[Array, "S K G N Dh"], KVCache]:
+            prefix, prompt, sample, newest = caches
+
             def write(
                 keys: Shaped[Array, "S K N steps Dh"], new: Float[Array, "S K N Dh"]
             ) -> Shaped[Array, "S K N steps Dh"]:
                 return lax.dynamic_update_slice_in_dim(keys, to_bits(new)[..., None, :], done, 3)
 
-            own = KVCache(write(newest[layer].k, k), write(newest[layer].v, v))
-            written.append(own)
+            own = KVCache(write(newest.k, k), write(newest.v, v))
             parts = [(own, recent(done - jnp.arange(steps), window))]
-            seen = seen_in_ring(read, done, start, sample[layer].k.shape[-2], window)
-            parts.append((sample[layer], seen[:, None, None]))
-            seen = seen_in_prompt(lengths, read, prompt[layer].k.shape[-2], window)
-            parts.append((prompt[layer], seen[:, None, None]))
-            if prefix:
-                seen = seen_in_prefix(rows.prefix, place, prefix[layer].k.shape[-2], window)
-                parts.append((prefix[layer], seen[:, None, None]))
-            return merged_attention(q, parts, scale, softcap)
+            seen = seen_in_ring(read, done, start, sample.k.shape[-2], window)
+            parts.append((sample, seen[:, None, None]))
+            seen = seen_in_prompt(lengths, read, prompt.k.shape[-2], window)
+            parts.append((prompt, seen[:, None, None]))
+            if prefix is not None:
+                seen = seen_in_prefix(rows.prefix, place, prefix.k.shape[-2], window)
+                parts.append((prefix, seen[:, None, None]))
+            return merged_attention(q, parts, scale, softcap), own
 
-        attends = [partial(attend, layer) for layer in range(architecture.layers)]
-        hidden = hidden_states(architecture, params, adapter, token, place, attends)
-        logits = transposed_product(hidden, params["head"])
+        if isinstance(params["layers"], list):
+            head, before = params["head"], prefix or [None] * architecture.layers
+            caches: Any = list(zip(before, prompt, sample, newest, strict=True))  # type: ignore[arg-type]
+        else:
+            head, caches = head_kernel(params, architecture), (prefix or None, prompt, sample, newest)
+        hidden, written = hidden_states(architecture, params, adapter, token, place, attend, caches)
+        logits = transposed_product(hidden, head)
         if architecture.logit_softcap:
             logits = architecture.logit_softcap * jnp.tanh(logits / architecture.logit_softcap)
         return logits, written
@@ -272,6 +310,7 @@ def decode(
         else:
             forward_all = jax.vmap(forward, in_axes=(0,) * len(arguments) + (None,))
             logits, newest = forward_all(*arguments, done)  # type: ignore[arg-type]
+        logits = constrained(placement, logits, "adapters", "slots")
         token = _draw_tokens(logits, rows.key, read, metadata, filtered)
         sound = jnp.isfinite(logits.sum(-1))  # the sum is NaN or infinite if any logit is
         chosen = chosen.at[done].set(jnp.where(active, jnp.where(sound, token, NOT_FINITE), -1))
@@ -287,8 +326,10 @@ def decode(
     _, newest, _, _, _, chosen = lax.while_loop(going, step, carry)  # type: ignore[arg-type]
     if single:
         newest = jax.tree.map(lambda leaf: leaf[None], newest)
-    sample = jax.tree.map(lambda keys, new: lax.dynamic_update_slice_in_dim(keys, new, start, 4), sample, newest)
-    return sample, chosen
+    sample = jax.tree.map(
+        lambda keys, new: lax.dynamic_update_slice_in_dim(keys, new, start, keys.ndim - 2), sample, newest
+    )
+    return constrained(placement, sample, *CACHE_AXES), constrained(placement, chosen)
 
 
 def _draw_tokens(
@@ -307,4 +348,4 @@ def _draw_tokens(
 
 
 prefill_program = jax.jit(prefill, static_argnums=0)
-decode_program = jax.jit(decode, static_argnums=(0, 1, 2), donate_argnums=7)
+decode_program = jax.jit(decode, static_argnums=(0, 1, 2, 3), donate_argnums=8)

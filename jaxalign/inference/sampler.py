@@ -24,8 +24,8 @@ from jaxalign.inference.decoding import (
     sampling_metadata,
 )
 from jaxalign.inference.kv_cache import (
+    Caches,
     CallCaches,
-    KVCache,
     empty_caches,
     grow_prompts_program,
     grow_ring_program,
@@ -39,6 +39,7 @@ from jaxalign.models.layout import BaseWeights
 from jaxalign.models.linear import compute_type
 from jaxalign.models.lora import LoraParams
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.tokenizer import Tokenizer
 
 
@@ -125,15 +126,23 @@ class _Decoder:
     """The same on the device, with the end tokens."""
     caches: CallCaches = dataclasses.field(init=False)
     """The KV caches of this call."""
+    placement: Placement | None = dataclasses.field(init=False)
+    """How the adapters and slots of this call are divided between devices; None for one device."""
 
     def __post_init__(self):
-        architecture, dtype = self.sampler.architecture, compute_type(self.sampler.weights.get(layered=True))
+        architecture = self.sampler.architecture
         a, s, n = self.plan.shape
+        placement = self.sampler.weights.placement
+        self.placement = None if placement is None else placement.fitting(adapters=a, slots=s)
         self.caches = CallCaches(
             prefix=[],
-            prompt=empty_caches(architecture, dtype, (a, s, architecture.kv_heads), self.plan.prompt_places),
-            sample=empty_caches(architecture, dtype, (a, s, architecture.kv_heads, n), self.plan.sample_places),
+            prompt=self._empty((a, s, architecture.kv_heads), self.plan.prompt_places),
+            sample=self._empty((a, s, architecture.kv_heads, n), self.plan.sample_places),
         )
+
+    def _empty(self, shape: tuple[int, ...], places: int) -> Caches:
+        dtype = compute_type(self.sampler.weights.get(layered=True))
+        return empty_caches(self.sampler.architecture, dtype, shape, places, self.placement)
 
     def run(self, name: str, function: Any, static: tuple, *arguments: Any) -> Any:
         """Run a program with these arguments, compiled once for their shapes."""
@@ -146,7 +155,7 @@ class _Decoder:
             found = [self.keys_of(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
             self.caches.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
-    def keys_of(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> list[KVCache]:
+    def keys_of(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> Caches:
         """Return for each layer the KV cache [P, K, T, Dh] of prompts that follow `before` tokens of the prefix."""
         s = self.sampler
         start = (s.weights.get(layered=True), s.adapters, np.int32(adapter), self.caches.prefix, np.int32(before))
@@ -158,7 +167,7 @@ class _Decoder:
         for batch in batches:
             found = self.keys_of(batch.tokens, batch.adapter, self.plan.prefix)
             arguments = (self.caches.prompt, found, batch.which, np.int32(batch.adapter), batch.slots)
-            self.caches.prompt = self.run("place", place_prompts_program, (), *arguments)
+            self.caches.prompt = self.run("place", place_prompts_program, (self.placement,), *arguments)
 
     def make_room(self, size: int) -> None:
         """Add places to each slot's KV cache until a prompt of `size` tokens (a bucket) fits."""
@@ -166,8 +175,8 @@ class _Decoder:
         while grown < size:
             grown *= 2
         if grown > old:
-            more = min(grown, bucket(self.plan.longest)) - old
-            self.caches.prompt = self.run("longer prompts", grow_prompts_program, (more,), self.caches.prompt)
+            static = (self.placement, min(grown, bucket(self.plan.longest)) - old)
+            self.caches.prompt = self.run("longer prompts", grow_prompts_program, static, self.caches.prompt)
 
     def decode(self, state: RowState) -> Int32[np.ndarray, "steps A S N"]:
         """Run up to `steps` decode steps; return the chosen tokens as `decoding.decode` does."""
@@ -176,7 +185,7 @@ class _Decoder:
         limits = np.full(self.plan.shape, limit, np.int32)
         prefix = np.asarray(self.plan.prefix, np.int32)
         rows = DecodeState(state.token, state.read, state.active, limits, state.key, state.prompt, prefix)
-        static = (s.architecture, steps, bool(self.sampling.top_k) or self.sampling.top_p < 1)
+        static = (s.architecture, steps, bool(self.sampling.top_k) or self.sampling.top_p < 1, self.placement)
         weights, start = s.weights.get(layered=True), np.int32(caches.step % caches.ring)
         arguments = (weights, s.adapters, caches.prefix, caches.prompt, caches.sample, rows, start, self.metadata)
         caches.sample, chosen = self.run("decode", decode_program, static, *arguments)
@@ -189,4 +198,4 @@ class _Decoder:
         while caches.ring < needed:
             step = caches.step % caches.ring
             caches.step = caches.ring
-            caches.sample = self.run("longer ring", grow_ring_program, (), caches.sample, np.int32(step))
+            caches.sample = self.run("longer ring", grow_ring_program, (self.placement,), caches.sample, np.int32(step))

@@ -6,11 +6,13 @@ A adapters, B rows of a batch, P predictions of a row, S segments of a tree.
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from jaxalign.data.packing import PackedBatch, Shape, stack_batches
+from jaxalign.data.placed_batch import on_mesh
 from jaxalign.data.trees import Tree, radix
 from jaxalign.inference.not_finite import not_finite
 from jaxalign.inference.passes import pack_for_reading
@@ -19,6 +21,9 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import choices_program, reader, states_program
 from jaxalign.parallel.compilation import Programs
+
+PASS_TOKENS = 2048
+"""The largest number of tokens in one pass on one device."""
 
 _Values = tuple[Float64[np.ndarray, "B P"], ...]
 """One or more values of each prediction of a batch."""
@@ -37,7 +42,7 @@ class Scorer:
     programs: Programs
     row_length: int = 2048
     """The largest number of tokens in a packed row."""
-    batch_tokens: int = 2048
+    batch_tokens: int = PASS_TOKENS
     """The largest number of tokens in one pass, over all adapters."""
     share: bool = True
     """Whether tokens with which several paths begin, in one tree or in several, are computed only once."""
@@ -139,17 +144,22 @@ class Scorer:
         read = reader(self.network, params, self.adapter, self.scale, self.programs)
         return [(found,) for found in ([read(batches[0])] if self.stacked is None else read(stack_batches(batches)))]
 
+    def _arguments(self, batch: PackedBatch) -> tuple[Any, ...]:
+        """Return what a program that reads a batch takes. On several devices the batch may get more rows."""
+        weights = self.weights.get(layered=False)
+        return weights, self.adapter, np.float32(self.scale), on_mesh(self.network.placement, batch)
+
     def _choices(self, batches: Sequence[PackedBatch]) -> list[_Values]:
         """Return the log-probabilities of the predictions of a batch, and 1 for each that another token surpasses."""
-        arguments = (self.weights.get(layered=False), self.adapter, np.float32(self.scale), batches[0])
+        arguments = self._arguments(batches[0])
         choices = self.programs.get("read choices", choices_program, (self.network,), arguments)(*arguments)
-        return [tuple(np.asarray(found, np.float64) for found in choices)]
+        return [tuple(np.asarray(found, np.float64)[: len(batches[0].tokens)] for found in choices)]
 
     def _states(self, network: Transformer, batches: Sequence[PackedBatch]) -> list[_Values]:
         """Return each component of the hidden states that predict, and ones, for the predictions of a batch."""
-        arguments = (self.weights.get(layered=False), self.adapter, np.float32(self.scale), batches[0])
+        arguments = self._arguments(batches[0])
         program = self.programs.get("read states", states_program, (network,), arguments)
-        states = np.moveaxis(np.asarray(program(*arguments), np.float64), -1, 0)
+        states = np.moveaxis(np.asarray(program(*arguments), np.float64)[: len(batches[0].tokens)], -1, 0)
         return [(*states, np.ones_like(states[0]))]
 
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:

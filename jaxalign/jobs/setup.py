@@ -18,11 +18,16 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
+from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
+from jaxalign.parallel.distributed import check_one_process
+from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
+from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
+from jaxalign.pretrained.weights import abstract_params, bytes_on_device
 from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.progress import compilations
@@ -42,6 +47,8 @@ class OpenedModel:
     files: ModelFiles
     encoder: Encoder
     console: Console
+    placement: Placement | None = None
+    """How the base is laid out on several devices; None for one device."""
 
     @property
     def context(self) -> int:
@@ -53,10 +60,36 @@ class OpenedModel:
         """The id or path by which PEFT and vLLM load the base."""
         return str(self.keys.get("path") or self.keys["name"])
 
-    def load(self) -> BaseModel:
-        """Read the weights; UserError if they are damaged."""
-        dtype = jnp.dtype(self.config.precision)
-        return BaseModel(self.files.load(dtype), dtype, Programs(compilations(self.console)))
+    def load(self, *, describe: bool = False) -> BaseModel:
+        """Read the weights, and print where they are: on one device only if `describe` asks for it.
+
+        Raises:
+            UserError: they are damaged, or more than a device can hold.
+        """
+        dtype, placement = jnp.dtype(self.config.precision), self.placement
+        check_memory(self._describe(describe))
+        model = self.files.load(dtype, placement)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), placement)
+
+    def planned(self) -> BaseModel:
+        """Return the base as shapes and types, without its weights, and print where they would be."""
+        self._describe(True)
+        files, dtype = self.files, jnp.dtype(self.config.precision)
+        params = abstract_params(files.architecture, dtype, self.placement)
+        model = Model(files.architecture, params, files.tokenizer, "", files.name)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), self.placement)
+
+    def _describe(self, always: bool) -> int:
+        """Print where the weights are, on one device only if `always`; return the bytes of them on each device."""
+        dtype, placement, architecture = jnp.dtype(self.config.precision), self.placement, self.files.architecture
+        held = bytes_on_device(architecture, dtype, placement)
+        if always or len(jax.devices()) > 1:
+            first, *more = device_lines(None if placement is None else placement.mesh)
+            base = f"base: {self.config.precision}, {held / 1e6:,.0f} MB on each device"
+            undivided = [] if placement is None else undivided_lines(placement.mesh, axis_sizes(architecture))
+            for line in (f"{first}; attention: blocks; {base}", *more, *undivided):
+                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return held
 
 
 def open_base(
@@ -71,7 +104,8 @@ def open_base(
             for a model with a chat template, and plain for any other.
 
     Raises:
-        UserError: a file of the model is missing, damaged or not supported; or `run.mirror` cannot be used.
+        UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices,
+            `run.mirror` cannot be used, or the job has several processes.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -94,7 +128,10 @@ def open_base(
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
-    return OpenedModel(config, keys, files, encoder, console)
+    check_one_process()
+    mesh = build_mesh(config.mesh.sizes)
+    placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
+    return OpenedModel(config, keys, files, encoder, console, placement)
 
 
 def open_job_run(

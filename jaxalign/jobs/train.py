@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from jaxalign.config.dataset import InstructionsConfig
@@ -37,6 +38,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.planning import step_memory
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
 from jaxalign.training.step import OBJECTIVES
@@ -72,7 +74,10 @@ def train(config: TrainConfig) -> None:
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
-    base = opened.load()
+    if config.plan:
+        print_plan(config, text, opened, stages, budget, console)
+        return
+    base = opened.load(describe=True)
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
     run = open_job_run(
@@ -252,6 +257,32 @@ class TrainingSession:
             optimizer=config.optimizer.name,
             plain=regularising_texts(config, self.text, self.opened.encoder, self.opened.context),
         )
+
+
+def print_plan(
+    config: TrainConfig,
+    text: TrainingText,
+    opened: OpenedModel,
+    stages: Sequence[Stage],
+    budget: int | None,
+    console: Console,
+) -> None:
+    """Print what each device holds during the first step of each stage, as the compiler counts it."""
+    base = opened.planned()
+    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
+    session = TrainingSession(config, text, opened, base, budget, Run(Path()), console)
+    network = base.network(config.training.rematerialisation)
+    assert adapter.params is not None
+    for stage in stages:
+        if isinstance(stage, PreferenceStage):
+            nothing = np.zeros(len(stage.data.responses))
+            stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
+        rows, held = step_memory(
+            network, base.model.params, adapter.params, stage, session.settings(stage.name, adapter)
+        )
+        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in held.items())
+        line = f"{stage.name}: {sum(held.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def finish(

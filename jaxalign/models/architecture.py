@@ -1,7 +1,7 @@
 """The sizes and options of a decoder, read from a Hugging Face configuration."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.errors import UserError
@@ -10,6 +10,14 @@ from jaxalign.models.families import FAMILIES, Family
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION_PROJECTIONS = PROJECTIONS[:4]
+
+PROJECTION_AXES = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), ("width", "heads")),
+    "o_proj": ("heads", "width"),
+    **dict.fromkeys(("gate_proj", "up_proj"), ("width", "ff")),
+    "down_proj": ("ff", "width"),
+}
+"""The logical axes (in, out) of each projection's kernel, as the table of `parallel.rules` names them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +80,22 @@ def projection_shape(architecture: Architecture, name: str) -> tuple[int, int]:
         "up_proj": (width, ff),
         "down_proj": (ff, width),
     }[name]
+
+
+def parameter_axes(path: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the logical axes of the parameter with these keys, stacked over the layers; further axes are whole."""
+    *_, owner, name = path
+    if owner in ("embedding", "head"):
+        return ("vocabulary",)
+    if owner in PROJECTION_AXES and name == "kernel":
+        return (None, *PROJECTION_AXES[owner])
+    return ()
+
+
+def axis_sizes(architecture: Architecture) -> dict[str, int]:
+    """Return the size of each logical axis of a model's parameters; heads are counted by key/value heads."""
+    a = architecture
+    return {"width": a.width, "heads": a.kv_heads, "ff": a.ff_width, "vocabulary": a.vocab_size}
 
 
 MOST_LAYERS, WIDEST = 10_000, 2**24

@@ -11,6 +11,7 @@ from jaxtyping import Array, Shaped
 
 from jaxalign.errors import UserError
 from jaxalign.models.linear import TRANSPOSED, to_stored
+from jaxalign.parallel.rules import Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,14 @@ class BaseWeights:
     """The weights as they are now. The dictionary stays the same object; a conversion replaces what it holds."""
     tied: bool
     """Whether the output table is the embedding."""
+    placement: Placement | None = None
+    """How the weights are divided between devices; None for one device."""
 
     def get(self, *, layered: bool) -> dict[str, Any]:
         """Return the weights layer by layer (`by_layer`) or stacked (`stacked`).
 
-        A conversion takes a moment, and frees the arrays of the old layout one by one.
+        A conversion takes a moment, and frees the arrays of the old layout one by one. Weights on several devices stay
+        stacked.
 
         Raises:
             UserError: an earlier conversion was interrupted, so the weights are lost.
@@ -38,6 +42,7 @@ class BaseWeights:
             raise UserError(
                 "the weights of the model are gone, because changing their layout was interrupted: load the model again"
             )
+        layered = layered and self.placement is None
         if isinstance(self.params["layers"], list) != layered:
             self.params.update(by_layer(self.params) if layered else stacked(self.params, self.tied))
         return self.params

@@ -6,6 +6,7 @@ processor, and not more accurate, because the result is stored in bfloat16 anywa
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,24 +17,49 @@ from jaxtyping import Array, Float, Float32, Shaped
 
 from jaxalign.models.lora import lora_product
 from jaxalign.models.precision import dot, from_bits
+from jaxalign.parallel.rules import Placement, constrained
+
+Axes = tuple[str | None, str | None]
+"""The logical axes (in, out) of a kernel, as `parallel.rules.RULES` names them; None for an axis that stays whole."""
 
 
-@jax.custom_vjp
-def frozen_product(x: Float[Array, "*rows in"], kernel: Float[Array, "in out"]) -> Float[Array, "*rows out"]:
-    """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient."""
-    return dot(x, kernel, ((x.ndim - 1,), (0,))).astype(x.dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def frozen_product(
+    x: Float[Array, "*rows in"],
+    kernel: Float[Array, "in out"],
+    placement: Placement | None = None,
+    axes: Axes = (None, None),
+) -> Float[Array, "*rows out"]:
+    """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient.
+
+    With a placement, x [B, ..., in] is divided by its rows. The kernel is gathered over the model's width before each
+    product, forwards and backwards, so that the gathered one is never kept. Left to itself, the compiler would rather
+    sum the activations of all rows over the devices.
+    """
+    y = dot(x, _gathered(kernel, placement, axes), ((x.ndim - 1,), (0,))).astype(x.dtype)
+    return _by_rows(y, placement, axes[1])
+
+
+def _gathered(kernel: Float[Array, "in out"], placement: Placement | None, axes: Axes) -> Float[Array, "in out"]:
+    return constrained(placement, kernel, *(None if axis == "width" else axis for axis in axes))
+
+
+def _by_rows(x: Float[Array, "*rows out"], placement: Placement | None, axis: str | None) -> Float[Array, "*rows out"]:
+    """Lay activations [B, ..., features] out by their rows, and by their last axis, except over the width."""
+    return constrained(placement, x, "rows", *[None] * (x.ndim - 2), None if axis == "width" else axis)
 
 
 def _forward(
-    x: Float[Array, "*rows in"], kernel: Float[Array, "in out"]
+    x: Float[Array, "*rows in"], kernel: Float[Array, "in out"], placement: Placement | None, axes: Axes
 ) -> tuple[Float[Array, "*rows out"], Float[Array, "in out"]]:
-    return frozen_product(x, kernel), kernel
+    return frozen_product(x, kernel, placement, axes), kernel
 
 
 def _backward(
-    kernel: Float[Array, "in out"], gradient: Float[Array, "*rows out"]
+    placement: Placement | None, axes: Axes, kernel: Float[Array, "in out"], gradient: Float[Array, "*rows out"]
 ) -> tuple[Float[Array, "*rows in"], None]:
-    return dot(gradient, kernel, ((gradient.ndim - 1,), (1,))).astype(gradient.dtype), None
+    dx = dot(gradient, _gathered(kernel, placement, axes), ((gradient.ndim - 1,), (1,))).astype(gradient.dtype)
+    return _by_rows(dx, placement, axes[0]), None
 
 
 frozen_product.defvjp(_forward, _backward)
@@ -74,6 +100,8 @@ class Projection(nn.Module):
 
     features: int
     bias: bool = False
+    placement: Placement | None = None
+    axes: Axes = (None, None)
 
     @nn.compact
     def __call__(
@@ -85,10 +113,10 @@ class Projection(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
-            y = frozen_product(x, kernel)
+            y: Any = frozen_product(x, kernel, self.placement, self.axes)
         if self.bias:
             y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
         if self.has_variable("lora", "a"):
             a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
             y = y + lora_product(x if dropout is None else dropout(x), a, b)
-        return y
+        return _by_rows(y, self.placement, self.axes[1])

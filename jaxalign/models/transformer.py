@@ -16,11 +16,13 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Key
 
-from jaxalign.models.architecture import Architecture
+from jaxalign.models.architecture import PROJECTION_AXES, Architecture
 from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
+from jaxalign.parallel.rules import Placement, constrained
+from jaxalign.parallel.vocabulary import take_divided_rows
 
 SAVED = ("q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
@@ -63,6 +65,7 @@ class Layer(nn.Module):
     """
 
     architecture: Architecture
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(
@@ -80,6 +83,10 @@ class Layer(nn.Module):
         arch, (index, window), (cos, sin) = self.architecture, per_layer, angles
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
+        by_rows = partial(constrained, self.placement)
+
+        def projection(name: str, features: int, bias: bool = False) -> Projection:
+            return Projection(features, bias, self.placement, PROJECTION_AXES[name], name=name)
 
         def dropout_of(number: int) -> Callable[[Array], Array] | None:
             if dropout is None:
@@ -88,10 +95,10 @@ class Layer(nn.Module):
             return partial(apply_dropout, jax.random.fold_in(key, 4 * index + number), rate)
 
         with jax.named_scope("attention"):
-            y = Norm(arch.norm_eps, name="input_norm")(x)
-            q = Projection(arch.heads * size, arch.qkv_bias, name="q_proj")(y, dropout_of(0))
-            k = Projection(heads * size, arch.qkv_bias, name="k_proj")(y, dropout_of(0))
-            v = Projection(heads * size, arch.qkv_bias, name="v_proj")(y, dropout_of(0))
+            y = by_rows(Norm(arch.norm_eps, name="input_norm")(x), "rows")
+            q = projection("q_proj", arch.heads * size, arch.qkv_bias)(y, dropout_of(0))
+            k = projection("k_proj", heads * size, arch.qkv_bias)(y, dropout_of(0))
+            v = projection("v_proj", heads * size, arch.qkv_bias)(y, dropout_of(0))
             q_BTHd, k_BTKd = q.reshape(rows, length, -1, size), k.reshape(rows, length, -1, size)
             if arch.qk_norm:
                 q_BTHd, k_BTKd = Norm(arch.norm_eps, name="q_norm")(q_BTHd), Norm(arch.norm_eps, name="k_norm")(k_BTKd)
@@ -102,22 +109,25 @@ class Layer(nn.Module):
             v_BTKd = v.reshape(rows, length, heads, size)
             v_BKTd = saved(v_BTKd.transpose(0, 2, 1, 3), "v")
             y_BKGTd = attend(q_BKGTd, k_BKTd, v_BKTd, window, arch.attention_scale, arch.attention_softcap)
+            y_BKGTd = by_rows(y_BKGTd, "rows", "heads")
             y_BTKGd = jnp.transpose(y_BKGTd, (0, 3, 1, 2, 4))  # type: ignore[arg-type]
             y = y_BTKGd.reshape(rows, length, -1)
-            y = Projection(arch.width, arch.o_bias, name="o_proj")(y, dropout_of(1))
+            y = projection("o_proj", arch.width, arch.o_bias)(y, dropout_of(1))
             y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
             x = x + y  # type: ignore[operator]
         with jax.named_scope("mlp"):
-            y = Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x)
-            gate = saved(Projection(arch.ff_width, name="gate_proj")(y, dropout_of(2)), "gate")
-            up = saved(Projection(arch.ff_width, name="up_proj")(y, dropout_of(2)), "up")
+            y = by_rows(
+                Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x), "rows"
+            )
+            gate = saved(projection("gate_proj", arch.ff_width)(y, dropout_of(2)), "gate")
+            up = saved(projection("up_proj", arch.ff_width)(y, dropout_of(2)), "up")
             y = ACTIVATIONS[arch.activation](gate) * up
-            y = saved(Projection(arch.width, name="down_proj")(y, dropout_of(3)), "mlp_output")
+            y = saved(projection("down_proj", arch.width)(y, dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
-            return x + y, None  # type: ignore[operator]
+            return by_rows(x + y, "rows"), None  # type: ignore[operator]
 
 
 class Embedding(nn.Module):
@@ -126,13 +136,14 @@ class Embedding(nn.Module):
     vocab_size: int
     width: int
     dtype: DTypeLike
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(self, tokens: PerToken) -> Float[Array, "B T {self.width}"]:
         """Return the embeddings [B, T, D] of tokens [B, T]."""
         shape = (self.vocab_size, self.width)
         table = self.param("kernel", nn.initializers.normal(0.02), shape, self.dtype)
-        return take_rows(table, tokens)
+        return take_divided_rows(self.placement, take_rows, table, jnp.asarray(tokens))
 
 
 class Transformer(nn.Module):
@@ -141,6 +152,8 @@ class Transformer(nn.Module):
     architecture: Architecture
     dtype: DTypeLike = jnp.bfloat16
     rematerialisation: str = "projections"
+    placement: Placement | None = None
+    """How the base, and the rows of every batch, are laid out on several devices; None for one device."""
 
     @nn.compact
     def __call__(
@@ -157,7 +170,7 @@ class Transformer(nn.Module):
         attention reads all keys up to a query, and masks those that it does not see: slower, with the same result.
         """
         arch = self.architecture
-        x = Embedding(arch.vocab_size, arch.width, self.dtype, name="embedding")(tokens)
+        x = Embedding(arch.vocab_size, arch.width, self.dtype, self.placement, name="embedding")(tokens)
         if arch.embed_scale != 1.0:
             x = x * jnp.asarray(arch.embed_scale, self.dtype)
         cos, sin = rotary_angles(positions, jnp.asarray(rotary_frequencies(arch)))
@@ -172,8 +185,8 @@ class Transformer(nn.Module):
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
         attend = Partial(_attend_trees, ends, positions, blocks)
-        x, _ = layers(arch, name="layers")(x, per_layer, attend, (cos, sin), dropout)
-        return Norm(arch.norm_eps, name="norm")(x)
+        x, _ = layers(arch, self.placement, name="layers")(x, per_layer, attend, (cos, sin), dropout)
+        return constrained(self.placement, Norm(arch.norm_eps, name="norm")(x), "rows")
 
 
 def _attend_trees(

@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from jaxalign.data.packing import PackedBatch
+from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import LoraParams, effective
 from jaxalign.models.precision import Number
 from jaxalign.models.transformer import Dropout, Transformer, head_kernel
 from jaxalign.objectives.divergence import prediction_divergences
 from jaxalign.objectives.log_probs import gather_sources, most_probable, prediction_log_probs
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.rules import constrained, map_adapters
 
 
 def batch_log_probs(
@@ -34,6 +36,7 @@ def batch_log_probs(
             head,
             batch.target,
             model.architecture.logit_softcap,  # type: ignore[arg-type]
+            model.placement,
         )
 
 
@@ -52,7 +55,7 @@ def mean_divergence(
     ours, theirs = states({"params": params, "lora": adapter}, dropout), states({"params": params}, None)
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
-        divergences: Any = prediction_divergences(ours, theirs, head, softcap)
+        divergences: Any = prediction_divergences(ours, theirs, head, softcap, model.placement)
         return jnp.sum(divergences * batch.weight) / jnp.sum(jnp.asarray(batch.weight))
 
 
@@ -77,7 +80,9 @@ def log_probs_program(
     def read(adapter: LoraParams, scale: Number, batch: PackedBatch) -> Float32[Array, "B P"]:
         return batch_log_probs(model, params, effective(adapter, scale), batch)
 
-    return (jax.vmap(read) if jnp.ndim(scale) else read)(adapter, scale, batch)
+    placement = model.placement
+    mapped = jax.vmap(read, spmd_axis_name=map_adapters(placement)) if jnp.ndim(scale) else read
+    return constrained(placement, mapped(adapter, scale, batch))  # whole on every device, as every process reads it
 
 
 @partial(jax.jit, static_argnums=(0,))
@@ -90,8 +95,9 @@ def choices_program(
     head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
     hidden = gather_sources(states, batch.source)  # type: ignore[arg-type]
     target = jnp.asarray(batch.target)
-    log_probs: Any = prediction_log_probs(hidden, head, target, softcap)
-    return log_probs, most_probable(hidden, head, softcap) != target
+    log_probs: Any = prediction_log_probs(hidden, head, target, softcap, model.placement)
+    surpassed = most_probable(hidden, head, softcap, model.placement) != target
+    return constrained(model.placement, (log_probs, surpassed))
 
 
 @partial(jax.jit, static_argnums=(0,))
@@ -108,7 +114,7 @@ def states_program(
         "lora": {"layers": first(effective(adapter, scale)["layers"])},
     }
     states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
-    return gather_sources(states, batch.source)  # type: ignore[arg-type]
+    return constrained(model.placement, gather_sources(states, batch.source))  # type: ignore[arg-type]
 
 
 ReadLogProbs = Callable[[PackedBatch], Float64[np.ndarray, "*A B P"]]
@@ -121,7 +127,9 @@ def reader(
     """Return the function that reads batches with an adapter, or with a stack of them; `scale` is alpha / rank."""
 
     def read(batch: PackedBatch) -> Float64[np.ndarray, "*A B P"]:
+        given, batch = batch, on_mesh(model.placement, batch, adapters=np.ndim(scale) > 0)
         arguments = (params, adapter, np.asarray(scale, np.float32), batch)
-        return np.asarray(programs.get("read", log_probs_program, (model,), arguments)(*arguments), np.float64)
+        found = programs.get("read", log_probs_program, (model,), arguments)(*arguments)
+        return np.asarray(found, np.float64)[..., : given.tokens.shape[-2], :]  # without the rows that `on_mesh` added
 
     return read

@@ -15,26 +15,31 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, take_rows
+from jaxalign.parallel.rules import Placement
+from jaxalign.parallel.vocabulary import VocabularyShare, on_each_device
 
 CHUNK = 128
 """Predictions in a chunk, over all rows: CHUNK * V float32 logits are in memory at once."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def prediction_log_probs(
     hidden: Float[Array, "B P D"],
     head: Float[Array, "V D"],
     target: Int32[Array | np.ndarray, "B P"],
     softcap: float | None = None,
+    placement: Placement | None = None,
 ) -> Float32[Array, "B P"]:
     """Return log p(target | hidden) [B, P] in nats, for targets [B, P] and the states [B, P, D] that predict them.
 
     `head` [V, D] is frozen. Logits are capped to `softcap * tanh(logit / softcap)`. Only `hidden` has a gradient.
+    With a placement, rows and vocabulary are divided between devices (`parallel.vocabulary`).
     """
-    return _run(hidden, head, target, softcap, with_gradients=False)[0]
+    return _run(hidden, head, target, softcap, placement, with_gradients=False)[0]
 
 
 def _chunk(
+    share: VocabularyShare,
     head: Float[Array, "V D"],
     softcap: float | None,
     with_gradients: bool,
@@ -42,25 +47,30 @@ def _chunk(
     target: Int32[Array, "B p"],
 ) -> tuple[Float32[Array, "B p"], Float[Array, "B p D"] | None]:
     """Return the log-probabilities of a chunk, and the gradient of each in its hidden state (None if not wanted)."""
+    hidden, target = share.gathered(hidden), share.gathered(target)
     logits = dot(hidden, head, ((2,), (1,)))
     derivative = None
+
+    def at_target(x: Float32[Array, "b p V"]) -> Float32[Array, "b p _"]:
+        return share.taken(lambda place: jnp.take_along_axis(x, place[..., None], -1), target, head.shape[0])
+
     if softcap is not None:
         tanh = jnp.tanh(logits / softcap)
         logits, derivative = softcap * tanh, 1.0 - tanh * tanh
-    top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    top = share.most(jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     weights = jnp.exp(logits - top)
-    total = weights.sum(-1, keepdims=True)
-    chosen = jnp.take_along_axis(logits, target[..., None], -1)
-    log_probs = (chosen - top - jnp.log(total))[..., 0]
+    total = share.total(weights.sum(-1, keepdims=True))
+    chosen = share.total(at_target(logits))
+    log_probs = share.own((chosen - top - jnp.log(total))[..., 0])
     if not with_gradients:
         return log_probs, None
     weights = weights / total
-    row = take_rows(head, target).astype(jnp.float32)
+    row = share.taken(partial(take_rows, head), target, head.shape[0]).astype(jnp.float32)
     if derivative is not None:
         weights = weights * derivative
-        row = row * jnp.take_along_axis(derivative, target[..., None], -1)
+        row = row * at_target(derivative)
     expected = dot(weights.astype(hidden.dtype), head, ((2,), (0,)))
-    return log_probs, (row - expected).astype(hidden.dtype)
+    return log_probs, share.own_total(row - expected).astype(hidden.dtype)
 
 
 def _run(
@@ -68,9 +78,13 @@ def _run(
     head: Float[Array, "V D"],
     target: Int32[Array | np.ndarray, "B P"],
     softcap: float | None,
+    placement: Placement | None,
     with_gradients: bool,
 ) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
-    return in_chunks(partial(_chunk, head, softcap, with_gradients), hidden, target)
+    def own(share: VocabularyShare, head: Array, hidden: Array, target: Array | np.ndarray) -> Any:
+        return in_chunks(partial(_chunk, share, head, softcap, with_gradients), hidden, target)
+
+    return on_each_device(placement, own, head, hidden, target)
 
 
 def in_chunks(function: Callable[..., Any], *arrays: Shaped[Array | np.ndarray, "B P *_"]) -> Any:
@@ -98,12 +112,16 @@ def _forward(
     head: Float[Array, "V D"],
     target: Int32[Array | np.ndarray, "B P"],
     softcap: float | None,
+    placement: Placement | None,
 ) -> tuple[Float32[Array, "B P"], Float[Array, "B P D"] | None]:
-    return _run(hidden, head, target, softcap, with_gradients=True)
+    return _run(hidden, head, target, softcap, placement, with_gradients=True)
 
 
 def _backward(
-    softcap: float | None, gradients: Float[Array, "B P D"], upstream: Float32[Array, "B P"]
+    softcap: float | None,
+    placement: Placement | None,
+    gradients: Float[Array, "B P D"],
+    upstream: Float32[Array, "B P"],
 ) -> tuple[Float[Array, "B P D"], None, None]:
     return (upstream[..., None] * gradients.astype(jnp.float32)).astype(gradients.dtype), None, None
 
@@ -112,17 +130,23 @@ prediction_log_probs.defvjp(_forward, _backward)
 
 
 def most_probable(
-    hidden: Float[Array, "B P D"], head: Float[Array, "V D"], softcap: float | None = None
+    hidden: Float[Array, "B P D"],
+    head: Float[Array, "V D"],
+    softcap: float | None = None,
+    placement: Placement | None = None,
 ) -> Int32[Array, "B P"]:
     """Return the most probable token [B, P] after each state [B, P, D], the first one of equals; see above."""
 
-    def choose(states: Float[Array, "B D"]) -> Int32[Array, " B"]:
-        logits = dot(states, head, ((1,), (1,)))
-        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
-        return logits.argmax(-1).astype(jnp.int32)
+    def own(share: VocabularyShare, head: Float[Array, "V D"], hidden: Float[Array, "B P D"]) -> Int32[Array, "B P"]:
+        def choose(states: Float[Array, "B D"]) -> Int32[Array, " B"]:
+            logits = dot(share.gathered(states), head, ((1,), (1,)))
+            logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+            return share.own(share.argmax(logits))
 
-    batch_size = max(CHUNK // hidden.shape[0], 8)
-    return jnp.moveaxis(jax.lax.map(choose, jnp.moveaxis(hidden, 1, 0), batch_size=batch_size), 0, 1)
+        batch_size = max(CHUNK // hidden.shape[0], 8)
+        return jnp.moveaxis(jax.lax.map(choose, jnp.moveaxis(hidden, 1, 0), batch_size=batch_size), 0, 1)
+
+    return on_each_device(placement, own, head, hidden)
 
 
 def gather_sources(states: Float[Array, "B T D"], source: Int32[Array | np.ndarray, "B P"]) -> Float[Array, "B P D"]:

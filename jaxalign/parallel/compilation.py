@@ -18,10 +18,11 @@ COMPILED: OrderedDict[Any, Any] = OrderedDict()
 
 @dataclasses.dataclass
 class Programs:
-    """The compiled programs of a run, by function and shapes. `log(name, seconds)` is called after each compilation.
+    """The compiled programs of a run, by function, shapes and shardings.
 
-    `seconds` is the time of all compilations, and `thread_seconds` the processor time of the calling thread in them.
-    A program that an earlier run of this process compiled is not compiled again.
+    `log(name, seconds)` is called after each compilation. `seconds` is the time of all compilations, and
+    `thread_seconds` the processor time of the calling thread in them. A program that an earlier run of this process
+    compiled is not compiled again.
     """
 
     log: Callable[[str, float], None] = lambda name, seconds: None
@@ -35,7 +36,8 @@ class Programs:
         The static arguments come first in the function's signature.
         """
         shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in map(_abstract, jax.tree.leaves(arguments)))
-        key = (function, static, shapes, jax.tree.structure(arguments))
+        spread = tuple(map(_spread, jax.tree.leaves(arguments)))
+        key = (function, static, shapes, spread, jax.tree.structure(arguments))
         if key in self.compiled:
             self.compiled.move_to_end(key)
             return self.compiled[key]
@@ -53,6 +55,12 @@ class Programs:
 
 def _abstract(leaf: Any) -> Any:
     return jax.api_util.shaped_abstractify(leaf)
+
+
+def _spread(leaf: Any) -> jax.sharding.Sharding | None:
+    """Return the sharding of an array on several devices: a program is compiled for it. None for any other value."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    return sharding if sharding is not None and len(sharding.device_set) > 1 else None
 
 
 def use_compilation_cache(folder: Path) -> None:

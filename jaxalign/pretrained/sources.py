@@ -10,6 +10,7 @@ from typing import Any
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
 from jaxalign.models.claims import brief
+from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder
@@ -95,9 +96,9 @@ class ModelFiles:
     tokenizer: Tokenizer
     name: str
 
-    def load(self, dtype: Any) -> Model:
+    def load(self, dtype: Any, placement: Placement | None = None) -> Model:
         """Return the model with its weights, as `load_params` reads them, and with the same errors."""
-        params, identity = load_params(self.architecture, self.tensors, dtype)
+        params, identity = load_params(self.architecture, self.tensors, dtype, placement)
         return Model(self.architecture, params, self.tokenizer, identity, self.name)
 
     def identify(self) -> tuple[str, str]:

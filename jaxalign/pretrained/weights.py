@@ -6,15 +6,25 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxalign.errors import UserError
-from jaxalign.models.architecture import ATTENTION_PROJECTIONS, PROJECTIONS, Architecture, projection_shape
+from jaxalign.models.architecture import (
+    ATTENTION_PROJECTIONS,
+    PROJECTIONS,
+    Architecture,
+    parameter_axes,
+    projection_shape,
+)
 from jaxalign.models.linear import to_stored
+from jaxalign.parallel.placing import bytes_of_part, placed_in_parts
+from jaxalign.parallel.rules import Placement
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The Hugging Face names of the embedding and of the output table."""
@@ -67,6 +77,11 @@ class Leaf:
     def stacked(self) -> bool:
         """Whether the leaf contains all layers, stacked."""
         return "{}" in self.name
+
+    def stored_shape(self, layers: int) -> tuple[int, ...]:
+        """Return the shape of the leaf."""
+        shape = self.shape[::-1] if self.transposed else self.shape
+        return (layers, *shape) if self.stacked else shape
 
     def names(self, layers: int) -> list[str]:
         """Return the names of the leaf's tensors, in the order of the layers."""
@@ -140,15 +155,19 @@ def all_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def load_params(architecture: Architecture, source: TensorSource, dtype: Any) -> tuple[dict[str, Any], str]:
+def load_params(
+    architecture: Architecture, source: TensorSource, dtype: Any, placement: Placement | None = None
+) -> tuple[dict[str, Any], str]:
     """Read the parameters, leaf by leaf, so that at most one leaf is in memory twice.
 
-    Tensors that are no part of the architecture are not read (see `unread_tensors`).
+    Tensors that are no part of the architecture are not read (see `unread_tensors`). On a mesh, each device gets its
+    part of a leaf alone, and one such part at a time is on the host.
 
     Args:
         architecture: of the model.
         source: its tensors.
         dtype: the type of all parameters except the norms: bfloat16 or float32.
+        placement: divides the parameters between devices; None for one device.
 
     Returns:
         The parameters as JAX arrays (bfloat16 as bits, see `linear.to_stored`), and the identity of the base: the
@@ -160,21 +179,36 @@ def load_params(architecture: Architecture, source: TensorSource, dtype: Any) ->
     """
     table = parameter_leaves(architecture)
     _check(architecture, table, source)
-    params: dict[str, Any] = {}
+    params: dict[Any, jax.Array] = {}
     lines: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for leaf in table:
             kind = np.dtype(np.float32 if leaf.norm else dtype)
-            values, digests = _fill(architecture, leaf, source, kind, pool.map)
-            *branch, last = leaf.path
-            place = params
-            for key in branch:
-                place = place.setdefault(key, {})
-            # Wait, because otherwise the next leaf would be read while this one is in memory twice.
-            place[last] = jax.device_put(to_stored(values)).block_until_ready()
-            del values
-            lines += digests
-    return params, _joined(lines)
+            read = partial(_fill, architecture, leaf, source, kind, pool.map)
+            if placement is None:
+                # Wait, because otherwise the next leaf would be read while this one is in memory twice.
+                params[leaf.path] = jax.device_put(read()).block_until_ready()
+            else:
+                shape, sharding = leaf.stored_shape(architecture.layers), placement.sharding(*parameter_axes(leaf.path))
+                params[leaf.path] = placed_in_parts(shape, sharding, read)
+            lines += pool.map(partial(_line, source, leaf), leaf.names(architecture.layers))
+    return unflatten_dict(params), _joined(lines)
+
+
+def abstract_params(architecture: Architecture, dtype: Any, placement: Placement | None) -> dict[str, Any]:
+    """Return the parameters that `load_params` reads as shapes and types alone."""
+
+    def abstract(leaf: Leaf) -> jax.ShapeDtypeStruct:
+        kind = to_stored(np.empty(0, np.float32 if leaf.norm else dtype)).dtype
+        sharding = None if placement is None else placement.sharding(*parameter_axes(leaf.path))
+        return jax.ShapeDtypeStruct(leaf.stored_shape(architecture.layers), kind, sharding=sharding)
+
+    return unflatten_dict({leaf.path: abstract(leaf) for leaf in parameter_leaves(architecture)})
+
+
+def bytes_on_device(architecture: Architecture, dtype: Any, placement: Placement | None) -> int:
+    """Return the bytes of the parameters that `load_params` puts on each device."""
+    return bytes_of_part(abstract_params(architecture, dtype, placement))
 
 
 def identity_of(architecture: Architecture, source: TensorSource) -> str:
@@ -196,15 +230,22 @@ def _joined(lines: Iterable[str]) -> str:
 
 
 def _fill(
-    architecture: Architecture, leaf: Leaf, source: TensorSource, dtype: np.dtype, each: Callable[..., Iterator[str]]
-) -> tuple[np.ndarray, list[str]]:
-    """Return a leaf's values, and for each of its tensors the line that stands for it in the identity."""
-    shape = leaf.shape[::-1] if leaf.transposed else leaf.shape
-    values = np.empty((architecture.layers, *shape) if leaf.stacked else (1, *shape), dtype)
+    architecture: Architecture,
+    leaf: Leaf,
+    source: TensorSource,
+    dtype: np.dtype,
+    each: Callable[..., Iterator[None]],
+    part: tuple[slice, ...] = (),
+) -> np.ndarray:
+    """Return a leaf's values as they are stored, or a part of them; no part is cut along the layers."""
+    inner = part[1:] if leaf.stacked else part
+    shape = np.broadcast_to(0, leaf.stored_shape(architecture.layers))[part].shape
+    values = np.empty(shape if leaf.stacked else (1, *shape), dtype)
 
-    def tensor(row: np.ndarray, name: str) -> str:
+    def tensor(row: np.ndarray, name: str) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
             array = source.read(name)
+            array = (array.T if leaf.transposed else array)[inner]
             if leaf.norm and architecture.norm_offset:
                 array = array.astype(np.float32) + 1
             array = array.astype(dtype, copy=False)
@@ -212,11 +253,10 @@ def _fill(
             raise UserError(
                 f"the tensor {name} of the checkpoint holds NaN or infinity (read as {dtype.name}); get the model again"
             )
-        row[:] = array.T if leaf.transposed else array
-        return _line(source, leaf, name)
+        row[:] = array
 
-    digests = list(each(tensor, values, leaf.names(architecture.layers)))
-    return values if leaf.stacked else values[0], digests
+    list(each(tensor, values, leaf.names(architecture.layers)))
+    return to_stored(values if leaf.stacked else values[0])
 
 
 def _check(architecture: Architecture, table: list[Leaf], source: TensorSource) -> None:

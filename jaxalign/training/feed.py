@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxalign.data.packing import PackedBatch
+from jaxalign.data.packing import PackedBatch, rounded_up
 from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.plain_texts import PlainTexts
@@ -20,6 +20,8 @@ class StageSettings:
 
     If `max_tokens` is given, the stage ends after so many tokens (padding does not count), whatever its epochs. With
     `plain`, the divergence from the base on these texts, times `hyper.divergence`, is added to the loss of each step.
+    `together` is the number of devices that share the rows of a batch; it changes how examples are packed, and nothing
+    else.
     """
 
     epochs: int | float
@@ -40,6 +42,12 @@ class StageSettings:
     checkpoint_every: int = 10**9
     keep_checkpoints: int = 1
     plain: PlainTexts | None = None
+    together: int = 1
+
+    @property
+    def most_rows(self) -> int | None:
+        """The largest number of rows in a micro-batch: `max_rows`, rounded up so that each device gets equally many."""
+        return None if self.max_rows is None else rounded_up(self.max_rows, self.together)
 
 
 @runtime_checkable

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxalign.data.placed_batch import on_mesh
 from jaxalign.errors import UserError
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
 from jaxalign.runs.interruption import STOP_SIGNALS
 from jaxalign.runs.records import append_record, read_records, write_atomic
@@ -188,13 +189,16 @@ def fit(
         UserError: the loss is not a number (which step, what to try).
         KeyboardInterrupt: one of the `STOP_SIGNALS` came. A checkpoint was written first.
     """
+    placement = model.placement
+    if placement is not None:
+        settings = dataclasses.replace(settings, together=placement.parts("rows"))
     feed = data.feed(settings)
     steps = feed.steps
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]
     rates = learning_rates(settings.schedule, peak, settings.warmup_steps, len(steps))
     arrays, progress = resume or (initial_arrays(adapter, settings, data.name), StageProgress(data.name))
     # Copies, because a step donates the memory of its state, and the caller may still use these arrays.
-    state, best = jax.tree.map(jnp.array, arrays["state"]), arrays["best"]
+    state, best = placed(placement, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
     logger = MetricLogger(progress, rates, run, programs, on_step, advice, tokens_logged=progress.tokens)
     on_stage(data.name, len(steps), progress.step)
@@ -216,7 +220,8 @@ def fit(
             return True
         record = {"stage": data.name, "step": progress.step, "validation_loss": loss}
         if settings.plain is not None:
-            arguments = (params, state.adapter, np.float32(settings.hyper.scale), settings.plain.validation())
+            texts = on_mesh(placement, settings.plain.validation())
+            arguments = (params, state.adapter, np.float32(settings.hyper.scale), texts)
             program = programs.get("divergence", divergence_program, (model,), arguments)
             record["divergence"] = float(program(*arguments))
             loss += float(settings.hyper.divergence) * record["divergence"]  # type: ignore[arg-type]
@@ -235,7 +240,7 @@ def fit(
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
             plain = () if settings.plain is None else (settings.plain.batch(settings.seed, number),)
-            arguments = (params, state, hyper, stacked, *plain)
+            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *plain)))
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1

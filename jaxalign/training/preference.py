@@ -92,7 +92,8 @@ class PreferenceFeed:
         longest = max(map(self.data.path, used))
         stride = max(len(steps) // PLANNED_STEPS, 1)
         trees = [[tree for tree, _ in self.data.trees(self._responses(step))] for step in steps[::stride]]
-        self._shapes = sorted(set(plan(trees, max(settings.row_length, longest), 2, longest=longest)))
+        limit = max(settings.row_length, longest)
+        self._shapes = sorted(set(plan(trees, limit, 2, longest=longest, together=settings.together)))
         # All steps get one size, because these arrays are small.
         self._pairs = rounded_up(max(map(len, steps)), 8)
         self._branches = rounded_up(max(len(self._responses(step)) for step in steps), 8)
@@ -108,7 +109,7 @@ class PreferenceFeed:
     def _batch(self, pairs: Sequence[PreferencePair]) -> tuple[PackedBatch, int]:
         """Return the packed pairs as micro-batches of whole prompts, each with its branches, pairs and reference."""
         prompts = self.data.trees(self._responses(pairs))
-        parts, rows = [prompts], self._settings.max_rows
+        parts, rows = [prompts], self._settings.most_rows
         shape = shape_for([tree for tree, _ in prompts], self._shapes)
         if rows is not None and rows < shape.rows:
             parts, shape = self._cut(prompts, dataclasses.replace(shape, rows=rows))

@@ -18,6 +18,7 @@ from jaxalign.objectives.dpo import LOSSES, dpo_loss
 from jaxalign.objectives.forward import batch_log_probs, mean_divergence
 from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
+from jaxalign.parallel.rules import constrained
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 from jaxalign.training.state import TrainState
 
@@ -98,7 +99,8 @@ def train_step(
 
     The first four arguments are static. The gradients of the micro-batches are summed, and divided by the sum of their
     counts, so gradient accumulation changes nothing but the memory that is needed. The dropout is a function of (key,
-    step, micro-batch, layer). `jax.vmap` may map the function over all but the base.
+    step, micro-batch, layer). `jax.vmap` may map the function over all but the base; on
+    several devices with `spmd_axis_name=map_adapters(placement)`.
 
     `plain` [B, ...] are plain texts whose predictions shall stay those of the base: `hyper.divergence` times their mean
     divergence (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
@@ -135,7 +137,9 @@ def train_step(
     updates, opt_state = OPTIMIZERS[optimizer](hyper).update(gradient, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
     metrics = Metrics(value, count, optax.tree.norm(gradient), sums)
-    return TrainState(adapter, opt_state, state.step + 1, state.key), metrics  # type: ignore[arg-type]
+    new = TrainState(adapter, opt_state, state.step + 1, state.key)  # type: ignore[arg-type]
+    # Laid out as it came in: whole on every device, because the next step's program is compiled for that.
+    return constrained(model.placement, (new, metrics))
 
 
 train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))

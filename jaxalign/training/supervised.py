@@ -45,6 +45,7 @@ class Packer:
     alone     whether each tree has a row of its own, as without packing
     limit     largest length of a row in tokens, unless an example is longer
     max_rows  largest number of rows in a micro-batch; None for any
+    together  number of devices that share the rows
     shapes    the planned shapes
     """
 
@@ -53,6 +54,7 @@ class Packer:
     alone: bool
     limit: int
     max_rows: int | None
+    together: int = 1
     shapes: list[Shape] = dataclasses.field(default_factory=list)
 
     def plan(self, steps: Sequence[list[int]], programs: int = 2) -> None:
@@ -60,7 +62,9 @@ class Packer:
         stride = max(len(steps) // PLANNED_STEPS, 1)
         longest = max(self.data.tokens(index) for index in range(len(self.data)))
         sample = [self.trees(step) for step in steps[::stride]]
-        self.shapes = sorted(set(plan(sample, max(self.limit, longest), programs, longest=longest, alone=self.alone)))
+        limit = max(self.limit, longest)
+        planned = plan(sample, limit, programs, longest=longest, alone=self.alone, together=self.together)
+        self.shapes = sorted(set(planned))
 
     def trees(self, step: Sequence[int]) -> list[Tree]:
         """Return the trees of a step's examples, given by their indices."""
@@ -90,7 +94,8 @@ class SupervisedFeed:
         self.steps = supervised_steps(data.train, settings)
         share, alone = settings.share_prompts and settings.packing, not settings.packing
         self._packer, self._validation = (
-            Packer(part, share, alone, settings.row_length, settings.max_rows) for part in (data.train, data.validation)
+            Packer(part, share, alone, settings.row_length, settings.most_rows, settings.together)
+            for part in (data.train, data.validation)
         )
         self._packer.plan([step for _, step in self.steps], programs=2)
         self._held_out = batches(range(len(data.validation)), 2 * settings.batch_size) if settings.validate else []

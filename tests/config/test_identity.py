@@ -35,13 +35,14 @@ MODEL = {
 }
 MODEL |= {"model.date"}
 RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline"}
+RUN |= {f"mesh.{name}" for name in ("name", "data", "fsdp", "tensor", "adapter")}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}
 UNCOUNTED = {
     "train": RUN
     | MODEL
     | LOGGING
-    | {"dataset.path", "benchmark.portraits", "benchmark.kind", "adapter", "inspect", "value.table"},
+    | {"dataset.path", "benchmark.portraits", "benchmark.kind", "adapter", "inspect", "plan", "value.table"},
     "generate": RUN
     | MODEL
     | ADAPTERS
@@ -160,7 +161,9 @@ def test_the_identity_of_a_stage_has_no_part_that_is_empty():
     assert not {"crest", "sampling", "sft", "dpo", "test", "released"} & set(kept) and kept["lora"]
 
 
-@pytest.mark.parametrize("override", ["run.dir=elsewhere", "dataset.path=/moved/data", "model.path=/m", "inspect=3"])
+@pytest.mark.parametrize(
+    "override", ["run.dir=elsewhere", "dataset.path=/moved/data", "model.path=/m", "inspect=3", "mesh.tensor=2"]
+)
 def test_paths_and_logging_do_not_change_the_identity_of_a_run(override):
     assert identity(made("train", change=override), CONTENT) == identity(made("train"), CONTENT)
 

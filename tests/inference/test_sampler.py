@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.draw import draw
+from jax.sharding import AxisType
 from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params, random_weights
 
 from jaxalign.data.bucketing import bucket
@@ -23,6 +25,7 @@ from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import head_kernel
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.rules import MESH_AXES, placement_of
 from jaxalign.pretrained.weights import load_params
 
 GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
@@ -62,11 +65,11 @@ WINDOWED = [path for path in GOLDENS if path.stem in ("llama", "mistral", "gemma
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("path", "shared"),
-    [(path, 0) for path in GOLDENS] + [(path, 8) for path in WINDOWED],
-    ids=lambda value: value.stem if isinstance(value, Path) else f"shared{value}",
+    ("path", "shared", "mesh"),
+    [(path, 0, "") for path in GOLDENS] + [(path, 8, "") for path in WINDOWED] + [(WINDOWED[0], 8, "mesh")],
+    ids=lambda value: value.stem if isinstance(value, Path) else f"shared{value}" if isinstance(value, int) else value,
 )
-def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monkeypatch):
+def test_greedy_tokens_equal_those_of_transformers(path, shared, mesh, tokenizer, monkeypatch):
     stored = json.loads(path.read_text())
     architecture = from_config(stored["config"])
     tensors = draw({name: tuple(shape) for name, shape in stored["shapes"].items()}, stored["norm_mean"])
@@ -76,7 +79,10 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, tokenizer, monk
         monkeypatch.setattr(call_plan, "SHARED", shared)
         asked = [asked[0], Request(asked[0].prompt[: shared + 4])]
         assert shared_prefix([request.prompt for request in asked]) == shared + 3
-    sampler = Sampler(architecture, BaseWeights(params, architecture.tied), None, tokenizer, Programs(), 8, NEVER)
+    # On a mesh, though it is of one device, a loop runs over the layers.
+    placement = placement_of(jax.make_mesh((1, 1, 1, 1), MESH_AXES, (AxisType.Auto,) * 4), {}) if mesh else None
+    weights = BaseWeights(params, architecture.tied, placement)
+    sampler = Sampler(architecture, weights, None, tokenizer, Programs(), 8, NEVER)
     results = sampler.sample(asked, SamplingParams(temperature=0.0, max_tokens=len(stored["greedy"][0])))
     assert results[0][0].tokens == tuple(stored["greedy"][0])
     if not shared:
@@ -161,7 +167,8 @@ def test_one_long_prompt_does_not_make_the_others_attend_over_its_length(base, t
 @pytest.mark.slow
 def test_every_program_of_a_call_is_logged_once(base, tokenizer):
     log = []
-    sampler = Sampler(ARCHITECTURE, base, None, tokenizer, Programs(lambda name, _: log.append(name)), 4, NEVER)
+    programs = Programs(lambda name, _: log.append(name), OrderedDict())  # without those of the tests before this one
+    sampler = Sampler(ARCHITECTURE, base, None, tokenizer, programs, 4, NEVER)
     for seed in (0, 4294967295):
         sampler.sample([Request(prompts(20)[0], (0, 1))], SamplingParams(max_tokens=3, seed=seed))
     assert [name.split()[0] for name in log] == ["sample", "prefill", "place", "decode"]

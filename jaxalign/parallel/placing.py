@@ -1,0 +1,56 @@
+"""Putting arrays on a mesh: each device gets its part alone, and the host holds one part at a time."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from jaxalign.parallel.rules import Placement
+
+Index = tuple[slice, ...]
+
+
+def placed_in_parts(shape: tuple[int, ...], sharding: Sharding, read: Callable[[Index], np.ndarray]) -> jax.Array:
+    """Return an array on a mesh. `read(index)` returns one part of it, and is called once for each different part.
+
+    Only the parts of this process's devices are read.
+    """
+    devices: dict[str, tuple[Index, list[Any]]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        devices.setdefault(str(index), (index or (), []))[1].append(device)
+    parts = []
+    for index, holders in devices.values():
+        values = read(index)
+        # Wait, because otherwise the next part would be read while this one is on the host.
+        parts += [jax.device_put(values, device).block_until_ready() for device in holders]
+        del values
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def placed(placement: Placement | None, tree: Any, *axes: str | None) -> Any:
+    """Return a pytree of arrays, equal in every process, on a mesh by their logical axes; without axes, each is whole.
+
+    Without a placement, the arrays are copied to the one device. The result never shares memory with `tree`.
+    """
+    if placement is None:
+        return jax.tree.map(jax.numpy.array, tree)
+    sharding = placement.sharding(*axes)
+
+    def put(leaf: Any) -> jax.Array:
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: np.array(values[index]))
+
+    return jax.tree.map(put, tree)
+
+
+def bytes_of_part(tree: Any) -> int:
+    """Return the bytes that each device holds of a pytree of arrays, or of their shapes and types."""
+
+    def held(leaf: Any) -> int:
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        return prod(shape) * leaf.dtype.itemsize
+
+    return sum(map(held, jax.tree.leaves(tree)))
