@@ -90,7 +90,7 @@ def test_greedy_tokens_equal_those_of_transformers(path, shared, mesh, tokenizer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [0, SHARED + 5])
+@pytest.mark.parametrize("shared", [SHARED + 5])
 def test_a_sample_is_the_same_in_any_company(make, shared):
     (prefix,) = prompts(shared, seed=9)
     asked = [np.concatenate([prefix, prompt]) for prompt in prompts(5, 40, 1, 9)]

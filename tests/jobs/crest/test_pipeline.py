@@ -42,8 +42,6 @@ def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsy
 @pytest.mark.parametrize(
     ("changes", "models"),
     [
-        (["experiment=zero_shot"], ["base", "seed"]),
-        (["experiment=few_shot", ROOMY], ["base", "seed"]),
         (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
         (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
