@@ -272,7 +272,7 @@ def test_what_the_readme_says_to_type_starts_the_job(machine, command):
 
 def test_the_readme_has_a_row_for_each_file():
     commands = typed_in_the_readme()
-    assert len(commands) == 9
+    assert len(commands) == 8
     for name in ("tpu_vm.sh", "slurm.sbatch", "sky.yaml", "gke-jobset.yaml"):
         assert any(name in command for command in commands)
         assert len((LAUNCH / name).read_text().splitlines()) < 60
