@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep over two values and two ranks. Each combination is a run that can be resumed; one table compares all of them.
 #
-#     examples/sweep.sh                                          # SmolLM2-135M, about 15 minutes on two cores
+#     examples/sweep.sh                                          # SmolLM2-135M: four times as long as one training
 #     examples/sweep.sh model=tiny training.max_steps=2          # a random model, to try it quickly
 #     VALUES=power,security,hedonism examples/sweep.sh           # other values
 #

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxalign.data.packing import PackedBatch, rounded_up
 from jaxalign.objectives.forward import ReadLogProbs
+from jaxalign.parallel.rules import Placement
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.plain_texts import PlainTexts
 
@@ -48,6 +49,10 @@ class StageSettings:
     def most_rows(self) -> int | None:
         """The largest number of rows in a micro-batch: `max_rows`, rounded up so that each device gets equally many."""
         return None if self.max_rows is None else rounded_up(self.max_rows, self.together)
+
+    def shared_on(self, placement: Placement | None) -> "StageSettings":
+        """Return these settings for the devices of a placement; None for one device."""
+        return self if placement is None else dataclasses.replace(self, together=placement.parts("rows"))
 
 
 @runtime_checkable

@@ -190,8 +190,7 @@ def fit(
         KeyboardInterrupt: one of the `STOP_SIGNALS` came. A checkpoint was written first.
     """
     placement = model.placement
-    if placement is not None:
-        settings = dataclasses.replace(settings, together=placement.parts("rows"))
+    settings = settings.shared_on(placement)
     feed = data.feed(settings)
     steps = feed.steps
     peak = float(settings.hyper.learning_rate)  # type: ignore[arg-type]

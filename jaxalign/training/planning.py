@@ -1,6 +1,5 @@
 """What a step of training will hold in a device's memory, before any weight is read."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -23,8 +22,7 @@ def step_memory(
     The step is compiled for the devices at hand, and the compiler counts. `params` may be shapes and types alone
     (`weights.abstract_params`).
     """
-    if model.placement is not None:
-        settings = dataclasses.replace(settings, together=model.placement.parts("rows"))
+    settings = settings.shared_on(model.placement)
     feed = stage.feed(settings)
     batch, _ = feed.batch(feed.steps[0][1])
     hyper = jax.tree.map(np.float32, settings.hyper)
