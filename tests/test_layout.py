@@ -9,7 +9,7 @@ from importlinter.cli import lint_imports
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "jaxalign"
-COMMANDS = {"train", "crest", "generate", "evaluate", "export", "survey", "report"}
+COMMANDS = {"train", "crest", "generate", "evaluate", "export", "survey", "report", "study"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -9,15 +9,24 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.report import ReportConfig
+from jaxalign.config.study import StudyConfig
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.config.train import TrainConfig, missing_value
 from jaxalign.errors import UserError
 
 Config = TypeVar(
-    "Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig, ReportConfig
+    "Config",
+    TrainConfig,
+    ExportConfig,
+    GenerateConfig,
+    EvaluateConfig,
+    SurveyConfig,
+    CrestConfig,
+    ReportConfig,
+    StudyConfig,
 )
 
-TEXTS = ("prompt", "model.system", "dataset.reply")
+TEXTS = ("prompt", "model.system", "dataset.reply", "add.train", "add.evaluate", "add.report")
 """Keys whose value is free text: commas and quotation marks in it belong to the text."""
 
 

@@ -1,0 +1,66 @@
+"""The study job: it runs the commands of an experiment one after the other, each in a process of its own."""
+
+import shlex
+import signal
+import subprocess
+import sys
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.overrides import CommandLine, split_flags
+from jaxalign.config.report import ReportConfig
+from jaxalign.config.study import StudyConfig
+from jaxalign.config.train import TrainConfig
+from jaxalign.errors import UserError, did_you_mean
+
+STEP_KINDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "report": ReportConfig}
+"""The commands that a step may run."""
+
+
+def study(config: StudyConfig) -> None:
+    """Check all steps, then run them, and print each as it would be typed alone.
+
+    A step that is done already prints its results and computes nothing, as its command does. The first step that
+    fails ends the study with that step's exit status.
+
+    Raises:
+        UserError: a step is no command of ours, or its overrides are wrong.
+    """
+    steps = [checked_step(config, number, step) for number, step in enumerate(config.steps, start=1)]
+    if config.prefetch:
+        # The other steps ask adapters, which do not exist yet; their base is the same.
+        steps = [[*step, "prefetch=true"] for step in steps if step[0] == "train"]
+    for number, (command, *rest) in enumerate(steps, start=1):
+        print(f"── step {number} of {len(steps)}: python -m jaxalign.{shlex.join([command, *rest])}", flush=True)
+        if code := _run(command, rest):
+            raise SystemExit(code)
+
+
+def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
+    """Return the words of a step, the command first; UserError if it is no command, or one that would be refused."""
+    where = f"step {number} ({step})"
+    try:
+        command, *arguments = shlex.split(step) or [""]
+        if command not in STEP_KINDS:
+            raise UserError(f"{where}: {command!r} is no command of a study{did_you_mean(command, STEP_KINDS)}")
+        arguments += shlex.split(getattr(config.add, command))
+    except ValueError as error:
+        raise UserError(f"{where} is not a command line: {error}") from error
+    arguments += ["offline=true"] if config.offline else []
+    try:
+        _, overrides, options = split_flags(arguments)
+        checker = CommandLine(command, STEP_KINDS[command], options)
+        checker.check(checker.normalised(overrides))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return [command, *arguments]
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    """Run a command, and return its exit status. A signal that stops the study stops the command, which then saves."""
+    process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise

@@ -1,0 +1,62 @@
+"""The study: its steps are checked together, run in order, and the first that fails ends it."""
+
+import pytest
+
+from jaxalign.config.presets import CONF
+from jaxalign.jobs import study as job
+from jaxalign.study import main
+
+PLAN = "report plan=true categories=3"
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_every_step_is_checked_before_the_first_runs(capsys, monkeypatch):
+    monkeypatch.setattr(job, "_run", lambda command, arguments: pytest.fail("a step ran"))
+    lines = {
+        "[]": "choose a study, such as experiment=harms_small",
+        f"['{PLAN}', 'reprot plan=true']": "step 2 (reprot plan=true): 'reprot' is no command of a study; did you mean",
+        f"['{PLAN}', 'train +value=powr']": "step 2 (train +value=powr): value=powr: there is no such option",
+        f"['{PLAN}', 'train']": "step 2 (train): missing: value",
+    }
+    for steps, line in lines.items():
+        assert line in refused(capsys, f"steps={steps}")
+    assert "step 1 (report plan=true categories=3): unknown key 'no'" in refused(
+        capsys, f"steps=['{PLAN}']", "add.report=no=1"
+    )
+
+
+def test_steps_run_in_order_with_what_is_added_until_one_fails(capsys, monkeypatch):
+    ran = []
+
+    def run(command, arguments):
+        ran.append((command, *arguments))
+        return 3 if len(ran) == 2 else 0
+
+    monkeypatch.setattr(job, "_run", run)
+    steps = [f"train +value=power run.root=${{root}}/{name}" for name in "abc"]
+    with pytest.raises(SystemExit) as ended:
+        main([f"steps={steps}", "root=here", "add.train=model=tiny training.epochs=1", "offline=true"])
+    assert ended.value.code == 3
+    more = ("model=tiny", "training.epochs=1")
+    assert ran == [("train", "+value=power", f"run.root=here/{n}", *more, "offline=true") for n in "ab"]
+    assert "step 2 of 3: python -m jaxalign.train +value=power run.root=here/b" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_step_runs_in_a_process_of_its_own(capfd):
+    main([f"steps=['{PLAN}']"])
+    assert "designed" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_shipped_study_has_valid_steps(monkeypatch):
+    ran = []
+    monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append(command) or 0)
+    main(["experiment=harms_small"])
+    assert (CONF / "experiment/harms_small.yaml").exists() and ran[0] == "train" and ran[-1] == "report"
