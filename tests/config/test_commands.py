@@ -16,6 +16,7 @@ from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.identity import plain
 from jaxalign.config.presets import CONF
 from jaxalign.config.schema import leaf_types
+from jaxalign.config.study import StudyConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.values.targets import extreme_targets
@@ -83,6 +84,8 @@ def test_every_option_of_every_group_composes_and_is_valid(option):
         where, kind = "evaluate", EvaluateConfig
     if crest:
         where, kind = "crest", CrestConfig
+    if name == "harms_small":
+        where, kind, chosen = "study", StudyConfig, chosen[:1]
     made = read_config(kind, raw(*chosen, name=where))
     if group not in ("experiment", "value", "reasoning"):
         assert getattr(made, group).name == name
