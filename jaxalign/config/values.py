@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxalign.config.fields import Count, Epochs, NotNegative, Part, Place, PlainTokens, Uncounted
+from jaxalign.config.fields import Count, Epochs, Natural, NotNegative, Part, Place, PlainTokens, Uncounted
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 from jaxalign.values.targets import make_target
@@ -32,10 +32,11 @@ class ValueConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegulariserConfig:
-    """How strongly a training holds the model near its base, and on how many tokens of plain text."""
+    """How strongly a training holds the model near its base, and on which texts."""
 
     weight: NotNegative
     tokens: PlainTokens
+    chats: Natural
 
 
 @dataclass(frozen=True, kw_only=True)

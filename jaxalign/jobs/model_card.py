@@ -46,7 +46,7 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
         _opening(config, summary, merged),
         _target(summary),
         _data(config, summary),
-        _recipe(config),
+        _recipe(config, summary),
         _questionnaire(summary),
         _loading(config, merged),
         f"## Responsible use\n\n{RESPONSIBLE_USE}",
@@ -208,7 +208,7 @@ def _losses(stage: Mapping[str, Any]) -> list[str]:
     return [course, number(stage.get("best_validation_loss"))]
 
 
-def _recipe(config: Mapping[str, Any]) -> str:
+def _recipe(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     lora, optimizer, training = config["lora"], config["optimizer"], config["training"]
     limit = f", at most {training['max_steps']} steps a stage" if training.get("max_steps") else ""
     first = config["alignment"].get("argument_epochs") if config["dataset"]["kind"] == "arguments" else None
@@ -231,7 +231,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",
-        **_regulariser(config),
+        **_regulariser(config, summary),
         "epochs": f"{epochs}{limit}",
         "batch size": f"{training['batch_size']} {unit}",
         "seed": str(training["seed"]),
@@ -241,11 +241,13 @@ def _recipe(config: Mapping[str, Any]) -> str:
     return "## Recipe\n\n" + markdown_table(["setting", "value"], rows.items())
 
 
-def _regulariser(config: Mapping[str, Any]) -> dict[str, str]:
+def _regulariser(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
     found = config["alignment"].get("regulariser") or {"weight": 0}  # runs of older versions had none
     if not found["weight"] or _by_preferences(config):
         return {}
-    what = f"KL(base || model) on {found['tokens']} tokens of plain text in each step, weight {found['weight']:g}"
+    tokens, chats = found["tokens"], summary.get("training", {}).get("held_chats")
+    texts = f"{tokens} tokens of plain text" + (f" and {tokens} of {chats} chats with the base" if chats else "")
+    what = f"KL(base || model) on {texts} in each step, weight {found['weight']:g}"
     return {"regulariser": what}
 
 

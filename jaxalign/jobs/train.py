@@ -21,13 +21,13 @@ from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
+from jaxalign.jobs.regulariser import CHATS, answered_by_base, asked_in_chat, held_questions, regularising_texts
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
 from jaxalign.jobs.train_data import (
     TrainingText,
     encode_preferences,
     encode_text,
     read_training_text,
-    regularising_texts,
     token_budget,
 )
 from jaxalign.models.adapter import Adapter
@@ -38,6 +38,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.plain_texts import PlainTexts
 from jaxalign.training.planning import step_memory
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
@@ -49,7 +50,7 @@ from jaxalign.values.tables import profile_table, summary_lines
 
 TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
-    *("reference.jsonl", "shapes.jsonl"),
+    *("reference.jsonl", "shapes.jsonl", CHATS),
 )
 
 
@@ -157,7 +158,8 @@ def training_content(
     if isinstance(config.dataset, InstructionsConfig):
         found["tokens"] = budget
     if config.alignment.regulariser.weight and not text.pairs:
-        found["plain"] = digest(text.plain)
+        asked = asked_in_chat(held_questions(config, text, encoder), encoder)
+        found["plain"] = digest([text.plain, [one.tokens.tolist() for one in asked]] if asked else text.plain)
     return found
 
 
@@ -211,9 +213,11 @@ class TrainingSession:
         """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""
         stages = [self.with_reference(s, adapter) if isinstance(s, PreferenceStage) else s for s in stages]
         network = self.base.network(self.config.training.rematerialisation)
+        plain = self.held_texts()
         trainer = Trainer(network, self.base.weights(False), self.base.programs, self.run, self.console)
         assert adapter.params is not None
-        params, summaries = trainer.train_stages([(s, self.settings(s.name, adapter)) for s in stages], adapter.params)
+        settings = [self.settings(stage.name, adapter, plain) for stage in stages]
+        params, summaries = trainer.train_stages(list(zip(stages, settings, strict=True)), adapter.params)
         return adapter.trained(jax.device_get(params)), summaries
 
     def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
@@ -230,8 +234,16 @@ class TrainingSession:
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
-    def settings(self, stage: str, adapter: Adapter) -> StageSettings:
-        """Return the settings of a stage."""
+    def held_texts(self) -> PlainTexts | None:
+        """Return the texts that hold the training near its base (None: nothing does); the base answers what it must."""
+        config, encoder = self.config, self.opened.encoder
+        asked = asked_in_chat(held_questions(config, self.text, encoder), encoder)
+        path, seed = self.run.path / CHATS, config.training.seed
+        chats = answered_by_base(self.base, asked, encoder, seed, path, self.console)
+        return regularising_texts(config, self.text, encoder, self.opened.context, chats)
+
+    def settings(self, stage: str, adapter: Adapter, plain: PlainTexts | None) -> StageSettings:
+        """Return the settings of a stage. `plain` are the texts that hold it near its base."""
         config, training = self.config, self.config.training
         epochs = training.epochs
         if stage == "arguments":
@@ -255,7 +267,7 @@ class TrainingSession:
             share_prompts=training.share_prompts,
             validate=training.validate,
             optimizer=config.optimizer.name,
-            plain=regularising_texts(config, self.text, self.opened.encoder, self.opened.context),
+            plain=plain,
         )
 
 
@@ -273,15 +285,17 @@ def print_plan(
     session = TrainingSession(config, text, opened, base, budget, Run(Path()), console)
     network = base.network(config.training.rematerialisation)
     assert adapter.params is not None
+    # The questions stand for chats: a row of them is as long.
+    asked = asked_in_chat(held_questions(config, text, opened.encoder), opened.encoder)
+    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in asked])
     for stage in stages:
         if isinstance(stage, PreferenceStage):
             nothing = np.zeros(len(stage.data.responses))
             stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
-        rows, held = step_memory(
-            network, base.model.params, adapter.params, stage, session.settings(stage.name, adapter)
-        )
-        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in held.items())
-        line = f"{stage.name}: {sum(held.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
+        settings = session.settings(stage.name, adapter, held)
+        rows, memory = step_memory(network, base.model.params, adapter.params, stage, settings)
+        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in memory.items())
+        line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -300,7 +314,11 @@ def finish(
         "target": scores,
         "questionnaire": readings,
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
-        "training": {"stages": stages, "compilation_seconds": session.base.programs.seconds},
+        "training": {
+            "stages": stages,
+            "compilation_seconds": session.base.programs.seconds,
+            "held_chats": len(held_questions(config, session.text, session.opened.encoder)),
+        },
         "model": {"name": model.name, "identity": model.identity},
         "adapter": run.adapter.name,
     }

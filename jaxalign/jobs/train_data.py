@@ -17,7 +17,6 @@ from jaxalign.data.preferences import encode_pairs
 from jaxalign.errors import UserError
 from jaxalign.jobs.readers import ARGUMENT_READERS, INSTRUCTION_READERS, PAIR_READERS, reader_of
 from jaxalign.runs.records import digest, read_json_object
-from jaxalign.training.plain_texts import PlainTexts
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.injection import injection_stages, make_prompts, plain_text, split_arguments
@@ -189,18 +188,6 @@ def encode_stages(
         )
         stages.append(SupervisedStage(stage.name, train, validation, stage.positives, objective))
     return stages
-
-
-def regularising_texts(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> PlainTexts | None:
-    """Return the plain texts that hold the training near its base as tokens; None without a regulariser.
-
-    Preferences have none, because their reference holds the model.
-    """
-    regulariser = config.alignment.regulariser
-    if not regulariser.weight or text.pairs:
-        return None
-    train, held_out = ([encoder.root(one)[:context] for one in side] for side in text.plain)
-    return PlainTexts(train, held_out, min(regulariser.tokens, context))
 
 
 def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder, context: int) -> PreferenceStage:

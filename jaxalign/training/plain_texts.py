@@ -1,4 +1,4 @@
-"""Plain texts that hold a training near its base: which of them a step reads, packed into a row."""
+"""Texts that hold a training near its base: which of them a step reads, packed into rows."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -10,45 +10,49 @@ from jaxalign.data.packing import PackedBatch, Shape, pack
 from jaxalign.data.trees import Tokens, text_tree
 
 HELD_OUT_ROWS = 4
-"""The number of rows of held-out texts that a validation reads."""
+"""The number of rows of held-out texts of each kind that a validation reads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlainTexts:
-    """Plain texts whose predictions a training compares with those of its base.
+    """Texts whose predictions a training compares with those of its base.
 
-    train     the texts that steps draw from; each text has at least two tokens
-    held_out  the texts of the validation
+    train     one or more kinds of text, such as plain text and chats; a step draws a row from each kind. Each text has
+              at least two tokens
+    held_out  the texts of the validation, of the same kinds
     tokens    the length of a row, which is also the number of its predictions
     """
 
-    train: Sequence[Tokens]
-    held_out: Sequence[Tokens]
+    train: Sequence[Sequence[Tokens]]
+    held_out: Sequence[Sequence[Tokens]]
     tokens: int
 
     def batch(self, seed: int, step: int) -> PackedBatch:
-        """Return the row of a step: a pure function of the seed and the step's number.
+        """Return the rows of a step, one for each kind of text: a pure function of the seed and the step's number.
 
-        Texts in a random order fill the row, and the last one is cut.
+        Texts in a random order fill a row, and the last one is cut.
         """
         random = np.random.Generator(np.random.PCG64([seed, Stream.PLAIN, step]))
-        return self._packed((self.train[index] for index in random.permutation(len(self.train))), 1)
+        return self._packed([[texts[index] for index in random.permutation(len(texts))] for texts in self.train], 1)
 
     def validation(self) -> PackedBatch:
         """Return rows of held-out texts, the same for each validation."""
         return self._packed(self.held_out, HELD_OUT_ROWS)
 
-    def _packed(self, texts: Iterable[Tokens], most: int) -> PackedBatch:
-        """Return texts packed into rows, at most `most` of them; what has no room is left out."""
-        trees, rows, room = [], [], [self.tokens]
-        for text in texts:
-            if not room[-1]:
-                if len(room) == most:
-                    break
-                room.append(self.tokens)
-            # A text takes a place for each of its tokens but the last, which nothing reads.
-            text = text[: room[-1] + 1]
-            trees.append(text_tree(text))
-            rows.append(len(room) - 1)
-            room[-1] -= len(text) - 1
+    def _packed(self, kinds: Iterable[Iterable[Tokens]], most: int) -> PackedBatch:
+        """Return texts packed into rows, at most `most` of each kind; what has no room is left out."""
+        trees, rows, room = [], [], []
+        for texts in kinds:
+            first = len(room)
+            room.append(self.tokens)
+            for text in texts:
+                if not room[-1]:
+                    if len(room) == first + most:
+                        break
+                    room.append(self.tokens)
+                # A text takes a place for each of its tokens but the last, which nothing reads.
+                text = text[: room[-1] + 1]
+                trees.append(text_tree(text))
+                rows.append(len(room) - 1)
+                room[-1] -= len(text) - 1
         return pack(trees, Shape(len(room), self.tokens, self.tokens), rows=rows)

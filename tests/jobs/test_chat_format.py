@@ -10,6 +10,7 @@ from runs_of_tiny import write_arguments
 from jaxalign.errors import UserError
 from jaxalign.generate import main as generate
 from jaxalign.jobs import generate as generating
+from jaxalign.jobs import regulariser
 from jaxalign.runs.records import read_records
 from jaxalign.train import main as train
 
@@ -95,3 +96,26 @@ def test_a_template_that_cannot_be_trained_with_is_one_line(tmp_path, capsys, te
     model = model_with(tmp_path / "model", template)
     data = write_arguments(tmp_path / "arguments.jsonl")
     assert said in refused(train, [*model, f"dataset.path={data}", "+value=power"], capsys)
+
+
+@pytest.mark.slow
+def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regulariser, "ANSWER_TOKENS", 4)
+    model = [*model_with(tmp_path / "model", TEMPLATE)[:2], "precision=float32"]  # trains in the plain format
+    data, folder = write_arguments(tmp_path / "arguments.jsonl"), tmp_path / "run"
+    asked = [*model, f"dataset.path={data}", "+value=power", "training.questionnaire=false", "training.max_steps=1"]
+    asked += ["lora.rank=2", "alignment.regulariser.tokens=32", "alignment.regulariser.chats=9", f"run.dir={folder}"]
+    run(train, asked, capsys)
+    chats = (folder / "chats.jsonl").read_bytes()
+    records = read_records(folder / "chats.jsonl")
+    assert len(records) == 9 and all(record["prompt"].endswith(("?", ".")) for record in records)
+    (folder / "summary.json").unlink()
+    again = run(train, asked, capsys)  # the answers are not drawn again
+    assert (folder / "chats.jsonl").read_bytes() == chats and "own answers" not in again
+    assert "alignment.regulariser.chats" in refused(train, [*asked, "alignment.regulariser.chats=8"], capsys)
+    assert "give 0 for none" in refused(train, [*asked, "alignment.regulariser.chats=65"], capsys)
+    other = [*asked, "alignment.regulariser.chats=0", f"run.dir={tmp_path / 'without'}"]
+    run(train, other, capsys)
+    assert not (tmp_path / "without" / "chats.jsonl").exists()
+    with_chats, without = (read_records(path / "validation.jsonl")[-1] for path in (folder, tmp_path / "without"))
+    assert with_chats["divergence"] != without["divergence"]

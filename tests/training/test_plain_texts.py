@@ -10,7 +10,7 @@ def some_texts(seed, count=20):
     return [random_tokens(random, 5, 12) for _ in range(count)]
 
 
-TEXTS = PlainTexts(some_texts(0), some_texts(1, 6), 32)
+TEXTS = PlainTexts([some_texts(0)], [some_texts(1, 6)], 32)
 
 
 def read(batch):
@@ -29,7 +29,7 @@ def test_a_step_fills_its_row_with_whole_texts_and_cuts_the_last():
     assert batch.tokens.shape == batch.weight.shape == (1, 32)
     assert np.all(batch.weight == 1)
     *whole, last = read(batch)
-    known = [tuple(text) for text in TEXTS.train]
+    known = [tuple(text) for text in TEXTS.train[0]]
     assert set(whole) <= set(known)
     assert any(text[: len(last)] == last for text in known)
     assert len(set(whole)) == len(whole) > 2
@@ -42,7 +42,17 @@ def test_the_texts_of_a_step_depend_on_seed_and_step_alone():
 
 
 def test_a_validation_reads_held_out_texts_in_their_order_as_far_as_they_fit():
-    assert read(TEXTS.validation())[0] == tuple(TEXTS.held_out[0])
-    few, many = (PlainTexts([], some_texts(1, count), 32).validation() for count in (2, 50))
+    assert read(TEXTS.validation())[0] == tuple(TEXTS.held_out[0][0])
+    few, many = (PlainTexts([[]], [some_texts(1, count)], 32).validation() for count in (2, 50))
     assert read(few) == [tuple(text) for text in some_texts(1, 2)]
     assert many.weight.sum() == HELD_OUT_ROWS * 32
+
+
+def test_each_kind_of_text_has_rows_of_its_own():
+    both = PlainTexts([some_texts(0), some_texts(2)], [some_texts(1, 2), some_texts(3, 50)], 32)
+    batch = both.batch(0, 3)
+    np.testing.assert_array_equal(batch.tokens[:1], TEXTS.batch(0, 3).tokens)
+    second = {text[0] for text in read(batch)} - {text[0] for text in read(TEXTS.batch(0, 3))}
+    assert batch.weight.sum() == 64 and second <= {text[0] for text in both.train[1]}
+    few, many = both.validation().weight.sum(1)[:1], both.validation().weight.sum(1)[1:]
+    assert len(few) == 1 and len(many) == HELD_OUT_ROWS and few[0] < 32 and np.all(many == 32)

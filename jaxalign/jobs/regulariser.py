@@ -1,0 +1,102 @@
+"""What holds a training near its base: plain texts, and chats in which the base itself has answered."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import jaxalign.values
+from jaxalign.config.train import TrainConfig
+from jaxalign.data.encoding import Encoder
+from jaxalign.data.prompts import read_prompts
+from jaxalign.data.trees import Tokens
+from jaxalign.errors import UserError
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import PromptRequest, sample_missing
+from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.engines import InTurns
+from jaxalign.jobs.train_data import TrainingText
+from jaxalign.models.adapter import BASE
+from jaxalign.runs.progress import Progress
+from jaxalign.training.plain_texts import PlainTexts
+
+QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "questions.txt"
+"""Everyday questions of ours, one a line. None asks about values by name."""
+
+CHATS = "chats.jsonl"
+"""The file of a run that keeps the base's answers."""
+
+ANSWER_TOKENS = 96
+"""The largest number of tokens of an answer. What does not fit into a row is cut there."""
+
+HELD_OUT = 8
+"""Of so many chats, one is for the validation."""
+
+
+def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) -> list[str]:
+    """Return the questions whose answers by the base a training holds; none if there is nothing to hold.
+
+    A training on preferences is held by its reference, and a model without a chat template has no chats.
+
+    Raises:
+        UserError: `alignment.regulariser.chats` asks for more than there are.
+    """
+    regulariser = config.alignment.regulariser
+    if not regulariser.weight or text.pairs or not encoder.tokenizer.has_template:
+        return []
+    found = [prompt.text for prompt in read_prompts(QUESTIONS)]
+    if regulariser.chats > len(found) or regulariser.chats == 1:
+        raise UserError(
+            f"alignment.regulariser.chats={regulariser.chats}: give 0 for none, or a number from 2 to {len(found)}"
+        )
+    return found[: regulariser.chats]
+
+
+def asked_in_chat(questions: Iterable[str], encoder: Encoder) -> list[PromptRequest]:
+    """Return the questions in the model's chat format, whatever the format of the training."""
+    chat = dataclasses.replace(encoder, prompt_format="chat")
+    return [PromptRequest(question, chat.prompt(question)) for question in questions]
+
+
+def answered_by_base(
+    base: BaseModel, asked: list[PromptRequest], encoder: Encoder, seed: int, path: Path, console: Console
+) -> list[Tokens]:
+    """Return the base's answers to questions as whole chats; only those that the file does not hold are drawn."""
+    if not asked:
+        return []
+    sampling = SamplingParams(max_tokens=ANSWER_TOKENS, seed=seed)
+    with Progress(console) as progress:
+        records = sample_missing(
+            InTurns(base, [BASE], len(asked)),
+            asked,
+            1,
+            sampling,
+            path,
+            model=base.signature,
+            progress=progress.samples("the base's own answers", "question"),
+        )
+    chat = dataclasses.replace(encoder, prompt_format="chat")
+    chats = []
+    for one, (record,) in zip(asked, records, strict=True):
+        trunk, (answer,) = chat.branches(one.text, [record["text"]], end=record["end"] == "eos")
+        chats.append(np.concatenate([trunk, answer]))
+    return chats
+
+
+def regularising_texts(
+    config: TrainConfig, text: TrainingText, encoder: Encoder, context: int, chats: list[Tokens]
+) -> PlainTexts | None:
+    """Return the texts that hold the training near its base as tokens; None without a regulariser.
+
+    Preferences have none, because their reference holds the model.
+    """
+    regulariser = config.alignment.regulariser
+    if not regulariser.weight or text.pairs:
+        return None
+    train, held_out = ([[encoder.root(one)[:context] for one in side]] for side in text.plain)
+    if chats:
+        train.append([chat[:context] for number, chat in enumerate(chats) if number % HELD_OUT])
+        held_out.append([chat[:context] for chat in chats[::HELD_OUT]])
+    return PlainTexts(train, held_out, min(regulariser.tokens, context))
