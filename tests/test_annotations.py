@@ -1,5 +1,6 @@
 """The shapes in signatures are checked while tests run: `--jaxtyping-packages` in pyproject.toml."""
 
+from functools import partial
 from inspect import get_annotations
 from typing import Any
 
@@ -67,7 +68,9 @@ def test_states_and_metrics_have_the_shapes_that_their_fields_say():
     assert fields_fit(state)
     assert fields_fit(hyper)
     assert not fields_fit(hyper.replace(clip=np.ones(2)))
-    new, metrics = train_step(MODEL, "adamw", "sft", False, random_params(), state, hyper, stack_batches([BATCH]))
+    step = partial(train_step, MODEL, "adamw", "sft", False)
+    returned = jax.eval_shape(step, random_params(), state, hyper, stack_batches([BATCH]))
+    new, metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), returned)
     assert fields_fit(new)
     assert not fields_fit(new.replace(step=0))
     assert fields_fit(metrics)

@@ -36,6 +36,9 @@ from jaxalign.runs.reading import check_yaml
 MOST_JOBS = 10_000
 """The largest number of runs of one command: each is composed and checked before the first one begins."""
 
+_SHIPPED_GROUPS: dict[str, frozenset[str]] = {}
+"""The groups in the defaults lists of this package's commands, of those that this process has composed."""
+
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str], Any]:
     """Return the flags, the overrides, and the parsed flags; flags and overrides may be mixed in any order."""
@@ -143,16 +146,21 @@ class CommandLine:
         with one_line():
             return OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
 
-    def _default_groups(self, parsed: list[Override]) -> set[str]:
+    def _default_groups(self, parsed: list[Override]) -> frozenset[str]:
         """Return the groups in the defaults lists of the command and its recipes; Hydra requires + before any other."""
         lines = [o.input_line or "" for o in parsed if o.key_or_group == "hydra.searchpath"]
         recipes = [o for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
-        with one_line():
-            found = set(self._compose([*lines, *map(_bare, recipes)]).hydra.runtime.choices)
+        shipped = not (lines or recipes or self._options.config_path or self._options.config_dir)
+        found = _SHIPPED_GROUPS.get(self._config_name) if shipped else None
+        if found is None:
+            with one_line():
+                found = frozenset(map(str, self._compose([*lines, *map(_bare, recipes)]).hydra.runtime.choices))
+        if shipped:
+            _SHIPPED_GROUPS[self._config_name] = found
         # Hydra reports no choice for a group that was given a list of options.
         return found | {"experiment" for recipe in recipes if isinstance(recipe.value(), list)}
 
-    def _normal(self, override: Override, default_groups: set[str]) -> str:
+    def _normal(self, override: Override, default_groups: frozenset[str]) -> str:
         line, key = override.input_line or "", override.key_or_group
         if override.is_sweep_override() and not self._options.multirun:
             raise UserError(f"{line}: several values need -m, which makes a run for each; a list is written key=[a,b]")

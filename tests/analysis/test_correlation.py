@@ -44,6 +44,7 @@ def test_p_values_are_uniform_where_nothing_is_planted(method, two_levels):
     assert two_levels or stats.kstest(p, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [0.0, 0.6])
 @pytest.mark.parametrize("method", METHODS)
 def test_intervals_of_a_correlation_cover_it_as_often_as_they_say(method, planted):
@@ -57,6 +58,7 @@ def test_intervals_of_a_correlation_cover_it_as_often_as_they_say(method, plante
     assert 0.93 <= inside / 900 <= 0.97
 
 
+@pytest.mark.slow
 def test_blocks_widen_intervals_and_only_with_them_p_values_are_uniform():
     random = np.random.default_rng(4)
     blocks = np.repeat(np.arange(14), 11)

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -496,13 +497,17 @@ def test_any_bytes_are_a_configuration_or_one_line(content):
         survives(lambda file: files.load_config(file.stem), Path(folder) / "own.yaml", content)
 
 
+@functools.cache  # it reads the names of all options
+def train_command():
+    return CommandLine("train", TrainConfig, split_flags([])[2])
+
+
 @pytest.mark.slow
 @few
 @given(value=st.text(min_size=1, max_size=8) | st.sampled_from(FRAGMENTS))
 def test_any_text_is_a_path_as_it_stands(value):
-    command = CommandLine("train", TrainConfig, split_flags([])[2])
     if value == "null" or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
         return
     with one_line():
-        (parsed,) = OverridesParser.create().parse_overrides(command.normalised([f"dataset.path={value}"]))
+        (parsed,) = OverridesParser.create().parse_overrides(train_command().normalised([f"dataset.path={value}"]))
     assert str(parsed.value()) == value

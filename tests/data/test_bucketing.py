@@ -35,6 +35,7 @@ def test_planned_rows_have_room_for_the_longest():
         plan(steps, 128, longest=129)
 
 
+@pytest.mark.slow
 def test_a_program_is_compiled_only_if_it_saves_more_than_it_costs():
     steps = [random_forest(seed, most=30) for seed in (0, 0, 1)]
     few = plan(steps, 64, 3)

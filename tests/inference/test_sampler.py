@@ -109,7 +109,8 @@ def next_token(sequences):
     """The model's probabilities float64 [n, V] of the token after each of n sequences of one length."""
     tokens = np.stack(sequences)
     places = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-    states = MODEL.apply({"params": random_params()}, tokens, places, np.full_like(tokens, tokens.shape[1]))
+    read = jax.jit(MODEL.apply)
+    states = read({"params": random_params()}, tokens, places, np.full_like(tokens, tokens.shape[1]))
     logits = np.asarray(states[:, -1] @ head_kernel(random_params(), ARCHITECTURE).T, np.float64)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)

@@ -1,23 +1,31 @@
 """Which adapters may answer, on which base."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK
-from runs_of_tiny import train
+from runs_of_tiny import read_tiny
+from tiny_model import random_adapter
 
 from jaxalign.evaluate import main as evaluate
 from jaxalign.generate import main
 from jaxalign.pretrained import sources
+from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import ModelFiles
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory):
-    """A finished run of another rank than those in `adapters`."""
-    return train(tmp_path_factory.mktemp("wide"), "power", "lora.rank=4")
+def wide(adapters, tmp_path_factory):
+    """An adapter of another rank than those in `adapters`."""
+    architecture = read_tiny().architecture
+    narrow = read_adapter(adapters / "power", architecture)
+    params = random_adapter(rank=4, targets=narrow.targets, architecture=architecture)
+    folder = tmp_path_factory.mktemp("wide") / "adapter"
+    write_adapter(folder, dataclasses.replace(narrow, params=params, rank=4), dropout=0.0, card="# wide")
+    return folder
 
 
 @pytest.mark.slow
@@ -42,12 +50,12 @@ def test_an_adapter_of_the_same_shape_and_another_base_is_named(adapters, here, 
     )
     assert f"{adapters / 'power'}/adapter was trained on another base (tiny), not on tiny" in line
     # Two adapters tell by themselves.
-    train(here, "power", "++model.config.attention_bias=true", f"run.dir={here / 'biased'}")
+    shutil.copytree(adapters / "power" / "adapter", here / "biased")
+    ours = json.loads((here / "biased" / "jaxalign.json").read_text())
+    (here / "biased" / "jaxalign.json").write_text(json.dumps(ours | {"base_identity": "0" * 64}))
     monkeypatch.setattr(ModelFiles, "load", None)
     line = refused(main, [f"adapters=[{adapters / 'power'},biased]", *asked], capsys)
-    assert (
-        "biased/adapter was trained on another base (tiny), not on tiny, as " in line and "ask them one by one" in line
-    )
+    assert "biased was trained on another base (tiny), not on tiny, as " in line and "ask them one by one" in line
 
 
 @pytest.mark.parametrize(

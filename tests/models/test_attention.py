@@ -44,40 +44,49 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sparse", [True, False], ids=["visible blocks", "all blocks"])
-@pytest.mark.parametrize(("tokens", "trees", "window", "softcap"), CASES)
-def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap, sparse):
-    (q, k, v, upstream), (ends, positions, blocks) = a_case(tokens, trees)
+def output_and_gradients(attend, q, k, v, upstream, *others):
+    """Return the output of an attention and its gradients in q, k and v, computed by one program."""
 
-    def ours(q, k, v):
-        chosen = blocks if sparse else None
-        return tree_attention(q, k, v, ends, positions, chosen, jnp.int32(window), 0.4, softcap)
+    @jax.jit
+    def both(q, k, v, *others):
+        output, pull = jax.vjp(lambda q, k, v: attend(q, k, v, *others), q, k, v)
+        return output, *pull(upstream)
+
+    return both(q, k, v, *others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tokens", "trees", "window", "softcap"), CASES)
+def test_output_and_gradients_equal_those_of_dense_attention(tokens, trees, window, softcap):
+    arrays, (ends, positions, blocks) = a_case(tokens, trees)
 
     def dense(q, k, v):
         return dense_attention(q, k, v, ends, positions, window, 0.4, softcap)
 
-    found, pull = jax.vjp(jax.jit(ours), q, k, v)
-    expected, dense_pull = jax.vjp(jax.jit(dense), q, k, v)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
-    for gradient, reference in zip(pull(upstream), dense_pull(upstream), strict=True):
-        np.testing.assert_allclose(gradient, reference, atol=2e-5)
+    expected, *references = output_and_gradients(dense, *arrays)
+    for chosen in (blocks, None):  # the visible blocks, and all blocks
+
+        def ours(*arrays):
+            return tree_attention(*arrays, jnp.int32(window), 0.4, softcap)
+
+        found, *gradients = output_and_gradients(ours, *arrays, ends, positions, chosen)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        for gradient, reference in zip(gradients, references, strict=True):
+            np.testing.assert_allclose(gradient, reference, atol=2e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparse", [True, False], ids=["visible blocks", "all blocks"])
 def test_loops_over_blocks_give_what_blocks_written_out_do(monkeypatch, sparse):
-    (q, k, v, upstream), (ends, positions, blocks) = a_case(9 * 64 + 37, 12)
+    arrays, (ends, positions, blocks) = a_case(9 * 64 + 37, 12)
     found = []
     for unrolled in (32, 0):
         monkeypatch.setattr(attention, "UNROLLED", unrolled)
 
-        def ours(q, k, v):
-            chosen = blocks if sparse else None
-            return tree_attention(q, k, v, ends, positions, chosen, jnp.int32(17), 0.4, 1.3)
+        def ours(*arrays):
+            return tree_attention(*arrays, jnp.int32(17), 0.4, 1.3)
 
-        output, pull = jax.vjp(jax.jit(ours), q, k, v)
-        found.append((output, *pull(upstream)))
+        found.append(output_and_gradients(ours, *arrays, ends, positions, blocks if sparse else None))
     assert len(attention._spans(9 * 64 + 37, blocks)) < 9
     for looped, written in zip(*found, strict=True):
         np.testing.assert_allclose(looped, written, atol=2e-5)
@@ -149,10 +158,10 @@ def test_bfloat16_keeps_its_type_forwards_and_backwards():
 
     def run(dtype):
         def ours(*arrays):
-            return tree_attention(*arrays, ends, positions, blocks, jnp.int32(0), 0.4, None)
+            return tree_attention(*arrays, jnp.int32(0), 0.4, None)
 
-        output, pull = jax.vjp(ours, q.astype(dtype), k.astype(dtype), v.astype(dtype))
-        return [output, *pull(upstream.astype(dtype))]
+        rounded = (array.astype(dtype) for array in (q, k, v, upstream))
+        return output_and_gradients(ours, *rounded, ends, positions, blocks)
 
     for rough, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
         assert rough.dtype == jnp.bfloat16

@@ -33,24 +33,26 @@ SETTINGS = dataclasses.replace(
 )
 
 
+@jax.jit
+def part_of_a_step(params, adapter, batch):
+    """The loss of a micro-batch and its number of pairs, and the gradient."""
+    hyper = jax.tree.map(np.float32, SETTINGS.hyper)
+
+    def loss(adapter):
+        log_probs = batch_log_probs(MODEL, params, effective(adapter, hyper.scale), batch)
+        value, count, _ = objective("sigmoid", log_probs, batch, hyper)
+        return value, count
+
+    return jax.value_and_grad(loss, has_aux=True)(adapter)
+
+
 def loss_and_gradient(params, feed, pairs):
     """The mean loss of a step, and its gradient, summed over its micro-batches."""
     batches, _ = feed._batch(pairs)
-    hyper = jax.tree.map(np.float32, SETTINGS.hyper)
-
-    @jax.jit
-    def both(adapter, batch):
-        def loss(adapter):
-            log_probs = batch_log_probs(MODEL, params, effective(adapter, hyper.scale), batch)
-            value, count, _ = objective("sigmoid", log_probs, batch, hyper)
-            return value, count
-
-        return jax.value_and_grad(loss, has_aux=True)(adapter)
-
     total, count, gradient = 0.0, 0.0, None
     for micro in range(batches.tokens.shape[0]):
         batch = jax.tree.map(lambda x, micro=micro: x[micro], batches)
-        (value, pairs_here), part = both(random_adapter(), batch)
+        (value, pairs_here), part = part_of_a_step(params, random_adapter(), batch)
         total, count = total + float(value), count + float(pairs_here)
         gradient = part if gradient is None else jax.tree.map(jnp.add, gradient, part)
     return total / count, jax.tree.map(lambda leaf: leaf / count, gradient)

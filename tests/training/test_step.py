@@ -121,7 +121,7 @@ def test_a_step_adds_the_weighted_divergence_from_the_base_to_the_mean_loss(one_
         divergence = (jnp.exp(theirs) * (theirs - log_softmax(params, adapter, plain))).sum(-1).mean()
         return -(chosen * batch.weight).sum() / batch.weight.sum() + 3.0 * divergence, divergence
 
-    (_, divergence), expected = jax.value_and_grad(total, has_aux=True)(state.adapter)
+    (_, divergence), expected = jax.jit(jax.value_and_grad(total, has_aux=True))(state.adapter)
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, b1=0.0, scale=2.0, divergence=3.0))
     for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch())):
         new, metrics = one_step[False](state, hyper, batches, plain)
@@ -139,5 +139,10 @@ def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_
     fused = jax.jit(jax.vmap(one_step[False], in_axes=(0, 0, None, 0)))
     together = fused(stacked(states), stacked(hypers), one_batch(), stacked(plain))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), together, stacked(alone))
+    # With a weight of 0 the texts change nothing. A program without them rounds in its own way.
+    others = one_step[False](states[0], hypers[0], one_batch(), plain[1])
+    jax.tree.map(np.testing.assert_array_equal, others[0].adapter, alone[0][0].adapter)
     without = one_step[False](states[0], hypers[0], one_batch())
-    jax.tree.map(np.testing.assert_array_equal, without[0].adapter, alone[0][0].adapter)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), without[0].adapter, alone[0][0].adapter
+    )

@@ -39,3 +39,40 @@ def test_worked_examples_leave_the_training_questions_unless_they_are_to_stay_as
         wording = make_wording(seen[0].reasoning, seen[0].dataset.reply, [example])
         questions = read_questions(seen[0], wording)
         assert ("train-0" in [question.id for question in questions.train]) is there
+
+
+@pytest.mark.slow
+def test_a_stage_that_there_is_nothing_for_is_refused_before_the_weights_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxalign.pretrained.sources.ModelFiles.load", lambda *_: pytest.fail("the weights were read"))
+    where = f"run.dir={tmp_path / 'run'}"
+    for changes, words in (
+        (["stage=sft", "experiment=zero_shot"], "stage=sft: with crest.iterations=0 there is no such stage: give"),
+        (["stage=sft", "sft.epochs=0"], "stage=sft: with sft.epochs=0 there is no such stage"),
+        (["stage=dpo", "dpo.rounds=0"], "stage=dpo: with dpo.rounds=0 there is no such stage"),
+        (["stage=rationales", "experiment=label_only"], "stage=rationales: with sft.rationale=false there is no such"),
+        (["dataset.solved=0", "stage=seed"], "stage=seed needs solved questions"),
+        (["stage=evaluate"], "stage=evaluate needs the results of stage=seed"),
+        (["stage=dpo", "dataset.solved=0"], "stage=dpo needs the results of stage=rationales"),
+    ):
+        assert words in refused(main, [where, *SMALL, *changes], capsys)
+    assert "stage=test needs the results of stage=seed" in refused(
+        main, [f"run.root={tmp_path}", *SMALL, "stage=test"], capsys
+    )
+
+
+@pytest.mark.slow
+def test_bad_input_is_one_line(tmp_path, capsys):
+    where = f"run.dir={tmp_path / 'run'}"
+    for changes, words in (
+        (["crest.samples=0"], "crest.samples=0 is not allowed"),
+        (["crest.tolerance=-1"], "crest.tolerance=-1 is not allowed"),
+        (["crest.tolerance=9"], "crest.tolerance=9 is above"),
+        (["crest.mixing=1.5"], "crest.mixing=1.5 is not allowed"),
+        (["dpo.beta=0"], "dpo.beta=0 is not allowed"),
+        (["dataset=starter"], "dataset.solved goes with dataset.kind=questions, not with arguments"),
+        (["dataset=arc", f"dataset.path={tmp_path}"], "holds no file for train"),
+        (["dataset.examples=[]", "crest.few_shot=true"], "has no worked examples"),
+        ([f"compare={tmp_path}/none*"], "finds no finished run"),
+        (["sampling.max_tokens=100000"], "takes"),
+    ):
+        assert words in refused(main, [where, *SMALL, *changes], capsys)

@@ -1,9 +1,13 @@
-"""A run of the whole loop: what it leaves, and how it is done by stages, anew, or after a kill."""
+"""Runs of the whole loop: what they leave, and how they are done by stages, anew, after a kill, or side by side.
+
+They stand in one file because they share their compiled programs.
+"""
 
 import csv
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import refused
-from jobs.crest.runs_of_crest import ADAPTER, SMALL
+from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
 from runs_of_tiny import read_tiny
 
 from jaxalign.crest import main
@@ -188,20 +192,20 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
     assert f"{path} is missing since" in refused(main, command, capsys)
 
 
-@pytest.mark.parametrize("torn_at", [0.4, 0.95])
-def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch, torn_at):
+def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "QUESTIONS_AT_A_TIME", 5)
     after = ("evaluate", "sft", "preferences", "dpo")
     stage = without(whole, tmp_path / "run", *after) / "stages" / "evaluate"
     command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=evaluate", "crest.hint=true", "run.overwrite=true"]
     main(command)
     unbroken, summary = (stage / "rationales.jsonl").read_bytes(), json.loads((stage / "summary.json").read_text())
-    (stage / "summary.json").unlink()
-    (stage / "rationales.jsonl").write_bytes(unbroken[: int(torn_at * len(unbroken))])
-    main(command[:-1])
-    assert (stage / "rationales.jsonl").read_bytes() == unbroken
-    resumed = json.loads((stage / "summary.json").read_text())
-    assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
+    for torn_at in (0.4, 0.95):
+        (stage / "summary.json").unlink()
+        (stage / "rationales.jsonl").write_bytes(unbroken[: int(torn_at * len(unbroken))])
+        main(command[:-1])
+        assert (stage / "rationales.jsonl").read_bytes() == unbroken
+        resumed = json.loads((stage / "summary.json").read_text())
+        assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
 
 
 def killed(folder: Path, watched: str) -> None:
@@ -216,22 +220,18 @@ def killed(folder: Path, watched: str) -> None:
     assert any(folder.glob(watched))
 
 
-@pytest.mark.parametrize(
-    ("watched", "missing"),
-    [
-        ("stages/seed/checkpoints/*/manifest.json", ("seed", "rationales", "evaluate", "sft", "preferences", "dpo")),
-        ("stages/rationales/generations.jsonl", ("rationales", "evaluate", "sft", "preferences", "dpo")),
-        ("stages/sft/epochs/2", ("sft", "preferences", "dpo")),
-        ("stages/preferences/pairs.jsonl", ("preferences", "dpo")),
-        ("stages/dpo/checkpoints/*round-2*/manifest.json", ("dpo",)),
-        ("generations.jsonl", ()),
-    ],
-)
-def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path, watched, missing):
-    folder = without(whole, tmp_path / "run", *missing)
-    for name in ("generations.jsonl", "judged.jsonl", "shapes.jsonl", "rationales.jsonl", "pairs.jsonl", "table.csv"):
-        (folder / name).unlink()
-    killed(folder, watched)
+def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path):
+    folder = tmp_path / "run"
+    for watched in (
+        "stages/seed/checkpoints/*/manifest.json",
+        "stages/rationales/generations.jsonl",
+        "stages/sft/epochs/2",
+        "stages/preferences/pairs.jsonl",
+        "stages/dpo/checkpoints/*round-2*/manifest.json",
+        "generations.jsonl",
+    ):
+        killed(folder, watched)
+        assert not (folder / "summary.json").exists()
     main([f"run.dir={folder}", *SMALL])
     for name in ("rationales.jsonl", "pairs.jsonl", "table.csv", ADAPTER):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -251,3 +251,125 @@ def test_what_a_kill_left_of_an_adapter_half_written_is_passed_over(whole, tmp_p
     (stage / "epochs" / ".2.k7x_e1").mkdir()
     main([f"run.dir={tmp_path / 'run'}", *SMALL, "stage=sft"])
     assert (stage / ADAPTER).read_bytes() == (whole / "stages" / "sft" / ADAPTER).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder of runs that share their stages."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def run_in(root: Path, *changes: str) -> Path:
+    """Do a run in a folder of runs, and return its directory."""
+    before = set(root.glob("crest-*"))
+    main([f"run.root={root}", *SMALL, *changes])
+    (made,) = set(root.glob("crest-*")) - before
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "models"),
+    [
+        (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
+        (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=lmsi", "sft.epochs=1"], ["base", "seed", "sft"]),
+        (["experiment=dpo_only", "sft.epochs=0", "dpo.rounds=1"], ["base", "seed", "round 1"]),
+    ],
+)
+def test_baselines_are_configurations(changes, models, shared):
+    summary = json.loads((run_in(shared, *changes) / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == models
+    if "experiment=label_only" in changes:  # no rationale is sampled
+        assert list(summary["stages"]) == ["seed", "sft", "test"] and summary["stages"]["sft"]["kept"] == 12
+
+
+def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_path, capsys):
+    small = [one for one in SMALL if not one.startswith(("crest.samples", "crest.tolerance"))]
+    small += ["experiment=star", "crest.iterations=2", "sft.epochs=1", "sampling.temperature=1", "dataset.train=30"]
+    main([f"run.dir={tmp_path / 'run'}", *small])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "sft-2"]
+    pages = [
+        read_records(tmp_path / "run" / "stages" / name / "rationales.jsonl") for name in ("evaluate", "evaluate-2")
+    ]
+    for name, page in zip(("evaluate", "evaluate-2"), pages, strict=True):
+        right = {one["question"] for one in page if one["z"] == 1 and one["copies"]}
+        drawn = read_records(tmp_path / "run" / "stages" / name / "generations.jsonl")
+        hinted = {one["id"] for one in drawn}
+        counted = [summary["stages"][name][key] for key in ("hinted", "hinted_kept", "hinted_tokens")]
+        kept = sum(not one["copies"] for one in page)
+        assert counted == [len(drawn), kept, sum(one["tokens"] for one in drawn)]
+        assert hinted and hinted == {one["question"] for one in page} - right
+        # So small a model reads by the question alone, so that none may have led to the answer.
+        assert all(one["z"] == 1 and one["question"] in hinted for one in page if not one["copies"])
+    identities = [
+        yaml.safe_load((tmp_path / "run" / "stages" / name / "config.yaml").read_text())["identity"]["content"]["start"]
+        for name in ("sft", "sft-2")
+    ]
+    assert identities[0] == identities[1] != ""
+    folder = tmp_path / "by stage"
+    for stage in ("seed", "rationales", "evaluate", "sft", "rationales", "evaluate"):
+        main([f"run.dir={folder}", *small, f"stage={stage}"])
+    assert re.search(r"^evaluate-2: \d+ s", capsys.readouterr().out, re.MULTILINE)
+    assert "stage=test needs the results of stage=sft" in refused(
+        main, [f"run.dir={folder}", *small, "stage=test"], capsys
+    )
+    for stage in ("sft", "test"):
+        main([f"run.dir={folder}", *small, f"stage={stage}"])
+    for name in ("rationales.jsonl", ADAPTER):
+        assert (folder / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["released.letters_in_words=true", "released.followups_by_not=true", "released.threshold=0", "dpo.rounds=0"],
+        ["released.no_end_token=true", "released.prompt_without_question=true", "dpo.rounds=1"],
+    ],
+)
+def test_released_behaviours_run(shared, switches):
+    folder = run_in(shared, *switches, "sft.epochs=1")
+    pages = read_records(folder / "rationales.jsonl")
+    if "released.letters_in_words=true" in switches:
+        assert all(one["z"] is not None for one in pages)
+        said = [pair for one in pages for pair in one["followups"]]
+        assert said and all({pair["affirm"], pair["deny"]} == {0.0, -1.0} for pair in said)
+        models = json.loads((folder / "summary.json").read_text())["models"]
+        assert all(model["validation"]["never_read"] == 0 for model in models)
+
+
+def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
+    root = tmp_path / "outputs"
+    for changes in (
+        ["dpo.rounds=0"],
+        ["dpo.rounds=1"],
+        ["experiment=zero_shot", "test.max_tokens=12"],
+        ["experiment=zero_shot"],
+    ):
+        main([f"run.root={root}", *SMALL, *changes])
+    shown = capsys.readouterr().out
+    assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
+    for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
+        assert len(list((root / "stages").glob(f"{stage}-*"))) == 1
+    main([f"compare={root}/crest-*"])
+    shown = capsys.readouterr().out
+    assert shown.count("round 1") == 1 and shown.count("base") == 2  # where nothing was trained, all that were asked
+    for settings in ("=1 dpo.rounds=0 test.max_tokens=16", "=1 dpo.rounds=1 test.max_tokens=16", "=0 dpo.rounds=2"):
+        assert f": crest.iterations{settings}" in shown
+    assert "do not compare" not in shown
+    # Other questions, and another judge.
+    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    capsys.readouterr()
+    main([f"compare={root}/crest-*"])
+    alike, other = r"\d \d \d \d", r"\d"
+    apart = rf"({alike} \| {other}|{other} \| {alike})"
+    shown = capsys.readouterr().out
+    assert re.search(rf"^{apart}: different questions, so do not compare their accuracies$", shown, re.MULTILINE)
+    assert re.search(rf"^{apart}: different judges of the follow-ups, so do not compare", shown, re.MULTILINE)
+
+
+def test_a_loss_that_is_no_number_names_the_keys_of_this_program(tmp_path, capsys):
+    command = [f"run.dir={tmp_path / 'run'}", *SMALL, "stage=seed", "seed.learning_rate=1e30", "seed.epochs=3"]
+    line = refused(main, command, capsys)
+    assert "try a smaller seed.learning_rate, optimizer.clip=1" in line and "warmup" not in line
