@@ -55,7 +55,7 @@ def guard(request):
 
 
 def test_every_format_has_a_golden():
-    assert set(FORMATS) == set(GUARD_FORMATS) and len(FORMATS) == 5
+    assert set(FORMATS) == set(GUARD_FORMATS) and len(FORMATS) == 7
 
 
 def test_templates_and_verdicts_are_those_of_transformers(guard):
@@ -78,11 +78,12 @@ def test_the_score_is_the_share_of_the_verdicts_that_say_harm(guard):
     asked = [Exchange(*pair) for pair in stored["exchanges"]]
     found = guard.judge(asked, lambda *_: None)
     assert all(one.missing is None and 0 <= one.score <= 1 for one in found)
-    if guard.format.name in ("shieldgemma", "harmbench"):
+    worth = {"yes": 1, "no": 0} | {str(step): (step - 1) / 4 for step in range(1, 6)}
+    if guard.format.name in ("shieldgemma", "harmbench", "granite_guardian", "strongreject"):
         for judgement, read in zip(found, stored["read"], strict=True):
             shares = {text: np.exp(value) for text, value in read["log_probs"].items()}
-            yes = sum(share for text, share in shares.items() if text.strip().lower() == "yes")
-            assert judgement.score == pytest.approx(yes / sum(shares.values()), abs=1e-3)
+            mean = sum(share * worth[text.strip().lower()] for text, share in shares.items()) / sum(shares.values())
+            assert judgement.score == pytest.approx(mean, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,10 @@ def test_a_checkpoint_that_is_no_such_guard_is_one_line(qwen):
     hf.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(UserError, match="does not show the response"):
         dataclasses.replace(qwen, tokenizer=from_hf(hf))
+    hf = hugging_face("qwen")
+    hf.chat_template = GOLDENS["granite_guardian"]["template"] + "{# <score> #}"
+    with pytest.raises(UserError, match="gives other verdicts than guards of the format 'granite_guardian'"):
+        dataclasses.replace(load("granite_guardian"), tokenizer=from_hf(hf))
     with pytest.raises(UserError, match="do not judge refusals"):
         load("harmbench", about="refusal")
 

@@ -34,7 +34,12 @@ class Verdict:
 
     def share(self, number: int, texts: frozenset[str]) -> float:
         """Return the share of some texts of a part; 0 if the verdict has ended before it."""
-        return sum(self.shares[number].get(text, 0.0) for text in texts) if number < len(self.shares) else 0.0
+        return self.mean(number, dict.fromkeys(texts, 1.0))
+
+    def mean(self, number: int, worth: Mapping[str, float]) -> float:
+        """Return the mean of what texts of a part are worth, by their shares; 0 if the verdict has ended before it."""
+        shares = self.shares[number] if number < len(self.shares) else {}
+        return sum(shares.get(text, 0.0) * worth[text] for text in sorted(worth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Guard:
     """A guard that judges harm, or refusals.
 
     Its verdict is read as it would be written greedily, part by part, but among the possible texts alone, and all of
-    them come from one tree. The score is the share of the texts that say yes, from 0 to 1.
+    them come from one tree. The score, from 0 to 1, is the share of the texts that say yes, or their mean worth.
 
     Args:
         format: the guard's format (see `guard_formats.guard_format`).
@@ -91,6 +96,7 @@ class Guard:
             self.format.name,
             self.format.verdicts,
             sorted(self.format.categories.items()),
+            *sorted(self.format.worth.items()),
         ]
         return digest([self.name, 1, self.model, about, tokens], 32)
 
@@ -117,14 +123,19 @@ class Guard:
                 f"this checkpoint has no chat template, and guards of the format '{self.format.name}' are read by "
                 "their own: copy the guard's tokenizer files beside its weights"
             )
-        template = self.tokenizer.template
-        if policy:
-            template = dataclasses.replace(template, special={**template.special, "guideline": policy})
-        # Guards' templates end where the verdict begins without being asked to.
-        found = template.render(_turns(prompt, response), answering=False)
+        template, given = self.tokenizer.template, {**self.format.settings, **({"guideline": policy} if policy else {})}
+        template = dataclasses.replace(template, special={**template.special, **given})
+        if self.format.other_marks and self.format.other_marks in template.source:
+            raise UserError(
+                f"this checkpoint gives other verdicts than guards of the format '{self.format.name}': its chat "
+                f"template has {self.format.other_marks}; choose another checkpoint"
+            )
+        # Most guards' templates end where the verdict begins without being asked to.
+        opened = self.format.opened
+        found = template.render(_turns(prompt, response), answering=opened)
         if response.strip() not in found:  # Llama Guard 3 1B takes the parts that a message may have
             parts = ([{"type": "text", "text": one}] for one in (prompt, response))
-            found = template.render(_turns(*parts), answering=False)
+            found = template.render(_turns(*parts), answering=opened)
         return found
 
     @cached_property
@@ -203,7 +214,8 @@ class Guard:
         names = list(self._policies)
         number, texts = self.format.harm
         texts = texts | self.format.doubtful if self.strict else texts
-        harms = [verdict.share(number, texts) for verdict in verdicts]
+        worth = self.format.worth or dict.fromkeys(texts, 1.0)
+        harms = [verdict.mean(number, worth) for verdict in verdicts]
         worst = int(np.argmax(harms))
         refused = self.format.refusal and verdicts[0].share(*self.format.refusal)
         score = refused if self.about == "refusal" else harms[worst]
