@@ -17,6 +17,9 @@ Config = TypeVar(
     "Config", TrainConfig, ExportConfig, GenerateConfig, EvaluateConfig, SurveyConfig, CrestConfig, ReportConfig
 )
 
+SHORT = {"adapter": "adapter.path", "run": "run.dir"}
+"""Keys that may be typed for longer ones: adapter=RUN is short for adapter.path=RUN."""
+
 TEXTS = ("prompt", "model.system", "dataset.reply")
 """Keys whose value is free text: commas and quotation marks in it belong to the text."""
 
