@@ -28,7 +28,7 @@ class UserError(Exception):
         )
 
 
-class NothingToDo(UserError):
+class NothingToDoError(UserError):
     """Settings that are good and leave nothing to do together; the other jobs of a multirun go on."""
 
 

@@ -24,7 +24,7 @@ from jaxalign.config.report import ReportConfig
 from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
-from jaxalign.errors import NothingToDo, UserError, unusable_paths
+from jaxalign.errors import NothingToDoError, UserError, unusable_paths
 from jaxalign.runs.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
@@ -120,7 +120,7 @@ def _run_jobs(
             with unusable_paths():
                 run(read_config(kind, resolved(composed)))
         except UserError as error:
-            if where and isinstance(error, NothingToDo):
+            if where and isinstance(error, NothingToDoError):
                 print(f"passed over: {error}", flush=True)
                 return
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
