@@ -67,7 +67,7 @@ def _downloaded(source: BenchmarkSource, offline: bool) -> list[Path]:
         return download(source.repository, source.revision, source.files, offline=offline)
     except UserError as error:
         line = str(error).replace("dataset.path", "benchmark.path")
-        raise UserError(f"{line}; {source.access}") from error
+        raise UserError(line if source.access in line else f"{line}; {source.access}") from error
 
 
 def _checked(prompts: Sequence[BenchmarkPrompt], place: str) -> list[BenchmarkPrompt]:
