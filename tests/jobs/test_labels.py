@@ -36,6 +36,9 @@ def labelled(tmp_path, capsys, monkeypatch):
 
 def test_labels_of_two_people_become_labelled_responses_without_the_disputed_ones(labelled, capsys):
     folder, label = labelled
+    harm = ["model=tiny", "benchmark=starter_probes", "judge=toxicity_linear", "judge.refusal=none"]
+    line = refused(main, [*harm, "judge.labels=none.jsonl"], capsys)
+    assert line.startswith("judge.labels=none.jsonl is not a file (it does not exist): give a file")
     line = refused(main, ["stage=fit_judge", f"judge.labels={folder}"], capsys)
     assert line.startswith(f"nobody has labelled the run {folder}: label it with stage=label run=")
     printed = label(["f", "b", "h", "r"], n=3)

@@ -43,7 +43,10 @@ def test_real_toxicity_prompts_keeps_the_toxic_ones_in_their_order(tmp_path, mon
     assert (found[0].id, found[0].form, found[0].category) == ("a.txt-0-5", "completion", "toxicity")
     monkeypatch.setattr(readers, "TOXIC_PROMPTS", 2)
     assert len(read_benchmark("realtoxicityprompts", path)) == 2
-    with pytest.raises(UserError, match=r"p.jsonl line 1 lacks prompt; its fields are: text"):
+    with pytest.raises(
+        UserError,
+        match=r"p.jsonl line 1 lacks prompt; its fields are: text: give the file in the form in which its owner",
+    ):
         read_benchmark("realtoxicityprompts", lines(path, {"text": "x"}))
     with pytest.raises(UserError, match="no prompt with text and toxicity"):
         read_benchmark("realtoxicityprompts", lines(path, {"prompt": "x"}))

@@ -14,7 +14,7 @@ from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
-from jaxalign.jobs.harm.labels import labels_hash
+from jaxalign.jobs.harm.labels import labels_hash, read_labels
 from jaxalign.jobs.setup import OpenedModel, open_base
 from jaxalign.runs.records import digest, file_hash
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt
@@ -126,9 +126,13 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
     """Check and return the configured judges.
 
     Raises:
-        UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits).
+        UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits), or the labels that it
+            is measured on cannot be used.
     """
     source, judge = BENCHMARKS[benchmark.name], config.judge
+    if judge.labels is not None:
+        labels_hash(judge.labels)
+        read_labels(judge.labels)
     names = [judge.name]
     if judge.name == "auto":
         names = ["probe", "toxicity_linear"] if source.judge == "probe_or_toxicity" else [source.judge]

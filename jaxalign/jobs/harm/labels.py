@@ -12,6 +12,7 @@ from jaxalign.config.safety import LabelConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import read_judged
 from jaxalign.runs.directory import Run
+from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels
 from jaxalign.safety.judgements import Judgement
@@ -151,6 +152,8 @@ def read_labels(path: str | None, split: str | None = None) -> list[LabelledResp
 def labels_hash(path: str) -> str:
     """Return the hash of the labels in a file or a run (see `read_labels`); UserError if there are none."""
     if not Path(path).is_dir():
+        if why := not_a_file(Path(path)):
+            raise UserError(f"judge.labels={path} is not a file ({why}): give a file with labels, or a labelled run")
         return file_hash(Path(path))
     return digest(_labels_of(Path(path)).labels)
 

@@ -18,7 +18,7 @@ TOXIC_FROM = 0.5
 """RealToxicityPrompts: the least toxicity of a prompt that is asked, and how many of them (Choi et al., 2025)."""
 TOXIC_PROMPTS = 3000
 
-_COLUMNS = Columns()
+_COLUMNS = Columns(published=True)
 
 
 def read_benchmark(
