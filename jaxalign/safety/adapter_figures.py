@@ -5,13 +5,15 @@ from matplotlib.figure import Figure
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MUTED, OKABE_ITO
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.figures import CIRCULAR, MOST_LINES, column_figure, frame, legend
-from jaxalign.safety.report_tables import Losses
+from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, frame, legend
+from jaxalign.safety.report_tables import TrainingLosses
 from jaxalign.values.schwartz import label
 
 MOST_RADARS = 12
 _COLUMNS = 4
-_LOWEST, _HIGHEST = 1.0, 6.0
+_RINGS = (1.0, 3.5, 6.0)
+"""The lowest, the middle and the highest score."""
+_RADIUS = 0.31  # of the highest score, in inches
 
 
 def short_names() -> dict[str, str]:
@@ -52,33 +54,42 @@ def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
     height = 0.7 + 1.0 * rows
     cut = "" if len(shown) == len(models) else f"; {len(shown)} of {len(models)} adapters"
     figure = column_figure(height, title, f"{note}{cut}")
+    # All circles stand in one plot, because polar plots of Matplotlib take ten times as long.
+    axes = figure.add_axes((0, 0.2 / height, 1, rows / height))
+    axes.set_axis_off()
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(-rows, 0)
     angles = np.linspace(0, 2 * np.pi, len(CIRCULAR) + 1)
+    spokes = np.stack([np.sin(angles), np.cos(angles)])
     names, handles = short_names(), []
     for number, model in enumerate(shown):
         row, column = divmod(number, _COLUMNS)
-        box = (0.05 + 0.245 * column, (height - 0.5 - 1.0 * (row + 1) + 0.14) / height, 0.175, 0.68 / height)
-        axes = figure.add_axes(box, projection="polar")
-        axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
-        axes.set_theta_direction(-1)  # type: ignore[attr-defined]
-        axes.set_ylim(0, _HIGHEST)
-        axes.set_yticks([_LOWEST, 3.5, _HIGHEST], ["", "", ""])
-        axes.set_xticks(angles[:-1], [names[value] for value in CIRCULAR], fontsize=3.6, color=MUTED)
-        axes.tick_params(pad=-5.5)
-        axes.grid(color=LINK, linewidth=0.3)
-        axes.spines["polar"].set_linewidth(0.4)
-        axes.spines["polar"].set_color(LINK)
+        x, y = (column + 0.5) * WIDTH / _COLUMNS, -row - 0.57
+        for radius in _RINGS:
+            axes.plot(*_around(x, y, spokes, np.full(len(angles), radius)), color=LINK, linewidth=0.3)
+        for angle, value in zip(angles, CIRCULAR, strict=False):
+            away = _RADIUS + 0.06
+            tip = (x + away * np.sin(angle), y + away * np.cos(angle))
+            axes.plot([x, x + _RADIUS * np.sin(angle)], [y, y + _RADIUS * np.cos(angle)], color=LINK, linewidth=0.3)
+            axes.text(*tip, names[value], fontsize=4.2, color=MUTED, ha="center", va="center")
         lines = []
         for scores, colour, style in ((model.about["target"], BEFORE, "--"), (model.about.get("measured"), AFTER, "-")):
             values = [np.nan if scores is None else scores.get(value, np.nan) for value in CIRCULAR]
-            lines += axes.plot(angles, [*values, values[0]], style, color=colour, linewidth=0.9)
+            around = _around(x, y, spokes, np.array([*values, values[0]], float))
+            lines += axes.plot(*around, style, color=colour, linewidth=0.9)
         handles = handles or lines
         name = model.title if len(model.title) < 20 else f"{model.title[:18]}…"
-        axes.set_title(name, fontsize=5.5, color=INK, pad=4, parse_math=False)
+        axes.text(x, y + 0.44, name, fontsize=5.5, color=INK, ha="center", parse_math=False)
     legend(figure, handles, ["target", "measured"])
     return figure
 
 
-def training_curves(found: Collection, losses: Losses, title: str, note: str) -> Figure | None:
+def _around(x: float, y: float, spokes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the points [2, n] of scores on spokes [2, n] around a centre."""
+    return np.array([[x], [y]]) + _RADIUS * scores / _RINGS[-1] * spokes
+
+
+def training_curves(found: Collection, losses: TrainingLosses, title: str, note: str) -> Figure | None:
     """Draw the loss of each adapter over the logged steps of its training, both stages; None if no log is there.
 
     Up to `MOST_LINES` adapters have a colour each; of more, all are grey, with their median.

@@ -13,7 +13,7 @@ from jaxalign.safety.states import STATES
 from jaxalign.safety.summary import ALL
 
 Tags = dict[str, Sequence[str]]
-Losses = Mapping[str, Sequence[tuple[str, float]]]
+TrainingLosses = Mapping[str, Sequence[tuple[str, float]]]
 """For each adapter, by its hash, the stage and the loss of every logged step, in their order."""
 
 Perplexities = Mapping[str, tuple[float | None, float | None]]

@@ -50,7 +50,7 @@ def part_names(collections: Sequence[Collection]) -> list[str]:
     return names
 
 
-def report_part(found: Collection, name: str, known: tables.Perplexities, losses: tables.Losses) -> ReportPart:
+def report_part(found: Collection, name: str, known: tables.Perplexities, losses: tables.TrainingLosses) -> ReportPart:
     """Return the tables and figures of a collection; `name` begins the names of their files."""
     _fill_drops(found)
     risks = collection_risks(found)
@@ -86,7 +86,7 @@ def _fill_drops(found: Collection) -> None:
 
 
 def _drawn(
-    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities, losses: tables.Losses
+    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities, losses: tables.TrainingLosses
 ) -> dict[str, tuple[bytes, bytes, str]]:
     # matplotlib takes half a second, so it is imported late
     from jaxalign.analysis.figures import as_png, as_svg
