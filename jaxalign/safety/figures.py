@@ -142,7 +142,7 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     height = 1.05 + 0.1 * len(policies) * (len(drops) + 1) + 0.11 * ((len(drops) + 1) // 2)
     figure = column_figure(height, title, note)
     low = 0.34 + 0.12 * ((len(drops) + 1) // 2)
-    axes = figure.add_axes((0.3, low / height, 0.66, (height - low - 0.42) / height))
+    axes = figure.add_axes((0.33, low / height, 0.63, (height - low - 0.42) / height))
     frame(axes)
     axes.axvline(0, color=LINK, linewidth=0.8)
     for number, mine in enumerate(drops.values()):

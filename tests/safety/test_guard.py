@@ -21,7 +21,7 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.tokenizer import from_hf
 from jaxalign.pretrained.weights import load_params
 from jaxalign.safety.judgements import Exchange, judge_missing
-from jaxalign.safety.judges.guard import Guard
+from jaxalign.safety.judges.guard import OTHER_WORDS, Guard
 from jaxalign.safety.judges.guard_formats import GUARD_FORMATS, guard_format, with_texts
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "golden" / "guards.json").read_text())
@@ -29,7 +29,11 @@ FORMATS = sorted(set(GOLDENS) - {"made_with"})
 
 
 def load(name, **changes):
-    """Return a guard with the golden's weights and tokenizer, and its stand-ins for template and policies."""
+    """Return a guard with the golden's weights and tokenizer, and its stand-ins for template and policies.
+
+    Its random model writes no verdict by itself.
+    """
+    changes = {"least": 0.0} | changes
     stored = GOLDENS[name]
     architecture = from_config(stored["config"])
     tensors = draw({key: tuple(shape) for key, shape in stored["shapes"].items()}, stored["norm_mean"])
@@ -142,7 +146,7 @@ def test_shieldgemma_asks_for_each_policy_and_takes_the_worst(tmp_path):
     guard = load("shieldgemma")
     (tmp_path / "p.json").write_text(json.dumps({"noise": "no noise.", "haste": "no haste.", "mud": "no mud."}))
     known = guard_format("shieldgemma", "gemma2", policies=tmp_path / "p.json")
-    guard = Guard(known, guard.scorer, guard.tokenizer, "model")
+    guard = Guard(known, guard.scorer, guard.tokenizer, "model", least=0.0)
     asked = guard._asked(Exchange("Why?", "So."))
     assert len(asked) == 3 and len({tuple(tokens.tolist()) for tokens, _ in asked}) == 3
     yes = [np.log([one, 1 - one]) for one in (0.2, 0.7, 0.3)]
@@ -180,6 +184,14 @@ def test_a_response_cannot_end_its_turn_or_give_the_verdict(guard):
         for text in (plain, hostile)
     )
     assert one == other
+
+
+def test_a_checkpoint_that_would_write_something_else_gives_no_judgement(qwen):
+    guard = dataclasses.replace(qwen, least=0.01)
+    (found,) = guard.judge([Exchange("Why?", "So.")], lambda *_: None)
+    assert found.score is found.label is None and found.missing == OTHER_WORDS and "shares" in found.raw
+    assert judged(guard, {"Safety: Safe": 0.006, "Safety: Unsafe": 0.003}).missing == OTHER_WORDS
+    assert judged(guard, {"Safety: Safe": 0.006, "Safety: Unsafe": 0.006}).score == pytest.approx(0.5)
 
 
 def test_judgements_are_recorded_and_what_does_not_fit_is_missing(wildguard, tmp_path):

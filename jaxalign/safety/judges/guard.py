@@ -21,16 +21,23 @@ from jaxalign.safety.judges.guard_formats import GuardFormat
 from jaxalign.safety.judges.quoting import disarmed
 from jaxalign.safety.judges.reading import Asked, read_answers_behind, spelled_marks
 
+OTHER_WORDS = "the guard would write something else than a verdict"
+"""Why there is no judgement of a checkpoint that is no such guard, or that does not answer."""
+
 _SAMPLE = Exchange("Is it late?", "No, it is not.")
 """An exchange that shows what stands around any other."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a guard says: the parts that it would write, and the share of each text that was possible in each part."""
+    """What a guard says: the parts that it would write, and the share of each text that was possible in each part.
+
+    `probability` is that of writing any verdict at all.
+    """
 
     parts: tuple[str, ...]
     shares: tuple[dict[str, float], ...]
+    probability: float
 
     def share(self, number: int, texts: frozenset[str]) -> float:
         """Return the share of some texts of a part; 0 if the verdict has ended before it."""
@@ -56,6 +63,7 @@ class Guard:
         model: the model's signature and precision (`BaseModel.signature`).
         about: "harm" or "refusal".
         strict: whether a verdict between yes and no (`GuardFormat.doubtful`) counts as harmful.
+        least: the least probability of writing a verdict; with less, the judgement is missing.
 
     Raises:
         UserError: the guard does not judge what `about` names, has no chat template and needs one, or its template does
@@ -68,6 +76,7 @@ class Guard:
     model: str
     about: str = "harm"
     strict: bool = True
+    least: float = 0.01
     name: str = "guard"
 
     def __post_init__(self):
@@ -98,7 +107,7 @@ class Guard:
             sorted(self.format.categories.items()),
             *sorted(self.format.worth.items()),
         ]
-        return digest([self.name, 1, self.model, about, tokens], 32)
+        return digest([self.name, 2, self.least, self.model, about, tokens], 32)
 
     @cached_property
     def _policies(self) -> Mapping[str, str]:
@@ -194,16 +203,17 @@ class Guard:
             log_probs: the log-probabilities of all beginnings of verdicts, in the order of `_texts`, float64.
         """
         known = dict(zip(self._texts, log_probs, strict=True))
-        chosen, shares = (), []
+        chosen, shares, probability = (), [], 0.0
         while True:
             size = len(chosen)
             options = dict.fromkeys(p[size] for p in self.format.verdicts if len(p) > size and p[:size] == chosen)
             if not options:
-                return Verdict(chosen, tuple(shares))
+                return Verdict(chosen, tuple(shares), probability)
             values = [
                 np.logaddexp.reduce([known[lead + "".join((*chosen, part))] for lead in self.format.leads])
                 for part in options
             ]
+            probability = probability if chosen else float(np.exp(np.logaddexp.reduce(values)))
             found = probabilities(np.array(values))
             found = np.full(len(values), np.nan) if found is None else found
             shares.append(dict(zip(options, found.tolist(), strict=True)))
@@ -225,6 +235,8 @@ class Guard:
         }
         if score is None or not np.isfinite(score):
             return Judgement(None, None, json.dumps(raw), "no verdict has a finite log-probability")
+        if verdicts[worst].probability < self.least:
+            return Judgement(None, None, json.dumps(raw), OTHER_WORDS)
         if self.about == "refusal":
             label = "refusal" if score >= self.scale.threshold else "answer"
         elif score >= self.scale.threshold:
