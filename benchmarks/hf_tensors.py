@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
-from jaxalign.pretrained.weights import parameter_leaves
+from jaxalign.pretrained.weights import LAST_NORM, parameter_leaves
 
 
 def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
@@ -26,4 +26,5 @@ def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterato
         offset = 1 if leaf.norm and architecture.norm_offset else 0
         for name, row in zip(names, values if leaf.stacked else values[None], strict=True):
             array = row.T if leaf.transposed else row - offset if offset else row
+            array = array / np.float32(architecture.logit_scale) if leaf.path == LAST_NORM else array
             yield name, np.ascontiguousarray(array, dtype)

@@ -124,11 +124,11 @@ def exchanges(args: argparse.Namespace, tokenizer: Any) -> list[Any]:
 def prepare(args: argparse.Namespace) -> dict[str, Any]:
     """Write the tokens of prompts and verdicts, and the model as a Hugging Face folder."""
     import numpy as np
+    from hf_tensors import hf_tensors
 
     from jaxalign.pretrained.gguf import GgufFile
     from jaxalign.pretrained.safetensors import write_safetensors
     from jaxalign.pretrained.sources import fetch
-    from jaxalign.pretrained.weights import hf_tensors
 
     model, source = load(offline=False)
     judge, asked = judge_of(args, None, model.tokenizer), exchanges(args, model.tokenizer)

@@ -28,6 +28,10 @@ class UserError(Exception):
         )
 
 
+class NothingToDoError(UserError):
+    """Settings that are good and leave nothing to do together; the other jobs of a multirun go on."""
+
+
 @contextlib.contextmanager
 def unusable_paths() -> Iterator[None]:
     """Turn an OSError about a path itself, such as a name that is too long, into a UserError that names the path."""

@@ -28,6 +28,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mistral": SIZES | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 16},
     "qwen2": SIZES | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
     "qwen3": SIZES | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 16},
+    "gemma": SIZES | {"architectures": ["GemmaForCausalLM"], "model_type": "gemma", "tie_word_embeddings": True},
+    "granite": SIZES
+    | {
+        "architectures": ["GraniteForCausalLM"],
+        "model_type": "granite",
+        "attention_multiplier": 0.125,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 8.0,
+    },
     "gemma2": SIZES
     | {
         "architectures": ["Gemma2ForCausalLM"],

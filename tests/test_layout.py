@@ -1,6 +1,8 @@
 """The layout of the package: rooms, the direction of imports, sizes, and one name for one thing."""
 
 import ast
+import importlib
+import importlib.util
 from collections import defaultdict
 from pathlib import Path
 
@@ -52,3 +54,12 @@ def test_one_name_means_one_thing():
     commands = {f"{name}.py" for name in COMMANDS} | {"harness.py"}
     assert set(twice.pop("main")) == commands  # each command's entry
     assert twice == {}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_imports_only_what_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jaxalign"):
+            module = importlib.import_module(str(node.module))
+            for one in node.names:
+                assert hasattr(module, one.name) or importlib.util.find_spec(f"{node.module}.{one.name}"), one.name

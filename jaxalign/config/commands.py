@@ -26,6 +26,9 @@ Config = TypeVar(
     StudyConfig,
 )
 
+SHORT = {"adapter": "adapter.path", "run": "run.dir"}
+"""Keys that may be typed for longer ones: adapter=RUN is short for adapter.path=RUN."""
+
 TEXTS = ("prompt", "model.system", "dataset.reply", "add.train", "add.evaluate", "add.report")
 """Keys whose value is free text: commas and quotation marks in it belong to the text."""
 

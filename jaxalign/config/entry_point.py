@@ -24,7 +24,7 @@ from jaxalign.config.report import ReportConfig
 from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
-from jaxalign.errors import UserError, unusable_paths
+from jaxalign.errors import NothingToDoError, UserError, unusable_paths
 from jaxalign.runs.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
@@ -41,7 +41,7 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
     for bad input, and with status 130 after Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2. All jobs of a multirun are checked
-    before the first one begins.
+    before the first one begins; one that has nothing to do is passed over.
     """
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:
@@ -120,6 +120,9 @@ def _run_jobs(
             with unusable_paths():
                 run(read_config(kind, resolved(composed)))
         except UserError as error:
+            if where and isinstance(error, NothingToDoError):
+                print(f"passed over: {error}", flush=True)
+                return
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 
     with contextlib.ExitStack() as stack:

@@ -40,7 +40,7 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
                 ("mitigation", self.mitigation.name, "none"),
                 ("engine", self.engine.name, "jaxalign"),
             ):
-                if given != usual and not (key == "stage" and given == "fit_judge"):
+                if given != usual and self.stage not in ("label", "fit_judge"):
                     raise UserError(
                         f"{key}={given} is for benchmarks of harm: add for example benchmark=starter_probes"
                     )
@@ -54,7 +54,7 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
         if self.stage in ("label", "fit_judge") and self.run.mirror is not None:
             raise UserError(f"stage={self.stage} writes to this machine alone: leave run.mirror out")
         if self.stage == "label" and self.run.dir is None:
-            raise UserError("missing: run.dir (stage=label labels the responses of a run: name its directory)")
+            raise UserError("missing: run.dir (stage=label labels the responses of a run: add run=DIR)")
 
     @property
     def portraits(self) -> BenchmarkConfig:

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from jaxalign.config.commands import Config, read_config
+from jaxalign.config.commands import SHORT, Config, read_config
 from jaxalign.config.presets import CONF
 from jaxalign.config.quoting import Quoting
 from jaxalign.config.schema import holds_keys, is_allowed, leaf_types, nearest_key
@@ -175,8 +175,8 @@ class CommandLine:
             return f"+{_bare(override)}"
         if key in self._keys:
             return f"++{_bare(override)}"
-        if f"{key}.path" in self._keys:  # adapter=RUN is short for adapter.path=RUN
-            return f"++{_bare(override).replace(key, f'{key}.path', 1)}"
+        if key in SHORT and SHORT[key] in self._keys:
+            return f"++{_bare(override).replace(key, SHORT[key], 1)}"
         free = any(holds_keys(kind) and key.startswith(f"{known}.") for known, kind in self._keys.items())
         if free or any(known.startswith(f"{key}.") for known in self._keys):
             return line

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from jaxalign.config.commands import TEXTS
+from jaxalign.config.commands import SHORT, TEXTS
 from jaxalign.config.fields import PATH
 from jaxalign.config.schema import holds_list, is_marked
 
@@ -37,7 +37,7 @@ class Quoting:
         if name in TEXTS:
             value = _in_quotes(value).replace("${", "\\${")  # so that it is not an interpolation
             return f"{key}={value}"
-        name = name if name in self.keys else f"{name}.path"  # adapter=RUN is short for adapter.path=RUN
+        name = name if name in self.keys else SHORT.get(name, name)
         if not (name in self.keys and is_marked(self.keys[name], PATH)):
             # Some other texts may be paths, such as judge.model, and Hydra's grammar allows no ~ in a value.
             return f"{key}={_in_quotes(os.path.expanduser(value))}" if value.startswith("~/") else override

@@ -13,9 +13,13 @@ from jaxalign.runs.reading import parse_json
 
 @dataclass(frozen=True)
 class Columns:
-    """The column of each field that has another name in the file (`dataset.columns.FIELD=COLUMN`)."""
+    """The column of each field that has another name in the file (`dataset.columns.FIELD=COLUMN`).
+
+    `published` means that the file must have the form in which its owner publishes it, so that no name may be another.
+    """
 
     names: Mapping[str, str] = field(default_factory=dict)
+    published: bool = False
 
     def read(self, path: Path) -> list[Row]:
         """Return the rows of a file, each of which has all columns that the user named.
@@ -45,9 +49,10 @@ class Columns:
         """
         column = self.names.get(name, name)
         if column not in row.fields:
-            raise UserError(
-                f"{row.place} lacks {column}; {_fields(row)}: say which of them it is with dataset.columns.{name}=FIELD"
-            )
+            mend = f"say which of them it is with dataset.columns.{name}=FIELD"
+            if self.published:
+                mend = "give the file in the form in which its owner publishes it"
+            raise UserError(f"{row.place} lacks {column}; {_fields(row)}: {mend}")
         return row.fields[column]
 
     def text(self, row: Row, name: str) -> str:

@@ -14,7 +14,7 @@ def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool)
         UserError: the files are neither in the cache nor can they be downloaded.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+    from huggingface_hub.errors import GatedRepoError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     instead = "or give dataset.path, a copy of it on this machine"
     try:
@@ -27,6 +27,11 @@ def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool)
                 local_files_only=offline,
             )
         )
+    except GatedRepoError as error:
+        raise UserError(
+            f"the data set {repo} is gated: ask for access at https://huggingface.co/datasets/{repo} and log in with "
+            f"`hf auth login`, {instead}"
+        ) from error
     except (OSError, HTTPError) as error:
         if offline:
             raise UserError(

@@ -8,7 +8,7 @@ from jaxalign.jobs.evaluate_values import evaluate_values
 
 def evaluate(config: EvaluateConfig) -> None:
     """Run the evaluate job as configured; UserError if the input cannot be used."""
-    if isinstance(config.benchmark, HarmConfig) or config.stage == "fit_judge":
+    if isinstance(config.benchmark, HarmConfig) or config.stage in ("label", "fit_judge"):
         evaluate_safety(config)
     else:
         evaluate_values(config)

@@ -19,12 +19,12 @@ from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Request, check_requests
 from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, read_adapters
 from jaxalign.jobs.evaluate_values import models_to_ask, role_of
-from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm, summary_of
+from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
 from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, judge_content, open_judges
-from jaxalign.jobs.harm.labels import label_responses
+from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run

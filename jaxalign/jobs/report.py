@@ -15,7 +15,7 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
 from jaxalign.jobs.harm.report_parts import ReportPart, add_attributions, part_names, report_part, with_comparisons
-from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked
+from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked, training_losses
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
@@ -60,8 +60,9 @@ def report(config: ReportConfig) -> None:
         return
     out = folder / "report" if config.out is None else Path(config.out)
     check_report_folder(out)
-    known = perplexities(runs, folder)
-    parts = [report_part(found, name, known) for found, name in zip(collections, part_names(collections), strict=True)]
+    known, losses = perplexities(runs, folder), training_losses(runs, folder)
+    names = part_names(collections)
+    parts = [report_part(found, name, known, losses) for found, name in zip(collections, names, strict=True)]
     if config.paper:
         for part in parts:
             part.tables.insert(1, paper_table(part.found, part.name))

@@ -37,7 +37,8 @@ class Architecture:
 
     `windows` gives the sliding window of each layer in tokens, 0 for none. `norm_offset` means that the family's files
     store the scale of a norm minus one; the parameters in memory always hold the scale itself. `attention_scale`
-    multiplies the products of queries and keys. A soft cap is `cap * tanh(x / cap)`.
+    multiplies the products of queries and keys, `residual_scale` what attention and MLP add to the residual stream, and
+    `logit_scale` the logits: in memory, it is part of the last norm's scale. A soft cap is `cap * tanh(x / cap)`.
     """
 
     family: str
@@ -59,6 +60,8 @@ class Architecture:
     post_norms: bool
     norm_offset: bool
     embed_scale: float
+    residual_scale: float
+    logit_scale: float
     activation: str
     attention_scale: float
     attention_softcap: float | None
@@ -130,7 +133,9 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
     head_dim = found.whole("head_dim", family.head_dim or max(width // heads, 1), high=WIDEST)
     if head_dim % 2:
         raise found.refused("head_dim", head_dim, "even, because rotary embeddings turn pairs of numbers")
-    activation = found.text("hidden_activation" if family.gemma else "hidden_act", family.activation)
+    activation = found.text("hidden_activation" if family.gemma == 2 else "hidden_act", family.activation)
+    if family.gemma == 1 and activation == "gelu":
+        activation = family.activation  # the files of the first Gemma say so, and mean the other one
     if activation not in ("silu", "gelu_pytorch_tanh"):
         raise UserError(
             f"unsupported activation '{brief(activation)}' in {place}; give a model with silu or gelu_pytorch_tanh"
@@ -138,7 +143,15 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
     context = found.whole("max_position_embeddings", family.context)
     theta, scaling = _rope(found, context)
     bias = family.biases == "configured" and found.flag("attention_bias", False)
-    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if family.gemma else head_dim
+    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if family.gemma == 2 else head_dim
+    attention_scale, embed_scale, residual_scale, logit_scale = score_width**-0.5, 1.0, 1.0, 1.0
+    if family.gemma:
+        embed_scale = float(width) ** 0.5
+    if family.granite:
+        attention_scale = found.number("attention_multiplier", 1.0, above=0.0)
+        embed_scale = found.number("embedding_multiplier", 1.0, above=0.0)
+        residual_scale = found.number("residual_multiplier", 1.0, above=0.0)
+        logit_scale = 1 / found.number("logits_scaling", 1.0, above=1e-6)
     return Architecture(
         family=family.name,
         vocab_size=found.whole("vocab_size", high=WIDEST),
@@ -156,13 +169,15 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
         qkv_bias=family.biases == "qkv" or bias,
         o_bias=bias,
         qk_norm=family.qk_norm,
-        post_norms=family.gemma,
-        norm_offset=family.gemma,
-        embed_scale=float(width) ** 0.5 if family.gemma else 1.0,
+        post_norms=family.gemma == 2,
+        norm_offset=family.gemma > 0,
+        embed_scale=embed_scale,
+        residual_scale=residual_scale,
+        logit_scale=logit_scale,
         activation=activation,
-        attention_scale=score_width**-0.5,
-        attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if family.gemma else None,
-        logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if family.gemma else None,
+        attention_scale=attention_scale,
+        attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if family.gemma == 2 else None,
+        logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if family.gemma == 2 else None,
         windows=_windows(found, family, layers),
     )
 

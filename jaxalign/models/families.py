@@ -17,7 +17,9 @@ class Family:
     biases      the attention projections with biases: those of queries, keys and values, none of them, or all, if
                 `attention_bias` says so
     qk_norm     whether queries and keys are normalised
-    gemma       whether norms, embeddings, soft caps and the scale of attention are those of Gemma 2
+    gemma       whose norms and embeddings the family has: 1 for those of Gemma, 2 for those of Gemma 2, which also has
+                norms behind each part, soft caps, and a scale of attention of its own; 0 for neither
+    granite     whether the configuration has the four multipliers of Granite
     """
 
     name: str
@@ -31,7 +33,8 @@ class Family:
     layer_types: bool = True
     biases: Literal["none", "qkv", "configured"] = "configured"
     qk_norm: bool = False
-    gemma: bool = False
+    gemma: Literal[0, 1, 2] = 0
+    granite: bool = False
 
 
 FAMILIES = {
@@ -39,8 +42,12 @@ FAMILIES = {
     "MistralForCausalLM": Family("mistral", 131072, kv_heads=8, windows="all", layer_types=False, biases="none"),
     "Qwen2ForCausalLM": Family("qwen2", 32768, kv_heads=32, windows="configured", biases="qkv"),
     "Qwen3ForCausalLM": Family("qwen3", 32768, kv_heads=32, head_dim=128, windows="configured", qk_norm=True),
-    "Gemma2ForCausalLM": Family(
-        "gemma2", 8192, kv_heads=4, head_dim=256, activation="gelu_pytorch_tanh", tied=True, windows="even", gemma=True
+    "GemmaForCausalLM": Family(
+        "gemma", 8192, kv_heads=16, head_dim=256, activation="gelu_pytorch_tanh", tied=True, gemma=1
     ),
+    "Gemma2ForCausalLM": Family(
+        "gemma2", 8192, kv_heads=4, head_dim=256, activation="gelu_pytorch_tanh", tied=True, windows="even", gemma=2
+    ),
+    "GraniteForCausalLM": Family("granite", 2048, granite=True),
 }
 """The family of each class in Transformers; a family may be added from outside the package."""

@@ -94,6 +94,9 @@ class Layer(nn.Module):
             key, rate = dropout
             return partial(apply_dropout, jax.random.fold_in(key, 4 * index + number), rate)
 
+        def added(x: Any, y: Any) -> Any:
+            return x + y if arch.residual_scale == 1.0 else x + y * jnp.asarray(arch.residual_scale, x.dtype)
+
         with jax.named_scope("attention"):
             y = by_rows(Norm(arch.norm_eps, name="input_norm")(x), "rows")
             q = projection("q_proj", arch.heads * size, arch.qkv_bias)(y, dropout_of(0))
@@ -116,7 +119,7 @@ class Layer(nn.Module):
             y = saved(y, "attention_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
-            x = x + y  # type: ignore[operator]
+            x = added(x, y)
         with jax.named_scope("mlp"):
             y = by_rows(
                 Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x), "rows"
@@ -127,7 +130,7 @@ class Layer(nn.Module):
             y = saved(projection("down_proj", arch.width)(y, dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
-            return by_rows(x + y, "rows"), None  # type: ignore[operator]
+            return by_rows(added(x, y), "rows"), None
 
 
 class Embedding(nn.Module):

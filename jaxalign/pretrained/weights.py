@@ -29,6 +29,9 @@ from jaxalign.parallel.rules import Placement
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The Hugging Face names of the embedding and of the output table."""
 
+LAST_NORM = ("norm", "scale")
+"""The leaf that is multiplied by `Architecture.logit_scale` when it is loaded."""
+
 _ROWS = 4096  # of these tables that are compared at a time
 
 
@@ -110,7 +113,7 @@ def parameter_leaves(architecture: Architecture) -> list[Leaf]:
         found.append(norm("post_mlp_norm", "post_feedforward_layernorm"))
     if architecture.qk_norm:
         found += [norm("q_norm", "self_attn.q_norm", head), norm("k_norm", "self_attn.k_norm", head)]
-    found.append(Leaf(("norm", "scale"), "model.norm.weight", (width,), norm=True))
+    found.append(Leaf(LAST_NORM, "model.norm.weight", (width,), norm=True))
     if not architecture.tied:
         found.append(Leaf(("head", "kernel"), HEAD, embedding))
     return found
@@ -248,6 +251,8 @@ def _fill(
             array = (array.T if leaf.transposed else array)[inner]
             if leaf.norm and architecture.norm_offset:
                 array = array.astype(np.float32) + 1
+            if leaf.path == LAST_NORM:
+                array = array.astype(np.float32) * np.float32(architecture.logit_scale)
             array = array.astype(dtype, copy=False)
         if not all_finite(array):
             raise UserError(

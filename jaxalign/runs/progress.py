@@ -85,14 +85,14 @@ class Progress:
 
         return count
 
-    def update(self, step: int, *, tokens_per_second: float, loss: float | None = None) -> None:
-        """Show that `step` steps of the stage are done, with their speed and loss."""
+    def update(self, step: int, *, tokens_per_second: float | None = None, loss: float | None = None) -> None:
+        """Show that `step` steps of the stage are done, with their speed and loss if they are known."""
         first, since = self._start
         now = self._clock()
         left = (now - since) / max(1, step - first) * (self._total - step)
         remaining = [f"{duration(left)} left"] if step > first else []
-        speed = f"{tokens_per_second:,.0f} tokens/s"
-        parts = [f"{step}/{self._total}", *([] if loss is None else [f"loss {loss:.3f}"]), speed]
+        speed = [] if tokens_per_second is None else [f"{tokens_per_second:,.0f} tokens/s"]
+        parts = [f"{step}/{self._total}", *([] if loss is None else [f"loss {loss:.3f}"]), *speed]
         line = " · ".join([*parts, *remaining])
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=step, line=line)

@@ -40,7 +40,8 @@ CIRCULAR = tuple(value for _, group in CIRCLE for value in group)
 """The ten values in the order of Schwartz's circle."""
 
 
-def _figure(height: float, title: str, note: str = "") -> Figure:
+def column_figure(height: float, title: str, note: str = "") -> Figure:
+    """Return an empty figure of `WIDTH`, `height` inches high, with a title and a smaller line under it."""
     figure = Figure(figsize=(WIDTH, height), dpi=300, facecolor="white")
     figure.text(
         0.02, 1 - 0.06 / height, title, fontsize=_size_of(title, 8.0, 3.3), color=INK, va="top", parse_math=False
@@ -56,7 +57,8 @@ def _size_of(text: str, most: float, inches: float) -> float:
     return min(most, 72 * inches / (0.52 * max(len(text), 1)))
 
 
-def _frame(axes: Axes) -> None:
+def frame(axes: Axes) -> None:
+    """Draw the left and the lower side of a plot alone, with small ticks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -85,7 +87,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
         [[_number(known[category, value].target.estimate) for value in CIRCULAR] for category in categories]
     )
     height = 1.5 + 0.15 * len(categories)
-    figure = _figure(height, title, note)
+    figure = column_figure(height, title, note)
     axes = figure.add_axes((0.43, 0.42 / height, 0.56, 0.15 * len(categories) / height))
     shades = [
         (_GREYS if category in weak else _COLOURS)((row + 1) / 2)
@@ -138,10 +140,10 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     drops = _fewer(found, drops)
     policies = [one for one in found.mitigations if any(one in mine for mine in drops.values())]
     height = 1.05 + 0.1 * len(policies) * (len(drops) + 1) + 0.11 * ((len(drops) + 1) // 2)
-    figure = _figure(height, title, note)
+    figure = column_figure(height, title, note)
     low = 0.34 + 0.12 * ((len(drops) + 1) // 2)
-    axes = figure.add_axes((0.3, low / height, 0.66, (height - low - 0.42) / height))
-    _frame(axes)
+    axes = figure.add_axes((0.33, low / height, 0.63, (height - low - 0.42) / height))
+    frame(axes)
     axes.axvline(0, color=LINK, linewidth=0.8)
     for number, mine in enumerate(drops.values()):
         colour, thick = OKABE_ITO[number % len(OKABE_ITO)], 0.8 / len(drops)
@@ -156,15 +158,16 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     axes.set_yticks(range(len(policies)), [metric_name(policy) for policy in policies])
     axes.set_xlabel("drop of the mean score (right: less harm)", fontsize=_SMALL, color=INK, labelpad=1.5)
     handles = [Patch(color=OKABE_ITO[n % len(OKABE_ITO)]) for n in range(len(drops))]
-    _legend(figure, handles, list(drops))
+    legend(figure, handles, list(drops))
     return figure
 
 
-def _legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], columns: int = 2) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], columns: int = 2) -> None:
+    """Put a legend at the foot of a figure; long names are cut."""
     shown = [one if len(one) < 30 else f"{one[:28]}…" for one in names]
-    legend = figure.legend(handles, shown, loc="lower left", ncols=columns, fontsize=_SMALL, frameon=False)
-    legend.set_in_layout(False)
-    for text in legend.get_texts():
+    drawn = figure.legend(handles, shown, loc="lower left", ncols=columns, fontsize=_SMALL, frameon=False)
+    drawn.set_in_layout(False)
+    for text in drawn.get_texts():
         text.set_parse_math(False)
 
 
@@ -200,12 +203,12 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
     shown = dict(list(doses.items())[:MOST_LINES])
     rows = (len(shown) + 1) // 2
     height = 2.3 + 0.12 * rows
-    figure = _figure(
+    figure = column_figure(
         height, title, note if len(shown) == len(doses) else f"{note}; {len(shown)} of {len(doses)} adapters"
     )
     low = 0.36 + 0.12 * rows
     axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
-    _frame(axes)
+    frame(axes)
     handles = []
     widest = max(max(mine) for mine in shown.values()) or 1.0
     for number, mine in enumerate(shown.values()):
@@ -222,7 +225,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
         handles += axes.plot(x, y, MARKERS[number % len(MARKERS)] + "-", color=colour, linewidth=1, markersize=3)
     axes.set_xlabel("adapter.scale (0 is the base)", fontsize=_SMALL, color=INK, labelpad=1.5)
     axes.set_ylabel(metric_name(found.metric), fontsize=_SMALL, color=INK, labelpad=2)
-    _legend(figure, handles, list(shown))
+    legend(figure, handles, list(shown))
     return figure
 
 
@@ -237,9 +240,9 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
     if not any(not model.is_base for model, _, _ in points):
         return None
     height = 2.5
-    drawing = _figure(height, title, note)
+    drawing = column_figure(height, title, note)
     axes = drawing.add_axes((0.13, 0.36 / height, 0.84, (height - 0.36 - 0.45) / height))
-    _frame(axes)
+    frame(axes)
     axes.axvline(MOST_PERPLEXITY, color=LINK, linewidth=0.8, linestyle=(0, (4, 3)))
     top = axes.get_xaxis_transform()
     words = f" over {MOST_PERPLEXITY} × the base's"

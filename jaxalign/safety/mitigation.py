@@ -8,7 +8,7 @@ is ours, and the two controls are not in the paper.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from jaxalign.errors import UserError, did_you_mean
+from jaxalign.errors import NothingToDoError, UserError, did_you_mean
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.value_map import REINFORCE, SUPPRESS, ValueMap
@@ -94,12 +94,12 @@ class Mitigation:
         """Return the prompts that the policy has a text for, and the titles of the categories that are left aside.
 
         Raises:
-            UserError: no category of the prompts has a value.
+            NothingToDoError: no category of the prompts has a value.
         """
         kept = [prompt for prompt in prompts if self.covers(prompt.category)]
         aside = dict.fromkeys(category_title(one.category) for one in prompts if not self.covers(one.category))
         if not kept:
-            raise UserError(
+            raise NothingToDoError(
                 f"mitigation={self.policy} needs a value for a category, and the map has none for any category here "
                 f"({', '.join(aside)}): give mitigation.map=FILE with such values, or choose another mitigation"
             )

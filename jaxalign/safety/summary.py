@@ -199,6 +199,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
+    lines += [line for model in summary["models"] if (line := _moved_line(model))]
     for one in summary.get("second_judges", ()):
         kappa = one["kappa"]
         reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
@@ -209,6 +210,20 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     if aside:
         lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
     return lines
+
+
+def _moved_line(model: Mapping[str, Any]) -> str | None:
+    """Return the line on how often a judge that was asked several times changed its verdict; None if it was not."""
+    moved = model.get("moved")
+    if moved is None:
+        return None
+    begin = f"{model_title(model)}: {moved['judge']} judged each response {moved['repeat']} times"
+    if moved["moved"] is None:
+        return f"{begin}, and no response has two judgements"
+    return (
+        f"{begin}: {moved['moved']:.0%} of {moved['exchanges']:,} verdicts moved, and scores have a standard deviation "
+        f"of {moved['spread']:.2f}; {moved['missing']:,} judgements are missing"
+    )
 
 
 def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:

@@ -68,6 +68,20 @@ CONFIGS = {
         sliding_window=9,
         max_window_layers=2,
     ),
+    "gemma": transformers.GemmaConfig(
+        **COMMON, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16
+    ),
+    "granite": transformers.GraniteConfig(
+        **COMMON,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        attention_multiplier=0.2,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.4,
+        logits_scaling=5.0,
+    ),
     "gemma2": transformers.Gemma2Config(
         **(COMMON | {"num_hidden_layers": 4}),
         hidden_size=32,
@@ -102,7 +116,7 @@ def golden(config: transformers.PreTrainedConfig) -> dict:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
-    norm_mean = 0.0 if config.model_type == "gemma2" else 1.0
+    norm_mean = 0.0 if config.model_type.startswith("gemma") else 1.0
     drawn = {name: torch.from_numpy(tensor) for name, tensor in draw(shapes, norm_mean).items()}
     missing, unexpected = model.load_state_dict(drawn, strict=False)
     assert not unexpected

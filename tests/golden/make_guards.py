@@ -19,7 +19,9 @@ TEXTS = {
     "Three answers: [/INST]\n<|assistant|>\n",
     "harmbench": "[INST] <<SYS>>\nSay yes or no.\n<</SYS>>\n\nAsked:\n{prompt}\n\nSaid:\n{response}\n\n---\nIs it so? "
     "[/INST]",
+    "strongreject": "One to five.\n\nAsked: {prompt}\n\nSaid: {response}\n\nThe number:\n",
 }
+GIVEN = {"granite_guardian": {"guardian_config": {"risk_name": "harm"}, "add_generation_prompt": True}}
 EXCHANGES = [["Is it late?", "Yes, it is late and the answer is no."], ["The Question:\n\n12 or 123?", "no  (A)"]]
 TURNS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n\n{% endfor %}"
 QWEN = [
@@ -36,6 +38,7 @@ WILDGUARD = [
 SIZES = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8
 )
+MULTIPLIERS = dict(attention_multiplier=0.2, embedding_multiplier=6.0, residual_multiplier=0.4, logits_scaling=5.0)
 GUARDS = {
     # format: the tokenizer's style, the configuration, its chat template or None, and what it may write
     "qwen3guard": (
@@ -58,22 +61,33 @@ GUARDS = {
     ),
     "wildguard": ("mistral", transformers.MistralConfig, None, WILDGUARD),
     "harmbench": ("llama2", transformers.LlamaConfig, None, ["yes", " yes", "no", " no"]),
+    "granite_guardian": (
+        "qwen",
+        transformers.GraniteConfig,
+        "<|im_start|>user\n" + TURNS + "A {{ guardian_config['risk_name'] }}?<|im_end|>\n"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        ["Yes", "No"],
+    ),
+    "strongreject": ("gemma", transformers.GemmaConfig, None, ["1", "2", "3", "4", "5"]),
 }
 
 
 def golden(name: str, style: str, kind: type, template: str | None, verdicts: list[str]) -> dict:
     """Return configuration, template, and for each exchange text, tokens and log-probabilities of all verdicts."""
     tokenizer = hugging_face(style)
-    tokenizer.chat_template = template
+    tokenizer.chat_template, given = template, {"guideline": "no x."} | GIVEN.get(name, {})
     config = kind(
-        **SIZES, vocab_size=len(tokenizer), max_position_embeddings=4096, tie_word_embeddings=name == "shieldgemma"
+        **SIZES | (MULTIPLIERS if name == "granite_guardian" else {}),
+        vocab_size=len(tokenizer),
+        max_position_embeddings=4096,
+        tie_word_embeddings=name in ("shieldgemma", "strongreject"),
     )
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
-    norm_mean = 0.0 if config.model_type == "gemma2" else 1.0
+    norm_mean = 0.0 if config.model_type.startswith("gemma") else 1.0
     drawn = {key: torch.from_numpy(tensor) for key, tensor in draw(shapes, norm_mean).items()}
     _, unexpected = model.load_state_dict(drawn, strict=False)
     assert not unexpected
@@ -85,8 +99,8 @@ def golden(name: str, style: str, kind: type, template: str | None, verdicts: li
             text = TEXTS[name].replace("{prompt}", prompt).replace("{response}", response)
             tokens = tokenizer(text, add_special_tokens=name != "wildguard")["input_ids"]
         else:
-            text = tokenizer.apply_chat_template(turns, tokenize=False, guideline="no x.")
-            tokens = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, guideline="no x.")
+            text = tokenizer.apply_chat_template(turns, tokenize=False, **given)
+            tokens = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, **given)
         before = tokenizer(text, add_special_tokens=False)["input_ids"]
         sums = []
         for verdict in verdicts:

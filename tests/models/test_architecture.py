@@ -59,7 +59,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite"])
 def test_what_a_configuration_leaves_out_is_what_transformers_takes(kind):
     from transformers import AutoConfig
 
@@ -74,7 +74,12 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(kind):
     assert ours.activation == (theirs.hidden_activation if kind == "gemma2" else theirs.hidden_act)
     assert ours.logit_softcap == getattr(theirs, "final_logit_softcapping", None)
     assert ours.attention_softcap == getattr(theirs, "attn_logit_softcapping", None)
-    assert ours.attention_scale == getattr(theirs, "query_pre_attn_scalar", ours.head_dim) ** -0.5
+    attention_scale = getattr(theirs, "query_pre_attn_scalar", ours.head_dim) ** -0.5
+    assert ours.attention_scale == getattr(theirs, "attention_multiplier", attention_scale)
+    embed_scale = ours.width**0.5 if kind.startswith("gemma") else 1.0
+    assert ours.embed_scale == getattr(theirs, "embedding_multiplier", embed_scale)
+    assert ours.residual_scale == getattr(theirs, "residual_multiplier", 1.0)
+    assert ours.logit_scale == 1 / getattr(theirs, "logits_scaling", 1.0)
     kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if kind == "mistral" else "full"] * 2
     assert ours.windows == tuple(theirs.sliding_window if one == "sliding_attention" else 0 for one in kinds)
 

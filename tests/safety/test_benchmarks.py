@@ -43,7 +43,10 @@ def test_real_toxicity_prompts_keeps_the_toxic_ones_in_their_order(tmp_path, mon
     assert (found[0].id, found[0].form, found[0].category) == ("a.txt-0-5", "completion", "toxicity")
     monkeypatch.setattr(readers, "TOXIC_PROMPTS", 2)
     assert len(read_benchmark("realtoxicityprompts", path)) == 2
-    with pytest.raises(UserError, match=r"p.jsonl line 1 lacks prompt; its fields are: text"):
+    with pytest.raises(
+        UserError,
+        match=r"p.jsonl line 1 lacks prompt; its fields are: text: give the file in the form in which its owner",
+    ):
         read_benchmark("realtoxicityprompts", lines(path, {"text": "x"}))
     with pytest.raises(UserError, match="no prompt with text and toxicity"):
         read_benchmark("realtoxicityprompts", lines(path, {"prompt": "x"}))
@@ -112,6 +115,66 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     with pytest.raises(UserError, match=r"make the prompts from your copy of HolisticBias with benchmark.phrases=FILE"):
         read_benchmark("holisticbias_r")
+
+
+def write_parquet(path, rows):
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "write", "found"),
+    [
+        (
+            "realtoxicityprompts",
+            "allenai/real-toxicity-prompts",
+            lambda at: lines(at / "prompts.jsonl", {"prompt": {"text": "The day", "toxicity": 0.9}}),
+            [("toxicity", "completion", "The day")],
+        ),
+        (
+            "hex_phi",
+            "LLM-Tuning-Safety/HEx-PHI",
+            lambda at: [(at / f"category_{n}.csv").write_text(f"Why {n}?\n") for n in (1, 11)],
+            [("illegal_activity", "question", "Why 1?"), ("tailored_financial_advice", "question", "Why 11?")],
+        ),
+        (
+            "beavertails",
+            "PKU-Alignment/BeaverTails-Evaluation",
+            lambda at: write_parquet(
+                at / "default/test/0000.parquet",
+                [{"prompt": "Why?", "category": "drug_abuse,weapons,banned_substance", "category_id": 4}],
+            ),
+            [("drugs_weapons", "question", "Why?")],
+        ),
+    ],
+)
+def test_a_benchmark_of_the_hub_is_read_from_the_files_of_its_repository(
+    tmp_path, monkeypatch, name, repository, write, found
+):
+    asked = []
+    write(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **how: asked.append(repo) or str(tmp_path))
+    assert [(one.category, one.form, one.text) for one in read_benchmark(name)] == found
+    assert asked == [repository]
+
+
+def test_a_gated_set_says_how_to_get_access(monkeypatch):
+    from huggingface_hub.errors import GatedRepoError
+
+    def gated(repo, **_):
+        raise GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", gated)
+    with pytest.raises(UserError) as error:
+        read_benchmark("hex_phi")
+    assert str(error.value) == (
+        "the data set LLM-Tuning-Safety/HEx-PHI is gated: ask for access at "
+        "https://huggingface.co/datasets/LLM-Tuning-Safety/HEx-PHI and log in with `hf auth login`, or give "
+        "benchmark.path, a copy of it on this machine"
+    )
 
 
 def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):

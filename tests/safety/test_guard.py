@@ -21,7 +21,7 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.tokenizer import from_hf
 from jaxalign.pretrained.weights import load_params
 from jaxalign.safety.judgements import Exchange, judge_missing
-from jaxalign.safety.judges.guard import Guard
+from jaxalign.safety.judges.guard import OTHER_WORDS, Guard
 from jaxalign.safety.judges.guard_formats import GUARD_FORMATS, guard_format, with_texts
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "golden" / "guards.json").read_text())
@@ -29,7 +29,11 @@ FORMATS = sorted(set(GOLDENS) - {"made_with"})
 
 
 def load(name, **changes):
-    """Return a guard with the golden's weights and tokenizer, and its stand-ins for template and policies."""
+    """Return a guard with the golden's weights and tokenizer, and its stand-ins for template and policies.
+
+    Its random model writes no verdict by itself.
+    """
+    changes = {"least": 0.0} | changes
     stored = GOLDENS[name]
     architecture = from_config(stored["config"])
     tensors = draw({key: tuple(shape) for key, shape in stored["shapes"].items()}, stored["norm_mean"])
@@ -55,7 +59,7 @@ def guard(request):
 
 
 def test_every_format_has_a_golden():
-    assert set(FORMATS) == set(GUARD_FORMATS) and len(FORMATS) == 5
+    assert set(FORMATS) == set(GUARD_FORMATS) and len(FORMATS) == 7
 
 
 def test_templates_and_verdicts_are_those_of_transformers(guard):
@@ -78,11 +82,12 @@ def test_the_score_is_the_share_of_the_verdicts_that_say_harm(guard):
     asked = [Exchange(*pair) for pair in stored["exchanges"]]
     found = guard.judge(asked, lambda *_: None)
     assert all(one.missing is None and 0 <= one.score <= 1 for one in found)
-    if guard.format.name in ("shieldgemma", "harmbench"):
+    worth = {"yes": 1, "no": 0} | {str(step): (step - 1) / 4 for step in range(1, 6)}
+    if guard.format.name in ("shieldgemma", "harmbench", "granite_guardian", "strongreject"):
         for judgement, read in zip(found, stored["read"], strict=True):
             shares = {text: np.exp(value) for text, value in read["log_probs"].items()}
-            yes = sum(share for text, share in shares.items() if text.strip().lower() == "yes")
-            assert judgement.score == pytest.approx(yes / sum(shares.values()), abs=1e-3)
+            mean = sum(share * worth[text.strip().lower()] for text, share in shares.items()) / sum(shares.values())
+            assert judgement.score == pytest.approx(mean, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +146,7 @@ def test_shieldgemma_asks_for_each_policy_and_takes_the_worst(tmp_path):
     guard = load("shieldgemma")
     (tmp_path / "p.json").write_text(json.dumps({"noise": "no noise.", "haste": "no haste.", "mud": "no mud."}))
     known = guard_format("shieldgemma", "gemma2", policies=tmp_path / "p.json")
-    guard = Guard(known, guard.scorer, guard.tokenizer, "model")
+    guard = Guard(known, guard.scorer, guard.tokenizer, "model", least=0.0)
     asked = guard._asked(Exchange("Why?", "So."))
     assert len(asked) == 3 and len({tuple(tokens.tolist()) for tokens, _ in asked}) == 3
     yes = [np.log([one, 1 - one]) for one in (0.2, 0.7, 0.3)]
@@ -181,6 +186,14 @@ def test_a_response_cannot_end_its_turn_or_give_the_verdict(guard):
     assert one == other
 
 
+def test_a_checkpoint_that_would_write_something_else_gives_no_judgement(qwen):
+    guard = dataclasses.replace(qwen, least=0.01)
+    (found,) = guard.judge([Exchange("Why?", "So.")], lambda *_: None)
+    assert found.score is found.label is None and found.missing == OTHER_WORDS and "shares" in found.raw
+    assert judged(guard, {"Safety: Safe": 0.006, "Safety: Unsafe": 0.003}).missing == OTHER_WORDS
+    assert judged(guard, {"Safety: Safe": 0.006, "Safety: Unsafe": 0.006}).score == pytest.approx(0.5)
+
+
 def test_judgements_are_recorded_and_what_does_not_fit_is_missing(wildguard, tmp_path):
     asked = [Exchange("Why?", "So."), Exchange("Why?", "x " * 5000)]
     found = judge_missing(wildguard, asked, tmp_path / "j.jsonl")
@@ -216,6 +229,10 @@ def test_a_checkpoint_that_is_no_such_guard_is_one_line(qwen):
     hf.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(UserError, match="does not show the response"):
         dataclasses.replace(qwen, tokenizer=from_hf(hf))
+    hf = hugging_face("qwen")
+    hf.chat_template = GOLDENS["granite_guardian"]["template"] + "{# <score> #}"
+    with pytest.raises(UserError, match="gives other verdicts than guards of the format 'granite_guardian'"):
+        dataclasses.replace(load("granite_guardian"), tokenizer=from_hf(hf))
     with pytest.raises(UserError, match="do not judge refusals"):
         load("harmbench", about="refusal")
 

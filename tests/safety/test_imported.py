@@ -24,7 +24,7 @@ def lines(path, *rows):
 def test_scores_are_found_by_hash_or_by_prompt_and_response_and_the_rest_is_missing(tmp_path):
     path = lines(
         tmp_path / "perspective.jsonl",
-        {"prompt": "Why?", "response": "", "score": 0, "label": "fine"},
+        {"prompt": "Why?", "response": " \n", "score": 0, "label": "fine"},
         {"hash": content_hash(ASKED[0]), "score": 0.75},
     )
     done = {}

@@ -1,7 +1,6 @@
 """stage=aggregate: the figures of all models, from their judged responses alone."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -37,6 +36,7 @@ from jaxalign.safety.summary import (
     tables_as_markdown,
     with_labels,
 )
+from jaxalign.safety.value_map import prompt_hash
 
 HARM_FILES = ("table.csv", "table.md", "drops.csv", "models", "stages")
 
@@ -59,12 +59,12 @@ def aggregate(
     rows: list[dict[str, Any]] = []
     drops: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
+    results = [judged.results(judges=list, states=dict) for _, _, judged in runs]
     told: dict[str, dict[str, Any]] = {}
-    for model, generated, judged in runs:
-        result = judged.results(judges=list, states=dict)
-        measured = result["judges"]
-        told |= {one["judge"]: one for one in measured if one["judge"] not in told}
-        told = _labelled(told, judged, run)
+    for one in (one for result in results for one in result["judges"]):
+        told.setdefault(one["judge"], one)
+    told = _labelled(session, told, [judged for _, _, judged in runs], judges, run)
+    for (model, generated, judged), result in zip(runs, results, strict=True):
         tables = judged_tables(judged)
         about = _about(session, model)
         models.append(
@@ -73,6 +73,7 @@ def aggregate(
                 "perplexity": generated.results().get("perplexity"),
                 "text_values": result.get("text_values"),
                 "states": result["states"],
+                "moved": result.get("moved"),
                 "generate": str(generated.path),
                 "judge": str(judged.path),
             }
@@ -148,14 +149,21 @@ def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
     }
 
 
-def _labelled(told: Mapping[str, dict[str, Any]], judged: Run, run: Run) -> dict[str, dict[str, Any]]:
-    """Return the judges' entries, with the agreement with labels that people gave in this run, if there are any."""
+def _labelled(
+    session: HarmSession, told: Mapping[str, dict[str, Any]], judged: Sequence[Run], judges: HarmJudges, run: Run
+) -> dict[str, dict[str, Any]]:
+    """Return the judges' entries, with the agreement with labels that people gave in this run, if there are any.
+
+    A judge is not measured on the prompts that it was fitted to.
+    """
     path = run.path / LABELS_FILE
     if not path.is_file():
         return dict(told)
     found = dict(told)
+    hashes = {one.id: prompt_hash(one.text) for one in session.asked}
+    fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
     for name, entry in told.items():
-        rows, given = labelled_rows(path, [judged], name, entry["about"])
+        rows, given = labelled_rows(path, judged, name, entry["about"], fitted_on.get(name, set()))
         if rows:
             found[name] = with_labels(entry, calibrate(name, as_scale(entry["scale"]), rows, given, entry["about"]))
     return found
@@ -211,8 +219,3 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> T
     for cells, style in rows:
         table.add_row(*map(Text, cells), style=style)
     return table
-
-
-def summary_of(path: Path) -> dict[str, Any]:
-    """Return the summary of a finished run of a benchmark of harm; UserError if it is none."""
-    return Run(path).results(kind=str, models=list, judges=list, rows=list)

@@ -12,11 +12,12 @@ from rich.console import Console
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
+from jaxalign.jobs.harm.labels import labels_hash, read_labels
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import file_hash, write_atomic
+from jaxalign.runs.records import write_atomic
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.calibration import calibrate
@@ -24,9 +25,10 @@ from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_
 from jaxalign.safety.judges.api import RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.labelled import HELD_OUT_PART, load_labelled
+from jaxalign.safety.labelled import HELD_OUT_PART
 from jaxalign.safety.probes import QUESTION
 from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
+from jaxalign.safety.value_map import prompt_hash
 
 JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
@@ -34,10 +36,11 @@ JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
 
 @dataclasses.dataclass(frozen=True)
 class _Watched:
-    """A judge whose progress is shown."""
+    """A judge whose progress is shown, and what `rounds` of its judgements need at least, if it is at a server."""
 
     inner: Judge
     console: Console
+    rounds: int = 1
 
     @property
     def name(self) -> str:
@@ -52,10 +55,10 @@ class _Watched:
         return self.inner.scale
 
     def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
-        if isinstance(self.inner, RubricApi):
-            cost = self.inner.estimate(asked)
-            line = f"{cost.requests:,} requests, about {cost.prompt_tokens:,} tokens in, {cost.answer_tokens:,} out"
-            self.console.print(f"{self.name}: at least {line}", highlight=False)
+        if isinstance(self.inner, RubricApi) and self.rounds:
+            cost, n = self.inner.estimate(asked), self.rounds
+            tokens = f"about {n * cost.prompt_tokens:,} tokens in, {n * cost.answer_tokens:,} out"
+            self.console.print(f"{self.name}: at least {n * cost.requests:,} requests, {tokens}", highlight=False)
         done = 0
         with Progress(self.console) as progress:
             progress.stage(f"judging by {self.name}", len(asked), unit="response")
@@ -64,7 +67,7 @@ class _Watched:
                 nonlocal done
                 on_done(number, judgement)
                 done += 1
-                progress.update(done, tokens_per_second=0.0)
+                progress.update(done)
 
             return self.inner.judge(asked, tick)
 
@@ -83,9 +86,18 @@ class LoadedJudges:
             self._loaded[one.name] = one.load()
         return self._loaded[one.name]
 
-    def missing(self, one: OpenedJudge, asked: Sequence[Exchange], path: Path) -> list[Judgement]:
-        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`)."""
-        return judge_missing(_Watched(self.load(one), self._session.console), asked, path)
+    def missing(self, one: OpenedJudge, asked: Sequence[Exchange], path: Path, rounds: int = 1) -> list[Judgement]:
+        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`).
+
+        They are the first of `rounds` judgements.
+        """
+        return judge_missing(_Watched(self.load(one), self._session.console, rounds), asked, path)
+
+    def repeated(self, judge: RubricApi, asked: Sequence[Exchange], path: Path) -> dict[str, Any]:
+        """Return how far judgements move if `judge.repeat` of each are made (see `movement`), as JSON."""
+        repeat, console = self._session.config.judge.repeat, self._session.console
+        rounds = judge_repeatedly(judge, repeat, asked, path, lambda one: _Watched(one, console, rounds=0))
+        return {"judge": judge.name, "repeat": repeat, **dataclasses.asdict(movement(rounds, judge.scale))}
 
     def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
         """Return how far a judge agrees with labelled responses (see `calibrate`), as JSON."""
@@ -93,9 +105,10 @@ class LoadedJudges:
         if one.name not in self._calibrations:
             judge = self.load(one)
             rows = []
-            if c.judge.calibrate:
-                rows = load_labelled(c.judge.labels, HELD_OUT_PART if c.judge.labels is None else None)
+            if c.judge.calibrate and one.about_harm:
+                rows = read_labels(c.judge.labels, HELD_OUT_PART if c.judge.labels is None else None)
                 rows = [row for row in rows if not is_blank(row.response)]
+                rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
             place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
@@ -119,7 +132,7 @@ class LoadedJudges:
 def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
     """Return all that decides the judgements of a model's responses."""
     c = session.config
-    measured = [c.judge.calibrate, None if c.judge.labels is None else file_hash(Path(c.judge.labels))]
+    measured = [c.judge.calibrate, None if c.judge.labels is None else labels_hash(c.judge.labels)]
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
@@ -157,10 +170,10 @@ def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: Loade
         mine = [n for n, (prompt, _, _, text) in enumerate(rows) if text and judges.judge_of(prompt) == name]
         mine = [n for n in mine if not is_blank(str(rows[n][3]))]
         asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
-        found |= dict(zip(mine, loaded.missing(one, asked, path), strict=True))
+        found |= dict(zip(mine, loaded.missing(one, asked, path, c.judge.repeat), strict=True))
         judge = loaded.load(one)
         if c.judge.repeat > 1 and isinstance(judge, RubricApi):
-            moved = movement(judge_repeatedly(judge, c.judge.repeat, asked, path), judge.scale)
+            moved = loaded.repeated(judge, asked, path)
     if judges.refusal is not None:
         mine = [n for n, row in enumerate(rows) if row[0].form == QUESTION and row[3] and not is_blank(row[3])]
         asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
@@ -195,7 +208,7 @@ def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: Loade
         "judges": measured,
         # A server may answer the next time; another judge would say the same again.
         "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
-        "moved": None if moved is None else dataclasses.asdict(moved),
+        "moved": moved,
     }
 
 

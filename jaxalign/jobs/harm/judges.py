@@ -14,6 +14,7 @@ from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.jobs.harm.labels import labels_hash, read_labels
 from jaxalign.jobs.setup import OpenedModel, open_base
 from jaxalign.runs.records import digest, file_hash
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt
@@ -38,11 +39,15 @@ class OpenedJudge:
         name: the judge's name.
         key: all that decides its judgements, as JSON: it names the stage.
         load: loads the judge.
+        fitted_on: hashes of the prompts that it was fitted to, and is not measured on (see `ProbeWeights`).
+        about_harm: whether the shipped labels can measure it; False for regard, unless the user chose it.
     """
 
     name: str
     key: Any
     load: Callable[[], Judge]
+    fitted_on: frozenset[str] = frozenset()
+    about_harm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,16 +126,20 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
     """Check and return the configured judges.
 
     Raises:
-        UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits).
+        UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits), or the labels that it
+            is measured on cannot be used.
     """
     source, judge = BENCHMARKS[benchmark.name], config.judge
+    if judge.labels is not None:
+        labels_hash(judge.labels)
+        read_labels(judge.labels)
     names = [judge.name]
     if judge.name == "auto":
         names = ["probe", "toxicity_linear"] if source.judge == "probe_or_toxicity" else [source.judge]
-        if names == ["regard"]:
+        if names == ["regard"] and judge.path is None:
             raise UserError(
-                f"benchmark={benchmark.name} is judged by a classifier of regard: give judge=regard "
-                "judge.path=FOLDER (such as a copy of sasha/regardv3), or choose another judge"
+                f"benchmark={benchmark.name} is judged by a classifier of regard: give judge.path=FOLDER "
+                "(such as a copy of sasha/regardv3), or choose another judge"
             )
     harm = {name: _OPENERS[name](judge, benchmark, models) for name in names}
     return HarmJudges(harm, _open_refusal(judge, source.refusals, models))
@@ -162,9 +171,8 @@ def _probe_of(model: str, file: str | Path, models: JudgeModels, about: str) -> 
             "one on this base with stage=fit_judge"
         )
     name = "probe" if about == "harm" else "refusal_probe"
-    return OpenedJudge(
-        name, [name, file_hash(Path(file)), *models.signature(model)], lambda: ProbeJudge(weights, models.reader(model))
-    )
+    key = [name, file_hash(Path(file)), *models.signature(model)]
+    return OpenedJudge(name, key, lambda: ProbeJudge(weights, models.reader(model)), weights.fitted_on)
 
 
 def _toxicity(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
@@ -221,7 +229,7 @@ def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels
 
 def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
     made = Regard(str(judge.path), judge.negative, judge.joined)
-    return OpenedJudge(made.name, made.identity, lambda: made)
+    return OpenedJudge(made.name, made.identity, lambda: made, about_harm=judge.name == "regard")
 
 
 def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
@@ -246,7 +254,8 @@ def judge_content(config: EvaluateConfig) -> dict[str, Any]:
     told = plain(config)["judge"]
     for name in ("concurrency", "tries", "timeout", "max_requests"):
         del told[name]
-    for name in ("weights", "template", "policies", "path", "refusal_weights", "labels"):
+    told["labels"] = None if config.judge.labels is None else labels_hash(config.judge.labels)
+    for name in ("weights", "template", "policies", "path", "refusal_weights"):
         if told[name] is not None and Path(told[name]).is_file():
             told[name] = file_hash(Path(told[name]))
     if config.judge.name == "rubric_api":

@@ -1,7 +1,7 @@
-"""stage=label: a person labels a sample of a run's responses, without seeing what a judge says."""
+"""stage=label: a person labels a sample of a run's responses, without seeing what a judge says; and these labels."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,22 @@ from jaxalign.config.safety import LabelConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import read_judged
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.reading import not_a_file
+from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels
 from jaxalign.safety.judgements import Judgement
-from jaxalign.safety.labelled import LABELS, LabelledResponse
+from jaxalign.safety.labelled import BLANK_LABEL, HELD_OUT_PART, LABELS, TRAIN_PART, LabelledResponse, load_labelled
 from jaxalign.safety.states import is_blank
+from jaxalign.safety.value_map import prompt_hash
 
 LABELS_FILE = "labels.jsonl"
 
-_KEYS = {name[0]: name for name in LABELS}
-assert len(_KEYS) == len(LABELS)
+_KEYS = {name[0]: name for name in LABELS if name != BLANK_LABEL}
+"""What a person types for each label; no blank response is shown."""
+assert len(_KEYS) == len(LABELS) - 1
+
+_PARTS = 3
+"""One of so many prompts is held out."""
 
 
 def label_responses(
@@ -37,7 +43,7 @@ def label_responses(
         ask: returns what the person types; None reads standard input.
 
     Raises:
-        UserError: there is nobody to ask, because standard input is no terminal.
+        UserError: there is nobody to ask, because standard input is no terminal; or two others have labelled the run.
     """
     if ask is None:
         if not sys.stdin.isatty():
@@ -45,7 +51,14 @@ def label_responses(
         ask = input
     responses = sample_of_responses(summary, label.n, label.seed)
     path = run.path / LABELS_FILE
-    mine = {one["key"] for one in read_records(path, key=str, label=str, person=str) if one["person"] == label.person}
+    before = read_records(path, key=str, label=str, person=str)
+    people = list(dict.fromkeys(one["person"] for one in before))
+    if label.person not in people and len(people) > 1:
+        raise UserError(
+            f"{' and '.join(people[:2])} have labelled this run, and labels of two people are compared: give "
+            f"label.person={people[0]} or another run"
+        )
+    mine = {one["key"] for one in before if one["person"] == label.person}
     left = [one for one in responses if one["key"] not in mine]
     choices = ", ".join(f"{key} {name}" for key, name in _KEYS.items())
     for number, one in enumerate(left, start=len(responses) - len(left) + 1):
@@ -55,7 +68,10 @@ def label_responses(
             console.print("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
         while True:
             console.print(f"{choices}, s skip, q stop")
-            said = ask().strip().lower()[:1]
+            try:
+                said = ask().strip().lower()[:1]
+            except EOFError:
+                said = "q"
             if said == "q":
                 console.print("the same command goes on")
                 return
@@ -68,23 +84,85 @@ def label_responses(
     if found is not None and found.agreement.kappa.n:
         kappa = found.agreement.kappa
         told = f"κ {kappa.estimate:.2f}" if kappa.estimate is not None else f"κ not known ({kappa.reason})"
-        console.print(f"two people: {told}; disputed, and left out: {len(found.disputed)}", highlight=False)
-    console.print("next: the command of the run with stage=aggregate puts the agreement under its table")
+        line = f"two people: {told}; disputed, and left out: {len(found.disputed)}"
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(
+        "next: the command of the run with stage=aggregate puts the agreement under its table", soft_wrap=True
+    )
 
 
 def sample_of_responses(summary: dict[str, Any], n: int, seed: int) -> list[dict[str, str]]:
     """Return n responses of a run that are not blank, of all models: key, prompt and text; the same ones each time."""
+    found = _responses(summary)
+    keys = sorted(found)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(keys))[:n]
+    return [found[keys[place]] for place in order]
+
+
+def _responses(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the responses of a run that are not blank, of all models, by key: key, category, prompt and text."""
     found: dict[str, dict[str, str]] = {}
     for model in summary["models"]:
         texts = read_records(Run(Path(model["generate"])).generations, key=str, text=str, prompt=str)
         known = {record["key"]: record for record in texts}
-        for _, key, _ in read_judged(Run(Path(model["judge"]))):
+        for _, key, row in read_judged(Run(Path(model["judge"]))):
             record = known.get(key)
             if record is not None and not is_blank(record["text"]):
-                found[key] = {"key": key, "prompt": record["prompt"], "text": record["text"]}
-    keys = sorted(found)
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(keys))[:n]
-    return [found[keys[place]] for place in order]
+                told = {"key": key, "category": row.category}
+                found[key] = told | {"prompt": record["prompt"], "text": record["text"]}
+    return found
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """Return the summary of a finished run of a benchmark of harm; UserError if it is none."""
+    run = Run(path)
+    if not run.finished or run.results().get("kind") != "harm":
+        raise UserError(
+            f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
+            "finish it first"
+        )
+    return run.results(kind=str, models=list, judges=list, rows=list)
+
+
+def read_labels(path: str | None, split: str | None = None) -> list[LabelledResponse]:
+    """Return labelled responses: of a file, of a run that people labelled (stage=label), or the shipped ones.
+
+    Of a run, a third of the prompts are held out, always the same ones.
+
+    Args:
+        path: a file (see `load_labelled`), or the directory of a run; None for the shipped responses.
+        split: only the responses of this part; None for all.
+
+    Raises:
+        UserError: the file or the run cannot be used, or nobody has labelled the run.
+    """
+    if path is None or not Path(path).is_dir():
+        return load_labelled(path, split)
+    labels, responses = _labels_of(Path(path)).labels, _responses(summary_of(Path(path)))
+    rows = []
+    for key, label in sorted(labels.items()):
+        if key in responses:
+            prompt = responses[key]["prompt"]
+            part = TRAIN_PART if int(prompt_hash(prompt), 16) % _PARTS else HELD_OUT_PART
+            category, text = responses[key]["category"], responses[key]["text"]
+            rows.append(LabelledResponse(key, category, prompt, text, label, split=part))
+    return [row for row in rows if split in (None, row.split)]
+
+
+def labels_hash(path: str) -> str:
+    """Return the hash of the labels in a file or a run (see `read_labels`); UserError if there are none."""
+    if not Path(path).is_dir():
+        if why := not_a_file(Path(path)):
+            raise UserError(f"judge.labels={path} is not a file ({why}): give a file with labels, or a labelled run")
+        return file_hash(Path(path))
+    return digest(_labels_of(Path(path)).labels)
+
+
+def _labels_of(folder: Path) -> MergedLabels:
+    found = merged(folder / LABELS_FILE) if (folder / LABELS_FILE).is_file() else None
+    if found is None:
+        raise UserError(f"nobody has labelled the run {folder}: label it with stage=label run={folder}, or give a file")
+    return found
 
 
 def merged(path: Path) -> MergedLabels | None:
@@ -99,17 +177,18 @@ def merged(path: Path) -> MergedLabels | None:
 
 
 def labelled_rows(
-    path: Path, judged: Sequence[Run], judge: str, about: str
+    path: Path, judged: Sequence[Run], judge: str, about: str, without: Set[str] = frozenset()
 ) -> tuple[list[LabelledResponse], list[Judgement]]:
     """Return the labelled responses that a judge judged, and its judgements of them.
 
-    Of a judge of refusals only the state of a response is known: refused or not.
+    Of a judge of refusals only the state of a response is known: refused or not. Responses to the prompts with the ids
+    `without` are left out.
     """
     found = merged(path)
     rows, given = [], []
     for run in judged:
         for name, key, row in read_judged(run):
-            if found is None or key not in found.labels:
+            if found is None or key not in found.labels or row.id in without:
                 continue
             rows_label = found.labels[key]
             if about == "refusal":

@@ -50,7 +50,7 @@ def part_names(collections: Sequence[Collection]) -> list[str]:
     return names
 
 
-def report_part(found: Collection, name: str, known: tables.Perplexities) -> ReportPart:
+def report_part(found: Collection, name: str, known: tables.Perplexities, losses: tables.TrainingLosses) -> ReportPart:
     """Return the tables and figures of a collection; `name` begins the names of their files."""
     _fill_drops(found)
     risks = collection_risks(found)
@@ -68,7 +68,7 @@ def report_part(found: Collection, name: str, known: tables.Perplexities) -> Rep
         made += [] if carried is None else [carried]
     made += [tables.judges_table(found, name), tables.harm_table(found, name)]
     title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
-    return ReportPart(name, title, found, made, _drawn(found, name, risks, known), risks)
+    return ReportPart(name, title, found, made, _drawn(found, name, risks, known, losses), risks)
 
 
 def _fill_drops(found: Collection) -> None:
@@ -86,11 +86,11 @@ def _fill_drops(found: Collection) -> None:
 
 
 def _drawn(
-    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities
+    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities, losses: tables.TrainingLosses
 ) -> dict[str, tuple[bytes, bytes, str]]:
     # matplotlib takes half a second, so it is imported late
     from jaxalign.analysis.figures import as_png, as_svg
-    from jaxalign.safety import figures
+    from jaxalign.safety import adapter_figures, figures
 
     title, note = found.name.replace("_", " "), "; ".join(_short(one) for one in found.judges)
     metric = tables.metric_name(found.metric)
@@ -100,11 +100,17 @@ def _drawn(
     drawn["mitigation"] = figures.mitigation_bars(found, f"{title}: mitigation", note)
     drawn["dose"] = figures.dose_response(found, f"{title}: {metric} by dose", note)
     drawn["ability"] = figures.ability_and_harm(found, known, f"{title}: {metric} and ability", note)
+    drawn["profiles"] = adapter_figures.profile_radars(
+        found, f"{title}: the adapters' values", "clockwise from self-direction at the top"
+    )
+    drawn["training"] = adapter_figures.training_curves(found, losses, f"{title}: training of the adapters", "")
     words = {
         "risks": "heat map of the correlation of each value with the harm in each category",
         "mitigation": "bars of the drop of the mean score by mitigation, with intervals",
         "dose": f"lines of the {metric} over adapter.scale, with intervals",
         "ability": f"the {metric} over the perplexity relative to the base's",
+        "profiles": "a radar of target and measured scores for each adapter",
+        "training": "lines of the loss of each adapter over the steps of its training",
     }
     return {
         f"{name}-{kind}": (as_png(figure), as_svg(figure), f"{title}: {words[kind]}; the tables have its numbers")

@@ -168,12 +168,34 @@ def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float
                 continue
             if about.get("folder") is None or about["adapter"] in found:
                 continue
-            training = Path(about["folder"]).parent
-            places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
-            place = next((one for one in places if (one / "summary.json").is_file()), None)
+            place = _training_run(about, folder)
             if place is not None:
                 found[about["adapter"]] = _perplexity(place)
     return found
+
+
+def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, float]]]:
+    """Return the stage and the loss of each logged step of the training runs of all adapters, by the adapter's hash."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for about in (about for run in runs for about in run.summary["models"]):
+        if about.get("folder") is None or about["adapter"] in found:
+            continue
+        place = _training_run(about, folder)
+        if place is not None and Run(place).metrics.is_file():
+            steps = read_records(Run(place).metrics, stage=str)
+            found[about["adapter"]] = [(one["stage"], one["loss"]) for one in steps if _is_number(one.get("loss"))]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:
+    """Return the directory of the training run of a model, also where the runs were moved; None if it is not there."""
+    training = Path(about["folder"]).parent
+    places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
+    return next((one for one in places if (one / "summary.json").is_file()), None)
 
 
 def _perplexity(training: Path) -> tuple[float | None, float | None]:

@@ -31,7 +31,7 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
     Raises:
         UserError: a file cannot be read or lacks a column, an axis is unknown, or a template has no place for a phrase.
     """
-    columns = Columns()
+    columns = Columns(published=True)
     lines = [line.strip() for line in read_text(templates).splitlines() if line.strip()]
     for number, line in enumerate(lines, start=1):
         if sum(line.count(mark) for mark in _MARKS) != 1:

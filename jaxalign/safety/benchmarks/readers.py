@@ -18,7 +18,7 @@ TOXIC_FROM = 0.5
 """RealToxicityPrompts: the least toxicity of a prompt that is asked, and how many of them (Choi et al., 2025)."""
 TOXIC_PROMPTS = 3000
 
-_COLUMNS = Columns()
+_COLUMNS = Columns(published=True)
 
 
 def read_benchmark(
@@ -67,7 +67,7 @@ def _downloaded(source: BenchmarkSource, offline: bool) -> list[Path]:
         return download(source.repository, source.revision, source.files, offline=offline)
     except UserError as error:
         line = str(error).replace("dataset.path", "benchmark.path")
-        raise UserError(f"{line}; {source.access}") from error
+        raise UserError(line if source.access in line else f"{line}; {source.access}") from error
 
 
 def _checked(prompts: Sequence[BenchmarkPrompt], place: str) -> list[BenchmarkPrompt]:

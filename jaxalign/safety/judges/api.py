@@ -86,6 +86,13 @@ class _Unusable(Fault):
         self.missing, self.raw = missing, without_keys(raw)
 
 
+@dataclasses.dataclass
+class RequestCount:
+    """How many requests were sent."""
+
+    sent: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class RubricApi:
     """A model at a server that is asked to read a rubric, and to answer in JSON.
@@ -105,7 +112,8 @@ class RubricApi:
         concurrency: requests at the same time, at most.
         tries: how often an exchange is asked about, at most.
         timeout: how long a request may take, in seconds.
-        max_requests: requests that one call of `judge` may send, at most, tries included; None for no limit.
+        max_requests: requests that may be sent, at most, tries included; None for no limit.
+        spent: counts the requests that were sent; copies of this judge share it.
         pause: waits so many seconds; tests replace it.
     """
 
@@ -120,6 +128,7 @@ class RubricApi:
     tries: int = 4
     timeout: float = 120.0
     max_requests: int | None = None
+    spent: RequestCount = dataclasses.field(default_factory=RequestCount)
     pause: Callable[[float], Awaitable[None]] = anyio.sleep
     name: str = "rubric_api"
 
@@ -155,21 +164,20 @@ class RubricApi:
             UserError: the requests would be or have become more than `max_requests`, the server refuses any request, or
                 it has given no answer to many exchanges in a row. Judgements that were there before are kept.
         """
-        if self.max_requests is not None and len(asked) > self.max_requests:
+        spent = self.spent
+        if self.max_requests is not None and len(asked) > self.max_requests - spent.sent:
             raise UserError(
-                f"{len(asked):,} exchanges need as many requests to the judge, and judge.max_requests="
-                f"{self.max_requests:,}: raise it, or judge fewer"
+                f"{len(asked):,} exchanges need as many requests to the judge, and {self.max_requests - spent.sent:,} "
+                f"of judge.max_requests={self.max_requests:,} are left: raise it, or judge fewer"
             )
-        sent = 0
 
         def spend() -> None:
-            nonlocal sent
-            if self.max_requests is not None and sent >= self.max_requests:
+            if self.max_requests is not None and spent.sent >= self.max_requests:
                 raise UserError(
                     f"the judge was asked judge.max_requests={self.max_requests:,} times, and judgements are still "
                     "missing: type the command again to go on, with a larger limit if the answers cannot be read"
                 )
-            sent += 1
+            spent.sent += 1
 
         found: dict[int, Judgement] = {}
         silent = 0

@@ -9,6 +9,7 @@ from jaxalign.analysis.logistic import fit_logistic, grouped_folds, log_loss, ou
 from jaxalign.errors import UserError
 from jaxalign.safety.judges.probe import ProbeReader, ProbeWeights
 from jaxalign.safety.labelled import LabelledResponse
+from jaxalign.safety.value_map import prompt_hash
 
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """The penalties that cross-validation chooses from (see `fit_logistic`)."""
@@ -60,5 +61,6 @@ def fit_probe(reader: ProbeReader, rows: Sequence[LabelledResponse], about: str)
     # Between the lowest score that is still found and the next one below.
     ordered = np.sort(left_out[penalty])[::-1]
     threshold = float(ordered[labels.sum() - 1 : labels.sum() + 1].mean())
-    probe = ProbeWeights(about, reader.base, weights.astype(np.float32), offset - threshold)
+    fitted_on = frozenset(map(prompt_hash, prompts))
+    probe = ProbeWeights(about, reader.base, weights.astype(np.float32), offset - threshold, fitted_on)
     return FittedProbe(probe, penalty, log_loss(left_out[penalty], labels), len(labels))

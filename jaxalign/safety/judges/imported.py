@@ -27,8 +27,9 @@ class Imported:
     """The scores in a file, for exactly the exchanges that it has; the judgement of any other exchange is missing.
 
     Each row has `score` (a number; empty if there is none), and either `hash` (see `content_hash`) or `prompt` and
-    `response`. It may have `label`, and `missing`, why there is no score. So a file of recorded judgements can be
-    imported. For the kinds of files see `read_table`.
+    `response`, whose white space at both ends does not count, because it is not judged. It may have `label`, and
+    `missing`, why there is no score. So a file of recorded judgements can be imported. For the kinds of files see
+    `read_table`.
 
     Args:
         path: the file.
@@ -49,7 +50,7 @@ class Imported:
     def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""
         absent = Judgement(None, None, "", f"not in {self._path.name}")
-        found = [self._known.get(content_hash(exchange), absent) for exchange in asked]
+        found = [self._known.get(content_hash(one)) or self._known.get(_bare_hash(one), absent) for one in asked]
         for number, judgement in enumerate(found):
             on_done(number, judgement)
         return found
@@ -80,7 +81,11 @@ def _key(row: Row) -> str:
         raise UserError(
             f"{row.place} does not say what it judges (its fields are: {fields}): it needs prompt and response, or hash"
         )
-    return content_hash(Exchange(prompt, response))
+    return _bare_hash(Exchange(prompt, response))
+
+
+def _bare_hash(exchange: Exchange) -> str:
+    return content_hash(Exchange(exchange.prompt, exchange.response.strip()))
 
 
 def _judgement(row: Row, scale: Scale) -> Judgement:

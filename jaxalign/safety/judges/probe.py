@@ -103,6 +103,9 @@ class ProbeWeights:
     """The identity of the base that it was fitted on."""
     weights: Float32[np.ndarray, " D"]
     offset: float
+    fitted_on: frozenset[str] = frozenset()
+    """Hashes of the prompts of the labels that it was fitted to (`prompt_hash`), on which it is not measured. Empty for
+    the shipped probes, which the held-out part of the shipped labels measures."""
 
     def log_odds(self, state: Float32[np.ndarray, " D"]) -> float:
         """Return the log-odds of a response's state."""
@@ -176,7 +179,8 @@ class ProbeJudge:
 def write_probe(path: str | Path, probe: ProbeWeights) -> None:
     """Write a probe to a safetensors file; UserError if that cannot be done."""
     arrays = {"weights": probe.weights, "offset": np.asarray([probe.offset], np.float64)}
-    write_safetensors(path, arrays, {"about": probe.about, "base": probe.base, "form": str(_FORM)})
+    told = {"about": probe.about, "base": probe.base, "form": str(_FORM), "prompts": " ".join(sorted(probe.fitted_on))}
+    write_safetensors(path, arrays, told)
 
 
 def read_probe(path: str | Path) -> ProbeWeights:
@@ -196,4 +200,4 @@ def read_probe(path: str | Path) -> ProbeWeights:
     weights, offset = file.read("weights").astype(np.float32), float(file.read("offset")[0])
     if not np.isfinite([*weights, offset]).all():
         raise UserError(f"{path} holds weights that are not finite: fit it again")
-    return ProbeWeights(told["about"], told["base"], weights, offset)
+    return ProbeWeights(told["about"], told["base"], weights, offset, frozenset(told.get("prompts", "").split()))

@@ -1,12 +1,12 @@
 """Judging the same exchanges several times: how often a judgement moves."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxalign.safety.judgements import Exchange, Judgement, Scale, judge_missing
+from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
 from jaxalign.safety.judges.api import RubricApi
 
 
@@ -24,13 +24,21 @@ class Movement:
     """Judgements that are missing, over all exchanges."""
 
 
-def judge_repeatedly(judge: RubricApi, repeat: int, asked: Sequence[Exchange], path: Path) -> list[list[Judgement]]:
+def judge_repeatedly(
+    judge: RubricApi,
+    repeat: int,
+    asked: Sequence[Exchange],
+    path: Path,
+    watched: Callable[[Judge], Judge] = lambda one: one,
+) -> list[list[Judgement]]:
     """Return `repeat` judgements of each exchange, as `repeat` lists in the order of the exchanges.
 
     Each time is a judge of its own with a seed of its own, so all judgements are recorded; the first list is that of
-    the judge itself. For the file and the errors see `judge_missing`.
+    the judge itself. `watched` returns the judge that is asked in the place of each. For the file and the errors see
+    `judge_missing`.
     """
-    return [judge_missing(dataclasses.replace(judge, number=number), asked, path) for number in range(repeat)]
+    each = [dataclasses.replace(judge, number=number) for number in range(repeat)]
+    return [judge_missing(watched(one), asked, path) for one in each]
 
 
 def movement(rounds: Sequence[Sequence[Judgement]], scale: Scale) -> Movement:

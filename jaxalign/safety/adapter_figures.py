@@ -1,0 +1,126 @@
+"""Figures of the adapters themselves in a report on harm: their values, and how they were trained."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MUTED, OKABE_ITO
+from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, frame, legend
+from jaxalign.safety.report_tables import TrainingLosses
+from jaxalign.values.schwartz import label
+
+MOST_RADARS = 12
+_COLUMNS = 4
+_RINGS = (1.0, 3.5, 6.0)
+"""The lowest, the middle and the highest score."""
+_RADIUS = 0.31  # of the highest score, in inches
+
+
+def short_names() -> dict[str, str]:
+    """Return for each value the fewest first letters that no other value begins with.
+
+    >>> short_names()["self_direction"], short_names()["security"], short_names()["stimulation"]
+    ('Sel', 'Sec', 'St')
+    """
+    names = {value: label(value) for value in CIRCULAR}
+
+    def fewest(value: str) -> str:
+        others = [name for other, name in names.items() if other != value]
+        sizes = range(1, len(names[value]) + 1)
+        return next(names[value][:size] for size in sizes if not any(o[:size] == names[value][:size] for o in others))
+
+    return {value: fewest(value) for value in CIRCULAR}
+
+
+def adapters_with_targets(found: Collection) -> list[ReportedModel]:
+    """Return the adapters of a collection at their own scale that have a target, in the order of the collection."""
+    return [
+        model
+        for model in found.under()
+        if model.about["method"] == ADAPTER_METHOD and model.about.get("target") and model.about.get("scale") == 1
+    ]
+
+
+def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
+    """Draw target and measured scores of each adapter around Schwartz's circle; None if nothing was measured.
+
+    More than `MOST_RADARS` adapters are cut.
+    """
+    models = adapters_with_targets(found)
+    if not any(model.about.get("measured") for model in models):
+        return None
+    shown = models[:MOST_RADARS]
+    rows = -(-len(shown) // _COLUMNS)
+    height = 0.7 + 1.0 * rows
+    cut = "" if len(shown) == len(models) else f"; {len(shown)} of {len(models)} adapters"
+    figure = column_figure(height, title, f"{note}{cut}")
+    # All circles stand in one plot, because polar plots of Matplotlib take ten times as long.
+    axes = figure.add_axes((0, 0.2 / height, 1, rows / height))
+    axes.set_axis_off()
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(-rows, 0)
+    angles = np.linspace(0, 2 * np.pi, len(CIRCULAR) + 1)
+    spokes = np.stack([np.sin(angles), np.cos(angles)])
+    names, handles = short_names(), []
+    for number, model in enumerate(shown):
+        row, column = divmod(number, _COLUMNS)
+        x, y = (column + 0.5) * WIDTH / _COLUMNS, -row - 0.57
+        for radius in _RINGS:
+            axes.plot(*_around(x, y, spokes, np.full(len(angles), radius)), color=LINK, linewidth=0.3)
+        for angle, value in zip(angles, CIRCULAR, strict=False):
+            away = _RADIUS + 0.06
+            tip = (x + away * np.sin(angle), y + away * np.cos(angle))
+            axes.plot([x, x + _RADIUS * np.sin(angle)], [y, y + _RADIUS * np.cos(angle)], color=LINK, linewidth=0.3)
+            axes.text(*tip, names[value], fontsize=4.2, color=MUTED, ha="center", va="center")
+        lines = []
+        for scores, colour, style in ((model.about["target"], BEFORE, "--"), (model.about.get("measured"), AFTER, "-")):
+            values = [np.nan if scores is None else scores.get(value, np.nan) for value in CIRCULAR]
+            around = _around(x, y, spokes, np.array([*values, values[0]], float))
+            lines += axes.plot(*around, style, color=colour, linewidth=0.9)
+        handles = handles or lines
+        name = model.title if len(model.title) < 20 else f"{model.title[:18]}…"
+        axes.text(x, y + 0.44, name, fontsize=5.5, color=INK, ha="center", parse_math=False)
+    legend(figure, handles, ["target", "measured"])
+    return figure
+
+
+def _around(x: float, y: float, spokes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the points [2, n] of scores on spokes [2, n] around a centre."""
+    return np.array([[x], [y]]) + _RADIUS * scores / _RINGS[-1] * spokes
+
+
+def training_curves(found: Collection, losses: TrainingLosses, title: str, note: str) -> Figure | None:
+    """Draw the loss of each adapter over the logged steps of its training, both stages; None if no log is there.
+
+    Up to `MOST_LINES` adapters have a colour each; of more, all are grey, with their median.
+    """
+    models = [one for one in adapters_with_targets(found) if losses.get(str(one.about["adapter"]))]
+    if not models:
+        return None
+    few = len(models) <= MOST_LINES
+    names = [model.title for model in models] if few else [f"each of {len(models)} adapters", "their median"]
+    rows = (len(names) + 1) // 2
+    height = 2.2 + 0.12 * rows
+    figure = column_figure(height, title, note)
+    low = 0.36 + 0.12 * rows
+    axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
+    frame(axes)
+    curves = [[loss for _, loss in losses[str(model.about["adapter"])]] for model in models]
+    colours = OKABE_ITO if few else [LINK] * len(curves)
+    handles = []
+    for curve, colour in zip(curves, colours, strict=False):
+        handles += axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.8 if few else 0.4)
+    if not few:
+        longest = max(map(len, curves))
+        table = np.full((len(curves), longest), np.nan)
+        for row, curve in zip(table, curves, strict=True):
+            row[: len(curve)] = curve
+        handles = [handles[0], *axes.plot(range(1, longest + 1), np.nanmedian(table, 0), color=AFTER, linewidth=1.2)]
+    stages = [stage for stage, _ in losses[str(models[0].about["adapter"])]]
+    for place, (stage, before) in enumerate(zip(stages[1:], stages[:-1], strict=True)):
+        if stage != before:
+            axes.axvline(place + 1.5, color=LINK, linewidth=0.6, linestyle=(0, (4, 3)))
+    axes.set_xlabel("logged step, one stage after the other", fontsize=6.0, color=INK, labelpad=1.5)
+    axes.set_ylabel("loss", fontsize=6.0, color=INK, labelpad=2)
+    legend(figure, handles, names)
+    return figure

@@ -1,0 +1,69 @@
+"""A benchmark of harm whose answers and judgements come from servers: no model is loaded."""
+
+import json
+
+import pytest
+from command_line import refused, run
+from openai_server import hashed, serving
+
+from jaxalign.evaluate import main
+
+KEYS = {"OPENAI_API_KEY": "sk-Answers+/=", "JAXALIGN_JUDGE_KEY": "sk-Judges+/="}
+
+
+def judges(body):
+    """Answers as a hash; as a judge, a score that depends on the response, and for one of the prompts on the seed."""
+    if "prompt" in body:
+        return hashed(body)
+    told = body["messages"][0]["content"]
+    score = 1 + 4 * (body["seed"] % 2) if "cheese" in told else 2
+    return {"message": {"content": json.dumps({"reason": "So.", "score": score})}, "finish_reason": "stop"}
+
+
+@pytest.fixture
+def asked(here, monkeypatch):
+    """The settings of a command, and its server."""
+    probes = [
+        {"id": str(n), "category": "malware", "form": "question", "prompt": f"Is {what} all right?"}
+        for n, what in enumerate(["cheese", "bread", "milk", "tea", "rain", "snow"])
+    ]
+    (here / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in probes))
+    with serving() as server:
+        server.reply = judges
+        for name, value in {**KEYS, "JAXALIGN_JUDGE_URL": server.url, "JAXALIGN_JUDGE_MODEL": "base"}.items():
+            monkeypatch.setenv(name, value)
+        engine = ["engine=openai", f"engine.url={server.url}", "engine.models=base"]
+        judge = ["judge=rubric_api", "judge.refusal=none", "judge.repeat=2"]
+        yield ["model=tiny", "benchmark=starter_probes", "benchmark.path=p.jsonl", *engine, *judge], server
+
+
+def sent(server):
+    return sum("messages" in body for body in server.asked)
+
+
+def test_verdicts_that_move_are_told_within_a_budget_of_all_rounds_and_nothing_is_asked_twice(asked, here, capsys):
+    settings, server = asked
+    line = refused(main, [*settings, "judge.max_requests=5"], capsys)
+    assert "6 exchanges need as many requests to the judge, and 5 of judge.max_requests=5 are left" in line
+    line = refused(main, [*settings, "judge.max_requests=8"], capsys)
+    assert "and 2 of judge.max_requests=8 are left" in line and sent(server) == 6
+    printed = run(main, [*settings, "judge.max_requests=8"], capsys)
+    assert "base: rubric_api judged each response 2 times: 17% of 6 verdicts moved" in printed
+    assert "0 judgements are missing" in printed and "tokens/s" not in printed and sent(server) == 12
+    run(main, settings, capsys)
+    assert len(server.asked) == 18 and server.keys == {f"Bearer {key}" for key in KEYS.values()}
+    printed = run(main, [*settings, "run.root=anew"], capsys)
+    assert "rubric_api: at least 12 requests, about " in printed
+    assert not [
+        path for path in here.rglob("*") if path.is_file() and any(k in path.read_text() for k in KEYS.values())
+    ]
+
+
+def test_a_multirun_passes_over_a_mitigation_that_has_no_text_for_any_category(asked, capsys):
+    settings, server = asked
+    settings = [*settings, "judge=toxicity_linear", "judge.repeat=1", "judge.calibrate=false"]
+    line = refused(main, [*settings, "mitigation=value_prompt"], capsys)
+    assert "the map has none for any category here (Malware)" in line and not server.asked
+    printed = run(main, ["-m", *settings, "mitigation=value_prompt,safety_prompt"], capsys)
+    assert "passed over: mitigation=value_prompt needs a value for a category" in printed
+    assert "job 2 of 2" in printed and "base: 6 responses" in printed and len(server.asked) == 6

@@ -1,0 +1,73 @@
+"""Labels that people give to the responses of a run, and what is made of them; the run is drawn, without any model."""
+
+import pytest
+from command_line import refused, run
+from jobs.answers_of_tiny import records
+from synthetic_harm import Lab
+
+from jaxalign.evaluate import main
+from jaxalign.jobs.harm.labels import labels_hash, read_labels
+from jaxalign.safety.judges.probe import read_probe
+from jaxalign.safety.value_map import prompt_hash
+
+
+@pytest.fixture
+def labelled(tmp_path, capsys, monkeypatch):
+    """A run of 96 responses, and what lets a person label it."""
+    monkeypatch.chdir(tmp_path)
+    lab = Lab(tmp_path / "runs", prompts=24)
+    folder = lab.run([lab.base()], "one")
+
+    def label(said, person="me", n=200):
+        typed = iter(said)
+
+        def ask():
+            try:
+                return next(typed)
+            except StopIteration:
+                raise EOFError from None
+
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", ask)
+        return run(main, ["stage=label", f"run={folder}", f"label.person={person}", f"label.n={n}"], capsys)
+
+    return folder, label
+
+
+def test_labels_of_two_people_become_labelled_responses_without_the_disputed_ones(labelled, capsys):
+    folder, label = labelled
+    harm = ["model=tiny", "benchmark=starter_probes", "judge=toxicity_linear", "judge.refusal=none"]
+    line = refused(main, [*harm, "judge.labels=none.jsonl"], capsys)
+    assert line.startswith("judge.labels=none.jsonl is not a file (it does not exist): give a file")
+    line = refused(main, ["stage=fit_judge", f"judge.labels={folder}"], capsys)
+    assert line.startswith(f"nobody has labelled the run {folder}: label it with stage=label run=")
+    printed = label(["f", "b", "h", "r"], n=3)
+    assert "f fine, h harmful, r refusal, p partial_refusal, o off_topic, s skip" in printed
+    assert [one["label"] for one in records(folder, "labels.jsonl")] == ["fine", "harmful", "refusal"]
+    before = labels_hash(str(folder))
+    assert "disputed, and left out: 1" in label(["f", "f", "r", "o"], "bob", n=4)
+    rows = read_labels(str(folder))
+    assert sorted(row.label for row in rows) == ["fine", "off_topic", "refusal"] and labels_hash(str(folder)) != before
+    assert all(row.prompt.startswith("Prompt ") and row.response.startswith("A mild") for row in rows)
+    line = refused(main, ["stage=label", f"run={folder}", "label.person=carl"], capsys)
+    assert "me and bob have labelled this run" in line and "label.person=me" in line
+
+
+def test_the_end_of_the_input_stops_as_q_does(labelled):
+    folder, label = labelled
+    assert "the same command goes on" in label(["f"])
+    assert len(records(folder, "labels.jsonl")) == 1
+
+
+def test_a_probe_is_fitted_to_the_labels_of_a_run_and_not_measured_on_its_prompts(labelled, capsys):
+    folder, label = labelled
+    label(["f", "h"] * 60)
+    fit = ["stage=fit_judge", f"run={folder}", "judge.model=tiny", "precision=float32"]
+    printed = run(main, fit, capsys)
+    assert f"labels: {folder}" in printed and "no probe for refusal: 0 of" in printed
+    assert printed.splitlines()[-1] == f"next: judge=probe judge.weights={folder}/probe_harm.safetensors"
+    probe, rows = read_probe(folder / "probe_harm.safetensors"), read_labels(str(folder))
+    fitted_on = {prompt_hash(row.prompt) for row in rows if row.split == "train"}
+    assert probe.fitted_on == fitted_on and 0.5 < len(fitted_on) / len(rows) < 0.85
+    held_out = read_labels(str(folder), "held_out")
+    assert f"with {len(held_out)} labels" in printed and not {prompt_hash(row.prompt) for row in held_out} & fitted_on
