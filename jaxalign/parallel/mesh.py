@@ -7,6 +7,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.distributed import process_count
 from jaxalign.parallel.rules import MESH_AXES
 
 
@@ -16,7 +17,7 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
     `sizes` has the size of each of `MESH_AXES`; one of them may be -1, which takes the devices that the others leave.
 
     Raises:
-        UserError: the sizes do not divide the devices.
+        UserError: the sizes do not divide the devices, or leave some of them to processes that have no others.
     """
     devices = jax.devices()
     fixed = prod(size for size in sizes.values() if size != -1)
@@ -27,6 +28,11 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
             f"divides {len(devices)}, or mesh=auto"
         )
     shape = [len(devices) // fixed if sizes[axis] == -1 else sizes[axis] for axis in MESH_AXES]
+    if process_count() > 1 and prod(shape) < len(devices):
+        raise UserError(
+            f"{process_count()} processes have {len(devices)} devices, and the mesh takes {prod(shape)} of them, but "
+            "each process must work on all of its own: give mesh=auto, or sizes whose product is that of all devices"
+        )
     if prod(shape) == 1:
         return None
     # Auto: XLA lays arrays out, following our constraints.
@@ -48,6 +54,8 @@ def device_lines(mesh: Mesh | None) -> list[str]:
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     there = f"{len(devices)} x {', '.join(kinds)}"
+    if (processes := process_count()) > 1:
+        there += f" in {processes} processes"
     shape = {} if mesh is None else {axis: size for axis, size in mesh.shape.items() if size > 1}
     lines = [f"devices: {there}; mesh: {' x '.join(f'{axis} {size}' for axis, size in shape.items()) or 'one device'}"]
     unused = len(devices) - prod(shape.values())
