@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
@@ -25,22 +26,21 @@ META = "meta.json"
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
-    with _alone():
-        ocp.save(str(path), tree)
+    if not several():
+        return ocp.save(str(path), tree)
+    # The newer interface compares the path with that of all processes, even if it is told that one of them works alone.
+    one = orbax.options.MultiprocessingOptions(active_processes={0})
+    handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=one)
+    with orbax.Checkpointer(handler, multiprocessing_options=one) as writer:
+        writer.save(str(path), args=orbax.args.PyTreeSave(tree))
 
 
 def _load_arrays(path: Path, like: Any) -> Any:
-    with _alone():
-        return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
-
-
-def _alone() -> Any:
-    """Return the context in which Orbax does not wait for other processes, as it does by itself."""
-    if not several():
-        return contextlib.nullcontext()
     context = ocp.Context()
-    context.multiprocessing.active_processes = {0}
-    return context
+    if several():
+        context.multiprocessing.active_processes = {0}
+    with context:
+        return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
 
 
 @contextlib.contextmanager
