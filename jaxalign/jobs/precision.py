@@ -15,7 +15,7 @@ from jaxalign.config.identity import identity
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.mirroring import mirror_of
-from jaxalign.parallel.distributed import told
+from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.runs.config_file import flat, parsed_config, stored_config
 from jaxalign.runs.mirror import Mirror
@@ -39,6 +39,7 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
         return config
 
     def choose() -> tuple[str, str]:
+        check_joined()  # before any device is asked: on a TPU pod, it would wait for those of the others
         chosen, reason = fast_precision()
         begun = _begun(config)
         if begun and chosen not in begun:

@@ -33,7 +33,8 @@ from jaxalign.jobs.train_data import (
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
-from jaxalign.parallel.distributed import all_processes, is_first, of_first, stop_agreed, told
+from jaxalign.parallel.distributed import is_first, of_first, stop_agreed, told
+from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console

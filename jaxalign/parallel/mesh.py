@@ -8,6 +8,7 @@ from jax.sharding import AxisType, Mesh
 
 from jaxalign.errors import UserError
 from jaxalign.parallel.distributed import process_count
+from jaxalign.parallel.rendezvous import ADDRESS, COUNT, NUMBER
 from jaxalign.parallel.rules import MESH_AXES
 
 
@@ -17,9 +18,15 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
     `sizes` has the size of each of `MESH_AXES`; one of them may be -1, which takes the devices that the others leave.
 
     Raises:
-        UserError: the sizes do not divide the devices, or leave some of them to processes that have no others.
+        UserError: the sizes do not divide the devices, or leave out some devices of several processes; or more
+            processes are there than have joined.
     """
     devices = jax.devices()
+    if (found := jax.process_count()) != process_count():  # such as a TPU pod on which nothing is said of its hosts
+        raise UserError(
+            f"the devices are those of {found} processes, and the environment names {process_count()}: give each its "
+            f"{COUNT}, {NUMBER} and {ADDRESS}, as the files of launch/ do"
+        )
     fixed = prod(size for size in sizes.values() if size != -1)
     asked = " x ".join(f"mesh.{axis}={size}" for axis, size in sizes.items() if size not in (1, -1))
     if len(devices) % fixed:

@@ -70,6 +70,9 @@ def test_what_the_mesh_does_not_divide_is_whole_and_said(eight):
 
 def test_a_mesh_that_leaves_out_a_process_is_refused(eight, monkeypatch):
     monkeypatch.setattr(mesh_module, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"^the devices are those of 1 processes, and the environment names 2: give"):
+        build_mesh(sizes())
+    monkeypatch.setattr(mesh_module.jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match=r"^2 processes have 8 devices, and the mesh takes 4 of them"):
         build_mesh(sizes(fsdp=4))
     assert device_lines(build_mesh(sizes()))[0] == "devices: 8 x cpu in 2 processes; mesh: fsdp 8"

@@ -80,7 +80,7 @@ def test_a_command_that_works_in_one_process_refuses_several(monkeypatch):
     monkeypatch.setattr(distributed, "expected_processes", lambda: 4)
     with pytest.raises(UserError, match=r"^the environment names 4 processes, and only jaxalign.train works in sev"):
         check_joined()
-    monkeypatch.setattr(distributed._STATE, "member", Membership("a:1", 4, 0))
+    monkeypatch.setattr(distributed.STATE, "member", Membership("a:1", 4, 0))
     check_joined()
 
 

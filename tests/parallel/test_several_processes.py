@@ -10,10 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from runs_of_tiny import QUIET, write_arguments
 
+from jaxalign.config.presets import preset
+from jaxalign.models.adapter import Adapter
+from jaxalign.models.architecture import from_config
+from jaxalign.models.lora import init_adapter
+from jaxalign.pretrained.peft import write_adapter
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 
 PATIENCE = 600.0
@@ -22,7 +28,14 @@ PATIENCE = 600.0
 TOGETHER = 60.0
 """The largest number of seconds between the ends of two of its processes."""
 
-COMMON = ["model=tiny", "precision=float32", "lora.rank=2", "lora.dropout=0", "training.batch_size=4"]
+COMMON = [
+    "model=tiny",
+    "precision=float32",
+    "lora.rank=2",
+    "lora.dropout=0",
+    "lora.targets=[q_proj,v_proj]",
+    "training.batch_size=4",
+]
 COMMON += ["training.log_every=1", "mesh.data=4", "optimizer.epsilon=1e-4"]
 
 
@@ -95,6 +108,14 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def start(folder: Path) -> Path:
+    """Write an adapter of `tiny` for DPO to start from."""
+    config = preset("tiny")["config"]
+    params = init_adapter(jax.random.key(0), from_config(config), 2, ("q_proj", "v_proj"))
+    write_adapter(folder, Adapter("start", jax.device_get(params), 2, 32.0), dropout=0.0, card="")
+    return folder
+
+
 @pytest.mark.slow
 def test_two_processes_write_the_files_of_one(tmp_path):
     data = write_arguments(tmp_path / "arguments.jsonl")
@@ -113,10 +134,15 @@ def test_two_processes_write_the_files_of_one(tmp_path):
 def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_number_of_them(tmp_path):
     rows = [{"prompt": f"Question {n // 3}?\n", "chosen": f"Yes, {n}.", "rejected": f"No, {n % 2}."} for n in range(12)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments = ["objective=dpo", "dataset=pairs", f"dataset.path={tmp_path / 'pairs.jsonl'}"]
+    arguments = [
+        "objective=dpo",
+        f"adapter={start(tmp_path / 'start')}",
+        "dataset=pairs",
+        f"dataset.path={tmp_path / 'pairs.jsonl'}",
+    ]
     arguments += ["training.questionnaire=false", "training.validate=false", "training.max_steps=20"]
     job = Job(tmp_path / "stopped", 2, 4, *arguments, cache=tmp_path / "cache")
-    while not (job.folder / "config.yaml").exists():  # they have joined, and their programs are still to be compiled
+    while not (job.folder / "reference.jsonl").exists():  # next, the step is compiled
         assert job.processes[0].poll() is None, job.ended()
         time.sleep(0.05)
     job.processes[1].send_signal(signal.SIGTERM)
@@ -139,7 +165,7 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     for number in range(2):
         write_arguments(tmp_path / f"{number}.jsonl")
     (tmp_path / "1.jsonl").write_text((tmp_path / "1.jsonl").read_text().replace("it suits me 3", "it suits us 3"))
-    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", "mesh=auto", *QUIET)
+    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", "mesh.data=2", *QUIET)
     (first, _, line), (second, out, nothing) = job.ended()
     assert (first, second, out, nothing) == (2, 2, "", "")
     assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
