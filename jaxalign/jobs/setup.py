@@ -21,7 +21,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.parallel.distributed import check_joined
+from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
 from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
@@ -183,7 +183,7 @@ def open_job_run(
         line = f"made by another version of jaxalign, and left as it is: {listed}"
         console.print(line, highlight=False, soft_wrap=True)
     if made.finished and not more:
-        made.check_files()
+        told(made.check_files)
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"

@@ -125,9 +125,13 @@ def test_two_processes_write_the_files_of_one(tmp_path):
     assert files(two) == files(one) and checkpoints(two) == checkpoints(one)
     assert apart(two, one) < 1e-6
     np.testing.assert_allclose(losses(two), losses(one), atol=1e-6)
-    readings = [json.loads((run / "summary.json").read_text())["questionnaire"] for run in (two, one)]
+    ours, theirs = (json.loads((run / "summary.json").read_text())["questionnaire"] for run in (two, one))
     for when in ("before", "after"):
-        np.testing.assert_allclose(*(reading[when]["scores"] for reading in readings), atol=1e-4)
+        assert ours[when]["scores"] == pytest.approx(theirs[when]["scores"], abs=1e-5)
+        assert ours[when]["perplexity"] == pytest.approx(theirs[when]["perplexity"], rel=1e-5)
+    assert ours["before"]["perplexity"] != pytest.approx(ours["after"]["perplexity"], rel=1e-5)
+    ((_, out, _), _) = again = Job(two, 2, 4, *arguments).ended()
+    assert [status for status, _, _ in again] == [0, 0] and "this run is done" in out and "adapter: " in out
 
 
 @pytest.mark.slow
@@ -150,11 +154,11 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
     assert [status for status, _, _ in ended] == [130, 130], ended
     assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
     step = len(losses(job.folder))
-    assert 0 < step < 20 and checkpoints(job.folder) == [f"001-pairs-{step:07}"]
+    assert 0 < step < 20 and checkpoints(job.folder) == [f"001-preferences-{step:07}"]
     for count in ("2x1", "1"):
         shutil.copytree(job.folder, tmp_path / count)
     whole = Job(tmp_path / "whole", 2, 4, *arguments).done()
-    assert "resuming stage pairs" in Job(job.folder, 2, 4, *arguments).ended()[0][1]
+    assert "resuming stage preferences" in Job(job.folder, 2, 4, *arguments).ended()[0][1]
     assert adapter(job.folder).keys() == adapter(whole).keys() and apart(job.folder, whole) == 0
     assert apart(Job(tmp_path / "2x1", 1, 2, *arguments, "mesh.data=2").done(), whole) < 1e-6
     assert apart(Job(tmp_path / "1", 1, 1, *arguments, "mesh.data=1").done(), whole) < 1e-6
