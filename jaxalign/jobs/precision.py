@@ -15,6 +15,7 @@ from jaxalign.config.identity import identity
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.mirroring import mirror_of
+from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.runs.config_file import flat, parsed_config, stored_config
 from jaxalign.runs.mirror import Mirror
@@ -36,11 +37,17 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
     """
     if config.precision != "auto":
         return config
-    chosen, reason = fast_precision()
-    begun = _begun(config)
-    if begun and chosen not in begun:
-        chosen, path = next(iter(begun.items()))
-        reason = f"as {path} was begun"
+
+    def choose() -> tuple[str, str]:
+        check_joined()  # before any device is asked: on a TPU pod, it would wait for those of the others
+        chosen, reason = fast_precision()
+        begun = _begun(config)
+        if begun and chosen not in begun:
+            chosen, path = next(iter(begun.items()))
+            reason = f"as {path} was begun"
+        return chosen, reason
+
+    chosen, reason = told(choose)
     if say and not config.prefetch:
         console.print(f"precision: {chosen} ({reason})", highlight=False, soft_wrap=True)
     return dataclasses.replace(config, precision=chosen)

@@ -21,7 +21,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.parallel.distributed import check_one_process
+from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
 from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
@@ -30,6 +30,7 @@ from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_
 from jaxalign.pretrained.weights import abstract_params, bytes_on_device
 from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
+from jaxalign.runs.of_first import open_run_of_first
 from jaxalign.runs.progress import compilations
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
@@ -105,7 +106,7 @@ def open_base(
 
     Raises:
         UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices,
-            `run.mirror` cannot be used, or the job has several processes.
+            `run.mirror` cannot be used, or the job has several processes and works in one.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -113,6 +114,7 @@ def open_base(
     if config.prefetch:
         console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return None
+    check_joined()
     use_compilation_cache(cache_folder() / "xla")
     open_mirror(config)
 
@@ -128,7 +130,6 @@ def open_base(
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
-    check_one_process()
     mesh = build_mesh(config.mesh.sizes)
     placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
     return OpenedModel(config, keys, files, encoder, console, placement)
@@ -161,15 +162,20 @@ def open_job_run(
         UserError: the directory belongs to another run or cannot be written, or the run is done and a file of its
             results is damaged or missing.
     """
-    made = open_run(
-        identity(config, content, without),
-        plain(config),
-        files=files,
-        dir=config.run.dir,
-        root=config.run.root,
-        name=name,
-        overwrite=config.run.overwrite,
-        mirror=mirror_of(config),
+    run_identity = identity(config, content, without)
+    made = open_run_of_first(
+        run_identity,
+        lambda: open_run(
+            run_identity,
+            plain(config),
+            files=files,
+            dir=config.run.dir,
+            root=config.run.root,
+            name=name,
+            overwrite=config.run.overwrite,
+            mirror=mirror_of(config),
+        ),
+        files,
     )
     older = older_runs(config.run.root, name) if config.run.dir is None else []
     if older and not made.finished:
@@ -177,7 +183,7 @@ def open_job_run(
         line = f"made by another version of jaxalign, and left as it is: {listed}"
         console.print(line, highlight=False, soft_wrap=True)
     if made.finished and not more:
-        made.check_files()
+        told(made.check_files)
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"

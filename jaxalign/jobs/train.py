@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from jaxalign.jobs.train_data import (
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
+from jaxalign.parallel.distributed import is_first, of_first, stop_agreed, told
+from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
@@ -60,6 +62,11 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
+    with all_processes():
+        _train(config)
+
+
+def _train(config: TrainConfig) -> None:
     console = plain_console()
     check_adapter_and_objective(config)
     text = read_training_text(config)
@@ -89,14 +96,15 @@ def train(config: TrainConfig) -> None:
         files=TRAIN_FILES,
     )
     if not run.finished:
-        with run.locked():
+        with of_first(run.locked()):
             session = TrainingSession(config, text, opened, base, budget, run, console)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
             readings["after"] = session.ask("after", adapter)
-            finish(session, adapter, readings, summaries)
-    report_training(console, run)
+            told(lambda: finish(session, adapter, readings, summaries))
+    if is_first():
+        report_training(console, run)
 
 
 def check_adapter_and_objective(config: TrainConfig) -> None:
@@ -202,7 +210,7 @@ class TrainingSession:
         target = None if self.text.target is None else self.text.target.scores
         scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
         with Progress(self.console) as progress:
-            count = progress.samples(f"questionnaire {when}", "question")
+            count = stoppable(progress.samples(f"questionnaire {when}", "question"))
             (results,) = read_by_likelihood(
                 scorer, self.opened.encoder, self.text.questionnaire, self.opened.context, target, count
             )
@@ -230,7 +238,7 @@ class TrainingSession:
                 range(len(stage.data.responses)),
                 self.run.path / "reference.jsonl",
                 model=self.base.signature,
-                progress=progress.samples("reference", "prompt"),
+                progress=stoppable(progress.samples("reference", "prompt")),
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
@@ -269,6 +277,17 @@ class TrainingSession:
             optimizer=config.optimizer.name,
             plain=plain,
         )
+
+
+def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
+    """Return a callback of progress that also stops the job if several processes have agreed on that."""
+
+    def count_or_stop(done: int, total: int, speed: float) -> None:
+        count(done, total, speed)
+        if stop_agreed():
+            raise KeyboardInterrupt
+
+    return count_or_stop
 
 
 def print_plan(

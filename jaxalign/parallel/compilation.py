@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from jaxalign.parallel.distributed import several, wait_for_all
+
 KEPT = 256
 """The largest number of compiled programs that a process keeps. Each holds memory, and the oldest one goes first."""
 
@@ -43,6 +45,7 @@ class Programs:
             return self.compiled[key]
         start, own = time.perf_counter(), time.thread_time()
         program = self.compiled[key] = function.lower(*static, *arguments).compile()
+        wait_for_all()  # on CPUs, a process that has compiled 30 s before the others would not find them
         seconds = time.perf_counter() - start
         self.seconds += seconds
         self.thread_seconds += time.thread_time() - own
@@ -64,7 +67,12 @@ def _spread(leaf: Any) -> jax.sharding.Sharding | None:
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keep every compiled program in a folder on disk, also those that compile fast, which JAX by default does not."""
+    """Keep every compiled program in a folder on disk, also those that compile fast, which JAX by default does not.
+
+    Several processes with GPUs keep none: they tune a program together, and wait for one that has it on its disk.
+    """
+    if several() and jax.default_backend() == "gpu":
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

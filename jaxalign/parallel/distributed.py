@@ -1,37 +1,174 @@
-"""How many processes a job has. jaxalign runs in one, on all devices of its host."""
+"""Several processes that work on one job, each with its own devices, and all through the same programs (SPMD).
 
-import os
-from collections.abc import Mapping
+The first process alone writes the run's directory, prints, and decides; what it decides is told to the others. How they
+come together and end is in joining.py.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.rendezvous import Membership, expected_processes
 
-ADDRESS, COUNT = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES"
-"""The environment variables with the address of the first of several processes, and with their number."""
+T = TypeVar("T")
+
+_FOREVER = 7 * 24 * 3600 * 1000
+"""The longest wait, in milliseconds. A process that fails ends all that wait for it."""
 
 
-def check_one_process(environment: Mapping[str, str] = os.environ) -> None:
-    """Check that this process is alone, because several would all do the same work and write the same files.
+@dataclass
+class State:
+    """What this process knows of the others."""
+
+    member: Membership | None = None
+    told: int = 0
+    """How often something was told."""
+    met: int = 0
+    """How often all have waited for each other."""
+    asked: int = 0
+    """How often it was asked whether to stop."""
+    stop: bool = False
+    """Whether all processes stop now."""
+    agreed: BaseException | None = None
+    """The error with which all processes end."""
+    folder: Path | None = None
+    """Where this process writes if it is not the first one."""
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+STATE = State()
+
+
+def several() -> bool:
+    """Return whether this process has joined others."""
+    return STATE.member is not None
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes and decides; a process that is alone is."""
+    return STATE.member is None or STATE.member.number == 0
+
+
+def process_count() -> int:
+    """Return the number of processes of this job."""
+    return 1 if STATE.member is None else STATE.member.count
+
+
+def check_joined() -> None:
+    """Check that this process has joined the others that the environment names, or is alone.
+
+    Several that have not joined would all do the same work and write the same files.
 
     Raises:
-        UserError: the environment names several processes, or a variable is not a number.
+        UserError: it is one of several, or a variable is not a number.
     """
-    if (count := expected_processes(environment)) > 1:
+    if (count := expected_processes()) > 1 and not several():
         raise UserError(
-            f"the environment names {count} processes, and jaxalign runs in one, on all devices of its host: start it "
-            "once, on one host"
+            f"the environment names {count} processes, and only jaxalign.train works in several: start this command "
+            "once, on one host, and it uses all devices of it"
         )
 
 
-def expected_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of processes that the environment names: ours, Slurm's, Open MPI's or a TPU pod's."""
-    for name in (COUNT, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        text = environment.get(name)
-        if text is None:
-            continue
-        if not text.isdecimal():
-            raise UserError(f"{name}={text} in the environment is not a whole number")
-        if int(text):
-            return int(text)
-    if ADDRESS in environment:
-        return 2  # at least
-    return len([host for host in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]) or 1
+def told(decide: Callable[[], T]) -> T:
+    """Return in every process what `decide` returns in the first one, which alone calls it. It must be JSON.
+
+    All processes wait for it. If it raises UserError, all of them end.
+    """
+    if STATE.member is None:
+        return decide()
+    STATE.told += 1
+    key, client = f"jaxalign/told/{STATE.told}", coordination_client()
+    if not is_first():
+        found = json.loads(client.blocking_key_value_get(key, _FOREVER))
+        if not found:
+            raise SystemExit(2)
+        return found[0]
+    try:
+        value = decide()
+    except UserError as error:
+        STATE.agreed = error
+        client.key_value_set(key, "[]")
+        raise
+    client.key_value_set(key, json.dumps([value]))
+    return value
+
+
+def wait_for_all() -> None:
+    """Wait until all processes are here."""
+    if STATE.member is not None:
+        STATE.met += 1
+        coordination_client().wait_at_barrier(f"jaxalign/met/{STATE.met}", _FOREVER)
+
+
+@contextlib.contextmanager
+def of_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter and leave a context in the first process alone; if that raises UserError, all of them end."""
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(context)
+
+        told(enter)
+        yield
+        told(stack.close)
+
+
+def arrays_of_first(tree: Any, like: Any) -> Any:
+    """Return in every process the arrays of NumPy that the first one has, bit for bit.
+
+    `like` is a pytree of the same structure with shapes and types, and `tree` is only used in the first process.
+    """
+    if STATE.member is None:
+        return tree
+
+    # As whole numbers, because a sum with the zeros of the other processes makes 0 of -0.
+    def bits(leaf: Any) -> np.ndarray:
+        return np.ascontiguousarray(leaf).reshape(leaf.shape).view(f"u{leaf.dtype.itemsize}")
+
+    wait_for_all()
+    mine = tree if is_first() else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    found = multihost_utils.broadcast_one_to_all(jax.tree.map(bits, mine))
+    return jax.tree.map(lambda leaf, one: np.asarray(leaf).view(one.dtype), found, like)
+
+
+def stop_agreed() -> bool:
+    """Return whether all processes stop here, because a signal to stop has come to one of them.
+
+    All get the same answer, so all must ask equally often. A process that is alone always gets False.
+    """
+    if STATE.member is not None and not STATE.stop:
+        STATE.asked += 1
+        STATE.stop = multihost_utils.reached_preemption_sync_point(STATE.asked)
+    return STATE.stop
+
+
+def scratch_place() -> Path:
+    """Return a new folder for what a process other than the first one writes; it is deleted at the end."""
+    if STATE.folder is None:
+        STATE.folder = Path(tempfile.mkdtemp(prefix="jaxalign-"))
+    return Path(tempfile.mkdtemp(dir=STATE.folder))
+
+
+def forget_scratch() -> None:
+    """Delete what this process has written in `scratch_place`."""
+    if STATE.folder is not None:
+        shutil.rmtree(STATE.folder, ignore_errors=True)
+        STATE.folder = None
+
+
+def coordination_client() -> Any:
+    """Return JAX's connection to the first process, which it has no public name for."""
+    from jax._src.distributed import global_state
+
+    return global_state.client

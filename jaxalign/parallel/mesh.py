@@ -7,6 +7,8 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.distributed import process_count
+from jaxalign.parallel.rendezvous import ADDRESS, COUNT, NUMBER
 from jaxalign.parallel.rules import MESH_AXES
 
 
@@ -16,9 +18,15 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
     `sizes` has the size of each of `MESH_AXES`; one of them may be -1, which takes the devices that the others leave.
 
     Raises:
-        UserError: the sizes do not divide the devices.
+        UserError: the sizes do not divide the devices, or leave out some devices of several processes; or more
+            processes are there than have joined.
     """
     devices = jax.devices()
+    if (found := jax.process_count()) != process_count():  # such as a TPU pod on which nothing is said of its hosts
+        raise UserError(
+            f"the devices are those of {found} processes, and the environment names {process_count()}: give each its "
+            f"{COUNT}, {NUMBER} and {ADDRESS}, as the files of launch/ do"
+        )
     fixed = prod(size for size in sizes.values() if size != -1)
     asked = " x ".join(f"mesh.{axis}={size}" for axis, size in sizes.items() if size not in (1, -1))
     if len(devices) % fixed:
@@ -27,6 +35,11 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
             f"divides {len(devices)}, or mesh=auto"
         )
     shape = [len(devices) // fixed if sizes[axis] == -1 else sizes[axis] for axis in MESH_AXES]
+    if process_count() > 1 and prod(shape) < len(devices):
+        raise UserError(
+            f"{process_count()} processes have {len(devices)} devices, and the mesh takes {prod(shape)} of them, but "
+            "each process must work on all of its own: give mesh=auto, or sizes whose product is that of all devices"
+        )
     if prod(shape) == 1:
         return None
     # Auto: XLA lays arrays out, following our constraints.
@@ -48,6 +61,8 @@ def device_lines(mesh: Mesh | None) -> list[str]:
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     there = f"{len(devices)} x {', '.join(kinds)}"
+    if (processes := process_count()) > 1:
+        there += f" in {processes} processes"
     shape = {} if mesh is None else {axis: size for axis, size in mesh.shape.items() if size > 1}
     lines = [f"devices: {there}; mesh: {' x '.join(f'{axis} {size}' for axis, size in shape.items()) or 'one device'}"]
     unused = len(devices) - prod(shape.values())

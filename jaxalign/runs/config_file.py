@@ -27,13 +27,18 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def difference(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the line that says in which keys the identity of a run differs from the given one: up to three of them."""
+    return f"{path} belongs to another configuration: {differing_keys(stored, given)}"
+
+
+def differing_keys(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return in words which keys of two identities differ, up to three of them; "" if none does."""
     before, now = flat(stored), flat(json.loads(json.dumps(given)))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     shown = ", ".join(
         f"{key.removeprefix('content.')} was {before.get(key)!r:.60} and is {now.get(key)!r:.60}" for key in keys[:3]
     )
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return f"{path} belongs to another configuration: {shown}{more}"
+    return f"{shown}{more}"
 
 
 def config_text(resolved: Mapping[str, Any], identity: Mapping[str, Any], files: Sequence[str]) -> str:

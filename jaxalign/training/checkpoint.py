@@ -1,6 +1,7 @@
 """Checkpoints of a training stage: folders, each with a list of its files' hashes. The newest few are kept.
 
-Orbax writes and reads the arrays. Only the first two functions call it.
+Of several processes, the first one alone writes and reads them, because what is in them is whole on every device. So a
+checkpoint knows neither mesh nor processes. Orbax writes and reads the arrays; only the first functions call it.
 """
 
 import contextlib
@@ -13,9 +14,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.distributed import arrays_of_first, several, told
 from jaxalign.runs.records import file_hash, write_atomic
 
 MANIFEST = "manifest.json"
@@ -23,11 +26,21 @@ META = "meta.json"
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
-    ocp.save(str(path), tree)
+    if not several():
+        return ocp.save(str(path), tree)
+    # The newer interface compares the path with that of all processes, even if it is told that one of them works alone.
+    one = orbax.options.MultiprocessingOptions(active_processes={0})
+    handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=one)
+    with orbax.Checkpointer(handler, multiprocessing_options=one) as writer:
+        writer.save(str(path), args=orbax.args.PyTreeSave(tree))
 
 
 def _load_arrays(path: Path, like: Any) -> Any:
-    return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    context = ocp.Context()
+    if several():
+        context.multiprocessing.active_processes = {0}
+    with context:
+        return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
 
 
 @contextlib.contextmanager
@@ -47,18 +60,24 @@ def _without_log() -> Iterator[None]:
 def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
     """Write the checkpoint `name`, a pytree of arrays and its JSON `meta`, then delete all but the newest `keep`.
 
-    The names of checkpoints sort by age. A checkpoint counts once its manifest is there, which is written last.
+    The names of checkpoints sort by age. A checkpoint counts once its manifest is there, which is written last. Of
+    several processes, the first one writes it, and all wait for it.
 
     Raises:
         UserError: it cannot be written.
     """
+    tree = jax.device_get(tree)
+    told(lambda: _save(folder, name, tree, meta, keep))
+
+
+def _save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
     target = (folder / name).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         with _without_log():
-            _save_arrays(target, jax.device_get(tree))
+            _save_arrays(target, tree)
     except (OSError, ValueError) as error:  # Orbax raises either for an error of the file system
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -85,8 +104,22 @@ def load_newest(
     """Return (tree, meta) of the newest checkpoint that is whole, or None if there is none.
 
     `like(meta)` returns a pytree of the same structure, shapes and types. If a checkpoint is damaged, `say` is told so,
-    the checkpoint counts no longer, and the one before it is tried.
+    the checkpoint counts no longer, and the one before it is tried. All processes get what the first one finds.
     """
+    found: tuple[Any, dict[str, Any]] | None = None
+
+    def newest() -> dict[str, Any] | None:
+        nonlocal found
+        found = _load_newest(folder, like, say)
+        return None if found is None else found[1]
+
+    meta = told(newest)
+    return None if meta is None else (arrays_of_first(None if found is None else found[0], like(meta)), meta)
+
+
+def _load_newest(
+    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]] | None:
     for name in reversed(names(folder)):
         path = (folder / name).absolute()
         problem = _damage(path)

@@ -12,6 +12,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.distributed import several, stop_agreed, told
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
 from jaxalign.runs.interruption import STOP_SIGNALS
@@ -65,8 +67,12 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether one of the `STOP_SIGNALS` has come. A second raises KeyboardInterrupt.
 
     At the end the handlers from before are back, and the one of the signal that came is called. It raises
-    KeyboardInterrupt in a command of ours, and requeues the job under submitit.
+    KeyboardInterrupt in a command of ours, and requeues the job under submitit. Several processes agree on a step (see
+    `distributed.stop_agreed`), and have other handlers.
     """
+    if several():
+        yield stop_agreed
+        return
     received: list[signal.Signals] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -227,9 +233,10 @@ def fit(
         append_record(run.validation, record)
         if not math.isfinite(loss):
             raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
-        if progress.best_validation_loss is not None and loss >= progress.best_validation_loss:
+        agreed = told(partial(float, loss))  # what is kept hangs on its last bits
+        if progress.best_validation_loss is not None and agreed >= progress.best_validation_loss:
             return False
-        progress.best_validation_loss = loss
+        progress.best_validation_loss = agreed
         return True
 
     with stop_signals() as stopped:

@@ -7,7 +7,6 @@ from jax.sharding import AbstractMesh
 from jaxalign.config.model import MeshConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel import mesh as mesh_module
-from jaxalign.parallel.distributed import check_one_process, expected_processes
 from jaxalign.parallel.mesh import build_mesh, device_lines
 from jaxalign.parallel.rules import MESH_AXES, placement_of, undivided_lines
 
@@ -69,21 +68,11 @@ def test_what_the_mesh_does_not_divide_is_whole_and_said(eight):
     assert placement.fitting(slots=3).over("slots") == ()
 
 
-@pytest.mark.parametrize(
-    ("environment", "count"),
-    [
-        ({}, 1),
-        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476", "JAX_NUM_PROCESSES": "1"}, 1),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, 1),
-        ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, 2),
-        ({"SLURM_STEP_NUM_TASKS": "4"}, 4),
-        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476"}, 2),
-    ],
-)
-def test_a_job_of_several_processes_is_refused(environment, count):
-    assert expected_processes(environment) == count
-    if count > 1:
-        with pytest.raises(UserError, match=rf"the environment names {count} processes, and jaxalign runs in one"):
-            check_one_process(environment)
-    with pytest.raises(UserError, match=r"^JAX_NUM_PROCESSES=two in the environment is not a whole number$"):
-        check_one_process({"JAX_NUM_PROCESSES": "two"})
+def test_a_mesh_that_leaves_out_a_process_is_refused(eight, monkeypatch):
+    monkeypatch.setattr(mesh_module, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"^the devices are those of 1 processes, and the environment names 2: give"):
+        build_mesh(sizes())
+    monkeypatch.setattr(mesh_module.jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"^2 processes have 8 devices, and the mesh takes 4 of them"):
+        build_mesh(sizes(fsdp=4))
+    assert device_lines(build_mesh(sizes()))[0] == "devices: 8 x cpu in 2 processes; mesh: fsdp 8"

@@ -1,0 +1,101 @@
+"""What the first of several processes decides is what all do. Here, one process plays all of them in turn."""
+
+import contextlib
+
+import pytest
+
+from jaxalign.errors import UserError
+from jaxalign.parallel import distributed
+from jaxalign.parallel.distributed import STATE, forget_scratch, is_first, of_first, told
+from jaxalign.parallel.rendezvous import Membership
+from jaxalign.runs.directory import Run, open_run
+from jaxalign.runs.of_first import open_run_of_first
+
+
+class Connection(dict):
+    """What JAX keeps at the first process for all of them."""
+
+    key_value_set = dict.__setitem__
+
+    def blocking_key_value_get(self, key, milliseconds):
+        return self[key]
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Return a function that lets this process be one of two; both begin with nothing told."""
+    connection = Connection()
+    monkeypatch.setattr(distributed, "coordination_client", lambda: connection)
+    before = vars(STATE).copy()
+
+    def play(number: int) -> None:
+        STATE.member, STATE.told = Membership("a:1", 2, number), 0
+
+    yield play
+    forget_scratch()
+    vars(STATE).update(before)
+
+
+def test_all_get_what_the_first_decides(play):
+    for number in range(2):
+        play(number)
+        assert told(lambda number=number: {"step": 3, "by": number}) == {"step": 3, "by": 0}
+        assert told(lambda: float("inf")) == float("inf")
+        assert is_first() == (number == 0)
+
+
+def test_what_the_first_refuses_ends_the_others_without_a_word(play):
+    def refuse():
+        raise UserError("the disk is full")
+
+    play(0)
+    with pytest.raises(UserError, match="the disk is full"):
+        told(refuse)
+    play(1)
+    with pytest.raises(SystemExit) as end:
+        told(refuse)
+    assert end.value.code == 2
+
+
+def test_the_first_alone_enters_a_context(play):
+    entered = []
+
+    @contextlib.contextmanager
+    def context(number):
+        entered.append(number)
+        yield
+        entered.append(-number)
+
+    for number in range(2):
+        play(number)
+        with of_first(context(number + 5)):
+            pass
+    assert entered == [5, -5]
+
+
+def opened(folder, **identity) -> Run:
+    def open_it() -> Run:
+        return open_run(identity, identity, files=["questionnaire.jsonl", "adapter"], dir=folder)
+
+    return open_run_of_first(identity, open_it, ["questionnaire.jsonl", "adapter"])
+
+
+def test_another_process_has_the_records_of_the_run_and_writes_elsewhere(play, tmp_path):
+    run = opened(tmp_path / "new", seed=1)
+    run.questionnaire.write_text('{"when": "before"}\n')
+    play(0)
+    assert opened(tmp_path / "new", seed=1) == run
+    play(1)
+    other = opened(tmp_path / "new", seed=1)
+    assert other.path != run.path and other.mirror is None
+    assert other.questionnaire.read_text() == run.questionnaire.read_text()
+    forget_scratch()
+    assert not other.path.exists() and run.questionnaire.exists()
+
+
+def test_a_process_with_other_input_is_refused(play, tmp_path):
+    play(0)
+    opened(tmp_path / "run", seed=1, content={"dataset": "abc"})
+    play(1)
+    with pytest.raises(UserError, match="it has other input than the first process: dataset was 'abc' and is 'abd'; "):
+        opened(tmp_path / "run", seed=1, content={"dataset": "abd"})

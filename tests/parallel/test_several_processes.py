@@ -1,0 +1,176 @@
+"""Two processes of four devices each train as one process does; all of them stop, and end, together."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from runs_of_tiny import QUIET, write_arguments
+
+from jaxalign.config.presets import preset
+from jaxalign.models.adapter import Adapter
+from jaxalign.models.architecture import from_config
+from jaxalign.models.lora import init_adapter
+from jaxalign.pretrained.peft import write_adapter
+from jaxalign.pretrained.safetensors import SafetensorsFolder
+
+PATIENCE = 600.0
+"""The largest number of seconds that a job may take, because a test's machine has other things to do."""
+
+TOGETHER = 60.0
+"""The largest number of seconds between the ends of two of its processes."""
+
+COMMON = [
+    "model=tiny",
+    "precision=float32",
+    "lora.rank=2",
+    "lora.dropout=0",
+    "lora.targets=[q_proj,v_proj]",
+    "training.batch_size=4",
+]
+COMMON += ["training.log_every=1", "mesh.data=4", "optimizer.epsilon=1e-4"]
+
+
+class Job:
+    """A training job of one process or several on this machine. What is still alive at the end is killed."""
+
+    def __init__(self, folder: Path, processes: int, devices: int, *arguments: str, cache: Path | None = None):
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
+        if processes > 1:
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                address = f"127.0.0.1:{server.getsockname()[1]}"
+            environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+        command = [sys.executable, "-m", "jaxalign.train", *COMMON, f"run.dir={folder}", *arguments]
+        self.folder = folder
+        self.processes = [
+            subprocess.Popen(
+                [part.replace("NUMBER", str(number)) for part in command],
+                env=environment | {"JAX_PROCESS_ID": str(number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(processes)
+        ]
+
+    def ended(self) -> list[tuple[int, str, str]]:
+        """Return status, output and errors of each process; one that takes too long is killed, and the test fails."""
+        found = []
+        try:
+            for process in self.processes:
+                out, err = process.communicate(timeout=TOGETHER if found else PATIENCE)
+                lines = [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+                found.append((process.returncode, "\n".join(lines), err))
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+        return found
+
+    def done(self) -> Path:
+        ended = self.ended()
+        assert [status for status, _, _ in ended] == [0] * len(ended), ended
+        assert not any(out for _, out, _ in ended[1:])  # the first alone prints
+        return self.folder
+
+
+def files(run: Path) -> set[str]:
+    found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    return {name for name in found if not name.startswith("checkpoints/")}  # Orbax chooses the names
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def adapter(run: Path) -> dict[str, np.ndarray]:
+    source = SafetensorsFolder(run / "adapter")
+    return {name: np.asarray(source.read(name)) for name in source.names()}
+
+
+def apart(one: Path, other: Path) -> float:
+    ours, theirs = adapter(one), adapter(other)
+    assert ours.keys() == theirs.keys()
+    return max(float(np.abs(values - theirs[name]).max()) for name, values in ours.items())
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def start(folder: Path) -> Path:
+    """Write an adapter of `tiny` for DPO to start from."""
+    config = preset("tiny")["config"]
+    params = init_adapter(jax.random.key(0), from_config(config), 2, ("q_proj", "v_proj"))
+    write_adapter(folder, Adapter("start", jax.device_get(params), 2, 32.0), dropout=0.0, card="")
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_files_of_one(tmp_path):
+    data = write_arguments(tmp_path / "arguments.jsonl")
+    arguments = ["+value=power", f"dataset.path={data}", "training.max_steps=2", "alignment.regulariser.weight=0"]
+    arguments += ["benchmark.limit=10", "benchmark.choice=false"]
+    two, one = (Job(tmp_path / str(count), count, 8 // count, *arguments).done() for count in (2, 1))
+    assert files(two) == files(one) and checkpoints(two) == checkpoints(one)
+    assert apart(two, one) < 1e-6
+    np.testing.assert_allclose(losses(two), losses(one), atol=1e-6)
+    ours, theirs = (json.loads((run / "summary.json").read_text())["questionnaire"] for run in (two, one))
+    for when in ("before", "after"):
+        assert ours[when]["scores"] == pytest.approx(theirs[when]["scores"], abs=1e-5)
+        assert ours[when]["perplexity"] == pytest.approx(theirs[when]["perplexity"], rel=1e-5)
+    assert ours["before"]["perplexity"] != pytest.approx(ours["after"]["perplexity"], rel=1e-5)
+    ((_, out, _), _) = again = Job(two, 2, 4, *arguments).ended()
+    assert [status for status, _, _ in again] == [0, 0] and "this run is done" in out and "adapter: " in out
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_number_of_them(tmp_path):
+    rows = [{"prompt": f"Question {n // 3}?\n", "chosen": f"Yes, {n}.", "rejected": f"No, {n % 2}."} for n in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [
+        "objective=dpo",
+        f"adapter={start(tmp_path / 'start')}",
+        "dataset=pairs",
+        f"dataset.path={tmp_path / 'pairs.jsonl'}",
+    ]
+    arguments += ["training.questionnaire=false", "training.validate=false", "training.max_steps=20"]
+    job = Job(tmp_path / "stopped", 2, 4, *arguments, cache=tmp_path / "cache")
+    while not (job.folder / "reference.jsonl").exists():  # next, the step is compiled
+        assert job.processes[0].poll() is None, job.ended()
+        time.sleep(0.05)
+    job.processes[1].send_signal(signal.SIGTERM)
+    ended = job.ended()
+    assert [status for status, _, _ in ended] == [130, 130], ended
+    assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
+    step = len(losses(job.folder))
+    assert 0 < step < 20 and checkpoints(job.folder) == [f"001-preferences-{step:07}"]
+    for count in ("2x1", "1"):
+        shutil.copytree(job.folder, tmp_path / count)
+    whole = Job(tmp_path / "whole", 2, 4, *arguments).done()
+    assert "resuming stage preferences" in Job(job.folder, 2, 4, *arguments).ended()[0][1]
+    assert adapter(job.folder).keys() == adapter(whole).keys() and apart(job.folder, whole) == 0
+    assert apart(Job(tmp_path / "2x1", 1, 2, *arguments, "mesh.data=2").done(), whole) < 1e-6
+    assert apart(Job(tmp_path / "1", 1, 1, *arguments, "mesh.data=1").done(), whole) < 1e-6
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
+    for number in range(2):
+        write_arguments(tmp_path / f"{number}.jsonl")
+    (tmp_path / "1.jsonl").write_text((tmp_path / "1.jsonl").read_text().replace("it suits me 3", "it suits us 3"))
+    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", "mesh.data=2", *QUIET)
+    (first, _, line), (second, out, nothing) = job.ended()
+    assert (first, second, out, nothing) == (2, 2, "", "")
+    assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
+    assert "it has other input than the first process: dataset was" in line
