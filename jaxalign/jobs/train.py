@@ -302,6 +302,7 @@ def finish(
         "best_constant_nmse": None if target is None else best_constant_nmse(target.scores),
         "training": {"stages": stages, "compilation_seconds": session.base.programs.seconds},
         "model": {"name": model.name, "identity": model.identity},
+        "attention": session.base.attention,
         "adapter": run.adapter.name,
     }
     if before is not None and after is not None:
