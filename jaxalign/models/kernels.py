@@ -5,6 +5,7 @@ each block of the mask that is empty, tokamax all after the diagonal. The masks 
 results are those of `attention.tree_attention` but for rounding. They are made once for all layers of equal window.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -114,6 +115,7 @@ class Tokamax(NamedTuple):
         """Return the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh]."""
         import tokamax  # type: ignore[import-not-found]
 
+        logging.getLogger("absl").addFilter(_is_no_advice_to_tune)
         rows, heads, groups, length, size = q.shape
         output = tokamax.dot_product_attention(
             q.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads * groups, size),
@@ -126,6 +128,11 @@ class Tokamax(NamedTuple):
             implementation=_implementation() or "xla",
         )
         return output.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4)
+
+
+def _is_no_advice_to_tune(record: logging.LogRecord) -> bool:
+    """Return whether a line of the log is not one of those, a page each, in which tokamax advises to tune a kernel."""
+    return not str(record.msg).startswith("Autotuning cache miss")
 
 
 def _implementation() -> Any:
@@ -226,9 +233,9 @@ def _refusal(name: str, platform: str, architecture: Architecture, dtype: Any) -
 
 
 def _compile_one_row(name: str, architecture: Architecture, dtype: Any) -> None:
-    """Compile a kernel, forwards and backwards, for one row of 256 tokens of the model; this takes a few seconds."""
+    """Compile a kernel, forwards and backwards, for one row of 1,024 tokens of the model; this takes a few seconds."""
     heads, groups, size = architecture.kv_heads, architecture.heads // architecture.kv_heads, architecture.head_dim
-    length, window = 256, jnp.int32(0)
+    length, window = 1024, jnp.int32(0)
 
     def total(q: Array, k: Array, v: Array, ends: Array) -> Array:
         attend = kernel_attention(name, ends, ends, (0,), None)
