@@ -113,11 +113,8 @@ class Tokamax(NamedTuple):
         self, scale: float, softcap: float | None, seen: Bool[Array, "B T T"], q: Queries, k: Keys, v: Keys
     ) -> Queries:
         """Return the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh]."""
-        import tokamax  # type: ignore[import-not-found]
-
-        logging.getLogger("absl").addFilter(_is_no_advice_to_tune)
         rows, heads, groups, length, size = q.shape
-        output = tokamax.dot_product_attention(
+        output = _tokamax().dot_product_attention(
             q.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads * groups, size),
             k.transpose(0, 2, 1, 3),
             v.transpose(0, 2, 1, 3),
@@ -128,6 +125,17 @@ class Tokamax(NamedTuple):
             implementation=_implementation() or "xla",
         )
         return output.reshape(rows, length, heads, groups, size).transpose(0, 2, 3, 1, 4)
+
+
+def _tokamax() -> Any:
+    """Return the package tokamax, so that it reads nothing of our command line, and does not advise to tune kernels."""
+    import tokamax  # type: ignore[import-not-found]
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # else tokamax parses sys.argv, and refuses `-m`
+    logging.getLogger("absl").addFilter(_is_no_advice_to_tune)
+    return tokamax
 
 
 def _is_no_advice_to_tune(record: logging.LogRecord) -> bool:
