@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from jaxalign.config.fields import (
+    Attention,
     Date,
     MeshSize,
     Place,
@@ -104,6 +105,7 @@ class ModelCommandConfig(CommandConfig):
     run: RunConfig
     mesh: MeshConfig
     precision: Precision
+    attention: Uncounted[Attention]
 
 
 @dataclass(frozen=True, kw_only=True)

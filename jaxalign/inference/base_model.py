@@ -36,6 +36,8 @@ class BaseModel:
     """The compiled programs that all samplers and scorers share."""
     placement: Placement | None = None
     """How the weights are divided between devices; None for one device."""
+    attention: str = "blocks"
+    """What computes attention over packed rows (see `models.kernels`)."""
 
     @property
     def base_weights(self) -> BaseWeights:
@@ -48,7 +50,7 @@ class BaseModel:
 
     def network(self, rematerialisation: str = "none") -> Transformer:
         """Return the decoder; `rematerialisation` is a key of `transformer.REMATERIALISATION`."""
-        return Transformer(self.model.architecture, self.dtype, rematerialisation, self.placement)
+        return Transformer(self.model.architecture, self.dtype, rematerialisation, self.placement, self.attention)
 
     @property
     def signature(self) -> str:

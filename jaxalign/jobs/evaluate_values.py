@@ -293,8 +293,8 @@ def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
     write_atomic(run.path / "table.csv", as_csv(rows))
     write_atomic(run.path / "table.md", as_markdown(rows, model.name))
     comparison_figure(run.figures / "portraits.png", rows, model.name)
-    summary = {"model": {"name": model.name, "identity": model.identity}, "rows": [row.as_dict() for row in rows]}
-    run.finish(summary)
+    named = {"name": model.name, "identity": model.identity}
+    run.finish({"model": named, "attention": base.attention, "rows": [row.as_dict() for row in rows]})
 
 
 def report_evaluation(console: Console, run: Run) -> None:

@@ -19,6 +19,7 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import axis_sizes
+from jaxalign.models.kernels import choose_attention
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.parallel.distributed import check_joined, told
@@ -50,6 +51,10 @@ class OpenedModel:
     console: Console
     placement: Placement | None = None
     """How the base is laid out on several devices; None for one device."""
+    attention: str = "blocks"
+    """What computes attention over packed rows (see `models.kernels`)."""
+    no_kernel: str | None = None
+    """Why no kernel computes it, on a device that has one."""
 
     @property
     def context(self) -> int:
@@ -62,7 +67,7 @@ class OpenedModel:
         return str(self.keys.get("path") or self.keys["name"])
 
     def load(self, *, describe: bool = False) -> BaseModel:
-        """Read the weights, and print where they are: on one device only if `describe` asks for it.
+        """Read the weights, and print where they are: on one device without kernels only if `describe` asks for it.
 
         Raises:
             UserError: they are damaged, or more than a device can hold.
@@ -70,7 +75,7 @@ class OpenedModel:
         dtype, placement = jnp.dtype(self.config.precision), self.placement
         check_memory(self._describe(describe))
         model = self.files.load(dtype, placement)
-        return BaseModel(model, dtype, Programs(compilations(self.console)), placement)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), placement, self.attention)
 
     def planned(self) -> BaseModel:
         """Return the base as shapes and types, without its weights, and print where they would be."""
@@ -78,17 +83,18 @@ class OpenedModel:
         files, dtype = self.files, jnp.dtype(self.config.precision)
         params = abstract_params(files.architecture, dtype, self.placement)
         model = Model(files.architecture, params, files.tokenizer, "", files.name)
-        return BaseModel(model, dtype, Programs(compilations(self.console)), self.placement)
+        return BaseModel(model, dtype, Programs(compilations(self.console)), self.placement, self.attention)
 
     def _describe(self, always: bool) -> int:
-        """Print where the weights are, on one device only if `always`; return the bytes of them on each device."""
+        """Print where the weights are (see `load`), and return the bytes of them on each device."""
         dtype, placement, architecture = jnp.dtype(self.config.precision), self.placement, self.files.architecture
         held = bytes_on_device(architecture, dtype, placement)
-        if always or len(jax.devices()) > 1:
+        attention = self.attention if self.no_kernel is None else f"{self.attention} ({self.no_kernel})"
+        if always or len(jax.devices()) > 1 or attention != "blocks":
             first, *more = device_lines(None if placement is None else placement.mesh)
             base = f"base: {self.config.precision}, {held / 1e6:,.0f} MB on each device"
             undivided = [] if placement is None else undivided_lines(placement.mesh, axis_sizes(architecture))
-            for line in (f"{first}; attention: blocks; {base}", *more, *undivided):
+            for line in (f"{first}; attention: {attention}; {base}", *more, *undivided):
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
         return held
 
@@ -105,8 +111,8 @@ def open_base(
             for a model with a chat template, and plain for any other.
 
     Raises:
-        UserError: a file of the model is missing, damaged or not supported, the mesh does not fit the devices,
-            `run.mirror` cannot be used, or the job has several processes and works in one.
+        UserError: a file of the model is missing, damaged or not supported, the mesh or the attention does not fit the
+            devices, `run.mirror` cannot be used, or the job has several processes and works in one.
     """
     keys = plain(config)["model"] if keys is None else keys
     assert keys is not None
@@ -132,7 +138,8 @@ def open_base(
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
     mesh = build_mesh(config.mesh.sizes)
     placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
-    return OpenedModel(config, keys, files, encoder, console, placement)
+    attention = choose_attention(config.attention, files.architecture, jnp.dtype(config.precision))
+    return OpenedModel(config, keys, files, encoder, console, placement, *attention)
 
 
 def open_job_run(

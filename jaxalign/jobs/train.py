@@ -339,6 +339,7 @@ def finish(
             "held_chats": len(held_questions(config, session.text, session.opened.encoder)),
         },
         "model": {"name": model.name, "identity": model.identity},
+        "attention": session.base.attention,
         "adapter": run.adapter.name,
     }
     if before is not None and after is not None:

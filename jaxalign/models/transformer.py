@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Float32, Key
 
 from jaxalign.models.architecture import PROJECTION_AXES, Architecture
 from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
+from jaxalign.models.kernels import kernel_attention
 from jaxalign.models.linear import Projection
 from jaxalign.models.lora import apply_dropout
 from jaxalign.models.precision import from_bits, saved, take_rows
@@ -157,6 +158,8 @@ class Transformer(nn.Module):
     rematerialisation: str = "projections"
     placement: Placement | None = None
     """How the base, and the rows of every batch, are laid out on several devices; None for one device."""
+    attention: str = "blocks"
+    """What computes attention: `blocks` (`attention.tree_attention`), or the name of one of `kernels.KERNELS`."""
 
     @nn.compact
     def __call__(
@@ -187,7 +190,9 @@ class Transformer(nn.Module):
             length=arch.layers,
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
-        attend = Partial(_attend_trees, ends, positions, blocks)
+        attend: Attend = Partial(_attend_trees, ends, positions, blocks)
+        if self.attention != "blocks":
+            attend = kernel_attention(self.attention, ends, positions, arch.windows, self.placement)
         x, _ = layers(arch, self.placement, name="layers")(x, per_layer, attend, (cos, sin), dropout)
         return constrained(self.placement, Norm(arch.norm_eps, name="norm")(x), "rows")
 

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -31,15 +32,20 @@ def fast_precision() -> tuple[str, str]:
     """
     device = jax.devices()[0]
     if device.platform == "gpu":
-        capability = str(getattr(device, "compute_capability", "0"))
-        fast = float(capability) >= 8 if re.fullmatch(r"\d+(\.\d+)?", capability) else True  # ROCm gives a name
-        return _choice(fast, device.device_kind)
+        capability = compute_capability(device)
+        return _choice(capability is None or capability >= 8, device.device_kind)
     if device.platform != "cpu":
         return _choice(True, device.device_kind)
     limit = re.findall(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
     if limit and limit[-1].upper() in XLA_WITHOUT_BF16:
         return _choice(False, f"a CPU held to {limit[-1]} by XLA_FLAGS")
     return _choice(bool(cpu_instructions() & BF16_INSTRUCTIONS), "this CPU")
+
+
+def compute_capability(device: Any) -> float | None:
+    """Return the compute capability of an NVIDIA GPU, such as 9.0 for an H100; None for any other device."""
+    named = str(getattr(device, "compute_capability", "0")) if device.platform == "gpu" else ""
+    return float(named) if re.fullmatch(r"\d+(\.\d+)?", named) else None  # AMD's GPUs give a name
 
 
 def _choice(fast: bool, device: str) -> tuple[str, str]:

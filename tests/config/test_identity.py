@@ -34,7 +34,7 @@ MODEL = {
     f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file", "config")
 }
 MODEL |= {"model.date"}
-RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline"}
+RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline", "attention"}
 RUN |= {f"mesh.{name}" for name in ("name", "data", "fsdp", "tensor", "adapter")}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}
 LOGGING = {f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "rematerialisation")}
@@ -162,7 +162,15 @@ def test_the_identity_of_a_stage_has_no_part_that_is_empty():
 
 
 @pytest.mark.parametrize(
-    "override", ["run.dir=elsewhere", "dataset.path=/moved/data", "model.path=/m", "inspect=3", "mesh.tensor=2"]
+    "override",
+    [
+        "run.dir=elsewhere",
+        "dataset.path=/moved/data",
+        "model.path=/m",
+        "inspect=3",
+        "mesh.tensor=2",
+        "attention=blocks",
+    ],
 )
 def test_paths_and_logging_do_not_change_the_identity_of_a_run(override):
     assert identity(made("train", change=override), CONTENT) == identity(made("train"), CONTENT)

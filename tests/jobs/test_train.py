@@ -47,7 +47,7 @@ def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     assert "Power" in printed and "best constant" in printed and "next:" in printed
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["value"] == "power" and summary["target"]["power"] == 6 and summary["target"]["security"] == 1
-    assert summary["best_constant_nmse"] == pytest.approx(0.09)
+    assert summary["best_constant_nmse"] == pytest.approx(0.09) and summary["attention"] == "blocks"
     for when in ("before", "after"):
         reading = summary["questionnaire"][when]
         assert set(reading["scores"]) == set(VALUES)
@@ -310,6 +310,12 @@ def test_a_portrait_longer_than_the_context_is_named_before_training(data, tmp_p
 def test_an_unknown_reader_of_arguments_is_refused(data, tmp_path, capsys):
     line = refused(main, ["+value=power", f"dataset.path={data}", "dataset.name=touche", *SMALL], capsys)
     assert "dataset.name='touche' is not known; did you mean 'touche23'?" in line
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_before_the_weights_are_read(data, tmp_path, capsys):
+    line = refused(main, ["+value=power", f"dataset.path={data}", "attention=splash", *SMALL], capsys)
+    why = "splash is for TPUs, and this is cpu"
+    assert line == f"attention=splash cannot run here, because {why}: take attention=auto or blocks"
 
 
 def test_offline_names_what_is_missing(tmp_path, capsys):

@@ -75,6 +75,7 @@ def run_test_stage(
         "questions": {part: len(getattr(questions, part)) for part in ("train", "validation", "test")},
         "notes": [without_home(note) for note in questions.notes],
         "model": {"name": model.name, "identity": model.identity},
+        "attention": session.base.attention,
         "asked": session.questions_hash("validation", "test"),
         "judge": judge.name,
         "judge_identity": judge.identity,

@@ -107,6 +107,7 @@ def aggregate(
             "cut": c.harm.cut,
         },
         "model": {"name": session.opened.files.name, "signature": session.signature},
+        "attention": session.opened.attention,
         "mitigation": {
             "name": session.mitigation.policy,
             "left_aside": session.mitigation.covered(session.prompts)[1],
