@@ -42,5 +42,10 @@ def fast_precision() -> tuple[str, str]:
     return _choice(bool(cpu_instructions() & BF16_INSTRUCTIONS), "this CPU")
 
 
+def on_cpu() -> bool:
+    """Return whether programs are compiled for a CPU, whose best sizes are others than those of a GPU or TPU."""
+    return jax.default_backend() == "cpu"
+
+
 def _choice(fast: bool, device: str) -> tuple[str, str]:
     return ("bfloat16", f"{device} multiplies it fast") if fast else ("float32", f"{device} multiplies bfloat16 slowly")
