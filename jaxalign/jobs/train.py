@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ from jaxalign.jobs.train_data import (
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
+from jaxalign.parallel.mesh import too_large
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
-from jaxalign.training.planning import step_memory
+from jaxalign.training.planning import planned_step
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
 from jaxalign.training.step import OBJECTIVES
@@ -277,12 +279,15 @@ def print_plan(
         if isinstance(stage, PreferenceStage):
             nothing = np.zeros(len(stage.data.responses))
             stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
-        rows, held = step_memory(
-            network, base.model.params, adapter.params, stage, session.settings(stage.name, adapter)
-        )
+        settings = session.settings(stage.name, adapter)
+        step = planned_step(network, base.model.params, adapter.params, stage, settings)
+        start = time.perf_counter()
+        held = step.memory()
         parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in held.items())
-        line = f"{stage.name}: {sum(held.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
-        console.print(line, highlight=False, soft_wrap=True)
+        compiled = f"the train step of {step.rows} tokens, compiled in {duration(time.perf_counter() - start)}"
+        line = f"{stage.name}: {sum(held.values()) / 1e6:,.0f} MB on each device for {compiled}: {parts}"
+        for words in (line, *too_large(sum(held.values()))):
+            console.print(words, highlight=False, soft_wrap=True)
 
 
 def finish(

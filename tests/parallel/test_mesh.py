@@ -8,7 +8,7 @@ from jaxalign.config.model import MeshConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel import mesh as mesh_module
 from jaxalign.parallel.distributed import check_one_process, expected_processes
-from jaxalign.parallel.mesh import build_mesh, device_lines
+from jaxalign.parallel.mesh import build_mesh, device_lines, too_large
 from jaxalign.parallel.rules import MESH_AXES, placement_of, undivided_lines
 
 SIZES = {"width": 64, "heads": 3, "ff": 96, "vocabulary": 104}
@@ -87,3 +87,12 @@ def test_a_job_of_several_processes_is_refused(environment, count):
             check_one_process(environment)
     with pytest.raises(UserError, match=r"^JAX_NUM_PROCESSES=two in the environment is not a whole number$"):
         check_one_process({"JAX_NUM_PROCESSES": "two"})
+
+
+def test_a_step_that_is_larger_than_a_device_is_told_with_what_to_change(monkeypatch):
+    monkeypatch.setattr(mesh_module, "memory_of_device", lambda: 16_000_000_000)
+    (line,) = too_large(22_600_000_000)
+    assert "a device has 16,000 MB, which is less" in line and "training.max_rows" in line
+    assert too_large(15_000_000_000) == []
+    monkeypatch.setattr(mesh_module, "memory_of_device", lambda: None)
+    assert too_large(10**15) == []
