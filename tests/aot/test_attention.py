@@ -27,6 +27,7 @@ def test_attention_over_2048_tokens_compiles_within_ten_seconds(monkeypatch):
 
     arguments = chips.on_chip((q, k, k, ends, ends, blocks), chip)
     program = jax.jit(jax.grad(attend, (0, 1, 2))).lower(*arguments)
+    jax.jit(jnp.sin).lower(chips.on_chip(ends, chip)).compile()  # the first compilation also starts the compiler
     start = time.process_time()
     compiled = program.compile()
     assert time.process_time() - start < 10
