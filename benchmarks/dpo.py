@@ -130,6 +130,7 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from timed_steps import timed_steps
 
     from jaxalign.data.preferences import PreferencePair, Responses
     from jaxalign.inference.base_model import BaseModel
@@ -141,7 +142,6 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     from jaxalign.training.optimizer import Hyperparameters
     from jaxalign.training.preference import PreferenceStage
     from jaxalign.training.state import init_state
-    from jaxalign.training.step import train_program
 
     use_compilation_cache(args.work / "xla")
     precision = fast_precision()[0]
@@ -191,28 +191,14 @@ def jaxalign(args: argparse.Namespace) -> dict[str, Any]:
     feed = PreferenceStage("dpo", Responses(prompts, responses, owner, reference), pairs, grouped=grouped).feed(
         settings
     )
-    state = init_state(adapter, 0)
     network, params = base.network("projections"), base.weights(False)
-    numbers = jax.tree.map(np.float32, hyper)
-    losses = []
-    for number, step in enumerate(steps):
-        if number == 1:
-            jax.block_until_ready(state)
-            start, compiled = time.perf_counter(), programs.seconds
-        batch, _ = feed.batch(step)
-        arguments = (params, state, numbers, batch)
-        static = (network, "adamw", "sigmoid", False)
-        state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
-        losses.append(metrics)
-    jax.block_until_ready(state)
-    seconds = time.perf_counter() - start - (programs.seconds - compiled)
-    first = jax.device_get(losses[0])
+    seconds, first_loss = timed_steps(feed, network, params, init_state(adapter, 0), hyper, programs)
     return {
         "seconds": seconds,
         "reference_seconds": reference_seconds,
         "pairs": sum(map(len, steps[1:])),
         "responses": len(members),
-        "first_loss": float(first.loss_sum / first.loss_count),
+        "first_loss": first_loss,
         "memory": peak(),
         "compile_seconds": programs.seconds,
     }
@@ -229,10 +215,8 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     The base is bf16 where the processor has instructions for it. Elsewhere PyTorch's bf16 is many times slower.
     """
     import torch
-    from datasets import Dataset
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from jaxalign.parallel.processor import fast_precision
 
@@ -243,29 +227,54 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=model.tokenizer.hf.backend_tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.tokenizer.eos_id)
     network = AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=torch.bfloat16 if bf16 else torch.float32)
-    peft = PeftModel.from_pretrained(network, args.work / "adapter", is_trainable=True, autocast_adapter_dtype=True)
+    adapted = PeftModel.from_pretrained(network, args.work / "adapter", is_trainable=True, autocast_adapter_dtype=True)
+    found = train_pairs(
+        adapted, tokenizer, questions, args.pairs, args.work, precomputed=args.part == "precomputed", bf16=bf16
+    )
+    return {**found, "memory": peak()}
+
+
+def train_pairs(
+    adapted: Any,
+    tokenizer: Any,
+    questions: list[dict[str, Any]],
+    pairs: int,
+    work: Path,
+    *,
+    precomputed: bool,
+    bf16: bool,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Time TRL's trainer on the first two responses to each prompt, `pairs` in a step; the first step warms up.
+
+    `settings` are further ones of DPOConfig; without any, it computes on the CPU.
+    """
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
     rows = [
         {"prompt_ids": one["prompt"], "chosen_ids": one["responses"][0], "rejected_ids": one["responses"][1]}
         for one in questions
     ]
+    steps = len(rows) // pairs
     config = DPOConfig(
-        output_dir=str(args.work / "trl"),
-        per_device_train_batch_size=args.pairs,
-        max_steps=args.steps + 1,
+        output_dir=str(work / "trl"),
+        per_device_train_batch_size=pairs,
+        max_steps=steps,
         learning_rate=6e-6,
         lr_scheduler_type="constant",
         max_grad_norm=1.0,
         beta=0.1,
         max_length=None,
-        precompute_ref_log_probs=args.part == "precomputed",
-        gradient_checkpointing=False,
+        precompute_ref_log_probs=precomputed,
         bf16=bf16,
-        use_cpu=True,
         logging_steps=1,
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **({"gradient_checkpointing": False, "use_cpu": True} | settings),
     )
     marks: list[float] = []
 
@@ -283,19 +292,18 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
 
     start = time.perf_counter()
     trainer = Prepared(
-        peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()]
+        adapted, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Clock()]
     )
-    reference_seconds = time.perf_counter() - start if args.part == "precomputed" else 0.0
+    reference_seconds = time.perf_counter() - start if precomputed else 0.0
     trainer.train()
-    pairs = args.pairs * args.steps
+    timed = pairs * (steps - 1)
     # The first step, which warms up, is left out; of a precomputed reference, its share.
     return {
         "seconds": marks[-1] - marks[0],
-        "reference_seconds": reference_seconds * args.steps / (args.steps + 1),
-        "pairs": pairs,
-        "responses": 2 * pairs,
+        "reference_seconds": reference_seconds * (steps - 1) / steps,
+        "pairs": timed,
+        "responses": 2 * timed,
         "first_loss": trainer.state.log_history[0]["loss"],
-        "memory": peak(),
     }
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +169,14 @@ def layer_weights(architecture: Any) -> int:
     return sum(a * b for a, b in (projection_shape(architecture, name) for name in PROJECTIONS))
 
 
-def product_peak(architecture: Any, dtype: Any) -> float:
-    """Return the operations per second of a product of 1,024 rows with the gate's weights, in this format."""
+def product_peak(architecture: Any, dtype: Any, rows: int = 1024) -> float:
+    """Return the operations per second of a product of so many rows with the gate's weights, in this format."""
     import jax
     import jax.numpy as jnp
 
     from jaxalign.models.linear import frozen_product
 
-    rows, width, out = 1024, architecture.width, architecture.ff_width
+    width, out = architecture.width, architecture.ff_width
     x, kernel = jnp.ones((rows, width), dtype), jnp.ones((width, out), dtype)
     product = jax.jit(frozen_product)
     seconds = []
@@ -197,23 +198,29 @@ def transformers(args: argparse.Namespace) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=dtype).eval()
     prompt = torch.tensor([json.loads((args.work / "prompt.json").read_text())])
 
-    def sample(count: int, tokens: int) -> None:
-        with torch.inference_mode():
-            model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                num_return_sequences=count,
-                max_new_tokens=tokens,
-                min_new_tokens=tokens,
-                eos_token_id=None,
-                pad_token_id=0,
-            )
+    return {"seconds": fastest(args, partial(generate, model, prompt))}
 
-    return {"seconds": fastest(args, sample)}
+
+def generate(model: Any, prompt: Any, count: int, tokens: int) -> None:
+    """Draw so many samples of so many tokens with Transformers, and wait for them."""
+    import torch
+
+    with torch.inference_mode():
+        model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=count,
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    if prompt.is_cuda:
+        torch.cuda.synchronize()
 
 
 PARTS = {"prepare": prepare, "jaxalign": jaxalign, "bfloat16": transformers, "float32": transformers}

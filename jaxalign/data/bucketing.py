@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxalign.data.packing import Shape, measure, pack, rounded_up, split_trees
 from jaxalign.data.trees import Tree, path_lengths, tree_length
 from jaxalign.errors import UserError
+from jaxalign.parallel.processor import on_cpu
 
 
 def plan(
@@ -38,20 +39,20 @@ def plan(
     if longest > limit:
         raise UserError(f"a text of {longest} tokens does not fit into rows of {limit}: raise training.row_length")
     whole = [sum(tree_length(tree) for tree in trees) for trees in steps]
-    first = min(rounded_up(longest, ROW_QUANTUM), limit)
-    found = []
-    for tokens in range(first, max(min(limit, max(whole) + ROW_QUANTUM), first) + 1, ROW_QUANTUM):
+    quantum, found = row_quantum(), []
+    first = min(rounded_up(longest, quantum), limit)
+    for tokens in range(first, max(min(limit, max(whole) + quantum), first) + 1, quantum):
         tight = [measure(split_trees(trees, tokens), tokens, alone) for trees in steps]
         raised = _raised([rounded_up(shape.rows, together) for shape in tight], programs, tokens)
         found.append([dataclasses.replace(s, rows=r) for s, r in zip(tight, raised, strict=True)])
-    single = [max(rounded_up(count, ROW_QUANTUM), first) for count in whole]
+    single = [max(rounded_up(count, quantum), first) for count in whole]
     if not alone and max(single) <= limit:
         lengths = _raised(single, programs, 1)
         tight = [measure(trees, tokens) for trees, tokens in zip(steps, lengths, strict=True)]
         found.append([dataclasses.replace(shape, rows=together) for shape in tight])
 
     def whole_cost(shapes: Sequence[Shape]) -> float:
-        return sum(map(cost, shapes)) + PROGRAM_COST * len({(shape.rows, shape.tokens) for shape in shapes})
+        return sum(map(cost, shapes)) + _program_cost() * len({(shape.rows, shape.tokens) for shape in shapes})
 
     shapes = min(found, key=whole_cost)
     most: dict[tuple[int, int], tuple[int, int]] = {}
@@ -92,7 +93,7 @@ def _raised(counts: Sequence[int], programs: int, tokens: int) -> list[int]:
     """Return the counts, each of so many tokens, raised to those few levels that cost least."""
     levels = min(
         (_levels(counts, most) for most in range(1, programs + 1)),
-        key=lambda levels: PROGRAM_COST * len(levels) + tokens * sum(_raise(levels, count) for count in counts),
+        key=lambda levels: _program_cost() * len(levels) + tokens * sum(_raise(levels, count) for count in counts),
     )
     return [_raise(levels, count) for count in counts]
 
@@ -101,12 +102,23 @@ def _raise(levels: Sequence[int], count: int) -> int:
     return next(level for level in levels if level >= count)
 
 
-ROW_QUANTUM = 32
-"""The lengths of rows are multiples of this number of tokens."""
+ROW_QUANTUM, KERNEL_QUANTUM = 32, 128
+"""The lengths of rows are multiples of this number of tokens, on a CPU and elsewhere: GPUs and TPUs have kernels for
+attention that take blocks of 128."""
 
 
-PROGRAM_COST = 5000
-"""What the compilation of one more program costs, in tokens: a small model trains on so many in that time on a CPU."""
+PROGRAM_COST, SLOW_PROGRAM_COST = 5000, 5_000_000
+"""What the compilation of one more program costs, in tokens: a small model trains on so many in that time on a CPU, and
+elsewhere, where a compilation takes a minute of the host in which the device would train on millions."""
+
+
+def row_quantum() -> int:
+    """Return the number of tokens that the lengths of rows are multiples of."""
+    return ROW_QUANTUM if on_cpu() else KERNEL_QUANTUM
+
+
+def _program_cost() -> int:
+    return PROGRAM_COST if on_cpu() else SLOW_PROGRAM_COST
 
 
 ATTENTION_COST = 1 / 20000

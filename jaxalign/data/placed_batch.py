@@ -1,6 +1,8 @@
 """A batch on a mesh of devices: its rows are filled up so that they can be divided, and each device gets its own."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,11 +13,14 @@ from jaxalign.parallel.placing import placed
 from jaxalign.parallel.rules import Placement
 
 
-def on_mesh(placement: Placement | None, batch: PackedBatch, *, adapters: bool = False) -> PackedBatch:
+def on_mesh(
+    placement: Placement | None, batch: PackedBatch, *, adapters: bool = False, put: Callable[..., Any] = placed
+) -> PackedBatch:
     """Return a batch [..., B, T] with its rows divided between devices; without a placement, the batch itself.
 
     Empty rows are added at the end until each device has equally many. They hold padding alone, so no number changes.
-    With `adapters`, the first axis is that of stacked adapters, and divided as they are.
+    With `adapters`, the first axis is that of stacked adapters, and divided as they are. With `put=described`, the
+    result is shapes and types alone.
     """
     if placement is None:
         return batch
@@ -24,7 +29,7 @@ def on_mesh(placement: Placement | None, batch: PackedBatch, *, adapters: bool =
     axes = [*(["adapters"] if adapters else []), *[None] * (before - adapters)]
     rows = dataclasses.replace(filled, preferences=None)
     return dataclasses.replace(
-        placed(placement, rows, *axes, "rows"), preferences=placed(placement, filled.preferences, *axes)
+        put(placement, rows, *axes, "rows"), preferences=put(placement, filled.preferences, *axes)
     )
 
 

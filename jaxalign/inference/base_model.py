@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.scorer import PASS_TOKENS, Scorer
+from jaxalign.inference.scorer import LARGE_PASS_TOKENS, PASS_TOKENS, Scorer
 from jaxalign.models.layout import BaseWeights
 from jaxalign.models.lora import LoraParams, init_adapter
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import placed
+from jaxalign.parallel.processor import on_cpu
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.sources import Model
 
@@ -90,5 +91,5 @@ class BaseModel:
             raw = placed(placement, adapter, *(["adapters"] if np.ndim(scale) else []))
             network = network.clone(placement=placement)
         parts = 1 if placement is None else placement.parts("rows") * placement.parts("adapters")
-        row_length, tokens = row_length or self.row_length, PASS_TOKENS * parts
+        row_length, tokens = row_length or self.row_length, (PASS_TOKENS if on_cpu() else LARGE_PASS_TOKENS) * parts
         return Scorer(network, self.base_weights, raw, scale, self.programs, row_length, tokens)

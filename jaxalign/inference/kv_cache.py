@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int32, Shaped
 
 from jaxalign.models.architecture import Architecture
+from jaxalign.models.precision import bits_type
 from jaxalign.parallel.rules import Placement, constrained
 
 
@@ -74,7 +75,7 @@ def empty_caches(
     With a placement they are stacked, and divided as `on_devices` divides them.
     """
     size = (*shape, length, architecture.head_dim)
-    zeros = partial(jnp.zeros, dtype=jnp.uint16 if dtype == jnp.bfloat16 else dtype)
+    zeros = partial(jnp.zeros, dtype=bits_type(dtype))
     if placement is None:
         return [KVCache(zeros(size), zeros(size)) for _ in range(architecture.layers)]
     size = (size[0], architecture.layers, *size[1:])

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from jaxalign.data.bucketing import ATTENTION_COST, ROW_QUANTUM
+from jaxalign.data.bucketing import ATTENTION_COST, row_quantum
 from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, rounded_up, split_tree, widened
 from jaxalign.data.trees import Tree, path_lengths, predictions, tree_length
 
@@ -87,9 +87,10 @@ def _layouts(
 ) -> dict[int, _Layout]:
     """Return a layout for each row length: about eight lengths, because a layout takes time, and the known ones."""
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
-    first = rounded_up(longest, ROW_QUANTUM)
+    quantum = row_quantum()
+    first = rounded_up(longest, quantum)
     last = max(min(row_length, batch_tokens), first)
-    step = max(4, (last - first) // (8 * ROW_QUANTUM)) * ROW_QUANTUM
+    step = max(128 // quantum, (last - first) // (8 * quantum)) * quantum
     lengths = {*range(first, last + 1, step)}
     lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}
     return {tokens: _Layout(tokens, [_lay_out(trees, tokens) for trees in groups]) for tokens in sorted(lengths)}

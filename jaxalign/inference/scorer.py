@@ -22,8 +22,8 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import choices_program, reader, states_program
 from jaxalign.parallel.compilation import Programs
 
-PASS_TOKENS = 2048
-"""The largest number of tokens in one pass on one device."""
+PASS_TOKENS, LARGE_PASS_TOKENS = 2048, 16384
+"""The largest number of tokens in one pass on one device: a CPU, or a GPU or TPU, which few tokens do not keep busy."""
 
 _Values = tuple[Float64[np.ndarray, "B P"], ...]
 """One or more values of each prediction of a batch."""

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,14 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.parallel.distributed import is_first, of_first, stop_agreed, told
 from jaxalign.parallel.joining import all_processes
+from jaxalign.parallel.mesh import too_large
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, duration, plain_console
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.plain_texts import PlainTexts
-from jaxalign.training.planning import step_memory
+from jaxalign.training.planning import planned_step
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
 from jaxalign.training.step import OBJECTIVES
@@ -312,10 +314,14 @@ def print_plan(
             nothing = np.zeros(len(stage.data.responses))
             stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
         settings = session.settings(stage.name, adapter, held)
-        rows, memory = step_memory(network, base.model.params, adapter.params, stage, settings)
+        step = planned_step(network, base.model.params, adapter.params, stage, settings)
+        start = time.perf_counter()
+        memory = step.memory()
         parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in memory.items())
-        line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device with rows of {rows}: {parts}"
-        console.print(line, highlight=False, soft_wrap=True)
+        compiled = f"the train step of {step.rows} tokens, compiled in {duration(time.perf_counter() - start)}"
+        line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device for {compiled}: {parts}"
+        for words in (line, *too_large(sum(memory.values()))):
+            console.print(words, highlight=False, soft_wrap=True)
 
 
 def finish(

@@ -98,13 +98,17 @@ def _spans(length: int, blocks: KeyBlocks) -> list[_Span]:
     """Return the blocks of queries of a row: each alone, or in a long row many together.
 
     A block reads its listed blocks of keys, unless these are all before its last query. Those that read all are taken
-    together in growing numbers (8, 8, 16, 32, ...), and read what the last one does: the mask hides the rest.
+    together in growing numbers (8, 8, 16, 32, ...; on other devices than a CPU all or in two halves), and read what the
+    last one does: the mask hides the rest.
     """
     count, keys = -(-length // QUERY_BLOCK), length if blocks is None else blocks.shape[2] * KEY_BLOCK
     listed = count if keys >= length else keys // QUERY_BLOCK
     firsts = range(count)
     if count > (UNROLLED if jax.default_backend() == "cpu" else 0):
-        firsts = {0, *(8 << n for n in range(listed.bit_length()) if 8 << n < listed), listed, length // QUERY_BLOCK}
+        more = [8 << n for n in range(listed.bit_length()) if 8 << n < listed]
+        if jax.default_backend() != "cpu":  # which compile slowly
+            more = [listed // 2] if listed >= UNROLLED else []
+        firsts = {0, *more, listed, length // QUERY_BLOCK}
         firsts = sorted(first for first in firsts if first < count)
     spans = []
     for first, after in zip(firsts, [*firsts[1:], count], strict=True):

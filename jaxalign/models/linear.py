@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Shaped
 
 from jaxalign.models.lora import lora_product
-from jaxalign.models.precision import dot, from_bits
+from jaxalign.models.precision import bits_type, dot, from_bits
 from jaxalign.parallel.rules import Placement, constrained
 
 Axes = tuple[str | None, str | None]
@@ -79,15 +79,15 @@ def transposed_product(x: Float[Array, "*rows in"], kernel: Float[Array, "out in
 
 
 def to_stored(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-    """Return a weight as the parameters of a base hold it: bfloat16 as uint16 of the same bits, any other as it is.
+    """Return a weight as the parameters of a base hold it: on a CPU bfloat16 as uint16 of the same bits.
 
-    Weights of type bfloat16 work too, but on a CPU every program would begin by copying them (`precision.to_bits`).
+    Weights of type bfloat16 work there too, but every program would begin by copying them (`precision.to_bits`).
     """
-    return values.view(np.uint16) if values.dtype == jnp.bfloat16 else values
+    return values.view(bits_type(values.dtype))
 
 
 def compute_type(params: Any) -> np.dtype:
-    """Return the type of a base's weights: bfloat16 (which is stored as uint16) or float32."""
+    """Return the type of a base's weights: bfloat16 (which a CPU stores as uint16) or float32."""
     dtype = np.dtype(params["embedding"]["kernel"].dtype)
     return np.dtype(jnp.bfloat16) if dtype == np.uint16 else dtype
 

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, Shaped
+
+from jaxalign.parallel.processor import on_cpu
 
 Number = Float[Array | np.ndarray | np.floating | float, ""]
 """One number: a Python or NumPy number, an array without axes, or a tracer."""
@@ -31,12 +34,20 @@ def dot(
 
 
 def to_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """Return a bfloat16 array as uint16 of the same bits, and any other array as it is.
+    """Return a bfloat16 array as uint16 of the same bits (`bits_type`), and any other array as it is.
 
     To slice, gather or stack bfloat16, XLA's CPU backend first converts the whole array to float32: with a 135M model
-    that took a third of a training step. It does not convert integers. On other backends this function costs nothing.
+    that took a third of a training step. It does not convert integers.
     """
-    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+    return x if bits_type(x.dtype) == x.dtype else lax.bitcast_convert_type(x, jnp.uint16)
+
+
+def bits_type(dtype: DTypeLike) -> np.dtype:
+    """Return the type that a type is stored as: uint16 for bfloat16 on a CPU, and any other type itself.
+
+    GPUs and TPUs gain nothing from it, and there the conversion of a large table, such as the head, would copy it.
+    """
+    return np.dtype(np.uint16 if dtype == jnp.bfloat16 and on_cpu() else dtype)
 
 
 def from_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:

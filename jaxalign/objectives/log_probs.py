@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, take_rows
+from jaxalign.parallel.processor import on_cpu
 from jaxalign.parallel.rules import Placement
 from jaxalign.parallel.vocabulary import VocabularyShare, on_each_device
 
-CHUNK = 128
-"""Predictions in a chunk, over all rows: CHUNK * V float32 logits are in memory at once."""
+CHUNK, LARGE_CHUNK = 128, 1024
+"""Predictions in a chunk, over all rows, on a CPU and elsewhere: so many times V float32 logits are in memory at once.
+Each chunk reads the whole head, and for few predictions that takes a GPU or TPU longer than to compute with it."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -73,6 +75,10 @@ def _chunk(
     return log_probs, share.own_total(row - expected).astype(hidden.dtype)
 
 
+def _chunk_size() -> int:
+    return CHUNK if on_cpu() else LARGE_CHUNK
+
+
 def _run(
     hidden: Float[Array, "B P D"],
     head: Float[Array, "V D"],
@@ -93,7 +99,7 @@ def in_chunks(function: Callable[..., Any], *arrays: Shaped[Array | np.ndarray, 
     The function returns a pytree of arrays [B, p, ...].
     """
     rows, count = arrays[0].shape[:2]
-    size = min(max(CHUNK // rows, 8), count)
+    size = min(max(_chunk_size() // rows, 8), count)
     padding = -count % size
 
     def split(x: Shaped[Array | np.ndarray, "B P *rest"]) -> Shaped[Array, "chunks B p *rest"]:
@@ -143,7 +149,7 @@ def most_probable(
             logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
             return share.own(share.argmax(logits))
 
-        batch_size = max(CHUNK // hidden.shape[0], 8)
+        batch_size = max(_chunk_size() // hidden.shape[0], 8)
         return jnp.moveaxis(jax.lax.map(choose, jnp.moveaxis(hidden, 1, 0), batch_size=batch_size), 0, 1)
 
     return on_each_device(placement, own, head, hidden)

@@ -48,12 +48,28 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
 
 def check_memory(needed: int) -> None:
     """Raise UserError if the bytes of a base on each device are more than a device has, where it tells."""
-    there = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    there = memory_of_device()
     if there is not None and needed > there:
         raise UserError(
             f"the base takes {needed / 1e9:,.1f} GB on each device, and a device has {there / 1e9:,.1f} GB: divide it "
             "between more devices (mesh.fsdp, mesh.tensor), or take a smaller model"
         )
+
+
+def memory_of_device() -> int | None:
+    """Return the bytes that a device has for programs and their arguments, where it tells."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def too_large(needed: int) -> list[str]:
+    """Return a line if a step needs more bytes on each device than a device has; no line if it does not tell."""
+    there = memory_of_device()
+    if there is None or needed <= there:
+        return []
+    return [
+        f"a device has {there / 1e6:,.0f} MB, which is less: compute fewer rows at once (training.max_rows), keep less "
+        "(training.rematerialisation=full), or divide the base between more devices (mesh.fsdp, mesh.tensor)"
+    ]
 
 
 def device_lines(mesh: Mesh | None) -> list[str]:

@@ -46,11 +46,18 @@ def placed(placement: Placement | None, tree: Any, *axes: str | None) -> Any:
     return jax.tree.map(put, tree)
 
 
+def described(placement: Placement | None, tree: Any, *axes: str | None) -> Any:
+    """Return the shapes, types and shardings of what `placed` returns, which puts nothing on a device."""
+    sharding = None if placement is None else placement.sharding(*axes)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def bytes_of_part(tree: Any) -> int:
     """Return the bytes that each device holds of a pytree of arrays, or of their shapes and types."""
 
     def held(leaf: Any) -> int:
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
         return prod(shape) * leaf.dtype.itemsize
 
     return sum(map(held, jax.tree.leaves(tree)))

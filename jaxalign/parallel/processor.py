@@ -48,5 +48,10 @@ def compute_capability(device: Any) -> float | None:
     return float(named) if re.fullmatch(r"\d+(\.\d+)?", named) else None  # AMD's GPUs give a name
 
 
+def on_cpu() -> bool:
+    """Return whether programs are compiled for a CPU, whose best sizes are others than those of a GPU or TPU."""
+    return jax.default_backend() == "cpu"
+
+
 def _choice(fast: bool, device: str) -> tuple[str, str]:
     return ("bfloat16", f"{device} multiplies it fast") if fast else ("float32", f"{device} multiplies bfloat16 slowly")

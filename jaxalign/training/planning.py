@@ -1,43 +1,105 @@
 """What a step of training will hold in a device's memory, before any weight is read."""
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int32
 
+from jaxalign.data.packing import PackedBatch
 from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import LoraParams
-from jaxalign.models.transformer import Transformer
-from jaxalign.parallel.placing import bytes_of_part
+from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.objectives.log_probs import prediction_log_probs
+from jaxalign.parallel.placing import bytes_of_part, described
 from jaxalign.training.feed import Stage, StageSettings
-from jaxalign.training.state import init_state
+from jaxalign.training.state import TrainState, init_state
 from jaxalign.training.step import train_program
 
 
-def step_memory(
-    model: Transformer, params: Any, adapter: LoraParams, stage: Stage, settings: StageSettings
-) -> tuple[str, dict[str, int]]:
-    """Return the rows of a stage's first step, as text, and the bytes on each device by what they hold.
+@dataclasses.dataclass(frozen=True)
+class PlannedStep:
+    """The first step of a stage as its program, not compiled yet, and what the program is given.
 
-    The step is compiled for the devices at hand, and the compiler counts. `params` may be shapes and types alone
-    (`weights.abstract_params`).
+    Attributes:
+        program: the step, lowered for the devices that hold `params`.
+        head: the head of one micro-batch, forwards with the gradients of the states: a part of the step.
+        params: the shapes and types of the base.
+        state: those of the adapter and its optimiser.
+        batches: those of the micro-batches, and of the plain texts, if there are any.
     """
-    settings = settings.shared_on(model.placement)
+
+    program: jax.stages.Lowered
+    head: jax.stages.Lowered
+    params: Any
+    state: TrainState
+    batches: list[PackedBatch]
+
+    @property
+    def rows(self) -> str:
+        """The rows of a micro-batch and their length, such as 8x1024."""
+        return "x".join(map(str, self.batches[0].tokens.shape[-2:]))
+
+    def memory(self, step: jax.stages.Compiled | None = None) -> dict[str, int]:
+        """Return the bytes on each device by what they hold; their sum is what the compiler counts.
+
+        `step` is the program, if it is compiled already. The head's share is that of its program alone. What is left
+        is for the activations.
+        """
+        given = {"base": self.params, "adapter": self.state.adapter, "optimiser": self.state.opt_state}
+        held = {name: bytes_of_part(tree) for name, tree in (given | {"batch": self.batches}).items()}
+        head = _analysis(self.head.compile()).temp_size_in_bytes
+        rest = bytes_of_program(step or self.program.compile()) - sum(held.values())
+        return held | {"head": min(head, rest), "activations": max(rest - head, 0)}
+
+
+def planned_step(
+    model: Transformer, params: Any, adapter: LoraParams, stage: Stage, settings: StageSettings
+) -> PlannedStep:
+    """Return the first step of a stage.
+
+    `params` and `adapter` may be shapes and types alone (`weights.abstract_params`), also on devices that are not here.
+    """
+    settings, placement = settings.shared_on(model.placement), model.placement
     feed = stage.feed(settings)
     batch, _ = feed.batch(feed.steps[0][1])
-    hyper = jax.tree.map(np.float32, settings.hyper)
     plain = () if settings.plain is None else (settings.plain.batch(settings.seed, 0),)
-    placement, dropout = model.placement, float(settings.hyper.dropout) > 0  # type: ignore[arg-type]
-    whole = None if placement is None else placement.sharding()
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-        jax.eval_shape(lambda: init_state(adapter, 0, settings.optimizer)),
-    )
-    batches = [on_mesh(placement, one) for one in (batch, *plain)]
-    static = (model, settings.optimizer, feed.objective, dropout)
-    found: Any = train_program.lower(*static, params, state, hyper, *batches).compile().memory_analysis()
-    total = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
-    total -= found.alias_size_in_bytes
-    base, trained = bytes_of_part(params), bytes_of_part(state)
-    parts = {"base": base, "adapter and optimiser": trained, "activations, head and batch": total - base - trained}
-    return "x".join(map(str, batches[0].tokens.shape[-2:])), parts
+    batches = [on_mesh(placement, one, put=described) for one in (batch, *plain)]
+    state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
+    hyper = jax.tree.map(np.float32, settings.hyper)
+    static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
+    program = train_program.lower(*static, params, state, hyper, *batches)
+    return PlannedStep(program, _head(model, params, batches[0]), params, state, batches)
+
+
+def bytes_of_program(program: jax.stages.Compiled) -> int:
+    """Return the bytes that a compiled program needs on each device, with its arguments and its results."""
+    found = _analysis(program)
+    whole = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
+    return whole - found.alias_size_in_bytes
+
+
+def _analysis(program: jax.stages.Compiled) -> Any:
+    return program.memory_analysis()
+
+
+def _head(model: Transformer, params: Any, batch: PackedBatch) -> jax.stages.Lowered:
+    """Return the head of a micro-batch [M, B, ...], forwards, and its gradients in the states."""
+    placement, (rows, count) = model.placement, batch.target.shape[1:]
+    softcap, width = model.architecture.logit_softcap, model.architecture.width
+    one = np.broadcast_to(np.zeros((), model.dtype), (rows, count, width))
+    states = described(placement, one, "rows")
+    target = described(placement, np.broadcast_to(np.int32(0), (rows, count)), "rows")
+
+    def read(
+        params: Any, states: Float[Array, "B P D"], target: Int32[Array, "B P"]
+    ) -> tuple[Float[Array, ""], Float[Array, "B P D"]]:
+        head = head_kernel(params, model.architecture)
+        return jax.value_and_grad(
+            lambda states: jnp.sum(prediction_log_probs(states, head, target, softcap, placement))  # type: ignore
+        )(states)
+
+    return jax.jit(read).lower(params, states, target)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import pytest
 from tree_predictions import packed_contexts, random_forest, total
 
@@ -54,3 +55,13 @@ def test_trees_get_the_cheapest_shape_with_room_or_one_of_their_own():
     assert [fits(trees, shape) for shape in (wide, tight, narrow)] == [True, True, False]
     own = shape_for(trees, [narrow])
     assert fits(trees, own) and (own.rows, own.tokens, own.predictions % 64) == (tight.rows, 64, 0)
+
+
+def test_rows_for_gpus_and_tpus_are_multiples_of_128_and_of_fewer_shapes(monkeypatch):
+    steps = [[tree for seed in range(size) for tree in random_forest(seed, most=40)] for size in (1, 2, 1, 60)]
+    on_cpu = plan(steps, 512, 3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    elsewhere = plan(steps, 512, 3)
+    assert all(shape.tokens % 32 == 0 for shape in on_cpu)
+    assert all(shape.tokens % 128 == 0 for shape in elsewhere)
+    assert len(set(elsewhere)) == 1 < len(set(on_cpu))

@@ -34,6 +34,20 @@ def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(count, soft
     np.testing.assert_allclose(pull(weight)[0], plain_pull(weight)[0], atol=2e-5)
 
 
+@pytest.mark.parametrize(("backend", "each"), [("cpu", 64), ("gpu", 512), ("tpu", 512)])
+def test_a_chunk_is_larger_where_reading_the_head_takes_longest(backend, each, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    seen = []
+
+    def double(part):
+        seen.append(part.shape)
+        return 2 * part
+
+    given = np.arange(1400).reshape(2, 700)
+    np.testing.assert_array_equal(module.in_chunks(double, given), 2 * given)
+    assert set(seen) == {(2, each)}
+
+
 def test_reading_without_a_gradient_gives_the_same_numbers():
     hidden, head, target = a_case(9)
     read = prediction_log_probs(hidden, head, target, None)

@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh
 from jaxalign.config.model import MeshConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel import mesh as mesh_module
-from jaxalign.parallel.mesh import build_mesh, device_lines
+from jaxalign.parallel.mesh import build_mesh, device_lines, too_large
 from jaxalign.parallel.rules import MESH_AXES, placement_of, undivided_lines
 
 SIZES = {"width": 64, "heads": 3, "ff": 96, "vocabulary": 104}
@@ -76,3 +76,12 @@ def test_a_mesh_that_leaves_out_a_process_is_refused(eight, monkeypatch):
     with pytest.raises(UserError, match=r"^2 processes have 8 devices, and the mesh takes 4 of them"):
         build_mesh(sizes(fsdp=4))
     assert device_lines(build_mesh(sizes()))[0] == "devices: 8 x cpu in 2 processes; mesh: fsdp 8"
+
+
+def test_a_step_that_is_larger_than_a_device_is_told_with_what_to_change(monkeypatch):
+    monkeypatch.setattr(mesh_module, "memory_of_device", lambda: 16_000_000_000)
+    (line,) = too_large(22_600_000_000)
+    assert "a device has 16,000 MB, which is less" in line and "training.max_rows" in line
+    assert too_large(15_000_000_000) == []
+    monkeypatch.setattr(mesh_module, "memory_of_device", lambda: None)
+    assert too_large(10**15) == []

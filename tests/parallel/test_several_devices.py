@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +41,8 @@ def test_training_scoring_and_sampling_on_a_mesh_are_those_of_one_device(found, 
 
 @pytest.mark.slow
 def test_no_collective_carries_the_whole_batch_and_the_head_is_never_gathered(found):
-    for mesh, collectives in found["collectives"].items():
-        shapes = [tuple(map(int, shape.split(","))) for shape in collectives if shape]
+    for mesh, sent in found["collectives"].items():
+        shapes = [tuple(shape) for shape in sent]
         rows, length, layers, vocabulary = found["sizes"][mesh]
         assert not [shape for shape in shapes if shape[:2] == (rows, length) and len(shape) > 2], mesh
         stacks = [shape for shape in shapes if len(shape) == 3 and shape[0] == layers]
@@ -60,6 +59,14 @@ def test_a_device_holds_its_share_of_the_base_and_the_host_reads_one_share_at_a_
 
 
 @pytest.mark.slow
+def test_a_plan_without_weights_is_what_the_program_with_them_takes(found):
+    planned, taken, base = found["planned"]
+    assert abs(sum(planned.values()) - taken) <= 0.01 * taken
+    assert planned["base"] == base
+    assert min(planned.values()) > 0
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_mesh(found):
     assert found["resumed"] < 1e-6
 
@@ -73,6 +80,7 @@ def main(folder: Path) -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from compiled_text import collectives
     from few_responses import PAIRS, RESPONSES
     from golden.draw import draw
     from jax.sharding import AxisType
@@ -84,16 +92,17 @@ def main(folder: Path) -> None:
     from jaxalign.models.architecture import axis_sizes, from_config
     from jaxalign.models.lora import effective, stack_lora
     from jaxalign.parallel.compilation import Programs
-    from jaxalign.parallel.placing import placed
+    from jaxalign.parallel.placing import bytes_of_part, placed
     from jaxalign.parallel.rules import MESH_AXES, Placement, map_adapters, placement_of
     from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
     from jaxalign.pretrained.sources import Model
     from jaxalign.pretrained.tokenizer import tiny_tokenizer
-    from jaxalign.pretrained.weights import load_params, parameter_leaves
+    from jaxalign.pretrained.weights import abstract_params, load_params, parameter_leaves
     from jaxalign.runs.directory import Run
     from jaxalign.runs.records import read_records
     from jaxalign.training.loop import fit, resume_point
     from jaxalign.training.optimizer import Hyperparameters
+    from jaxalign.training.planning import bytes_of_program, planned_step
     from jaxalign.training.preference import PreferenceStage
     from jaxalign.training.state import init_state
     from jaxalign.training.step import train_program, train_step
@@ -141,8 +150,15 @@ def main(folder: Path) -> None:
         arguments = (base.weights(False), state, numbers, batch)
         program = train_program.lower(network, "adamw", "sigmoid", False, *arguments).compile()
         if placement is not None:
-            report["collectives"][name], report["gathers in loops"][name] = collectives(program.as_text())
+            sent = collectives(program.as_text())
+            report["collectives"][name] = [shape for one in sent for shape, _ in one.arrays]
+            report["gathers in loops"][name] = sum(one.kind == "all-gather" and one.in_loop for one in sent)
             report["sizes"][name] = (*batch.tokens.shape[1:], architecture.layers, architecture.vocab_size)
+        if name == "4x2":
+            params = abstract_params(architecture, np.float32, placement)
+            step = planned_step(network, params, adapters[0], PreferenceStage("dpo", RESPONSES, PAIRS), dpo_settings)
+            planned = step.memory()
+            report["planned"] = planned, bytes_of_program(program), bytes_of_part(base.weights(False))
         state, metrics = program(*arguments)
         return [metrics.loss_sum / metrics.loss_count, state.adapter]
 
@@ -218,25 +234,6 @@ def main(folder: Path) -> None:
     report["loading"] = (sum(leaf.nbytes for leaf in leaves), max(held), peak)
     report["largest slice"] = max(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
     print(json.dumps(report))
-
-
-def collectives(text: str) -> tuple[list[str], int]:
-    """Return the shape of every array that a compiled program sends, and the number of gathers inside its loops."""
-    sent = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?\(")
-    computation, calls, found = "", {}, []
-    for line in text.splitlines():
-        if begins := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
-            computation = begins[1]
-        named = re.findall(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.-]+)", line)
-        calls.setdefault(computation, set()).update(named)
-        if match := sent.search(line):
-            found.append((computation, match[2], re.findall(r"\w+\[([\d,]*)\]", match[1])))
-    inside, waiting = set(), re.findall(r"body=%?([\w.-]+)", text)
-    while waiting:
-        inside.add(one := waiting.pop())
-        waiting += calls.get(one, set()) - inside
-    gathers = sum(kind == "all-gather" for place, kind, _ in found if place in inside)
-    return [shape for _, _, shapes in found for shape in shapes], gathers
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""jaxalign against PEFT, TRL and Transformers on one GPU: training, preferences, sampling and scoring. See README.md.
+
+This process only starts others, one after another, and each has the card to itself.
+"""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from accelerator_work import NUMBERS, TASKS, TINY
+from parts import child, need
+
+TITLES = {
+    "jaxalign": "jaxalign",
+    "peft": "PEFT",
+    "compiled": "PEFT, torch.compile",
+    "trl": "TRL, reference in every step",
+    "precomputed": "TRL, reference precomputed",
+    "transformers": "Transformers",
+}
+WORDS = {"sft": "fine-tuning", "dpo": "preferences", "sampling": "sampling", "scoring": "scoring"}
+
+
+def main() -> None:
+    args = arguments()
+    if args.part is not None:
+        print(json.dumps(run_part(args)))
+        return
+    need("torch", "transformers", "peft", "trl")
+    ratios: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
+        for size in args.sizes:
+            for task in args.tasks:
+                names = [name for name in TASKS[task] if name != "compiled" or not args.tiny]
+                parts = {name: f"{size}-{task}-{name}" for name in names}
+                found = {name: child(part, part.replace("-", ", "), Path(folder)) for name, part in parts.items()}
+                ratios.setdefault(task, {})[size] = report(size, task, found)
+    print("\nthe advantage over the best of the others, and over both sizes its geometric mean:")
+    for task, each in ratios.items():
+        print(f"{WORDS[task]:14}" + ", ".join(f"{size} {ratio:.2f}" for size, ratio in each.items()))
+    means = {task: math.exp(sum(map(math.log, each.values())) / len(each)) for task, each in ratios.items()}
+    keys = {"sft": "accelerator", "dpo": "dpo", "sampling": "sampling"}
+    print(" ".join(f"{key}={means[task]:.2f}" for task, key in keys.items() if task in means))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try the script")
+    parser.add_argument("--sizes", nargs="+", choices=["135M", "8B"], default=["135M", "8B"], help="(default: both)")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="(default: all)")
+    for name, (number, words) in NUMBERS.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{words} (default: {number})")
+    parser.add_argument("--contender", dest="part", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    for name, (number, _) in NUMBERS.items():
+        given = getattr(args, name)
+        setattr(args, name, (TINY[name] if args.tiny else number) if given is None else given)
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    args.sizes = ["tiny"] if args.tiny else args.sizes
+    return args
+
+
+def report(size: str, task: str, found: dict[str, dict[str, Any]]) -> float:
+    """Print one task's table; return by how many times jaxalign is faster than the fastest of the others."""
+    ours = found["jaxalign"]
+    print(f"\n{size}, {WORDS[task]}: {ours['work']}; {ours['device']}, {ours['peak'] / 1e12:.2f} TFLOP/s at most")
+    print(f"{'':32}{'tokens/s':>12}{'of the peak':>13}{'GB':>8}{'first loss':>12}")
+    speeds = {}
+    for name, one in found.items():
+        if "failed" in one:
+            print(f"{TITLES[name]:32}{one['failed']}")
+            continue
+        speeds[name] = one.get("tokens", ours["tokens"]) / one["seconds"]
+        share = ours["operations"] / ours["tokens"] * speeds[name] / ours["peak"]
+        loss = "" if one.get("loss") is None else f"{one['loss']:12.3f}"
+        note = f"  {one['note']}" if one.get("note") else ""
+        print(f"{TITLES[name]:32}{speeds[name]:12,.0f}{share:13.1%}{one['memory'] / 1e9:8.2f}{loss}{note}", flush=True)
+    losses = [one["loss"] for one in found.values() if one.get("loss") is not None]
+    if losses and max(losses) > 1.05 * min(losses):
+        raise SystemExit(f"error: the contenders start from different losses, {losses}: not the same work")
+    others = [speed for name, speed in speeds.items() if name != "jaxalign"]
+    if not others:
+        raise SystemExit(f"error: none of the others could do {size}, {WORDS[task]}")
+    return speeds["jaxalign"] / max(others)
+
+
+def run_part(args: argparse.Namespace) -> dict[str, Any]:
+    """Do one child's work."""
+    size, task, name = args.part.split("-")
+    if name == "jaxalign":
+        import accelerator_jaxalign as side
+    else:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # JAX would take most of the card's memory
+        import accelerator_torch as side
+    try:
+        return getattr(side, task)(args, size, name)
+    except Exception as error:
+        if name != "compiled":
+            raise
+        return {"failed": f"failed: {str(error).splitlines()[0][:80]}"}
+
+
+if __name__ == "__main__":
+    main()
