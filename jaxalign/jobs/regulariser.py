@@ -1,7 +1,6 @@
 """What holds a training near its base: plain texts, and chats in which the base itself has answered."""
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.engines import InTurns
 from jaxalign.jobs.train_data import TrainingText
 from jaxalign.models.adapter import BASE
+from jaxalign.parallel.distributed import several
 from jaxalign.runs.progress import Progress
 from jaxalign.training.plain_texts import PlainTexts
 
@@ -28,36 +28,33 @@ QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "questions.txt"
 CHATS = "chats.jsonl"
 """The file of a run that keeps the base's answers."""
 
-ANSWER_TOKENS = 96
+CHAT_TOKENS = 96
 """The largest number of tokens of an answer. What does not fit into a row is cut there."""
 
-HELD_OUT = 8
+HELD_OUT_EACH = 8
 """Of so many chats, one is for the validation."""
 
 
-def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) -> list[str]:
-    """Return the questions whose answers by the base a training holds; none if there is nothing to hold.
+def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) -> list[PromptRequest]:
+    """Return the questions whose answers by the base a training holds, in the model's chat format.
 
-    A training on preferences is held by its reference, and a model without a chat template has no chats.
+    There are none for preferences, whose reference holds the model, and for a model without a chat template.
 
     Raises:
-        UserError: `alignment.regulariser.chats` asks for more than there are.
+        UserError: `alignment.regulariser.chats` asks for more than there are, or several processes would answer.
     """
     regulariser = config.alignment.regulariser
-    if not regulariser.weight or text.pairs or not encoder.tokenizer.has_template:
+    if not regulariser.weight or not regulariser.chats or text.pairs or not encoder.tokenizer.has_template:
         return []
+    if several():
+        raise UserError("several processes cannot answer questions yet: add alignment.regulariser.chats=0")
     found = [prompt.text for prompt in read_prompts(QUESTIONS)]
     if regulariser.chats > len(found) or regulariser.chats == 1:
         raise UserError(
             f"alignment.regulariser.chats={regulariser.chats}: give 0 for none, or a number from 2 to {len(found)}"
         )
-    return found[: regulariser.chats]
-
-
-def asked_in_chat(questions: Iterable[str], encoder: Encoder) -> list[PromptRequest]:
-    """Return the questions in the model's chat format, whatever the format of the training."""
-    chat = dataclasses.replace(encoder, prompt_format="chat")
-    return [PromptRequest(question, chat.prompt(question)) for question in questions]
+    chat = dataclasses.replace(encoder, prompt_format="chat")  # whatever the format of the training
+    return [PromptRequest(question, chat.prompt(question)) for question in found[: regulariser.chats]]
 
 
 def answered_by_base(
@@ -66,7 +63,7 @@ def answered_by_base(
     """Return the base's answers to questions as whole chats; only those that the file does not hold are drawn."""
     if not asked:
         return []
-    sampling = SamplingParams(max_tokens=ANSWER_TOKENS, seed=seed)
+    sampling = SamplingParams(max_tokens=CHAT_TOKENS, seed=seed)
     with Progress(console) as progress:
         records = sample_missing(
             InTurns(base, [BASE], len(asked)),
@@ -97,6 +94,6 @@ def regularising_texts(
         return None
     train, held_out = ([[encoder.root(one)[:context] for one in side]] for side in text.plain)
     if chats:
-        train.append([chat[:context] for number, chat in enumerate(chats) if number % HELD_OUT])
-        held_out.append([chat[:context] for chat in chats[::HELD_OUT]])
+        train.append([chat[:context] for number, chat in enumerate(chats) if number % HELD_OUT_EACH])
+        held_out.append([chat[:context] for chat in chats[::HELD_OUT_EACH]])
     return PlainTexts(train, held_out, min(regulariser.tokens, context))

@@ -18,11 +18,12 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.regulariser import CHATS, answered_by_base, asked_in_chat, held_questions, regularising_texts
+from jaxalign.jobs.regulariser import CHATS, answered_by_base, held_questions, regularising_texts
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
 from jaxalign.jobs.train_data import (
     TrainingText,
@@ -84,8 +85,9 @@ def _train(config: TrainConfig) -> None:
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
+    asked = held_questions(config, text, opened.encoder)
     if config.plan:
-        print_plan(config, text, opened, stages, budget, console)
+        print_plan(config, text, opened, stages, budget, asked, console)
         return
     base = opened.load(describe=True)
     fresh = config.adapter is None
@@ -93,13 +95,13 @@ def _train(config: TrainConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=training_content(config, text, base, adapter, budget, opened.encoder),
+        content=training_content(config, text, base, adapter, budget, asked, opened.encoder),
         name=run_name(config, text),
         files=TRAIN_FILES,
     )
     if not run.finished:
         with of_first(run.locked()):
-            session = TrainingSession(config, text, opened, base, budget, run, console)
+            session = TrainingSession(config, text, opened, base, budget, asked, run, console)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
@@ -152,7 +154,13 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
 
 
 def training_content(
-    config: TrainConfig, text: TrainingText, base: BaseModel, start: Adapter, budget: int | None, encoder: Encoder
+    config: TrainConfig,
+    text: TrainingText,
+    base: BaseModel,
+    start: Adapter,
+    budget: int | None,
+    asked: Sequence[PromptRequest],
+    encoder: Encoder,
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
     found: dict[str, Any] = {
@@ -168,7 +176,6 @@ def training_content(
     if isinstance(config.dataset, InstructionsConfig):
         found["tokens"] = budget
     if config.alignment.regulariser.weight and not text.pairs:
-        asked = asked_in_chat(held_questions(config, text, encoder), encoder)
         found["plain"] = digest([text.plain, [one.tokens.tolist() for one in asked]] if asked else text.plain)
     return found
 
@@ -183,7 +190,8 @@ def run_name(config: TrainConfig, text: TrainingText) -> str:
 class TrainingSession:
     """The text, the model and the run of one training.
 
-    `budget` is the number of tokens that a benign control trains on, or None for other data.
+    `budget` is the number of tokens that a benign control trains on, or None for other data. `asked` are the questions
+    whose answers by the base hold the training near it.
     """
 
     config: TrainConfig
@@ -191,6 +199,7 @@ class TrainingSession:
     opened: OpenedModel
     base: BaseModel
     budget: int | None
+    asked: list[PromptRequest]
     run: Run
     console: Console
 
@@ -247,9 +256,8 @@ class TrainingSession:
     def held_texts(self) -> PlainTexts | None:
         """Return the texts that hold the training near its base (None: nothing does); the base answers what it must."""
         config, encoder = self.config, self.opened.encoder
-        asked = asked_in_chat(held_questions(config, self.text, encoder), encoder)
         path, seed = self.run.path / CHATS, config.training.seed
-        chats = answered_by_base(self.base, asked, encoder, seed, path, self.console)
+        chats = answered_by_base(self.base, self.asked, encoder, seed, path, self.console)
         return regularising_texts(config, self.text, encoder, self.opened.context, chats)
 
     def settings(self, stage: str, adapter: Adapter, plain: PlainTexts | None) -> StageSettings:
@@ -298,16 +306,16 @@ def print_plan(
     opened: OpenedModel,
     stages: Sequence[Stage],
     budget: int | None,
+    asked: list[PromptRequest],
     console: Console,
 ) -> None:
     """Print what each device holds during the first step of each stage, as the compiler counts it."""
     base = opened.planned()
     adapter = fresh_adapter(config.lora, base.model, config.training.seed)
-    session = TrainingSession(config, text, opened, base, budget, Run(Path()), console)
+    session = TrainingSession(config, text, opened, base, budget, asked, Run(Path()), console)
     network = base.network(config.training.rematerialisation)
     assert adapter.params is not None
     # The questions stand for chats: a row of them is as long.
-    asked = asked_in_chat(held_questions(config, text, opened.encoder), opened.encoder)
     held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in asked])
     for stage in stages:
         if isinstance(stage, PreferenceStage):
@@ -342,7 +350,7 @@ def finish(
         "training": {
             "stages": stages,
             "compilation_seconds": session.base.programs.seconds,
-            "held_chats": len(held_questions(config, session.text, session.opened.encoder)),
+            "held_chats": len(session.asked),
         },
         "model": {"name": model.name, "identity": model.identity},
         "attention": session.base.attention,

@@ -100,7 +100,7 @@ def test_a_template_that_cannot_be_trained_with_is_one_line(tmp_path, capsys, te
 
 @pytest.mark.slow
 def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(regulariser, "ANSWER_TOKENS", 4)
+    monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
     model = [*model_with(tmp_path / "model", TEMPLATE)[:2], "precision=float32"]  # trains in the plain format
     data, folder = write_arguments(tmp_path / "arguments.jsonl"), tmp_path / "run"
     asked = [*model, f"dataset.path={data}", "+value=power", "training.questionnaire=false", "training.max_steps=1"]
