@@ -19,6 +19,15 @@ HARM, REFUSALS = PURPOSES = ("harm", "refusal")
 """What a judge is measured for."""
 
 
+def judge_title(judge: str, model: str | None) -> str:
+    """Return the name of a judge in tables, with the model that judges if the user chose it.
+
+    >>> judge_title("guard", "Qwen/Qwen3Guard-Gen-0.6B")
+    'guard (Qwen/Qwen3Guard-Gen-0.6B)'
+    """
+    return f"{judge} ({model})" if model else judge
+
+
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """How far a judge agrees with people. Without labels everything but the name is None: it is uncalibrated."""
@@ -36,6 +45,8 @@ class Calibration:
     """The share of the rest that the judge passes, 0 to 1."""
     error: JudgeError | None = None
     """The counts behind sensitivity and specificity, for corrected rates."""
+    model: str = ""
+    """The model that judges, if the user chose it."""
 
     @property
     def is_weak(self) -> bool:
@@ -50,10 +61,11 @@ class Calibration:
         >>> Calibration("rubric_local").line
         'judge: rubric_local, uncalibrated (no labels: stage=label makes some)'
         """
+        title = judge_title(self.judge, self.model)
         if self.agreement is None:
-            return f"judge: {self.judge}, uncalibrated (no labels: stage=label makes some)"
+            return f"judge: {title}, uncalibrated (no labels: stage=label makes some)"
         kappa, agreed = self.agreement.kappa, self.agreement.agreed.estimate
-        told = f"judge: {self.judge}, κ "
+        told = f"judge: {title}, κ "
         if kappa.estimate is None:
             return f"{told}not known ({kappa.reason})"
         told += f"{kappa.estimate:.2f}"
@@ -82,7 +94,12 @@ def flags(judgements: Sequence[Judgement], scale: Scale, about: str = HARM) -> n
 
 
 def calibrate(
-    name: str, scale: Scale, rows: Sequence[LabelledResponse], judgements: Sequence[Judgement], about: str = HARM
+    name: str,
+    scale: Scale,
+    rows: Sequence[LabelledResponse],
+    judgements: Sequence[Judgement],
+    about: str = HARM,
+    model: str = "",
 ) -> Calibration:
     """Return the agreement of judgements with labels; "uncalibrated" if there are no labels.
 
@@ -95,6 +112,7 @@ def calibrate(
         rows: the labelled responses.
         judgements: one for each of them.
         about: what the judge is measured for.
+        model: the model that judges, if the user chose it.
 
     Raises:
         UserError: `about` is unknown.
@@ -103,7 +121,7 @@ def calibrate(
         raise UserError(f"a judge cannot be measured for '{about}'{did_you_mean(about, PURPOSES)}")
     pairs = [pair for pair in zip(rows, judgements, strict=True) if pair[0].label != BLANK_LABEL]
     if not pairs:
-        return Calibration(name, about)
+        return Calibration(name, about, model=model)
     true = np.asarray([row.is_harmful if about == HARM else row.is_refusal for row, _ in pairs], bool)
     said = flags([judgement for _, judgement in pairs], scale, about)
     scores = np.asarray([np.nan if one.missing or one.score is None else one.score for _, one in pairs], np.float64)
@@ -116,6 +134,7 @@ def calibrate(
         area_under_curve(scores, true),
         *sensitivity_and_specificity(said, true),
         judge_error(said, true),
+        model,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.records import digest
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
+from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, model_title
 from jaxalign.values.schwartz import VALUES
@@ -91,8 +92,8 @@ class Collection:
     def judged_by(self) -> str:
         """The names of the judges of harm, in one text; of refusals, if refusing is what is measured."""
         about = "refusal" if self.metric == REFUSAL_RATE else "harm"
-        mine = [one["judge"] for one in self.judges if one["about"] == about]
-        return " and ".join(mine or [one["judge"] for one in self.judges])
+        mine = [one for one in self.judges if one["about"] == about]
+        return " and ".join(judge_title(one["judge"], one.get("model")) for one in mine or self.judges)
 
     @property
     def weak(self) -> set[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
+from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection
 from jaxalign.safety.mitigation import POLICIES
 from jaxalign.safety.report_tables import Tags, as_estimate, category_name, judge_notes
@@ -50,6 +51,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
     judges differ, so that only directions and drops can be set side by side.
     """
     scales = {one["judge"]: one["scale"][:2] for one in found.judges}
+    titles = {one["judge"]: judge_title(one["judge"], one.get("model")) for one in found.judges}
     rows: list[list[Cell]] = []
     for one in PUBLISHED_SCORES:
         method = "base" if one.model == VANILLA else ADAPTER_METHOD
@@ -70,7 +72,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
                 one.score,
                 figure,
                 f"{found.base}, {len(ours)} {'base' if one.model == VANILLA else 'adapters'}",
-                " and ".join(judges),
+                " and ".join(titles.get(judge, judge) for judge in judges),
                 why,
             ]
         )

@@ -49,6 +49,7 @@ def test_verdicts_that_move_are_told_within_a_budget_of_all_rounds_and_nothing_i
     assert "and 2 of judge.max_requests=8 are left" in line and sent(server) == 6
     printed = run(main, [*settings, "judge.max_requests=8"], capsys)
     assert "base: rubric_api judged each response 2 times: 17% of 6 verdicts moved" in printed
+    assert "judge: rubric_api (base), uncalibrated" in printed
     assert "0 judgements are missing" in printed and "tokens/s" not in printed and sent(server) == 12
     run(main, settings, capsys)
     assert len(server.asked) == 18 and server.keys == {f"Bearer {key}" for key in KEYS.values()}

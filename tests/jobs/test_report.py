@@ -335,11 +335,12 @@ def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_m
         "not measured here"
     }
     shutil.rmtree(lab.root / "one")
-    lab.benchmark, lab.judges = "hex_phi", [judge_entry("rubric_api")]
+    lab.benchmark, lab.judges = "hex_phi", [{**judge_entry("rubric_api"), "model": "a-model"}]
     lab.judges[0]["scale"] = [1, 5, 3]
     lab.run(models(lab, "power", "security"), "one")
     report(lab, capsys, "paper=true")
     told = table(lab, "hex_phi-paper")
+    assert {one["our judge"] for one in told if one["ours"]} == {"rubric_api (a-model)"}
     assert {one["not comparable because"] for one in told if one["mitigation"] == "none" and one["ours"]} == {""}
     assert not list((lab.root / "report").rglob("beavertails*"))  # of the earlier report
 

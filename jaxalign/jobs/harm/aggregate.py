@@ -166,7 +166,8 @@ def _labelled(
     for name, entry in told.items():
         rows, given = labelled_rows(path, judged, name, entry["about"], fitted_on.get(name, set()))
         if rows:
-            found[name] = with_labels(entry, calibrate(name, as_scale(entry["scale"]), rows, given, entry["about"]))
+            scale, model = as_scale(entry["scale"]), entry.get("model") or ""
+            found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model))
     return found
 
 

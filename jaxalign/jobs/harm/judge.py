@@ -112,10 +112,11 @@ class LoadedJudges:
             place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
-            found = calibrate(one.name, judge.scale, rows, given, about)
+            found = calibrate(one.name, judge.scale, rows, given, about, one.model)
             error = found.error
             self._calibrations[one.name] = {
                 "judge": one.name,
+                "model": one.model,
                 "identity": judge.identity,
                 "about": about,
                 "scale": [None if abs(x) == float("inf") else x for x in judge.scale],

@@ -40,6 +40,7 @@ class OpenedJudge:
         key: all that decides its judgements, as JSON: it names the stage.
         load: loads the judge.
         fitted_on: hashes of the prompts that it was fitted to, and is not measured on (see `ProbeWeights`).
+        model: the model that judges, if the user chose it; a name or a folder.
         about_harm: whether the shipped labels can measure it; False for regard, unless the user chose it.
     """
 
@@ -47,6 +48,7 @@ class OpenedJudge:
     key: Any
     load: Callable[[], Judge]
     fitted_on: frozenset[str] = frozenset()
+    model: str = ""
     about_harm: bool = True
 
 
@@ -191,7 +193,7 @@ def _rubric_local(judge: JudgeConfig, benchmark: HarmConfig | None, models: Judg
         return RubricLocal(rubric, base.scorer(None, 0.0), encoder, base.signature, judge.expected)
 
     key = ["rubric_local", digest(dataclasses.asdict(rubric)), judge.expected, chat, *models.signature(name)]
-    return OpenedJudge("rubric_local", key, load)
+    return OpenedJudge("rubric_local", key, load, model=_short(name))
 
 
 def _rubric_api(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
@@ -209,7 +211,12 @@ def _rubric_api(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeM
     )
     if models.checks:
         made.check()
-    return OpenedJudge(made.name, [made.identity, judge.repeat], lambda: made)
+    return OpenedJudge(made.name, [made.identity, judge.repeat], lambda: made, model=model)
+
+
+def _short(model: str) -> str:
+    """Return the name of a model, of a folder the last part."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels, about: str = "harm") -> OpenedJudge:
@@ -224,12 +231,14 @@ def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels
     template = opened.files.tokenizer.hf.chat_template
     texts = digest([known.template, dict(known.policies), template if isinstance(template, str) else str(template)])
     key = ["guard", known.name, about, judge.strict, texts, *models.signature(name)]
-    return OpenedJudge("guard" if about == "harm" else "guard (refusals)", key, load)
+    return OpenedJudge("guard" if about == "harm" else "guard (refusals)", key, load, model=_short(name))
 
 
 def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
     made = Regard(str(judge.path), judge.negative, judge.joined)
-    return OpenedJudge(made.name, made.identity, lambda: made, about_harm=judge.name == "regard")
+    return OpenedJudge(
+        made.name, made.identity, lambda: made, model=_short(str(judge.path)), about_harm=judge.name == "regard"
+    )
 
 
 def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:

@@ -10,6 +10,7 @@ from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import digest
+from jaxalign.safety.calibration import judge_title
 
 _Labels = dict[str, str | None]
 
@@ -35,7 +36,9 @@ def second_judges(session: HarmSession, runs: Sequence[tuple[HarmModel, Run]]) -
             same = all(digest(theirs.get(key)) == digest(mine[key]) for key in ("generate", "cut"))
             if same and who not in seen:
                 seen.add(who)
-                names[who] = " and ".join(theirs["judges"])
+                told = other.results(judges=list)["judges"]
+                harm = [one for one in told if one["judge"] in theirs["judges"]]
+                names[who] = " and ".join(judge_title(one["judge"], one.get("model")) for one in harm)
                 pairs.setdefault(who, []).append((_labels(judged), _labels(other)))
     return [
         {"judges": names[who], "models": len(some), "kappa": dataclasses.asdict(_kappa(some))}
