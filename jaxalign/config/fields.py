@@ -30,6 +30,7 @@ Places = Annotated[
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "bfloat16", "float32"]
+Storage = Literal["bfloat16", "int8", "int4"]
 PromptFormat = Literal["plain", "chat"]
 
 
