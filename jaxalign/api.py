@@ -77,6 +77,7 @@ class LanguageModel:
     def __init__(self, model: Model, precision: str, prompt_format: str = "plain", system: str | None = None):
         self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
+        self.storage = model.storage or precision
         self.programs = Programs()
         self._base = BaseModel(model, jnp.dtype(precision), self.programs)
 
@@ -234,7 +235,7 @@ class LanguageModel:
         checked = self._checked(adapter)
         if checked.params is None:
             raise UserError("the bare base has no adapter to write")
-        written = checked.to_write(self.name, self.identity, self.encoder.prompt_format)
+        written = checked.to_write(self.name, self.identity, self.encoder.prompt_format, self.storage)
         card = f"# A LoRA adapter of {self.name}\n\nA research artefact, not for deployment.\n"
         write_adapter(given_path("folder", folder), written, dropout=0.0, card=card)
 
@@ -261,6 +262,7 @@ def load_model(
     prompt_format: str = "plain",
     system: str | None = None,
     date: str | None = None,
+    storage: str | None = None,
     offline: bool = False,
 ) -> LanguageModel:
     """Load a model.
@@ -271,13 +273,14 @@ def load_model(
         prompt_format: plain (the text itself) or chat (the model's chat template).
         system: the system message of the chat format, or None.
         date: the date for a chat template that asks for one, as YYYY-MM-DD; None: 2024-07-26, as on the command line.
+        storage: bfloat16, int8 or int4: how the kernels of all layers are kept; None: in the type of `precision`.
         offline: whether the network is never used.
 
     Raises:
         UserError: the model cannot be found or fetched, it is not supported, or a setting is not known.
     """
     given = {"name": name, "precision": precision, "prompt_format": prompt_format, "system": system, "date": date}
-    given["offline"] = offline
+    given |= {"storage": storage, "offline": offline}
     r = given_settings(ModelArguments, given)
     known, name = presets(), r.name
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -285,7 +288,7 @@ def load_model(
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
     precision = fast_precision()[0] if r.precision == "auto" else r.precision
-    model = load(source, jnp.dtype(precision), offline=r.offline, name=name)
+    model = load(source, jnp.dtype(precision), offline=r.offline, name=name, storage=r.storage)
     if r.date is not None:
         model = dataclasses.replace(model, tokenizer=dataclasses.replace(model.tokenizer, date=r.date))
     return LanguageModel(model, precision, r.prompt_format, r.system)

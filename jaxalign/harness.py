@@ -49,6 +49,7 @@ class Harness(LM):  # type: ignore[misc]
         adapter: a run's directory or a PEFT folder; "" for the bare base.
         scale: the factor on the adapter's effect.
         precision: bfloat16, float32, or auto: the one that the processor multiplies fast.
+        storage: how the base is kept: bfloat16, int8, int4, or "" for the number format of `precision`.
         rows: the largest number of samples that are drawn together.
         offline: whether the network is never used.
         others: what the harness passes to every model (`IGNORED`).
@@ -63,16 +64,19 @@ class Harness(LM):  # type: ignore[misc]
         adapter: str = "",
         scale: float = 1.0,
         precision: str = "auto",
+        storage: str = "",
         rows: int = 64,
         offline: bool = False,
         **others: Any,
     ):
         for name in others:
             if name not in IGNORED:
-                known = ("model", "adapter", "scale", "precision", "rows", "offline")
+                known = ("model", "adapter", "scale", "precision", "storage", "rows", "offline")
                 raise UserError(f"--model_args: {name} is not known{did_you_mean(name, known)}")
         super().__init__()
-        self.language: LanguageModel = load_model(model, precision=precision, offline=bool(offline))
+        self.language: LanguageModel = load_model(
+            model, precision=precision, storage=storage or None, offline=bool(offline)
+        )
         found = self.language.load_adapter(adapter) if adapter else None
         self.adapter = BASE if found is None else found.times(float(scale))
         self.rows = int(rows)

@@ -17,6 +17,7 @@ from jaxalign.config.fields import (
     Rank,
     Seed,
     Share,
+    Storage,
     Targets,
 )
 from jaxalign.errors import UserError, shown
@@ -33,6 +34,7 @@ class ModelArguments:
     prompt_format: PromptFormat
     system: str | None
     date: Date | None
+    storage: Storage | None
     offline: bool
 
     def __post_init__(self):

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from jaxalign.config.fields import Uncounted
-from jaxalign.config.generate import EngineConfig, SamplingConfig
-from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
+from jaxalign.config.generate import EngineConfig, SamplingConfig, check_served
+from jaxalign.config.model import AskedAdaptersConfig, ModelCommandConfig, check_system
 from jaxalign.config.safety import HarmConfig, HarmStage, JudgeConfig, LabelConfig, MitigationConfig
 from jaxalign.config.values import AlignmentConfig, BenchmarkConfig, ValueConfig
-from jaxalign.errors import UserError, shown
+from jaxalign.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,6 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
     Judge, mitigation and engine count in the identities of the stages that they change (`jobs.harm`).
     """
 
-    model: AskedModelConfig
     alignment: AlignmentConfig
     benchmark: BenchmarkConfig | HarmConfig
     judge: Uncounted[JudgeConfig]
@@ -44,11 +43,7 @@ class EvaluateConfig(AskedAdaptersConfig, ModelCommandConfig):
                     raise UserError(
                         f"{key}={given} is for benchmarks of harm: add for example benchmark=starter_probes"
                     )
-        if self.engine.name == "openai" and self.adapter.scale != 1:
-            raise UserError(
-                f"adapter.scale={shown(self.adapter.scale)} does not work with a server: export an adapter with "
-                "that scale, or leave it at 1"
-            )
+        check_served(self.engine, self)
         if self.engine.check:
             raise UserError("engine.check is for python -m jaxalign.generate")
         if self.stage in ("label", "fit_judge") and self.run.mirror is not None:

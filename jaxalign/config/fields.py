@@ -31,6 +31,7 @@ ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "u
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "bfloat16", "float32"]
 Attention = Literal["auto", "blocks", "splash", "tokamax"]
+Storage = Literal["bfloat16", "int8", "int4"]
 PromptFormat = Literal["plain", "chat"]
 
 

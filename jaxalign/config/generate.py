@@ -18,7 +18,7 @@ from jaxalign.config.fields import (
     Uncounted,
     whole,
 )
-from jaxalign.config.model import AskedAdaptersConfig, AskedModelConfig, ModelCommandConfig, check_system
+from jaxalign.config.model import AskedAdaptersConfig, ModelCommandConfig, check_system
 from jaxalign.errors import UserError, shown
 
 
@@ -94,11 +94,26 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and not set(url) & set(" \t\n")
 
 
+def check_served(engine: EngineConfig, asked: AskedAdaptersConfig) -> None:
+    """Raise UserError for a setting of the model or its adapter that a server does not follow."""
+    if engine.name != "openai":
+        return
+    if asked.adapter.scale != 1:
+        raise UserError(
+            f"adapter.scale={shown(asked.adapter.scale)} does not work with a server: export an adapter with "
+            "that scale, or leave it at 1"
+        )
+    if asked.model.storage is not None:
+        raise UserError(
+            f"model.storage={asked.model.storage} does not work with a server, which stores its model itself: leave it "
+            "out"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
     """The whole configuration (conf/generate.yaml)."""
 
-    model: AskedModelConfig
     engine: EngineConfig
     sampling: AnswersConfig
     base: Uncounted[bool | None]
@@ -111,11 +126,7 @@ class GenerateConfig(AskedAdaptersConfig, ModelCommandConfig):
             raise UserError("prompt and prompts are both given: leave one of them out")
         if self.prompt is not None and not self.prompt.strip():
             raise UserError("prompt is empty: write prompt='What is ...?'")
-        if self.engine.name == "openai" and self.adapter.scale != 1:
-            raise UserError(
-                f"adapter.scale={shown(self.adapter.scale)} does not work with a server: export an adapter with "
-                "that scale, or leave it at 1"
-            )
+        check_served(self.engine, self)
         if self.engine.strict and self.sampling.top_k:
             raise UserError(
                 "sampling.top_k is not part of OpenAI's interface: leave it at 0, or leave engine.strict at false"

@@ -16,6 +16,7 @@ from jaxalign.config.fields import (
     PromptFormat,
     Rank,
     Share,
+    Storage,
     Targets,
     Uncounted,
 )
@@ -110,7 +111,11 @@ class ModelCommandConfig(CommandConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelConfig:
-    """Where a base model comes from. A run's identity has a hash of its weights, and not the place they came from."""
+    """Where a base model comes from, and how it is kept.
+
+    A run's identity has a hash of its weights with their storage (`sources.Model.signature`), and not the place they
+    came from.
+    """
 
     name: Uncounted[str]
     path: Uncounted[Place | None] = None
@@ -122,6 +127,7 @@ class BaseModelConfig:
     config: Uncounted[dict[str, Any] | None] = None
     date: Uncounted[Date | None] = None  # the rendered prompts count, where a chat template asks for it
     system: str | None = None
+    storage: Uncounted[Storage | None] = None
 
     def check_source(self, source: str) -> None:
         """Raise UserError if a key that the source needs is missing."""
@@ -169,8 +175,9 @@ class AdapterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedAdaptersConfig:
-    """Which adapters are asked: one, or a list with patterns."""
+    """Which adapters are asked, one or a list with patterns, and on which model."""
 
+    model: AskedModelConfig
     adapter: AdapterConfig
     adapters: Uncounted[Places]
 

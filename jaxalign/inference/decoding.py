@@ -226,7 +226,7 @@ def decode(
         steps: the largest number of tokens for each row; static. The loop ends earlier if no row is active.
         filtered: whether top-k or top-p is used; static.
         placement: divides caches and rows between devices; static; None for one device.
-        params: the base's weights, `by_layer`, or stacked on several devices.
+        params: the base's weights, `by_layer` or stacked.
         adapters: a stack [A, ...] of effective adapters, or None for the bare base (then A is 1).
         prefix: for each layer the KV cache [A, K, s, Dh] of the common prefix; an empty list for none.
         prompt: for each layer the KV cache [A, S, K, s, Dh] of the prompts.

@@ -69,17 +69,19 @@ def empty_caches(
     shape: tuple[int, ...],
     length: int,
     placement: Placement | None = None,
+    *,
+    stacked: bool = False,
 ) -> Caches:
     """Return for each layer a KV cache [*shape, length, Dh] of zeros; `dtype` is the compute type.
 
-    With a placement they are stacked, and divided as `on_devices` divides them.
+    With a placement they are `stacked` in any case, and divided by `CACHE_AXES`.
     """
     size = (*shape, length, architecture.head_dim)
     zeros = partial(jnp.zeros, dtype=bits_type(dtype))
-    if placement is None:
+    if placement is None and not stacked:
         return [KVCache(zeros(size), zeros(size)) for _ in range(architecture.layers)]
     size = (size[0], architecture.layers, *size[1:])
-    sharding = placement.sharding(*CACHE_AXES)
+    sharding = None if placement is None else placement.sharding(*CACHE_AXES)
     return KVCache(zeros(size, device=sharding), zeros(size, device=sharding))
 
 
@@ -98,7 +100,7 @@ def place_prompts(
     """Return the prompts' caches [A, S, K, s, Dh] with new prompts in some slots; `prompt` is donated.
 
     Args:
-        placement: divides the caches, which are then stacked; static; None for one device.
+        placement: divides stacked caches; static; None for one device.
         prompt: the caches so far.
         found: the caches [P, K, T, Dh] of the new prompts.
         which: for each of M places the index of the new prompt that goes there. Several places may take the same one.
@@ -109,7 +111,7 @@ def place_prompts(
     def put(cache: Shaped[Array, "A S K s Dh"], new: Shaped[Array, "P K T Dh"]) -> Shaped[Array, "A S K s Dh"]:
         return cache.at[number, slots, :, : new.shape[2]].set(new[which])
 
-    each = put if placement is None else jax.vmap(put, 1, 1)
+    each = put if isinstance(prompt, list) else jax.vmap(put, 1, 1)
     return constrained(placement, jax.tree.map(each, prompt, found), *CACHE_AXES)
 
 

@@ -141,8 +141,9 @@ class _Decoder:
         )
 
     def _empty(self, shape: tuple[int, ...], places: int) -> Caches:
-        dtype = compute_type(self.sampler.weights.get(layered=True))
-        return empty_caches(self.sampler.architecture, dtype, shape, places, self.placement)
+        weights = self.sampler.weights
+        dtype, stacked = compute_type(weights.get(layered=True)), weights.always_stacked
+        return empty_caches(self.sampler.architecture, dtype, shape, places, self.placement, stacked=stacked)
 
     def run(self, name: str, function: Any, static: tuple, *arguments: Any) -> Any:
         """Run a program with these arguments, compiled once for their shapes."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from jaxalign.config.model import AskedModelConfig, check_system
 from jaxalign.config.presets import DEFAULT_MODEL, preset, presets
 from jaxalign.config.search_path import check_not_hidden
@@ -77,12 +79,15 @@ def adapter_folder(key: str, path: Path) -> Path:
     raise UserError(f"{key}={path} is no adapter: give a run's directory or a PEFT folder")
 
 
-def asked_model(model: AskedModelConfig, adapters: Sequence[Path], *, as_trained: bool = True) -> dict[str, Any]:
+def asked_model(
+    model: AskedModelConfig, adapters: Sequence[Path], *, as_trained: bool = True, here: bool = True
+) -> dict[str, Any]:
     """Return the keys of the model that is asked.
 
     With `source: run`, they come from the first adapter's run, or from the default model without one. `prompt_format`
     is set in any case: by the configuration, by the adapters, or to plain. If `as_trained` is false, the adapters do
-    not set it, and it is None where the configuration leaves it open.
+    not set it, and it is None where the configuration leaves it open. `here` is false for a model that a server has:
+    how it is stored is then not known.
 
     Raises:
         UserError: the configuration leaves prompt format or system message open, and two adapters (the line names them)
@@ -96,7 +101,7 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path], *, as_trained
         if not runs:
             _check_default(adapters)
             check_not_hidden("model", DEFAULT_MODEL)
-        chosen = {name: getattr(model, name) or trained.get(name) for name in ("system", "date")}
+        chosen = {name: getattr(model, name) or trained.get(name) for name in ("system", "date", "storage")}
         keys = {**trained, "prompt_format": model.prompt_format, **chosen}
         for (first, theirs), (other, found) in itertools.pairwise(runs):
             if model.system is None and found.get("system") != theirs.get("system"):
@@ -115,7 +120,7 @@ def asked_model(model: AskedModelConfig, adapters: Sequence[Path], *, as_trained
                 )
         keys["prompt_format"] = formats[0][1] if formats else "plain"
     check_system(keys)
-    return keys
+    return keys if here else {**keys, "storage": None}
 
 
 def _check_default(folders: Sequence[Path]) -> None:
@@ -174,6 +179,14 @@ def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
     """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
     for adapter in adapters:
         adapter.check_base(identity, name, "ask it by itself, or with its own model=...")
+
+
+def print_other_storages(console: Console, adapters: Sequence[Adapter], storage: str) -> None:
+    """Print a line for each adapter that was trained on a base with another storage than this one."""
+    for adapter in adapters:
+        if adapter.storage not in (None, storage):
+            line = f"{adapter.name} was trained on a base stored as {adapter.storage}, and is used with one stored as"
+            console.print(f"{line} {storage}", highlight=False, markup=False, soft_wrap=True)
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

@@ -12,7 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.jobs.adapters import TOGETHER, check_bases
+from jaxalign.jobs.adapters import TOGETHER, check_bases, print_other_storages
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
@@ -79,6 +79,7 @@ def local_engine(
     """Load the model, and return it as the engine; UserError if an adapter belongs to another base."""
     base = opened.load()
     check_bases(adapters, base.model.identity, base.model.name)
+    print_other_storages(opened.console, adapters, opened.storage)
     engine = InTurns(base, adapters, config.sampling.rows)
     return OpenedEngine(engine, base.signature, [adapter.identity for adapter in adapters])
 

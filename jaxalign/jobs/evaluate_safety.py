@@ -17,7 +17,7 @@ from jaxalign.config.safety import HarmConfig
 from jaxalign.data.account import account
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Request, check_requests
-from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, read_adapters
+from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, print_other_storages, read_adapters
 from jaxalign.jobs.evaluate_values import models_to_ask, role_of
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
@@ -66,7 +66,8 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     target = None if config.value is None else configured_target(config.value)
     config = settle_precision(config, console, say=config.engine.name != "openai")
     chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
-    opened = open_base(config, console, asked_model(chosen, folders))
+    here = config.engine.name == "jaxalign"
+    opened = open_base(config, console, asked_model(chosen, folders, here=here))
     judge_models = JudgeModels(config, console)
     if opened is None:
         open_judges(config, config.harm, judge_models)
@@ -74,6 +75,8 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
     identity, _ = opened.files.identify()
     check_bases(adapters, identity, opened.files.name)
+    if here:
+        print_other_storages(console, adapters, opened.storage)
     models = harm_models(config, adapters, target)
     session = HarmSession(config, opened, prompts, mitigation, _format(config, opened), console)
     check_prompts(session, models)

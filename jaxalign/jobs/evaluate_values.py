@@ -15,7 +15,14 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import TOGETHER, asked_model, check_bases, find_adapters, read_adapters
+from jaxalign.jobs.adapters import (
+    TOGETHER,
+    asked_model,
+    check_bases,
+    find_adapters,
+    print_other_storages,
+    read_adapters,
+)
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
 from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
@@ -75,6 +82,7 @@ def evaluate_values(config: EvaluateConfig) -> None:
     check_questions(config, questionnaire, asked, opened.encoder, opened.context)
     base = opened.load()
     check_bases(adapters, base.model.identity, base.model.name)
+    print_other_storages(console, adapters, opened.storage)
     run = open_job_run(
         config,
         console,

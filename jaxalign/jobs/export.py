@@ -100,6 +100,9 @@ def export(config: ExportConfig) -> None:
             card = folder / CARD
             text = read_text(card) if card.is_file() else ""
             card.write_text(with_harm(text, section), encoding="utf-8")
+    if whole and (storage := found.config["model"].get("storage")):
+        line = f"trained on a base stored as {storage}, and merged into the original weights of the base"
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written: {out}", highlight=False, soft_wrap=True)
     if config.verify:
         assert model is not None
@@ -156,7 +159,7 @@ def load_base(found: ExportSource, offline: bool) -> Model:
 
 
 def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) -> None:
-    """Write the base with the adapter merged into its weights, and the model card."""
+    """Write the base with the adapter merged into its weights as they are in its files, and the model card."""
     assert found.run is not None
     source = found.base()
     adapter = read_adapter(found.adapter, model.architecture)

@@ -40,7 +40,8 @@ def generate(config: GenerateConfig) -> None:
     # the adapter was trained with: a bare prompt tells an assistant neither who speaks nor that an answer is wanted.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
     config = settle_precision(config, console, say=config.engine.name != "openai")
-    opened = open_base(config, console, asked_model(model, folders, as_trained=False))
+    here = config.engine.name == "jaxalign"
+    opened = open_base(config, console, asked_model(model, folders, as_trained=False, here=here))
     if opened is None:
         return
     adapters = answering_adapters(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))

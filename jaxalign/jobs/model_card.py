@@ -158,6 +158,10 @@ def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     lines = [f"- Base model: {markdown_code(name)}" + (f" ({origin})" if origin else "")]
     if identity := (summary.get("model") or {}).get("identity"):
         lines.append(f"- Its identity (SHA-256 over its weights): `{identity}`")
+    if model.get("storage"):
+        lines.append(
+            f"- During the training it was stored as {model['storage']}, embedding and head as {config['precision']}"
+        )
     return lines
 
 

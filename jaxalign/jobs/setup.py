@@ -18,8 +18,8 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
-from jaxalign.models.architecture import axis_sizes
 from jaxalign.models.kernels import choose_attention
+from jaxalign.models.linear import CODES, GROUP, stored_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.parallel.distributed import check_joined, told
@@ -62,6 +62,11 @@ class OpenedModel:
         return self.files.architecture.context
 
     @property
+    def storage(self) -> str:
+        """How the base is kept: bfloat16, float32, int8 or int4."""
+        return self.files.storage or self.config.precision
+
+    @property
     def load_name(self) -> str:
         """The id or path by which PEFT and vLLM load the base."""
         return str(self.keys.get("path") or self.keys["name"])
@@ -81,19 +86,23 @@ class OpenedModel:
         """Return the base as shapes and types, without its weights, and print where they would be."""
         self._describe(True)
         files, dtype = self.files, jnp.dtype(self.config.precision)
-        params = abstract_params(files.architecture, dtype, self.placement)
-        model = Model(files.architecture, params, files.tokenizer, "", files.name)
+        params = abstract_params(files.architecture, dtype, self.placement, files.storage)
+        model = Model(files.architecture, params, files.tokenizer, "", files.name, files.storage)
         return BaseModel(model, dtype, Programs(compilations(self.console)), self.placement, self.attention)
 
     def _describe(self, always: bool) -> int:
-        """Print where the weights are (see `load`), and return the bytes of them on each device."""
-        dtype, placement, architecture = jnp.dtype(self.config.precision), self.placement, self.files.architecture
-        held = bytes_on_device(architecture, dtype, placement)
+        """Print where the weights are, on one device only if `always`; return the bytes of them on each device."""
+        precision, placement, files = self.config.precision, self.placement, self.files
+        held = bytes_on_device(files.architecture, jnp.dtype(precision), placement, files.storage)
         attention = self.attention if self.no_kernel is None else f"{self.attention} ({self.no_kernel})"
         if always or len(jax.devices()) > 1 or attention != "blocks":
             first, *more = device_lines(None if placement is None else placement.mesh)
-            base = f"base: {self.config.precision}, {held / 1e6:,.0f} MB on each device"
-            undivided = [] if placement is None else undivided_lines(placement.mesh, axis_sizes(architecture))
+            kind = f"{self.storage} (embedding and head {precision})" if files.storage in CODES else self.storage
+            base = f"base: {kind}, {held / 1e6:,.0f} MB on each device"
+            sizes = stored_sizes(files.storage, files.architecture)
+            undivided = [] if placement is None else undivided_lines(placement.mesh, sizes)
+            if files.storage == "int4":
+                undivided = [f"{line} (int4 is divided in groups of {GROUP})" for line in undivided]
             for line in (f"{first}; attention: {attention}; {base}", *more, *undivided):
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
         return held
@@ -129,7 +138,7 @@ def open_base(
 
     files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
     tokenizer = dataclasses.replace(files.tokenizer, date=keys.get("date") or DATE)
-    files = dataclasses.replace(files, tokenizer=tokenizer)
+    files = dataclasses.replace(files, tokenizer=tokenizer).stored_as(keys.get("storage"), config.precision)
     if keys["prompt_format"] is None:
         keys = {**keys, "prompt_format": "chat" if tokenizer.has_template else "plain"}
         check_system(keys)
@@ -137,7 +146,7 @@ def open_base(
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
     mesh = build_mesh(config.mesh.sizes)
-    placement = None if mesh is None else placement_of(mesh, axis_sizes(files.architecture))
+    placement = None if mesh is None else placement_of(mesh, stored_sizes(files.storage, files.architecture))
     attention = choose_attention(config.attention, files.architecture, jnp.dtype(config.precision))
     return OpenedModel(config, keys, files, encoder, console, placement, *attention)
 

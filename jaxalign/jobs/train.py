@@ -20,6 +20,7 @@ from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.reference import read_reference
+from jaxalign.jobs.adapters import print_other_storages
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
@@ -92,6 +93,7 @@ def _train(config: TrainConfig) -> None:
     base = opened.load(describe=True)
     fresh = config.adapter is None
     adapter = fresh_adapter(config.lora, base.model, config.training.seed) if fresh else starting_adapter(config, base)
+    print_other_storages(console, [adapter], opened.storage)
     run = open_job_run(
         config,
         console,
@@ -352,7 +354,7 @@ def finish(
             "compilation_seconds": session.base.programs.seconds,
             "held_chats": len(session.asked),
         },
-        "model": {"name": model.name, "identity": model.identity},
+        "model": {"name": model.name, "identity": model.identity, "storage": session.opened.storage},
         "attention": session.base.attention,
         "adapter": run.adapter.name,
     }
@@ -363,7 +365,8 @@ def finish(
         profile_figure(run.figures / "profile.png", scores, before["scores"], after["scores"], title)
     coding = None if target is None else target.coding
     notes = {"value": summary["value"], "target": scores, "coding": coding}
-    written = adapter.to_write(session.opened.load_name, model.identity, config.model.prompt_format, **notes)
+    opened = session.opened
+    written = adapter.to_write(opened.load_name, model.identity, config.model.prompt_format, opened.storage, **notes)
     shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
     write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
     run.finish(summary)

@@ -28,6 +28,7 @@ class Adapter:
         base_identity: the hash of the weights of the base that it was trained on; None if it is not known.
         base_name: the name or path of that base; None if it is not known.
         prompt_format: `plain` or `chat`, the format that it was trained with; None if it is not known.
+        storage: how the base was kept that it was trained on: bfloat16, float32, int8 or int4; None if it is not known.
         notes: further JSON that was written with it: `value`, `target` and `coding` of value injection.
     """
 
@@ -40,6 +41,7 @@ class Adapter:
     base_identity: str | None = None
     base_name: str | None = None
     prompt_format: str | None = None
+    storage: str | None = None
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -82,7 +84,7 @@ class Adapter:
         """Return the adapter with its effect multiplied by `factor`."""
         return dataclasses.replace(self, factor=self.factor * factor)
 
-    def to_write(self, base_name: str, base_identity: str, prompt_format: str, **notes: Any) -> "Adapter":
+    def to_write(self, base_name: str, base_identity: str, prompt_format: str, storage: str, **notes: Any) -> "Adapter":
         """Return the adapter as it is written to files: with arrays of NumPy, what its base is called, and `notes`."""
         return dataclasses.replace(
             self,
@@ -90,6 +92,7 @@ class Adapter:
             base_name=base_name,
             base_identity=base_identity,
             prompt_format=prompt_format,
+            storage=storage,
             notes=notes,
         )
 

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Shaped
 
 from jaxalign.errors import UserError
-from jaxalign.models.linear import TRANSPOSED, to_stored
+from jaxalign.models.linear import TRANSPOSED, is_quantised, to_stored
 from jaxalign.parallel.rules import Placement
 
 
@@ -29,11 +29,16 @@ class BaseWeights:
     placement: Placement | None = None
     """How the weights are divided between devices; None for one device."""
 
+    @property
+    def always_stacked(self) -> bool:
+        """Whether the weights stay stacked for decoding, too: those on several devices, and quantised ones."""
+        return self.placement is not None or is_quantised(self.params)
+
     def get(self, *, layered: bool) -> dict[str, Any]:
         """Return the weights layer by layer (`by_layer`) or stacked (`stacked`).
 
-        A conversion takes a moment, and frees the arrays of the old layout one by one. Weights on several devices stay
-        stacked.
+        A conversion takes a moment, and frees the arrays of the old layout one by one. Some weights stay stacked
+        (`always_stacked`).
 
         Raises:
             UserError: an earlier conversion was interrupted, so the weights are lost.
@@ -42,7 +47,7 @@ class BaseWeights:
             raise UserError(
                 "the weights of the model are gone, because changing their layout was interrupted: load the model again"
             )
-        layered = layered and self.placement is None
+        layered = layered and not self.always_stacked
         if isinstance(self.params["layers"], list) != layered:
             self.params.update(by_layer(self.params) if layered else stacked(self.params, self.tied))
         return self.params

@@ -7,14 +7,18 @@ processor, and not more accurate, because the result is stored in bfloat16 anywa
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Int8, Shaped, UInt8
 
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import PROJECTIONS, Architecture, axis_sizes, projection_shape
 from jaxalign.models.lora import lora_product
 from jaxalign.models.precision import bits_type, dot, from_bits
 from jaxalign.parallel.rules import Placement, constrained
@@ -22,26 +26,131 @@ from jaxalign.parallel.rules import Placement, constrained
 Axes = tuple[str | None, str | None]
 """The logical axes (in, out) of a kernel, as `parallel.rules.RULES` names them; None for an axis that stays whole."""
 
+CODES: dict[str, np.dtype] = {"int8": np.dtype(np.int8), "int4": np.dtype(np.uint8)}
+"""The storages that keep a kernel as whole numbers and scales, each with the type of the numbers."""
+
+GROUP = 64
+"""The number of weights, along the axis of the sum, that share a scale in int4."""
+
+
+class Quantised(NamedTuple):
+    """A kernel [in, out] as whole numbers and the scales that they are multiplied by.
+
+    In int8 a scale belongs to one output, and in int4 to one output of one group of `GROUP` inputs. A byte of int4 has
+    two numbers, each plus 8: those of the inputs n (the low four bits) and n + GROUP / 2 of its group.
+    """
+
+    codes: Int8[Array, "in out"] | UInt8[Array, "groups half out"]
+    scale: Float32[Array, "groups out"]
+
+
+def check_storage(storage: str | None, architecture: Architecture, name: str) -> None:
+    """Raise UserError if a projection of the model `name` cannot be kept in a storage."""
+    for projection in PROJECTIONS if storage == "int4" else ():
+        inner, _ = projection_shape(architecture, projection)
+        if inner % GROUP:
+            raise UserError(
+                f"model.storage=int4 needs groups of {GROUP} inputs, and {projection} of {name} has {inner}: take "
+                "model.storage=int8"
+            )
+
+
+def stored_sizes(storage: str | None, architecture: Architecture) -> dict[str, int]:
+    """Return the size of each logical axis as far as a mesh may divide it: groups of int4 stay whole."""
+    sizes = axis_sizes(architecture)
+    if storage != "int4":
+        return sizes
+    groups = {axis: sizes[axis] // GROUP for axis in ("width", "ff")}
+    heads = gcd(sizes["heads"], projection_shape(architecture, "o_proj")[0] // GROUP)
+    return {**sizes, **groups, "heads": heads}
+
+
+def quantised_shapes(storage: str, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Return the shapes of codes and scales of a kernel of this shape (in, out)."""
+    inner, outer = shape
+    if storage == "int8":
+        return (inner, outer), (1, outer)
+    return (inner // GROUP, GROUP // 2, outer), (inner // GROUP, outer)
+
+
+def quantised_axes(storage: str, axes: Axes) -> tuple[tuple[str | None, ...], Axes]:
+    """Return the logical axes of codes and scales of a kernel with these axes (in, out)."""
+    inner, outer = axes
+    return ((inner, outer), (None, outer)) if storage == "int8" else ((inner, None, outer), (inner, outer))
+
+
+def scales_of(kernel: Float32[np.ndarray, "in out"], storage: str) -> Float32[np.ndarray, "groups out"]:
+    """Return the scales of a kernel: the largest weight of each group becomes 127 or -127 in int8, and -8 in int4."""
+    groups = kernel.reshape(1 if storage == "int8" else len(kernel) // GROUP, -1, kernel.shape[1])
+    high, low = groups.max(1), groups.min(1)
+    if storage == "int8":
+        return np.maximum(high, -low) / np.float32(127)
+    return np.where(high > -low, high, low) / np.float32(-8)
+
+
+def codes_of(
+    kernel: Float32[np.ndarray, "in out"], scale: Float32[np.ndarray, "groups out"], storage: str
+) -> Int8[np.ndarray, "in out"] | UInt8[np.ndarray, "groups half out"]:
+    """Return the whole numbers nearest to a kernel in the unit of its scales (`scales_of`), as they are stored.
+
+    The kernel may be a part of the inputs of `scales_of`: in int8 any part, in int4 whole groups with their scales.
+    """
+    groups = kernel.reshape(len(scale), -1, kernel.shape[1])
+    numbers = np.rint(groups / np.where(scale == 0, np.float32(1), scale)[:, None])
+    if storage == "int8":
+        return numbers.astype(np.int8).reshape(kernel.shape)
+    numbers = (np.minimum(numbers, 7) + 8).astype(np.uint8)
+    return numbers[:, : GROUP // 2] | numbers[:, GROUP // 2 :] << 4
+
+
+def dequantised(kernel: Quantised, dtype: DTypeLike) -> Float[Array, "in out"]:
+    """Return a kernel's weights, rounded to a type."""
+    codes, (groups, outer) = kernel.codes, kernel.scale.shape
+    if codes.dtype == np.uint8:
+        # Shifts by a constant would be as many operations, but XLA's CPU backend makes a slow loop of joining them.
+        shifts = jnp.arange(2, dtype=jnp.uint8)[:, None, None] * 4
+        numbers = ((codes[:, None] >> shifts) & 15).astype(jnp.float32) - 8
+    else:
+        numbers = codes.astype(jnp.float32)
+    values = numbers.reshape(groups, -1, outer) * kernel.scale[:, None]
+    return values.astype(dtype).reshape(-1, outer)
+
+
+def is_quantised(params: Any) -> bool:
+    """Return whether the projections of a base are kept as whole numbers."""
+    return isinstance(params["layers"], dict) and any(name in params["layers"]["q_proj"] for name in CODES)
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def frozen_product(
     x: Float[Array, "*rows in"],
-    kernel: Float[Array, "in out"],
+    kernel: Float[Array, "in out"] | Quantised,
     placement: Placement | None = None,
     axes: Axes = (None, None),
 ) -> Float[Array, "*rows out"]:
     """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient.
 
+    A kernel of another type, or a quantised one, is converted before each product, forwards and backwards, so that the
+    converted one is never kept.
+
     With a placement, x [B, ..., in] is divided by its rows. The kernel is gathered over the model's width before each
     product, forwards and backwards, so that the gathered one is never kept. Left to itself, the compiler would rather
     sum the activations of all rows over the devices.
     """
-    y = dot(x, _gathered(kernel, placement, axes), ((x.ndim - 1,), (0,))).astype(x.dtype)
+    y = dot(x, _gathered(kernel, placement, axes, x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
     return _by_rows(y, placement, axes[1])
 
 
-def _gathered(kernel: Float[Array, "in out"], placement: Placement | None, axes: Axes) -> Float[Array, "in out"]:
-    return constrained(placement, kernel, *(None if axis == "width" else axis for axis in axes))
+def _gathered(
+    kernel: Float[Array, "in out"] | Quantised, placement: Placement | None, axes: Axes, dtype: DTypeLike
+) -> Float[Array, "in out"]:
+    """Return a kernel's weights in a type, gathered over the model's width as they are stored."""
+    inner, outer = (None if axis == "width" else axis for axis in axes)
+    if isinstance(kernel, Quantised):
+        laid = quantised_axes("int8" if kernel.codes.ndim == 2 else "int4", (inner, outer))
+        codes, scale = (constrained(placement, x, *axes) for x, axes in zip(kernel, laid, strict=True))
+        kernel = dequantised(Quantised(codes, scale), dtype)
+    return constrained(placement, kernel, inner, outer).astype(dtype)
 
 
 def _by_rows(x: Float[Array, "*rows out"], placement: Placement | None, axis: str | None) -> Float[Array, "*rows out"]:
@@ -50,15 +159,22 @@ def _by_rows(x: Float[Array, "*rows out"], placement: Placement | None, axis: st
 
 
 def _forward(
-    x: Float[Array, "*rows in"], kernel: Float[Array, "in out"], placement: Placement | None, axes: Axes
-) -> tuple[Float[Array, "*rows out"], Float[Array, "in out"]]:
+    x: Float[Array, "*rows in"],
+    kernel: Float[Array, "in out"] | Quantised,
+    placement: Placement | None,
+    axes: Axes,
+) -> tuple[Float[Array, "*rows out"], Float[Array, "in out"] | Quantised]:
     return frozen_product(x, kernel, placement, axes), kernel
 
 
 def _backward(
-    placement: Placement | None, axes: Axes, kernel: Float[Array, "in out"], gradient: Float[Array, "*rows out"]
+    placement: Placement | None,
+    axes: Axes,
+    kernel: Float[Array, "in out"] | Quantised,
+    gradient: Float[Array, "*rows out"],
 ) -> tuple[Float[Array, "*rows in"], None]:
-    dx = dot(gradient, _gathered(kernel, placement, axes), ((gradient.ndim - 1,), (1,))).astype(gradient.dtype)
+    weights = _gathered(kernel, placement, axes, gradient.dtype)
+    dx = dot(gradient, weights, ((gradient.ndim - 1,), (1,))).astype(gradient.dtype)
     return _by_rows(dx, placement, axes[0]), None
 
 
@@ -75,7 +191,7 @@ def transposed_product(x: Float[Array, "*rows in"], kernel: Float[Array, "out in
     With few rows, reading the kernel takes most of the time, and a CPU reads it fastest along the axis of the sum.
     """
     # The kernel stands on the left, because XLA would transpose it on the right.
-    return jnp.moveaxis(dot(kernel, x, ((1,), (x.ndim - 1,))), 0, -1)
+    return jnp.moveaxis(dot(kernel.astype(x.dtype), x, ((1,), (x.ndim - 1,))), 0, -1)
 
 
 def to_stored(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
@@ -111,8 +227,12 @@ class Projection(nn.Module):
         if self.has_variable("params", TRANSPOSED):
             y = transposed_product(x, self.get_variable("params", TRANSPOSED)).astype(x.dtype)
         else:
-            shape = (x.shape[-1], self.features)
-            kernel = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
+            storage = next((name for name in CODES if self.has_variable("params", name)), None)
+            if storage is None:
+                shape = (x.shape[-1], self.features)
+                kernel: Any = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
+            else:
+                kernel = Quantised(self.get_variable("params", storage), self.get_variable("params", "scale"))
             y: Any = frozen_product(x, kernel, self.placement, self.axes)
         if self.bias:
             y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))

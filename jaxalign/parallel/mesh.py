@@ -52,7 +52,8 @@ def check_memory(needed: int) -> None:
     if there is not None and needed > there:
         raise UserError(
             f"the base takes {needed / 1e9:,.1f} GB on each device, and a device has {there / 1e9:,.1f} GB: divide it "
-            "between more devices (mesh.fsdp, mesh.tensor), or take a smaller model"
+            "between more devices (mesh.fsdp, mesh.tensor), keep it in fewer bits (model.storage=int8), or take a "
+            "smaller model"
         )
 
 

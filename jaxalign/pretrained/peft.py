@@ -1,7 +1,8 @@
 """Adapters on disk, in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity,
-the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may refuse keys that it does not know.
+Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity and
+storage, the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may refuse keys that it does not
+know.
 """
 
 import json
@@ -95,6 +96,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         "base_identity": adapter.base_identity,
         "base_name": adapter.base_name,
         "prompt_format": adapter.prompt_format,
+        "storage": adapter.storage,
         "extra": dict(adapter.notes),
     }
     tensors = {
@@ -162,6 +164,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         base_identity=ours.get("base_identity"),
         base_name=ours.get("base_name") or told or None,
         prompt_format=ours.get("prompt_format"),
+        storage=ours.get("storage"),
         notes=notes,
     )
     largest = max(float(np.abs(pair["b"]).max()) for pair in layers.values())
@@ -174,9 +177,10 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
 
 
 def read_ours(folder: Path) -> dict[str, Any]:
-    """Return what this program wrote beside an adapter: `base_identity`, `base_name`, `prompt_format` and `extra`.
+    """Return what this program wrote beside an adapter.
 
-    The result is empty if there is no such file. Any key may be missing or None.
+    The keys are `base_identity`, `base_name`, `prompt_format`, `storage` and `extra`. Any of them may be missing or
+    None, and the result is empty if there is no such file.
 
     Raises:
         UserError: the file is damaged.
@@ -184,7 +188,7 @@ def read_ours(folder: Path) -> dict[str, Any]:
     if not (folder / OURS).is_file():
         return {}
     claims = Claims(read_json_object(folder / OURS, AGAIN), str(folder / OURS), AGAIN)
-    for key in ("base_identity", "base_name", "prompt_format"):
+    for key in ("base_identity", "base_name", "prompt_format", "storage"):
         claims.text(key, "")
     if claims.get("prompt_format") not in (None, "plain", "chat"):
         raise claims.refused("prompt_format", claims.get("prompt_format"), "plain, chat or null")

@@ -3,13 +3,16 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
 from jaxalign.models.claims import brief
+from jaxalign.models.linear import check_storage
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.random_tensors import RandomTensors
@@ -66,25 +69,32 @@ def source_of(config: Mapping[str, Any]) -> ModelSource:
 
 @dataclass
 class Model:
-    """A model that is ready to use. `identity` is the hash of its weights, and `name` is for people to read."""
+    """A model that is ready to use.
+
+    `identity` is the hash of its weights as they are in its files, `name` is for people to read, and `storage` says how
+    the kernels of its projections are kept (see `load_params`).
+    """
 
     architecture: Architecture
     params: dict[str, Any]
     tokenizer: Tokenizer
     identity: str
     name: str
+    storage: str | None = None
 
     @property
     def signature(self) -> str:
         """The hash of everything that decides what the model answers: weights, architecture and end tokens.
 
+        If its projections are kept in a `storage` of their own, the hash has the storage's name in front.
         Records of answers are kept under it. Adapters are kept under `identity`, because they fit the weights alone.
         """
-        return _signature(self.identity, self.architecture, self.tokenizer)
+        return _signature(self.identity, self.architecture, self.tokenizer, self.storage)
 
 
-def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer) -> str:
-    return digest([identity, asdict(architecture), tokenizer.end_ids], 64)
+def _signature(identity: str, architecture: Architecture, tokenizer: Tokenizer, storage: str | None) -> str:
+    found = digest([identity, asdict(architecture), tokenizer.end_ids], 64)
+    return f"{storage}-{found}" if storage else found
 
 
 @dataclass(frozen=True)
@@ -95,23 +105,40 @@ class ModelFiles:
     tensors: TensorSource
     tokenizer: Tokenizer
     name: str
+    storage: str | None = None
+
+    def stored_as(self, storage: str | None, precision: str) -> "ModelFiles":
+        """Return the model with another `storage`; None keeps the kernels in the precision's type.
+
+        Raises:
+            UserError: the kernels cannot be kept so.
+        """
+        check_storage(storage, self.architecture, self.name)
+        return replace(self, storage=None if storage == precision else storage)
 
     def load(self, dtype: Any, placement: Placement | None = None) -> Model:
         """Return the model with its weights, as `load_params` reads them, and with the same errors."""
-        params, identity = load_params(self.architecture, self.tensors, dtype, placement)
-        return Model(self.architecture, params, self.tokenizer, identity, self.name)
+        params, identity = load_params(self.architecture, self.tensors, dtype, placement, self.storage)
+        return Model(self.architecture, params, self.tokenizer, identity, self.name, self.storage)
 
     def identify(self) -> tuple[str, str]:
         """Return the identity and the signature of the model, without keeping its weights; errors as `load_params`."""
         identity = identity_of(self.architecture, self.tensors)
-        return identity, _signature(identity, self.architecture, self.tokenizer)
+        return identity, _signature(identity, self.architecture, self.tokenizer, self.storage)
 
 
 def read_model(
-    source: ModelSource, dtype: Any, *, offline: bool, name: str, log: Callable[[str], object] = print
+    source: ModelSource,
+    dtype: Any,
+    *,
+    offline: bool,
+    name: str,
+    log: Callable[[str], object] = print,
+    storage: str | None = None,
 ) -> Model:
     """Return a model with its weights, after downloading it if necessary: `open_model`, then `ModelFiles.load`."""
-    return open_model(source, offline=offline, name=name, log=log).load(dtype)
+    files = open_model(source, offline=offline, name=name, log=log)
+    return files.stored_as(storage, np.dtype(dtype).name).load(dtype)
 
 
 def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[str], object] = print) -> ModelFiles:

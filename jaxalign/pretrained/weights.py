@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,16 @@ from jaxalign.models.architecture import (
     parameter_axes,
     projection_shape,
 )
-from jaxalign.models.linear import to_stored
-from jaxalign.parallel.placing import bytes_of_part, placed_in_parts
+from jaxalign.models.linear import (
+    CODES,
+    GROUP,
+    codes_of,
+    quantised_axes,
+    quantised_shapes,
+    scales_of,
+    to_stored,
+)
+from jaxalign.parallel.placing import Index, bytes_of_part, placed_in_parts
 from jaxalign.parallel.rules import Placement
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -77,6 +85,11 @@ class Leaf:
     norm: bool = False
 
     @property
+    def projection(self) -> bool:
+        """Whether it is the kernel of a projection, which `model.storage` is about."""
+        return self.stacked and self.path[-1] == "kernel"
+
+    @property
     def stacked(self) -> bool:
         """Whether the leaf contains all layers, stacked."""
         return "{}" in self.name
@@ -89,6 +102,31 @@ class Leaf:
     def names(self, layers: int) -> list[str]:
         """Return the names of the leaf's tensors, in the order of the layers."""
         return [self.name.format(layer) for layer in range(layers)] if self.stacked else [self.name]
+
+
+class _Array(NamedTuple):
+    """An array that a leaf is kept as. Its name is the last key; the type is that of the values, not of their bits."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    axes: tuple[str | None, ...]
+
+
+def _arrays(architecture: Architecture, leaf: Leaf, dtype: Any, storage: str | None) -> list[_Array]:
+    """Return what a leaf is kept as: itself, or the scales and codes of a quantised kernel."""
+    shape, axes = leaf.stored_shape(architecture.layers), parameter_axes(leaf.path)
+    if not leaf.projection or storage is None:
+        return [_Array(leaf.path[-1], shape, np.dtype(np.float32 if leaf.norm else dtype), axes)]
+    if storage not in CODES:
+        return [_Array(leaf.path[-1], shape, np.dtype(storage), axes)]
+    (layers, inner, outer), (_, inner_axis, outer_axis) = shape, axes
+    codes, scale = quantised_shapes(storage, (inner, outer))
+    codes_axes, scale_axes = quantised_axes(storage, (inner_axis, outer_axis))
+    return [
+        _Array("scale", (layers, *scale), np.dtype(np.float32), (None, *scale_axes)),
+        _Array(storage, (layers, *codes), CODES[storage], (None, *codes_axes)),
+    ]
 
 
 def parameter_leaves(architecture: Architecture) -> list[Leaf]:
@@ -159,23 +197,31 @@ def all_finite(values: np.ndarray) -> bool:
 
 
 def load_params(
-    architecture: Architecture, source: TensorSource, dtype: Any, placement: Placement | None = None
+    architecture: Architecture,
+    source: TensorSource,
+    dtype: Any,
+    placement: Placement | None = None,
+    storage: str | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Read the parameters, leaf by leaf, so that at most one leaf is in memory twice.
 
     Tensors that are no part of the architecture are not read (see `unread_tensors`). On a mesh, each device gets its
-    part of a leaf alone, and one such part at a time is on the host.
+    part of a leaf alone, and one such part at a time is on the host. A kernel is quantised tensor by tensor, while it
+    is read, from its values in the file.
 
     Args:
         architecture: of the model.
         source: its tensors.
         dtype: the type of all parameters except the norms: bfloat16 or float32.
         placement: divides the parameters between devices; None for one device.
+        storage: how the kernels of the projections are kept: bfloat16, int8 or int4 (see `linear.Quantised`); None
+            keeps them in `dtype`.
 
     Returns:
         The parameters as JAX arrays (bfloat16 as bits, see `linear.to_stored`), and the identity of the base: the
         SHA-256 of the names, stored types, shapes and SHA-256 of the stored bytes of all tensors that were read, in the
-        order of their names. It depends neither on how the tensors are distributed over files nor on `dtype`.
+        order of their names. It depends neither on how the tensors are distributed over files nor on `dtype` and
+        `storage`.
 
     Raises:
         UserError: a tensor is missing, has another shape, is stored in an unknown type, or holds NaN or infinity.
@@ -186,32 +232,42 @@ def load_params(
     lines: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for leaf in table:
-            kind = np.dtype(np.float32 if leaf.norm else dtype)
-            read = partial(_fill, architecture, leaf, source, kind, pool.map)
-            if placement is None:
-                # Wait, because otherwise the next leaf would be read while this one is in memory twice.
-                params[leaf.path] = jax.device_put(read()).block_until_ready()
-            else:
-                shape, sharding = leaf.stored_shape(architecture.layers), placement.sharding(*parameter_axes(leaf.path))
-                params[leaf.path] = placed_in_parts(shape, sharding, read)
+            arrays = _arrays(architecture, leaf, dtype, storage)
+            for array, read in _readers(architecture, leaf, source, arrays, pool.map):
+                path = (*leaf.path[:-1], array.name)
+                if placement is None:
+                    # Wait, because otherwise the next leaf would be read while this one is in memory twice.
+                    params[path] = jax.device_put(read()).block_until_ready()
+                else:
+                    params[path] = placed_in_parts(array.shape, placement.sharding(*array.axes), read)
             lines += pool.map(partial(_line, source, leaf), leaf.names(architecture.layers))
     return unflatten_dict(params), _joined(lines)
 
 
-def abstract_params(architecture: Architecture, dtype: Any, placement: Placement | None) -> dict[str, Any]:
+def abstract_params(
+    architecture: Architecture, dtype: Any, placement: Placement | None, storage: str | None = None
+) -> dict[str, Any]:
     """Return the parameters that `load_params` reads as shapes and types alone."""
 
-    def abstract(leaf: Leaf) -> jax.ShapeDtypeStruct:
-        kind = to_stored(np.empty(0, np.float32 if leaf.norm else dtype)).dtype
-        sharding = None if placement is None else placement.sharding(*parameter_axes(leaf.path))
-        return jax.ShapeDtypeStruct(leaf.stored_shape(architecture.layers), kind, sharding=sharding)
+    def abstract(array: _Array) -> jax.ShapeDtypeStruct:
+        kind = to_stored(np.empty(0, array.dtype)).dtype
+        sharding = None if placement is None else placement.sharding(*array.axes)
+        return jax.ShapeDtypeStruct(array.shape, kind, sharding=sharding)
 
-    return unflatten_dict({leaf.path: abstract(leaf) for leaf in parameter_leaves(architecture)})
+    return unflatten_dict(
+        {
+            (*leaf.path[:-1], array.name): abstract(array)
+            for leaf in parameter_leaves(architecture)
+            for array in _arrays(architecture, leaf, dtype, storage)
+        }
+    )
 
 
-def bytes_on_device(architecture: Architecture, dtype: Any, placement: Placement | None) -> int:
+def bytes_on_device(
+    architecture: Architecture, dtype: Any, placement: Placement | None, storage: str | None = None
+) -> int:
     """Return the bytes of the parameters that `load_params` puts on each device."""
-    return bytes_of_part(abstract_params(architecture, dtype, placement))
+    return bytes_of_part(abstract_params(architecture, dtype, placement, storage))
 
 
 def identity_of(architecture: Architecture, source: TensorSource) -> str:
@@ -232,36 +288,74 @@ def _joined(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _fill(
+def _readers(
     architecture: Architecture,
     leaf: Leaf,
     source: TensorSource,
-    dtype: np.dtype,
+    arrays: Sequence[_Array],
     each: Callable[..., Iterator[None]],
-    part: tuple[slice, ...] = (),
+) -> Iterator[tuple[_Array, Callable[..., np.ndarray]]]:
+    """Yield each array of a leaf with the function that reads a part of it as it is stored, or all of it.
+
+    No part is cut along the layers.
+    """
+    names = leaf.names(architecture.layers)
+
+    def fill(array: _Array, part: Index, tensor: Callable[..., np.ndarray], *more: Any) -> np.ndarray:
+        shape = np.broadcast_to(0, array.shape)[part].shape
+        values = np.empty(shape if leaf.stacked else (1, *shape), array.dtype)
+
+        def put(row: np.ndarray, *arguments: Any) -> None:
+            row[:] = tensor(*arguments)
+
+        list(each(put, values, names, *more))
+        return to_stored(values if leaf.stacked else values[0])
+
+    if len(arrays) == 1:
+        (array,) = arrays
+
+        def plain(part: Index = ()) -> np.ndarray:
+            inner = part[1:] if leaf.stacked else part
+            return fill(array, part, lambda name: _values(architecture, leaf, source, array.dtype, name, inner))
+
+        yield array, plain
+        return
+    scale, codes = arrays
+    weights = partial(_values, architecture, leaf, source, scale.dtype)
+    scales = fill(scale, (), lambda name: scales_of(weights(name), codes.name))
+    yield scale, lambda part=(): scales[part]
+
+    def quantised(part: Index = ()) -> np.ndarray:
+        groups, *_, outputs = part[1:] or (slice(None), slice(None))
+        inputs = groups
+        if codes.name == "int4":
+            start, stop, _ = groups.indices(codes.shape[1])
+            inputs = slice(start * GROUP, stop * GROUP)
+        mine = scales[:, groups if codes.name == "int4" else slice(None), outputs]
+        return fill(
+            codes, part, lambda name, scale: codes_of(weights(name, (inputs, outputs)), scale, codes.name), mine
+        )
+
+    yield codes, quantised
+
+
+def _values(
+    architecture: Architecture, leaf: Leaf, source: TensorSource, dtype: np.dtype, name: str, part: Index = ()
 ) -> np.ndarray:
-    """Return a leaf's values as they are stored, or a part of them; no part is cut along the layers."""
-    inner = part[1:] if leaf.stacked else part
-    shape = np.broadcast_to(0, leaf.stored_shape(architecture.layers))[part].shape
-    values = np.empty(shape if leaf.stacked else (1, *shape), dtype)
-
-    def tensor(row: np.ndarray, name: str) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
-            array = source.read(name)
-            array = (array.T if leaf.transposed else array)[inner]
-            if leaf.norm and architecture.norm_offset:
-                array = array.astype(np.float32) + 1
-            if leaf.path == LAST_NORM:
-                array = array.astype(np.float32) * np.float32(architecture.logit_scale)
-            array = array.astype(dtype, copy=False)
-        if not all_finite(array):
-            raise UserError(
-                f"the tensor {name} of the checkpoint holds NaN or infinity (read as {dtype.name}); get the model again"
-            )
-        row[:] = array
-
-    list(each(tensor, values, leaf.names(architecture.layers)))
-    return to_stored(values if leaf.stacked else values[0])
+    """Return the values of a tensor of a leaf, or a part of them, in a type; UserError if one is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
+        array = source.read(name)
+        array = (array.T if leaf.transposed else array)[part]
+        if leaf.norm and architecture.norm_offset:
+            array = array.astype(np.float32) + 1
+        if leaf.path == LAST_NORM:
+            array = array.astype(np.float32) * np.float32(architecture.logit_scale)
+        array = array.astype(dtype, copy=False)
+    if not all_finite(array):
+        raise UserError(
+            f"the tensor {name} of the checkpoint holds NaN or infinity (read as {dtype.name}); get the model again"
+        )
+    return array
 
 
 def _check(architecture: Architecture, table: list[Leaf], source: TensorSource) -> None:

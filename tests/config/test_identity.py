@@ -33,7 +33,7 @@ COMMANDS = {
 MODEL = {
     f"model.{name}" for name in ("name", "source", "path", "revision", "package", "version", "sha256", "file", "config")
 }
-MODEL |= {"model.date"}
+MODEL |= {"model.date", "model.storage"}
 RUN = {"run.dir", "run.root", "run.overwrite", "run.mirror", "prefetch", "offline", "attention"}
 RUN |= {f"mesh.{name}" for name in ("name", "data", "fsdp", "tensor", "adapter")}
 ADAPTERS = {"adapter.path", "adapter.scale", "adapters"}

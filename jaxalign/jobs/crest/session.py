@@ -182,7 +182,8 @@ class CrestSession:
         `summary` is the summary of the whole run, for the card; None for the adapter of a stage.
         """
         c, model = self.config, self.base.model
-        written = adapter.to_write(self.opened.load_name, model.identity, c.model.prompt_format)
+        opened = self.opened
+        written = adapter.to_write(opened.load_name, model.identity, c.model.prompt_format, opened.storage)
         card = model_card(plain(c), summary or {"model": {"identity": model.identity}})
         if not (folder / CONFIG).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged adapter of this run
