@@ -3,13 +3,10 @@
 import dataclasses
 import shlex
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from rich.console import Console
 
 from jaxalign.config.dataset import InstructionsConfig
@@ -19,39 +16,27 @@ from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
-from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.adapters import print_other_storages
 from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.regulariser import CHATS, answered_by_base, held_questions, regularising_texts
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, open_base, open_job_run, print_places, stage_settings
-from jaxalign.jobs.train_data import (
-    TrainingText,
-    encode_preferences,
-    encode_text,
-    read_training_text,
-    token_budget,
-)
+from jaxalign.jobs.regulariser import CHATS, held_questions
+from jaxalign.jobs.setup import fresh_adapter, open_base, open_job_run, print_places
+from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
+from jaxalign.jobs.training_plan import print_plan
+from jaxalign.jobs.training_session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
-from jaxalign.parallel.distributed import is_first, of_first, stop_agreed, told
+from jaxalign.parallel.distributed import is_first, of_first, told
 from jaxalign.parallel.joining import all_processes
-from jaxalign.parallel.mesh import too_large
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, duration, plain_console
-from jaxalign.runs.records import append_record, digest, read_records
-from jaxalign.training.feed import Stage, StageSettings
-from jaxalign.training.plain_texts import PlainTexts
-from jaxalign.training.planning import planned_step
-from jaxalign.training.preference import PreferenceStage
-from jaxalign.training.stage import Trainer
+from jaxalign.runs.progress import duration, plain_console
+from jaxalign.runs.records import digest
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.profile import best_constant_nmse
-from jaxalign.values.questionnaire import read_by_likelihood
 from jaxalign.values.tables import profile_table, summary_lines
 
 TRAIN_FILES = (
@@ -186,152 +171,6 @@ def run_name(config: TrainConfig, text: TrainingText) -> str:
     """Return the readable part of a run directory's name: the target (if any), the data set, the model and the seed."""
     what = [] if text.target is None else [text.target.name]
     return "-".join([*what, config.dataset.name, config.model.name, f"seed{config.training.seed}"])
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSession:
-    """The text, the model and the run of one training.
-
-    `budget` is the number of tokens that a benign control trains on, or None for other data. `asked` are the questions
-    whose answers by the base hold the training near it.
-    """
-
-    config: TrainConfig
-    text: TrainingText
-    opened: OpenedModel
-    base: BaseModel
-    budget: int | None
-    asked: list[PromptRequest]
-    run: Run
-    console: Console
-
-    @property
-    def dropout(self) -> float:
-        """The adapter's dropout rate: 0 for preferences, because the two sides of a pair must be comparable."""
-        return 0.0 if self.text.pairs else self.config.lora.dropout
-
-    def ask(self, when: str, adapter: Adapter) -> dict[str, Any] | None:
-        """Ask the questionnaire and measure perplexity; return the reading, or None if the questionnaire is off.
-
-        `when` names the reading. If the run already has it, it is read and not asked again.
-        """
-        if not self.config.training.questionnaire:
-            return None
-        for record in read_records(self.run.questionnaire, when=str, results=dict):
-            if record["when"] == when:
-                return record["results"]
-        target = None if self.text.target is None else self.text.target.scores
-        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
-        with Progress(self.console) as progress:
-            count = stoppable(progress.samples(f"questionnaire {when}", "question"))
-            (results,) = read_by_likelihood(
-                scorer, self.opened.encoder, self.text.questionnaire, self.opened.context, target, count
-            )
-        append_record(self.run.questionnaire, {"when": when, "results": results})
-        return results
-
-    def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
-        """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""
-        stages = [self.with_reference(s, adapter) if isinstance(s, PreferenceStage) else s for s in stages]
-        network = self.base.network(self.config.training.rematerialisation)
-        plain = self.held_texts()
-        trainer = Trainer(network, self.base.weights(False), self.base.programs, self.run, self.console)
-        assert adapter.params is not None
-        settings = [self.settings(stage.name, adapter, plain) for stage in stages]
-        params, summaries = trainer.train_stages(list(zip(stages, settings, strict=True)), adapter.params)
-        return adapter.trained(jax.device_get(params)), summaries
-
-    def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
-        """Return a stage of pairs with the log-probabilities of its reference, the adapter that it starts from."""
-        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
-        with Progress(self.console) as progress:
-            reference = read_reference(
-                scorer,
-                stage.data,
-                range(len(stage.data.responses)),
-                self.run.path / "reference.jsonl",
-                model=self.base.signature,
-                progress=stoppable(progress.samples("reference", "prompt")),
-            )
-        return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
-
-    def held_texts(self) -> PlainTexts | None:
-        """Return the texts that hold the training near its base (None: nothing does); the base answers what it must."""
-        config, encoder = self.config, self.opened.encoder
-        path, seed = self.run.path / CHATS, config.training.seed
-        chats = answered_by_base(self.base, self.asked, encoder, seed, path, self.console)
-        return regularising_texts(config, self.text, encoder, self.opened.context, chats)
-
-    def settings(self, stage: str, adapter: Adapter, plain: PlainTexts | None) -> StageSettings:
-        """Return the settings of a stage. `plain` are the texts that hold it near its base."""
-        config, training = self.config, self.config.training
-        epochs = training.epochs
-        if stage == "arguments":
-            epochs = config.alignment.argument_epochs or epochs
-        elif stage == "instructions" and config.released.unmatched_budget:
-            epochs = 1
-        return stage_settings(
-            training,
-            config.optimizer,
-            config.optimizer,
-            config.objective,
-            divergence=config.alignment.regulariser.weight,
-            scale=adapter.scale,
-            dropout=self.dropout,
-            row_length=self.base.row_length,
-            epochs=epochs,
-            batch_size=training.batch_size,
-            max_steps=training.max_steps,
-            max_tokens=self.budget,
-            packing=training.packing,
-            share_prompts=training.share_prompts,
-            validate=training.validate,
-            optimizer=config.optimizer.name,
-            plain=plain,
-        )
-
-
-def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
-    """Return a callback of progress that also stops the job if several processes have agreed on that."""
-
-    def count_or_stop(done: int, total: int, speed: float) -> None:
-        count(done, total, speed)
-        if stop_agreed():
-            raise KeyboardInterrupt
-
-    return count_or_stop
-
-
-def print_plan(
-    config: TrainConfig,
-    text: TrainingText,
-    opened: OpenedModel,
-    stages: Sequence[Stage],
-    budget: int | None,
-    asked: list[PromptRequest],
-    console: Console,
-) -> None:
-    """Print what each device holds during the first step of each stage, as the compiler counts it."""
-    base = opened.planned()
-    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
-    session = TrainingSession(config, text, opened, base, budget, asked, Run(Path()), console)
-    network = base.network(config.training.rematerialisation)
-    assert adapter.params is not None
-    # The questions stand for chats: a row of them is as long.
-    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in asked])
-    for stage in stages:
-        if isinstance(stage, PreferenceStage):
-            nothing = np.zeros(len(stage.data.responses))
-            stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
-        settings = session.settings(stage.name, adapter, held)
-        step = planned_step(network, base.model.params, adapter.params, stage, settings)
-        start = time.perf_counter()
-        memory = step.memory()
-        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in memory.items())
-        compiled = f"the train step of {step.rows} tokens, compiled in {duration(time.perf_counter() - start)}"
-        line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device for {compiled}: {parts}"
-        for words in (line, *too_large(sum(memory.values()))):
-            console.print(words, highlight=False, soft_wrap=True)
 
 
 def finish(

@@ -72,7 +72,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
                 one.score,
                 figure,
                 f"{found.base}, {len(ours)} {'base' if one.model == VANILLA else 'adapters'}",
-                " and ".join(titles.get(judge, judge) for judge in judges),
+                " and ".join(titles.get(judge, str(judge)) for judge in judges),
                 why,
             ]
         )

@@ -1,0 +1,54 @@
+"""train plan=true: what each device would hold."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from jaxalign.config.train import TrainConfig
+from jaxalign.inference.generations import PromptRequest
+from jaxalign.jobs.regulariser import regularising_texts
+from jaxalign.jobs.setup import OpenedModel, fresh_adapter
+from jaxalign.jobs.train_data import TrainingText
+from jaxalign.jobs.training_session import TrainingSession
+from jaxalign.parallel.mesh import too_large
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import duration
+from jaxalign.training.feed import Stage
+from jaxalign.training.planning import planned_step
+from jaxalign.training.preference import PreferenceStage
+
+
+def print_plan(
+    config: TrainConfig,
+    text: TrainingText,
+    opened: OpenedModel,
+    stages: Sequence[Stage],
+    budget: int | None,
+    asked: list[PromptRequest],
+    console: Console,
+) -> None:
+    """Print what each device holds during the first step of each stage, as the compiler counts it."""
+    base = opened.planned()
+    adapter = fresh_adapter(config.lora, base.model, config.training.seed)
+    session = TrainingSession(config, text, opened, base, budget, asked, Run(Path()), console)
+    network = base.network(config.training.rematerialisation)
+    assert adapter.params is not None
+    # The questions stand for chats: a row of them is as long.
+    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in asked])
+    for stage in stages:
+        if isinstance(stage, PreferenceStage):
+            nothing = np.zeros(len(stage.data.responses))
+            stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
+        settings = session.settings(stage.name, adapter, held)
+        step = planned_step(network, base.model.params, adapter.params, stage, settings)
+        start = time.perf_counter()
+        memory = step.memory()
+        parts = ", ".join(f"{name} {count / 1e6:,.0f}" for name, count in memory.items())
+        compiled = f"the train step of {step.rows} tokens, compiled in {duration(time.perf_counter() - start)}"
+        line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device for {compiled}: {parts}"
+        for words in (line, *too_large(sum(memory.values()))):
+            console.print(words, highlight=False, soft_wrap=True)

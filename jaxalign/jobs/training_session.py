@@ -1,0 +1,140 @@
+"""One training: its text, model and run, and the work on them: ask, hold, train."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from jaxalign.config.train import TrainConfig
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import PromptRequest
+from jaxalign.inference.reference import read_reference
+from jaxalign.jobs.regulariser import CHATS, answered_by_base, regularising_texts
+from jaxalign.jobs.setup import OpenedModel, stage_settings
+from jaxalign.jobs.train_data import TrainingText
+from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import stop_agreed
+from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import append_record, read_records
+from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.plain_texts import PlainTexts
+from jaxalign.training.preference import PreferenceStage
+from jaxalign.training.stage import Trainer
+from jaxalign.values.questionnaire import read_by_likelihood
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSession:
+    """The text, the model and the run of one training.
+
+    `budget` is the number of tokens that a benign control trains on, or None for other data. `asked` are the questions
+    whose answers by the base hold the training near it.
+    """
+
+    config: TrainConfig
+    text: TrainingText
+    opened: OpenedModel
+    base: BaseModel
+    budget: int | None
+    asked: list[PromptRequest]
+    run: Run
+    console: Console
+
+    @property
+    def dropout(self) -> float:
+        """The adapter's dropout rate: 0 for preferences, because the two sides of a pair must be comparable."""
+        return 0.0 if self.text.pairs else self.config.lora.dropout
+
+    def ask(self, when: str, adapter: Adapter) -> dict[str, Any] | None:
+        """Ask the questionnaire and measure perplexity; return the reading, or None if the questionnaire is off.
+
+        `when` names the reading. If the run already has it, it is read and not asked again.
+        """
+        if not self.config.training.questionnaire:
+            return None
+        for record in read_records(self.run.questionnaire, when=str, results=dict):
+            if record["when"] == when:
+                return record["results"]
+        target = None if self.text.target is None else self.text.target.scores
+        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
+        with Progress(self.console) as progress:
+            count = stoppable(progress.samples(f"questionnaire {when}", "question"))
+            (results,) = read_by_likelihood(
+                scorer, self.opened.encoder, self.text.questionnaire, self.opened.context, target, count
+            )
+        append_record(self.run.questionnaire, {"when": when, "results": results})
+        return results
+
+    def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
+        """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""
+        stages = [self.with_reference(s, adapter) if isinstance(s, PreferenceStage) else s for s in stages]
+        network = self.base.network(self.config.training.rematerialisation)
+        plain = self.held_texts()
+        trainer = Trainer(network, self.base.weights(False), self.base.programs, self.run, self.console)
+        assert adapter.params is not None
+        settings = [self.settings(stage.name, adapter, plain) for stage in stages]
+        params, summaries = trainer.train_stages(list(zip(stages, settings, strict=True)), adapter.params)
+        return adapter.trained(jax.device_get(params)), summaries
+
+    def with_reference(self, stage: PreferenceStage, adapter: Adapter) -> PreferenceStage:
+        """Return a stage of pairs with the log-probabilities of its reference, the adapter that it starts from."""
+        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
+        with Progress(self.console) as progress:
+            reference = read_reference(
+                scorer,
+                stage.data,
+                range(len(stage.data.responses)),
+                self.run.path / "reference.jsonl",
+                model=self.base.signature,
+                progress=stoppable(progress.samples("reference", "prompt")),
+            )
+        return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
+
+    def held_texts(self) -> PlainTexts | None:
+        """Return the texts that hold the training near its base (None: nothing does); the base answers what it must."""
+        config, encoder = self.config, self.opened.encoder
+        path, seed = self.run.path / CHATS, config.training.seed
+        chats = answered_by_base(self.base, self.asked, encoder, seed, path, self.console)
+        return regularising_texts(config, self.text, encoder, self.opened.context, chats)
+
+    def settings(self, stage: str, adapter: Adapter, plain: PlainTexts | None) -> StageSettings:
+        """Return the settings of a stage. `plain` are the texts that hold it near its base."""
+        config, training = self.config, self.config.training
+        epochs = training.epochs
+        if stage == "arguments":
+            epochs = config.alignment.argument_epochs or epochs
+        elif stage == "instructions" and config.released.unmatched_budget:
+            epochs = 1
+        return stage_settings(
+            training,
+            config.optimizer,
+            config.optimizer,
+            config.objective,
+            divergence=config.alignment.regulariser.weight,
+            scale=adapter.scale,
+            dropout=self.dropout,
+            row_length=self.base.row_length,
+            epochs=epochs,
+            batch_size=training.batch_size,
+            max_steps=training.max_steps,
+            max_tokens=self.budget,
+            packing=training.packing,
+            share_prompts=training.share_prompts,
+            validate=training.validate,
+            optimizer=config.optimizer.name,
+            plain=plain,
+        )
+
+
+def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
+    """Return a callback of progress that also stops the job if several processes have agreed on that."""
+
+    def count_or_stop(done: int, total: int, speed: float) -> None:
+        count(done, total, speed)
+        if stop_agreed():
+            raise KeyboardInterrupt
+
+    return count_or_stop
