@@ -14,7 +14,7 @@ STEPS = 16
 WATCHED = 4
 """The same number if the text is shown while it grows."""
 
-GROUP = 16
+SAMPLES_TOGETHER = 16
 """The largest number of rows in a slot. Further samples of the prompt follow in the same rows."""
 
 CROWDED = 4
@@ -89,7 +89,7 @@ def places(tokens: int) -> int:
 def _slots(requests: Sequence[Request], adapters: int, rows: int) -> tuple[int, int, int]:
     """Return the plan's `shape`, (A, S, N)."""
     each = max(rows // adapters, 1)  # rows of an adapter
-    group = min(GROUP, each, max(len(request.samples) for request in requests)) or 1
+    group = min(SAMPLES_TOGETHER, each, max(len(request.samples) for request in requests)) or 1
     wanted = [[len(request.samples) for request in requests if request.adapter == a] for a in range(adapters)]
     if max(map(sum, wanted)) > each:
         group = min(group, CROWDED)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxalign.inference.call_plan import GROUP, NEAR, SHARED, STEPS, WATCHED, plan_call, shared_prefix
+from jaxalign.inference.call_plan import NEAR, SAMPLES_TOGETHER, SHARED, STEPS, WATCHED, plan_call, shared_prefix
 from jaxalign.inference.sampling_params import Request
 
 
@@ -33,7 +33,7 @@ def test_no_more_rows_decode_together_than_allowed(rows, samples, adapters, shap
     [
         (3, 1, (1, 4, 1)),  # slots come in powers of two
         (3, 30, (1, 16, 4)),  # more samples than rows: slots of few rows
-        (1, 20, (1, 2, GROUP)),
+        (1, 20, (1, 2, SAMPLES_TOGETHER)),
         (100, 1, (1, 64, 1)),
     ],
 )

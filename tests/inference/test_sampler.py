@@ -16,7 +16,7 @@ from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_param
 from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.inference import call_plan
-from jaxalign.inference.call_plan import GROUP, SHARED, STEPS, WATCHED, shared_prefix
+from jaxalign.inference.call_plan import SAMPLES_TOGETHER, SHARED, STEPS, WATCHED, shared_prefix
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
 from jaxalign.inference.stopping import BROKEN
@@ -213,8 +213,8 @@ def test_seeds_and_indices_give_different_samples(make):
 def test_more_samples_than_rows_and_long_answers(make):
     (prompt,) = prompts(12)
     sampling = SamplingParams(max_tokens=3 * STEPS + 1)
-    wanted = tuple(range(GROUP + 5))
-    many = make(rows=2 * GROUP).sample([Request(prompt, wanted)], sampling)[0]
+    wanted = tuple(range(SAMPLES_TOGETHER + 5))
+    many = make(rows=2 * SAMPLES_TOGETHER).sample([Request(prompt, wanted)], sampling)[0]
     few = make(rows=1).sample([Request(prompt, wanted)], sampling)[0]
     assert [c.tokens for c in many] == [c.tokens for c in few]
     assert [c.index for c in many] == list(wanted)
