@@ -23,7 +23,7 @@ from jaxalign.jobs.setup import OpenedModel
 )
 def test_a_kernel_is_named_and_so_is_the_reason_why_there_is_none(chosen, said, capsys):
     config: Any = SimpleNamespace(precision="float32")
-    files: Any = SimpleNamespace(architecture=ARCHITECTURE)
+    files: Any = SimpleNamespace(architecture=ARCHITECTURE, storage=None)
     nobody: Any = None
     OpenedModel(config, {}, files, nobody, Console(width=300), None, *chosen)._describe(False)
     printed = capsys.readouterr().out
