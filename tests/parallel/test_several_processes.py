@@ -145,7 +145,8 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
         f"dataset.path={tmp_path / 'pairs.jsonl'}",
     ]
     arguments += ["training.questionnaire=false", "training.validate=false", "training.max_steps=20"]
-    job = Job(tmp_path / "stopped", 2, 4, *arguments, cache=tmp_path / "cache")
+    cache = tmp_path / "cache"  # empty, so that the signal comes before the first step
+    job = Job(tmp_path / "stopped", 2, 4, *arguments, cache=cache)
     while not (job.folder / "reference.jsonl").exists():  # next, the step is compiled
         assert job.processes[0].poll() is None, job.ended()
         time.sleep(0.05)
@@ -157,8 +158,8 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
     assert 0 < step < 20 and checkpoints(job.folder) == [f"001-preferences-{step:07}"]
     for count in ("2x1", "1"):
         shutil.copytree(job.folder, tmp_path / count)
-    whole = Job(tmp_path / "whole", 2, 4, *arguments).done()
-    assert "resuming stage preferences" in Job(job.folder, 2, 4, *arguments).ended()[0][1]
+    whole = Job(tmp_path / "whole", 2, 4, *arguments, cache=cache).done()
+    assert "resuming stage preferences" in Job(job.folder, 2, 4, *arguments, cache=cache).ended()[0][1]
     assert adapter(job.folder).keys() == adapter(whole).keys() and apart(job.folder, whole) == 0
     assert apart(Job(tmp_path / "2x1", 1, 2, *arguments, "mesh.data=2").done(), whole) < 1e-6
     assert apart(Job(tmp_path / "1", 1, 1, *arguments, "mesh.data=1").done(), whole) < 1e-6
