@@ -106,7 +106,7 @@ class ModelCommandConfig(CommandConfig):
     run: RunConfig
     mesh: MeshConfig
     precision: Precision
-    attention: Uncounted[Attention]
+    attention: Uncounted[Attention]  # it changes the last bits alone, as the mesh does
 
 
 @dataclass(frozen=True, kw_only=True)
