@@ -102,9 +102,9 @@ def _spans(length: int, blocks: KeyBlocks) -> list[_Span]:
     count, keys = -(-length // QUERY_BLOCK), length if blocks is None else blocks.shape[2] * KEY_BLOCK
     listed = count if keys >= length else keys // QUERY_BLOCK
     firsts = range(count)
-    on_cpu = jax.default_backend() == "cpu"
-    if count > (UNROLLED if on_cpu else 0):
-        more = [8 << n for n in range((listed - 1).bit_length() - 3)] if on_cpu else [listed // 2] * (listed >= UNROLLED)
+    cpu = jax.default_backend() == "cpu"
+    if count > (UNROLLED if cpu else 0):
+        more = [8 << n for n in range((listed - 1).bit_length() - 3)] if cpu else [listed // 2] * (listed >= UNROLLED)
         firsts = sorted(first for first in {0, *more, listed, length // QUERY_BLOCK} if first < count)
     spans = []
     for first, after in zip(firsts, [*firsts[1:], count], strict=True):
