@@ -24,8 +24,7 @@ processor's cache; all of them, [B, H, T, T], would not. Smaller blocks skip mor
 
 UNROLLED = 16
 """A row of more blocks of queries than this one goes through loops, so that its program does not grow with its length.
-Below, each block is written out: a CPU then computes several of them at once. For other devices, which compile slowly,
-nothing is written out."""
+Below, a CPU has each block written out, and computes several at once. Others compile slowly, and have all in loops."""
 
 Queries = Float[Array, "B K G T Dh"]
 Keys = Float[Array, "B K T Dh"]  # and values
@@ -98,18 +97,15 @@ def _spans(length: int, blocks: KeyBlocks) -> list[_Span]:
     """Return the blocks of queries of a row: each alone, or in a long row many together.
 
     A block reads its listed blocks of keys, unless these are all before its last query. Those that read all are taken
-    together in growing numbers (8, 8, 16, 32, ...; on other devices than a CPU all or in two halves), and read what the
-    last one does: the mask hides the rest.
+    together in growing numbers (8, 8, 16, 32, ...; not on a CPU: in two), and read what the last one does, masked.
     """
     count, keys = -(-length // QUERY_BLOCK), length if blocks is None else blocks.shape[2] * KEY_BLOCK
     listed = count if keys >= length else keys // QUERY_BLOCK
     firsts = range(count)
-    if count > (UNROLLED if jax.default_backend() == "cpu" else 0):
-        more = [8 << n for n in range(listed.bit_length()) if 8 << n < listed]
-        if jax.default_backend() != "cpu":  # which compile slowly
-            more = [listed // 2] if listed >= UNROLLED else []
-        firsts = {0, *more, listed, length // QUERY_BLOCK}
-        firsts = sorted(first for first in firsts if first < count)
+    cpu = jax.default_backend() == "cpu"
+    if count > (UNROLLED if cpu else 0):
+        more = [8 << n for n in range((listed - 1).bit_length() - 3)] if cpu else [listed // 2] * (listed >= UNROLLED)
+        firsts = sorted(first for first in {0, *more, listed, length // QUERY_BLOCK} if first < count)
     spans = []
     for first, after in zip(firsts, [*firsts[1:], count], strict=True):
         size = min(QUERY_BLOCK, length - first * QUERY_BLOCK)

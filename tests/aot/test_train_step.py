@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 CASES = [
     Case("v5e:1x1", "135M", None, 4.2e9),
-    Case("v6e:2x2", "8B", 2, 2.2e9),
+    Case("v6e:2x2", "8B", 2, 2.6e9),
     *(
         pytest.param(case, marks=pytest.mark.slow)
         for case in (
@@ -67,13 +67,13 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map
 
 
 class Found(NamedTuple):
-    """A step that was compiled, and the processor's seconds that this took."""
+    """A step that was compiled, and the bytes that it takes on each device."""
 
     architecture: Architecture
     devices: int
     step: PlannedStep
     program: jax.stages.Compiled
-    seconds: float
+    parts: dict[str, int]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,12 +95,10 @@ def compiled(case: Case, count: int) -> Found:
     step, architecture = lowered(case)
     start = time.process_time()
     program = step.program.compile()
-    seconds = time.process_time() - start
-    parts = {name: round(held / 1e6) for name, held in step.memory(program).items()}
-    peak, held = program.memory_analysis().peak_memory_in_bytes, bytes_of_program(program)
-    print(json.dumps({"case": case[:3], "seconds": round(seconds), "peak": round(peak / 1e6), "MB": round(held / 1e6)}))
-    print(json.dumps(parts))
-    return Found(architecture, count, step, program, seconds)
+    seconds, parts = time.process_time() - start, step.memory(program)
+    peak = program.memory_analysis().peak_memory_in_bytes
+    print(json.dumps({"case": case[:3], "CPU-seconds": round(seconds), "compiler's peak": peak, **parts}))
+    return Found(architecture, count, step, program, parts)
 
 
 def lowered(case: Case, devices: list[Any] | None = None) -> tuple[PlannedStep, Architecture]:
@@ -118,9 +116,7 @@ def lowered(case: Case, devices: list[Any] | None = None) -> tuple[PlannedStep, 
     draw = partial(init_adapter, architecture=architecture, rank=RANK, targets=PROJECTIONS)
     prompts = [np.full(256, number, np.int32) for number in range(ROWS)]
     data = Encoded(prompts, [np.ones(LENGTH - 256, np.int32)] * ROWS, [1.0] * ROWS, [False] * ROWS)
-    settings = StageSettings(
-        epochs=1, batch_size=ROWS, row_length=LENGTH, hyper=Hyperparameters(1e-4, dropout=0.05), validate=False
-    )
+    settings = StageSettings(epochs=1, batch_size=ROWS, row_length=LENGTH, hyper=Hyperparameters(1e-4), validate=False)
     step = planned_step(
         Transformer(architecture, jnp.bfloat16, "projections", placement),
         params,
@@ -136,8 +132,8 @@ def test_the_step_fits_into_the_chip(found, case):
     assert found.step.rows == f"{ROWS}x{LENGTH}"
     held = bytes_of_program(found.program)
     assert held < case.most <= chips.MEMORY[case.chip]
-    peak = found.program.memory_analysis().peak_memory_in_bytes
-    assert abs(sum(found.step.memory(found.program).values()) - peak) <= 0.15 * peak
+    assert sum(found.parts.values()) == held
+    assert held >= found.program.memory_analysis().peak_memory_in_bytes  # which leaves out gaps between arrays
 
 
 @each_case
@@ -148,7 +144,7 @@ def test_a_plan_for_a_cpu_that_stands_in_for_the_chips_is_a_little_high(found, c
     planned = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
     taken = bytes_of_program(found.program)
     print(json.dumps({"case": case[:3], "planned": {name: round(held / 1e6) for name, held in planned.items()}}))
-    assert 0.95 * taken <= sum(planned.values()) <= 1.25 * taken
+    assert 0.95 * taken <= sum(planned.values()) <= 1.35 * taken
 
 
 @each_case

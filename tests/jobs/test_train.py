@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from command_line import refused, run
 from runs_of_tiny import write_arguments
 
+from jaxalign.parallel import mesh
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
 
@@ -37,6 +39,19 @@ def data(tmp_path) -> Path:
 
 def adapter_bytes(folder: Path) -> bytes:
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_each_device_holds_and_what_to_change_if_it_has_less(data, tmp_path, capsys, monkeypatch):
+    arguments = ["+value=power", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", "plan=true", *QUIET]
+    monkeypatch.setattr(mesh, "memory_of_device", lambda: 100_000)
+    *_, arguments_stage, less, survey_stage, _ = run(main, arguments, capsys).splitlines()
+    for line, name in ((arguments_stage, "arguments"), (survey_stage, "survey")):
+        assert re.match(rf"{name}: \d+ MB on each device for the train step of \d+x\d+ tokens, compiled in ", line)
+        parts = re.findall(r"(\w+) [\d,]+(?:, |$)", line.rpartition(": ")[2])
+        assert parts == ["base", "adapter", "optimiser", "batch", "head", "activations"]
+    assert less.startswith("a device has 0 MB, which is less: compute fewer rows at once (training.max_rows)")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
