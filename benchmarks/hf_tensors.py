@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.linear import compute_type
-from jaxalign.pretrained.weights import LAST_NORM, parameter_leaves
+from jaxalign.pretrained.parameters import LAST_NORM, parameter_leaves
 
 
 def hf_tensors(architecture: Architecture, params: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.kernels import choose_attention
-from jaxalign.models.linear import CODES, GROUP, stored_sizes
+from jaxalign.models.linear import CODES, SCALE_GROUP, stored_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.parallel.distributed import check_joined, told
@@ -102,7 +102,7 @@ class OpenedModel:
             sizes = stored_sizes(files.storage, files.architecture)
             undivided = [] if placement is None else undivided_lines(placement.mesh, sizes)
             if files.storage == "int4":
-                undivided = [f"{line} (int4 is divided in groups of {GROUP})" for line in undivided]
+                undivided = [f"{line} (int4 is divided in groups of {SCALE_GROUP})" for line in undivided]
             for line in (f"{first}; attention: {attention}; {base}", *more, *undivided):
                 self.console.print(line, highlight=False, soft_wrap=True, markup=False)
         return held

@@ -29,15 +29,15 @@ Axes = tuple[str | None, str | None]
 CODES: dict[str, np.dtype] = {"int8": np.dtype(np.int8), "int4": np.dtype(np.uint8)}
 """The storages that keep a kernel as whole numbers and scales, each with the type of the numbers."""
 
-GROUP = 64
+SCALE_GROUP = 64
 """The number of weights, along the axis of the sum, that share a scale in int4."""
 
 
 class Quantised(NamedTuple):
     """A kernel [in, out] as whole numbers and the scales that they are multiplied by.
 
-    In int8 a scale belongs to one output, and in int4 to one output of one group of `GROUP` inputs. A byte of int4 has
-    two numbers, each plus 8: those of the inputs n (the low four bits) and n + GROUP / 2 of its group.
+    In int8 a scale belongs to one output, and in int4 to one output of one group of `SCALE_GROUP` inputs. A byte of
+    int4 has two numbers, each plus 8: of the inputs n (the low four bits) and n + SCALE_GROUP / 2 of its group.
     """
 
     codes: Int8[Array, "in out"] | UInt8[Array, "groups half out"]
@@ -48,10 +48,10 @@ def check_storage(storage: str | None, architecture: Architecture, name: str) ->
     """Raise UserError if a projection of the model `name` cannot be kept in a storage."""
     for projection in PROJECTIONS if storage == "int4" else ():
         inner, _ = projection_shape(architecture, projection)
-        if inner % GROUP:
+        if inner % SCALE_GROUP:
             raise UserError(
-                f"model.storage=int4 needs groups of {GROUP} inputs, and {projection} of {name} has {inner}: take "
-                "model.storage=int8"
+                f"model.storage=int4 needs groups of {SCALE_GROUP} inputs, and {projection} of {name} has {inner}: "
+                "take model.storage=int8"
             )
 
 
@@ -60,8 +60,8 @@ def stored_sizes(storage: str | None, architecture: Architecture) -> dict[str, i
     sizes = axis_sizes(architecture)
     if storage != "int4":
         return sizes
-    groups = {axis: sizes[axis] // GROUP for axis in ("width", "ff")}
-    heads = gcd(sizes["heads"], projection_shape(architecture, "o_proj")[0] // GROUP)
+    groups = {axis: sizes[axis] // SCALE_GROUP for axis in ("width", "ff")}
+    heads = gcd(sizes["heads"], projection_shape(architecture, "o_proj")[0] // SCALE_GROUP)
     return {**sizes, **groups, "heads": heads}
 
 
@@ -70,7 +70,7 @@ def quantised_shapes(storage: str, shape: tuple[int, int]) -> tuple[tuple[int, .
     inner, outer = shape
     if storage == "int8":
         return (inner, outer), (1, outer)
-    return (inner // GROUP, GROUP // 2, outer), (inner // GROUP, outer)
+    return (inner // SCALE_GROUP, SCALE_GROUP // 2, outer), (inner // SCALE_GROUP, outer)
 
 
 def quantised_axes(storage: str, axes: Axes) -> tuple[tuple[str | None, ...], Axes]:
@@ -81,7 +81,7 @@ def quantised_axes(storage: str, axes: Axes) -> tuple[tuple[str | None, ...], Ax
 
 def scales_of(kernel: Float32[np.ndarray, "in out"], storage: str) -> Float32[np.ndarray, "groups out"]:
     """Return the scales of a kernel: the largest weight of each group becomes 127 or -127 in int8, and -8 in int4."""
-    groups = kernel.reshape(1 if storage == "int8" else len(kernel) // GROUP, -1, kernel.shape[1])
+    groups = kernel.reshape(1 if storage == "int8" else len(kernel) // SCALE_GROUP, -1, kernel.shape[1])
     high, low = groups.max(1), groups.min(1)
     if storage == "int8":
         return np.maximum(high, -low) / np.float32(127)
@@ -100,7 +100,7 @@ def codes_of(
     if storage == "int8":
         return numbers.astype(np.int8).reshape(kernel.shape)
     numbers = (np.minimum(numbers, 7) + 8).astype(np.uint8)
-    return numbers[:, : GROUP // 2] | numbers[:, GROUP // 2 :] << 4
+    return numbers[:, : SCALE_GROUP // 2] | numbers[:, SCALE_GROUP // 2 :] << 4
 
 
 def dequantised(kernel: Quantised, dtype: DTypeLike) -> Float[Array, "in out"]:

@@ -1,8 +1,7 @@
 """Adapters on disk, in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity and
-storage, the prompt format and the recipe. They are in `jaxalign.json`, because PEFT may refuse keys that it does not
-know.
+Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration has no keys for the base's identity,
+its storage and the prompt format. They are in `jaxalign.json`, because PEFT may refuse keys that it does not know.
 """
 
 import json
@@ -19,8 +18,9 @@ from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.claims import Claims, brief
+from jaxalign.pretrained.parameters import module_of
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.weights import all_finite, module_of
+from jaxalign.pretrained.weights import all_finite
 from jaxalign.runs.records import entries, read_json_object, scratch_folder, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
@@ -119,9 +119,8 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
                 os.rename(folder, scratch / "old")
             os.rename(whole, folder)
     except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free space or choose another place"
-        ) from error
+        what = f"cannot write {folder}: {error.strerror or error}"
+        raise UserError(f"{what}; free space or choose another place") from error
 
 
 def read_adapter(folder: str | Path, architecture: Architecture, name: str = "", factor: float = 1.0) -> Adapter:
@@ -177,10 +176,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
 
 
 def read_ours(folder: Path) -> dict[str, Any]:
-    """Return what this program wrote beside an adapter.
-
-    The keys are `base_identity`, `base_name`, `prompt_format`, `storage` and `extra`. Any of them may be missing or
-    None, and the result is empty if there is no such file.
+    """Return what this program wrote beside an adapter (`OURS`); any key may be missing or None, and all may be.
 
     Raises:
         UserError: the file is damaged.

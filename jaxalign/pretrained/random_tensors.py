@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import Architecture
-from jaxalign.pretrained.weights import parameter_leaves
+from jaxalign.pretrained.parameters import parameter_leaves
 
 
 class RandomTensors:

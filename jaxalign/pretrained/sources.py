@@ -15,16 +15,11 @@ from jaxalign.models.claims import brief
 from jaxalign.models.linear import check_storage
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.gguf import GgufFile
+from jaxalign.pretrained.parameters import TensorSource
 from jaxalign.pretrained.random_tensors import RandomTensors
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
-from jaxalign.pretrained.weights import (
-    TensorSource,
-    identity_of,
-    load_params,
-    unread_tensors,
-    with_own_head,
-)
+from jaxalign.pretrained.weights import identity_of, load_params, unread_tensors, with_own_head
 from jaxalign.pretrained.wheels import Wheel, fetch_member
 from jaxalign.runs.progress import all_here
 from jaxalign.runs.records import digest, read_json_object
@@ -127,17 +122,9 @@ class ModelFiles:
         return identity, _signature(identity, self.architecture, self.tokenizer, self.storage)
 
 
-def read_model(
-    source: ModelSource,
-    dtype: Any,
-    *,
-    offline: bool,
-    name: str,
-    log: Callable[[str], object] = print,
-    storage: str | None = None,
-) -> Model:
+def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str, storage: str | None = None) -> Model:
     """Return a model with its weights, after downloading it if necessary: `open_model`, then `ModelFiles.load`."""
-    files = open_model(source, offline=offline, name=name, log=log)
+    files = open_model(source, offline=offline, name=name)
     return files.stored_as(storage, np.dtype(dtype).name).load(dtype)
 
 

@@ -22,10 +22,10 @@ from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.models.precision import dot
 from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.pretrained.parameters import TensorSource, parameter_leaves
 from jaxalign.pretrained.peft import AGAIN, CONFIG, WEIGHTS
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model
-from jaxalign.pretrained.weights import TensorSource, parameter_leaves
 from jaxalign.runs.records import read_json_object
 
 PROMPT = "Some people like to be in charge of others. What matters most to me in life is"

@@ -16,7 +16,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.architecture import from_config
 from jaxalign.models.linear import (
-    GROUP,
+    SCALE_GROUP,
     Quantised,
     check_storage,
     codes_of,
@@ -27,9 +27,10 @@ from jaxalign.models.linear import (
 )
 from jaxalign.models.lora import effective, stack_lora
 from jaxalign.parallel.compilation import Programs
+from jaxalign.pretrained.parameters import parameter_leaves
 from jaxalign.pretrained.sources import Model, ModelFiles
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
-from jaxalign.pretrained.weights import abstract_params, bytes_on_device, load_params, parameter_leaves
+from jaxalign.pretrained.weights import abstract_params, bytes_on_device, load_params
 from jaxalign.training.state import init_state
 from jaxalign.training.step import train_program
 
@@ -44,7 +45,7 @@ def base_of(storage, dtype=np.float32) -> BaseModel:
     return BaseModel(model, np.dtype(dtype), Programs())
 
 
-def some_kernel(inner: int = 2 * GROUP, outer: int = 5) -> np.ndarray:
+def some_kernel(inner: int = 2 * SCALE_GROUP, outer: int = 5) -> np.ndarray:
     kernel = np.random.default_rng(0).standard_normal((inner, outer)).astype(np.float32)
     kernel[:, 1] *= 1e-4  # an output with small weights keeps them
     kernel[:, 2] = 0
@@ -74,14 +75,14 @@ def test_a_part_of_a_kernel_has_the_numbers_that_it_has_in_the_whole(storage):
     kernel = some_kernel()
     scale = scales_of(kernel, storage)
     whole = codes_of(kernel, scale, storage)
-    part = codes_of(kernel[GROUP:, 1:4], scale[-1:, 1:4], storage)
+    part = codes_of(kernel[SCALE_GROUP:, 1:4], scale[-1:, 1:4], storage)
     np.testing.assert_array_equal(part, whole[len(whole) // 2 :, ..., 1:4])
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4"])
 def test_a_product_and_its_gradient_are_those_with_the_dequantised_kernel(storage):
     random = np.random.default_rng(1)
-    x = jnp.asarray(random.standard_normal((2, 3, 2 * GROUP)), jnp.float32)
+    x = jnp.asarray(random.standard_normal((2, 3, 2 * SCALE_GROUP)), jnp.float32)
     kept = stored(some_kernel(), storage)
     kernel = dequantised(kept, jnp.float32)
     found, pull = jax.vjp(lambda x: frozen_product(x, kept), x)
@@ -119,7 +120,7 @@ def test_scores_are_near_those_of_the_whole_base_and_nearer_with_more_bits(bases
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("storage", ["int8", "int4", "bfloat16"])
 def test_a_greedy_sample_is_the_most_probable_text_to_the_scorer(bases, storage):
     base, random = bases[storage], np.random.default_rng(2)
     prompts = [random_tokens(random, 5, 12) for _ in range(2)]

@@ -51,8 +51,9 @@ def main(folder: Path) -> None:
     from jaxalign.models.transformer import Transformer
     from jaxalign.parallel.placing import placed
     from jaxalign.parallel.rules import MESH_AXES, placement_of
+    from jaxalign.pretrained.parameters import parameter_leaves
     from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-    from jaxalign.pretrained.weights import load_params, parameter_leaves
+    from jaxalign.pretrained.weights import load_params
     from jaxalign.training.state import init_state
     from jaxalign.training.step import train_program
 
