@@ -51,7 +51,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
     judges differ, so that only directions and drops can be set side by side.
     """
     scales = {one["judge"]: one["scale"][:2] for one in found.judges}
-    titles = {one["judge"]: judge_title(one["judge"], one.get("model")) for one in found.judges}
+    titles: dict[str, str] = {one["judge"]: judge_title(one["judge"], one.get("model")) for one in found.judges}
     rows: list[list[Cell]] = []
     for one in PUBLISHED_SCORES:
         method = "base" if one.model == VANILLA else ADAPTER_METHOD
@@ -62,7 +62,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
         ]
         ours = [row for model in models if (row := model.row(one.category, HEX_PHI_SCORE)) is not None]
         figure = as_estimate(ours[0]) if len(ours) == 1 else _mean(ours)
-        judges = sorted({row["judge"] for row in ours})
+        judges = sorted({str(row["judge"]) for row in ours})
         why = _why_not(found, ours, [scales.get(judge) for judge in judges])
         rows.append(
             [
