@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.random_tensors import RandomTensors
-from jaxalign.pretrained.sources import ModelSource, cache_folder, fetch, read_model
+from jaxalign.pretrained.sources import ModelSource, cache_folder, fetch, open_model, read_model
 
 RANDOM = ModelSource("random", config=SIZES | {"model_type": "llama"})
 
@@ -81,7 +81,8 @@ def test_a_head_of_its_own_and_tensors_that_are_left_aside_are_named(tmp_path):
     extra = {f"model.layers.{layer}.extra": np.ones(2, np.float32) for layer in range(4)}
     head = {"lm_head.weight": 2 * tensors["model.embed_tokens.weight"]}
     folder, said = write_model(tmp_path, config, tensors | extra | head), []
-    model = load(ModelSource("hub", path=str(folder)), log=said.append)
+    files = open_model(ModelSource("hub", path=str(folder)), offline=True, name="a model", log=said.append)
+    model = files.load(jnp.float32)
     assert not model.architecture.tied
     np.testing.assert_array_equal(model.params["head"]["kernel"], head["lm_head.weight"])
     assert said == [
