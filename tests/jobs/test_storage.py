@@ -50,7 +50,7 @@ def test_an_adapter_is_asked_on_its_storage_and_another_one_is_said(trained, tmp
     assert STATED not in run(generate, asked, capsys)
     said = "power was trained on a base stored as int8, and is used with one stored as"
     assert f"{said} float32" in run(generate, [*asked, "model=tiny"], capsys)
-    portraits = [f"adapter={trained}", "benchmark.limit=2", "benchmark.choice=false", "precision=float32"]
+    portraits = [f"adapter={trained}", "benchmark.limit=10", "benchmark.choice=false", "precision=float32"]
     portraits += [f"run.root={tmp_path}", "model.storage=bfloat16"]
     assert f"{said} bfloat16" in run(evaluate, portraits, capsys)
     assert len(list(tmp_path.glob("*-*"))) == 3  # each has a run of its own
