@@ -24,6 +24,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.architecture import PROJECTIONS, from_config
+from jaxalign.models.kernels import choose_attention
 from jaxalign.models.lora import init_adapter
 from jaxalign.models.precision import to_bits
 from jaxalign.parallel.compilation import Programs
@@ -52,7 +53,9 @@ def random_base(size: str) -> BaseModel:
         return normal(jax.random.key(zlib.crc32(str(path).encode()) % 2**31), leaf.shape)
 
     params = jax.tree_util.tree_map_with_path(drawn, abstract_params(architecture, dtype, None))
-    return BaseModel(Model(architecture, params, tiny_tokenizer(), "random", size), dtype, Programs())
+    attention, _ = choose_attention("auto", architecture, dtype)
+    model = Model(architecture, params, tiny_tokenizer(), "random", size)
+    return BaseModel(model, dtype, Programs(), attention=attention)
 
 
 def settings_of(args: argparse.Namespace, batch: int) -> StageSettings:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Shaped
 
 from jaxalign.errors import UserError
 from jaxalign.models.linear import TRANSPOSED, is_quantised, to_stored
+from jaxalign.parallel.processor import on_cpu
 from jaxalign.parallel.rules import Placement
 
 
@@ -31,8 +32,9 @@ class BaseWeights:
 
     @property
     def always_stacked(self) -> bool:
-        """Whether the weights stay stacked for decoding, too: those on several devices, and quantised ones."""
-        return self.placement is not None or is_quantised(self.params)
+        """Whether the weights stay stacked for decoding, too: those on several devices, quantised ones, and all that
+        are not on a CPU, which alone is faster layer by layer."""
+        return self.placement is not None or is_quantised(self.params) or not on_cpu()
 
     def get(self, *, layered: bool) -> dict[str, Any]:
         """Return the weights layer by layer (`by_layer`) or stacked (`stacked`).

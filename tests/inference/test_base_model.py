@@ -114,3 +114,12 @@ def test_a_change_of_layout_that_is_interrupted_is_told_of_afterwards(make, laye
     for ask in (lambda: sampler.sample(REQUESTS, SAMPLING), lambda: scorer.score(TREES), lambda: base.weights(False)):
         with pytest.raises(UserError, match=r"the weights of the model are gone.*load the model again"):
             ask()
+
+
+@pytest.mark.slow
+def test_weights_that_stay_stacked_off_a_cpu_give_the_same_samples(make, monkeypatch):
+    here = sampler_of(make()).sample(REQUESTS, SAMPLING)
+    monkeypatch.setattr(layout, "on_cpu", lambda: False)
+    base = make()
+    assert sampler_of(base).sample(REQUESTS, SAMPLING) == here
+    assert isinstance(base.model.params["layers"], dict)
