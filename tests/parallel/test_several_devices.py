@@ -154,11 +154,16 @@ def main(folder: Path) -> None:
             report["collectives"][name] = [shape for one in sent for shape, _ in one.arrays]
             report["gathers in loops"][name] = sum(one.kind == "all-gather" and one.in_loop for one in sent)
             report["sizes"][name] = (*batch.tokens.shape[1:], architecture.layers, architecture.vocab_size)
-        if name == "4x2":
-            params = abstract_params(architecture, np.float32, placement)
-            step = planned_step(network, params, adapters[0], PreferenceStage("dpo", RESPONSES, PAIRS), dpo_settings)
-            planned = step.memory()
-            report["planned"] = planned, bytes_of_program(program), bytes_of_part(base.weights(False))
+        if placement is not None and name == "4x2":
+            stage, params = (
+                PreferenceStage("dpo", RESPONSES, PAIRS),
+                abstract_params(architecture, np.float32, placement),
+            )
+            planned = planned_step(network, params, adapters[0], stage, dpo_settings).memory()
+            feed = stage.feed(dpo_settings.shared_on(placement))
+            shared = on_mesh(placement, feed.batch(feed.steps[0][1])[0])
+            taken = train_program.lower(network, "adamw", "sigmoid", False, *arguments[:3], shared).compile()
+            report["planned"] = planned, bytes_of_program(taken), bytes_of_part(base.weights(False))
         state, metrics = program(*arguments)
         return [metrics.loss_sum / metrics.loss_count, state.adapter]
 
