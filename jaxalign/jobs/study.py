@@ -56,11 +56,20 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    """Run a command, and return its exit status. A signal that stops the study stops the command, which then saves."""
-    process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments])
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
+    """Run a command, and return its exit status.
+
+    What interrupts the study is passed on as SIGTERM, so that the command saves its work; a second time it stops at
+    once. The command has a session of its own, because Ctrl-C would otherwise reach it twice.
+    """
+    process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments], start_new_session=True)
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+            process.send_signal(signal.SIGTERM)
+    if interrupted:
+        raise KeyboardInterrupt
+    return code if code >= 0 else 128 - code  # a signal's number, as a shell has it

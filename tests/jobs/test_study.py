@@ -1,5 +1,7 @@
 """The study: its steps are checked together, run in order, and the first that fails ends it."""
 
+import signal
+
 import pytest
 
 from jaxalign.config.presets import CONF
@@ -46,6 +48,31 @@ def test_steps_run_in_order_with_what_is_added_until_one_fails(capsys, monkeypat
     more = ("model=tiny", "training.epochs=1")
     assert ran == [("train", "+value=power", f"run.root=here/{n}", *more, "offline=true") for n in "ab"]
     assert "step 2 of 3: python -m jaxalign.train +value=power run.root=here/b" in capsys.readouterr().out
+
+
+def test_an_interrupt_reaches_the_step_once_and_ends_the_study_when_the_step_has_saved(monkeypatch, capsys):
+    events = []
+
+    class Step:
+        def __init__(self, command, start_new_session):
+            events.append(
+                start_new_session
+            )  # else the terminal's Ctrl-C would be the first signal, and ours the second
+
+        def wait(self):
+            if len(events) == 1:
+                raise KeyboardInterrupt
+            events.append("ended")
+            return 130
+
+        def send_signal(self, number):
+            events.append(number)
+
+    monkeypatch.setattr(job.subprocess, "Popen", Step)
+    with pytest.raises(SystemExit) as ended:
+        main([f"steps=['{PLAN}', '{PLAN}']"])
+    assert ended.value.code == 130 and events == [True, signal.SIGTERM, "ended"]
+    assert "interrupted; the same command resumes" in capsys.readouterr().err
 
 
 @pytest.mark.slow
