@@ -55,9 +55,7 @@ def test_an_interrupt_reaches_the_step_once_and_ends_the_study_when_the_step_has
 
     class Step:
         def __init__(self, command, start_new_session):
-            events.append(
-                start_new_session
-            )  # else the terminal's Ctrl-C would be the first signal, and ours the second
+            events.append(start_new_session)  # else Ctrl-C would reach it as well, as a second signal
 
         def wait(self):
             if len(events) == 1:
