@@ -2,7 +2,7 @@
 # Train on a data set of your own. The columns of recipes.jsonl are called `dish` and `how`; dataset.columns says which
 # of them is the prompt, and which is the response.
 #
-#     examples/own_data.sh                                       # SmolLM2-135M, about two minutes on two cores
+#     examples/own_data.sh                                       # SmolLM2-135M, a few minutes on two cores
 #     examples/own_data.sh model=tiny training.max_steps=2       # a random model, to try it quickly
 #
 # The run is in outputs/jsonl-..., a folder for each model and each set of settings.
