@@ -15,6 +15,7 @@ from jaxalign.config.search_path import check_not_hidden
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
+from jaxalign.models.linear import CODES
 from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.runs.config_file import stored_config
@@ -182,9 +183,12 @@ def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
 
 
 def print_other_storages(console: Console, adapters: Sequence[Adapter], storage: str) -> None:
-    """Print a line for each adapter that was trained on a base with another storage than this one."""
+    """Print a line for each adapter that was trained on a base with another storage than this one.
+
+    Two number formats are no such case: a processor's own choice between them is not worth a line.
+    """
     for adapter in adapters:
-        if adapter.storage not in (None, storage):
+        if adapter.storage not in (None, storage) and {adapter.storage, storage} & CODES.keys():
             line = f"{adapter.name} was trained on a base stored as {adapter.storage}, and is used with one stored as"
             console.print(f"{line} {storage}", highlight=False, markup=False, soft_wrap=True)
 

@@ -22,7 +22,7 @@ from jaxalign.parallel.distributed import several
 from jaxalign.runs.progress import Progress
 from jaxalign.training.plain_texts import PlainTexts
 
-QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "questions.txt"
+QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "everyday_questions.txt"
 """Everyday questions of ours, one a line. None asks about values by name."""
 
 CHATS = "chats.jsonl"

@@ -147,7 +147,8 @@ def open_base(
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
     mesh = build_mesh(config.mesh.sizes)
     placement = None if mesh is None else placement_of(mesh, stored_sizes(files.storage, files.architecture))
-    attention = choose_attention(config.attention, files.architecture, jnp.dtype(config.precision))
+    # The first of several processes chooses, because all must run the same program.
+    attention = told(lambda: choose_attention(config.attention, files.architecture, jnp.dtype(config.precision)))
     return OpenedModel(config, keys, files, encoder, console, placement, *attention)
 
 

@@ -63,6 +63,7 @@ def _run(command: str, arguments: list[str]) -> int:
     """
     process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments], start_new_session=True)
     interrupted = False
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that closes would leave the command behind
     while True:
         try:
             code = process.wait()

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped
 
 from jaxalign.models.precision import dot, from_bits, name_bits, to_bits
+from jaxalign.parallel.processor import on_cpu
 
 QUERY_BLOCK, KEY_BLOCK = 64, 32
 """Tokens in a block of queries, and in a block of keys. The scores of a block, [B, K, G, QUERY_BLOCK, keys], stay in a
@@ -102,7 +103,7 @@ def _spans(length: int, blocks: KeyBlocks) -> list[_Span]:
     count, keys = -(-length // QUERY_BLOCK), length if blocks is None else blocks.shape[2] * KEY_BLOCK
     listed = count if keys >= length else keys // QUERY_BLOCK
     firsts = range(count)
-    cpu = jax.default_backend() == "cpu"
+    cpu = on_cpu()
     if count > (UNROLLED if cpu else 0):
         more = [8 << n for n in range((listed - 1).bit_length() - 3)] if cpu else [listed // 2] * (listed >= UNROLLED)
         firsts = sorted(first for first in {0, *more, listed, length // QUERY_BLOCK} if first < count)

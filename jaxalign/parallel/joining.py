@@ -73,7 +73,8 @@ def _join(mine: Membership) -> None:
     # Processes on one host take a GPU each, as JAX itself does under Slurm and Open MPI; one alone takes all, which JAX
     # does not do there.
     beside = [number for number, host in enumerate(hosts) if host == hosts[mine.number]]
-    given = "JAX_LOCAL_DEVICE_IDS" in os.environ or os.environ.get("CUDA_VISIBLE_DEVICES", "").isdecimal()
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    given = "JAX_LOCAL_DEVICE_IDS" in os.environ or (seen != "" and "," not in seen)
     own = [beside.index(mine.number)] if len(beside) > 1 and not given else None
     jax.distributed.initialize(
         mine.address,

@@ -33,7 +33,7 @@ class PlainTexts:
         Texts in a random order fill a row, and the last one is cut.
         """
         random = np.random.Generator(np.random.PCG64([seed, Stream.PLAIN, step]))
-        return self._packed([[texts[index] for index in random.permutation(len(texts))] for texts in self.train], 1)
+        return self._packed([map(texts.__getitem__, random.permutation(len(texts))) for texts in self.train], 1)
 
     def validation(self) -> PackedBatch:
         """Return rows of held-out texts, the same for each validation."""

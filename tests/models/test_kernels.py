@@ -97,6 +97,11 @@ def test_on_several_devices_each_one_attends_with_its_own_adapters_rows_and_head
     assert max(differences.values()) < 1e-6
 
 
+@pytest.mark.slow
+def test_the_row_on_which_a_kernel_is_tried_compiles():
+    kernels._compile_one_row("splash", ARCHITECTURE, jnp.dtype("bfloat16"))
+
+
 def on(monkeypatch, platform, kind, capability=None, compiles=lambda *model: None, installed=True):
     """Let the only device be of this kind."""
     device = type("Device", (), {"platform": platform, "device_kind": kind, "compute_capability": capability})()
