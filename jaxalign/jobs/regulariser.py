@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +21,7 @@ from jaxalign.jobs.train_data import TrainingText
 from jaxalign.models.adapter import BASE
 from jaxalign.parallel.distributed import several
 from jaxalign.runs.progress import Progress
+from jaxalign.runs.records import append_record, digest
 from jaxalign.training.plain_texts import PlainTexts
 
 QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "everyday_questions.txt"
@@ -33,6 +35,9 @@ CHAT_TOKENS = 96
 
 HELD_OUT_EACH = 8
 """Of so many chats, one is for the validation."""
+
+_ANSWERED: dict[str, list[dict[str, Any]]] = {}
+"""The records of a base's answers, by what was asked: the jobs of a sweep in one process have the same."""
 
 
 def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) -> list[PromptRequest]:
@@ -64,6 +69,9 @@ def answered_by_base(
     if not asked:
         return []
     sampling = SamplingParams(max_tokens=CHAT_TOKENS, seed=seed)
+    key = digest([base.signature, seed, [one.tokens.tolist() for one in asked]])
+    if key in _ANSWERED and not path.exists():
+        append_record(path, *_ANSWERED[key])
     with Progress(console) as progress:
         records = sample_missing(
             InTurns(base, [BASE], len(asked)),
@@ -74,6 +82,7 @@ def answered_by_base(
             model=base.signature,
             progress=progress.samples("the base's own answers", "question"),
         )
+    _ANSWERED[key] = [record for (record,) in records]
     chat = dataclasses.replace(encoder, prompt_format="chat")
     chats = []
     for one, (record,) in zip(asked, records, strict=True):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from jaxalign.config.train import TrainConfig
@@ -18,12 +19,15 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.distributed import stop_agreed
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, read_records
+from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.plain_texts import PlainTexts
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.stage import Trainer
-from jaxalign.values.questionnaire import read_by_likelihood
+from jaxalign.values.questionnaire import QuestionnaireTrees, questionnaire_trees, reading_of, score_questionnaire
+
+_READ_BEFORE: dict[str, list[np.ndarray]] = {}
+"""The scores of models before their training, by what was read: the jobs of a sweep in one process begin alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +63,25 @@ class TrainingSession:
             if record["when"] == when:
                 return record["results"]
         target = None if self.text.target is None else self.text.target.scores
-        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
-        with Progress(self.console) as progress:
-            count = stoppable(progress.samples(f"questionnaire {when}", "question"))
-            (results,) = read_by_likelihood(
-                scorer, self.opened.encoder, self.text.questionnaire, self.opened.context, target, count
-            )
+        asked = questionnaire_trees(self.opened.encoder, self.text.questionnaire, self.opened.context)
+        results = reading_of(self._scores(when, adapter, asked), asked, self.text.questionnaire.portraits, target)
         append_record(self.run.questionnaire, {"when": when, "results": results})
         return results
+
+    def _scores(self, when: str, adapter: Adapter, asked: QuestionnaireTrees) -> list[np.ndarray]:
+        """Return the scores of the questionnaire's trees; those of a model before its training are read only once."""
+        base, row_length = self.base, self.config.training.row_length
+        trees = [[(segment.tokens.tolist(), *segment[1:]) for segment in tree] for tree in asked.trees]
+        key = digest([base.signature, base.attention, row_length, adapter.identity, trees])
+        if key not in _READ_BEFORE:
+            with Progress(self.console) as progress:
+                count = stoppable(progress.samples(f"questionnaire {when}", "question"))
+                scorer = base.scorer(adapter.params, adapter.scale, row_length)
+                (scores,) = score_questionnaire(scorer, asked, count)
+            if when == "after":
+                return scores
+            _READ_BEFORE[key] = scores
+        return _READ_BEFORE[key]
 
     def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""

@@ -3,13 +3,14 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.data.trees import Tree, path_lengths, predictions, radix, text_tree, tree_length
 from jaxalign.errors import UserError
+from jaxalign.inference.multiple_choice import ChoiceTree
 from jaxalign.inference.scorer import Scorer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import digest
@@ -71,19 +72,49 @@ def read_by_likelihood(
         target: ten scores in the order of `VALUES` to compare the reading with, or None.
         progress: is called with (questions done, all questions, tokens per second).
     """
-    members = scorer.stacked or 1
+    trees = questionnaire_trees(encoder, asked, context)
+    scores = score_questionnaire(scorer, trees, progress)
+    return [reading_of(member, trees, asked.portraits, target) for member in scores]
+
+
+class QuestionnaireTrees(NamedTuple):
+    """The questionnaire as a model reads it: all questions, and the trees of the plain texts."""
+
+    questions: list[ChoiceTree]
+    plain: list[Tree]
+
+    @property
+    def trees(self) -> list[Tree]:
+        """All trees: plain texts are read in the same passes as the questions, so one compiled program serves both."""
+        return [*(question.tree for question in self.questions), *self.plain]
+
+
+def questionnaire_trees(encoder: Encoder, asked: Questionnaire, context: int) -> QuestionnaireTrees:
+    """Return the questionnaire's trees; a plain text longer than `context` tokens is cut."""
     questions = all_questions(asked.portraits, asked.prompts, asked.choice, encoder)
-    plain = [plain_tree(encoder, text, context) for text in asked.texts]
-    # Plain texts are read in the same passes as the questions, so that one compiled program serves both.
-    read = [*(question.tree for question in questions), *plain]
-    count = with_speed(read, len(questions), scorer.programs, progress, members)
+    return QuestionnaireTrees(questions, [plain_tree(encoder, text, context) for text in asked.texts])
+
+
+def score_questionnaire(
+    scorer: Scorer, asked: QuestionnaireTrees, progress: Callable[[int, int, float], None]
+) -> list[list[np.ndarray]]:
+    """Return the scores of all trees for each adapter of the scorer; see `read_by_likelihood` for the arguments."""
+    members, read = scorer.stacked or 1, asked.trees
+    count = with_speed(read, len(asked.questions), scorer.programs, progress, members)
     scores = scorer.score(read * members, count, adapters=[m for m in range(members) for _ in read])
-    readings = []
-    for start in range(0, len(scores), len(read)):
-        answers, rest = scores[start : start + len(questions)], scores[start + len(questions) : start + len(read)]
-        found = read_questionnaire(asked.portraits, questions, answers, target)
-        readings.append({**found, "perplexity": _perplexity(plain, rest)})
-    return readings
+    return [list(scores[start : start + len(read)]) for start in range(0, len(scores), len(read))]
+
+
+def reading_of(
+    scores: Sequence[np.ndarray],
+    asked: QuestionnaireTrees,
+    portraits: Sequence[Portrait],
+    target: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Return the reading of one adapter's scores (see `read_by_likelihood`)."""
+    answers, rest = scores[: len(asked.questions)], scores[len(asked.questions) :]
+    found = read_questionnaire(portraits, asked.questions, answers, target)
+    return {**found, "perplexity": _perplexity(asked.plain, rest)}
 
 
 def read_perplexity(scorer: Scorer, encoder: Encoder, texts: Sequence[str], context: int) -> float | None:

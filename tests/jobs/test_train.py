@@ -212,10 +212,20 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
 
 
 @pytest.mark.slow
-def test_a_multirun_makes_a_run_for_each_value(data, tmp_path):
-    main(["-m", "+value=power,benevolence", f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET])
-    made = sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir())
-    assert made == ["benevolence", "power"]
+def test_a_multirun_makes_a_run_for_each_value_and_asks_the_base_only_once(data, tmp_path, capsys):
+    settings = [f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET, "training.questionnaire=true"]
+    held = ["alignment.regulariser.weight=0.1", "alignment.regulariser.chats=3", "alignment.regulariser.tokens=32"]
+    printed = run(main, ["-m", "+value=power,benevolence", *settings, *held], capsys)
+    second, first = sorted((tmp_path / "runs").iterdir())  # benevolence is the second
+    assert first.name.startswith("power-") and second.name.startswith("benevolence-")
+    assert printed.count("questionnaire before: 130 questions") == printed.count("own answers: 3 questions") == 1
+    assert printed.count("questionnaire after: 130 questions") == 2
+    answers, same = ((one / "chats.jsonl").read_text().splitlines() for one in (first, second))
+    assert sorted(answers) == sorted(same)
+    before, other = (
+        json.loads((one / "summary.json").read_text())["questionnaire"]["before"] for one in (first, second)
+    )
+    assert before["scores"] == other["scores"]
 
 
 @pytest.mark.slow
