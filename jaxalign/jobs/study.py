@@ -8,6 +8,7 @@ import sys
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.overrides import CommandLine, split_flags
 from jaxalign.config.report import ReportConfig
+from jaxalign.config.search_path import OwnOptions, own_options_first
 from jaxalign.config.study import StudyConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError, did_you_mean
@@ -36,7 +37,11 @@ def study(config: StudyConfig) -> None:
 
 
 def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
-    """Return the words of a step, the command first; UserError if it is no command, or one that would be refused."""
+    """Return the words of a step, the command first; the folder of `--config-dir` is passed on to it.
+
+    Raises:
+        UserError: it is no command of a study, or one that would be refused.
+    """
     where = f"step {number} ({step})"
     try:
         command, *arguments = shlex.split(step) or [""]
@@ -48,8 +53,12 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
     arguments += ["offline=true"] if config.offline else []
     try:
         _, overrides, options = split_flags(arguments)
-        checker = CommandLine(command, STEP_KINDS[command], options)
-        checker.check(checker.normalised(overrides))
+        if options.config_dir is None and OwnOptions.folder is not None:
+            options.config_dir = str(OwnOptions.folder)  # the study's own options are those of its steps
+            arguments = ["--config-dir", options.config_dir, *arguments]
+        with own_options_first(options.config_dir):
+            checker = CommandLine(options.config_name or command, STEP_KINDS[command], options)
+            checker.check(checker.normalised(overrides))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return [command, *arguments]

@@ -50,6 +50,17 @@ def test_steps_run_in_order_with_what_is_added_until_one_fails(capsys, monkeypat
     assert "step 2 of 3: python -m jaxalign.train +value=power run.root=here/b" in capsys.readouterr().out
 
 
+def test_options_of_one_s_own_are_those_of_the_steps_too(tmp_path, monkeypatch):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nsteps: [train +value=calm]\n")
+    (tmp_path / "value").mkdir()
+    (tmp_path / "value/calm.yaml").write_text((CONF / "value/power.yaml").read_text())
+    ran = []
+    monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append((command, *arguments)))
+    main(["experiment=mine", "--config-dir", str(tmp_path)])
+    assert ran == [("train", "--config-dir", str(tmp_path), "+value=calm")]
+
+
 def test_an_interrupt_reaches_the_step_once_and_ends_the_study_when_the_step_has_saved(monkeypatch, capsys):
     events = []
 
