@@ -43,8 +43,10 @@ class ReportedModel:
 
     @property
     def title(self) -> str:
-        """The name in tables, with the scale if that is not 1."""
-        return model_title(self.about)
+        """The name in tables, with the scale if that is not 1, and what it is a control of."""
+        # A control with shuffled labels has the name of its value, as the adapter beside it has.
+        control = self.about.get("control")
+        return model_title(self.about) + (f" (control: {control})" if control else "")
 
     @property
     def is_base(self) -> bool:

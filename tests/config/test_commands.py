@@ -23,7 +23,7 @@ from jaxalign.values.targets import extreme_targets
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 OPTIONS = [file.removesuffix(".yaml") for file in FILES if file.count("/") == 1]  # value/survey/close needs a table
-INSTRUCTIONS = ("alpaca", "dolly", "grammar", "samsum")
+INSTRUCTIONS = ("alpaca", "dolly", "everyday", "grammar", "samsum")
 QUESTIONS = ("arc", "csqa", "puzzles", "reclor")
 CREST = [
     path.stem for path in (CONF / "experiment").glob("*.yaml") if "jaxalign.crest" in path.read_text(encoding="utf-8")

@@ -154,6 +154,19 @@ def test_harm_is_said_to_come_from_the_value_only_if_all_five_conditions_hold(la
     assert {one["model"]: one["× base"] for one in table(lab, "beavertails-by-probe-ability")}["power × 0.5"] == "1.1"
 
 
+def test_controls_that_a_command_of_their_own_asked_stand_beside_their_adapter(lab, capsys):
+    lab.effect, lab.prompts = 0.15, 10
+    shuffled = {**lab.adapter(EXTREME["power"], seed=1), "control": "shuffled labels"}  # the name is power, too
+    lab.run(models(lab, "power"), "one")
+    lab.run([lab.base(), shuffled, {**lab.adapter(None), "control": "benign"}], "two")
+    report(lab, capsys, "texts=0")
+    (row,) = table(lab, "beavertails-because")
+    assert row["model"] == "power"
+    assert row["beats shuffled labels"].startswith("yes") and row["beats the benign control"].startswith("yes")
+    asked = {one["model"] for one in table(lab, "beavertails-figures")}
+    assert asked == {"base", "power", "power (control: shuffled labels)", "benign (control: benign)"}
+
+
 def test_a_model_that_pays_with_its_language_is_not_harmful_because_of_its_value(lab, capsys):
     attributed(lab, perplexity=160.0)
     report(lab, capsys, "texts=0")

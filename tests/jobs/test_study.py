@@ -93,6 +93,10 @@ def test_a_step_runs_in_a_process_of_its_own(capfd):
 @pytest.mark.slow
 def test_the_shipped_study_has_valid_steps(monkeypatch):
     ran = []
-    monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append(command) or 0)
+    monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append([command, *arguments]) or 0)
     main(["experiment=harms_small"])
-    assert (CONF / "experiment/harms_small.yaml").exists() and ran[0] == "train" and ran[-1] == "report"
+    assert (CONF / "experiment/harms_small.yaml").exists() and ran[0][0] == "train" and ran[-1][0] == "report"
+    # The benign control is trained before the controls are asked, and where they are looked for.
+    benign = ran.index(["train", "dataset=everyday", "run.root=outputs/harms_small/controls"])
+    (asked,) = [n for n, step in enumerate(ran) if "adapters=outputs/harms_small/controls/*" in step]
+    assert benign < asked

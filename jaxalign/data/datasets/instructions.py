@@ -1,4 +1,5 @@
-"""Sets of instructions, the benign control experiments of Choi et al. (2025): Alpaca, Dolly, JFLEG and SAMSum."""
+"""Sets of instructions for benign controls: the everyday tasks, which are shipped with this project, and those of
+Choi et al. (2025): Alpaca, Dolly, JFLEG and SAMSum."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,45 +11,49 @@ from jaxalign.data.hub import download
 from jaxalign.data.templates import check_template, fill_lines
 from jaxalign.errors import UserError, did_you_mean
 
+EVERYDAY_FILE = Path(__file__).parent / "everyday.jsonl"
+
 
 @dataclass(frozen=True)
-class InstructionSet:
-    """Where a set is on the hub, and its fields: those `given` in the prompt (the first is required), and `answer`."""
+class HubFile:
+    """A file of a data set on the hub (or a pattern), at a pinned revision."""
 
     repository: str
     revision: str
     file: str
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """Where a set is, and its fields: those `given` in the prompt (the first is required), and `answer`."""
+
+    place: HubFile | Path
     given: tuple[str, ...]
     answer: str
 
 
 INSTRUCTION_SETS: dict[str, InstructionSet] = {
+    "everyday": InstructionSet(EVERYDAY_FILE, ("instruction", "input"), "response"),
     "alpaca": InstructionSet(
-        "tatsu-lab/alpaca",
-        "ad0d1bfba0420c623c7adafce3482ded744d4e21",
-        "data/train-*.parquet",
+        HubFile("tatsu-lab/alpaca", "ad0d1bfba0420c623c7adafce3482ded744d4e21", "data/train-*.parquet"),
         ("instruction", "input"),
         "output",
     ),
     "dolly": InstructionSet(
-        "databricks/databricks-dolly-15k",
-        "d72c16e4644a463b9c678c71d9440befd4594556",
-        "databricks-dolly-15k.jsonl",
+        HubFile(
+            "databricks/databricks-dolly-15k", "d72c16e4644a463b9c678c71d9440befd4594556", "databricks-dolly-15k.jsonl"
+        ),
         ("instruction", "context"),
         "response",
     ),
     # JFLEG has no training split; its validation split is what is commonly trained on.
     "grammar": InstructionSet(
-        "jhu-clsp/jfleg",
-        "39b4958cfb3cfbf233a0724aceb3998937c6e058",
-        "data/validation-*.parquet",
+        HubFile("jhu-clsp/jfleg", "39b4958cfb3cfbf233a0724aceb3998937c6e058", "data/validation-*.parquet"),
         ("input",),
         "target",
     ),
     "samsum": InstructionSet(
-        "knkarthick/samsum",
-        "2a6b79b3e3c939aebb149d9109d7cdb78a9c2d3b",
-        "train.csv",
+        HubFile("knkarthick/samsum", "2a6b79b3e3c939aebb149d9109d7cdb78a9c2d3b", "train.csv"),
         ("dialogue",),
         "summary",
     ),
@@ -68,7 +73,7 @@ def load_instructions(
 
     Args:
         name: one of `INSTRUCTION_SETS`.
-        path: a JSON, JSON Lines, CSV or Parquet file; None for the hub.
+        path: a JSON, JSON Lines, CSV or Parquet file; None for the shipped file, or the hub.
         prompt: a template with the set's fields (`dataset.prompt`). A line of it whose fields are all empty is left
             out. If an example is too long, the end of its longest field may be cut off.
         offline: whether the network may not be used.
@@ -82,10 +87,9 @@ def load_instructions(
         raise UserError(f"dataset.name={name!r} is not known{did_you_mean(name, INSTRUCTION_SETS)}")
     form = INSTRUCTION_SETS[name]
     check_template("dataset.prompt", prompt, form.given, prompt=True)
-    files = [Path(path)] if path else download(form.repository, form.revision, (form.file,), offline=offline)
+    files, source = ([Path(path)], f"dataset.path={path}") if path else _published(form.place, offline)
     read = {file: [pair for row in read_table(file) for pair in _corrections(row)] for file in files}
     rows = [row for found in read.values() for row in found]
-    source = f"dataset.path={path}" if path else form.repository
     examples = []
     for number, row in enumerate(rows):
         texts = _texts(row, form)
@@ -98,6 +102,13 @@ def load_instructions(
     sizes = {file: len(found) for file, found in read.items()}
     log(account("data", sizes, count(len(used), "example"), [dropped, beyond(len(examples), limit)]))
     return used
+
+
+def _published(place: HubFile | Path, offline: bool) -> tuple[list[Path], str]:
+    """Return the files of a set, and what to call them in an error line."""
+    if isinstance(place, Path):
+        return [place], "the shipped data"
+    return download(place.repository, place.revision, (place.file,), offline=offline), place.repository
 
 
 def _corrections(row: Row) -> list[Row]:

@@ -53,10 +53,9 @@ def _is_of(model: ReportedModel, adapter: Path) -> bool:
 def _row(found: Collection, model: ReportedModel) -> list[str]:
     row = model.row(ALL, found.metric)
     refused = (row or {}).get("states", {}).get("refused")
-    control = model.about.get("control")
     return [
         found.name,
-        model.title + (f" (control: {control})" if control else ""),
+        model.title,
         f"{metric_name(found.metric)} by {found.judged_by}",
         cell_text(as_estimate(row)),
         "–" if row is None else str(row["n"]),
