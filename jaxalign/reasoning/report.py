@@ -41,7 +41,6 @@ RATIONALE_KINDS = {
     "Not read": lambda one, f: one.right is None,
 }
 
-
 COUNTED = {
     "sampled": "sampled",
     "distinct": "distinct",
@@ -101,14 +100,16 @@ def table_of_models(summary: Mapping[str, Any]) -> Table:
 
 
 def table_of_grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> Table:
-    """Return the grades that a judge gave the rationales of a run, for the terminal."""
-    return _table(*_grades(summary, grading))
+    """Return the grades that a judge gave the rationales of a run, in two lines a row for a narrow terminal."""
+    heads, cells = _grades(summary, grading)
+    cells = [[cell.replace(" (", "\n(") for cell in row] for row in cells]
+    return _table([head.replace(" ", "\n") for head in heads], cells, tight=True)
 
 
-def _table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == 0 else "right")
+def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], tight: bool = False) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=tight)
+    for head in heads:
+        table.add_column(head, justify="left" if head == heads[0] else "right")
     for row in cells:
         table.add_row(*row)
     return table
@@ -117,8 +118,7 @@ def _table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
 def _grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the rows of a table of grades: one row for each model, beside its accuracy on the test."""
     tested = {model["name"]: model.get("test") for model in summary["models"]}
-    rubrics = [name for name in grading["models"][0] if name != "name"]
-    cells = []
+    rubrics, cells = [name for name in grading["models"][0] if name != "name"], []
     for model in grading["models"]:
         found = [model[rubric] for rubric in rubrics]
         counts = str(found[0]["left_out"]), str(sum(one["missing"] for one in found))
@@ -137,7 +137,7 @@ def grading_in_words(grading: Mapping[str, Any]) -> str:
     """Return what stands under a table of grades."""
     return (
         f"grades of the test rationales, from 1 to 5, by {grading['judge']}, whose agreement with people is not known; "
-        "intervals: 95 %, bootstrap by question; not judged: judgements by any rubric that are missing, of no mean"
+        "intervals: 95 %, bootstrap by question; not judged: missing judgements of all rubrics, which enter no mean"
     )
 
 

@@ -94,7 +94,7 @@ def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_ask
         assert one["low"] is None and one["reason"] == "n = 3; an interval needs at least 5"
     assert "robustness" in printed and "whose agreement with people is not" in printed.replace("\n", " ")
     page = (here / "run" / "report.md").read_text()
-    assert "## Grades by rubric\\_api (base)" in page and "| base | 0." in page
+    assert "## Grades by rubric_api (base)" in page and "| base | 0." in page
     # Nothing else of the run has changed, and the report is the old one but for its new part.
     for path, content in before.items():
         if path.name == "report.md":
@@ -112,8 +112,9 @@ def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_ask
     assert again["missing"] == 0 and again["models"][0]["efficiency"]["estimate"] == (9 + 4) / 4
     names = {one["judge"] for one in read_records(here / "run" / "judgements.jsonl")}
     assert names == {f"rubric_api, {one}" for one in ("logical robustness", "correctness", "efficiency")}
-    assert "grade: done before by rubric_api (base)" in run(main, [*BARE, "run.dir=run", *GRADE], capsys)
-    assert len(finished.asked) == 15 and "not judged" in run(main, [*BARE, "run.dir=run"], capsys)
+    printed = run(main, [*BARE, "run.dir=run", *GRADE], capsys)
+    assert "grade: done before by rubric_api (base)" in printed and "robustness" in printed
+    assert len(finished.asked) == 15
 
 
 def says(score):
