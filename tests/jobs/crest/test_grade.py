@@ -92,7 +92,7 @@ def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_ask
         one = base[rubric]
         assert (one["estimate"], one["n"], one["missing"], one["left_out"]) == (mean, 3, 1, 3)
         assert one["low"] is None and one["reason"] == "n = 3; an interval needs at least 5"
-    assert "robustness" in printed and "whose agreement with people is not" in printed.replace("\n", " ")
+    assert "robustness" in printed and "whose agreement with people is not" in " ".join(printed.split())
     page = (here / "run" / "report.md").read_text()
     assert "## Grades by rubric_api (base)" in page and "| base | 0." in page
     # Nothing else of the run has changed, and the report is the old one but for its new part.
