@@ -20,6 +20,7 @@ from jaxalign.config.fields import (
 )
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig, check_one_adapter
+from jaxalign.config.safety import JudgeConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.errors import UserError
 
@@ -91,14 +92,32 @@ class ReleasedCrestConfig:
     examples_in_train: bool
 
 
+def check_grading(stage: str, judge: JudgeConfig | None) -> None:
+    """Raise UserError if the stage lacks its judge, or the judge is not one that grades rationales as it is set."""
+    if judge is None:
+        if stage == "grade":
+            raise UserError(
+                "missing: judge (stage=grade needs one: add judge=rubric_local judge.model=ID_OR_FOLDER, or "
+                "judge=rubric_api)"
+            )
+        return
+    if stage != "grade":
+        raise UserError(f"judge={judge.name} grades the rationales of a finished run: add stage=grade, or leave it out")
+    if judge.name not in ("rubric_local", "rubric_api"):
+        raise UserError(f"judge={judge.name} grades no rationales: give judge=rubric_local or judge=rubric_api")
+    for key in ("rubric", "repeat", "refusal", "refusal_model", "refusal_weights", "labels", "corrected"):
+        if getattr(judge, key) != getattr(JudgeConfig, key):
+            raise UserError(f"judge.{key} is for python -m jaxalign.evaluate, and stage=grade has no use for it")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrestConfig(ModelCommandConfig):
-    """The whole configuration (conf/crest.yaml)."""
+    """The whole configuration (conf/crest.yaml). The judge has no part in a run's numbers: it grades finished runs."""
 
     model: ModelConfig
     dataset: AnyDatasetConfig
     reasoning: dict[str, Any]
-    stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test"]]
+    stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test", "grade"]]
     compare: Uncounted[Places]
     crest: CrestMethodConfig
     sampling: SamplingConfig
@@ -110,9 +129,11 @@ class CrestConfig(ModelCommandConfig):
     optimizer: AdamConfig
     training: TrainingConfig
     released: ReleasedCrestConfig
+    judge: Uncounted[JudgeConfig | None] = None
 
     def __post_init__(self):
         check_one_adapter(self.mesh)
+        check_grading(self.stage, self.judge)
         if not isinstance(self.dataset, QuestionsConfig):
             raise UserError(
                 f"dataset={self.dataset.name} holds {self.dataset.kind}, and crest needs questions: "

@@ -68,7 +68,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
     here = config.engine.name == "jaxalign"
     opened = open_base(config, console, asked_model(chosen, folders, here=here))
-    judge_models = JudgeModels(config, console)
+    judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
     if opened is None:
         open_judges(config, config.harm, judge_models)
         return

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED, as_png
 from jaxalign.analysis.markdown import markdown_code, markdown_quote, markdown_text
-from jaxalign.analysis.tables import markdown_row
+from jaxalign.analysis.tables import markdown_row, markdown_table, number
 from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
@@ -40,7 +40,6 @@ RATIONALE_KINDS = {
     "Wrong": lambda one, f: one.right is False,
     "Not read": lambda one, f: one.right is None,
 }
-
 
 COUNTED = {
     "sampled": "sampled",
@@ -97,12 +96,49 @@ def rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def table_of_models(summary: Mapping[str, Any]) -> Table:
     """Return a run's table for the terminal."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for place, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if place == 0 else "right")
-    for row in rows(summary):
+    return _table(HEADS, rows(summary))
+
+
+def table_of_grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> Table:
+    """Return the grades that a judge gave the rationales of a run, in two lines a row for a narrow terminal."""
+    heads, cells = _grades(summary, grading)
+    cells = [[cell.replace(" (", "\n(") for cell in row] for row in cells]
+    return _table([head.replace(" ", "\n") for head in heads], cells, tight=True)
+
+
+def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], tight: bool = False) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=tight)
+    for head in heads:
+        table.add_column(head, justify="left" if head == heads[0] else "right")
+    for row in cells:
         table.add_row(*row)
     return table
+
+
+def _grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the rows of a table of grades: one row for each model, beside its accuracy on the test."""
+    tested = {model["name"]: model.get("test") for model in summary["models"]}
+    rubrics, cells = [name for name in grading["models"][0] if name != "name"], []
+    for model in grading["models"]:
+        found = [model[rubric] for rubric in rubrics]
+        counts = str(found[0]["left_out"]), str(sum(one["missing"] for one in found))
+        accuracy = _measured(tested[model["name"]], "accuracy", "interval")
+        cells.append([model["name"], accuracy, *map(_graded, found), *counts])
+    heads = ["model", "test accuracy", *(rubric.replace("_", " ") for rubric in rubrics), "no rationale", "not judged"]
+    return heads, cells
+
+
+def _graded(found: Mapping[str, Any]) -> str:
+    interval = "" if found["low"] is None else f" ({found['low']:.2f}–{found['high']:.2f})"
+    return f"{number(found['estimate'])}{interval}"
+
+
+def grading_in_words(grading: Mapping[str, Any]) -> str:
+    """Return what stands under a table of grades."""
+    return (
+        f"grades of the test rationales, from 1 to 5, by {grading['judge']}, whose agreement with people is not known; "
+        "intervals: 95 %, bootstrap by question; not judged: missing judgements of all rubrics, which enter no mean"
+    )
 
 
 def _measured(found: Mapping[str, Any] | None, name: str, interval: str) -> str:
@@ -147,9 +183,15 @@ def models_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def page(
-    summary: Mapping[str, Any], rationales: Mapping[str, Sequence[Rationale]], questions: Mapping[str, Question]
+    summary: Mapping[str, Any],
+    rationales: Mapping[str, Sequence[Rationale]],
+    questions: Mapping[str, Question],
+    gradings: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the text of report.md: the table, the figures, what each stage did, and rationales of each kind."""
+    """Return the text of report.md: the tables, the figures, what each stage did, and rationales of each kind.
+
+    `gradings` has the grades that each judge gave the rationales, if there are any.
+    """
     sizes, judge = summary["questions"], markdown_text(summary["judge"])
     lines = [
         f"# CREST on {markdown_text(summary['dataset'])} with {markdown_text(summary['model']['name'])}",
@@ -163,6 +205,7 @@ def page(
         "",
         "![accuracy](figures/accuracy.png)",
         "",
+        *(line for one in gradings for line in _grades_on_page(summary, one)),
         "## Stages",
         "",
         *(
@@ -182,6 +225,11 @@ def page(
             for one in found[::stride][:SHOWN]:
                 lines += _shown(one, questions[one.question])
     return "\n".join(lines)
+
+
+def _grades_on_page(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> list[str]:
+    title, words = f"## Grades by {markdown_text(grading['judge'])}", markdown_text(grading_in_words(grading))
+    return [title, "", markdown_table(*_grades(summary, grading)), "", f"{words[0].upper()}{words[1:]}.", ""]
 
 
 def _shown(one: Rationale, question: Question) -> list[str]:

@@ -134,6 +134,13 @@ def judge_missing(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[J
     return [known[key] for key in keys]
 
 
+def missing_exchanges(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[Exchange]:
+    """Return the exchanges that `judge_missing` would ask the judge for, equal ones once."""
+    known = read_judgements(path)
+    keyed = {judgement_key(judge, exchange): exchange for exchange in asked}
+    return [exchange for key, exchange in keyed.items() if key not in known]
+
+
 def _record(judge: Judge, key: str, exchange: Exchange, judgement: Judgement) -> dict[str, Any]:
     """Return a judgement as JSON. Half a surrogate pair, which no UTF-8 file can hold, becomes a question mark."""
     record = {

@@ -133,6 +133,12 @@ def test_a_greedy_sample_is_the_most_probable_text_to_the_scorer(bases, storage)
         assert len(one.tokens) and best and score < 0
 
 
+def moved_by(adapter) -> np.ndarray:
+    """How far a step has moved the first adapter, all its numbers in one row."""
+    pairs = zip(jax.tree.leaves(adapter), jax.tree.leaves(ADAPTERS[0]), strict=True)
+    return np.concatenate([np.ravel(np.asarray(new) - np.asarray(old)) for new, old in pairs])
+
+
 @pytest.mark.slow
 def test_a_step_changes_the_adapter_alone_and_nearly_as_on_the_whole_base(bases):
     settings = few_examples.SETTINGS
@@ -149,11 +155,11 @@ def test_a_step_changes_the_adapter_alone_and_nearly_as_on_the_whole_base(bases)
         )
         jax.tree.map(np.testing.assert_array_equal, base.weights(False), before)
         found[name] = float(metrics.loss_sum / metrics.loss_count), state.adapter
-    for name, tolerance in (("int8", 0.005), ("int4", 0.1)):
-        loss, adapter = found[name]
-        assert loss == pytest.approx(found[None][0], rel=tolerance)
-        for new, old in zip(jax.tree.leaves(adapter), jax.tree.leaves(ADAPTERS[0]), strict=True):
-            assert np.isfinite(new).all() and np.any(new != old)
+    moved = {name: moved_by(adapter) for name, (_, adapter) in found.items()}
+    for name, tolerance, alike in (("int8", 0.005, 0.9), ("int4", 0.1, 0.5)):
+        assert found[name][0] == pytest.approx(found[None][0], rel=tolerance)
+        cosine = moved[name] @ moved[None] / np.linalg.norm(moved[name]) / np.linalg.norm(moved[None])
+        assert alike < cosine < 1
 
 
 def test_int4_needs_kernels_that_group():

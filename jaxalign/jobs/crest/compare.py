@@ -13,7 +13,7 @@ from jaxalign.runs.config_file import flat, stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import digest
 
-APART = ("identity", "run_files", "run_format", "run", "stage", "compare", "prefetch", "offline")
+APART = ("identity", "run_files", "run_format", "run", "stage", "judge", "compare", "prefetch", "offline")
 """The keys of config.yaml that are not settings of the method."""
 
 

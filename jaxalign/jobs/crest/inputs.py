@@ -8,8 +8,9 @@ from jaxalign.jobs.readers import QUESTION_READERS, reader_of
 from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
-STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test")
-"""All stages, in their order. Those of a later iteration are called rationales-2 and so on."""
+STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test", "grade")
+"""All stages, in their order. Those of a later iteration are called rationales-2 and so on. The last two work in the
+run itself."""
 
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
@@ -42,7 +43,7 @@ def check_method(config: CrestConfig, questions: Questions) -> None:
 
 
 def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
-    """Return the stages of a configuration, in their order."""
+    """Return the stages of a configuration, in their order; the last is test, or grade if that was asked for."""
     c = config
     learns = c.crest.iterations > 0
     stages = ["seed"] if questions.solved else []
@@ -52,7 +53,7 @@ def stages_of(config: CrestConfig, questions: Questions) -> list[str]:
         stages.append("sft")
     if learns and c.dpo.rounds:
         stages += ["preferences", "dpo"]
-    return [*stages, "test"]
+    return [*stages, "grade" if c.stage == "grade" else "test"]
 
 
 def reads_rationales(config: CrestConfig) -> bool:

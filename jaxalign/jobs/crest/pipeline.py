@@ -4,11 +4,16 @@ Each stage is a run of its own (see `runs.stages`). So runs that differ only in 
 each stage resumes by itself.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.identity import plain
+from jaxalign.errors import UserError
 from jaxalign.jobs.crest.compare import compare
 from jaxalign.jobs.crest.dpo import dpo_stage
 from jaxalign.jobs.crest.evaluate import evaluate_stage
+from jaxalign.jobs.crest.grade import base_without_weights, grade_rationales
 from jaxalign.jobs.crest.inputs import STAGES, check_lengths, check_method, read_questions, reads_rationales, stages_of
 from jaxalign.jobs.crest.preferences import preferences_stage
 from jaxalign.jobs.crest.rationales import rationales_stage
@@ -17,6 +22,7 @@ from jaxalign.jobs.crest.seed import seed_stage
 from jaxalign.jobs.crest.session import CrestSession, clock, unused_examples
 from jaxalign.jobs.crest.sft import sft_stage
 from jaxalign.jobs.crest.test import CREST_FILES, run_test_stage
+from jaxalign.jobs.harm.judges import JudgeModels, OpenedJudge, open_rubrics
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run
@@ -25,7 +31,8 @@ from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console
-from jaxalign.runs.stages import Stages
+from jaxalign.runs.stages import Stages, missing_stage
+from jaxalign.safety.judges.rubrics import RATIONALE_RUBRICS
 
 
 def crest(config: CrestConfig) -> None:
@@ -42,8 +49,9 @@ def crest(config: CrestConfig) -> None:
     wording = make_wording(config.reasoning, config.questions.reply, config.questions.examples)
     questions = read_questions(config, wording)
     config = settle_precision(config, console)
-    opened = open_base(config, console)
+    opened, judge_models = open_base(config, console), JudgeModels(config, console)
     if opened is None:
+        open_graders(config, judge_models)
         return
     check_method(config, questions)
     there = stages_of(config, questions)
@@ -61,15 +69,18 @@ def crest(config: CrestConfig) -> None:
         in_words=counts_in_words,
     )
     stages.check_input(there)
-    base = opened.load()
+    base = base_without_weights(opened) if config.stage == "grade" else opened.load()
     stages.clock = lambda: clock(base.programs)
     session = CrestSession(config, base, opened, wording, questions, stages, console)
     for note in questions.notes:
         stages.say(f"{questions.name}: {note}")
     run = open_crest_run(session)
+    if config.stage == "grade" and not run.finished:
+        raise UserError(missing_stage("grade", "test", run.path))
+    graders = open_graders(config, judge_models)
     with run.locked():
-        do_stages(session, run)
-    if config.stage not in ("all", "test") and config.crest.iterations < 2:  # else `Stages.do` prints it
+        do_stages(session, run, graders)
+    if config.stage not in ("all", there[-1]) and config.crest.iterations < 2:  # else `Stages.do` prints it
         stages.say(f"next: the same command with stage={there[there.index(config.stage) + 1]}")
     if run.finished:
         report_crest(console, run)
@@ -78,12 +89,15 @@ def crest(config: CrestConfig) -> None:
 def open_crest_run(session: CrestSession) -> Run:
     """Make or find the directory of the whole run, and print where it is.
 
-    `run.overwrite` deletes the results in it even if only one stage is done anew, because they depend on all stages.
+    `run.overwrite` deletes the results in it even if only one stage is done anew, because they depend on all stages;
+    not with stage=grade, which reads them.
 
     Raises:
         UserError: the directory belongs to another run, or cannot be written.
     """
     c = session.config
+    if c.stage == "grade":
+        c = dataclasses.replace(c, run=dataclasses.replace(c.run, overwrite=False))
     return open_job_run(
         c,
         session.console,
@@ -95,7 +109,12 @@ def open_crest_run(session: CrestSession) -> Run:
     )
 
 
-def do_stages(session: CrestSession, run: Run) -> None:
+def open_graders(config: CrestConfig, models: JudgeModels) -> list[OpenedJudge]:
+    """Check and return the judge of stage=grade, once for each rubric of rationales; none for any other stage."""
+    return [] if config.judge is None else open_rubrics(config.judge, RATIONALE_RUBRICS, models)
+
+
+def do_stages(session: CrestSession, run: Run, graders: Sequence[OpenedJudge]) -> None:
     """Do the stages that were asked for, in order. A finished stage is read and not done again.
 
     The function of a stage returns None if the command stops before it. With several iterations, `stage=sft` means the
@@ -135,4 +154,7 @@ def do_stages(session: CrestSession, run: Run) -> None:
         if rounds is None or c.stage == "dpo":
             return
         models += rounds
-    run_test_stage(session, run, models, start, evaluated)
+    if c.stage == "grade":
+        grade_rationales(session, run, models, graders, evaluated)
+    else:
+        run_test_stage(session, run, models, start, evaluated)

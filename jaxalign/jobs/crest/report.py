@@ -6,19 +6,25 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.data.datasets.question import Question
+from jaxalign.errors import UserError
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.report import (
     accuracy_figure,
+    grading_in_words,
     histogram_figure,
     last_evaluation,
     models_csv,
     models_markdown,
     page,
     stages_in_words,
+    table_of_grades,
     table_of_models,
 )
 from jaxalign.runs.directory import Run
+from jaxalign.runs.reading import parse_json, read_text
 from jaxalign.runs.records import write_atomic
+
+GRADES = "grades.json"
 
 
 def write_report(
@@ -41,7 +47,29 @@ def write_report(
     histogram = last_evaluation(summary).get("z_tilde")
     if histogram:
         histogram_figure(run.figures / "z_tilde.png", histogram)
-    write_atomic(run.path / "report.md", page(summary, rationales, questions))
+    write_page(run, summary, rationales, questions)
+
+
+def write_page(
+    run: Run,
+    summary: Mapping[str, Any],
+    rationales: Mapping[str, Sequence[Rationale]],
+    questions: Mapping[str, Question],
+) -> None:
+    """Write report.md, with the grades of stage=grade if there are any; for the arguments see `write_report`."""
+    write_atomic(run.path / "report.md", page(summary, rationales, questions, read_gradings(run)))
+
+
+def read_gradings(run: Run) -> list[dict[str, Any]]:
+    """Return what each judge of stage=grade gave the rationales of a run, as grades.json has it."""
+    path = run.path / GRADES
+    if not path.is_file():
+        return []
+    again = "remove it, and grade the rationales again with stage=grade"
+    found = parse_json(read_text(path, hint=again), path, hint=again)
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "models" in one for one in found):
+        raise UserError(f"{path} is damaged; {again}")
+    return found
 
 
 def report_crest(console: Console, run: Run) -> None:
@@ -56,7 +84,10 @@ def report_crest(console: Console, run: Run) -> None:
         f"with the right answer, all judged by {summary['judge']}; of all rounds only the best is tested",
         style="dim",
     )
-    files = ("report.md", "table.csv", "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
+    for grading in read_gradings(run):
+        console.print(table_of_grades(summary, grading))
+        console.print(grading_in_words(grading), style="dim")
+    files = ("report.md", "table.csv", GRADES, "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
     for name in files:
         if (run.path / name).exists():
             console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.data.datasets.questions import Questions
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import Engine
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
@@ -98,10 +99,17 @@ class CrestSession:
         """Return the scorer of a model, which reads log-probabilities."""
         return self.base.scorer(model.params, model.scale)
 
-    def ask(self, run: Run, models: Sequence[Adapter], questions: Sequence[Question]) -> list[list[Answered]]:
+    def ask(
+        self,
+        run: Run,
+        models: Sequence[Adapter],
+        questions: Sequence[Question],
+        engine: Callable[[Adapter], Engine] | None = None,
+    ) -> list[list[Answered]]:
         """Return the answers of each model to the questions, as `test` in the configuration says.
 
         All samples are recorded in the run's generations.jsonl, and those that it holds already are not drawn again.
+        `engine` returns what draws the others; None takes `sampler`.
         """
         c = self.config
         sampling = SamplingParams(
@@ -115,7 +123,7 @@ class CrestSession:
         for model in models:  # one at a time: the questions fill the rows, and all adapters use the same program
             with Progress(self.console) as progress:
                 found += ask_questions(
-                    self.sampler(model),
+                    (engine or self.sampler)(model),
                     questions,
                     self.few_shot_encoder if c.test.few_shot else self.encoder,
                     LettersInWords.of(self.wording) if c.released.letters_in_words else self.wording,

@@ -11,7 +11,7 @@ from rich.text import Text
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
-from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_rows
+from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
@@ -163,8 +163,9 @@ def _labelled(
     found = dict(told)
     hashes = {one.id: prompt_hash(one.text) for one in session.asked}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
+    labelled = labelled_rows(path, judged)
     for name, entry in told.items():
-        rows, given = labelled_rows(path, judged, name, entry["about"], fitted_on.get(name, set()))
+        rows, given = labelled_by(name, entry["about"], labelled, fitted_on.get(name, set()))
         if rows:
             scale, model = as_scale(entry["scale"]), entry.get("model") or ""
             found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model))

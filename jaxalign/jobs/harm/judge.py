@@ -12,7 +12,6 @@ from rich.console import Console
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
-from jaxalign.jobs.harm.labels import labels_hash, read_labels
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
@@ -22,10 +21,9 @@ from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
-from jaxalign.safety.judges.api import RubricApi
+from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.labelled import HELD_OUT_PART
 from jaxalign.safety.probes import QUESTION
 from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
@@ -34,31 +32,44 @@ JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
 
 
+def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]) -> None:
+    """Print what judging takes at least, the sum of what its parts take."""
+    requests, prompts, answers = map(sum, zip(*costs, strict=True))
+    tokens = f"about {prompts:,} tokens in, {answers:,} out"
+    console.print(f"{name}: at least {requests:,} requests, {tokens}", highlight=False)
+
+
 @dataclasses.dataclass(frozen=True)
-class _Watched:
-    """A judge whose progress is shown, and what `rounds` of its judgements need at least, if it is at a server."""
+class WatchedJudge:
+    """A judge whose progress is shown, and what `rounds` of its judgements need at least, if it is at a server.
+
+    `title` is its name in records and in the display; "" is its own.
+    """
 
     inner: Judge
     console: Console
     rounds: int = 1
+    title: str = ""
 
     @property
     def name(self) -> str:
-        return self.inner.name
+        """The title, or the name of the judge."""
+        return self.title or self.inner.name
 
     @property
     def identity(self) -> str:
+        """The identity of the judge."""
         return self.inner.identity
 
     @property
     def scale(self) -> Scale:
+        """The scale of the judge."""
         return self.inner.scale
 
     def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+        """Return the judgements (see `Judge`)."""
         if isinstance(self.inner, RubricApi) and self.rounds:
-            cost, n = self.inner.estimate(asked), self.rounds
-            tokens = f"about {n * cost.prompt_tokens:,} tokens in, {n * cost.answer_tokens:,} out"
-            self.console.print(f"{self.name}: at least {n * cost.requests:,} requests, {tokens}", highlight=False)
+            print_estimate(self.console, self.name, [self.inner.estimate(asked)] * self.rounds)
         done = 0
         with Progress(self.console) as progress:
             progress.stage(f"judging by {self.name}", len(asked), unit="response")
@@ -91,12 +102,12 @@ class LoadedJudges:
 
         They are the first of `rounds` judgements.
         """
-        return judge_missing(_Watched(self.load(one), self._session.console, rounds), asked, path)
+        return judge_missing(WatchedJudge(self.load(one), self._session.console, rounds), asked, path)
 
     def repeated(self, judge: RubricApi, asked: Sequence[Exchange], path: Path) -> dict[str, Any]:
         """Return how far judgements move if `judge.repeat` of each are made (see `movement`), as JSON."""
         repeat, console = self._session.config.judge.repeat, self._session.console
-        rounds = judge_repeatedly(judge, repeat, asked, path, lambda one: _Watched(one, console, rounds=0))
+        rounds = judge_repeatedly(judge, repeat, asked, path, lambda one: WatchedJudge(one, console, rounds=0))
         return {"judge": judge.name, "repeat": repeat, **dataclasses.asdict(movement(rounds, judge.scale))}
 
     def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
@@ -106,8 +117,7 @@ class LoadedJudges:
             judge = self.load(one)
             rows = []
             if c.judge.calibrate and one.about_harm:
-                rows = read_labels(c.judge.labels, HELD_OUT_PART if c.judge.labels is None else None)
-                rows = [row for row in rows if not is_blank(row.response)]
+                rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
                 rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
             place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
@@ -133,11 +143,10 @@ class LoadedJudges:
 def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
     """Return all that decides the judgements of a model's responses."""
     c = session.config
-    measured = [c.judge.calibrate, None if c.judge.labels is None else labels_hash(c.judge.labels)]
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
-        "calibrate": measured,
+        "calibrate": [c.judge.calibrate, judges.labels.hash],
         **judges.content,
     }
 

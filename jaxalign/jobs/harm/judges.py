@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.identity import plain
+from jaxalign.config.model import ModelCommandConfig
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
-from jaxalign.jobs.harm.labels import labels_hash, read_labels
+from jaxalign.jobs.harm.labels import MeasuringLabels, labels_hash, measuring_labels
 from jaxalign.jobs.setup import OpenedModel, open_base
 from jaxalign.runs.records import digest, file_hash
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt
@@ -25,7 +27,7 @@ from jaxalign.safety.judges.guard_formats import guard_format
 from jaxalign.safety.judges.imported import Imported
 from jaxalign.safety.judges.probe import HARM_PROBE, REFUSAL_PROBE, ProbeJudge, ProbeReader, probe_reader, read_probe
 from jaxalign.safety.judges.regard import Regard
-from jaxalign.safety.judges.rubric import RubricLocal
+from jaxalign.safety.judges.rubric import Rubric, RubricLocal
 from jaxalign.safety.judges.rubrics import RUBRICS
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
 from jaxalign.safety.probes import COMPLETION
@@ -59,10 +61,12 @@ class HarmJudges:
     Attributes:
         harm: the judges of harm by name; each prompt has one of them.
         refusal: who looks for refusals among answers to questions; None for nobody.
+        labels: the labelled responses that they are measured on, read once.
     """
 
     harm: dict[str, OpenedJudge]
     refusal: OpenedJudge | None
+    labels: MeasuringLabels
 
     def judge_of(self, prompt: BenchmarkPrompt) -> str:
         """Return the name of the judge of responses to a prompt."""
@@ -88,9 +92,9 @@ class HarmJudges:
 class JudgeModels:
     """The models that judges read with: each is opened once, and loaded once when a judge needs it."""
 
-    def __init__(self, config: EvaluateConfig, console: Console):
+    def __init__(self, config: ModelCommandConfig, console: Console, *, checks: bool = True):
         self._config, self._console = config, console
-        self.checks = config.stage in ("all", "judge")
+        self.checks = checks
         """Whether servers are asked if they are there."""
         self._opened: dict[str, OpenedModel] = {}
         self._loaded: dict[str, BaseModel] = {}
@@ -132,9 +136,7 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
             is measured on cannot be used.
     """
     source, judge = BENCHMARKS[benchmark.name], config.judge
-    if judge.labels is not None:
-        labels_hash(judge.labels)
-        read_labels(judge.labels)
+    labels = measuring_labels(judge.labels)
     names = [judge.name]
     if judge.name == "auto":
         names = ["probe", "toxicity_linear"] if source.judge == "probe_or_toxicity" else [source.judge]
@@ -144,7 +146,7 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
                 "(such as a copy of sasha/regardv3), or choose another judge"
             )
     harm = {name: _OPENERS[name](judge, benchmark, models) for name in names}
-    return HarmJudges(harm, _open_refusal(judge, source.refusals, models))
+    return HarmJudges(harm, _open_refusal(judge, source.refusals, models), labels)
 
 
 def _open_refusal(judge: JudgeConfig, wanted: bool, models: JudgeModels) -> OpenedJudge | None:
@@ -182,24 +184,44 @@ def _toxicity(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeMod
     return OpenedJudge(made.name, made.identity, lambda: made)
 
 
-def _rubric_local(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
-    rubric, name = RUBRICS[judge.rubric], str(judge.model)
+def _rubric(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+    return open_rubrics(judge, [RUBRICS[judge.rubric]], models)[0]
+
+
+def open_rubrics(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
+    """Check `judge`, rubric_local or rubric_api, and return it once for each rubric.
+
+    Judges at a server share the budget of requests.
+
+    Raises:
+        UserError: the model, the address of the server or the server itself is missing.
+    """
+    read = _rubrics_api if judge.name == "rubric_api" else _rubrics_local
+    return read(judge, rubrics, models)
+
+
+def _rubrics_local(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
+    name = str(judge.model)
     opened = models.open(name)
     chat = bool(opened.files.tokenizer.hf.chat_template)
     encoder = dataclasses.replace(opened.encoder, prompt_format="chat" if chat else "plain")
 
-    def load() -> Judge:
+    def load(rubric: Rubric) -> Judge:
         base = models.load(name)
         return RubricLocal(rubric, base.scorer(None, 0.0), encoder, base.signature, judge.expected)
 
-    key = ["rubric_local", digest(dataclasses.asdict(rubric)), judge.expected, chat, *models.signature(name)]
-    return OpenedJudge("rubric_local", key, load, model=_short(name))
+    read = [judge.expected, chat, *models.signature(name)]
+    keys = [["rubric_local", digest(dataclasses.asdict(rubric)), *read] for rubric in rubrics]
+    return [
+        OpenedJudge("rubric_local", key, partial(load, rubric), model=_short(name))
+        for key, rubric in zip(keys, rubrics, strict=True)
+    ]
 
 
-def _rubric_api(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
+def _rubrics_api(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
     url, model = judge_endpoint()
-    made = RubricApi(
-        RUBRICS[judge.rubric],
+    first = RubricApi(
+        rubrics[0],
         url,
         model,
         temperature=judge.temperature,
@@ -210,8 +232,9 @@ def _rubric_api(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeM
         max_requests=judge.max_requests,
     )
     if models.checks:
-        made.check()
-    return OpenedJudge(made.name, [made.identity, judge.repeat], lambda: made, model=model)
+        first.check()
+    made = [dataclasses.replace(first, rubric=rubric) for rubric in rubrics]
+    return [OpenedJudge(one.name, [one.identity, judge.repeat], lambda one=one: one, model=model) for one in made]
 
 
 def _short(model: str) -> str:
@@ -250,8 +273,8 @@ def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeMod
 _OPENERS: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {
     "probe": _probe,
     "toxicity_linear": _toxicity,
-    "rubric_local": _rubric_local,
-    "rubric_api": _rubric_api,
+    "rubric_local": _rubric,
+    "rubric_api": _rubric,
     "guard": _guard,
     "regard": _regard,
     "imported": _imported,

@@ -1,5 +1,6 @@
 """stage=label: a person labels a sample of a run's responses, without seeing what a judge says; and these labels."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels
+from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.labelled import BLANK_LABEL, HELD_OUT_PART, LABELS, TRAIN_PART, LabelledResponse, load_labelled
 from jaxalign.safety.states import is_blank
@@ -149,6 +151,24 @@ def read_labels(path: str | None, split: str | None = None) -> list[LabelledResp
     return [row for row in rows if split in (None, row.split)]
 
 
+@dataclasses.dataclass(frozen=True)
+class MeasuringLabels:
+    """The labelled responses that the judges of a command are measured on."""
+
+    rows: list[LabelledResponse]
+    """All of a user's own labels; of the shipped ones those that are held out."""
+    hash: str | None
+    """The hash of a user's own labels; None for the shipped ones."""
+
+
+def measuring_labels(path: str | None) -> MeasuringLabels:
+    """Return the labels that judges are measured on; for `path` and the errors see `read_labels`."""
+    if path is None:
+        return MeasuringLabels(read_labels(None, HELD_OUT_PART), None)
+    content = labels_hash(path)
+    return MeasuringLabels(read_labels(path), content)
+
+
 def labels_hash(path: str) -> str:
     """Return the hash of the labels in a file or a run (see `read_labels`); UserError if there are none."""
     if not Path(path).is_dir():
@@ -176,27 +196,35 @@ def merged(path: Path) -> MergedLabels | None:
     return merge_labels(first, second)
 
 
-def labelled_rows(
-    path: Path, judged: Sequence[Run], judge: str, about: str, without: Set[str] = frozenset()
+LabelledRow = tuple[str, str, JudgedRow, str]
+"""A judged response that people labelled: the judge's name, the key of its generation, its row and its label."""
+
+
+def labelled_rows(path: Path, judged: Sequence[Run]) -> list[LabelledRow]:
+    """Return the judged responses of some runs of stage=judge that people labelled in the file `path`."""
+    found = merged(path)
+    labels = {} if found is None else found.labels
+    return [(name, key, row, labels[key]) for run in judged for name, key, row in read_judged(run) if key in labels]
+
+
+def labelled_by(
+    judge: str, about: str, labelled: Sequence[LabelledRow], without: Set[str] = frozenset()
 ) -> tuple[list[LabelledResponse], list[Judgement]]:
     """Return the labelled responses that a judge judged, and its judgements of them.
 
     Of a judge of refusals only the state of a response is known: refused or not. Responses to the prompts with the ids
     `without` are left out.
     """
-    found = merged(path)
     rows, given = [], []
-    for run in judged:
-        for name, key, row in read_judged(run):
-            if found is None or key not in found.labels or row.id in without:
-                continue
-            rows_label = found.labels[key]
-            if about == "refusal":
-                judgement = Judgement(None, "refusal" if row.state == "refused" else "answer", "")
-            elif name == judge and row.judgement is not None:
-                judgement = row.judgement
-            else:
-                continue
-            rows.append(LabelledResponse(key, row.category, key, "-", rows_label))
-            given.append(judgement)
+    for name, key, row, label in labelled:
+        if row.id in without:
+            continue
+        if about == "refusal":
+            judgement = Judgement(None, "refusal" if row.state == "refused" else "answer", "")
+        elif name == judge and row.judgement is not None:
+            judgement = row.judgement
+        else:
+            continue
+        rows.append(LabelledResponse(key, row.category, key, "-", label))
+        given.append(judgement)
     return rows, given

@@ -157,6 +157,15 @@ class RubricApi:
         with connected(self._server(lambda: None)) as connection:
             connection.check_models([self.model], MODEL_VARIABLE)
 
+    def check_budget(self, requests: int) -> None:
+        """Raise UserError if so many requests are more than what is left of `max_requests`."""
+        if self.max_requests is not None and requests > self.max_requests - self.spent.sent:
+            raise UserError(
+                f"{requests:,} exchanges need as many requests to the judge, and "
+                f"{self.max_requests - self.spent.sent:,} of judge.max_requests={self.max_requests:,} are left: raise "
+                "it, or judge fewer"
+            )
+
     def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` is the judge's answer.
 
@@ -165,11 +174,7 @@ class RubricApi:
                 it has given no answer to many exchanges in a row. Judgements that were there before are kept.
         """
         spent = self.spent
-        if self.max_requests is not None and len(asked) > self.max_requests - spent.sent:
-            raise UserError(
-                f"{len(asked):,} exchanges need as many requests to the judge, and {self.max_requests - spent.sent:,} "
-                f"of judge.max_requests={self.max_requests:,} are left: raise it, or judge fewer"
-            )
+        self.check_budget(len(asked))
 
         def spend() -> None:
             if self.max_requests is not None and spent.sent >= self.max_requests:

@@ -81,5 +81,8 @@ EFFICIENCY = Rubric(
     about="Rationale",
 )
 
-RUBRICS = {rubric.name: rubric for rubric in (HARMFULNESS, FLAGGED, LOGICAL_ROBUSTNESS, CORRECTNESS, EFFICIENCY)}
+RATIONALE_RUBRICS = (LOGICAL_ROBUSTNESS, CORRECTNESS, EFFICIENCY)
+"""Those about rationales; scores of 1 to 5."""
+
+RUBRICS = {rubric.name: rubric for rubric in (HARMFULNESS, FLAGGED, *RATIONALE_RUBRICS)}
 """All rubrics by name."""

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from command_line import refused
 from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
+from openai_server import serving
 from runs_of_tiny import read_tiny
 
 from jaxalign.crest import main
@@ -30,8 +31,10 @@ from jaxalign.data.preferences import Responses
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.reference import read_reference
 from jaxalign.jobs.crest import evaluate as evaluation
+from jaxalign.jobs.crest import sft as fine_tuning
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import read_adapter
+from jaxalign.pretrained.sources import ModelFiles
 from jaxalign.runs.records import read_records
 
 pytestmark = pytest.mark.slow
@@ -162,6 +165,28 @@ def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
         assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == tolerance
     command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
     assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(main, command, capsys)
+
+
+def test_base_fine_tuned_model_and_best_round_are_graded_from_their_records(whole, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    monkeypatch.setattr(ModelFiles, "load", lambda *_: pytest.fail("the weights of the graded models were read"))
+    with serving() as server:
+        score = {"content": json.dumps({"reason": "So.", "score": 4})}
+        server.reply = lambda body: {"message": score, "finish_reason": "stop"}
+        monkeypatch.setenv("JAXALIGN_JUDGE_URL", server.url)
+        monkeypatch.setenv("JAXALIGN_JUDGE_MODEL", "base")
+        main([f"run.dir={folder}", *SMALL, "stage=grade", "judge=rubric_api"])
+    assert "test accuracy" in capsys.readouterr().out
+    (found,) = json.loads((folder / "grades.json").read_text())
+    tested = [one["name"] for one in json.loads((whole / "summary.json").read_text())["models"] if "test" in one]
+    assert [one["name"] for one in found["models"]] == tested and {"base", "seed", "sft"} < set(tested)
+    for one in found["models"]:
+        grades = [grade for name, grade in one.items() if name != "name"]
+        assert len(grades) == 3 and all(grade["n"] + grade["left_out"] == 4 for grade in grades)
+        assert {grade["estimate"] for grade in grades} <= {4.0, None}
+    assert len(read_records(folder / "judgements.jsonl")) >= 3
+    assert (folder / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
 
 def without(folder: Path, target: Path, *stages: str) -> Path:
@@ -328,8 +353,13 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
         ["released.no_end_token=true", "released.prompt_without_question=true", "dpo.rounds=1"],
     ],
 )
-def test_released_behaviours_run(shared, switches):
+def test_released_behaviours_run(shared, switches, monkeypatch):
+    kept, choose = [], fine_tuning.choose_examples
+    monkeypatch.setattr(fine_tuning, "choose_examples", lambda *a, **k: kept.append(choose(*a, **k)) or kept[-1])
     folder = run_in(shared, *switches, "sft.epochs=1")
+    ((_, said),) = kept
+    ends = {tokens[-1] == read_tiny().tokenizer.eos_id for tokens in said}
+    assert ends == {"released.no_end_token=true" not in switches}
     pages = read_records(folder / "rationales.jsonl")
     if "released.letters_in_words=true" in switches:
         assert all(one["z"] is not None for one in pages)
@@ -337,6 +367,14 @@ def test_released_behaviours_run(shared, switches):
         assert said and all({pair["affirm"], pair["deny"]} == {0.0, -1.0} for pair in said)
         models = json.loads((folder / "summary.json").read_text())["models"]
         assert all(model["validation"]["never_read"] == 0 for model in models)
+    else:
+        stages, encoder = json.loads((folder / "summary.json").read_text())["stages"], Encoder(read_tiny().tokenizer)
+        (learnt,) = stages["dpo"]["training"]
+        responses: dict[str, set[str]] = {}
+        for one in read_records(folder / "pairs.jsonl"):
+            responses.setdefault(one["question"], set()).update((one["chosen"], one["rejected"]))
+        read = [encoder.branches("\n", sorted(mine), end=True) for mine in responses.values()]
+        assert learnt["reference_tokens"] == sum(len(prompt) + sum(map(len, mine)) for prompt, mine in read)
 
 
 def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
