@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,13 +69,7 @@ def all_processes() -> Iterator[None]:
 
 
 def _join(mine: Membership) -> None:
-    hosts = meet(mine, join_seconds())
-    # Processes on one host take a GPU each, as JAX itself does under Slurm and Open MPI; one alone takes all, which JAX
-    # does not do there.
-    beside = [number for number, host in enumerate(hosts) if host == hosts[mine.number]]
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    given = "JAX_LOCAL_DEVICE_IDS" in os.environ or (seen != "" and "," not in seen)
-    own = [beside.index(mine.number)] if len(beside) > 1 and not given else None
+    own = own_gpu(mine.number, meet(mine, join_seconds()))
     jax.distributed.initialize(
         mine.address,
         mine.count,
@@ -85,6 +79,18 @@ def _join(mine: Membership) -> None:
         shutdown_timeout_seconds=3600,  # the first process may copy a run to its mirror at the end
     )
     STATE.member = mine
+
+
+def own_gpu(number: int, machines: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[int] | None:
+    """Return which GPU a process takes, by its number among those of its machine; None for all, or as it was told.
+
+    Processes on one machine take one each, as JAX itself does under Slurm and Open MPI; one alone takes all, which JAX
+    does not do there. `machines` has the machine of each process (see `meet`).
+    """
+    beside = [other for other, where in enumerate(machines) if where == machines[number]]
+    seen = environment.get("CUDA_VISIBLE_DEVICES", "")
+    given = "JAX_LOCAL_DEVICE_IDS" in environment or (seen != "" and "," not in seen)
+    return [beside.index(number)] if len(beside) > 1 and not given else None
 
 
 @contextlib.contextmanager
