@@ -25,7 +25,7 @@ from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import NothingToDoError, UserError, unusable_paths
-from jaxalign.runs.interruption import interruptible
+from jaxalign.parallel.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
