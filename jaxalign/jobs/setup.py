@@ -60,10 +60,8 @@ class OpenedModel:
 
     @cached_property
     def _chosen_attention(self) -> tuple[str, str | None]:
-        """The attention, and why no kernel computes it, on a device that has one. It is chosen when it is first used.
-
-        The first of several processes chooses, because all must run the same program.
-        """
+        """The attention, and why no kernel computes it, on a device that has one; chosen when it is first used."""
+        # The first of several processes chooses, because all must run the same program.
         asked, dtype = self.config.attention, jnp.dtype(self.config.precision)
         name, no_kernel = told(lambda: choose_attention(asked, self.files.architecture, dtype))
         return name, no_kernel
