@@ -231,7 +231,7 @@ def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals
         assert "ready\n" in iter(process.stderr.readline, "")
     for _ in range(signals):
         job.processes[1].send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(2)
     ended = job.ended()
     assert [status for status, _, _ in ended] == statuses, ended
     assert line in ended[0][2]
