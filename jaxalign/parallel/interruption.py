@@ -17,7 +17,7 @@ from typing import Any
 AGAIN_AFTER = 0.1
 """Seconds until an interrupt that was lost is sent again."""
 
-TOGETHER = 0.1
+AS_ONE = 0.1
 """Seconds in which several signals count as one: `timeout` sends its own to the process and to the process's group."""
 
 PATIENCE = 1.0
@@ -144,7 +144,7 @@ def _watch(heard: int) -> None:
             _WATCH.own -= 1
         elif first is None:
             first = time.monotonic()
-        elif time.monotonic() - first > TOGETHER:
+        elif time.monotonic() - first > AS_ONE:
             _end(found[0])
 
 
