@@ -25,7 +25,7 @@ from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import NothingToDoError, UserError, unusable_paths
-from jaxalign.runs.interruption import interruptible
+from jaxalign.parallel.interruption import interruptible
 
 # The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -40,8 +40,8 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
     ```
 
     `main()` reads sys.argv, and `main([...])` reads the given arguments. It exits with status 2 and a line `error: ...`
-    for bad input, and with status 130 after Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2. All jobs of a multirun are checked
-    before the first one begins; one that has nothing to do is passed over.
+    for bad input, and with status 130 after Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; a second one of them ends the process
+    at once. All jobs of a multirun are checked before the first one begins; one that has nothing to do is passed over.
     """
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
-from jaxalign.models.kernels import choose_attention
+from jaxalign.models.kernels import check_attention, choose_attention
 from jaxalign.models.linear import CODES, SCALE_GROUP, stored_sizes
 from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
@@ -51,10 +52,19 @@ class OpenedModel:
     console: Console
     placement: Placement | None = None
     """How the base is laid out on several devices; None for one device."""
-    attention: str = "blocks"
-    """What computes attention over packed rows (see `models.kernels`)."""
-    no_kernel: str | None = None
-    """Why no kernel computes it, on a device that has one."""
+
+    @property
+    def attention(self) -> str:
+        """What computes attention over packed rows (see `models.kernels`)."""
+        return self._chosen_attention[0]
+
+    @cached_property
+    def _chosen_attention(self) -> tuple[str, str | None]:
+        """The attention, and why no kernel computes it, on a device that has one; chosen when it is first used."""
+        # The first of several processes chooses, because all must run the same program.
+        asked, dtype = self.config.attention, jnp.dtype(self.config.precision)
+        name, no_kernel = told(lambda: choose_attention(asked, self.files.architecture, dtype))
+        return name, no_kernel
 
     @property
     def context(self) -> int:
@@ -75,7 +85,7 @@ class OpenedModel:
         """Read the weights, and print where they are: on one device without kernels only if `describe` asks for it.
 
         Raises:
-            UserError: they are damaged, or more than a device can hold.
+            UserError: they are damaged, or more than a device can hold; or the attention asked for refuses the model.
         """
         dtype, placement = jnp.dtype(self.config.precision), self.placement
         check_memory(self._describe(describe))
@@ -94,7 +104,8 @@ class OpenedModel:
         """Print where the weights are, on one device only if `always`; return the bytes of them on each device."""
         precision, placement, files = self.config.precision, self.placement, self.files
         held = bytes_on_device(files.architecture, jnp.dtype(precision), placement, files.storage)
-        attention = self.attention if self.no_kernel is None else f"{self.attention} ({self.no_kernel})"
+        attention, no_kernel = self._chosen_attention
+        attention += "" if no_kernel is None else f" ({no_kernel})"
         if always or len(jax.devices()) > 1 or attention != "blocks":
             first, *more = device_lines(None if placement is None else placement.mesh)
             kind = f"{self.storage} (embedding and head {precision})" if files.storage in CODES else self.storage
@@ -130,6 +141,7 @@ def open_base(
         console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
         return None
     check_joined()
+    told(lambda: check_attention(config.attention, jnp.dtype(config.precision)))
     use_compilation_cache(cache_folder() / "xla")
     open_mirror(config)
 
@@ -147,9 +159,7 @@ def open_base(
     encoder = Encoder(tokenizer, keys["prompt_format"], keys.get("system"))
     mesh = build_mesh(config.mesh.sizes)
     placement = None if mesh is None else placement_of(mesh, stored_sizes(files.storage, files.architecture))
-    # The first of several processes chooses, because all must run the same program.
-    attention = told(lambda: choose_attention(config.attention, files.architecture, jnp.dtype(config.precision)))
-    return OpenedModel(config, keys, files, encoder, console, placement, *attention)
+    return OpenedModel(config, keys, files, encoder, console, placement)
 
 
 def open_job_run(

@@ -12,6 +12,7 @@ from jaxalign.config.search_path import OwnOptions, own_options_first
 from jaxalign.config.study import StudyConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.parallel.interruption import before_second_ends
 
 STEP_KINDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "report": ReportConfig}
 """The commands that a step may run."""
@@ -67,19 +68,20 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
 def _run(command: str, arguments: list[str]) -> int:
     """Run a command, and return its exit status.
 
-    What interrupts the study is passed on as SIGTERM, so that the command saves its work; a second time it stops at
+    What interrupts the study is passed on as SIGTERM, so that the command saves its work; a second time both stop at
     once. The command has a session of its own, because Ctrl-C would otherwise reach it twice.
     """
     process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments], start_new_session=True)
     interrupted = False
     signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that closes would leave the command behind
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:
-            interrupted = True
-            process.send_signal(signal.SIGTERM)
+    with before_second_ends(lambda number: process.send_signal(number)):
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+                process.send_signal(signal.SIGTERM)
     if interrupted:
         raise KeyboardInterrupt
     return code if code >= 0 else 128 - code  # a signal's number, as a shell has it

@@ -28,7 +28,7 @@ from jaxalign.jobs.training_session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
-from jaxalign.parallel.distributed import is_first, of_first, told
+from jaxalign.parallel.distributed import is_first, of_first, stopping_together, told
 from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
@@ -87,7 +87,7 @@ def _train(config: TrainConfig) -> None:
         files=TRAIN_FILES,
     )
     if not run.finished:
-        with of_first(run.locked()):
+        with of_first(run.locked()), stopping_together():
             session = TrainingSession(config, text, opened, base, budget, asked, run, console)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)

@@ -203,6 +203,8 @@ def kernel_attention(
 def choose_attention(asked: str, architecture: Architecture, dtype: Any) -> tuple[str, str | None]:
     """Return the attention for the devices at hand, `blocks` or one of `KERNELS`, and why no kernel is taken, if so.
 
+    A kernel is compiled for one row of the model, which takes seconds.
+
     Args:
         asked: one of these, or `auto`: the kernel for the device, unless it refuses the model.
         architecture: the model's.
@@ -213,17 +215,27 @@ def choose_attention(asked: str, architecture: Architecture, dtype: Any) -> tupl
     """
     platform = jax.devices()[0].platform
     name = {"tpu": "splash", "gpu": "tokamax"}.get(platform, "blocks") if asked == "auto" else asked
-    refused = None if name == "blocks" else _refusal(name, platform, architecture, dtype)
+    refused = None if name == "blocks" else _missing(name, dtype) or _refusal(name, architecture, dtype)
     if refused is None:
         return name, None
     if asked != "auto":
-        raise UserError(f"attention={asked} cannot run here, because {refused}: take attention=auto or blocks")
+        raise _cannot_run(asked, refused)
     return "blocks", refused
 
 
-def _refusal(name: str, platform: str, architecture: Architecture, dtype: Any) -> str | None:
-    """Return why a kernel cannot compute this model's attention here; None if it can."""
-    device = jax.devices()[0].device_kind
+def check_attention(asked: str, dtype: Any) -> None:
+    """Raise UserError if a kernel was asked for that cannot run here whatever the model is. Nothing is compiled."""
+    if asked in KERNELS and (missing := _missing(asked, dtype)):
+        raise _cannot_run(asked, missing)
+
+
+def _cannot_run(asked: str, why: str) -> UserError:
+    return UserError(f"attention={asked} cannot run here, because {why}: take attention=auto or blocks")
+
+
+def _missing(name: str, dtype: Any) -> str | None:
+    """Return what a kernel needs and does not have here; None if nothing is missing."""
+    platform, device = jax.devices()[0].platform, jax.devices()[0].device_kind
     if name == "splash" and platform != "tpu":
         return f"splash is for TPUs, and this is {device}"
     if name == "tokamax" and _implementation() is None:
@@ -232,6 +244,11 @@ def _refusal(name: str, platform: str, architecture: Architecture, dtype: Any) -
         return "tokamax is not installed (pip install 'jaxalign[cuda]')"
     if jnp.dtype(dtype) != jnp.bfloat16:
         return f"{name} multiplies in bfloat16, and this is precision={np.dtype(dtype).name}"
+    return None
+
+
+def _refusal(name: str, architecture: Architecture, dtype: Any) -> str | None:
+    """Return why a kernel refuses this model's attention; None if it does not."""
     try:
         _compile_one_row(name, architecture, dtype)
     except Exception as error:  # a kernel refuses in many ways: shapes, soft caps, memory, versions of jax

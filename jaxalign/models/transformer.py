@@ -25,11 +25,12 @@ from jaxalign.models.precision import from_bits, saved, take_rows
 from jaxalign.parallel.rules import Placement, constrained
 from jaxalign.parallel.vocabulary import take_divided_rows
 
-SAVED = ("q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
+INPUT = "layer_input"
+SAVED = (INPUT, "q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
 REMATERIALISATION = {
     "none": None,
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": jax.checkpoint_policies.save_only_these_names(INPUT),
 }
 """What is saved for the backward pass: everything; the results of the frozen products; the input of each layer."""
 
@@ -85,6 +86,7 @@ class Layer(nn.Module):
         heads, groups, size = arch.kv_heads, arch.heads // arch.kv_heads, arch.head_dim
         rows, length = x.shape[:2]
         by_rows = partial(constrained, self.placement)
+        x = saved(x, INPUT)  # else it is saved all the same, but not as bits
 
         def projection(name: str, features: int, bias: bool = False) -> Projection:
             return Projection(features, bias, self.placement, PROJECTION_AXES[name], name=name)

@@ -38,8 +38,12 @@ class State:
     """How often all have waited for each other."""
     asked: int = 0
     """How often it was asked whether to stop."""
+    together: bool = False
+    """Whether they stop together at a signal, where they have agreed to."""
     stop: bool = False
     """Whether all processes stop now."""
+    tell_jax: Callable[[int], None] = lambda number: None
+    """Tells JAX of a signal to stop, and JAX tells all processes."""
     agreed: BaseException | None = None
     """The error with which all processes end."""
     folder: Path | None = None
@@ -151,6 +155,19 @@ def stop_agreed() -> bool:
         STATE.asked += 1
         STATE.stop = multihost_utils.reached_preemption_sync_point(STATE.asked)
     return STATE.stop
+
+
+@contextlib.contextmanager
+def stopping_together() -> Iterator[None]:
+    """Within, a signal to one of several processes is only heard by `stop_agreed`, which all must ask.
+
+    Elsewhere it raises KeyboardInterrupt at once, as in a process that is alone, and ends the others, too.
+    """
+    STATE.together = True
+    try:
+        yield
+    finally:
+        STATE.together = False
 
 
 def scratch_place() -> Path:

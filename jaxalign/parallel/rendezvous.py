@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.machine import machine
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 """The environment variables with the address of the first of several processes, their number, and which one this is."""
@@ -103,7 +104,9 @@ def join_seconds(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def meet(mine: Membership, seconds: float) -> list[str]:
-    """Wait until all processes are there; return the names of their hosts, in the order of the processes.
+    """Wait until all processes are there; return their machines (see `machine`), in the order of the processes.
+
+    A process that gave up or ended before the last one came is not there.
 
     Raises:
         UserError: some are missing after so many seconds.
@@ -113,7 +116,7 @@ def meet(mine: Membership, seconds: float) -> list[str]:
 
 
 def _receive(mine: Membership, seconds: float, end: float) -> list[str]:
-    hosts: dict[int, str] = {0: socket.gethostname()}
+    machines: dict[int, str] = {0: machine()}
     waiting: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         try:
@@ -125,28 +128,44 @@ def _receive(mine: Membership, seconds: float, end: float) -> list[str]:
                 f"{os.strerror(error.errno or 0)}; give another one in {ADDRESS}"
             ) from error
         stack.enter_context(server)
-        while len(hosts) < mine.count:
+        while len(machines) < mine.count:
             server.settimeout(min(1.0, max(0.01, end - time.monotonic())))  # short, so that Ctrl-C is heard
             try:
                 caller = stack.enter_context(server.accept()[0])
                 caller.settimeout(5.0)
-                hello, number, host = caller.makefile("rb").readline(400).split()
+                hello, number, where = caller.makefile("rb").readline(400).split()
                 if hello == _HELLO and 0 < int(number) < mine.count:
-                    waiting[int(number)], hosts[int(number)] = caller, host.decode()
+                    waiting[int(number)], machines[int(number)] = caller, where.decode()
             except (OSError, ValueError):  # nobody yet, or something else that looked at this port
                 pass
+            for gone in [number for number, caller in waiting.items() if not _waits(caller)]:
+                del waiting[gone], machines[gone]
             if time.monotonic() > end:
                 _answer(waiting, _LATE)
-                missing = [str(number) for number in range(mine.count) if number not in hosts]
+                missing = [str(number) for number in range(mine.count) if number not in machines]
                 few = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
                 alone = " (which only this host can reach)" if is_loopback(mine.host) else ""
                 raise UserError(
-                    f"after {seconds:.0f} s, {len(hosts)} of {mine.count} processes are at {mine.address}{alone}; "
+                    f"after {seconds:.0f} s, {len(machines)} of {mine.count} processes are at {mine.address}{alone}; "
                     f"missing: {few}: start them all, or set {COUNT} to those that there are"
                 )
-        found = [hosts[number] for number in range(mine.count)]
-        _answer(waiting, b" ".join([_GO, *(host.encode() for host in found)]))
+        found = [machines[number] for number in range(mine.count)]
+        _answer(waiting, b" ".join([_GO, *(where.encode() for where in found)]))
     return found
+
+
+def _waits(caller: socket.socket) -> bool:
+    """Return whether a process that called has not closed its connection."""
+    patience = caller.gettimeout()
+    caller.settimeout(0)
+    try:
+        return bool(caller.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:  # it is there, and says nothing
+        return True
+    except OSError:
+        return False
+    finally:
+        caller.settimeout(patience)
 
 
 def _is_here(host: str) -> bool:
@@ -168,11 +187,11 @@ def _report(mine: Membership, seconds: float, end: float) -> list[str]:
     while time.monotonic() < end:
         try:
             with socket.create_connection((mine.host, mine.port), timeout=5.0) as caller:
-                caller.sendall(b" ".join([_HELLO, str(mine.number).encode(), socket.gethostname().encode()]) + b"\n")
+                caller.sendall(b" ".join([_HELLO, str(mine.number).encode(), machine().encode()]) + b"\n")
                 caller.settimeout(max(0.01, end + 5 - time.monotonic()))
-                word, *hosts = caller.makefile("rb").readline().split() or [b""]
-            if word == _GO and len(hosts) == mine.count:
-                return [host.decode() for host in hosts]
+                word, *machines = caller.makefile("rb").readline().split() or [b""]
+            if word == _GO and len(machines) == mine.count:
+                return [where.decode() for where in machines]
             if word == _LATE:
                 raise SystemExit(2)  # the first process says which are missing
             reason = "it does not answer as the first process does"

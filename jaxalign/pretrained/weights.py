@@ -101,7 +101,7 @@ def load_params(
 
     Tensors that are no part of the architecture are not read (see `unread_tensors`). On a mesh, each device gets its
     part of a leaf alone, and one such part at a time is on the host. A kernel is quantised tensor by tensor, while it
-    is read, from its values in the file.
+    is read, from its values in the file; on a mesh it is read twice, because a scale may belong to several parts.
 
     Args:
         architecture: of the model.
@@ -127,7 +127,7 @@ def load_params(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for leaf in table:
             arrays = _arrays(architecture, leaf, dtype, storage)
-            for array, read in _readers(architecture, leaf, source, arrays, pool.map):
+            for array, read in _readers(architecture, leaf, source, arrays, pool.map, whole=placement is None):
                 path = (*leaf.path[:-1], array.name)
                 if placement is None:
                     # Wait, because otherwise the next leaf would be read while this one is in memory twice.
@@ -188,10 +188,11 @@ def _readers(
     source: TensorSource,
     arrays: Sequence[_Array],
     each: Callable[..., Iterator[None]],
+    whole: bool,
 ) -> Iterator[tuple[_Array, Callable[..., np.ndarray]]]:
     """Yield each array of a leaf with the function that reads a part of it as it is stored, or all of it.
 
-    No part is cut along the layers.
+    No part is cut along the layers. With `whole`, arrays are only read as a whole, and then each tensor only once.
     """
     names = leaf.names(architecture.layers)
 
@@ -216,6 +217,18 @@ def _readers(
         return
     scale, codes = arrays
     weights = partial(_values, architecture, leaf, source, scale.dtype)
+    if whole:
+        both = [np.empty(array.shape, array.dtype) for array in arrays]
+
+        def quantise(name: str, scale: np.ndarray, mine: np.ndarray) -> None:
+            values = weights(name)
+            scale[:] = scales_of(values, codes.name)
+            mine[:] = codes_of(values, scale, codes.name)
+
+        list(each(quantise, names, *both))
+        yield scale, lambda: both[0]
+        yield codes, lambda: to_stored(both[1])
+        return
     scales = fill(scale, (), lambda name: scales_of(weights(name), codes.name))
     yield scale, lambda part=(): scales[part]
 

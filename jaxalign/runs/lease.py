@@ -12,10 +12,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.machine import process_space
 from jaxalign.runs.bucket import Bucket
 
 BEAT = 15.0
@@ -51,7 +51,7 @@ def leased(bucket: Bucket, name: str, what: str, say: Callable[[str], None]) -> 
         UserError: another process holds the lease, and is alive.
     """
     owner = f"{_PROCESS}-{os.getpid()}"
-    mine = {"owner": owner, "host": socket.gethostname(), "process": os.getpid(), "machine": _machine()}
+    mine = {"owner": owner, "host": socket.gethostname(), "process": os.getpid(), "machine": process_space()}
     mine["since"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     def write(beat: int) -> None:
@@ -131,8 +131,8 @@ def _is_gone(found: dict[str, Any]) -> bool:
     """Return whether the owner is known to have ended: found so before, or a process of this machine that is gone."""
     if found.get("owner") in _gone:
         return True
-    process, machine = found.get("process"), _machine()
-    if machine is None or found.get("machine") != machine or not isinstance(process, int) or process < 1:
+    process, here = found.get("process"), process_space()
+    if here is None or found.get("machine") != here or not isinstance(process, int) or process < 1:
         return False
     try:
         os.kill(process, 0)
@@ -141,12 +141,3 @@ def _is_gone(found: dict[str, Any]) -> bool:
     except OSError:
         return False
     return False
-
-
-def _machine() -> str | None:
-    """Return what two processes share if and only if they see each other's numbers; None where that is not known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None

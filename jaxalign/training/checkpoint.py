@@ -117,15 +117,30 @@ def load_newest(
     return None if meta is None else (arrays_of_first(None if found is None else found[0], like(meta)), meta)
 
 
+def newest_meta(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the meta of the checkpoint that `load_newest` finds, without loading its arrays."""
+
+    def newest() -> dict[str, Any] | None:
+        found = _newest(folder, say)
+        return None if found is None else found[1]
+
+    return told(newest)
+
+
 def _load_newest(
     folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
 ) -> tuple[Any, dict[str, Any]] | None:
+    found = _newest(folder, say)
+    return None if found is None else (_load_arrays(found[0], like(found[1])), found[1])
+
+
+def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the folder and the meta of the newest checkpoint that is whole."""
     for name in reversed(names(folder)):
         path = (folder / name).absolute()
         problem = _damage(path)
         if problem is None:
-            meta = json.loads((path / META).read_text())
-            return _load_arrays(path, like(meta)), meta
+            return path, json.loads((path / META).read_text())
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
         (path / MANIFEST).unlink()
     return None

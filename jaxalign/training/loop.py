@@ -25,9 +25,9 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.distributed import several, stop_agreed, told
+from jaxalign.parallel.interruption import STOP_SIGNALS, second_ends
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
-from jaxalign.runs.interruption import STOP_SIGNALS
 from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Stage, StageSettings
@@ -64,10 +64,11 @@ class StageProgress:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether one of the `STOP_SIGNALS` has come. A second raises KeyboardInterrupt.
+    """Yield a function that tells whether one of the `STOP_SIGNALS` has come.
 
-    At the end the handlers from before are back, and the one of the signal that came is called. It raises
-    KeyboardInterrupt in a command of ours, and requeues the job under submitit. Several processes agree on a step (see
+    A second one raises KeyboardInterrupt; in a command it ends the process (see `interruption.interruptible`). At the
+    end the handlers from before are back, and the one of the signal that came is called. It raises KeyboardInterrupt in
+    a command of ours, and requeues the job under submitit. Several processes agree on a step (see
     `distributed.stop_agreed`), and have other handlers.
     """
     if several():
@@ -76,7 +77,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     received: list[signal.Signals] = []
 
     def note(number: int, _frame: Any) -> None:
-        if received:
+        if received and not second_ends():
             raise KeyboardInterrupt
         received.append(signal.Signals(number))
 
@@ -90,8 +91,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if received and callable(before[received[0]]):
-            signal.raise_signal(received[0])
+        if received and callable(handler := before[received[0]]):
+            handler(received[0], None)
 
 
 @dataclasses.dataclass

@@ -13,6 +13,7 @@ from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
+from jaxalign.training.checkpoint import newest_meta
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.loop import ADVICE, fit, resume_point
 
@@ -48,7 +49,7 @@ class Trainer:
             UserError: the loss is not a number.
             KeyboardInterrupt: SIGTERM or Ctrl-C came. A checkpoint was written first.
         """
-        summaries = self.finished(adapter, stages[0][1].optimizer) if stages else []
+        summaries = self.finished() if stages else []
         for stage, settings in stages[len(summaries) :]:
             adapter, summary = self.train_stage(stage, settings, adapter, summaries)
             summaries.append(summary)
@@ -99,7 +100,7 @@ class Trainer:
                 on_epoch=on_epoch,
             )
 
-    def finished(self, adapter: LoraParams, optimizer: str) -> list[dict[str, Any]]:
+    def finished(self) -> list[dict[str, Any]]:
         """Return the summaries of all stages before the stage of the run's newest checkpoint."""
-        found = resume_point(self.run, jax.tree.map(jnp.asarray, adapter), optimizer, self.console.print)
-        return [] if found is None else found[2]["stages"]
+        meta = newest_meta(self.run.checkpoints, self.console.print)
+        return [] if meta is None else meta["stages"]

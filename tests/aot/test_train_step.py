@@ -137,14 +137,14 @@ def test_the_step_fits_into_the_chip(found, case):
 
 
 @each_case
-def test_a_plan_for_a_cpu_that_stands_in_for_the_chips_is_a_little_high(found, case):
+def test_a_plan_for_a_cpu_that_stands_in_for_the_chips_is_within_15_percent(found, case):
     flags = f"--xla_force_host_platform_device_count={found.devices}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, __file__, json.dumps(case)]
     planned = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
     taken = bytes_of_program(found.program)
     print(json.dumps({"case": case[:3], "planned": {name: round(held / 1e6) for name, held in planned.items()}}))
-    assert 0.95 * taken <= sum(planned.values()) <= 1.35 * taken
+    assert 0.85 * taken <= sum(planned.values()) <= 1.15 * taken
 
 
 @each_case

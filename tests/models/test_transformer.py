@@ -98,6 +98,21 @@ def test_rematerialisation_changes_no_gradient(batch):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5), gradients[0], other)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["projections", "full"])
+def test_what_is_saved_of_all_layers_is_not_converted_to_float32_as_a_whole(policy):
+    model, params = Transformer(ARCHITECTURE, jnp.bfloat16, policy), random_params(dtype=jnp.bfloat16)
+    tokens = jnp.ones((2, 48), jnp.int32)
+
+    def loss(adapter, params):
+        variables = {"params": params, "lora": effective(adapter, 1.0)}
+        return jnp.square(model.apply(variables, tokens, jnp.cumsum(tokens, 1) - 1, 48 * tokens)).sum()
+
+    text = jax.jit(jax.grad(loss)).lower(random_adapter(), params).compile().as_text()
+    saved = f"[{ARCHITECTURE.layers},2,48,{ARCHITECTURE.width}]"
+    assert f"u16{saved}" in text and f"f32{saved}" not in text
+
+
 def test_a_program_is_no_longer_for_a_deeper_model(batch):
     def program(layers: int) -> int:
         arch = dataclasses.replace(ARCHITECTURE, layers=layers, windows=(0,) * layers)

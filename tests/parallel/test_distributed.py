@@ -1,12 +1,15 @@
 """What the first of several processes decides is what all do. Here, one process plays all of them in turn."""
 
 import contextlib
+import signal
 
 import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.parallel import distributed
-from jaxalign.parallel.distributed import STATE, forget_scratch, is_first, of_first, told
+from jaxalign.parallel.distributed import STATE, forget_scratch, is_first, of_first, stopping_together, told
+from jaxalign.parallel.interruption import interruptible
+from jaxalign.parallel.joining import _signals_are_shared
 from jaxalign.parallel.rendezvous import Membership
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.of_first import open_run_of_first
@@ -99,3 +102,29 @@ def test_a_process_with_other_input_is_refused(play, tmp_path):
     play(1)
     with pytest.raises(UserError, match="it has other input than the first process: dataset was 'abc' and is 'abd'; "):
         opened(tmp_path / "run", seed=1, content={"dataset": "abd"})
+
+
+def test_a_signal_raises_at_once_until_the_processes_stop_together(play):
+    play(0)
+    noted = []
+    STATE.tell_jax = noted.append
+    with interruptible(), _signals_are_shared(), stopping_together():
+        signal.raise_signal(signal.SIGUSR1)
+    assert noted == [signal.SIGTERM]
+    with pytest.raises(KeyboardInterrupt), interruptible(), _signals_are_shared():
+        signal.raise_signal(signal.SIGTERM)
+    assert noted == [signal.SIGTERM]
+
+
+def test_after_a_common_stop_the_launcher_hears_of_its_signal(play):
+    play(0)
+    calls = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
+    try:
+        with interruptible(), _signals_are_shared(), stopping_together():
+            signal.raise_signal(signal.SIGUSR2)
+            assert not calls
+            STATE.stop = True
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert calls == [signal.SIGUSR2]

@@ -8,7 +8,10 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.parallel import distributed
+from jaxalign.parallel import machine as machine_module
 from jaxalign.parallel.distributed import check_joined
+from jaxalign.parallel.joining import own_gpu
+from jaxalign.parallel.machine import machine, process_space
 from jaxalign.parallel.rendezvous import Membership, expected_processes, join_seconds, meet, membership
 
 OURS = {"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
@@ -117,10 +120,10 @@ def met(address: str, count: int, *numbers: int, seconds: float = 5.0) -> dict[i
 def test_processes_meet_whoever_comes_first_and_whoever_else_looks_at_the_port(address):
     stranger = threading.Thread(target=lambda: _knock(address))
     stranger.start()
-    hosts = [socket.gethostname()] * 3
-    assert met(address, 3, 1, 0, 2) == {0: hosts, 1: hosts, 2: hosts}
+    machines = [machine()] * 3
+    assert met(address, 3, 1, 0, 2) == {0: machines, 1: machines, 2: machines}
     stranger.join()
-    assert met(address, 2, 0, 1) == {0: hosts[:2], 1: hosts[:2]}  # the port is free again at once
+    assert met(address, 2, 0, 1) == {0: machines[:2], 1: machines[:2]}  # the port is free again at once
 
 
 def _knock(address: str) -> None:
@@ -137,6 +140,40 @@ def test_the_first_process_says_which_are_missing_and_the_others_end_without_a_w
     assert str(found[0]).startswith(f"after 3 s, 2 of 4 processes are at {address} (which only this host can reach); ")
     assert "missing: 1, 3: start them all, or set JAX_NUM_PROCESSES" in str(found[0])
     assert isinstance(found[2], SystemExit) and found[2].code == 2
+
+
+def test_a_process_that_gave_up_is_not_there_for_those_that_wait_on(address):
+    found = {}
+    first = threading.Thread(target=lambda: found.update(met(address, 3, 0, seconds=2.0)))
+    first.start()
+    host, port = address.split(":")
+    while True:
+        try:
+            caller = socket.create_connection((host, int(port)), timeout=5)
+            break
+        except OSError:  # the first is not there yet
+            time.sleep(0.02)
+    with caller:
+        caller.sendall(f"jaxalign 1 {machine()}\n".encode())
+        time.sleep(0.2)
+    assert isinstance(met(address, 3, 2)[2], SystemExit)  # it was not told to go on with the others
+    first.join()
+    assert "after 2 s, 2 of 3 processes are at" in str(found[0]) and "missing: 1: start" in str(found[0])
+
+
+def test_machines_of_one_name_are_told_apart_by_their_boots(monkeypatch, tmp_path):
+    boots = []
+    for boot in ("first", "second", ""):
+        (tmp_path / "boot_id").write_text(f"{boot}\n")
+        monkeypatch.setattr(machine_module, "BOOT", tmp_path / "boot_id")
+        boots.append((machine(), process_space()))
+    (one, space), (other, other_space), (unknown, no_space) = boots
+    assert one != other and space != other_space and unknown == socket.gethostname() and no_space is None
+    monkeypatch.setattr(socket, "gethostname", lambda: "container")
+    assert machine() == "container"
+    assert [own_gpu(number, [one, other], {}) for number in range(2)] == [None, None]
+    assert [own_gpu(number, [one, other, one], {}) for number in range(3)] == [[0], None, [1]]
+    assert own_gpu(0, [one, one], {"JAX_LOCAL_DEVICE_IDS": "3"}) is None
 
 
 def test_a_first_process_that_does_not_answer_is_named(address):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -175,3 +176,64 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     assert (first, second, out, nothing) == (2, 2, "", "")
     assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
     assert "it has other input than the first process: dataset was" in line
+
+
+WAITING = """
+import contextlib, sys, time
+from jaxalign.parallel.distributed import stop_agreed, stopping_together
+from jaxalign.parallel.interruption import interruptible
+from jaxalign.parallel.joining import all_processes
+
+def work(asks, hangs):
+    print("ready", file=sys.stderr, flush=True)
+    with stopping_together() if asks else contextlib.nullcontext():
+        for number in range(2000):
+            time.sleep(0.05)
+            if asks and stop_agreed():
+                print(f"stopped at {number}", file=sys.stderr)
+                raise KeyboardInterrupt
+            while hangs:
+                time.sleep(0.05)
+
+try:
+    with interruptible(), all_processes():
+        work("asks" in sys.argv, "hangs" in sys.argv)
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "signals", "statuses", "line"),
+    [
+        ("asks", 1, [130, 130], "stopped at "),
+        ("reads", 1, [130, 130], "interrupted: process 1 of 2 ("),
+        ("asks hangs", 2, [143, 143], "interrupted: process 1 of 2 ("),
+    ],
+)
+def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals, statuses, line):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{server.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    job = Job.__new__(Job)
+    job.processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WAITING, *how.split()],
+            env=environment | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in job.processes:
+        assert "ready\n" in iter(process.stderr.readline, "")
+    for _ in range(signals):
+        job.processes[1].send_signal(signal.SIGTERM)
+        time.sleep(2)
+    ended = job.ended()
+    assert [status for status, _, _ in ended] == statuses, ended
+    assert line in ended[0][2]
+    at = [re.findall("stopped at [0-9]+", errors) for _, _, errors in ended]
+    assert at[0] == at[1] and len(at[0]) == (how == "asks")  # at one step

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -71,6 +73,21 @@ def test_gemma_norms_have_their_one_added():
     np.testing.assert_array_equal(params["norm"]["scale"], tensors["model.norm.weight"] + 1)
     scales = params["layers"]["pre_mlp_norm"]["scale"]
     np.testing.assert_array_equal(scales[0], tensors["model.layers.0.pre_feedforward_layernorm.weight"] + 1)
+
+
+def test_a_kernel_that_is_quantised_is_read_once():
+    tensors, reads = hf_random(CONFIGS["llama"]), Counter()
+
+    class Counting(Arrays):
+        def read(self, name):
+            reads[name] += 1
+            return super().read(name)
+
+    params, _ = load_params(from_config(CONFIGS["llama"]), Counting(tensors), jnp.float32, storage="int8")
+    assert reads == dict.fromkeys(tensors, 1)
+    kernel = tensors["model.layers.1.mlp.up_proj.weight"].T
+    kept = {name: np.asarray(array[1]) for name, array in params["layers"]["up_proj"].items()}
+    np.testing.assert_allclose(kept["int8"] * kept["scale"], kernel, atol=float(np.abs(kernel).max()) / 250)
 
 
 TIED = CONFIGS["llama"] | {"tie_word_embeddings": True}

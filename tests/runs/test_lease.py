@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.machine import process_space
 from jaxalign.runs import lease
 from jaxalign.runs.bucket import Bucket
 from jaxalign.runs.lease import leased
@@ -62,7 +63,7 @@ def test_a_holder_without_a_sign_of_life_is_followed_and_waited_for_only_once(tm
 def test_a_process_of_this_machine_that_has_ended_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    other(tmp_path, 1, machine=lease._machine(), process=process.pid)
+    other(tmp_path, 1, machine=process_space(), process=process.pid)
     said = []
     with hold(tmp_path, said):
         pass

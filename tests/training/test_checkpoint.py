@@ -1,10 +1,14 @@
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxalign.errors import UserError
+from jaxalign.runs.directory import Run
 from jaxalign.training import checkpoint
+from jaxalign.training.stage import Trainer
 
 TREE = {
     "state": {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "key": np.array([1, 2**32 - 1], np.uint32)},
@@ -97,6 +101,25 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tm
     assert line.startswith("checkpoint 1-0000002 is damaged (")
     assert line.endswith("; trying the one before it")
     assert reason in line
+
+
+def test_the_meta_is_read_without_the_arrays_and_of_the_same_checkpoint(tmp_path, monkeypatch):
+    assert checkpoint.newest_meta(tmp_path / "none", silent) is None
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    monkeypatch.setattr(checkpoint, "_load_arrays", lambda path, like: pytest.fail("the arrays were loaded"))
+    assert checkpoint.newest_meta(tmp_path, silent) == {"step": 2}
+    flip_a_byte(tmp_path / "1-0000002")
+    said = []
+    assert checkpoint.newest_meta(tmp_path, said.append) == {"step": 1} and len(said) == 1
+
+
+def test_the_stages_before_are_known_without_loading_arrays(tmp_path, monkeypatch):
+    meta = {"stages": [{"name": "survey"}], "progress": {"stage": "arguments"}}
+    checkpoint.save(tmp_path / "checkpoints", "002-arguments-0000003", TREE, meta, 1)
+    monkeypatch.setattr(checkpoint, "_load_arrays", lambda path, like: pytest.fail("the arrays were loaded"))
+    nobody: Any = None
+    assert Trainer(nobody, nobody, nobody, Run(tmp_path), Console()).finished() == [{"name": "survey"}]
 
 
 def test_where_all_are_damaged_or_there_is_none_nothing_is_loaded(tmp_path):

@@ -86,7 +86,7 @@ def learn_rounds(
     is read and not trained again.
     """
     assert start.params is not None
-    before = session.trainer(run, "dpo").finished(start.params, "adamw")
+    before = session.trainer(run, "dpo").finished()
     models, summaries, accuracy = [start], [], []
     for number, pairs in enumerate(rounds, start=1):
         name, folder = f"round {number}", run.path / "rounds" / str(number)

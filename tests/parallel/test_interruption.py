@@ -1,12 +1,13 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from jaxalign.runs.interruption import interruptible
+from jaxalign.parallel.interruption import interruptible
 from jaxalign.training.loop import stop_signals
 
 
@@ -52,6 +53,49 @@ def test_a_signal_to_stop_ends_the_work_like_ctrl_c_and_the_handler_comes_back(n
     with pytest.raises(KeyboardInterrupt), interruptible():
         work()
     assert signal.getsignal(number) is before
+
+
+IN_COMPILED_CODE = """
+import hashlib
+from pathlib import Path
+from jaxalign.parallel.interruption import before_second_ends, interruptible
+
+with interruptible(), before_second_ends(lambda number: Path(TOLD).write_text(str(number))):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # some minutes in which Python hears nothing
+"""
+
+
+def test_a_second_signal_ends_a_process_at_once_that_is_in_compiled_code(tmp_path):
+    code = IN_COMPILED_CODE.replace("TOLD", repr(str(tmp_path / "told")))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGUSR2)
+            for _ in range(30):  # on a busy machine, signals that come one by one may be heard together
+                time.sleep(1)
+                if process.poll() is not None:
+                    break
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=10) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+        assert process.stderr.read() == "stopped at once by a second signal (SIGTERM)\n"
+    assert (tmp_path / "told").read_text() == str(signal.SIGTERM.value)
+
+
+def test_signals_that_come_together_count_as_one():
+    ended = []
+
+    def work():
+        with stop_signals() as stopped:
+            for _ in range(2):  # `timeout` sends one to the process, and one to its group
+                os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(stopped())
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        work()
+    assert ended == [True]
 
 
 @pytest.fixture
