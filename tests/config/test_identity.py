@@ -63,7 +63,7 @@ UNCOUNTED = {
     "crest": RUN
     | MODEL
     | LOGGING
-    | {"stage", "compare", "sampling.rows"}
+    | {"stage", "compare", "judge", "sampling.rows"}
     | {f"dataset.{name}" for name in ("path", "limit", "skip", "solved", "train", "validation", "test", "links")}
     | {"dataset.turned"},
 }

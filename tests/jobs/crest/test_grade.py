@@ -162,8 +162,8 @@ def test_what_cannot_be_graded_is_one_line(here, not_loaded, capsys, given, line
 
 @pytest.mark.slow
 def test_a_local_model_grades_without_any_adapter(finished, here, capsys, monkeypatch):
-    asked, scorer = [], BaseModel.scorer
-    monkeypatch.setattr(ModelFiles, "load", lambda *_: read_tiny())
+    asked, scorer, tiny = [], BaseModel.scorer, read_tiny()
+    monkeypatch.setattr(ModelFiles, "load", lambda *_: tiny)
     monkeypatch.setattr(BaseModel, "scorer", lambda *given: asked.append(given[1:]) or scorer(*given))
     main([*BARE, "run.dir=run", "stage=grade", "judge=rubric_local", "judge.model=tiny"])
     assert asked == [(None, 0.0)] * 3
