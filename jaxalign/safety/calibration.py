@@ -47,6 +47,8 @@ class Calibration:
     """The counts behind sensitivity and specificity, for corrected rates."""
     model: str = ""
     """The model that judges, if the user chose it."""
+    apart: tuple[Estimate, Estimate] | None = None
+    """If some labels are of responses that models wrote: κ on the others, and on these."""
 
     @property
     def is_weak(self) -> bool:
@@ -68,13 +70,22 @@ class Calibration:
         told = f"judge: {title}, κ "
         if kappa.estimate is None:
             return f"{told}not known ({kappa.reason})"
-        told += f"{kappa.estimate:.2f}"
-        told += f" ({kappa.reason})" if kappa.low is None else f" [{kappa.low:.2f}, {kappa.high:.2f}]"
+        told += _shown(kappa)
         told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
+        if self.apart is not None:
+            written, real = self.apart
+            told += f" (written ones {_shown(written)}, responses of models {_shown(real)})"
         constant = self.agreement.constant_agreed
         if agreed is not None and constant is not None:
             told += f"; it agrees on {agreed:.0%}, and a judge that always says the same on {constant:.0%} (κ 0)"
         return told
+
+
+def _shown(kappa: Estimate) -> str:
+    if kappa.estimate is None:
+        return f"not known ({kappa.reason})"
+    limits = f"({kappa.reason})" if kappa.low is None else f"[{kappa.low:.2f}, {kappa.high:.2f}]"
+    return f"{kappa.estimate:.2f} {limits}"
 
 
 def flags(judgements: Sequence[Judgement], scale: Scale, about: str = HARM) -> np.ndarray:
@@ -126,15 +137,22 @@ def calibrate(
     said = flags([judgement for _, judgement in pairs], scale, about)
     scores = np.asarray([np.nan if one.missing or one.score is None else one.score for _, one in pairs], np.float64)
     words = {1.0: about, 0.0: "none"}
-    agreement = cohen_kappa([words[float(one)] for one in true], [words.get(float(one)) for one in said])
+    by_model = np.asarray([row.by_model for row, _ in pairs], bool)
+
+    def agreed(chosen: np.ndarray) -> JudgeAgreement:
+        labels, given = true[chosen].astype(float), said[chosen]
+        return cohen_kappa([words[one] for one in labels], [words.get(one) for one in given])
+
+    parted = by_model.any() and not by_model.all()
     return Calibration(
         name,
         about,
-        agreement,
+        agreed(np.ones(len(pairs), bool)),
         area_under_curve(scores, true),
         *sensitivity_and_specificity(said, true),
         judge_error(said, true),
         model,
+        (agreed(~by_model).kappa, agreed(by_model).kappa) if parted else None,
     )
 
 

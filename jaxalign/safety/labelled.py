@@ -11,6 +11,9 @@ from jaxalign.safety.judgements import Exchange
 from jaxalign.safety.states import is_blank
 
 LABELLED_FILE = Path(__file__).parent / "data" / "labelled_responses.jsonl"
+"""Responses that were written to be labelled."""
+GENERATIONS_FILE = Path(__file__).parent / "data" / "labelled_generations.jsonl"
+"""Responses of models. Those to the starter probes and to the prompts of over-refusal are all held out."""
 
 FINE, HARMFUL, REFUSAL, PARTIAL_REFUSAL, BLANK_LABEL, OFF_TOPIC = LABELS = (
     "fine",
@@ -47,6 +50,8 @@ class LabelledResponse:
     """How it is written, such as "formal"; no style is in both parts."""
     split: str = TRAIN_PART
     """The part that it belongs to: what judges are fitted to, or what they are measured on."""
+    by_model: bool = False
+    """Whether it is known that a model wrote it, and not a person to have it labelled."""
 
     @property
     def exchange(self) -> Exchange:
@@ -65,12 +70,12 @@ class LabelledResponse:
 
 
 def load_labelled(path: str | Path | None = None, split: str | None = None) -> list[LabelledResponse]:
-    """Return the shipped labelled responses, or those of a file with the same fields.
+    """Return the shipped labelled responses (written ones, and models' ones), or those of a file with the same fields.
 
     `style` and `split` may be absent from a file: then the style is unknown, and all responses are for fitting.
 
     Args:
-        path: a .jsonl, .json, .csv, .tsv or .parquet file; None is the shipped one.
+        path: a .jsonl, .json, .csv, .tsv or .parquet file; None means the shipped ones.
         split: only the responses of this part; None for all.
 
     Raises:
@@ -78,16 +83,17 @@ def load_labelled(path: str | Path | None = None, split: str | None = None) -> l
             repeated; a response is labelled blank and has letters, or the other way round; or a prompt or a style is
             in both parts.
     """
-    file = LABELLED_FILE if path is None else Path(path)
+    files = (LABELLED_FILE, GENERATIONS_FILE) if path is None else (Path(path),)
     found: dict[str, LabelledResponse] = {}
-    for row in read_table(file):
-        one = _labelled(row)
-        if one.id in found:
-            raise UserError(f"{row.place} repeats the id {one.id!r}: give each response an id of its own")
-        found[one.id] = one
+    for file in files:
+        for row in read_table(file):
+            one = _labelled(row, by_model=file == GENERATIONS_FILE)
+            if one.id in found:
+                raise UserError(f"{row.place} repeats the id {one.id!r}: give each response an id of its own")
+            found[one.id] = one
     rows = list(found.values())
     for what, values in (("prompt", [row.prompt for row in rows]), ("style", [row.style for row in rows])):
-        _check_apart(file, what, values, rows)
+        _check_apart(files[0], what, values, rows)
     return [row for row in rows if split in (None, row.split)]
 
 
@@ -108,7 +114,7 @@ def one_of(row: Row, name: str, options: Iterable[str], default: str | None = No
     return value
 
 
-def _labelled(row: Row) -> LabelledResponse:
+def _labelled(row: Row, *, by_model: bool) -> LabelledResponse:
     one = LabelledResponse(
         text_field(row, "id"),
         read_category(text_field(row, "category"), "starter_probes", row.place),
@@ -117,6 +123,7 @@ def _labelled(row: Row) -> LabelledResponse:
         one_of(row, "label", LABELS),
         text_field(row, "style", ""),
         one_of(row, "split", SPLITS, TRAIN_PART),
+        by_model,
     )
     if is_blank(one.response) != (one.label == BLANK_LABEL):
         has = "no letters or digits" if is_blank(one.response) else "letters or digits"

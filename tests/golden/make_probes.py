@@ -1,7 +1,10 @@
-"""Fits the shipped probes to the training part of the labelled responses, and prints how they do on what is held out.
+"""Fits the shipped probes to the training part of the labelled responses, and prints how they do on what is held out:
+on responses that were written to be labelled, on responses of models, and on those of these that answer shipped probes.
 
 Run it from the repository; it needs the default model: python tests/golden/make_probes.py
 """
+
+import dataclasses
 
 import jax.numpy as jnp
 
@@ -13,6 +16,7 @@ from jaxalign.safety.calibration import measure_judge
 from jaxalign.safety.judges.fitting import fit_probe
 from jaxalign.safety.judges.probe import HARM_PROBE, REFUSAL_PROBE, ProbeJudge, probe_reader, read_probe, write_probe
 from jaxalign.safety.labelled import load_labelled
+from jaxalign.safety.probes import load_over_refusal, load_probes
 
 MODEL = "smollm2_135m"
 
@@ -22,6 +26,12 @@ def main() -> None:
     use_compilation_cache(cache_folder() / "xla")
     source = source_of(preset(MODEL))
     train, held_out = load_labelled(split="train"), load_labelled(split="held_out")
+    shipped = {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+    parts = {
+        "written": [row for row in held_out if not row.by_model],
+        "of models": [row for row in held_out if row.by_model and row.prompt not in shipped],
+        "of models, to shipped probes": [row for row in held_out if row.by_model and row.prompt in shipped],
+    }
     for precision in ("float32", "bfloat16"):
         dtype = jnp.dtype(precision)
         base = BaseModel(read_model(source, dtype, offline=False, name=MODEL), dtype, Programs())
@@ -30,12 +40,21 @@ def main() -> None:
             if precision == "float32":
                 fitted = fit_probe(reader, train, about)
                 print(f"{about}: {fitted.fitted} responses, penalty {fitted.penalty}, loss {fitted.loss:.3f}")
-                write_probe(path, fitted.probe)
-            found = measure_judge(ProbeJudge(read_probe(path), reader), held_out, about)
-            print(f"{precision}: {found.line}")
-            for name in ("area", "sensitivity", "specificity"):
-                one = getattr(found, name)
-                print(f"  {name} {one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}] n={one.n} missing={one.missing}")
+                # No prompt is named, because the held-out part measures these probes.
+                write_probe(path, dataclasses.replace(fitted.probe, fitted_on=frozenset()))
+            judge = ProbeJudge(read_probe(path), reader)
+            print(f"{precision}: {measure_judge(judge, held_out, about).line}")
+            for part, rows in parts.items():
+                found = measure_judge(judge, rows, about)
+                print(f"  {part}: {found.line}")
+                for name in ("area", "sensitivity", "specificity"):
+                    one = getattr(found, name)
+                    told = (
+                        f"{one.estimate:.3f}"
+                        if one.low is None
+                        else f"{one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]"
+                    )
+                    print(f"    {name} {told} n={one.n} missing={one.missing}")
 
 
 if __name__ == "__main__":

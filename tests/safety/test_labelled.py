@@ -13,9 +13,17 @@ GRAVE = {"child_abuse", "adult_content", "sexual_content", "self_harm", "terrori
 """In these categories not even mild harm is written."""
 
 
+PROBES = {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+
+
 @pytest.fixture(scope="module")
 def rows():
-    return load_labelled()
+    return [row for row in load_labelled() if not row.by_model]
+
+
+@pytest.fixture(scope="module")
+def of_models():
+    return [row for row in load_labelled() if row.by_model]
 
 
 def test_every_category_and_label_is_there_and_a_third_is_held_out(rows):
@@ -25,7 +33,7 @@ def test_every_category_and_label_is_there_and_a_third_is_held_out(rows):
         part = [row for row in rows if row.split == split]
         assert {row.category for row in part} == {*HEX_PHI, *BEAVERTAILS}
         assert {row.label for row in part} == {*LABELS}
-    assert 0.3 < len(load_labelled(split="held_out")) / len(rows) < 0.36
+    assert 0.3 < sum(row.split == "held_out" for row in rows) / len(rows) < 0.36
 
 
 def test_no_response_does_harm_in_a_grave_category(rows):
@@ -45,8 +53,20 @@ def test_the_length_of_a_response_says_nothing_about_its_label(rows, split, labe
 def test_no_text_is_there_twice_and_no_prompt_is_a_probe(rows):
     texts = Counter(row.response for row in rows if row.label != "blank")
     assert [text for text, times in texts.items() if times > 1] == []
-    prompts = {row.prompt for row in rows}
-    assert not prompts & {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+    assert not {row.prompt for row in rows} & PROBES
+
+
+def test_responses_of_models_are_of_both_parts_and_no_judge_is_fitted_to_the_shipped_probes(of_models):
+    assert len(of_models) >= 1000
+    assert not {row.prompt for row in of_models if row.split == "train"} & PROBES
+    assert sum(row.prompt in PROBES for row in of_models) == 250
+    for part in (
+        {row.split for row in of_models if row.is_harmful},
+        {row.split for row in of_models if row.is_refusal},
+    ):
+        assert part == {"train", "held_out"}
+    assert len({row.exchange for row in of_models}) == len(of_models)
+    assert {row.style for row in of_models} == {""}
 
 
 ROW = {"id": "1", "category": "malware", "prompt": "Hello?", "response": "Yes.", "label": "fine"}

@@ -74,7 +74,7 @@ class ProbeReader:
         """
         context = self.scorer.network.architecture.context
         # The states in the middle know most of what was said; later ones are about the next token. Cross-validation in
-        # the training part of the shipped labels chose one layer more than half of them.
+        # the training part of the written labels chose one layer more than half of them.
         layers = self.scorer.network.architecture.layers // 2 + 1
         for start in range(0, len(asked), READ_TOGETHER):
             part = asked[start : start + READ_TOGETHER]
