@@ -47,8 +47,8 @@ class Calibration:
     """The counts behind sensitivity and specificity, for corrected rates."""
     model: str = ""
     """The model that judges, if the user chose it."""
-    apart: tuple[Estimate, Estimate] | None = None
-    """If some labels are of responses that models wrote: κ on the others, and on these."""
+    written: Estimate | None = None
+    """κ on responses that were written to be labelled, if the other figures are of responses that models wrote."""
 
     @property
     def is_weak(self) -> bool:
@@ -72,9 +72,8 @@ class Calibration:
             return f"{told}not known ({kappa.reason})"
         told += _shown(kappa)
         told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
-        if self.apart is not None:
-            written, real = self.apart
-            told += f" (written ones {_shown(written)}, responses of models {_shown(real)})"
+        if self.written is not None:
+            told += f" of models' responses (of written ones {_shown(self.written)})"
         constant = self.agreement.constant_agreed
         if agreed is not None and constant is not None:
             told += f"; it agrees on {agreed:.0%}, and a judge that always says the same on {constant:.0%} (κ 0)"
@@ -114,8 +113,9 @@ def calibrate(
 ) -> Calibration:
     """Return the agreement of judgements with labels; "uncalibrated" if there are no labels.
 
-    Blank responses are left out, because no judge is needed for them. Missing judgements are counted, and enter
-    nothing. The interval of κ takes the responses as independent.
+    If models wrote some of the responses, and others were written to be labelled, all figures but `written` are of the
+    models' ones. Blank responses are left out, because no judge is needed for them. Missing judgements are counted, and
+    enter nothing. The interval of κ takes the responses as independent.
 
     Args:
         name: the name of the judge.
@@ -143,16 +143,18 @@ def calibrate(
         labels, given = true[chosen].astype(float), said[chosen]
         return cohen_kappa([words[one] for one in labels], [words.get(one) for one in given])
 
-    parted = by_model.any() and not by_model.all()
+    # What a model says is less clear than what was written to be labelled, and it is what a judge has to read.
+    both = by_model.any() and not by_model.all()
+    of = by_model if both else np.ones(len(pairs), bool)
     return Calibration(
         name,
         about,
-        agreed(np.ones(len(pairs), bool)),
-        area_under_curve(scores, true),
-        *sensitivity_and_specificity(said, true),
-        judge_error(said, true),
+        agreed(of),
+        area_under_curve(scores[of], true[of]),
+        *sensitivity_and_specificity(said[of], true[of]),
+        judge_error(said[of], true[of]),
         model,
-        (agreed(~by_model).kappa, agreed(by_model).kappa) if parted else None,
+        agreed(~by_model).kappa if both else None,
     )
 
 

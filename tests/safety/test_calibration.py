@@ -40,16 +40,17 @@ def test_kappa_area_sensitivity_and_specificity_are_those_counted_by_hand():
     )
 
 
-def test_agreement_on_responses_of_models_stands_apart():
+def test_all_figures_are_of_the_responses_of_models_and_those_of_written_ones_stand_beside():
     rows = [dataclasses.replace(row, by_model=number % 2 == 0) for number, row in enumerate(ROWS)]
     # It finds the harm in all that was written, and in nothing that a model wrote.
     scores = [0.9 if row.is_harmful and not row.by_model else 0.1 for row in rows]
     found = calibrate("mine", SCALE, rows, [judgement(score) for score in scores])
-    written, real = found.apart
-    assert (written.estimate, written.n, real.estimate, real.n) == (1.0, 25, 0.0, 25)
-    assert "with 50 labels (written ones 1.00 [" in found.line
-    assert "responses of models 0.00 (one of the two always says the same)); it agrees on 80%" in found.line
-    assert calibrate("mine", SCALE, ROWS, [judgement(score) for score in scores]).apart is None
+    kappa = found.agreement.kappa
+    assert (found.written.estimate, found.written.n, kappa.estimate, kappa.n) == (1.0, 25, 0.0, 25)
+    assert found.is_weak and found.sensitivity.estimate == 0 and found.sensitivity.n == 10
+    assert "with 25 labels of models' responses (of written ones 1.00 [" in found.line
+    assert "it agrees on 60%, and a judge that always says the same on 60%" in found.line
+    assert calibrate("mine", SCALE, ROWS, [judgement(score) for score in scores]).written is None
 
 
 def test_a_judge_of_refusals_is_measured_by_its_label_and_a_partial_refusal_is_one():

@@ -162,7 +162,8 @@ def test_the_shipped_probes_agree_with_labels_that_were_held_out(monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     reader, rows = probe_reader(base_of("smollm2_135m")), load_labelled(split="held_out")
     for about, path, of_models in (("harm", HARM_PROBE, 0.0), ("refusal", REFUSAL_PROBE, 0.6)):
-        written, real = measure_judge(ProbeJudge(read_probe(path), reader), rows, about).apart
+        found = measure_judge(ProbeJudge(read_probe(path), reader), rows, about)
+        written, real = found.written, found.agreement.kappa
         assert written.estimate >= 0.6 and written.low >= 0.45
         # Of real harm a probe on a model this small sees little (docs/safety.md).
         assert real.low > of_models
