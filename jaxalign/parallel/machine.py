@@ -18,7 +18,7 @@ def machine() -> str:
 
 
 def process_space() -> str | None:
-    """Return what two processes share if and only if they see each other's numbers; None where that is not known."""
+    """Return what two processes share only if they see each other's numbers; None where that is not known."""
     try:
         return f"{machine()} {os.readlink('/proc/self/ns/pid')}" if _boot() else None
     except OSError:

@@ -73,7 +73,7 @@ class Calibration:
         told += _shown(kappa)
         told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
         if self.written is not None:
-            told += f" of models' responses (of written ones {_shown(self.written)})"
+            told += f" of models' responses ({_shown(self.written)} on responses written to be labelled)"
         constant = self.agreement.constant_agreed
         if agreed is not None and constant is not None:
             told += f"; it agrees on {agreed:.0%}, and a judge that always says the same on {constant:.0%} (κ 0)"

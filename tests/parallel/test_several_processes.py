@@ -185,8 +185,8 @@ from jaxalign.parallel.interruption import interruptible
 from jaxalign.parallel.joining import all_processes
 
 def work(asks, hangs):
-    print("ready", file=sys.stderr, flush=True)
     with stopping_together() if asks else contextlib.nullcontext():
+        print("ready", file=sys.stderr, flush=True)
         for number in range(2000):
             time.sleep(0.05)
             if asks and stop_agreed():
@@ -227,11 +227,16 @@ def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals
         )
         for number in range(2)
     ]
-    for process in job.processes:
-        assert "ready\n" in iter(process.stderr.readline, "")
-    for _ in range(signals):
-        job.processes[1].send_signal(signal.SIGTERM)
-        time.sleep(2)
+    try:
+        for process in job.processes:
+            assert "ready\n" in iter(process.stderr.readline, "")
+        for _ in range(signals):
+            job.processes[1].send_signal(signal.SIGTERM)
+            time.sleep(2)
+    except BaseException:
+        for process in job.processes:
+            process.kill()
+        raise
     ended = job.ended()
     assert [status for status, _, _ in ended] == statuses, ended
     assert line in ended[0][2]

@@ -48,7 +48,7 @@ def test_all_figures_are_of_the_responses_of_models_and_those_of_written_ones_st
     kappa = found.agreement.kappa
     assert (found.written.estimate, found.written.n, kappa.estimate, kappa.n) == (1.0, 25, 0.0, 25)
     assert found.is_weak and found.sensitivity.estimate == 0 and found.sensitivity.n == 10
-    assert "with 25 labels of models' responses (of written ones 1.00 [" in found.line
+    assert "with 25 labels of models' responses (1.00 [" in found.line
     assert "it agrees on 60%, and a judge that always says the same on 60%" in found.line
     assert calibrate("mine", SCALE, ROWS, [judgement(score) for score in scores]).written is None
 

@@ -43,7 +43,7 @@ def base_without_weights(opened: OpenedModel) -> BaseModel:
     """Return a base that finds its own records and reads adapters. It has no weights, so it can answer nothing."""
     files = opened.files
     model = Model(files.architecture, {}, files.tokenizer, files.identify()[0], files.name, files.storage)
-    return BaseModel(model, jnp.dtype(opened.config.precision), Programs(), opened.placement, opened.attention)
+    return BaseModel(model, jnp.dtype(opened.config.precision), Programs(), opened.placement)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +82,13 @@ def grade_rationales(
         UserError: an answer of the test is missing in the run's records, or the judge cannot judge.
     """
     summary, path, key = run.results(models=list, judge=str), run.path / GRADE_RECORDS, digest([g.key for g in graders])
-    if session.config.run.overwrite:
-        for name in (GRADES, GRADE_RECORDS):
-            delete_entry(run.path / name)
-    gradings = {one["key"]: one for one in read_gradings(run)}
+    again = session.config.run.overwrite
+    gradings = {} if again else {one["key"]: one for one in read_gradings(run)}
     title = judge_title(graders[0].name, graders[0].model)
+    rationales = {} if evaluated is None else read_rationales(evaluated, session.questions.train)
     if key in gradings and not gradings[key]["missing"]:
         session.console.print(f"grade: done before by {title}", highlight=False, soft_wrap=True)
+        write_page(run, summary, rationales, session.by_id)  # in case an earlier command ended before this
         return
     tested = {model["name"] for model in summary["models"] if "test" in model}
     asked = [model for model in models if model.name in tested]
@@ -96,7 +96,7 @@ def grade_rationales(
     answers = session.ask(run, asked, session.questions.test, lambda _: engine)
     exchanges = [[exchange_of(session.wording, one) for one in mine] for mine in answers]
     everything = [one for mine in exchanges for one in mine if one is not None]
-    found = judge_by_rubrics(session, graders, everything, path)
+    found = judge_by_rubrics(session, graders, everything, path, again=again)
     gradings[key] = {
         "key": key,
         "judge": title,
@@ -108,7 +108,6 @@ def grade_rationales(
         ],
     }
     write_atomic(run.path / GRADES, json.dumps(list(gradings.values()), indent=2, ensure_ascii=False) + "\n")
-    rationales = {} if evaluated is None else read_rationales(evaluated, session.questions.train)
     write_page(run, summary, rationales, session.by_id)
 
 
@@ -125,11 +124,12 @@ def exchange_of(wording: Wording, answered: Answered) -> Exchange | None:
 
 
 def judge_by_rubrics(
-    session: CrestSession, graders: Sequence[OpenedJudge], asked: Sequence[Exchange], path: Path
+    session: CrestSession, graders: Sequence[OpenedJudge], asked: Sequence[Exchange], path: Path, *, again: bool
 ) -> dict[str, dict[Exchange, Judgement]]:
     """Return the judgements of each exchange by the name of the rubric.
 
-    What all of them take at a server is printed, and compared with its budget, before anything is asked.
+    What all of them take at a server is printed, and compared with its budget, before anything is asked. `again`
+    deletes the judgements that are there, once that is done.
     """
     rubrics = [rubric.name for rubric in RATIONALE_RUBRICS]
     judges = [
@@ -137,7 +137,7 @@ def judge_by_rubrics(
         for grader, rubric in zip(graders, rubrics, strict=True)
     ]
     costs = [
-        judge.inner.estimate(missing_exchanges(judge, asked, path))
+        judge.inner.estimate(list(dict.fromkeys(asked)) if again else missing_exchanges(judge, asked, path))
         for judge in judges
         if isinstance(judge.inner, RubricApi)
     ]
@@ -145,6 +145,9 @@ def judge_by_rubrics(
     if isinstance(first, RubricApi):
         print_estimate(session.console, first.name, costs)
         first.check_budget(sum(cost.requests for cost in costs))
+    if again:
+        for file in (path.with_name(GRADES), path):
+            delete_entry(file)
     given = [judge_missing(judge, asked, path) for judge in judges]
     return {rubric: dict(zip(asked, mine, strict=True)) for rubric, mine in zip(rubrics, given, strict=True)}
 

@@ -67,7 +67,10 @@ def read_gradings(run: Run) -> list[dict[str, Any]]:
         return []
     again = "remove it, and grade the rationales again with stage=grade"
     found = parse_json(read_text(path, hint=again), path, hint=again)
-    if not isinstance(found, list) or not all(isinstance(one, dict) and "models" in one for one in found):
+    keys = {"key", "judge", "missing", "models"}
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and keys <= one.keys() and one["models"] for one in found
+    ):
         raise UserError(f"{path} is damaged; {again}")
     return found
 

@@ -18,7 +18,16 @@ from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
-from jaxalign.safety.labelled import BLANK_LABEL, HELD_OUT_PART, LABELS, TRAIN_PART, LabelledResponse, load_labelled
+from jaxalign.safety.labelled import (
+    BLANK_LABEL,
+    GENERATIONS_FILE,
+    HELD_OUT_PART,
+    LABELLED_FILE,
+    LABELS,
+    TRAIN_PART,
+    LabelledResponse,
+    load_labelled,
+)
 from jaxalign.safety.states import is_blank
 from jaxalign.safety.value_map import prompt_hash
 
@@ -157,14 +166,15 @@ class MeasuringLabels:
 
     rows: list[LabelledResponse]
     """All of a user's own labels; of the shipped ones those that are held out."""
-    hash: str | None
-    """The hash of a user's own labels; None for the shipped ones."""
+    hash: str
+    """The hash of the files, or of the labels of a run."""
 
 
 def measuring_labels(path: str | None) -> MeasuringLabels:
     """Return the labels that judges are measured on; for `path` and the errors see `read_labels`."""
     if path is None:
-        return MeasuringLabels(read_labels(None, HELD_OUT_PART), None)
+        shipped = digest([file_hash(LABELLED_FILE), file_hash(GENERATIONS_FILE)])
+        return MeasuringLabels(read_labels(None, HELD_OUT_PART), shipped)
     content = labels_hash(path)
     return MeasuringLabels(read_labels(path), content)
 
