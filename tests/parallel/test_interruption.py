@@ -87,7 +87,7 @@ def test_a_second_signal_ends_a_process_at_once_that_is_in_compiled_code(tmp_pat
 
 
 def test_signals_that_come_together_count_as_one(monkeypatch):
-    monkeypatch.setattr(interruption, "TOGETHER", 60.0)  # on a busy machine 0.1 s may pass, which would end pytest
+    monkeypatch.setattr(interruption, "AS_ONE", 60.0)  # on a busy machine 0.1 s may pass, which would end pytest
     ended = []
 
     def work():

@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,8 @@ def test_the_stages_before_are_known_without_loading_arrays(tmp_path, monkeypatc
     meta = {"stages": [{"name": "survey"}], "progress": {"stage": "arguments"}}
     checkpoint.save(tmp_path / "checkpoints", "002-arguments-0000003", TREE, meta, 1)
     monkeypatch.setattr(checkpoint, "_load_arrays", lambda path, like: pytest.fail("the arrays were loaded"))
-    nobody: Any = None
-    assert Trainer(nobody, nobody, nobody, Run(tmp_path), Console()).finished() == [{"name": "survey"}]
+    run: Any = SimpleNamespace(run=Run(tmp_path), console=Console())
+    assert Trainer.finished(run) == [{"name": "survey"}]
 
 
 def test_where_all_are_damaged_or_there_is_none_nothing_is_loaded(tmp_path):

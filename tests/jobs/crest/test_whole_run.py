@@ -373,7 +373,7 @@ def test_released_behaviours_run(shared, switches, monkeypatch):
         responses: dict[str, set[str]] = {}
         for one in read_records(folder / "pairs.jsonl"):
             responses.setdefault(one["question"], set()).update((one["chosen"], one["rejected"]))
-        read = [encoder.branches("\n", sorted(mine), end=True) for mine in responses.values()]
+        read = [encoder.branches("\n", sorted(mine), end=False) for mine in responses.values()]
         assert learnt["reference_tokens"] == sum(len(prompt) + sum(map(len, mine)) for prompt, mine in read)
 
 
