@@ -71,17 +71,22 @@ def _run(command: str, arguments: list[str]) -> int:
     What interrupts the study is passed on as SIGTERM, so that the command saves its work; a second time both stop at
     once. The command has a session of its own, because Ctrl-C would otherwise reach it twice.
     """
+    at_hangup = signal.getsignal(signal.SIGHUP)
+    if at_hangup == signal.SIG_DFL:  # nohup ignores it; else a terminal that closes would leave the command behind
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     process = subprocess.Popen([sys.executable, "-m", f"jaxalign.{command}", *arguments], start_new_session=True)
     interrupted = False
-    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that closes would leave the command behind
-    with before_second_ends(lambda number: process.send_signal(number)):
-        while True:
-            try:
-                code = process.wait()
-                break
-            except KeyboardInterrupt:
-                interrupted = True
-                process.send_signal(signal.SIGTERM)
+    try:
+        with before_second_ends(process.send_signal):
+            while True:
+                try:
+                    code = process.wait()
+                    break
+                except KeyboardInterrupt:
+                    interrupted = True
+                    process.send_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, at_hangup)
     if interrupted:
         raise KeyboardInterrupt
     return code if code >= 0 else 128 - code  # a signal's number, as a shell has it

@@ -70,18 +70,21 @@ class TrainingSession:
 
     def _scores(self, when: str, adapter: Adapter, asked: QuestionnaireTrees) -> list[np.ndarray]:
         """Return the scores of the questionnaire's trees; those of a model before its training are read only once."""
+        if when == "after":
+            return self._read(when, adapter, asked)
         base, row_length = self.base, self.config.training.row_length
         trees = [[(segment.tokens.tolist(), *segment[1:]) for segment in tree] for tree in asked.trees]
         key = digest([base.signature, base.attention, row_length, adapter.identity, trees])
         if key not in _READ_BEFORE:
-            with Progress(self.console) as progress:
-                count = stoppable(progress.samples(f"questionnaire {when}", "question"))
-                scorer = base.scorer(adapter.params, adapter.scale, row_length)
-                (scores,) = score_questionnaire(scorer, asked, count)
-            if when == "after":
-                return scores
-            _READ_BEFORE[key] = scores
+            _READ_BEFORE[key] = self._read(when, adapter, asked)
         return _READ_BEFORE[key]
+
+    def _read(self, when: str, adapter: Adapter, asked: QuestionnaireTrees) -> list[np.ndarray]:
+        scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
+        with Progress(self.console) as progress:
+            count = stoppable(progress.samples(f"questionnaire {when}", "question"))
+            (scores,) = score_questionnaire(scorer, asked, count)
+        return scores
 
     def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""

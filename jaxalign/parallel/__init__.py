@@ -1,1 +1,1 @@
-"""Devices and compiled programs."""
+"""Devices, several processes, signals and compiled programs."""

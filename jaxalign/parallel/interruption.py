@@ -31,7 +31,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
 
 
 @dataclass
-class _Watch:
+class _Second:
     """What is known of the second signal, of which Python's own handlers may hear much too late."""
 
     on: bool = False
@@ -40,7 +40,7 @@ class _Watch:
     before_end: list[Callable[[int], None]] = field(default_factory=list)
 
 
-_WATCH = _Watch()
+_SECOND = _Second()
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def interruptible() -> Iterator[None]:
     def send_again() -> None:
         nonlocal raised
         raised = False
-        _WATCH.own += 1
+        _SECOND.own += 1
         signal.pthread_kill(main, signal.SIGTERM)
 
     def report(dropped: Any) -> None:
@@ -88,7 +88,7 @@ def interruptible() -> Iterator[None]:
         return
     hook, sys.unraisablehook = sys.unraisablehook, report
     try:
-        with _second_ends():
+        with _listening():
             yield
     finally:
         for timer in timers:
@@ -100,7 +100,7 @@ def interruptible() -> Iterator[None]:
 
 def second_ends() -> bool:
     """Return whether a second signal ends this process by itself, so that no handler need see to it."""
-    return _WATCH.on
+    return _SECOND.on
 
 
 @contextlib.contextmanager
@@ -109,51 +109,51 @@ def before_second_ends(call: Callable[[int], None]) -> Iterator[None]:
 
     It is called in a thread of its own, and is not waited for longer than `PATIENCE`.
     """
-    _WATCH.before_end.append(call)
+    _SECOND.before_end.append(call)
     try:
         yield
     finally:
-        _WATCH.before_end.remove(call)
+        _SECOND.before_end.remove(call)
 
 
 @contextlib.contextmanager
-def _second_ends() -> Iterator[None]:
+def _listening() -> Iterator[None]:
     """Watch for signals in a thread, which hears them also while the main thread is in compiled code."""
     out, into = os.pipe()
     os.set_blocking(into, False)
     heard_before = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
-    on_before, _WATCH.on = _WATCH.on, True
-    thread = threading.Thread(target=_watch, args=(out,), name="signals", daemon=True)
+    on_before, _SECOND.on = _SECOND.on, True
+    thread = threading.Thread(target=_listen, args=(out,), name="signals", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        _WATCH.on = on_before
+        _SECOND.on = on_before
         signal.set_wakeup_fd(heard_before)
         os.close(into)
         thread.join()
         os.close(out)
 
 
-def _watch(heard: int) -> None:
+def _listen(heard: int) -> None:
     first: float | None = None
     while found := os.read(heard, 1):
         if found[0] not in STOP_SIGNALS:
             continue
-        if _WATCH.own:
-            _WATCH.own -= 1
+        if _SECOND.own:
+            _SECOND.own -= 1
         elif first is None:
             first = time.monotonic()
         elif time.monotonic() - first > AS_ONE:
-            _end(found[0])
+            _end_at_once(found[0])
 
 
-def _end(number: int) -> None:
+def _end_at_once(number: int) -> None:
     def last() -> None:
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")  # a display of progress has hidden the cursor
         os.write(2, f"stopped at once by a second signal ({signal.Signals(number).name})\n".encode())
-        for call in reversed(_WATCH.before_end):
+        for call in reversed(_SECOND.before_end):
             with contextlib.suppress(Exception):
                 call(number)
 

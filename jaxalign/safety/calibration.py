@@ -67,10 +67,9 @@ class Calibration:
         if self.agreement is None:
             return f"judge: {title}, uncalibrated (no labels: stage=label makes some)"
         kappa, agreed = self.agreement.kappa, self.agreement.agreed.estimate
-        told = f"judge: {title}, κ "
+        told = f"judge: {title}, κ {_shown(kappa)}"
         if kappa.estimate is None:
-            return f"{told}not known ({kappa.reason})"
-        told += _shown(kappa)
+            return told
         told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
         if self.written is not None:
             told += f" of models' responses ({_shown(self.written)} on responses written to be labelled)"

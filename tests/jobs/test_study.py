@@ -78,10 +78,42 @@ def test_an_interrupt_reaches_the_step_once_and_ends_the_study_when_the_step_has
             events.append(number)
 
     monkeypatch.setattr(job.subprocess, "Popen", Step)
+    before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(SystemExit) as ended:
         main([f"steps=['{PLAN}', '{PLAN}']"])
     assert ended.value.code == 130 and events == [True, signal.SIGTERM, "ended"]
+    assert signal.getsignal(signal.SIGHUP) == before
     assert "interrupted; the same command resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hangup", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_closes_interrupts_once_and_not_under_nohup(monkeypatch, hangup):
+    sent = []
+
+    class Step:
+        def __init__(self, *_, **__):
+            self.asked = 0
+
+        def wait(self):
+            self.asked += 1
+            if self.asked < 3:
+                signal.raise_signal(signal.SIGHUP)
+            return 0
+
+        def send_signal(self, number):
+            sent.append(number)
+
+    monkeypatch.setattr(job.subprocess, "Popen", Step)
+    before = signal.signal(signal.SIGHUP, hangup)
+    try:
+        if hangup == signal.SIG_IGN:
+            main([f"steps=['{PLAN}']"])
+        else:
+            with pytest.raises(SystemExit):
+                main([f"steps=['{PLAN}']"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert sent == ([] if hangup == signal.SIG_IGN else [signal.SIGTERM])
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from jaxalign.inference.sampling_params import Completion, Request
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.report import GRADES, read_gradings, write_page
 from jaxalign.jobs.crest.session import CrestSession
-from jaxalign.jobs.harm.judge import WatchedJudge, print_estimate
+from jaxalign.jobs.harm.judge import JUDGEMENTS, WatchedJudge, print_estimate
 from jaxalign.jobs.harm.judges import OpenedJudge
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import Adapter
@@ -35,8 +35,6 @@ from jaxalign.safety.judgements import Exchange, Judgement, judge_missing, missi
 from jaxalign.safety.judges.api import RubricApi
 from jaxalign.safety.judges.rubrics import RATIONALE_RUBRICS
 from jaxalign.safety.states import is_blank
-
-GRADE_RECORDS = "judgements.jsonl"
 
 
 def base_without_weights(opened: OpenedModel) -> BaseModel:
@@ -81,7 +79,7 @@ def grade_rationales(
     Raises:
         UserError: an answer of the test is missing in the run's records, or the judge cannot judge.
     """
-    summary, path, key = run.results(models=list, judge=str), run.path / GRADE_RECORDS, digest([g.key for g in graders])
+    summary, path, key = run.results(models=list, judge=str), run.path / JUDGEMENTS, digest([g.key for g in graders])
     again = session.config.run.overwrite
     gradings = {} if again else {one["key"]: one for one in read_gradings(run)}
     title = judge_title(graders[0].name, graders[0].model)

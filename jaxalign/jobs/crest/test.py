@@ -15,10 +15,10 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.data.trees import tree_length
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME, RATIONALES, read_rationales
-from jaxalign.jobs.crest.grade import GRADE_RECORDS
 from jaxalign.jobs.crest.preferences import PAIRS
 from jaxalign.jobs.crest.report import GRADES, write_report
 from jaxalign.jobs.crest.session import CrestSession
+from jaxalign.jobs.harm.judge import JUDGEMENTS
 from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning.answers import Answered, measures
 from jaxalign.reasoning.filtering import consistency
@@ -32,7 +32,7 @@ JUDGED = "judged.jsonl"
 
 CREST_FILES = (
     *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
-    *("table.csv", "table.md", "report.md", GRADES, GRADE_RECORDS),
+    *("table.csv", "table.md", "report.md", GRADES, JUDGEMENTS),
 )
 
 

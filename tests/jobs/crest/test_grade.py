@@ -112,8 +112,10 @@ def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_ask
     assert again["missing"] == 0 and again["models"][0]["efficiency"]["estimate"] == (9 + 4) / 4
     names = {one["judge"] for one in read_records(here / "run" / "judgements.jsonl")}
     assert names == {f"rubric_api, {one}" for one in ("logical robustness", "correctness", "efficiency")}
+    (here / "run" / "report.md").unlink()  # as if an earlier command had ended before it
     printed = run(main, [*BARE, "run.dir=run", *GRADE], capsys)
     assert "grade: done before by rubric_api (base)" in printed and "robustness" in printed
+    assert "## Grades by rubric_api (base)" in (here / "run" / "report.md").read_text()
     assert len(finished.asked) == 15
 
 
@@ -132,14 +134,22 @@ def test_two_judges_stand_side_by_side_until_grading_begins_anew(finished, here,
         ("rubric_api (power)", 5),
     ]
     assert len(finished.asked) == 24
+    files = [here / "run" / name for name in ("grades.json", "judgements.jsonl")]
+    kept = [path.read_bytes() for path in files]
+    assert "max_requests" in refused(
+        main, [*BARE, "run.dir=run", *GRADE, "run.overwrite=true", "judge.max_requests=11"], capsys
+    )
+    assert kept == [path.read_bytes() for path in files]
     main([*BARE, "run.dir=run", *GRADE, "run.overwrite=true"])
     assert [one["judge"] for one in grades(here)] == ["rubric_api (power)"] and len(finished.asked) == 36
     assert (here / "run" / "summary.json").is_file()
     # Without an answer of the test, there is nothing to grade.
     records = (here / "run" / "generations.jsonl").read_text().splitlines(keepends=True)
     (here / "run" / "generations.jsonl").write_text("".join(records[:-1]))
+    kept = [path.read_bytes() for path in files]
     line = refused(main, [*BARE, "run.dir=run", *GRADE, "run.overwrite=true"], capsys)
     assert "lacks answers of the test (1): answer it again with stage=test run.overwrite=true" in line
+    assert kept == [path.read_bytes() for path in files]
 
 
 @pytest.mark.parametrize(
