@@ -15,8 +15,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.fsync = lambda fd: None  # what a test writes need not outlive a power cut, and a slow disk takes 5 ms each time
 
 # Most of what the tests take is compilation. What is compiled here runs a few times on a few numbers, so it is compiled
-# fast: a training step in an eighth of the time.
+# fast: a training step in an eighth of the time. It is also compiled in one part, as every core has a worker anyway.
 FAST = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+FAST += ["--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     FAST.append("--xla_cpu_use_fusion_emitters=false")  # later versions have no other way to compile a fusion
 # Workers and subprocesses inherit this. Programs are kept for one session, and then deleted: a program of

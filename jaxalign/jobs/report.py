@@ -56,7 +56,7 @@ def report(config: ReportConfig) -> None:
     if config.plan:
         for found in collections:
             units = risk_units(found)
-            _print_plan(console, f"targets of {found.name}", units.targets, len(units.means))
+            _print_plan(console, f"targets of {found.name}", units.targets, len(found.categories))
         return
     out = folder / "report" if config.out is None else Path(config.out)
     check_report_folder(out)
@@ -91,8 +91,10 @@ def report(config: ReportConfig) -> None:
 
 
 def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
-    console.print(f"{title}, against {categories} categories:")
-    for line in plan_lines(design_plan(scores, VALUES, categories)):
+    whole = categories > 1  # then each value is tested against all of them together, too
+    counted = f"{categories} categories, and all together" if whole else "1 category"
+    console.print(f"{title}, against {counted}:")
+    for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
@@ -144,9 +146,12 @@ def write_table(folder: Path, table: DataTable) -> None:
 def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:
     for part in (one for one in parts if one.found.models):
         findings = sum(risk.finding != 0 for risk in part.risks)
-        silent = next((risk.target.reason for risk in part.risks if risk.target.p is None), None)
+        silent = [risk.target.reason for risk in part.risks if risk.target.p is None]
         said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories" if part.risks else ""
-        said = f"value × risk: no correlation ({silent})" if silent and not findings else said
+        if silent:
+            said += f", of which {len(silent)} have no correlation ({silent[0]})"
+        if len(silent) == len(part.risks) > 0:
+            said = f"value × risk: no correlation ({silent[0]})"
         models = models_in_words(part.found)
         console.print(
             "; ".join(one for one in (f"{part.title}: {models}", said) if one), highlight=False, soft_wrap=True

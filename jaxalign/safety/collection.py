@@ -104,15 +104,18 @@ class Collection:
 
     @property
     def weak_categories(self) -> set[str]:
-        """The categories whose judge is one of `weak`."""
-        every = (row for model in self.models for row in model.rows)
-        return {row["category"] for row in every if row["judge"] in self.weak and row["category"] != ALL}
+        """The categories whose judge is one of `weak`, and `ALL` if the judge of all is one."""
+        every = [row for model in self.models for row in model.rows if row["category"] != ALL]
+        return {row["category"] for row in [*every, *self._row_of_all()] if row["judge"] in self.weak}
 
     def name_of_all(self) -> str:
         """Return the name of all categories: with the judge's, where several judges have their own categories."""
         judges = {row["judge"] for model in self.models for row in model.rows}
-        chosen = next((row for model in self.models if (row := model.row(ALL, self.metric)) is not None), None)
-        return f"all by {chosen['judge']}" if len(judges) > 1 and chosen is not None else "all"
+        return next((f"all by {row['judge']}" for row in self._row_of_all() if len(judges) > 1), "all")
+
+    def _row_of_all(self) -> list[Mapping[str, Any]]:
+        """Return the figure of all categories of the first model that has one, or nothing."""
+        return [row for model in self.models if (row := model.row(ALL, self.metric)) is not None][:1]
 
     @property
     def metric(self) -> str:

@@ -32,7 +32,7 @@ WIDTH = 3.5
 """In inches."""
 _SMALL, _SIZE = 6.0, 7.0  # of letters, in points
 _COLOURS = LinearSegmentedColormap.from_list("harm", [BEFORE, "#ffffff", AFTER])
-_GREYS = LinearSegmentedColormap.from_list("grey", ["#9a9a9a", "#ffffff", "#9a9a9a"])
+_GREYS = LinearSegmentedColormap.from_list("grey", ["#fafafa", "#868686"])  # the sign shows without a colour, too
 MOST_LINES = 8
 """The most models that are drawn one by one; of more, the mean over adapters is drawn."""
 
@@ -73,7 +73,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
 
     The values are in the order of Schwartz's circle. A triangle, up or down, marks what passes the correction for all
     tests; a cross marks a cell without a correlation. The cells of `weak` categories are
-    grey.
+    grey, the darker the more.
 
     Args:
         risks: of all values and categories.

@@ -27,7 +27,7 @@ class RiskUnits:
     measured: np.ndarray | None
     """[A, 10], NaN where missing."""
     means: dict[str, list[float | None]]
-    """By category, [A]."""
+    """By category, [A]; the first one is `ALL`, where there are several."""
     blocks: list[str] | None
     noise: Estimate
     """The spread over seeds of the figure of all categories."""
@@ -47,7 +47,7 @@ def risk_units(found: Collection) -> RiskUnits:
     ).reshape(len(pairs), len(VALUES))
     means = {
         category: [_mean([_figure(model, category, found.metric) for model in models]) for _, models in pairs]
-        for category in found.categories
+        for category in ((ALL, *found.categories) if len(found.categories) > 1 else found.categories)
     }
     whole = [(_figure(model, ALL, found.metric), target) for target, models in pairs for model in models]
     parents = [_parent(name)[0] for name in names]

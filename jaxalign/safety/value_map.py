@@ -21,6 +21,7 @@ from jaxalign.runs.reading import parse_json, read_text
 from jaxalign.runs.records import digest
 from jaxalign.safety.categories import CATEGORIES
 from jaxalign.safety.risks import Risk
+from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import VALUES
 
 PUBLISHED_MAP = Path(__file__).parent / "data" / "value_map.json"
@@ -105,7 +106,7 @@ def _checked(found: Any, file: Path) -> dict[str, dict[str, str]]:
 def learned_values(families: Sequence[Sequence[Risk]], without: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """Return the map that findings give: what goes with more harm is suppressed, what goes with less is reinforced.
 
-    A value on which two benchmarks disagree about a category is left out.
+    A value on which two benchmarks disagree about a category is left out. All categories together are no category.
 
     Args:
         families: the risks of each benchmark.
@@ -113,7 +114,7 @@ def learned_values(families: Sequence[Sequence[Risk]], without: Iterable[str] = 
     """
     signs: dict[tuple[str, str], set[int]] = {}
     for risk in (risk for risks in families for risk in risks):
-        if risk.finding and risk.category not in without:
+        if risk.finding and risk.category != ALL and risk.category not in without:
             signs.setdefault((risk.category, risk.value), set()).add(risk.finding)
     found: dict[str, dict[str, str]] = {}
     for (category, value), both in signs.items():

@@ -96,8 +96,11 @@ def test_a_planted_effect_is_found_and_few_adapters_are_told_as_too_few(lab, cap
     printed = report(lab, capsys, "texts=0")
     risks = table(lab, "beavertails-risks")
     found = [one for one in risks if one["finding"] != "undecided"]
-    assert {(one["value"], one["finding"]) for one in found} == {("Power", "more harm")} and len(found) == 2
-    assert "2 findings among 20" in printed and all(one["n"] == "24" and one["q"] for one in risks)
+    assert {(one["value"], one["finding"]) for one in found} == {("Power", "more harm")} and len(found) == 3
+    assert {one["category"] for one in risks} == {"all", "Hate speech, offensive language", "Privacy violation"}
+    assert "3 findings among 30 values × categories\n" in printed and all(
+        one["n"] == "24" and one["q"] for one in risks
+    )
     told = {(one["value"], one["published term"]): one["outcome"] for one in table(lab, "beavertails-published")}
     assert told["Power", "hate speech"] == "same" and told["Power", "privacy"] == "opposite"
     assert told["Power", "discrimination"] == "undecided"
@@ -361,12 +364,12 @@ def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_m
 @pytest.mark.slow
 def test_a_plan_says_what_a_design_can_show_before_anything_is_trained(lab, capsys):
     printed = run(main, ["plan=true", "categories=11"], capsys)
-    extreme, designed = printed.split("24 designed targets, against 11 categories:")
-    assert "14 units, 110 tests" in extreme and "no effect, however strong, would be seen of: achievement" in extreme
-    assert "24 units, 110 tests" in designed and "80 % power" in designed and "variance inflation: 1" in designed
+    extreme, designed = printed.split("24 designed targets, against 11 categories, and all together:")
+    assert "14 units, 120 tests" in extreme and "no effect, however strong, would be seen of: achievement" in extreme
+    assert "24 units, 120 tests" in designed and "80 % power" in designed and "variance inflation: 1" in designed
     assert refused(main, [], capsys).startswith("missing: runs")
     lab.run(models(lab, "power"), "one")
-    assert "1 units, 40 tests" in report(lab, capsys, "plan=true")
+    assert "1 units, 50 tests" in report(lab, capsys, "plan=true")
     assert not (lab.root / "report").exists()
 
 

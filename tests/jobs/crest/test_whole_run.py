@@ -295,6 +295,8 @@ def run_in(root: Path, *changes: str) -> Path:
 @pytest.mark.parametrize(
     ("changes", "models"),
     [
+        (["experiment=zero_shot"], ["base", "seed"]),
+        (["experiment=few_shot", ROOMY], ["base", "seed"]),
         (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
         (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
