@@ -1,5 +1,10 @@
 """Figures of the adapters themselves in a report on harm: their values, and how they were trained."""
 
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from statistics import median
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -78,8 +83,10 @@ def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
             around = _around(x, y, spokes, np.array([*values, values[0]], float))
             lines += axes.plot(*around, style, color=colour, linewidth=0.9)
         handles = handles or lines
-        name = model.title if len(model.title) < 20 else f"{model.title[:18]}…"
+        name, _, kind = model.title.partition(" (")  # such as a control
+        name = name if len(name) < 20 else f"{name[:18]}…"
         axes.text(x, y + 0.44, name, fontsize=5.5, color=INK, ha="center", parse_math=False)
+        axes.text(x, y + 0.52, kind[:-1], fontsize=4.2, color=MUTED, ha="center", parse_math=False)
     legend(figure, handles, ["target", "measured"])
     return figure
 
@@ -89,8 +96,20 @@ def _around(x: float, y: float, spokes: np.ndarray, scores: np.ndarray) -> np.nd
     return np.array([[x], [y]]) + _RADIUS * scores / _RINGS[-1] * spokes
 
 
+def _begins(logged: Sequence[Sequence[tuple[str, int, float]]]) -> dict[str, int]:
+    """Return for each stage how many steps the stages before it have: of several adapters, the most.
+
+    >>> _begins([[("arguments", 10, 3.5), ("survey", 10, 2.7)], [("arguments", 36, 2.8)]])
+    {'arguments': 0, 'survey': 36}
+    """
+    most: dict[str, int] = {}
+    for stage, step, _ in (one for steps in logged for one in steps):
+        most[stage] = max(step, most.get(stage, 0))
+    return dict(zip(most, accumulate(most.values(), initial=0), strict=False))
+
+
 def training_curves(found: Collection, losses: TrainingLosses, title: str, note: str) -> Figure | None:
-    """Draw the loss of each adapter over the logged steps of its training, both stages; None if no log is there.
+    """Draw the loss of each adapter over the steps of its training, stage after stage; None if no log is there.
 
     Up to `MOST_LINES` adapters have a colour each; of more, all are grey, with their median.
     """
@@ -105,22 +124,22 @@ def training_curves(found: Collection, losses: TrainingLosses, title: str, note:
     low = 0.36 + 0.12 * rows
     axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
     frame(axes)
-    curves = [[loss for _, loss in losses[str(model.about["adapter"])]] for model in models]
+    logged = [losses[str(model.about["adapter"])] for model in models]
+    begins = _begins(logged)
+    curves = [{begins[stage] + step: loss for stage, step, loss in one} for one in logged]
     colours = OKABE_ITO if few else [LINK] * len(curves)
     handles = []
     for curve, colour in zip(curves, colours, strict=False):
-        handles += axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.8 if few else 0.4)
+        handles += axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.8 if few else 0.4)
     if not few:
-        longest = max(map(len, curves))
-        table = np.full((len(curves), longest), np.nan)
-        for row, curve in zip(table, curves, strict=True):
-            row[: len(curve)] = curve
-        handles = [handles[0], *axes.plot(range(1, longest + 1), np.nanmedian(table, 0), color=AFTER, linewidth=1.2)]
-    stages = [stage for stage, _ in losses[str(models[0].about["adapter"])]]
-    for place, (stage, before) in enumerate(zip(stages[1:], stages[:-1], strict=True)):
-        if stage != before:
-            axes.axvline(place + 1.5, color=LINK, linewidth=0.6, linestyle=(0, (4, 3)))
-    axes.set_xlabel("logged step, one stage after the other", fontsize=6.0, color=INK, labelpad=1.5)
+        # A run that was interrupted has logged a few more steps; the median is taken where at least half have one.
+        steps = Counter(step for curve in curves for step in curve)
+        shared = sorted(step for step, runs in steps.items() if 2 * runs >= len(curves))
+        medians = [median(curve[step] for curve in curves if step in curve) for step in shared]
+        handles = [handles[0], *axes.plot(shared, medians, color=AFTER, linewidth=1.2)]
+    for begin in list(begins.values())[1:]:
+        axes.axvline(begin + 0.5, color=LINK, linewidth=0.6, linestyle=(0, (4, 3)))
+    axes.set_xlabel("step, one stage after the other", fontsize=6.0, color=INK, labelpad=1.5)
     axes.set_ylabel("loss", fontsize=6.0, color=INK, labelpad=2)
     legend(figure, handles, names)
     return figure

@@ -32,7 +32,7 @@ WIDTH = 3.5
 """In inches."""
 _SMALL, _SIZE = 6.0, 7.0  # of letters, in points
 _COLOURS = LinearSegmentedColormap.from_list("harm", [BEFORE, "#ffffff", AFTER])
-_GREYS = LinearSegmentedColormap.from_list("grey", ["#fafafa", "#868686"])  # the sign shows without a colour, too
+_GREYS = LinearSegmentedColormap.from_list("grey", ["#ffffff", "#6a6a6a"])  # the sign shows without a colour, too
 MOST_LINES = 8
 """The most models that are drawn one by one; of more, the mean over adapters is drawn."""
 
@@ -72,8 +72,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     """Draw the correlation of each value with the harm in each category as a heat map.
 
     The values are in the order of Schwartz's circle. A triangle, up or down, marks what passes the correction for all
-    tests; a cross marks a cell without a correlation. The cells of `weak` categories are
-    grey, the darker the more.
+    tests; a cross marks a cell without a correlation. The cells of `weak` categories are grey, the darker the more.
 
     Args:
         risks: of all values and categories.
@@ -252,7 +251,8 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
         if figure.low is not None and figure.high is not None:
             axes.plot([ratio, ratio], [figure.low, figure.high], color=colour, linewidth=0.6, alpha=0.6)
         mark = "s" if model.is_base else "o" if ratio <= MOST_PERPLEXITY else "^"
-        axes.plot(ratio, _number(figure.estimate), mark, color=colour, markersize=3.6)
+        above = 3 if model.is_base else 2
+        axes.plot(ratio, _number(figure.estimate), mark, color=colour, markersize=3.6, zorder=above)
         if len(points) <= MOST_LINES or model.is_base:
             axes.annotate(
                 model.title if len(model.title) < 22 else f"{model.title[:20]}…",

@@ -13,8 +13,8 @@ from jaxalign.safety.states import STATES
 from jaxalign.safety.summary import ALL
 
 Tags = dict[str, Sequence[str]]
-TrainingLosses = Mapping[str, Sequence[tuple[str, float]]]
-"""For each adapter, by its hash, the stage and the loss of every logged step, in their order."""
+TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
+"""For each adapter, by its hash, every logged step in their order: its stage, its number in the stage, and its loss."""
 
 Perplexities = Mapping[str, tuple[float | None, float | None]]
 """By the hash of an adapter, the perplexity of plain text of the adapter and of its base."""

@@ -18,7 +18,8 @@ def test_values_and_training_of_the_adapters_are_drawn_from_their_runs(tmp_path)
     figures = lab.root / "report" / "figures"
     assert (figures / "beavertails-profiles.svg").is_file() and not (figures / "beavertails-training.svg").exists()
     for one in few[:2]:
-        steps = [{"stage": "arguments", "loss": 3.0}, {"stage": "survey", "loss": 2.0}]
+        losses = (("arguments", 10, 3.5), ("survey", 1, 2.5), ("survey", 10, 9.0), ("survey", 10, 2.0))
+        steps = [{"stage": stage, "step": step, "loss": loss} for stage, step, loss in losses]
         lines = "".join(json.dumps(step) + "\n" for step in steps)
         (Path(one["folder"]).parent / "metrics.jsonl").write_text(lines)
     main([f"runs={lab.root}"])
@@ -26,4 +27,5 @@ def test_values_and_training_of_the_adapters_are_drawn_from_their_runs(tmp_path)
     page = (lab.root / "report" / "index.html").read_text(encoding="utf-8")
     assert "a radar of target and measured scores for each adapter" in page
     found = training_losses(find_harm_runs(lab.root)[0], lab.root)
-    assert found == {one["adapter"]: [("arguments", 3.0), ("survey", 2.0)] for one in few[:2]}
+    steps = [("arguments", 10, 3.5), ("survey", 1, 2.5), ("survey", 10, 2.0)]
+    assert found == {one["adapter"]: steps for one in few[:2]}

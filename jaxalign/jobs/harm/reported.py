@@ -174,16 +174,20 @@ def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float
     return found
 
 
-def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, float]]]:
-    """Return the stage and the loss of each logged step of the training runs of all adapters, by the adapter's hash."""
-    found: dict[str, list[tuple[str, float]]] = {}
+def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, int, float]]]:
+    """Return the logged steps of the training runs of all adapters, by the adapter's hash (see `TrainingLosses`).
+
+    Of a step that was done again after an interruption, the later record counts.
+    """
+    found: dict[str, list[tuple[str, int, float]]] = {}
     for about in (about for run in runs for about in run.summary["models"]):
         if about.get("folder") is None or about["adapter"] in found:
             continue
         place = _training_run(about, folder)
         if place is not None and Run(place).metrics.is_file():
-            steps = read_records(Run(place).metrics, stage=str)
-            found[about["adapter"]] = [(one["stage"], one["loss"]) for one in steps if _is_number(one.get("loss"))]
+            steps = read_records(Run(place).metrics, stage=str, step=int)
+            last = {(one["stage"], one["step"]): one["loss"] for one in steps if _is_number(one.get("loss"))}
+            found[about["adapter"]] = [(stage, step, loss) for (stage, step), loss in last.items()]
     return found
 
 
