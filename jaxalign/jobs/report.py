@@ -146,12 +146,13 @@ def write_table(folder: Path, table: DataTable) -> None:
 def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:
     for part in (one for one in parts if one.found.models):
         findings = sum(risk.finding != 0 for risk in part.risks)
-        silent = [risk.target.reason for risk in part.risks if risk.target.p is None]
+        silent = [str(risk.target.reason) for risk in part.risks if risk.target.p is None]
+        why = "; ".join(dict.fromkeys(silent))
         said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories" if part.risks else ""
-        if silent:
-            said += f", of which {len(silent)} have no correlation ({silent[0]})"
         if len(silent) == len(part.risks) > 0:
-            said = f"value × risk: no correlation ({silent[0]})"
+            said = f"value × risk: no correlation ({why})"
+        elif silent:
+            said += f"; {len(silent)} of these pairs have no correlation ({why})"
         models = models_in_words(part.found)
         console.print(
             "; ".join(one for one in (f"{part.title}: {models}", said) if one), highlight=False, soft_wrap=True

@@ -68,7 +68,7 @@ def frame(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] = ()) -> Figure:
+def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] = (), whole: str = "all") -> Figure:
     """Draw the correlation of each value with the harm in each category as a heat map.
 
     The values are in the order of Schwartz's circle. A triangle, up or down, marks what passes the correction for all
@@ -79,6 +79,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
         title: one line above the plot.
         note: a line under it, such as the judge and its κ.
         weak: the categories whose judge hardly agrees with people.
+        whole: the name of all categories together.
     """
     categories = list(dict.fromkeys(risk.category for risk in risks))
     known = {(risk.category, risk.value): risk for risk in risks}
@@ -106,7 +107,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     axes.set_yticks(np.arange(len(categories) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dedede", linewidth=0.4)
     axes.xaxis.tick_top()
-    names = [category_name(category) for category in categories]
+    names = [whole if category == ALL else category_name(category) for category in categories]
     axes.set_yticks(
         range(len(categories)), [one if len(one) < 31 else f"{one[:29]}…" for one in names], parse_math=False
     )

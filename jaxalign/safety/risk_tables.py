@@ -100,7 +100,7 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
         rows.append(
             [
                 label(risk.value),
-                category_name(risk.category),
+                _name(found, risk.category),
                 risk.target,
                 risk.target.n,
                 risk.target.p,
@@ -128,6 +128,10 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
     return DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags, weak)
 
 
+def _name(found: Collection, category: str) -> str:
+    return found.name_of_all() if category == ALL else category_name(category)
+
+
 def _noise_line(noise: Estimate) -> str:
     if noise.estimate is None:
         return f"Noise between seeds of one target: not known ({noise.reason})."
@@ -141,7 +145,7 @@ def regressions_table(found: Collection, name: str) -> DataTable:
     tags: list[Tags] = []
     for category, one in value_regressions(units.targets, units.means).items():
         for value in VALUES:
-            row = [label(value), category_name(category), one.coefficients.get(value), one.n, one.r2, one.reason or ""]
+            row = [label(value), _name(found, category), one.coefficients.get(value), one.n, one.r2, one.reason or ""]
             rows.append([*row[:3], one.collinearity.inflation.get(value), *row[3:]])
             tags.append({"value": (value,), "category": (category,)})
     heads = ("value", "category", "coefficient", "variance inflation", "n", "adjusted R²", "reason")

@@ -96,7 +96,8 @@ def _drawn(
     metric = tables.metric_name(found.metric)
     drawn: dict[str, Any] = {}
     if risks and any(risk.target.estimate is not None for risk in risks):
-        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, weak=found.weak_categories)
+        weak, whole = found.weak_categories, found.name_of_all()
+        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, weak=weak, whole=whole)
     drawn["mitigation"] = figures.mitigation_bars(found, f"{title}: mitigation", note)
     drawn["dose"] = figures.dose_response(found, f"{title}: {metric} by dose", note)
     drawn["ability"] = figures.ability_and_harm(found, known, f"{title}: {metric} and ability", note)

@@ -175,10 +175,7 @@ def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float
 
 
 def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, int, float]]]:
-    """Return the logged steps of the training runs of all adapters, by the adapter's hash (see `TrainingLosses`).
-
-    Of a step that was done again after an interruption, the later record counts.
-    """
+    """Return the logged steps of the training runs of all adapters, by the adapter's hash (see `TrainingLosses`)."""
     found: dict[str, list[tuple[str, int, float]]] = {}
     for about in (about for run in runs for about in run.summary["models"]):
         if about.get("folder") is None or about["adapter"] in found:
@@ -186,8 +183,9 @@ def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tup
         place = _training_run(about, folder)
         if place is not None and Run(place).metrics.is_file():
             steps = read_records(Run(place).metrics, stage=str, step=int)
-            last = {(one["stage"], one["step"]): one["loss"] for one in steps if _is_number(one.get("loss"))}
-            found[about["adapter"]] = [(stage, step, loss) for (stage, step), loss in last.items()]
+            found[about["adapter"]] = [
+                (one["stage"], one["step"], one["loss"]) for one in steps if _is_number(one.get("loss"))
+            ]
     return found
 
 
