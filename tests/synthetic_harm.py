@@ -51,6 +51,8 @@ class Lab:
     judges: list[dict] = field(default_factory=lambda: [judge_entry(), judge_entry("refusals", 0.7, "refusal")])
     effect: float = 0.0
     """How much harm grows with the score of power, per point."""
+    harmless: Sequence[str] = ()
+    """The categories in which no response is harmful."""
     signature: str = "base-float32"
     text: str = "A mild response."
 
@@ -134,6 +136,7 @@ class Lab:
                 state = "blank" if draw < 0.04 else "repetitive" if draw < 0.08 else "not judged" if draw < 0.1 else ""
                 state = state or ("refused" if draw < 0.2 else "answered")
                 score = None if state in ("blank", "not judged") else float(np.clip(random.normal(harm, 0.2), 0, 1))
+                score = 0.0 if score is not None and category in self.harmless else score
                 missing = "unreadable" if state == "not judged" else None
                 judgement = None if state == "blank" else Judgement(score, None, "", missing)
                 rows.append(JudgedRow(identifier, category, "", 0, judgement, state))

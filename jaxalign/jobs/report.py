@@ -148,11 +148,12 @@ def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun],
         findings = sum(risk.finding != 0 for risk in part.risks)
         silent = [str(risk.target.reason) for risk in part.risks if risk.target.p is None]
         why = "; ".join(dict.fromkeys(silent))
-        said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories" if part.risks else ""
-        if len(silent) == len(part.risks) > 0:
+        said = ""
+        if part.risks and len(silent) == len(part.risks):
             said = f"value × risk: no correlation ({why})"
-        elif silent:
-            said += f"; {len(silent)} of these pairs have no correlation ({why})"
+        elif part.risks:
+            said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories"
+            said += f"; {len(silent)} of these pairs have no correlation ({why})" if silent else ""
         models = models_in_words(part.found)
         console.print(
             "; ".join(one for one in (f"{part.title}: {models}", said) if one), highlight=False, soft_wrap=True

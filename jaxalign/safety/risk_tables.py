@@ -123,13 +123,17 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
         _noise_line(units.noise),
         *judge_notes(found),
     ]
-    tags: list[Tags] = [{"value": (risk.value,), "category": (risk.category,)} for risk in risks]
+    tags = [_tags(risk.value, risk.category) for risk in risks]
     weak = [risk.category in found.weak_categories for risk in risks]
     return DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags, weak)
 
 
 def _name(found: Collection, category: str) -> str:
     return found.name_of_all() if category == ALL else category_name(category)
+
+
+def _tags(value: str, category: str) -> Tags:
+    return {"value": (value,)} if category == ALL else {"value": (value,), "category": (category,)}
 
 
 def _noise_line(noise: Estimate) -> str:
@@ -147,7 +151,7 @@ def regressions_table(found: Collection, name: str) -> DataTable:
         for value in VALUES:
             row = [label(value), _name(found, category), one.coefficients.get(value), one.n, one.r2, one.reason or ""]
             rows.append([*row[:3], one.collinearity.inflation.get(value), *row[3:]])
-            tags.append({"value": (value,), "category": (category,)})
+            tags.append(_tags(value, category))
     heads = ("value", "category", "coefficient", "variance inflation", "n", "adjusted R²", "reason")
     note = (
         "Coefficients are in standard deviations of harm for one of the value's score, with all ten values in one "

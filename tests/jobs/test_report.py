@@ -91,16 +91,16 @@ def test_drops_are_paired_even_if_the_run_without_mitigation_came_later(lab, cap
 
 
 def test_a_planted_effect_is_found_and_few_adapters_are_told_as_too_few(lab, capsys):
-    lab.effect, lab.categories = 0.1, ("hate_speech", "privacy_violation")
+    lab.effect, lab.categories, lab.harmless = 0.1, ("hate_speech", "privacy_violation", "malware"), ("malware",)
     lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
     printed = report(lab, capsys, "texts=0")
     risks = table(lab, "beavertails-risks")
     found = [one for one in risks if one["finding"] != "undecided"]
     assert {(one["value"], one["finding"]) for one in found} == {("Power", "more harm")} and len(found) == 3
-    assert {one["category"] for one in risks} == {"all", "Hate speech, offensive language", "Privacy violation"}
-    assert "3 findings among 30 values × categories\n" in printed and all(
-        one["n"] == "24" and one["q"] for one in risks
-    )
+    assert "3 findings among 40 values × categories; 10 of these pairs have no correlation (one of the two" in printed
+    known = {"all", "Hate speech, offensive language", "Privacy violation"}
+    assert {one["category"] for one in risks if one["q"]} == known and all(one["n"] == "24" for one in risks)
+    assert {one["category"] for one in risks if one["reason"]} == {"Malware"}
     told = {(one["value"], one["published term"]): one["outcome"] for one in table(lab, "beavertails-published")}
     assert told["Power", "hate speech"] == "same" and told["Power", "privacy"] == "opposite"
     assert told["Power", "discrimination"] == "undecided"
