@@ -190,6 +190,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=arch.layers,
+            check_constancy_invariants=False,  # there are none, and the check traces a layer twice
         )
         per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
         attend: Attend = Partial(_attend_trees, ends, positions, blocks)

@@ -118,8 +118,10 @@ def train_step(
         return jax.value_and_grad(loss, has_aux=True)(state.adapter, *item)
 
     items = (batches, jnp.arange(batches.tokens.shape[0]))
-    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], items))
-    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    first = jax.tree.map(lambda leaf: leaf[0], batches)
+    # The shapes of the objective alone: those of `one` would trace the whole model a second time.
+    value, *rest = jax.eval_shape(partial(objective, objective_name), first.weight, first, hyper)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ((value, tuple(rest)), state.adapter))
     summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
     (value, (count, sums)), gradient = summed
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
