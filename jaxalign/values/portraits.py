@@ -6,6 +6,7 @@ branches after the prompt, and the probability of a score is summed over the val
 two people, is never trained.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _portrait(row: Row) -> Portrait:
     return Portrait(number, name, " ".join(text.split()))
 
 
+@functools.lru_cache(maxsize=128)  # a command checks the questions, and asks them of each model
 def portrait_question(portrait: Portrait, prompts: Prompts, encoder: Encoder) -> ChoiceTree:
     """Return the survey prompt of a portrait with its 60 possible answers, ordered by value (`VALUES`), then score."""
     answers = [survey_answer(prompts, value, score) for value in VALUES for score in SCORES]
@@ -161,6 +163,7 @@ def choice_pairs(portraits: Sequence[Portrait]) -> list[PortraitPair]:
     return [order for one, other in pairs for order in ((one, other), (other, one))]
 
 
+@functools.lru_cache(maxsize=128)
 def choice_question(pair: PortraitPair, prompts: ChoicePrompts, encoder: Encoder) -> ChoiceTree:
     """Return the prompt that asks for a choice between two people, with the answers for the first and the second."""
     prompt = fill_template(prompts.choice_prompt, first=pair[0].text, second=pair[1].text)

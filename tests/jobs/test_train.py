@@ -358,7 +358,7 @@ def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("JAXALIGN_CACHE", "XLA_FLAGS")}
     folder = tmp_path / "run"
     arguments = ["+value=power", "training.max_steps=5", "training.batch_size=2", "dataset.limit=40"]
-    arguments += ["benchmark.limit=10"]
+    arguments += ["benchmark.limit=10", "alignment.regulariser.chats=2"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
     subprocess.run([sys.executable, "-m", "jaxalign.train", *arguments], env=environment, check=True)
     summary = json.loads((folder / "summary.json").read_text())

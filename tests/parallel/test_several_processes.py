@@ -44,7 +44,7 @@ class Job:
     """A training job of one process or several on this machine. What is still alive at the end is killed."""
 
     def __init__(self, folder: Path, processes: int, devices: int, *arguments: str, cache: Path | None = None):
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[2])}
         environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
         if processes > 1:
