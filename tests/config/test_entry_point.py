@@ -138,8 +138,11 @@ def test_a_free_text_is_not_a_path(text):
 def test_what_only_looks_like_an_interpolation_belongs_to_the_path(path):
     (config,) = configs("value=power", f"dataset.path={path}", f"run.dir={path}")
     assert config.dataset.path == config.run.dir == path
-    found = configs("-m", "value=power", f"dataset.path={path},b")
-    assert [config.dataset.path for config in found] == [path, "b"]
+
+
+def test_what_only_looks_like_an_interpolation_belongs_to_the_paths_of_a_multirun():
+    found = configs("-m", "value=power", "dataset.path=a${b:c}d,${b.c}${d},${b,b")
+    assert [config.dataset.path for config in found] == ["a${b:c}d", "${b.c}${d}", "${b", "b"]
 
 
 @pytest.mark.parametrize("flag_first", [True, False])

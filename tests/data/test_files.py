@@ -140,6 +140,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv"])
 @pytest.mark.parametrize("reader", READERS)
 @few

@@ -55,6 +55,7 @@ def test_a_template_that_asks_for_the_date_gets_one_that_stays_and_counts(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_generate_asks_through_the_chat_template_of_a_model_that_has_one_unless_told_otherwise(
     adapters, tmp_path, monkeypatch, capsys
 ):

@@ -59,6 +59,7 @@ def test_the_end_of_the_input_stops_as_q_does(labelled):
     assert len(records(folder, "labels.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_a_probe_is_fitted_to_the_labels_of_a_run_and_not_measured_on_its_prompts(labelled, capsys):
     folder, label = labelled
     label(["f", "h"] * 60)

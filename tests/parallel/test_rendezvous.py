@@ -135,6 +135,7 @@ def _knock(address: str) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_first_process_says_which_are_missing_and_the_others_end_without_a_word(address):
     found = met(address, 4, 0, 2, seconds=3.0)
     assert str(found[0]).startswith(f"after 3 s, 2 of 4 processes are at {address} (which only this host can reach); ")
@@ -142,6 +143,7 @@ def test_the_first_process_says_which_are_missing_and_the_others_end_without_a_w
     assert isinstance(found[2], SystemExit) and found[2].code == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_gave_up_is_not_there_for_those_that_wait_on(address):
     found = {}
     first = threading.Thread(target=lambda: found.update(met(address, 3, 0, seconds=6.0)))

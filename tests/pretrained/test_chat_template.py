@@ -44,6 +44,7 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         assert ChatTemplate(template, hf.special_tokens_map).render(TALK, answering=answering) == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "said"),
     [

@@ -251,7 +251,6 @@ def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_p
         "stages/rationales/generations.jsonl",
         "stages/sft/epochs/2",
         "stages/dpo/checkpoints/*round-2*/manifest.json",
-        "generations.jsonl",
     ):
         killed(folder, watched)
         assert not (folder / "summary.json").exists()
