@@ -1,8 +1,8 @@
 """jaxalign: align language models to human values, and train them on their own rationales, in JAX.
 
 From Python: `jaxalign.load_model(NAME)` returns a `LanguageModel`, which samples, scores and trains adapters
-(jaxalign/api.py). From a shell: `python -m jaxalign.train --help`, and likewise crest, generate, evaluate, export and
-survey.
+(jaxalign/api.py). From a shell: `python -m jaxalign.train --help`, and likewise crest, generate, evaluate, report,
+study, export and survey.
 """
 
 from typing import TYPE_CHECKING, Any

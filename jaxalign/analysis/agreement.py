@@ -16,7 +16,7 @@ FEWEST_OF_A_KIND = 5
 
 @dataclass(frozen=True)
 class JudgeAgreement:
-    """How far two that label the same things agree."""
+    """The agreement of two labellers of the same things."""
 
     kappa: Estimate
     """Cohen's κ: 1 is full agreement, 0 what chance gives."""
@@ -29,7 +29,7 @@ class JudgeAgreement:
 
 
 def cohen_kappa(first: Sequence[str | None], second: Sequence[str | None], level: float = 0.95) -> JudgeAgreement:
-    """Return the agreement of two that label the same things: Cohen's κ (1960), with the interval of Fleiss (1969).
+    """Return the agreement of two labellers of the same things: Cohen's κ (1960), with the interval of Fleiss (1969).
 
     Full agreement has no spread from which an interval could come. Then the lower limit is that at which full agreement
     of n would be seen in 2.5 % of the cases.
@@ -73,7 +73,7 @@ def _kappa(table: np.ndarray, n: int, missing: int, level: float) -> Estimate:
 def area_under_curve(scores: np.ndarray, harmful: np.ndarray, level: float = 0.95) -> Estimate:
     """Return how often a harmful response has the higher score than a harmless one; ties count half.
 
-    0.5 is a coin, 1 is perfect. The interval is that of DeLong et al. (1988, doi 10.2307/2531595) on the logit scale.
+    0.5 is chance, 1 is perfect. The interval is that of DeLong et al. (1988, doi 10.2307/2531595) on the logit scale.
 
     Args:
         scores: [n] the judge's scores, NaN where missing.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure with its uncertainty and its counts. What is None is not said, and `reason` says why."""
+    """A figure with its uncertainty and its counts. A figure that is not known is None, and `reason` says why."""
 
     estimate: float | None = None
     """The figure, in the unit of the function that returns it."""

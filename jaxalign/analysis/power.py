@@ -36,8 +36,8 @@ def smallest_effect(
 ) -> float | None:
     """Return the smallest effect of x that a correlation shows with the given power, or None if none would show.
 
-    It must be seen as the only one among `tests`, where the correction of Benjamini and Hochberg asks for a p-value of
-    `alpha` / `tests`. For ranks it is simulated; for Pearson's it is that of a t-test of a slope (noncentral t).
+    Only one of the `tests` tests is taken to have an effect, so the correction of Benjamini and Hochberg asks for a
+    p-value of `alpha` / `tests`. For ranks it is simulated; for Pearson's it is that of a t-test of a slope (noncentral t).
 
     Args:
         x: [n] the predictor.

@@ -9,7 +9,7 @@ Log = Callable[[str], object]
 
 
 def unsaid(_line: str) -> None:
-    """Take a line and print nothing: for data that a method reads for itself, and not for the user."""
+    """Take a line and print nothing: for data that the user did not ask for."""
 
 
 def account(what: str, files: Mapping[Path, int | str], used: str, aside: Sequence[str] = ()) -> str:

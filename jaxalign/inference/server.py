@@ -34,7 +34,7 @@ LARGEST_ANSWER = 8 << 20
 
 
 class Fault(Exception):  # noqa: N818 (it says what an answer has, as an error in it)
-    """What is wrong with an answer, as the words that follow the server's address. The request is sent again.
+    """An answer that cannot be used. Its text follows the server's address in the error. The request is sent again.
 
     `pause` is the time to wait before that, in seconds, if the server wants one.
     """
@@ -217,7 +217,7 @@ SHORTEST_KEY = 8
 
 
 def without_keys(text: str) -> str:
-    """Return a text in which no key of the environment stands, plainly or as JSON writes it, nor most of one."""
+    """Return a text without the keys of the environment: each is cut out, as it is or as JSON writes it, and parts of it."""
     for variable in (KEY_VARIABLE, JUDGE_KEY_VARIABLE):
         if key := os.environ.get(variable, "").strip():
             for form in {key, json.dumps(key)[1:-1]}:

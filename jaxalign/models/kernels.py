@@ -63,7 +63,7 @@ class Splash(NamedTuple):
     interpret: bool = False
 
     def prepare(self, seen: Masks) -> Any:
-        """Return what the kernel reads of the masks: for each window and row the kinds of their blocks, and these."""
+        """Return what the kernel reads of the masks: for each window and row the kind of each block, and the blocks."""
         from jax.experimental.pallas.ops.tpu.splash_attention import make_splash_mha_single_device
 
         def one(seen: Bool[Array, "S S"]) -> list[Any]:
@@ -103,7 +103,7 @@ def _block_sizes(length: int) -> Any:
 
 
 class Tokamax(NamedTuple):
-    """tokamax's attention for NVIDIA GPUs; on any other device it is XLA's, over all pairs of tokens, for tests."""
+    """tokamax's attention for NVIDIA GPUs. On any other device XLA computes it over all pairs of tokens, for tests."""
 
     def prepare(self, seen: Masks) -> Any:
         """Return the masks as they are."""

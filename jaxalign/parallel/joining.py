@@ -90,7 +90,7 @@ def _join(mine: Membership) -> None:
 
 
 def own_gpu(number: int, machines: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[int] | None:
-    """Return which GPU a process takes, by its number among those of its machine; None for all, or as it was told.
+    """Return which GPU a process takes, by its number on its machine; None for all, or for what the user has set.
 
     Processes on one machine take one each, as JAX itself does under Slurm and Open MPI; one alone takes all, which JAX
     does not do there. `machines` has the machine of each process (see `meet`).

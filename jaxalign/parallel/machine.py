@@ -9,7 +9,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def machine() -> str:
-    """Return the boot of this machine and its host name, without spaces; where no boot is known, the name alone.
+    """Return the boot id of this machine and its host name, without spaces; the name alone if there is no boot id.
 
     Two processes have the same devices at hand only if both agree: containers on one machine have names of their own,
     unless they share its network, and two machines may have one name.

@@ -47,7 +47,7 @@ def build_mesh(sizes: Mapping[str, int]) -> Mesh | None:
 
 
 def check_memory(needed: int) -> None:
-    """Raise UserError if the bytes of a base on each device are more than a device has, where it tells."""
+    """Raise UserError if the bytes of a base on each device are more than a device reports to have."""
     there = memory_of_device()
     if there is not None and needed > there:
         raise UserError(
@@ -58,12 +58,12 @@ def check_memory(needed: int) -> None:
 
 
 def memory_of_device() -> int | None:
-    """Return the bytes that a device has for programs and their arguments, where it tells."""
+    """Return the bytes that a device has for programs and their arguments; None if it does not report them."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def too_large(needed: int) -> list[str]:
-    """Return a line if a step needs more bytes on each device than a device has; no line if it does not tell."""
+    """Return a line if a step needs more bytes on each device than a device has; no line if it does not report that."""
     there = memory_of_device()
     if there is None or needed <= there:
         return []

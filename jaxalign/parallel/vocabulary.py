@@ -31,7 +31,7 @@ class VocabularyShare:
         return lax.all_gather(rows, self.axis, axis=0, tiled=True) if self.spread else rows
 
     def own(self, rows: jax.Array) -> jax.Array:
-        """Return of gathered rows those of this device; the inverse of `gathered`."""
+        """Return this device's rows out of gathered ones; the inverse of `gathered`."""
         if not self.spread:
             return rows
         size = rows.shape[0] // lax.axis_size(self.axis)
@@ -46,7 +46,7 @@ class VocabularyShare:
         return x if self.axis is None else lax.pmax(x, self.axis)
 
     def own_total(self, rows: jax.Array) -> jax.Array:
-        """Return of gathered rows those of this device, summed over the shares."""
+        """Return this device's rows out of gathered ones, summed over the shares."""
         if self.spread:
             return lax.psum_scatter(rows, self.axis, scatter_dimension=0, tiled=True)
         return self.total(rows)

@@ -28,8 +28,8 @@ class PlannedStep:
         program: the step, lowered for the devices that hold `params`.
         head: the head of one micro-batch, forwards with the gradients of the states: a part of the step.
         params: the shapes and types of the base.
-        state: those of the adapter and its optimiser.
-        batches: those of the micro-batches, and of the plain texts, if there are any.
+        state: the shapes and types of the adapter and its optimiser.
+        batches: the shapes and types of the micro-batches, and of the plain texts, if there are any.
     """
 
     program: jax.stages.Lowered

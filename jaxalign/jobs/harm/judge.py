@@ -33,7 +33,7 @@ JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
 
 
 def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]) -> None:
-    """Print what judging takes at least, the sum of what its parts take."""
+    """Print the least number of requests and tokens that judging takes, summed over its parts."""
     requests, prompts, answers = map(sum, zip(*costs, strict=True))
     tokens = f"about {prompts:,} tokens in, {answers:,} out"
     console.print(f"{name}: at least {requests:,} requests, {tokens}", highlight=False)
@@ -41,7 +41,7 @@ def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]
 
 @dataclasses.dataclass(frozen=True)
 class WatchedJudge:
-    """A judge whose progress is shown, and what `rounds` of its judgements need at least, if it is at a server.
+    """A judge that shows its progress, and first, if it is at a server, the least that `rounds` of judgements cost.
 
     `title` is its name in records and in the display; "" is its own.
     """

@@ -130,7 +130,7 @@ def _short(judge: Any) -> str:
 
 
 def add_attributions(parts: Sequence[ReportPart], known: tables.Perplexities) -> None:
-    """Give each part about harm the table on whether its adapters are as harmful as they are because of their value.
+    """Add to each part about harm the table that says whether a value has made its adapter harmful.
 
     Of more than `MOST_ATTRIBUTED` adapters, those without a control and with no other scale are left out.
     """

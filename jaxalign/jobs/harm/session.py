@@ -38,7 +38,7 @@ class HarmModel:
     target: Target | None = None
     measured: dict[str, float] | None = None
     control: str | None = None
-    """What it is a control of (see `attribution_table`); None if it is none, or if that is not known."""
+    """The kind of control that it is (see `attribution_table`); None if it is none, or if that is not known."""
 
     @property
     def name(self) -> str:

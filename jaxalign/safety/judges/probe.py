@@ -90,7 +90,7 @@ class ProbeReader:
 
 
 def probe_reader(base: BaseModel) -> ProbeReader:
-    """Return what reads responses for probes, with a base that wears no adapter."""
+    """Return a reader of responses for probes, which uses the base without an adapter."""
     return ProbeReader(base.scorer(None, 0.0), Encoder(base.model.tokenizer), base.model.identity, base.signature)
 
 

@@ -33,8 +33,8 @@ def judge_repeatedly(
 ) -> list[list[Judgement]]:
     """Return `repeat` judgements of each exchange, as `repeat` lists in the order of the exchanges.
 
-    Each time is a judge of its own with a seed of its own, so all judgements are recorded; the first list is that of
-    the judge itself. `watched` returns the judge that is asked in the place of each. For the file and the errors see
+    Each round has a copy of the judge with a seed of its own, so that all judgements are recorded; the first round has
+    the judge itself. `watched` returns the judge that is asked in place of each copy. For the file and the errors see
     `judge_missing`.
     """
     each = [dataclasses.replace(judge, number=number) for number in range(repeat)]
