@@ -37,7 +37,8 @@ def smallest_effect(
     """Return the smallest effect of x that a correlation shows with the given power, or None if none would show.
 
     Only one of the `tests` tests is taken to have an effect, so the correction of Benjamini and Hochberg asks for a
-    p-value of `alpha` / `tests`. For ranks it is simulated; for Pearson's it is that of a t-test of a slope (noncentral t).
+    p-value of `alpha` / `tests`. For ranks it is simulated; for Pearson's it is that of a t-test of a slope
+    (noncentral t).
 
     Args:
         x: [n] the predictor.

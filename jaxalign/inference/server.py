@@ -217,7 +217,7 @@ SHORTEST_KEY = 8
 
 
 def without_keys(text: str) -> str:
-    """Return a text without the keys of the environment: each is cut out, as it is or as JSON writes it, and parts of it."""
+    """Return a text without the keys of the environment, and without parts of them, also as JSON writes them."""
     for variable in (KEY_VARIABLE, JUDGE_KEY_VARIABLE):
         if key := os.environ.get(variable, "").strip():
             for form in {key, json.dumps(key)[1:-1]}:

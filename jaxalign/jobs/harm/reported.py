@@ -137,7 +137,7 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
 
 
 def prompts_asked(found: Collection) -> set[str]:
-    """Return the texts of all prompts that the models of a collection were asked; none if those of a model are missing."""
+    """Return the texts of all prompts that the models of a collection were asked; none if a model's are missing."""
     texts: set[str] = set()
     for model in found.under():
         folder = stage_folder(model, "generate")
