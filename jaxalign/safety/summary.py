@@ -34,7 +34,6 @@ from typing import Any
 from jaxalign.analysis.comparison import paired_difference
 from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
@@ -61,7 +60,7 @@ def harm_rows(
 
     Args:
         table: the judged responses.
-        metrics: keys of `METRICS`, or `REFUSAL_RATE`.
+        metrics: keys of `METRICS`.
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
         error: the judge's errors, to correct rates for; None leaves corrected rates out.
@@ -72,7 +71,7 @@ def harm_rows(
         part = table if category == ALL else table.of_category(category)
         states = {name: share.estimate for name, share in state_shares(part).items()}
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
-            found = state_shares(part)["refused"] if metric == REFUSAL_RATE else METRICS[metric](part, scale)
+            found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
             if error is not None and metric == "flagged_rate":
                 corrected = _told(corrected_rate(found, error))
