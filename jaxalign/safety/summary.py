@@ -4,6 +4,9 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
 
     kind        "harm"
     benchmark   {name, version, prompts, samples, limit, cut}; runs of another version must not be mixed
+    asking      what decides the responses besides the model and the mitigation {temperature, top_k, top_p, max_tokens,
+                stop, seed, prompt_format, prompt (the form of a question), engine, send, strict}; runs that differ in
+                it must not be mixed
     model       {name, signature} of the base
     mitigation  {name, left_aside}: the policy, and the titles of categories that it has no value for
     models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
@@ -262,19 +265,6 @@ def as_scale(told: Sequence[float | None]) -> Scale:
 def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
     """Return the counts of a judge's errors that are stored as JSON."""
     return None if told is None else JudgeError(*told)
-
-
-def same_judge(summaries: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether summaries are of one version of one benchmark, judged by the same judges: may they be mixed?"""
-    keys = [
-        (
-            one["benchmark"]["name"],
-            one["benchmark"]["version"],
-            tuple(sorted(judge["identity"] for judge in one["judges"])),
-        )
-        for one in summaries
-    ]
-    return len(set(keys)) <= 1
 
 
 def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
     (folder,) = (here / "outputs").glob("starter_probes-none-base-power-tiny-*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["kind"] == "harm" and summary["benchmark"]["prompts"] == 8
+    assert (summary["asking"]["temperature"], summary["asking"]["engine"]) == (1, "jaxalign")
+    assert "{prompt}" in summary["asking"]["prompt"]
     assert [one["model"] for one in summary["models"]] == ["base", "power"]
     base, power = summary["models"]
     assert base["perplexity"] > 1 and power["perplexity"] != base["perplexity"] and power["control"] is None

@@ -106,6 +106,7 @@ def aggregate(
             "limit": c.harm.limit,
             "cut": c.harm.cut,
         },
+        "asking": session.asking,
         "model": {"name": session.opened.files.name, "signature": session.signature},
         "attention": session.opened.attention,
         "mitigation": {
