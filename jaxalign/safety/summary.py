@@ -17,6 +17,7 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 directories of its stages, with generations.jsonl, and judged.jsonl and judgements.jsonl)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
+    corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
                 benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
@@ -208,10 +209,24 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
+    lines += [line] if (line := _uncorrected_line(summary)) else []
     aside = summary["mitigation"]["left_aside"]
     if aside:
         lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
     return lines
+
+
+def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
+    """Return the line on what `judge.corrected=true` leaves as it is, and why; None if that is nothing, or not set."""
+    if not summary.get("corrected"):
+        return None
+    shown = dict.fromkeys((row["metric"], row["judge"]) for row in (*summary["rows"], *summary["drops"]))
+    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if not metric.startswith("flagged_rate"))
+    left = [f"{', '.join(others)} (a judge's errors are counted at its threshold of harm alone)"] if others else []
+    for metric, judge in shown:
+        if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
+            left.append(f"flagged rate by {judge} (no labels say how often it errs)")
+    return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
 
 
 def _moved_line(model: Mapping[str, Any]) -> str | None:

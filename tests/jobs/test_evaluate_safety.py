@@ -126,7 +126,9 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
 @pytest.mark.slow
 def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     main([*TINY, *probes])
-    printed = run(main, [*TINY, *probes, "judge=toxicity_linear", "judge.calibrate=true"], capsys)
+    twice = ["judge=toxicity_linear", "judge.calibrate=true", "judge.corrected=true"]
+    printed = run(main, [*TINY, *probes, *twice], capsys)
+    assert "not corrected for the judge's errors: harmfulness score (" in printed
     assert "base: generate: done before" in printed
     assert "judge: toxicity_linear, κ " in printed and "with" in printed
     assert "κ with probe and toxicity_linear on the same responses: " in printed

@@ -115,6 +115,7 @@ def aggregate(
         },
         "models": models,
         "judges": list(told.values()),
+        "corrected": c.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
         "drops": drops,
