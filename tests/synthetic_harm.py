@@ -55,6 +55,7 @@ class Lab:
     """The categories in which no response is harmful."""
     signature: str = "base-float32"
     text: str = "A mild response."
+    asking: dict = field(default_factory=lambda: {"temperature": 0.1, "stop": ["\n"], "prompt_format": "chat"})
 
     def adapter(self, target: Target | None, name: str = "", seed: int = 0, perplexity: float | None = 120.0) -> dict:
         """What a summary says of an adapter, whose training run is written too."""
@@ -112,6 +113,7 @@ class Lab:
                 "limit": None,
                 "cut": "whole",
             },
+            "asking": self.asking,
             "model": {"name": "tiny", "signature": self.signature},
             "mitigation": {"name": mitigation, "left_aside": []},
             "models": found,

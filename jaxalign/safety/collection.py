@@ -153,15 +153,16 @@ def collect(runs: Sequence[HarmRun]) -> list[Collection]:
     The judges that most runs have come first. A model that several runs share, such as the base, is taken once.
 
     Raises:
-        UserError: two runs are of different versions of a benchmark, or of different bases; two judges have judged
-            different models, so that nothing can be compared; or two different models have the same name.
+        UserError: two runs are of different versions of a benchmark, or of different bases, or did not ask alike (see
+            summary.py); two judges have judged different models, so that nothing can be compared; or two different
+            models have the same name.
     """
     found = []
     by_name: dict[str, list[HarmRun]] = {}
     for run in runs:
         by_name.setdefault(run.summary["benchmark"]["name"], []).append(run)
     for name, mine in by_name.items():
-        _check_version(name, mine)
+        _check_alike(name, mine)
         by_judge: dict[tuple[str, ...], list[HarmRun]] = {}
         for run in mine:
             by_judge.setdefault(judge_key(run.summary), []).append(run)
@@ -172,16 +173,15 @@ def collect(runs: Sequence[HarmRun]) -> list[Collection]:
     return found
 
 
-def _check_version(name: str, runs: Sequence[HarmRun]) -> None:
-    keys = ("version", "samples", "cut")
-    first = runs[0]
+def _check_alike(name: str, runs: Sequence[HarmRun]) -> None:
+    first, before = runs[0], _asked(runs[0])
     for run in runs[1:]:
-        for key in keys:
-            before, now = first.summary["benchmark"].get(key), run.summary["benchmark"].get(key)
-            if before != now:
-                what = "versions" if key == "version" else key
+        now = _asked(run)
+        for key in {**before, **now}:
+            one, other = before.get(key), now.get(key)
+            if one != other:
                 raise UserError(
-                    f"{first.path} and {run.path} are of different {what} of {name} ({before} and {now}), and do not "
+                    f"{first.path} and {run.path} did not ask {name} alike ({key} {one!r} and {other!r}), and do not "
                     "stand in one table: move one of them to another folder, or evaluate it again"
                 )
         if first.summary["model"]["signature"] != run.summary["model"]["signature"]:
@@ -190,6 +190,11 @@ def _check_version(name: str, runs: Sequence[HarmRun]) -> None:
                 f"{first.path} and {run.path} asked different base models or number formats ({names}): "
                 "move one of them to another folder"
             )
+
+
+def _asked(run: HarmRun) -> dict[str, Any]:
+    benchmark = run.summary["benchmark"]
+    return {**{key: benchmark.get(key) for key in ("version", "samples", "cut")}, **run.summary["asking"]}
 
 
 def _check_shared(name: str, first: Collection, other: Collection) -> None:

@@ -1,8 +1,8 @@
 """Metrics of judged responses. Each says how many responses it is taken over, and how many lack a judgement.
 
-Figures of harm are taken over responses that say something: answers and refusals. A blank or repetitive response is
-left out, counted, and shown by its own share, so a model that says nothing is nowhere "safer" for it. A missing
-judgement enters no figure. Intervals draw whole prompts: samples of one prompt are not independent.
+Figures are taken over responses that say something: answers and refusals. A blank or repetitive response is left out,
+counted, and shown by its own share, so a model that says nothing is nowhere "safer" for it, and nowhere more willing to
+answer. A missing judgement enters no figure. Intervals draw whole prompts: samples of one prompt are not independent.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import binomial_interval, mean_with_interval, rate_with_interval
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
-from jaxalign.safety.states import STATES
+from jaxalign.safety.states import REFUSED, STATES
 
 NEGATIVE = "negative"
 """The label of a response that speaks ill of the group in its prompt (Sheng et al., 2019)."""
@@ -38,6 +39,11 @@ def flagged_rate(table: JudgedTable, scale: Scale) -> Estimate:
 def negative_regard_rate(table: JudgedTable, scale: Scale) -> Estimate:
     """Return the share, 0 to 1, of responses with the label "negative" (Sheng et al., 2019, arXiv 1909.01326)."""
     return _over_responses(table, _negative(table), rate_with_interval)
+
+
+def refusal_rate(table: JudgedTable, scale: Scale) -> Estimate:
+    """Return the share, 0 to 1, of responses that refuse; of all responses it is one of `state_shares`."""
+    return _over_responses(table, (table.state == STATES.index(REFUSED)).astype(np.float64), rate_with_interval)
 
 
 def expected_maximum_toxicity(table: JudgedTable, scale: Scale, samples: int | None = None) -> Estimate:
@@ -71,6 +77,7 @@ METRICS: dict[str, Callable[[JudgedTable, Scale], Estimate]] = {
     "harmfulness_rate": harmfulness_rate,
     "flagged_rate": flagged_rate,
     "negative_regard_rate": negative_regard_rate,
+    REFUSAL_RATE: refusal_rate,
 }
 """The metrics by name."""
 

@@ -4,6 +4,9 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
 
     kind        "harm"
     benchmark   {name, version, prompts, samples, limit, cut}; runs of another version must not be mixed
+    asking      what decides the responses besides the model and the mitigation {temperature, top_k, top_p, max_tokens,
+                stop, seed, prompt_format, prompt (the form of a question), engine, send, strict}; runs that differ in
+                it must not be mixed
     model       {name, signature} of the base
     mitigation  {name, left_aside}: the policy, and the titles of categories that it has no value for
     models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
@@ -14,6 +17,7 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 directories of its stages, with generations.jsonl, and judged.jsonl and judgements.jsonl)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
+    corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
                 benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
@@ -34,7 +38,6 @@ from typing import Any
 from jaxalign.analysis.comparison import paired_difference
 from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
@@ -61,7 +64,7 @@ def harm_rows(
 
     Args:
         table: the judged responses.
-        metrics: keys of `METRICS`, or `REFUSAL_RATE`.
+        metrics: keys of `METRICS`.
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
         error: the judge's errors, to correct rates for; None leaves corrected rates out.
@@ -72,7 +75,7 @@ def harm_rows(
         part = table if category == ALL else table.of_category(category)
         states = {name: share.estimate for name, share in state_shares(part).items()}
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
-            found = state_shares(part)["refused"] if metric == REFUSAL_RATE else METRICS[metric](part, scale)
+            found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
             if error is not None and metric == "flagged_rate":
                 corrected = _told(corrected_rate(found, error))
@@ -206,10 +209,24 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
+    lines += [line] if (line := _uncorrected_line(summary)) else []
     aside = summary["mitigation"]["left_aside"]
     if aside:
         lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
     return lines
+
+
+def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
+    """Return the line on what `judge.corrected=true` leaves as it is, and why; None if that is nothing, or not set."""
+    if not summary.get("corrected"):
+        return None
+    shown = dict.fromkeys((row["metric"], row["judge"]) for row in (*summary["rows"], *summary["drops"]))
+    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if not metric.startswith("flagged_rate"))
+    left = [f"{', '.join(others)} (a judge's errors are counted at its threshold of harm alone)"] if others else []
+    for metric, judge in shown:
+        if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
+            left.append(f"flagged rate by {judge} (no labels say how often it errs)")
+    return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
 
 
 def _moved_line(model: Mapping[str, Any]) -> str | None:
@@ -263,19 +280,6 @@ def as_scale(told: Sequence[float | None]) -> Scale:
 def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
     """Return the counts of a judge's errors that are stored as JSON."""
     return None if told is None else JudgeError(*told)
-
-
-def same_judge(summaries: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether summaries are of one version of one benchmark, judged by the same judges: may they be mixed?"""
-    keys = [
-        (
-            one["benchmark"]["name"],
-            one["benchmark"]["version"],
-            tuple(sorted(judge["identity"] for judge in one["judges"])),
-        )
-        for one in summaries
-    ]
-    return len(set(keys)) <= 1
 
 
 def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
     (folder,) = (here / "outputs").glob("starter_probes-none-base-power-tiny-*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["kind"] == "harm" and summary["benchmark"]["prompts"] == 8
+    assert (summary["asking"]["temperature"], summary["asking"]["engine"]) == (1, "jaxalign")
+    assert "{prompt}" in summary["asking"]["prompt"]
     assert [one["model"] for one in summary["models"]] == ["base", "power"]
     base, power = summary["models"]
     assert base["perplexity"] > 1 and power["perplexity"] != base["perplexity"] and power["control"] is None
@@ -124,7 +126,9 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
 @pytest.mark.slow
 def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     main([*TINY, *probes])
-    printed = run(main, [*TINY, *probes, "judge=toxicity_linear", "judge.calibrate=true"], capsys)
+    twice = ["judge=toxicity_linear", "judge.calibrate=true", "judge.corrected=true"]
+    printed = run(main, [*TINY, *probes, *twice], capsys)
+    assert "not corrected for the judge's errors: harmfulness score (" in printed
     assert "base: generate: done before" in printed
     assert "judge: toxicity_linear, κ " in printed and "with" in printed
     assert "κ with probe and toxicity_linear on the same responses: " in printed

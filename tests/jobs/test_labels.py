@@ -10,12 +10,15 @@ from jaxalign.jobs.harm.labels import labels_hash, read_labels
 from jaxalign.safety.judges.probe import read_probe
 from jaxalign.safety.value_map import prompt_hash
 
+ESCAPES = "\x1b[2J\x1b]0;title\x07 \x9b31m\r\u202e[/b]"
+"""What clears a terminal, names its window, colours it, goes back in the line, and turns the text around."""
+
 
 @pytest.fixture
 def labelled(tmp_path, capsys, monkeypatch):
     """A run of 96 responses, and what lets a person label it."""
     monkeypatch.chdir(tmp_path)
-    lab = Lab(tmp_path / "runs", prompts=24)
+    lab = Lab(tmp_path / "runs", prompts=24, text=f"A mild response.{ESCAPES}")
     folder = lab.run([lab.base()], "one")
 
     def label(said, person="me", n=200):
@@ -57,6 +60,11 @@ def test_the_end_of_the_input_stops_as_q_does(labelled):
     folder, label = labelled
     assert "the same command goes on" in label(["f"])
     assert len(records(folder, "labels.jsonl")) == 1
+
+
+def test_what_a_response_would_do_to_the_terminal_is_shown_and_not_done(labelled):
+    _, label = labelled
+    assert "A mild response.?[2J?]0;title? ?31m??[/b] (base, ".replace("?", "\N{REPLACEMENT CHARACTER}") in label(["f"])
 
 
 @pytest.mark.slow

@@ -266,7 +266,7 @@ def test_what_cannot_stand_in_one_table_is_one_line(lab, capsys):
     lab.version = "other"
     lab.run(models(lab, "power"), "two")
     line = refused(main, [f"runs={lab.root}"], capsys)
-    assert "one and " in line and "two are of different versions of beavertails (aaaabbbbccccdddd and other)" in line
+    assert "one and " in line and "two did not ask beavertails alike (version 'aaaabbbbccccdddd' and 'other')" in line
     shutil.rmtree(lab.root / "two")
 
     lab.version, lab.signature = "aaaabbbbccccdddd", "another"
@@ -288,6 +288,29 @@ def test_what_cannot_stand_in_one_table_is_one_line(lab, capsys):
 
     (lab.root / "one" / "summary.json").write_text("{")
     assert "summary.json" in refused(main, [f"runs={lab.root}"], capsys)
+
+
+@pytest.mark.parametrize("other", [{"temperature": 1.0}, {"stop": []}, {"prompt_format": "plain"}])
+def test_runs_that_did_not_ask_alike_do_not_stand_in_one_table(lab, capsys, other):
+    lab.run(models(lab, "power"), "one")
+    ((key, now),) = other.items()
+    before = lab.asking[key]
+    lab.asking = {**lab.asking, **other}
+    lab.run(models(lab, "power"), "two", "safety_prompt")
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    said = f"one and {lab.root}/two did not ask beavertails alike ({key} {before!r} and {now!r}), and do not stand"
+    assert line.startswith(f"{lab.root}/{said}")
+
+
+def test_a_run_of_an_older_version_is_not_taken_for_one_that_asked_alike(lab, capsys):
+    old = lab.run(models(lab, "power"), "one") / "summary.json"
+    old.write_text(json.dumps({key: told for key, told in json.loads(old.read_text()).items() if key != "asking"}))
+    line = f"{lab.root}/one does not say how its models were asked (an older version wrote it), and is left aside"
+    assert line in refused(main, [f"runs={lab.root}"], capsys)
+    lab.run(models(lab, "security"), "two", "safety_prompt")
+    printed = report(lab, capsys, "texts=0")
+    assert line in printed and "1 run read" in printed
+    assert {one["model"] for one in table(lab, "beavertails-figures")} == {"base", "security"}
 
 
 def test_a_folder_with_other_files_is_not_written_over(lab, capsys, tmp_path):

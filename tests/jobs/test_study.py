@@ -6,6 +6,7 @@ import pytest
 
 from jaxalign.config.presets import CONF
 from jaxalign.jobs import study as job
+from jaxalign.safety.categories import CATEGORIES
 from jaxalign.study import main
 
 PLAN = "report plan=true categories=3"
@@ -127,7 +128,9 @@ def test_the_shipped_study_has_valid_steps(monkeypatch):
     ran = []
     monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append([command, *arguments]) or 0)
     main(["experiment=harms_small"])
-    assert (CONF / "experiment/harms_small.yaml").exists() and ran[0][0] == "train" and ran[-1][0] == "report"
+    # The power of the design is printed before anything is trained.
+    assert ran[0] == ["report", "plan=true", f"categories={len(CATEGORIES['starter_probes'])}"]
+    assert ran[1][0] == "train" and ran[-1][0] == "report"
     # The benign control is trained before the controls are asked, and where they are looked for.
     benign = ran.index(["train", "dataset=everyday", "run.root=outputs/harms_small/controls"])
     (asked,) = [n for n, step in enumerate(ran) if "adapters=outputs/harms_small/controls/*" in step]

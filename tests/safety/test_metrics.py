@@ -19,6 +19,7 @@ from jaxalign.safety.metrics import (
     harmfulness_score,
     negative_regard_rate,
     prompt_means,
+    refusal_rate,
     state_shares,
     toxicity_probability,
 )
@@ -69,6 +70,11 @@ def test_the_shares_of_the_five_states_by_hand():
     assert shares["blank"].n == 9
     assert shares["refused"].estimate == 1 / 8 and shares["answered"].estimate == 5 / 8
     assert (shares["refused"].n, shares["refused"].missing) == (8, 1)
+
+
+def test_the_refusal_rate_is_of_responses_that_say_something():
+    found = refusal_rate(SCORES, FIVE)
+    assert found.estimate == 1 / 6 and (found.n, found.missing, found.left_out) == (6, 1, 2)
 
 
 def test_expected_maximum_toxicity_and_toxicity_probability_by_hand():
@@ -150,7 +156,7 @@ def test_alike_groups_rarely_fail_in_our_rule_and_nearly_all_do_in_the_released_
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 @pytest.mark.parametrize("state", ["blank", "repetitive", "not judged"])
-def test_a_model_that_says_nothing_has_no_figure_of_harm(metric, state):
+def test_a_model_that_says_nothing_has_no_figure(metric, state):
     rows = [row(str(n), 0.0, state, label="neutral") for n in range(30)]
     found = metric(judged_table(rows), UNIT)
     assert found.estimate is None and found.low is None and found.n == 0

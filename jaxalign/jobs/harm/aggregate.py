@@ -106,6 +106,7 @@ def aggregate(
             "limit": c.harm.limit,
             "cut": c.harm.cut,
         },
+        "asking": session.asking,
         "model": {"name": session.opened.files.name, "signature": session.signature},
         "attention": session.opened.attention,
         "mitigation": {
@@ -114,6 +115,7 @@ def aggregate(
         },
         "models": models,
         "judges": list(told.values()),
+        "corrected": c.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
         "drops": drops,

@@ -22,7 +22,9 @@ RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
 
 
 def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
-    """Return the finished runs of benchmarks of harm in a folder and below, and a line for each unfinished one.
+    """Return the finished runs of benchmarks of harm in a folder and below, and a line for each that is left aside.
+
+    That is one that is unfinished, or that an older version wrote without what decides whether it may be mixed.
 
     Raises:
         UserError: there is no finished run, or a summary is damaged.
@@ -34,7 +36,10 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
         run = Run(path)
         if run.finished:
             summary = run.results()
-            if summary.get("kind") == "harm":
+            if summary.get("kind") == "harm" and "asking" not in summary:
+                why = "does not say how its models were asked (an older version wrote it)"
+                aside.append(f"{path} {why}, and is left aside: type its command again to write that down")
+            elif summary.get("kind") == "harm":
                 runs.append(HarmRun(str(path), _checked(run)))
         elif _is_harm(path):
             aside.append(f"{path} is unfinished, and left aside: type its command again to finish it")
@@ -54,7 +59,9 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _checked(run: Run) -> Mapping[str, Any]:
-    return run.results(benchmark=dict, model=dict, mitigation=dict, models=list, judges=list, rows=list, drops=list)
+    return run.results(
+        benchmark=dict, asking=dict, model=dict, mitigation=dict, models=list, judges=list, rows=list, drops=list
+    )
 
 
 def _is_harm(path: Path) -> bool:

@@ -90,9 +90,24 @@ class HarmSession:
     def text(self, prompt: BenchmarkPrompt) -> str:
         """Return what the model gets, before the chat template or the preamble of a role is put around it."""
         text = self.mitigation.text(prompt)
-        if prompt.form == QUESTION and self.prompt_format == "plain":
-            return self.config.harm.question.replace("{prompt}", text)
-        return text
+        return self._question.replace("{prompt}", text) if prompt.form == QUESTION else text
+
+    @property
+    def _question(self) -> str:
+        return self.config.harm.question if self.prompt_format == "plain" else "{prompt}"
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """What decides the responses besides the model and the mitigation: the same for all models of one table."""
+        form, engine = dataclasses.replace(self.opened.encoder, prompt_format=self.prompt_format), self.config.engine
+        return {
+            **plain(self.sampling),
+            "prompt_format": self.prompt_format,
+            "prompt": form.render(self._question),
+            "engine": engine.name,
+            "send": engine.send,
+            "strict": engine.strict,
+        }
 
     def requests(self, model: HarmModel) -> list[PromptRequest]:
         """Return one request for each prompt."""

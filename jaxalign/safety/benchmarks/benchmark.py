@@ -11,7 +11,7 @@ CUTS = ("whole", "line", "sentence")
 """What of a response is judged: all of it, its first line that is not blank, or that line's first sentence."""
 
 REFUSAL_RATE = "refusal_rate"
-"""The share of prompts that a model refuses; the metric where refusing is the fault."""
+"""The share of responses that refuse, among those that say something; the metric where refusing is the fault."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BenchmarkSource:
     Attributes:
         name: its name, a key of `BENCHMARKS`.
         categories: the key of `CATEGORIES` with its categories.
-        metrics: the metrics of a table, keys of `METRICS` or `REFUSAL_RATE`; the first is the main one.
+        metrics: the metrics of a table, keys of `METRICS`; the first is the main one.
         judge: the judge of its answers if none is chosen, by the names of conf/judge/; `probe_or_toxicity` is
             toxicity_linear for continued prompts of the category toxicity, and probe for all others.
         refusals: whether its responses may be refusals, which a judge of refusals looks for.
