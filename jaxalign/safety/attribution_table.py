@@ -8,7 +8,14 @@ import numpy as np
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.safety.attribution import MOST_PERPLEXITY, Attribution, Harms, attribution
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.report_tables import Perplexities, Tags, as_estimate, model_perplexity, model_tags
+from jaxalign.safety.report_tables import (
+    Perplexities,
+    Tags,
+    as_estimate,
+    model_perplexity,
+    model_tags,
+    with_judges,
+)
 from jaxalign.safety.summary import ALL
 
 SHUFFLED, BENIGN = "shuffled labels", "benign"
@@ -116,7 +123,8 @@ def attribution_table(
         "More or less harm is said to come from the value only if all five conditions hold. What was not measured is "
         "never taken for met. Differences are paired by prompt. For less harm, grows is shrinks and beats is below."
     )
-    return DataTable(f"{name}-because", "Is it because of the value?", heads, rows, [note], tags)
+    title = "Is it because of the value?"
+    return with_judges(DataTable(f"{name}-because", title, heads, rows, [note], tags), found)
 
 
 def statement(result: Attribution, direction: int) -> str:

@@ -11,7 +11,7 @@ from jaxalign.analysis.intervals import mean_with_interval
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection
 from jaxalign.safety.mitigation import POLICIES
-from jaxalign.safety.report_tables import Tags, as_estimate, category_name, judge_notes
+from jaxalign.safety.report_tables import Tags, as_estimate, category_name, with_judges
 
 VANILLA, ALIGNED = "vanilla", "value-aligned"
 
@@ -82,7 +82,7 @@ def paper_table(found: Collection, name: str) -> DataTable:
         "scores can be set side by side only in their direction, and in how far mitigation lowers them."
     )
     tags: list[Tags] = [{"category": (one.category,), "mitigation": (one.mitigation,)} for one in PUBLISHED_SCORES]
-    return DataTable(f"{name}-paper", "Beside the published scores", heads, rows, [note, *judge_notes(found)], tags)
+    return with_judges(DataTable(f"{name}-paper", "Beside the published scores", heads, rows, [note], tags), found)
 
 
 def _mean(rows: Sequence[Any]) -> Estimate | None:

@@ -6,9 +6,11 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from analysis.test_html import HOSTILE, Elements
 from command_line import refused, run
+from matplotlib.image import imread
 from synthetic_harm import Lab, judge_entry
 
 from jaxalign.errors import UserError
@@ -219,11 +221,47 @@ def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys):
         read_value_map(lab.root / "report")
 
 
-def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
-    def carrying(about, scores):
-        means = {value: score / 10 for value, score in scores.items()}
-        return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
+def carrying(about, scores):
+    means = {value: score / 10 for value, score in scores.items()}
+    return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
 
+
+def all_tables_and_pictures(lab, capsys, kappa):
+    """Return each table of a page as HTML by its title, and by its kind how coloured each picture is (0 to 1)."""
+    lab.benchmark, lab.categories = "hex_phi", ("adult_content", "fraud_deception", "political_campaigning")
+    lab.judges[0] = judge_entry(kappa=kappa)
+    power = carrying(lab.adapter(EXTREME["power"]), EXTREME["power"].by_value)
+    asked = [lab.base(), power, lab.adapter(EXTREME["security"])]
+    lab.run(asked, "one")
+    lab.run(asked, "two", "safety_prompt")
+    lab.run([lab.base(), {**power, "scale": 0.5, "adapter": "half"}], "half")
+    report(lab, capsys, "texts=0", "paper=true")
+    blocks = [block.partition("</details>")[0] for block in page(lab).split("<details")[1:]]
+    pictures = {path.stem: imread(path)[..., :3] for path in (lab.root / "report" / "figures").glob("*.png")}
+    return (
+        {block.partition("<bdi>")[2].partition("</bdi>")[0]: block for block in blocks},
+        {name.removeprefix("hex_phi-"): float(np.ptp(picture, axis=-1).max()) for name, picture in pictures.items()},
+    )
+
+
+@pytest.mark.parametrize("kappa", [0.1, 0.8])
+def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
+    tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
+    refusals = tables.pop("What became of the responses")
+    del tables["Judges, and how far they agree with people"]
+    assert len(tables) == 11
+    for title, block in tables.items():
+        rows, grey = block.count("<tr") - 1, block.count('<tr class="weak"')
+        assert (title, grey) == (title, rows if kappa < 0.2 else 0) and rows
+        assert f"judge: probe, κ {kappa:.2f}" in block, title
+    # Another judge, with a κ of 0.7, says what a refusal is.
+    assert 'class="weak"' not in refusals and "judge: refusals, κ 0.70" in refusals and "probe" not in refusals
+    for kind in ("mitigation", "dose", "ability"):
+        assert (pictures[kind] < 0.01) == (kappa < 0.2), kind
+    assert pictures["profiles"] > 0.1  # nobody judges them
+
+
+def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
     lab.effect = 0.05
     targets = designed_targets().values()
     adapters = [carrying(lab.adapter(target), target.by_value) for target in targets]
