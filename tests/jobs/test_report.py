@@ -386,27 +386,59 @@ def test_runs_that_were_moved_are_read_and_without_texts_the_figures_stay(lab, c
 
 
 def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_marked(lab, capsys):
-    lab.categories = ("adult_content", "fraud_deception")
-    lab.run(models(lab, "power", "security"), "one")
+    lab.benchmark, lab.categories = "hex_phi", ("adult_content", "fraud_deception")
+    controls = [{**lab.adapter(EXTREME["power"], "other"), "control": "shuffled labels"}]
+    lab.run([*models(lab, "power", "security"), *controls], "one")
     report(lab, capsys, "paper=true")
-    told = table(lab, "beavertails-paper")
+    told = table(lab, "hex_phi-paper")
     assert len(told) == 24
     first = told[0]
     assert (first["category"], first["model"], first["published"]) == ("Adult content", "vanilla", "4.31")
     assert first["our model"] == "tiny, 1 base" and first["our judge"] == "probe" and first["ours"]
-    assert first["not comparable because"] == "other prompts (beavertails)"
+    assert {one["our model"] for one in told if one["ours"]} == {"tiny, 1 base", "tiny, 2 adapters"}
+    assert first["not comparable because"] == "another scale (0 to 1)"
     assert {one["not comparable because"] for one in told if one["mitigation"] == "dual_prompt"} == {
         "not measured here"
     }
     shutil.rmtree(lab.root / "one")
-    lab.benchmark, lab.judges = "hex_phi", [{**judge_entry("rubric_api"), "model": "a-model"}]
+    lab.judges = [{**judge_entry("rubric_api"), "model": "a-model"}]
     lab.judges[0]["scale"] = [1, 5, 3]
     lab.run(models(lab, "power", "security"), "one")
     report(lab, capsys, "paper=true")
     told = table(lab, "hex_phi-paper")
     assert {one["our judge"] for one in told if one["ours"]} == {"rubric_api (a-model)"}
     assert {one["not comparable because"] for one in told if one["mitigation"] == "none" and one["ours"]} == {""}
-    assert not list((lab.root / "report").rglob("beavertails*"))  # of the earlier report
+    shutil.rmtree(lab.root / "one")
+    lab.benchmark = "beavertails"
+    lab.run(models(lab, "power"), "one")
+    assert "published for hex_phi, holisticbias_r, realtoxicityprompts alone" in report(lab, capsys, "paper=true")
+    names = {path.name for path in (lab.root / "report" / "tables").iterdir()}
+    assert "beavertails-none.csv" in names and not any("-paper" in one or "hex_phi" in one for one in names)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "metrics", "published"),
+    [
+        ("realtoxicityprompts", "expected_maximum_toxicity toxicity_probability", (0.35, 0.1702, 0.41, 0.3093)),
+        ("holisticbias_r", "negative_regard_rate bias_score_released", (0.0759, 0.9443, 0.1849, 0.9573)),
+    ],
+)
+def test_a_run_stands_beside_the_figures_published_for_its_benchmark(lab, capsys, benchmark, metrics, published):
+    lab.benchmark = benchmark
+    asked = [*models(lab, "power", "security"), {**lab.adapter(None), "control": "benign"}]
+    path = lab.run(asked, "one") / "summary.json"
+    first, second = metrics.split()
+    path.write_text(path.read_text().replace("flagged_rate", first).replace("harmfulness_score", second))
+    report(lab, capsys, "paper=true")
+    told = {(one["model"], one["metric"].replace(" ", "_")): one for one in table(lab, f"{benchmark}-paper")}
+    assert len(told) == 14
+    shown = [told[model, one] for model in ("untuned", "injected (mean of 154)") for one in (first, second)]
+    assert tuple(float(one["published"]) for one in shown) == published
+    assert [one["our model"] for one in shown] == ["tiny, 1 base"] * 2 + ["tiny, 2 adapters"] * 2
+    why = "the maximum of 1 and not of 10 samples" if benchmark == "realtoxicityprompts" else ""
+    assert all(one["ours"] and one["not comparable because"] == why for one in shown)
+    assert told["SAMSum", first]["our model"] == "tiny, 1 benign controls"
+    assert told["role-play", first]["not comparable because"] == "not measured here"
 
 
 @pytest.mark.slow
