@@ -20,7 +20,7 @@ from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import HarmRun, collect
-from jaxalign.safety.published_figures import paper_table
+from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
 from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.risk_tables import risk_units
 from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
@@ -65,7 +65,11 @@ def report(config: ReportConfig) -> None:
     parts = [report_part(found, name, known, losses) for found, name in zip(collections, names, strict=True)]
     if config.paper:
         for part in parts:
-            part.tables.insert(1, paper_table(part.found, part.name))
+            table = paper_table(part.found, part.name)
+            part.tables[1:1] = [] if table is None else [table]
+        if not PUBLISHED_ON & {part.found.name for part in parts}:
+            line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
+            console.print(line, highlight=False, soft_wrap=True)
     add_attributions(parts, known)
     parts = with_comparisons(parts)
     page = report_page(runs, parts, aside, config.texts)

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxalign.analysis.data_tables import Cell, DataTable
+from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY, Attribution, Harms, attribution
+from jaxalign.safety.calibration import WEAK_KAPPA
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.report_tables import Perplexities, Tags, as_estimate, model_perplexity, model_tags
+from jaxalign.safety.report_tables import (
+    Perplexities,
+    Tags,
+    as_estimate,
+    model_perplexity,
+    model_tags,
+    with_judges,
+)
 from jaxalign.safety.summary import ALL
 
 SHUFFLED, BENIGN = "shuffled labels", "benign"
@@ -69,22 +78,30 @@ def _scale(model: ReportedModel) -> float:
     return 1.0 if scale is None else float(scale)
 
 
+def harm_kappa(found: Collection, model: ReportedModel) -> Estimate | None:
+    """Return κ with people of the judge of a model's main figure; None if it was not measured."""
+    row = model.row(ALL, found.metric) or {}
+    kappas = [one["kappa"] for one in found.judges if one["judge"] == row.get("judge")]
+    return Estimate(**kappas[0]) if kappas and kappas[0] else None
+
+
 def attribution_table(
     found: Collection,
     name: str,
     models: Sequence[AttributedModel],
     harms: Callable[[ReportedModel], Harms],
-    second: Callable[[ReportedModel], tuple[Harms, Harms] | None],
+    second: Callable[[ReportedModel], tuple[Harms, Harms, Estimate | None] | None],
     perplexities: Perplexities,
 ) -> DataTable:
-    """Return what may be said of each adapter, and the five conditions that decide it.
+    """Return what may be said of each adapter, and the six conditions that decide it.
 
     Args:
         found: the figures by the first judge.
         name: begins the name of the table's files.
         models: the adapters.
         harms: returns the mean harm of each prompt of a model (see `prompt_means`).
-        second: returns the harms of an adapter and of the base by another judge; None if there is none.
+        second: returns the harms of an adapter and of the base by another judge, and that judge's κ with people; None
+            if there is none.
         perplexities: of adapters and of their bases.
     """
     rows: list[list[Cell]] = []
@@ -92,12 +109,14 @@ def attribution_table(
     for one in models:
         doses = {scale: harms(model) for scale, model in one.doses.items()}
         direction = _direction(harms(one.model), doses.get(0.0, {}))
+        other = second(one.model)
         result = attribution(
             doses,
             shuffled=None if one.shuffled is None else harms(one.shuffled),
             benign=None if one.benign is None else harms(one.benign),
-            second_judge=second(one.model),
+            second_judge=None if other is None else other[:2],
             perplexities=model_perplexity(one.model, perplexities),
+            kappas=(harm_kappa(found, one.model), None if other is None else other[2]),
             direction=direction,
         )
         words = {True: "yes", False: "no", None: "not known"}
@@ -111,16 +130,20 @@ def attribution_table(
         "beats the benign control",
         "same sign by a second judge",
         f"perplexity ≤ {MOST_PERPLEXITY} × base",
+        f"κ of the judge ≥ {WEAK_KAPPA}",
     )
     note = (
-        "More or less harm is said to come from the value only if all five conditions hold. What was not measured is "
+        "More or less harm is said to come from the value only if all six conditions hold. What was not measured is "
         "never taken for met. Differences are paired by prompt. For less harm, grows is shrinks and beats is below."
     )
-    return DataTable(f"{name}-because", "Is it because of the value?", heads, rows, [note], tags)
+    title = "Is it because of the value?"
+    return with_judges(DataTable(f"{name}-because", title, heads, rows, [note], tags), found)
 
 
 def statement(result: Attribution, direction: int) -> str:
     """Return what may be said of an adapter, in words."""
+    if result.conditions[-1].met is False:
+        return "not known: the judge is too weak to tell"
     if result.because_of_the_value is None:
         return "not known"
     return f"yes: {'more' if direction > 0 else 'less'} harm" if result.because_of_the_value else "no"

@@ -125,16 +125,26 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     return figure
 
 
+def _series(number: int, is_weak: bool) -> list[str | tuple[float, ...]]:
+    """Return the colours of so many models, which are shades of grey if the judge says little."""
+    if is_weak:
+        return [_GREYS(shade) for shade in np.linspace(1, 0.3, number)]
+    return [OKABE_ITO[place % len(OKABE_ITO)] for place in range(number)]
+
+
 def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     """Draw the drop of the mean score by mitigation, with intervals; None if no drop is known.
 
     Up to `MOST_LINES` models have bars of their own; of more, the base and the mean over adapters are drawn.
     """
     drops: dict[str, dict[str, Estimate]] = {}
+    is_weak = False
     for model in found.models:
-        drop = as_estimate(model.drop(ALL))
-        if drop is not None and drop.estimate is not None:
+        row = model.drop(ALL)
+        drop = as_estimate(row)
+        if row is not None and drop is not None and drop.estimate is not None:
             drops.setdefault(model.title, {})[model.mitigation] = drop
+            is_weak |= row["judge"] in found.weak
     if not drops:
         return None
     drops = _fewer(found, drops)
@@ -145,8 +155,8 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     axes = figure.add_axes((0.33, low / height, 0.63, (height - low - 0.42) / height))
     frame(axes)
     axes.axvline(0, color=LINK, linewidth=0.8)
-    for number, mine in enumerate(drops.values()):
-        colour, thick = OKABE_ITO[number % len(OKABE_ITO)], 0.8 / len(drops)
+    colours, thick = _series(len(drops), is_weak), 0.8 / len(drops)
+    for number, (mine, colour) in enumerate(zip(drops.values(), colours, strict=True)):
         for place, policy in enumerate(policies):
             if policy not in mine:
                 continue
@@ -157,8 +167,7 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     axes.set_ylim(len(policies) - 0.5, -0.5)
     axes.set_yticks(range(len(policies)), [metric_name(policy) for policy in policies])
     axes.set_xlabel("drop of the mean score (right: less harm)", fontsize=_SMALL, color=INK, labelpad=1.5)
-    handles = [Patch(color=OKABE_ITO[n % len(OKABE_ITO)]) for n in range(len(drops))]
-    legend(figure, handles, list(drops))
+    legend(figure, [Patch(color=colour) for colour in colours], list(drops))
     return figure
 
 
@@ -211,12 +220,13 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
     frame(axes)
     handles = []
     widest = max(max(mine) for mine in shown.values()) or 1.0
+    colours = _series(len(shown), ALL in found.weak_categories)
     for number, mine in enumerate(shown.values()):
         if 0.0 not in mine and at_zero is not None and at_zero.estimate is not None:
             mine = {0.0: at_zero, **mine}
         scales = sorted(mine)
         x = [scale + (number - (len(shown) - 1) / 2) * 0.012 * widest for scale in scales]
-        colour = OKABE_ITO[number % len(OKABE_ITO)]
+        colour = colours[number]
         for place, scale in zip(x, scales, strict=True):
             lower, upper = mine[scale].low, mine[scale].high
             if lower is not None and upper is not None:
@@ -247,8 +257,10 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
     top = axes.get_xaxis_transform()
     words = f" over {MOST_PERPLEXITY} × the base's"
     axes.text(MOST_PERPLEXITY, 1.0, words, transform=top, fontsize=5.5, color=MUTED, va="top")
+    is_weak = ALL in found.weak_categories
     for model, ratio, figure in points:
         colour = INK if model.is_base else BEFORE if ratio <= MOST_PERPLEXITY else AFTER
+        colour = MUTED if is_weak else colour  # the marks differ, too
         if figure.low is not None and figure.high is not None:
             axes.plot([ratio, ratio], [figure.low, figure.high], color=colour, linewidth=0.6, alpha=0.6)
         mark = "s" if model.is_base else "o" if ratio <= MOST_PERPLEXITY else "^"

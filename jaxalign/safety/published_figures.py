@@ -8,81 +8,131 @@ import numpy as np
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
+from jaxalign.safety.attribution_table import BENIGN
 from jaxalign.safety.calibration import judge_title
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection
-from jaxalign.safety.mitigation import POLICIES
-from jaxalign.safety.report_tables import Tags, as_estimate, category_name, judge_notes
+from jaxalign.safety.collection import ADAPTER_METHOD, BASE_METHOD, Collection, ReportedModel
+from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
+from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, with_judges
+from jaxalign.safety.summary import ALL
 
-VANILLA, ALIGNED = "vanilla", "value-aligned"
+BASE, ADAPTERS, ROLE, CONTROLS = "base", "adapters", "role-play", "benign controls"
+"""Which of our models stand beside a published one."""
 
-HEX_PHI_SCORE = "harmfulness_score"
 
+class PublishedFigure(NamedTuple):
+    """A published figure: a rate, 0 to 1, or a score on the scale of its judge."""
 
-class PublishedScore(NamedTuple):
-    """A published HEx-PHI harmfulness score, 1 to 5."""
-
+    benchmark: str
+    metric: str
     category: str
     model: str
-    """`VANILLA` or `ALIGNED`."""
+    """Its name in the paper."""
+    ours: str
+    """`BASE`, `ADAPTERS`, `ROLE` or `CONTROLS`."""
     mitigation: str
-    score: float
+    figure: float
 
 
-PUBLISHED_SCORES = tuple(
-    PublishedScore(category, model, policy, score)
-    for category, model, scores in (
-        ("adult_content", VANILLA, (4.31, 3.95, 3.96, 3.81)),
-        ("adult_content", ALIGNED, (4.10, 2.87, 2.45, 2.43)),
-        ("fraud_deception", VANILLA, (3.51, 3.34, 3.39, 3.09)),
-        ("fraud_deception", ALIGNED, (3.43, 2.91, 2.69, 2.54)),
-        ("political_campaigning", VANILLA, (3.94, 3.51, 3.55, 3.33)),
-        ("political_campaigning", ALIGNED, (3.50, 2.87, 2.65, 2.30)),
+_HEX_PHI = tuple(
+    PublishedFigure("hex_phi", "harmfulness_score", category, model, ours, policy, score)
+    for category, model, ours, scores in (
+        ("adult_content", "vanilla", BASE, (4.31, 3.95, 3.96, 3.81)),
+        ("adult_content", "value-aligned", ADAPTERS, (4.10, 2.87, 2.45, 2.43)),
+        ("fraud_deception", "vanilla", BASE, (3.51, 3.34, 3.39, 3.09)),
+        ("fraud_deception", "value-aligned", ADAPTERS, (3.43, 2.91, 2.69, 2.54)),
+        ("political_campaigning", "vanilla", BASE, (3.94, 3.51, 3.55, 3.33)),
+        ("political_campaigning", "value-aligned", ADAPTERS, (3.50, 2.87, 2.65, 2.30)),
     )
     for policy, score in zip(POLICIES[:4], scores, strict=True)
 )
-"""Choi et al. (2025, arXiv 2506.06404): by category and model without mitigation, with the safety prompt, the value
-prompt, and both."""
+_LLAMA_2 = tuple(
+    PublishedFigure(benchmark, metric, ALL, model, ours, NO_MITIGATION, figure)
+    for model, ours, figures in (
+        ("untuned", BASE, (0.35, 0.1702, 0.0759, 0.9443)),
+        ("Alpaca", CONTROLS, (0.19, 0.0489, 0.1585, 0.9498)),
+        ("Dolly", CONTROLS, (0.21, 0.0592, 0.1548, 0.9375)),
+        ("Grammar", CONTROLS, (0.20, 0.0516, 0.1166, 0.9296)),
+        ("SAMSum", CONTROLS, (0.36, 0.1761, 0.2244, 0.9433)),
+        ("role-play", ROLE, (0.35, 0.1771, 0.1631, 0.9679)),
+        ("injected (mean of 154)", ADAPTERS, (0.41, 0.3093, 0.1849, 0.9573)),
+    )
+    for (benchmark, metric), figure in zip(
+        (
+            ("realtoxicityprompts", "expected_maximum_toxicity"),
+            ("realtoxicityprompts", "toxicity_probability"),
+            ("holisticbias_r", "negative_regard_rate"),
+            ("holisticbias_r", "bias_score_released"),
+        ),
+        figures,
+        strict=True,
+    )
+)
+PUBLISHED_FIGURES = (*_HEX_PHI, *_LLAMA_2)
+"""Choi et al. (2025, arXiv 2506.06404): HEx-PHI by category and mitigation, and the other benchmarks of Llama-2-7B."""
+PUBLISHED_ON = {one.benchmark for one in PUBLISHED_FIGURES}
+"""The benchmarks that they are of."""
+
+_SCALES = {"harmfulness_score": [1, 5], "expected_maximum_toxicity": [0, 1]}
+_SAMPLES = {"expected_maximum_toxicity": 10, "toxicity_probability": 10}
+_NOTES = {
+    "realtoxicityprompts": "Published toxicity is that of prompt and response as one text (toxicity_scope=released).",
+    "holisticbias_r": "The published bias score is by the released rule (bias_rule=released).",
+}
 
 
-def paper_table(found: Collection, name: str) -> DataTable:
-    """Return our mean scores beside the published HEx-PHI scores; of adapters, the mean over them.
+def paper_table(found: Collection, name: str) -> DataTable | None:
+    """Return our figures beside those published for the benchmark; of adapters, the mean over them. None without such.
 
-    Nothing is comparable on another benchmark than HEx-PHI or on another scale than 1 to 5. Even there the models and
-    judges differ, so that only directions and drops can be set side by side.
+    What is on another scale, or of other samples, is not comparable. Even the rest is of other models and judges, so
+    that only directions and drops can be set side by side.
     """
+    published = [one for one in PUBLISHED_FIGURES if one.benchmark == found.name]
+    if not published:
+        return None
     scales = {one["judge"]: one["scale"][:2] for one in found.judges}
     titles: dict[str, str] = {one["judge"]: judge_title(one["judge"], one.get("model")) for one in found.judges}
     rows: list[list[Cell]] = []
-    for one in PUBLISHED_SCORES:
-        method = "base" if one.model == VANILLA else ADAPTER_METHOD
-        models = [
-            model
-            for model in found.under(one.mitigation)
-            if model.about["method"] == method and model.about.get("scale") in (None, 1, 1.0)
-        ]
-        ours = [row for model in models if (row := model.row(one.category, HEX_PHI_SCORE)) is not None]
+    tags: list[Tags] = []
+    for one in published:
+        models = [model for model in found.under(one.mitigation) if _kind(model) == one.ours]
+        ours = [row for model in models if (row := model.row(one.category, one.metric)) is not None]
         figure = as_estimate(ours[0]) if len(ours) == 1 else _mean(ours)
         judges = sorted({str(row["judge"]) for row in ours})
-        why = _why_not(found, ours, [scales.get(judge) for judge in judges])
         rows.append(
             [
                 category_name(one.category),
+                metric_name(one.metric),
                 one.model,
                 one.mitigation,
-                one.score,
+                one.figure,
                 figure,
-                f"{found.base}, {len(ours)} {'base' if one.model == VANILLA else 'adapters'}",
+                f"{found.base}, {len(ours)} {one.ours}",
                 " and ".join(titles.get(judge, str(judge)) for judge in judges),
-                why,
+                _why_not(found, one, ours, [scales.get(judge) for judge in judges]),
             ]
         )
-    heads = ("category", "model", "mitigation", "published", "ours", "our model", "our judge", "not comparable because")
-    note = (
-        "Published: Choi et al. (2025, arXiv 2506.06404), HEx-PHI, with other bases and another judge than here: "
-        "scores can be set side by side only in their direction, and in how far mitigation lowers them."
+        category: Tags = {} if one.category == ALL else {"category": (one.category,)}
+        tags.append(category | {"mitigation": (one.mitigation,)})
+    heads = ("category", "metric", "model", "mitigation", "published", "ours", "our model", "our judge")
+    notes = [
+        "Published: Choi et al. (2025, arXiv 2506.06404), with other bases and another judge than here: figures can be "
+        "set side by side only in their direction, and in how far mitigation lowers them.",
+        *([_NOTES[found.name]] if found.name in _NOTES else []),
+    ]
+    table = DataTable(
+        f"{name}-paper", "Beside the published figures", (*heads, "not comparable because"), rows, notes, tags
     )
-    tags: list[Tags] = [{"category": (one.category,), "mitigation": (one.mitigation,)} for one in PUBLISHED_SCORES]
-    return DataTable(f"{name}-paper", "Beside the published scores", heads, rows, [note, *judge_notes(found)], tags)
+    return with_judges(table, found)
+
+
+def _kind(model: ReportedModel) -> str | None:
+    """Return which published models a model of ours stands beside; None if it stands beside none."""
+    about = model.about
+    if about["method"] in (BASE_METHOD, ROLE):
+        return str(about["method"])
+    if about["method"] != ADAPTER_METHOD or about.get("scale") not in (None, 1, 1.0):
+        return None
+    return CONTROLS if about.get("control") == BENIGN else None if about.get("control") else ADAPTERS
 
 
 def _mean(rows: Sequence[Any]) -> Estimate | None:
@@ -90,10 +140,13 @@ def _mean(rows: Sequence[Any]) -> Estimate | None:
     return mean_with_interval(np.array(known, np.float64)) if known else None
 
 
-def _why_not(found: Collection, ours: Sequence[Any], scales: Sequence[Any]) -> str:
+def _why_not(found: Collection, one: PublishedFigure, ours: Sequence[Any], scales: Sequence[Any]) -> str:
     if not ours:
         return "not measured here"
-    if found.name != "hex_phi":
-        return f"other prompts ({found.name.replace('_', ' ')})"
-    other = next((one for one in scales if one != [1, 5]), None)
-    return "" if other is None else f"another scale ({other[0]:g} to {other[1]:g})"
+    wanted, samples = _SCALES.get(one.metric), _SAMPLES.get(one.metric)
+    other = next((scale for scale in scales if wanted and scale != wanted), None)
+    if other is not None:
+        return f"another scale ({other[0]:g} to {other[1]:g})"
+    if samples and found.benchmark["samples"] != samples:
+        return f"the maximum of {found.benchmark['samples']} and not of {samples} samples"
+    return "perhaps of other data" if one.ours == CONTROLS else ""

@@ -1,11 +1,13 @@
 """The tables of a report on harm, from collected figures."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY
+from jaxalign.safety.calibration import REFUSALS
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
@@ -57,7 +59,6 @@ def harm_table(found: Collection, name: str) -> DataTable:
     """Return all figures: one row for each category, model, mitigation and metric."""
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
-    weak: list[bool] = []
     for category in (ALL, *found.categories):
         for model in found.models:
             for row in model.rows:
@@ -79,16 +80,14 @@ def harm_table(found: Collection, name: str) -> DataTable:
                     ]
                 )
                 tags.append(model_tags(model, category))
-                weak.append(row["judge"] in found.weak)
     heads = ("category", "model", "mitigation", "metric", "judge", "figure", "n", "missing", "left out", *STATES)
-    return DataTable(
-        f"{name}-figures", "Figures by category", heads, rows, judge_notes(found), tags, weak, for_files=False
-    )
+    table = DataTable(f"{name}-figures", "Figures by category", heads, rows, tags=tags, for_files=False)
+    return with_judges(table, found)
 
 
 def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) -> DataTable:
     """Return the main metric of each category (rows) and model (columns), with intervals."""
-    models, weak = found.under(mitigation), found.weak_categories
+    models = found.under(mitigation)
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     for category in (ALL, *found.categories):
@@ -97,8 +96,7 @@ def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) 
         tags.append({} if category == ALL else {"category": (category,)})
     title = f"{metric_name(found.metric).capitalize()} by category and model, mitigation {mitigation}"
     heads = ("category", *(model.title for model in models))
-    grey = [category in weak for category in (ALL, *found.categories)]
-    return DataTable(f"{name}-{mitigation}", title, heads, rows, judge_notes(found), tags, grey, is_wide=True)
+    return with_judges(DataTable(f"{name}-{mitigation}", title, heads, rows, tags=tags, is_wide=True), found)
 
 
 def states_table(found: Collection, name: str) -> DataTable:
@@ -112,8 +110,11 @@ def states_table(found: Collection, name: str) -> DataTable:
         "state is known."
     )
     tags = [model_tags(model) for model in found.models]
+    # The judge of refusals decides these shares, whoever judges harm.
+    by = Collection(found.benchmark, [one for one in found.judges if one["about"] == REFUSALS])
+    heads, notes = ("model", "mitigation", *STATES), [note, *judge_notes(by)]
     return DataTable(
-        f"{name}-states", "What became of the responses", ("model", "mitigation", *STATES), rows, [note], tags
+        f"{name}-states", "What became of the responses", heads, rows, notes, tags, [bool(by.weak)] * len(rows)
     )
 
 
@@ -149,7 +150,7 @@ def drops_table(found: Collection, name: str) -> DataTable:
         "standard deviations of the differences."
     )
     heads = (*heads, "reason")
-    return DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, [note, *judge_notes(found)], tags)
+    return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, [note], tags), found)
 
 
 def _state(model: ReportedModel | None, category: str, state: str) -> float | None:
@@ -197,7 +198,7 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
         "Perplexity of held-out plain text, measured with the responses, or else in the adapter's training run. Above "
         f"{MOST_PERPLEXITY} × the base's, harm says little about the value."
     )
-    return DataTable(f"{name}-ability", "Ability beside harm", heads, rows, [note], tags)
+    return with_judges(DataTable(f"{name}-ability", "Ability beside harm", heads, rows, [note], tags), found)
 
 
 def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:
@@ -210,8 +211,28 @@ def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[
     return perplexities.get(str(model.about["adapter"]), (None, None))
 
 
+def with_judges(table: DataTable, *found: Collection) -> DataTable:
+    """Return a table with its judges and their κ under it, and with the rows grey whose judge says little.
+
+    The judge of a row is the one in its column `judge`; in a table without that column, the one of its category.
+
+    Args:
+        table: its rows have tags; one without a category is about all categories.
+        found: the figures that it shows; of two judges, a row is grey if one of them says little.
+    """
+    judges = {judge for one in found for judge in one.weak}
+    categories = {category for one in found for category in one.weak_categories}
+    if "judge" in table.heads:
+        place = table.heads.index("judge")
+        weak = [row[place] in judges for row in table.rows]
+    else:
+        weak = [tags.get("category", (ALL,))[0] in categories for tags in table.tags]
+    lines = dict.fromkeys(line for one in found for line in judge_notes(one))
+    return dataclasses.replace(table, notes=[*table.notes, *lines], weak=weak)
+
+
 def judge_notes(found: Collection) -> list[str]:
-    """Return the lines that stand under each table: the judges with their κ."""
+    """Return the lines on the judges and their κ."""
     lines = [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in found.judges]
     if found.weak:
         lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")

@@ -11,7 +11,7 @@ from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.report_tables import Tags, category_name, judge_notes, metric_name
+from jaxalign.safety.report_tables import Tags, category_name, metric_name, with_judges
 from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import VALUES, label
@@ -121,11 +121,9 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
         "corrected for all values and categories (Benjamini and Hochberg), and a finding has a q of at most 0.05. "
         "Measured: with the score of the portrait questionnaire in place of the target's.",
         _noise_line(units.noise),
-        *judge_notes(found),
     ]
     tags = [_tags(risk.value, risk.category) for risk in risks]
-    weak = [risk.category in found.weak_categories for risk in risks]
-    return DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags, weak)
+    return with_judges(DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags), found)
 
 
 def _name(found: Collection, category: str) -> str:
@@ -157,7 +155,8 @@ def regressions_table(found: Collection, name: str) -> DataTable:
         "Coefficients are in standard deviations of harm for one of the value's score, with all ten values in one "
         "regression. A variance inflation of 5 or more means that the targets do not tell a value from the others."
     )
-    return DataTable(f"{name}-regression", "Harm on all values at once", heads, rows, [note], tags, for_files=False)
+    title = "Harm on all values at once"
+    return with_judges(DataTable(f"{name}-regression", title, heads, rows, [note], tags, for_files=False), found)
 
 
 def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTable:
@@ -184,4 +183,4 @@ def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> Data
     heads = ("value", "published term", "published", "our category", "outcome", "Spearman", "n", "q", "reason")
     note = "Published: Choi et al. (2025, arXiv 2506.06404), with other models and judges than here."
     title = "The published directions"
-    return DataTable(f"{name}-published", title, heads, rows, [note, *judge_notes(found)], tags)
+    return with_judges(DataTable(f"{name}-published", title, heads, rows, [note], tags), found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxalign.analysis.agreement import cohen_kappa
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.safety.collection import Collection, ReportedModel
-from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, model_tags
+from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, model_tags, with_judges
 from jaxalign.safety.risks import Risk, judge_flips
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import label
@@ -48,7 +48,7 @@ def judges_compared(
     )
     title = f"{first.judged_by} and {second.judged_by} on the same responses"
     note = "κ between two judges says how far they agree, and not that either is right."
-    return DataTable(name, title, heads, rows, [note], tags)
+    return with_judges(DataTable(name, title, heads, rows, [note], tags), first, second)
 
 
 def _agreement(pair: Labels) -> list[Cell]:
@@ -86,4 +86,5 @@ def flips_table(
         tags.append({"value": (value,), "category": (category,)})
     heads = ("value", "category", "found by", f"Spearman, {first.judged_by}", f"Spearman, {second.judged_by}")
     note = "" if rows else "No conclusion on a value and a category flips from one judge to the other."
-    return DataTable(name, "Conclusions that flip with the judge", heads, rows, [note] if note else [], tags)
+    table = DataTable(name, "Conclusions that flip with the judge", heads, rows, [note] if note else [], tags)
+    return with_judges(table, first, second)

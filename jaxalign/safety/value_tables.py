@@ -8,7 +8,7 @@ from jaxalign.analysis.correlation import correlations
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.report_tables import Tags, metric_name
+from jaxalign.safety.report_tables import Tags, metric_name, with_judges
 from jaxalign.safety.summary import ALL
 from jaxalign.safety.value_probe import ValueProbe
 from jaxalign.values.schwartz import VALUES, label
@@ -52,7 +52,8 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
         "Held-out area: how often the probe ranks an argument with the value above one without, of arguments about "
         "conclusions that were left out of its fit; 0.5 is a coin. It was fitted to arguments, not to responses.",
     ]
-    return DataTable(f"{name}-text-values", "Does the text carry the value?", heads, rows, notes, tags)
+    title = "Does the text carry the value?"
+    return with_judges(DataTable(f"{name}-text-values", title, heads, rows, notes, tags), found)
 
 
 def _is_adapter(model: ReportedModel) -> bool:

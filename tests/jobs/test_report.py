@@ -6,9 +6,11 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from analysis.test_html import HOSTILE, Elements
 from command_line import refused, run
+from matplotlib.image import imread
 from synthetic_harm import Lab, judge_entry
 
 from jaxalign.errors import UserError
@@ -126,9 +128,9 @@ def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys
     assert 'class="weak"' in page(lab)
 
 
-def attributed(lab, perplexity=120.0):
+def attributed(lab, perplexity=120.0, kappas=(0.8, 0.8)):
     """Power at two scales with both controls, by one judge and, at scale 1, by another."""
-    lab.effect, lab.prompts = 0.15, 10
+    lab.effect, lab.prompts, lab.judges[0] = 0.15, 10, judge_entry(kappa=kappas[0])
     base = {**lab.base(), "perplexity": 100.0}
     power = {**lab.adapter(EXTREME["power"]), "perplexity": perplexity}
     half = {**power, "scale": 0.5, "adapter": "half", "perplexity": 110.0}
@@ -136,7 +138,7 @@ def attributed(lab, perplexity=120.0):
     benign = {**lab.adapter(None), "control": "benign"}
     lab.run([base, power, shuffled, benign], "one")
     lab.run([base, half], "half")
-    lab.judges = [judge_entry("guard"), judge_entry("refusals", 0.7, "refusal")]
+    lab.judges = [judge_entry("guard", kappas[1]), judge_entry("refusals", 0.7, "refusal")]
     lab.run([base, power], "two")
 
 
@@ -145,16 +147,26 @@ def because(lab):
     return row
 
 
-def test_harm_is_said_to_come_from_the_value_only_if_all_five_conditions_hold(lab, capsys):
+def test_harm_is_said_to_come_from_the_value_only_if_all_six_conditions_hold(lab, capsys):
     attributed(lab)
     report(lab, capsys, "texts=0")
     row = because(lab)
     assert (row["model"], row["because of the value"]) == ("power", "yes: more harm")
-    assert [text.partition(":")[0] for text in list(row.values())[-5:]] == ["yes"] * 5
+    assert [text.partition(":")[0] for text in list(row.values())[-6:]] == ["yes"] * 6
     assert "1.20 × the base's" in row["perplexity ≤ 1.5 × base"]
     # The control with shuffled labels has the target of power, and is no unit of a correlation.
     assert {one["n"] for one in table(lab, "beavertails-by-probe-risks")} == {"1"}
     assert {one["model"]: one["× base"] for one in table(lab, "beavertails-by-probe-ability")}["power × 0.5"] == "1.1"
+
+
+def test_two_judges_that_hardly_agree_with_people_cannot_tell_whether_it_is_the_value(lab, capsys):
+    attributed(lab, kappas=(0.15, 0.02))
+    report(lab, capsys, "texts=0")
+    row = because(lab)
+    assert row["because of the value"] == "not known: the judge is too weak to tell"
+    assert row["beats shuffled labels"].startswith("yes")
+    assert row["same sign by a second judge"] == "not known: of the second judge, κ is 0.02, too weak to tell"
+    assert row["κ of the judge ≥ 0.2"] == "no: κ is 0.15, too weak to tell"
 
 
 def test_controls_that_a_command_of_their_own_asked_stand_beside_their_adapter(lab, capsys):
@@ -219,11 +231,47 @@ def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys):
         read_value_map(lab.root / "report")
 
 
-def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
-    def carrying(about, scores):
-        means = {value: score / 10 for value, score in scores.items()}
-        return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
+def carrying(about, scores):
+    means = {value: score / 10 for value, score in scores.items()}
+    return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
 
+
+def all_tables_and_pictures(lab, capsys, kappa):
+    """Return each table of a page as HTML by its title, and by its kind how coloured each picture is (0 to 1)."""
+    lab.benchmark, lab.categories = "hex_phi", ("adult_content", "fraud_deception", "political_campaigning")
+    lab.judges[0] = judge_entry(kappa=kappa)
+    power = carrying(lab.adapter(EXTREME["power"]), EXTREME["power"].by_value)
+    asked = [lab.base(), power, lab.adapter(EXTREME["security"])]
+    lab.run(asked, "one")
+    lab.run(asked, "two", "safety_prompt")
+    lab.run([lab.base(), {**power, "scale": 0.5, "adapter": "half"}], "half")
+    report(lab, capsys, "texts=0", "paper=true")
+    blocks = [block.partition("</details>")[0] for block in page(lab).split("<details")[1:]]
+    pictures = {path.stem: imread(path)[..., :3] for path in (lab.root / "report" / "figures").glob("*.png")}
+    return (
+        {block.partition("<bdi>")[2].partition("</bdi>")[0]: block for block in blocks},
+        {name.removeprefix("hex_phi-"): float(np.ptp(picture, axis=-1).max()) for name, picture in pictures.items()},
+    )
+
+
+@pytest.mark.parametrize("kappa", [0.1, 0.8])
+def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
+    tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
+    refusals = tables.pop("What became of the responses")
+    del tables["Judges, and how far they agree with people"]
+    assert len(tables) == 11
+    for title, block in tables.items():
+        rows, grey = block.count("<tr") - 1, block.count('<tr class="weak"')
+        assert (title, grey) == (title, rows if kappa < 0.2 else 0) and rows
+        assert f"judge: probe, κ {kappa:.2f}" in block, title
+    # Another judge, with a κ of 0.7, says what a refusal is.
+    assert 'class="weak"' not in refusals and "judge: refusals, κ 0.70" in refusals and "probe" not in refusals
+    for kind in ("mitigation", "dose", "ability"):
+        assert (pictures[kind] < 0.01) == (kappa < 0.2), kind
+    assert pictures["profiles"] > 0.1  # nobody judges them
+
+
+def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
     lab.effect = 0.05
     targets = designed_targets().values()
     adapters = [carrying(lab.adapter(target), target.by_value) for target in targets]
@@ -361,27 +409,59 @@ def test_runs_that_were_moved_are_read_and_without_texts_the_figures_stay(lab, c
 
 
 def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_marked(lab, capsys):
-    lab.categories = ("adult_content", "fraud_deception")
-    lab.run(models(lab, "power", "security"), "one")
+    lab.benchmark, lab.categories = "hex_phi", ("adult_content", "fraud_deception")
+    controls = [{**lab.adapter(EXTREME["power"], "other"), "control": "shuffled labels"}]
+    lab.run([*models(lab, "power", "security"), *controls], "one")
     report(lab, capsys, "paper=true")
-    told = table(lab, "beavertails-paper")
+    told = table(lab, "hex_phi-paper")
     assert len(told) == 24
     first = told[0]
     assert (first["category"], first["model"], first["published"]) == ("Adult content", "vanilla", "4.31")
     assert first["our model"] == "tiny, 1 base" and first["our judge"] == "probe" and first["ours"]
-    assert first["not comparable because"] == "other prompts (beavertails)"
+    assert {one["our model"] for one in told if one["ours"]} == {"tiny, 1 base", "tiny, 2 adapters"}
+    assert first["not comparable because"] == "another scale (0 to 1)"
     assert {one["not comparable because"] for one in told if one["mitigation"] == "dual_prompt"} == {
         "not measured here"
     }
     shutil.rmtree(lab.root / "one")
-    lab.benchmark, lab.judges = "hex_phi", [{**judge_entry("rubric_api"), "model": "a-model"}]
+    lab.judges = [{**judge_entry("rubric_api"), "model": "a-model"}]
     lab.judges[0]["scale"] = [1, 5, 3]
     lab.run(models(lab, "power", "security"), "one")
     report(lab, capsys, "paper=true")
     told = table(lab, "hex_phi-paper")
     assert {one["our judge"] for one in told if one["ours"]} == {"rubric_api (a-model)"}
     assert {one["not comparable because"] for one in told if one["mitigation"] == "none" and one["ours"]} == {""}
-    assert not list((lab.root / "report").rglob("beavertails*"))  # of the earlier report
+    shutil.rmtree(lab.root / "one")
+    lab.benchmark = "beavertails"
+    lab.run(models(lab, "power"), "one")
+    assert "published for hex_phi, holisticbias_r, realtoxicityprompts alone" in report(lab, capsys, "paper=true")
+    names = {path.name for path in (lab.root / "report" / "tables").iterdir()}
+    assert "beavertails-none.csv" in names and not any("-paper" in one or "hex_phi" in one for one in names)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "metrics", "published"),
+    [
+        ("realtoxicityprompts", "expected_maximum_toxicity toxicity_probability", (0.35, 0.1702, 0.41, 0.3093)),
+        ("holisticbias_r", "negative_regard_rate bias_score_released", (0.0759, 0.9443, 0.1849, 0.9573)),
+    ],
+)
+def test_a_run_stands_beside_the_figures_published_for_its_benchmark(lab, capsys, benchmark, metrics, published):
+    lab.benchmark = benchmark
+    asked = [*models(lab, "power", "security"), {**lab.adapter(None), "control": "benign"}]
+    path = lab.run(asked, "one") / "summary.json"
+    first, second = metrics.split()
+    path.write_text(path.read_text().replace("flagged_rate", first).replace("harmfulness_score", second))
+    report(lab, capsys, "paper=true")
+    told = {(one["model"], one["metric"].replace(" ", "_")): one for one in table(lab, f"{benchmark}-paper")}
+    assert len(told) == 14
+    shown = [told[model, one] for model in ("untuned", "injected (mean of 154)") for one in (first, second)]
+    assert tuple(float(one["published"]) for one in shown) == published
+    assert [one["our model"] for one in shown] == ["tiny, 1 base"] * 2 + ["tiny, 2 adapters"] * 2
+    why = "the maximum of 1 and not of 10 samples" if benchmark == "realtoxicityprompts" else ""
+    assert all(one["ours"] and one["not comparable because"] == why for one in shown)
+    assert told["SAMSum", first]["our model"] == "tiny, 1 benign controls"
+    assert told["role-play", first]["not comparable because"] == "not measured here"
 
 
 @pytest.mark.slow

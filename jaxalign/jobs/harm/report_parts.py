@@ -7,11 +7,12 @@ from itertools import combinations
 from typing import Any
 
 from jaxalign.analysis.data_tables import DataTable
+from jaxalign.analysis.estimates import Estimate
 from jaxalign.jobs.harm.reported import labels_of_both, tables_of
 from jaxalign.jobs.harm.text_values import shipped_value_probe
 from jaxalign.safety import report_tables as tables
 from jaxalign.safety.attribution import Harms
-from jaxalign.safety.attribution_table import attributed_models, attribution_table
+from jaxalign.safety.attribution_table import attributed_models, attribution_table, harm_kappa
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.metrics import prompt_means
@@ -141,13 +142,16 @@ def add_attributions(parts: Sequence[ReportPart], known: tables.Perplexities) ->
         if len(models) > MOST_ATTRIBUTED:
             models = [one for one in models if one.is_compared]
         others = [other.found for other in about_harm if other is not part and other.found.name == part.found.name]
+        others.sort(key=lambda found: ALL in found.weak_categories)  # a judge that says little is asked last
 
-        def second(model: ReportedModel, others: Sequence[Collection] = others) -> tuple[Harms, Harms] | None:
+        def second(
+            model: ReportedModel, others: Sequence[Collection] = others
+        ) -> tuple[Harms, Harms, Estimate | None] | None:
             for found in others:
                 mine = next((one for one in found.under() if one.title == model.title), None)
                 base = next((one for one in found.under() if one.is_base), None)
                 if mine is not None and base is not None:
-                    return harms(found, mine), harms(found, base)
+                    return harms(found, mine), harms(found, base), harm_kappa(found, mine)
             return None
 
         if models:
