@@ -25,7 +25,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
-from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter
+from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter, read_ours
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
 from jaxalign.pretrained.verify import (
@@ -182,6 +182,7 @@ def check_adapter(folder: Path) -> None:
     This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
     """
     read_json_object(folder / CONFIG, AGAIN, r=int)
+    read_ours(folder)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; {AGAIN}")
     source = SafetensorsFolder(folder / WEIGHTS)
