@@ -7,13 +7,17 @@ computes the beginning that several contexts share only once. On the same weight
 harness's own model `hf`: texts are cut and encoded as there.
 """
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from jaxalign.api import LanguageModel, load_model
+from jaxalign.config.arguments import given_settings
+from jaxalign.config.fields import Count, NotNegative, Precision, Seed, Storage, TopK, TopP
+from jaxalign.config.schema import Rule
 from jaxalign.data.trees import Segment, Tree
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.sampling_params import Request, SamplingParams
@@ -40,6 +44,35 @@ IGNORED = ("batch_size", "max_batch_size", "device")
 """What the harness passes to every model and this one does not need."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Arguments:
+    """The arguments of `Harness`."""
+
+    model: str
+    adapter: str | None
+    scale: float
+    precision: Precision
+    storage: Storage | None
+    rows: Count
+    offline: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _TaskSettings:
+    """What a task says about its samples. Its other settings are not used."""
+
+    until: Annotated[tuple[str, ...], Rule("a list of strings", lambda texts: True)] | None = None
+    do_sample: bool | None = None
+    temperature: NotNegative | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    max_gen_toks: Count | None = None
+    max_new_tokens: Count | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+
+
 @register_model("jaxalign")
 class Harness(LM):  # type: ignore[misc]
     """A base model with or without an adapter, as lm-evaluation-harness calls it.
@@ -55,7 +88,7 @@ class Harness(LM):  # type: ignore[misc]
         others: what the harness passes to every model (`IGNORED`).
 
     Raises:
-        UserError: an argument is not known, or the model or the adapter cannot be used.
+        UserError: an argument is not known or not allowed, or the model or the adapter cannot be used.
     """
 
     def __init__(
@@ -69,17 +102,16 @@ class Harness(LM):  # type: ignore[misc]
         offline: bool = False,
         **others: Any,
     ):
+        given = {"model": model, "adapter": adapter, "scale": scale, "precision": precision, "rows": rows}
+        given |= {"storage": None if storage == "" else storage, "offline": offline}
         for name in others:
             if name not in IGNORED:
-                known = ("model", "adapter", "scale", "precision", "storage", "rows", "offline")
-                raise UserError(f"--model_args: {name} is not known{did_you_mean(name, known)}")
+                raise UserError(f"--model_args: {name} is not known{did_you_mean(name, given)}")
+        r = given_settings(_Arguments, given)
         super().__init__()
-        self.language: LanguageModel = load_model(
-            model, precision=precision, storage=storage or None, offline=bool(offline)
-        )
-        found = self.language.load_adapter(adapter) if adapter else None
-        self.adapter = BASE if found is None else found.times(float(scale))
-        self.rows = int(rows)
+        self.language: LanguageModel = load_model(r.model, precision=r.precision, storage=r.storage, offline=r.offline)
+        self.adapter = self.language.load_adapter(r.adapter).times(r.scale) if r.adapter else BASE
+        self.rows = r.rows
 
     @property
     def tokenizer_name(self) -> str:
@@ -190,18 +222,22 @@ class Harness(LM):  # type: ignore[misc]
 
 
 def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
-    """Return the sampling settings of a task: greedy without a temperature, or with `do_sample: false`."""
-    until = settings.get("until") or ()
-    until = (until,) if isinstance(until, str) else tuple(until)
-    temperature = 0.0 if settings.get("do_sample") is False else float(settings.get("temperature") or 0.0)
-    lengths = [settings[name] for name in LENGTHS if settings.get(name) is not None]
+    """Return the sampling settings of a task: greedy without a temperature, or with `do_sample: false`.
+
+    Raises:
+        UserError: a setting is not allowed.
+    """
+    known = {field.name for field in dataclasses.fields(_TaskSettings)}
+    r = given_settings(_TaskSettings, {name: value for name, value in settings.items() if name in known})
+    temperature = 0.0 if r.do_sample is False else r.temperature or 0.0
+    lengths = [length for name in LENGTHS if (length := getattr(r, name)) is not None]
     return SamplingParams(
         temperature=temperature,
-        top_k=int(settings.get("top_k", 0) or 0) if temperature else 0,
-        top_p=float(settings.get("top_p", 1.0)) if temperature else 1.0,
-        max_tokens=int([*lengths, GENERATED][0]),
-        stop=tuple(one for one in until if one),
-        seed=int(settings.get("seed", 0) or 0),
+        top_k=r.top_k or 0 if temperature else 0,
+        top_p=r.top_p or 1.0 if temperature else 1.0,
+        max_tokens=[*lengths, GENERATED][0],
+        stop=tuple(one for one in r.until or () if one),
+        seed=r.seed or 0,
     )
 
 

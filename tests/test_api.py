@@ -166,6 +166,25 @@ def test_an_argument_of_another_type_is_refused_as_on_the_command_line(model, nu
         call(model)
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (float("nan"), "factor=nan is not allowed: give a number"),
+        (-np.inf, "factor=-inf is not allowed: give a number"),
+        ("2", "factor=2 is not allowed: give a number"),
+        (True, "factor=true is not allowed: give a number"),
+        (np.ones(2), "factor=a list is not allowed: give a number"),
+        (10**40, "factor is not allowed: its number is too large to compute with"),
+        (1e38, "factor is not allowed: its number is too large to compute with"),
+    ],
+)
+def test_an_adapter_is_multiplied_by_a_number_alone(factor, said):
+    adapter = jaxalign.Adapter("mine", factor=100)
+    with pytest.raises(UserError, match=re.escape(said)):
+        adapter.times(factor)
+    assert adapter.times(np.float32(0.5)).factor == 50
+
+
 @pytest.mark.slow
 def test_a_pattern_must_find_a_single_adapter(model, tmp_path):
     adapter, _ = model.train_adapter(PAIRS, rank=2, max_steps=1)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,45 @@ def test_a_context_that_is_too_long_loses_its_beginning(model, monkeypatch):
 def test_an_argument_that_would_be_passed_over_is_refused():
     with pytest.raises(UserError, match=r"--model_args: adaptor is not known; did you mean 'adapter'"):
         Harness(model="tiny", adaptor="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rows": 2.5}, "rows=2.5 is not allowed: give a whole number of at least 1"),
+        ({"rows": "x"}, "rows=x is not allowed"),
+        ({"rows": 0}, "rows=0 is not allowed"),
+        ({"scale": "x"}, "scale=x is not allowed: give a number"),
+        ({"scale": float("nan")}, "scale=nan is not allowed"),
+        ({"offline": "no"}, "offline=no is not allowed: give true or false"),
+        ({"storage": "int44"}, "storage=int44 is not known; did you mean 'int4'?"),
+        ({"model": None}, "model=null is not allowed: give a text"),
+    ],
+)
+def test_an_argument_is_checked_before_a_model_is_read_as_on_the_command_line(monkeypatch, given, said):
+    monkeypatch.setattr(harness, "load_model", None)
+    with pytest.raises(UserError, match=re.escape(said)):
+        Harness(**{"model": "tiny", **given})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"temperature": "hot"}, "temperature=hot is not allowed: give a number of at least 0"),
+        ({"top_k": 1.5}, "top_k=1.5 is not allowed: give a whole number from 0"),
+        ({"temperature": 1, "top_p": 0}, "top_p=0 is not allowed: give a number greater than 0, up to 1"),
+        ({"max_gen_toks": 2.5}, "max_gen_toks=2.5 is not allowed: give a whole number of at least 1"),
+        ({"max_gen_toks": 4, "max_tokens": "8"}, "max_tokens=8 is not allowed"),
+        ({"seed": -1}, "seed=-1 is not allowed: give a whole number from 0 to 4294967295"),
+        ({"do_sample": "no"}, "do_sample=no is not allowed: give true or false"),
+        ({"until": 5}, "until=5 is not allowed: give a list of strings"),
+    ],
+)
+def test_a_setting_of_a_task_is_checked_as_on_the_command_line(settings, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        task_sampling_params(settings)
+    nothing = dict.fromkeys(settings)  # null is what is not set; settings of other programs are passed over
+    assert task_sampling_params({**nothing, "num_beams": "x"}) == task_sampling_params({})
 
 
 def test_help_without_the_harness_says_what_it_needs(monkeypatch, capsys):

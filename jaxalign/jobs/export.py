@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import gc
-import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
-from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter
+from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter, read_ours
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
 from jaxalign.pretrained.verify import (
@@ -42,7 +41,7 @@ from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.reading import read_text
-from jaxalign.runs.records import entries, is_leftover, named_errors, read_json_object, scratch_folder
+from jaxalign.runs.records import entries, filled_folder, is_leftover, named_errors, read_json_object, scratch_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +181,7 @@ def check_adapter(folder: Path) -> None:
     This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
     """
     read_json_object(folder / CONFIG, AGAIN, r=int)
+    read_ours(folder)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; {AGAIN}")
     source = SafetensorsFolder(folder / WEIGHTS)
@@ -213,26 +213,11 @@ def leftovers(_folder: str, names: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, whose files become those of `out` if there is no error. Call `check_out` first.
-
-    A new folder appears whole or not at all. A folder that is there already stays what it is, for example a mount
-    point, or the place to which a symbolic link leads.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    there = out.is_dir()
+    """Give a temporary folder to fill, as `filled_folder` does; UserError if it cannot be written. Call `check_out`
+    first."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(out if there else out.parent, out.name) as scratch:
-            filling = scratch / "new"
-            filling.mkdir()
-            yield filling
-            if there:
-                for entry in filling.iterdir():
-                    os.replace(entry, out / entry.name)
-            else:
-                os.replace(filling, out)
+        with filled_folder(out) as folder:
+            yield folder
     except OSError as error:
         raise UserError(f"cannot write out={out}: {error}; free space or give another out") from error
 

@@ -1,15 +1,20 @@
 """An adapter with its scale and its origin, or the bare base."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.models.claims import brief
 from jaxalign.models.lora import LoraParams, adapter_hash, effective, stack_lora
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +85,19 @@ class Adapter:
         """Return the weights with the scale multiplied in (see `lora.effective`); None for the bare base."""
         return None if self.params is None else effective(self.params, self.scale)
 
-    def times(self, factor: int | float) -> "Adapter":
-        """Return the adapter with its effect multiplied by `factor`."""
-        return dataclasses.replace(self, factor=self.factor * factor)
+    def times(self, factor: Any) -> "Adapter":
+        """Return the adapter with its effect multiplied by the number `factor`.
+
+        Raises:
+            UserError: the factor is not a finite number, or too large to compute with.
+        """
+        number = factor.tolist() if hasattr(factor, "tolist") else factor
+        known = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < math.inf
+        if not known:
+            raise UserError(f"factor={brief(number)} is not allowed: give a number")
+        if abs(number) > _LARGEST or abs(self.factor * number) > _LARGEST:
+            raise UserError("factor is not allowed: its number is too large to compute with")
+        return dataclasses.replace(self, factor=self.factor * number)
 
     def to_write(self, base_name: str, base_identity: str, prompt_format: str, storage: str, **notes: Any) -> "Adapter":
         """Return the adapter as it is written to files: with arrays of NumPy, what its base is called, and `notes`."""

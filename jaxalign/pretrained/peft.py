@@ -21,7 +21,7 @@ from jaxalign.models.claims import Claims, brief
 from jaxalign.pretrained.parameters import module_of
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.weights import all_finite
-from jaxalign.runs.records import entries, read_json_object, scratch_folder, write_atomic
+from jaxalign.runs.records import delete_entry, entries, filled_folder, read_json_object, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"
 AGAIN = "get the adapter again"
@@ -55,7 +55,8 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card: str) -> None:
     """Write an adapter as a folder that PEFT can load. An adapter that is there already is replaced.
 
-    The folder appears complete or not at all.
+    A new folder appears complete or not at all. A folder that is there already, such as a mount point, is filled: other
+    files stay, and it never holds parts of two adapters.
 
     Args:
         folder: the folder to write.
@@ -108,16 +109,13 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
     try:
         if folder.is_dir() and entries(folder) and not (folder / CONFIG).is_file():
             raise UserError(f"{folder} holds files that are no adapter; nothing was touched: choose another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(folder.parent, folder.name) as scratch:
-            whole = scratch / "new"
+        with filled_folder(folder) as whole:
             write_safetensors(whole / WEIGHTS, tensors, {"format": "pt"})
             write_atomic(whole / CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(whole / OURS, json.dumps(ours, indent=2) + "\n")
             write_atomic(whole / CARD, card.rstrip() + "\n")
-            if folder.exists():
-                os.rename(folder, scratch / "old")
-            os.rename(whole, folder)
+            for name in (WEIGHTS, OURS):
+                delete_entry(folder / name)
     except OSError as error:
         what = f"cannot write {folder}: {error.strerror or error}"
         raise UserError(f"{what}; free space or choose another place") from error

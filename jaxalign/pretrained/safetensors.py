@@ -46,21 +46,35 @@ class _Stored:
 class SafetensorsFolder:
     """The tensors of a folder, or of one file, as a `TensorSource`. A tensor is read when it is asked for.
 
+    All tensors of a file count, also those that the index does not name.
+
+    Attributes:
+        left_aside: the names of the folder's other files of weights, and of an index that is not followed.
+
     Raises:
-        UserError: the folder has no safetensors, a file of the index is missing, or a file is damaged or truncated.
+        UserError: the folder has no safetensors, a file or a tensor of the index is missing, two files hold the same
+            tensor, or a file is damaged or truncated.
     """
 
     def __init__(self, path: str | Path):
         self._tensors: dict[str, _Stored] = {}
-        for file, wanted in _files(Path(path)).items():
+        path = Path(path)
+        files = _files(path)
+        for file, placed in files.items():
             with named_errors(file, "read", "get the model again"):
                 found = _parse(file)
-            for name in found if wanted is None else wanted:
+            for name in placed:
                 if name not in found:
                     raise UserError(
                         f"{file} has no tensor '{brief(name)}', which {INDEX} places there; get the model again"
                     )
-                self._tensors[name] = found[name]
+            for name in sorted(found.keys() & self._tensors.keys()):
+                other = self._tensors[name].file.name
+                raise UserError(f"{file} has a tensor '{brief(name)}', and so has {other}; get the model again")
+            self._tensors |= found
+        self.left_aside = sorted(one.name for one in path.glob("*.safetensors") if one not in files)
+        if (path / INDEX).is_file() and not any(files.values()):
+            self.left_aside.append(INDEX)
 
     def names(self) -> list[str]:
         """Return the names of all tensors, sorted."""
@@ -100,19 +114,20 @@ class SafetensorsFolder:
         return np.memmap(stored.file, np.uint8, "r", stored.start, (stored.size,))
 
 
-def _files(path: Path) -> dict[Path, list[str] | None]:
-    """Return the files of a checkpoint, each with the names of its tensors in the index (None if there is no index)."""
+def _files(path: Path) -> dict[Path, list[str]]:
+    """Return the files of a checkpoint, each with the tensors that the index places there. As in Transformers, the
+    index is not followed if it passes over a model.safetensors."""
     if path.is_file():
-        return {path: None}
+        return {path: []}
     single, index = path / "model.safetensors", path / INDEX
-    if single.is_file():
-        return {single: None}
+    parts: dict[Path, list[str]] = {}
     if index.is_file():
-        parts: dict[Path, list[str] | None] = {}
-        weight_map = _weight_map(index)
-        for part in sorted(set(weight_map.values())):
-            parts[path / part] = [name for name, file in weight_map.items() if file == part]
-        missing = [part.name for part in parts if not part.is_file()]
+        for name, file in _weight_map(index).items():
+            parts.setdefault(path / file, []).append(name)
+    if single.is_file() and single not in parts:
+        return {single: []}
+    if index.is_file():
+        missing = sorted(part.name for part in parts if not part.is_file())
         if missing:
             raise UserError(f"{path} lacks {missing[0]} ({len(missing)} of {len(parts)} files); get the model again")
         return parts
@@ -121,7 +136,7 @@ def _files(path: Path) -> dict[Path, list[str] | None]:
         found = "several *.safetensors and no " + INDEX if files else "no *.safetensors"
         pickled = " (its *.bin files are pickles, which are never loaded)" if any(path.glob("*.bin")) else ""
         raise UserError(f"{path} holds {found}{pickled}; give a folder with model.safetensors, or files and {INDEX}")
-    return {files[0]: None}
+    return {files[0]: []}
 
 
 def _weight_map(index: Path) -> dict[str, str]:

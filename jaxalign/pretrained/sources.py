@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
         source: where it comes from.
         offline: whether the network is never used.
         name: its name for people to read.
-        log: told what is fetched, and which tensors of the checkpoint are left aside.
+        log: told what is fetched, and which tensors and files of the checkpoint are left aside.
 
     Raises:
         UserError: something is missing, damaged or not supported, or the tokenizer is another model's.
@@ -154,11 +154,17 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
         log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
     unread = unread_tensors(architecture, tensors)
     if unread:
-        few = ", ".join(brief(one) for one in unread[:3]) + (", ..." if len(unread) > 3 else "")
-        count = f"{len(unread)} tensor{'s' if len(unread) > 1 else ''}"
-        log(f"left aside: {count} of {name} that a {architecture.family} model does not have ({few})")
+        log(f"left aside: {_some('tensor', unread)} of {name} that a {architecture.family} model does not have")
+    if isinstance(tensors, SafetensorsFolder) and tensors.left_aside:
+        log(f"left aside: {_some('file', tensors.left_aside)} in the folder of {name}, whose tensors are not read")
     check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
+
+
+def _some(what: str, names: Sequence[str]) -> str:
+    """Return the number of names, with the first three of them."""
+    few = ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} ({few})"
 
 
 def open_checkpoint(source: ModelSource, path: Path) -> tuple[TensorSource, dict[str, Any]]:

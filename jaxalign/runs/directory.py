@@ -160,10 +160,11 @@ class Run:
     def finish(self, summary: Mapping[str, Any], files: Sequence[str] = ()) -> None:
         """Write summary.json, which marks the run as finished.
 
-        It gets a hash of the adapter's weights and of each of `files` that exists; `check_files` compares them.
+        It gets a hash of the adapter's files, without its card, and of each of `files` that exists; `check_files`
+        compares them.
         """
-        weights = [str(file.relative_to(self.path)) for file in self.adapter.glob("*.safetensors")]
-        hashes = content_hashes(self.path, [*files, *weights])
+        found = [file for kind in ("safetensors", "json") for file in sorted(self.adapter.glob(f"*.{kind}"))]
+        hashes = content_hashes(self.path, [*files, *(str(file.relative_to(self.path)) for file in found)])
         kept = {**summary, "files": hashes} if hashes else summary
         write_atomic(self.summary, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 

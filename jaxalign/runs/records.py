@@ -54,6 +54,29 @@ def scratch_folder(place: Path, name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def filled_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, whose files become those of `folder` if there is no error.
+
+    A new folder appears whole or not at all. A folder that is there already stays what it is, for example a mount
+    point, or the place to which a symbolic link leads.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    there = folder.is_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(folder if there else folder.parent, folder.name) as scratch:
+        filling = scratch / "new"
+        filling.mkdir()
+        yield filling
+        if there:
+            for entry in sorted(filling.iterdir()):
+                os.replace(entry, folder / entry.name)
+        else:
+            os.replace(filling, folder)
+
+
+@contextlib.contextmanager
 def named_errors(path: Path, task: str, hint: str = HINT) -> Iterator[None]:
     """Turn an OSError, such as a full disk or a read-only folder, into a UserError that names the path.
 

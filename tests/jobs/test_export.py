@@ -306,11 +306,15 @@ DAMAGES = {
     "all lost": (lambda run: shutil.rmtree(run / "adapter"), "is missing since the run was finished; remove"),
     "no configuration": (
         lambda run: (run / "adapter" / "adapter_config.json").unlink(),
-        "lacks adapter_config.json: remove",
+        "adapter_config.json is missing since the run was finished",
     ),
     "cut configuration": (
         lambda run: (run / "adapter" / "adapter_config.json").write_text("{"),
-        "is not JSON",
+        "adapter_config.json was changed since the run was finished",
+    ),
+    "cut notes": (
+        lambda run: (run / "adapter" / "jaxalign.json").write_text("{"),
+        "jaxalign.json was changed since the run was finished",
     ),
     "empty summary": (lambda run: (run / "summary.json").write_text(""), "summary.json line 1 is not JSON"),
     "no results": (
@@ -329,6 +333,23 @@ def test_a_damaged_run_is_not_exported(run, tmp_path, capsys, damage, form):
     for path in ("run", "run/adapter") if (tmp_path / "run" / "adapter").is_dir() else ["run"]:
         assert said in refused(main, [f"run={tmp_path}/{path}", f"out={tmp_path}/out", f"format={form}"], capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_before_whose_summary_has_hashes_of_the_weights_alone_is_exported_unless_it_is_damaged(
+    run, tmp_path, capsys
+):
+    shutil.copytree(run, tmp_path / "run")
+    kept = json.loads((run / "summary.json").read_text())
+    kept["files"] = {name: one for name, one in kept["files"].items() if name.endswith(".safetensors")}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(kept))
+    asked = [f"run={tmp_path}/run", f"out={tmp_path}/out"]
+    main(asked)
+    shutil.rmtree(tmp_path / "out")
+    for name in ("jaxalign.json", "adapter_config.json"):
+        (tmp_path / "run" / "adapter" / name).write_text("{")
+        assert f"{name} line 1 is not JSON" in refused(main, asked, capsys)
+    (tmp_path / "run" / "adapter" / "adapter_config.json").unlink()
+    assert "lacks adapter_config.json: remove" in refused(main, asked, capsys)
 
 
 def test_a_damaged_adapter_without_its_run_is_not_exported(run, tmp_path, capsys):

@@ -15,7 +15,7 @@ from jaxalign.export import main
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import from_config
 from jaxalign.pretrained.peft import write_adapter
-from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
+from jaxalign.pretrained.safetensors import INDEX, SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.verify import check_config, check_tensors
 from jaxalign.runs.directory import open_run
 
@@ -25,10 +25,15 @@ SUMMARY = {"value": "power", "target": None, "questionnaire": None, "training": 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A base whose configuration says tied, beside a head of its own and a tensor that no model has."""
+    """A base whose configuration says tied, beside a head of its own, which its index does not name, and a tensor that
+    no model has."""
     tensors = hf_random(CONFIG)
     more = {"lm_head.weight": 2 * tensors["model.embed_tokens.weight"], "model.extra": np.ones(3, np.float32)}
-    return write_model(tmp_path_factory.mktemp("base"), CONFIG, tensors | more)
+    folder = write_model(tmp_path_factory.mktemp("base"), CONFIG, tensors | more, files=2)
+    index = json.loads((folder / INDEX).read_text())
+    del index["weight_map"]["lm_head.weight"]
+    (folder / INDEX).write_text(json.dumps(index))
+    return folder
 
 
 @pytest.fixture(scope="module")

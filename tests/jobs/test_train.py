@@ -197,20 +197,27 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", f"run.dir={folder}", *QUIET]
     main(arguments)
-    before, summary = adapter_bytes(folder), folder / "summary.json"
-    weights = folder / "adapter" / "adapter_model.safetensors"
+    adapter, summary = folder / "adapter", folder / "summary.json"
+    weights, setup, notes = (
+        adapter / name for name in ("adapter_model.safetensors", "adapter_config.json", "jaxalign.json")
+    )
+    before = [file.read_bytes() for file in (weights, setup, notes)]
     mend = f"remove {summary}, and type the run's own command again, which writes it anew"
-    for harm, said in (
-        (lambda: weights.write_bytes(before[:-1]), f"{weights} was changed since the run was finished; {mend}"),
-        (lambda: shutil.rmtree(folder / "adapter"), f"{weights} is missing since the run was finished; {mend}"),
+    damages = (
+        (lambda: notes.write_text("{}"), f"{notes} was changed since the run was finished; {mend}"),
+        (lambda: setup.unlink(), f"{setup} is missing since the run was finished; {mend}"),
+        (lambda: weights.write_bytes(before[0][:-1]), f"{weights} was changed since the run was finished; {mend}"),
+        (lambda: shutil.rmtree(adapter), f"{weights} is missing since the run was finished; {mend}"),
         (lambda: summary.write_text("{}"), f"{summary} is damaged ('training' is missing or damaged); {mend}"),
         (lambda: summary.write_text(""), f"{summary} line 1 is not JSON"),
-    ):
-        harm()
-        assert refused(main, arguments, capsys).startswith(said)
+    )
+    for together in (damages[:3], damages[3:]):
+        for harm, said in together:
+            harm()
+            assert refused(main, arguments, capsys).startswith(said)
         summary.unlink()
         main(arguments)
-        assert adapter_bytes(folder) == before
+        assert [file.read_bytes() for file in (weights, setup, notes)] == before
 
 
 @pytest.mark.slow
@@ -250,8 +257,10 @@ def test_an_adapter_is_a_starting_point_only_for_its_own_base_and_shape(data, tm
     main([*base, start, f"run.dir={tmp_path / 'second'}"])
     assert adapter_bytes(tmp_path / "second") != adapter_bytes(tmp_path / "first")
     assert "lora.rank=2" in refused(main, [*base, start, "lora.rank=4", f"run.dir={tmp_path / 'x'}"], capsys)
-    notes = tmp_path / "first" / "adapter" / "jaxalign.json"
+    shutil.copytree(tmp_path / "first" / "adapter", tmp_path / "other")
+    notes = tmp_path / "other" / "jaxalign.json"
     notes.write_text(json.dumps(json.loads(notes.read_text()) | {"base_identity": "0" * 64}))
+    start = f"adapter={tmp_path / 'other'}"
     assert "another base" in refused(main, [*base, start, f"run.dir={tmp_path / 'y'}"], capsys)
     assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
     assert "is no adapter" in refused(

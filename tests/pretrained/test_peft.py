@@ -54,6 +54,17 @@ def test_a_folder_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_folder_that_is_there_already_is_filled_and_stays_the_same_folder(tmp_path):
+    """A mount point cannot be replaced: the system calls it busy."""
+    before = tmp_path.stat().st_ino
+    for targets in (("q_proj",), ("v_proj",)):
+        write(tmp_path, random_adapter(targets))
+        assert read_adapter(tmp_path, ARCHITECTURE).targets == targets
+    assert tmp_path.stat().st_ino == before
+    files = ["README.md", "adapter_config.json", "adapter_model.safetensors", "jaxalign.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="nothing was touched"):

@@ -170,6 +170,36 @@ def test_a_file_that_the_index_names_must_be_there(tmp_path):
         SafetensorsFolder(tmp_path)
 
 
+def test_a_tensor_of_a_shard_counts_also_if_the_index_does_not_name_it(tmp_path):
+    tensors = hf_random(CONFIGS["llama"])
+    write_model(tmp_path, CONFIGS["llama"], tensors, files=2)
+    index = json.loads((tmp_path / INDEX).read_text())
+    del index["weight_map"]["lm_head.weight"]
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    source = SafetensorsFolder(tmp_path)
+    assert source.names() == sorted(tensors) and source.left_aside == []
+    np.testing.assert_array_equal(source.read("lm_head.weight"), tensors["lm_head.weight"])
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    twice = {"model.norm.weight": tensors["model.norm.weight"], "lm_head.weight": tensors["lm_head.weight"]}
+    write_safetensors(second, load_file(second) | twice, {})
+    both = r"00002\.safetensors has a tensor '(lm_head|model\.norm)\.weight', and so has model-00001-of-00002"
+    with pytest.raises(UserError, match=both):
+        SafetensorsFolder(tmp_path)
+
+
+def test_files_of_weights_that_are_not_read_are_named(tmp_path):
+    write_model(tmp_path, CONFIGS["llama"], hf_random(CONFIGS["llama"]), files=2)
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    save_file(TENSORS, tmp_path / "other.safetensors")
+    assert SafetensorsFolder(tmp_path).left_aside == ["other.safetensors"]
+    save_file(TENSORS, tmp_path / "model.safetensors")  # it goes first, as in Transformers
+    source = SafetensorsFolder(tmp_path)
+    assert source.names() == sorted(TENSORS) and source.left_aside == [*shards, "other.safetensors", INDEX]
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(TENSORS, "model.safetensors")}))
+    assert SafetensorsFolder(tmp_path).left_aside == [*shards, "other.safetensors"]
+    assert SafetensorsFolder(tmp_path / "other.safetensors").left_aside == []
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [

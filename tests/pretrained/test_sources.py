@@ -75,20 +75,22 @@ def test_an_end_token_beyond_the_vocabulary_is_refused(tmp_path, end, said):
         load(ModelSource("hub", path=str(tmp_path)))
 
 
-def test_a_head_of_its_own_and_tensors_that_are_left_aside_are_named(tmp_path):
+def test_a_head_of_its_own_and_what_is_left_aside_are_named(tmp_path):
     config = CONFIGS["llama"] | {"tie_word_embeddings": True}
     tensors = hf_random(config)
     extra = {f"model.layers.{layer}.extra": np.ones(2, np.float32) for layer in range(4)}
     head = {"lm_head.weight": 2 * tensors["model.embed_tokens.weight"]}
     folder, said = write_model(tmp_path, config, tensors | extra | head), []
+    (folder / "old.safetensors").write_bytes(b"")
     files = open_model(ModelSource("hub", path=str(folder)), offline=True, name="a model", log=said.append)
     model = files.load(jnp.float32)
     assert not model.architecture.tied
     np.testing.assert_array_equal(model.params["head"]["kernel"], head["lm_head.weight"])
     assert said == [
         "a model says tie_word_embeddings=true, and holds a head of other values: the head is used",
-        "left aside: 4 tensors of a model that a llama model does not have "
-        "(model.layers.0.extra, model.layers.1.extra, model.layers.2.extra, ...)",
+        "left aside: 4 tensors (model.layers.0.extra, model.layers.1.extra, model.layers.2.extra, ...) of a model that "
+        "a llama model does not have",
+        "left aside: 1 file (old.safetensors) in the folder of a model, whose tensors are not read",
     ]
 
 

@@ -300,9 +300,15 @@ def test_a_result_that_was_changed_or_lost_since_the_end_of_the_run_is_named(tmp
     (run.path / "adapter").mkdir()
     weights = run.path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(b"weights")
+    for name in ("jaxalign.json", "README.md"):
+        (run.path / "adapter" / name).write_text("{}")
     (run.path / "pairs.jsonl").write_text("1\n2\n")
     run.finish({"value": "power"}, ["pairs.jsonl", "none.jsonl"])
-    assert set(run.results()["files"]) == {"pairs.jsonl", "adapter/adapter_model.safetensors"}
+    assert set(run.results()["files"]) == {
+        "pairs.jsonl",
+        "adapter/adapter_model.safetensors",
+        "adapter/jaxalign.json",
+    }
     (run.path / "pairs.jsonl").write_text("2\n1\n")  # the order of records does not matter
     run.check_files()
     weights.write_bytes(b"weight")
