@@ -134,6 +134,8 @@ def _generate(session: HarmSession, models: Sequence[HarmModel]) -> list[Run] | 
         run = generate_stage(session, model, answering)
         if run is None:
             return None
+        if session.config.stage in ("all", "generate"):
+            answering().measure_perplexity(model)
         found.append(run)
     return found
 

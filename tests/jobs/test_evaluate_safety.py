@@ -122,6 +122,17 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
 
 
 @pytest.mark.slow
+def test_perplexity_is_of_the_plain_text_that_this_command_holds_out(here, capsys):
+    few = [*TINY, "benchmark.limit=2", "judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
+    main(few)
+    printed = run(main, [*few, "alignment.validation_fraction=0.5"], capsys)
+    assert "base: generate: done before" in printed
+    summaries = [json.loads(path.read_text()) for path in (here / "outputs").glob("starter_probes-*/summary.json")]
+    found = {summary["models"][0]["perplexity"] for summary in summaries}
+    assert len(summaries) == len(found) == 2 and None not in found
+
+
+@pytest.mark.slow
 def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     main([*TINY, *probes])
     printed = run(main, [*TINY, *probes, "judge=toxicity_linear", "judge.calibrate=true"], capsys)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
@@ -70,7 +71,7 @@ def aggregate(
         models.append(
             {
                 **about,
-                "perplexity": generated.results().get("perplexity"),
+                "perplexity": known_perplexity(session, model),
                 "text_values": result.get("text_values"),
                 "states": result["states"],
                 "moved": result.get("moved"),
