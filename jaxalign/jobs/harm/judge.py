@@ -9,9 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxalign.config.identity import counted
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
+from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
@@ -143,11 +145,13 @@ class LoadedJudges:
 def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
     """Return all that decides the judgements of a model's responses."""
     c = session.config
+    more = counted(c.judge, JUDGE)
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
         "calibrate": [c.judge.calibrate, judges.labels.hash],
         **judges.content,
+        **({"judge": more} if more else {}),
     }
 
 
