@@ -19,7 +19,7 @@ from jaxalign.jobs.evaluate_safety import harm_content
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judges import JudgeModels, open_judges
 from jaxalign.jobs.harm.session import HARM_STAGES, HarmModel, HarmSession
-from jaxalign.models.adapter import BASE
+from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeWeights, read_probe, write_probe
 from jaxalign.safety.mitigation import Mitigation
@@ -194,3 +194,12 @@ def test_a_key_counts_from_the_stage_on_that_it_changes(chosen, change, stage, t
 def test_how_fast_and_how_often_a_server_is_asked_is_no_part_of_a_stage(chosen, change, texts, tokenizer):
     one, other = made(*chosen), made(*chosen, change=change)
     assert first_changed(identities(one, tokenizer), identities(other, tokenizer)) is None
+
+
+def test_prompts_are_rendered_once_for_all_models_that_get_them_alike(tokenizer, monkeypatch):
+    session, rendered = session_of(made(), tokenizer), []
+    render = Encoder.render
+    monkeypatch.setattr(Encoder, "render", lambda self, text: rendered.append(text) or render(self, text))
+    models = [*MODELS, HarmModel(Adapter("a"), "adapter", 1), HarmModel(BASE, "role-play", 0, "You like power. ")]
+    found = [session.identity(model)["prompts"] for model in models * 2]
+    assert found[0] == found[1] != found[2] and found[:3] == found[3:] and len(rendered) == 2 * len(PROMPTS)

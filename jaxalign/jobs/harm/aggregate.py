@@ -65,6 +65,7 @@ def aggregate(
     for one in (one for result in results for one in result["judges"]):
         told.setdefault(one["judge"], one)
     told = _labelled(session, told, [judged for _, _, judged in runs], judges, run)
+    unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     for (model, generated, judged), result in zip(runs, results, strict=True):
         tables = judged_tables(judged)
         about = _about(session, model)
@@ -79,7 +80,7 @@ def aggregate(
                 "judge": str(judged.path),
             }
         )
-        before = _without_mitigation(session, model, judges)
+        before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
             entry = told[name]
             scale, error = as_scale(entry["scale"]), judge_errors(entry["error"]) if c.judge.corrected else None
@@ -127,12 +128,9 @@ def aggregate(
     return summary
 
 
-def _without_mitigation(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
-    """Return the judged responses of the same model to the same prompts without mitigation, if they are there."""
-    if session.mitigation.policy == NO_MITIGATION:
-        return None
-    plain = session.with_mitigation(Mitigation(NO_MITIGATION))
-    run = plain.stages(model).run_of("judge", judge_identity(plain, model, judges))
+def _judged_before(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
+    """Return the responses of a model that an earlier command judged; None if there are none."""
+    run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
     return judged_tables(run) if run.finished else None
 
 

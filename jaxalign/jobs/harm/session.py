@@ -123,9 +123,17 @@ class HarmSession:
         }
 
     def _prompts_hash(self, model: HarmModel) -> str:
-        encoders = [self.encoder(prompt, model) for prompt in self.asked]
-        rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
-        return digest([[one.id for one in self.asked], rendered])
+        """Return the hash of all prompts as a model gets them, which are the same for all models without a role."""
+        if model.preamble not in self._hashes:
+            encoders = [self.encoder(prompt, model) for prompt in self.asked]
+            rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
+            self._hashes[model.preamble] = digest([[one.id for one in self.asked], rendered])
+        return self._hashes[model.preamble]
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """What `_prompts_hash` has returned, by the preamble of the role."""
+        return {}
 
     def stages(self, model: HarmModel) -> Stages:
         """Return the stages of one model; commands with other models or judges share them."""
