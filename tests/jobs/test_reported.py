@@ -2,13 +2,19 @@
 
 import json
 import operator
+import os
+from pathlib import Path
 
 import pytest
 from command_line import refused, run
 from synthetic_harm import Lab
 
+from jaxalign.jobs.harm.card import harm_section
+from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
+from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
 from jaxalign.report import main
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
+from jaxalign.safety.collection import collect
 from jaxalign.values.targets import extreme_targets
 
 
@@ -88,3 +94,25 @@ def test_a_record_that_lacks_something_is_named_with_its_line(lab, capsys, name,
     assert (
         line.startswith(f"{file}, line 1: {said}") and f"remove {folder.path}, and type the run's own command" in line
     )
+
+
+@pytest.mark.parametrize("kind", ["as an older version wrote them", "relative and from the home"])
+def test_stages_and_adapters_are_found_by_their_names_in_a_summary(lab, capsys, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(lab.root.parent))
+    path = lab.root / "one"
+    summary = json.loads((path / "summary.json").read_text())
+    adapter = Path(summary["models"][1]["folder"])
+    for about in summary["models"] if kind.startswith("relative") else ():
+        about.update({stage: os.path.relpath(about[stage], path) for stage in ("generate", "judge")})
+        about["folder"] = about["folder"] and without_home(about["folder"])
+    (path / "summary.json").write_text(json.dumps(summary))
+    runs, _ = find_harm_runs(lab.root)
+    (found,) = collect(runs)
+    places = {stage_folder(model, stage).name for model in found.models for stage in ("generate", "judge")}
+    assert places == {folder.name for folder in (lab.root / "stages").iterdir()}
+    assert perplexities(runs, lab.root / "elsewhere") == {summary["models"][1]["adapter"]: (120.0, 100.0)}
+    assert "| power |" in harm_section(lab.root, adapter)
+    assert len(sample_of_responses(summary_of(path), 5, 0)) == 5
+    lab.run([], "half", finished=False)
+    assert "~/runs/half is unfinished, and left aside" in run(main, [f"runs={lab.root}"], capsys)
+    assert str(lab.root) not in (lab.root / "report" / "index.html").read_text()

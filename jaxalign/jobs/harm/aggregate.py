@@ -1,5 +1,6 @@
 """stage=aggregate: the figures of all models, from their judged responses alone."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.records import write_atomic
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
@@ -76,8 +77,8 @@ def aggregate(
                 "text_values": result.get("text_values"),
                 "states": result["states"],
                 "moved": result.get("moved"),
-                "generate": str(generated.path),
-                "judge": str(judged.path),
+                "generate": os.path.relpath(generated.path, run.path),
+                "judge": os.path.relpath(judged.path, run.path),
             }
         )
         before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
@@ -140,7 +141,7 @@ def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
         "model": model.name,
         "method": model.method,
         "adapter": model.adapter.identity,
-        "folder": None if folder is None else str(folder),
+        "folder": None if folder is None else without_home(str(folder)),
         "scale": session.config.adapter.scale if model.method == "adapter" else None,
         "value": None if model.target is None else model.target.name,
         "target": None if model.target is None else model.target.by_value,

@@ -39,10 +39,22 @@ def judged_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def stage_place(run: Path, told: str) -> Path | None:
-    """Return the directory of a stage that a run's summary names, also where the runs were moved; None if not there."""
-    named = Path(told)  # as it was written, which may be relative to another folder
-    places = [named, run.parent / "stages" / named.name, run / "models" / Path(*named.parts[-3:])]
+    """Return the directory of a stage that a run's summary names, also where the runs were moved; None if not there.
+
+    The name is relative to the run. Older summaries have it as it was, which may be relative to another folder.
+    """
+    named = Path(told)
+    places = [run / named, named, run.parent / "stages" / named.name, run / "models" / Path(*named.parts[-3:])]
     return next((one for one in places if (one / "summary.json").is_file()), None)
+
+
+def with_stage_places(summary: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Return the summary of a run with the directories of its stages as they are found from here."""
+    models = []
+    for one in summary["models"]:
+        places = {stage: str(stage_place(run, one[stage]) or one[stage]) for stage in ("generate", "judge")}
+        models.append({**one, **places})
+    return {**summary, "models": models}
 
 
 def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:

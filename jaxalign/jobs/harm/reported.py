@@ -10,7 +10,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import again, harm_labels, judged_records, judged_tables, stage_place
 from jaxalign.runs.config_file import stored_config
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
@@ -44,7 +44,7 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
                 runs.append(HarmRun(str(path), _checked(run)))
         elif _is_harm(path):
             aside.append(
-                f"{path} is unfinished, and left aside: type its command again to finish it"
+                f"{without_home(str(path))} is unfinished, and left aside: type its command again to finish it"
             )
     if not runs:
         command = "make one with python -m jaxalign.evaluate benchmark=starter_probes"
@@ -249,7 +249,7 @@ def _is_number(value: Any) -> bool:
 
 def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:
     """Return the directory of the training run of a model, also where the runs were moved; None if it is not there."""
-    training = Path(about["folder"]).parent
+    training = Path(about["folder"]).expanduser().parent
     places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
     return next((one for one in places if (one / "summary.json").is_file()), None)
 
