@@ -17,7 +17,8 @@ from jaxalign.config.safety import HarmConfig, JudgeConfig, MitigationConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.jobs.evaluate_safety import harm_content
 from jaxalign.jobs.harm.judge import judge_identity
-from jaxalign.jobs.harm.judges import JudgeModels, open_judges
+from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, OpenedJudge, open_judges
+from jaxalign.jobs.harm.labels import MeasuringLabels
 from jaxalign.jobs.harm.session import HARM_STAGES, HarmModel, HarmSession
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
@@ -203,3 +204,13 @@ def test_prompts_are_rendered_once_for_all_models_that_get_them_alike(tokenizer,
     models = [*MODELS, HarmModel(Adapter("a"), "adapter", 1), HarmModel(BASE, "role-play", 0, "You like power. ")]
     found = [session.identity(model)["prompts"] for model in models * 2]
     assert found[0] == found[1] != found[2] and found[:3] == found[3:] and len(rendered) == 2 * len(PROMPTS)
+
+
+def test_a_judge_that_labels_do_not_measure_unless_it_is_chosen_has_a_stage_of_its_own_where_it_is(tokenizer):
+    def stage(about_harm, *chosen):
+        regard = OpenedJudge("regard", "regard 1", load=pytest.fail, about_harm=about_harm)
+        judges = HarmJudges({"regard": regard}, None, MeasuringLabels([], "labels"))
+        return judge_identity(session_of(made(*chosen), tokenizer), MODELS[0], judges)
+
+    chosen, by_itself = ["judge=regard", "judge.path=folder"], stage(False)
+    assert by_itself == stage(True, *chosen) != stage(True, *chosen, "judge.calibrate=true")

@@ -147,10 +147,11 @@ def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -
     """Return all that decides the judgements of a model's responses."""
     c = session.config
     more = counted(c.judge, JUDGE)
+    calibrated = c.judge.calibrate and any(one.about_harm for one in judges.everyone)
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
-        "calibrate": [c.judge.calibrate, judges.labels.hash],
+        "calibrate": [calibrated, judges.labels.hash],
         **judges.content,
         **({"judge": more} if more else {}),
     }
