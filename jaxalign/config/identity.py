@@ -28,7 +28,23 @@ def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = (
     Args:
         config: the configuration, a dataclass of dataclasses.
         content: hashes, or other JSON values, of what the uncounted paths lead to, by name.
-        without: dotted keys, each a single setting, that do not change the numbers of this part of a run.
+        without: see `counted`.
+
+    Raises:
+        KeyError: see `counted`.
+    """
+    return {**counted(config, without), "content": dict(content)}
+
+
+def counted(config: Any, without: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the keys of a configuration, or of a part of one, that count, as nested dictionaries.
+
+    A part without such keys is left out.
+
+    Args:
+        config: the configuration or the part, a dataclass.
+        without: dotted keys, each a single setting, that do not change the numbers of this part of a run, or that its
+            identity has in other words.
 
     Raises:
         KeyError: `without` names a key that does not exist or does not count anyway.
@@ -43,11 +59,10 @@ def identity(config: Any, content: Mapping[str, Any], without: Iterable[str] = (
         for tree, parent in zip(reversed(trees[:-1]), reversed(parents), strict=True):
             if not tree[parent]:  # a part without keys is no part of the identity
                 del tree[parent]
-    return {**kept, "content": dict(content)}
+    return kept
 
 
 def _counted(config: Any) -> dict[str, Any]:
-    """Return the keys that count, as nested dictionaries; a part without such keys is left out."""
     whole, kept = plain(config), {}
     for name, declared in get_type_hints(type(config), include_extras=True).items():
         if UNCOUNTED not in getattr(declared, "__metadata__", ()):

@@ -73,7 +73,10 @@ class HarmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """The judge. What it is counts in the identity of what it judged, where `jobs.harm.judges` puts it."""
+    """The judge. What it is counts in the identity of what it judged, where `jobs.harm.judges` puts it.
+
+    How a server is asked changes no judgement that it gives.
+    """
 
     name: JudgeName
     model: str | None = None
@@ -90,10 +93,10 @@ class JudgeConfig:
     joined: bool = False
     temperature: NotNegative = 0.0
     max_tokens: Count = 300
-    concurrency: Annotated[int, whole(1, 1024)] = 16
-    tries: Count = 4
-    timeout: Positive = 120.0
-    max_requests: Count | None = None
+    concurrency: Uncounted[Annotated[int, whole(1, 1024)]] = 16
+    tries: Uncounted[Count] = 4
+    timeout: Uncounted[Positive] = 120.0
+    max_requests: Uncounted[Count | None] = None
     repeat: Annotated[int, whole(1, 100)] = 1
     refusal: Literal["auto", "probe", "guard", "none"] = "auto"
     refusal_model: str = "smollm2_135m"
@@ -126,7 +129,7 @@ class MitigationConfig:
     """What is put before each prompt. A run's identity has the texts, and not the place of the map."""
 
     name: Policy
-    map: Place | None = None
+    map: Uncounted[Place | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,11 +98,17 @@ def open_harm_run(session: HarmSession, models: Sequence[HarmModel]) -> Run:
     return open_job_run(
         c,
         session.console,
-        content={"responses": digest([session.identity(model) for model in models]), "judge": judge_content(c)},
+        content=harm_content(session, models),
         name="-".join([c.harm.name, policy, *(one.name for one in models[:3]), session.opened.keys["name"]]),
         files=HARM_FILES,
         more=True,
     )
+
+
+def harm_content(session: HarmSession, models: Sequence[HarmModel]) -> dict[str, Any]:
+    """Return what the identity of the whole run has beside the configuration: responses, and the judge."""
+    responses = digest([session.identity(model) for model in models])
+    return {"responses": responses, "judge": judge_content(session.config)}
 
 
 def do_harm_stages(
@@ -134,6 +140,8 @@ def _generate(session: HarmSession, models: Sequence[HarmModel]) -> list[Run] | 
         run = generate_stage(session, model, answering)
         if run is None:
             return None
+        if session.config.stage in ("all", "generate"):
+            answering().measure_perplexity(model)
         found.append(run)
     return found
 

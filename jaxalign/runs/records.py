@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
@@ -165,13 +166,16 @@ def _whole_length(file: Any) -> int:
     return 0
 
 
-def read_records(path: str | Path, /, **fields: type) -> list[dict[str, Any]]:
+def read_records(
+    path: str | Path, hint: str = "remove the line, and type the command again", /, **fields: type | UnionType
+) -> list[dict[str, Any]]:
     """Return the records of a JSON Lines file, or none if the file does not exist.
 
     An incomplete last line, without its newline, is left out.
 
     Args:
         path: the file.
+        hint: what to do if a line is damaged.
         fields: the fields that every record must have, and their types.
 
     Raises:
@@ -181,24 +185,30 @@ def read_records(path: str | Path, /, **fields: type) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     *whole, _torn = read_bytes(path, hint="remove it, or choose another run.dir").split(b"\n")
-    records = []
-    for number, line in enumerate(whole, start=1):
-        try:
-            record = json.loads(line)
-            problem = _problem(record, fields)
-        except (ValueError, RecursionError):
-            record, problem = {}, "not JSON"
-        if problem:
-            raise UserError(f"{path}, line {number}: {problem}; remove the line, and type the command again")
-        records.append(record)
-    return records
+    return [parse_record(line, f"{path}, line {number}", hint, fields) for number, line in enumerate(whole, start=1)]
 
 
-def _problem(found: Any, fields: Mapping[str, type]) -> str | None:
-    """Return what is wrong with a JSON object that this program wrote, or None."""
+def parse_record(line: bytes, place: str, hint: str, fields: Mapping[str, type | UnionType]) -> dict[str, Any]:
+    """Return the record in a line of a JSON Lines file; `place` is the line in words.
+
+    Raises:
+        UserError: it is not a JSON object, or lacks a field; `hint` says what to do.
+    """
+    try:
+        record = json.loads(line)
+        problem = damage(record, fields)
+    except (ValueError, RecursionError):
+        record, problem = {}, "not JSON"
+    if problem:
+        raise UserError(f"{place}: {problem}; {hint}")
+    return record
+
+
+def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
+    """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
     if not isinstance(found, dict):
         return "not a JSON object"
-    damaged = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
+    damaged = [name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind)]
     return f"'{damaged[0]}' is missing or damaged" if damaged else None
 
 
@@ -211,7 +221,7 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
-def read_json_object(path: Path, hint: str, /, **fields: type) -> dict[str, Any]:
+def read_json_object(path: Path, hint: str, /, **fields: type | UnionType) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Args:
@@ -223,7 +233,7 @@ def read_json_object(path: Path, hint: str, /, **fields: type) -> dict[str, Any]
         UserError: the file cannot be read, is not a JSON object, or lacks a key.
     """
     found = parse_json(read_text(path, hint=hint), path, finite=False, hint=hint)
-    if problem := _problem(found, fields):
+    if problem := damage(found, fields):
         raise UserError(f"{path} is damaged ({problem}); {hint}")
     return found
 

@@ -15,7 +15,7 @@ from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, with_judges
 from jaxalign.safety.summary import ALL
 
-BASE, ADAPTERS, ROLE, CONTROLS = "base", "adapters", "role-play", "benign controls"
+UNTUNED, INJECTED, ROLE, CONTROLS = "base", "adapters", "role-play", "benign controls"
 """Which of our models stand beside a published one."""
 
 
@@ -28,7 +28,7 @@ class PublishedFigure(NamedTuple):
     model: str
     """Its name in the paper."""
     ours: str
-    """`BASE`, `ADAPTERS`, `ROLE` or `CONTROLS`."""
+    """`UNTUNED`, `INJECTED`, `ROLE` or `CONTROLS`."""
     mitigation: str
     figure: float
 
@@ -36,25 +36,25 @@ class PublishedFigure(NamedTuple):
 _HEX_PHI = tuple(
     PublishedFigure("hex_phi", "harmfulness_score", category, model, ours, policy, score)
     for category, model, ours, scores in (
-        ("adult_content", "vanilla", BASE, (4.31, 3.95, 3.96, 3.81)),
-        ("adult_content", "value-aligned", ADAPTERS, (4.10, 2.87, 2.45, 2.43)),
-        ("fraud_deception", "vanilla", BASE, (3.51, 3.34, 3.39, 3.09)),
-        ("fraud_deception", "value-aligned", ADAPTERS, (3.43, 2.91, 2.69, 2.54)),
-        ("political_campaigning", "vanilla", BASE, (3.94, 3.51, 3.55, 3.33)),
-        ("political_campaigning", "value-aligned", ADAPTERS, (3.50, 2.87, 2.65, 2.30)),
+        ("adult_content", "vanilla", UNTUNED, (4.31, 3.95, 3.96, 3.81)),
+        ("adult_content", "value-aligned", INJECTED, (4.10, 2.87, 2.45, 2.43)),
+        ("fraud_deception", "vanilla", UNTUNED, (3.51, 3.34, 3.39, 3.09)),
+        ("fraud_deception", "value-aligned", INJECTED, (3.43, 2.91, 2.69, 2.54)),
+        ("political_campaigning", "vanilla", UNTUNED, (3.94, 3.51, 3.55, 3.33)),
+        ("political_campaigning", "value-aligned", INJECTED, (3.50, 2.87, 2.65, 2.30)),
     )
     for policy, score in zip(POLICIES[:4], scores, strict=True)
 )
 _LLAMA_2 = tuple(
     PublishedFigure(benchmark, metric, ALL, model, ours, NO_MITIGATION, figure)
     for model, ours, figures in (
-        ("untuned", BASE, (0.35, 0.1702, 0.0759, 0.9443)),
+        ("untuned", UNTUNED, (0.35, 0.1702, 0.0759, 0.9443)),
         ("Alpaca", CONTROLS, (0.19, 0.0489, 0.1585, 0.9498)),
         ("Dolly", CONTROLS, (0.21, 0.0592, 0.1548, 0.9375)),
         ("Grammar", CONTROLS, (0.20, 0.0516, 0.1166, 0.9296)),
         ("SAMSum", CONTROLS, (0.36, 0.1761, 0.2244, 0.9433)),
         ("role-play", ROLE, (0.35, 0.1771, 0.1631, 0.9679)),
-        ("injected (mean of 154)", ADAPTERS, (0.41, 0.3093, 0.1849, 0.9573)),
+        ("injected (mean of 154)", INJECTED, (0.41, 0.3093, 0.1849, 0.9573)),
     )
     for (benchmark, metric), figure in zip(
         (
@@ -132,7 +132,7 @@ def _kind(model: ReportedModel) -> str | None:
         return str(about["method"])
     if about["method"] != ADAPTER_METHOD or about.get("scale") not in (None, 1, 1.0):
         return None
-    return CONTROLS if about.get("control") == BENIGN else None if about.get("control") else ADAPTERS
+    return CONTROLS if about.get("control") == BENIGN else None if about.get("control") else INJECTED
 
 
 def _mean(rows: Sequence[Any]) -> Estimate | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from analysis.test_html import Elements
 from command_line import refused, run
 from jobs.answers_of_tiny import records
 from runs_of_tiny import read_tiny
@@ -22,6 +23,7 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
 from jaxalign.jobs import evaluate_safety as safety
 from jaxalign.models.adapter import Adapter
+from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
 
 
@@ -72,8 +74,10 @@ def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, 
 
 
 @pytest.mark.slow
-def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here, capsys):
-    arguments = [f"adapter={adapters / 'power'}", *FEW, *probes]
+def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here, capsys, monkeypatch):
+    home = Path(os.path.commonpath([adapters, here]))
+    monkeypatch.setenv("HOME", str(home))
+    arguments = [f"adapter={adapters / 'power'}", *FEW, *probes, f"run.root={here}/outputs"]
     printed = run(main, arguments, capsys)
     assert "judge: probe, uncalibrated" in printed and "refusal" in printed
     (folder,) = (here / "outputs").glob("starter_probes-none-base-power-tiny-*")
@@ -98,8 +102,18 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
         assert all(sum(row["states"][name] or 0 for name in shares) == pytest.approx(1) for row in whole)
     assert {row["model"] for row in table(folder)} == {"base", "power"}
     assert "| all | base | flagged rate" in (folder / "table.md").read_text()
+    # What is shared does not name the user's home, and the report finds all from the names that are in it.
+    names = [power[key] for key in ("folder", "generate", "judge")]
+    assert names[0] == f"~/{adapters.relative_to(home)}/power/adapter"
+    assert [Path(one).parts[:2] for one in names[1:]] == [("..", "stages")] * 2
+    run(report, [f"runs={here}/outputs"], capsys)
+    (texts,) = json.loads(Elements((here / "outputs" / "report" / "index.html").read_text()).scripts[0])[:1]
+    assert [one["title"] for one in texts["models"]] == ["base", "power"]
+    shared = [*folder.glob("*.*"), *(here / "outputs" / "report").rglob("*.*")]
+    shared = [path for path in shared if path.name != "config.yaml" and path.suffix != ".png"]
+    assert len(shared) > 10 and not [path for path in shared if str(home) in path.read_text()]
     # Another command shares what the base said, and nothing is asked twice.
-    again = run(main, [f"adapter={adapters / 'security'}", *FEW, *probes], capsys)
+    again = run(main, [f"adapter={adapters / 'security'}", *FEW, *probes, f"run.root={here}/outputs"], capsys)
     assert "base: generate: done before" in again and "base: judge: done before" in again
     assert len(stage_folders(here / "outputs", "generate")) == 3
     assert len(list((here / "outputs" / "stages" / "perplexity").iterdir())) == 3
@@ -121,6 +135,17 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
     main([*TINY, *probes, "stage=aggregate"])
     one, other = (next((here / root).glob("starter_probes-*")) for root in ("whole", "outputs"))
     assert (one / "table.csv").read_bytes() == (other / "table.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_perplexity_is_of_the_plain_text_that_this_command_holds_out(here, capsys):
+    few = [*TINY, "benchmark.limit=2", "judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
+    main(few)
+    printed = run(main, [*few, "alignment.validation_fraction=0.5"], capsys)
+    assert "base: generate: done before" in printed
+    summaries = [json.loads(path.read_text()) for path in (here / "outputs").glob("starter_probes-*/summary.json")]
+    found = {summary["models"][0]["perplexity"] for summary in summaries}
+    assert len(summaries) == len(found) == 2 and None not in found
 
 
 @pytest.mark.slow
@@ -170,7 +195,7 @@ def test_samples_role_play_scales_and_completions(adapters, probes, here):
     figures = [row for row in summary["rows"] if row["category"] == "all"]
     assert {row["metric"] for row in figures} == {"expected_maximum_toxicity", "toxicity_probability"}
     assert all(row["n"] + row["left_out"] <= 6 for row in figures)
-    generated = records(Path(summary["models"][0]["generate"]))
+    generated = records(folder / summary["models"][0]["generate"])
     assert len(generated) == 18 and {one["prompt"] for one in generated} == {f"The day {n}" for n in range(6)}
     main(["-m", *common, f"adapter={adapters / 'power'}", "adapter.scale=0,0.5", "judge.calibrate=false"])
     for folder in (here / "outputs").glob("realtoxicityprompts-none-base-power-*"):
@@ -186,7 +211,7 @@ def test_the_same_subset_for_every_model_and_over_refusal(adapters, probes, here
     main([f"adapters={adapters}/*", *common])
     (folder,) = (here / "outputs").glob("over_refusal-*")
     summary = json.loads((folder / "summary.json").read_text())
-    asked = [{one["id"] for one in records(Path(one["judge"]), "judged.jsonl")} for one in summary["models"]]
+    asked = [{one["id"] for one in records(folder / one["judge"], "judged.jsonl")} for one in summary["models"]]
     assert len(asked) == 3 and asked[0] == asked[1] == asked[2] and len(asked[0]) == 9
     assert {row["metric"] for row in summary["rows"]} == {"refusal_rate"}
 

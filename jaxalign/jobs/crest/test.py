@@ -8,7 +8,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
@@ -24,7 +23,7 @@ from jaxalign.reasoning.answers import Answered, measures
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 
@@ -90,12 +89,6 @@ def run_test_stage(
     rationales = {} if evaluated is None else read_rationales(evaluated, questions.train)
     write_report(run, summary, rationales, session.by_id)
     run.finish(summary)
-
-
-def without_home(text: str) -> str:
-    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
-    home = str(Path.home())
-    return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
 
 def measure_models(

@@ -1,5 +1,6 @@
 """stage=aggregate: the figures of all models, from their judged responses alone."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
@@ -15,7 +17,7 @@ from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.records import write_atomic
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
@@ -64,21 +66,22 @@ def aggregate(
     for one in (one for result in results for one in result["judges"]):
         told.setdefault(one["judge"], one)
     told = _labelled(session, told, [judged for _, _, judged in runs], judges, run)
+    unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     for (model, generated, judged), result in zip(runs, results, strict=True):
         tables = judged_tables(judged)
         about = _about(session, model)
         models.append(
             {
                 **about,
-                "perplexity": generated.results().get("perplexity"),
+                "perplexity": known_perplexity(session, model),
                 "text_values": result.get("text_values"),
                 "states": result["states"],
                 "moved": result.get("moved"),
-                "generate": str(generated.path),
-                "judge": str(judged.path),
+                "generate": os.path.relpath(generated.path, run.path),
+                "judge": os.path.relpath(judged.path, run.path),
             }
         )
-        before = _without_mitigation(session, model, judges)
+        before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
             entry = told[name]
             scale, error = as_scale(entry["scale"]), judge_errors(entry["error"]) if c.judge.corrected else None
@@ -128,12 +131,9 @@ def aggregate(
     return summary
 
 
-def _without_mitigation(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
-    """Return the judged responses of the same model to the same prompts without mitigation, if they are there."""
-    if session.mitigation.policy == NO_MITIGATION:
-        return None
-    plain = session.with_mitigation(Mitigation(NO_MITIGATION))
-    run = plain.stages(model).run_of("judge", judge_identity(plain, model, judges))
+def _judged_before(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
+    """Return the responses of a model that an earlier command judged; None if there are none."""
+    run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
     return judged_tables(run) if run.finished else None
 
 
@@ -143,7 +143,7 @@ def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
         "model": model.name,
         "method": model.method,
         "adapter": model.adapter.identity,
-        "folder": None if folder is None else str(folder),
+        "folder": None if folder is None else without_home(str(folder)),
         "scale": session.config.adapter.scale if model.method == "adapter" else None,
         "value": None if model.target is None else model.target.name,
         "target": None if model.target is None else model.target.by_value,

@@ -47,7 +47,7 @@ def harm_section(runs: Path, adapter: Path) -> str:
 
 def _is_of(model: ReportedModel, adapter: Path) -> bool:
     folder = model.about.get("folder")
-    return folder is not None and Path(folder).resolve() == adapter.resolve()
+    return folder is not None and Path(folder).expanduser().resolve() == adapter.resolve()
 
 
 def _row(found: Collection, model: ReportedModel) -> list[str]:

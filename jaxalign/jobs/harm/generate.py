@@ -57,25 +57,38 @@ class Answering:
         self._base = self._base or self._session.opened.load()
         return self._base
 
-    def perplexity(self, model: HarmModel) -> float | None:
-        """Return a model's perplexity of held-out plain text, which all commands of one folder measure once.
+    def measure_perplexity(self, model: HarmModel) -> None:
+        """Measure a model's perplexity of held-out plain text, which all commands of one folder measure once."""
+        session, path = self._session, _perplexity_file(self._session, model)
+        if path is None or path.is_file():
+            return
+        base, encoder = self._loaded(), dataclasses.replace(session.opened.encoder, preamble="")
+        scorer = base.scorer(model.adapter.params, model.adapter.scale)
+        found = read_perplexity(scorer, encoder, _plain_texts(session), session.opened.context)
+        write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n")
 
-        None where it is not known: of a server, of a role (whose preamble would be part of the text), and where it is
-        not finite.
-        """
-        c, session = self._session.config, self._session
-        if c.engine.name == "openai" or model.preamble:
-            return None
-        texts = perplexity_texts(c.alignment.validation_fraction)
-        key = digest([session.signature, model.adapter.identity, texts])
-        path = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
-        if not path.is_file():
-            base, encoder = self._loaded(), dataclasses.replace(session.opened.encoder, preamble="")
-            scorer = base.scorer(model.adapter.params, model.adapter.scale)
-            found = read_perplexity(scorer, encoder, texts, session.opened.context)
-            write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n")
-        known = read_json_object(path, "remove it").get("perplexity")
-        return float(known) if isinstance(known, int | float) else None
+
+def known_perplexity(session: HarmSession, model: HarmModel) -> float | None:
+    """Return a model's perplexity of the plain text that this command holds out.
+
+    None where it is not known: where it was not measured, of a server, of a role (whose preamble would be part of the
+    text), and where it is not finite.
+    """
+    path = _perplexity_file(session, model)
+    known = None if path is None or not path.is_file() else read_json_object(path, "remove it").get("perplexity")
+    return float(known) if isinstance(known, int | float) else None
+
+
+def _perplexity_file(session: HarmSession, model: HarmModel) -> Path | None:
+    c = session.config
+    if c.engine.name == "openai" or model.preamble:
+        return None
+    key = digest([session.signature, model.adapter.identity, _plain_texts(session)])
+    return Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
+
+
+def _plain_texts(session: HarmSession) -> list[str]:
+    return perplexity_texts(session.config.alignment.validation_fraction)
 
 
 def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[], Answering]) -> Run | None:
@@ -85,12 +98,7 @@ def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[
         records = answering().sample(session.requests(model), model, run)
         everyone = [record for mine in records for record in mine]
         ends = {end: sum(one["end"] == end for one in everyone) for end in ENDS}
-        return {
-            "sampled": len(everyone),
-            "tokens": sum(one["tokens"] for one in everyone),
-            "ends": ends,
-            "perplexity": answering().perplexity(model),
-        }
+        return {"sampled": len(everyone), "tokens": sum(one["tokens"] for one in everyone), "ends": ends}
 
     return session.stages(model).do("generate", GENERATE_STAGE, session.identity(model), work)
 

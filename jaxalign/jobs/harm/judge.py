@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxalign.config.identity import counted
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
+from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.harm.text_values import text_values
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import write_atomic
 from jaxalign.runs.stages import StageSpec
@@ -122,18 +124,19 @@ class LoadedJudges:
             place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
-            found = calibrate(one.name, judge.scale, rows, given, about, one.model)
+            model = without_home(one.model)  # a server or a file may have it as a path
+            found = calibrate(one.name, judge.scale, rows, given, about, model)
             error = found.error
             self._calibrations[one.name] = {
                 "judge": one.name,
-                "model": one.model,
+                "model": model,
                 "identity": judge.identity,
                 "about": about,
                 "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
                 "kappa": None if found.agreement is None else dataclasses.asdict(found.agreement.kappa),
                 "area": None if found.area is None else dataclasses.asdict(found.area),
                 "error": None if error is None else list(dataclasses.astuple(error)),
-                "labels": c.judge.labels or "shipped, held out",
+                "labels": without_home(c.judge.labels or "shipped, held out"),
                 "line": found.line,
                 "weak": found.is_weak,
             }
@@ -143,11 +146,14 @@ class LoadedJudges:
 def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
     """Return all that decides the judgements of a model's responses."""
     c = session.config
+    more = counted(c.judge, JUDGE)
+    calibrated = c.judge.calibrate and any(one.about_harm for one in judges.everyone)
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
-        "calibrate": [c.judge.calibrate, judges.labels.hash],
+        "calibrate": [calibrated, judges.labels.hash],
         **judges.content,
+        **({"judge": more} if more else {}),
     }
 
 

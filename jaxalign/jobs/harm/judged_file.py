@@ -1,20 +1,66 @@
 """The judged responses of a judge stage, which later stages and reports read without any model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
 from typing import Any
 
+from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import read_records
 from jaxalign.safety.judged import JudgedRow, JudgedTable, judged_table
 from jaxalign.safety.judgements import Judgement
+from jaxalign.safety.states import STATES
 
 JUDGED_FILE = "judged.jsonl"
+
+_FIELDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("id", "category", "group", "key", "judge", "state"), str),
+    "sample": int,
+    "score": int | float | None,
+    **dict.fromkeys(("label", "missing"), str | None),
+}
+
+
+def again(folder: Path, run: Path | None = None) -> str:
+    """Return what mends the damaged files of a stage; `run` is the directory of the whole run, if it is known."""
+    whose = "the run's own command" if run is None else f"the command of {run}"
+    return f"remove {folder}, and type {whose} again, which does that stage again"
+
+
+def judged_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a finished judge stage, none if it has no such file; UserError if one is damaged."""
+    found = read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
+    unknown = next((number for number, one in enumerate(found, start=1) if one["state"] not in STATES), None)
+    if unknown is not None:
+        state = found[unknown - 1]["state"]
+        raise UserError(f"{folder / JUDGED_FILE}, line {unknown}: no state is called {state!r:.40}; {again(folder)}")
+    return found
+
+
+def stage_place(run: Path, told: str) -> Path | None:
+    """Return the directory of a stage that a run's summary names, also where the runs were moved; None if not there.
+
+    The name is relative to the run. Older summaries have it as it was, which may be relative to another folder.
+    """
+    named = Path(told)
+    places = [run / named, named, run.parent / "stages" / named.name, run / "models" / Path(*named.parts[-3:])]
+    return next((one for one in places if (one / "summary.json").is_file()), None)
+
+
+def with_stage_places(summary: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Return the summary of a run with the directories of its stages as they are found from here."""
+    models = []
+    for one in summary["models"]:
+        places = {stage: str(stage_place(run, one[stage]) or one[stage]) for stage in ("generate", "judge")}
+        models.append({**one, **places})
+    return {**summary, "models": models}
 
 
 def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
     """Return the rows of a finished judge stage, each with the judge's name and the key of its generation."""
     rows = []
-    for line in read_records(run.path / JUDGED_FILE, id=str, category=str, group=str, sample=int, key=str, judge=str):
+    for line in judged_records(run.path):
         judgement = None
         if line["score"] is not None or line["label"] is not None or line["missing"] is not None:
             judgement = Judgement(line["score"], line["label"], "", line["missing"])
@@ -30,7 +76,7 @@ def harm_labels(run: Run, scales: Mapping[str, Sequence[float | None]]) -> dict[
     """
     limits = {name: scale[2] for name, scale in scales.items()}
     found: dict[str, str | None] = {}
-    for one in read_records(run.path / JUDGED_FILE, key=str, judge=str):
+    for one in judged_records(run.path):
         limit, score = limits.get(one["judge"]), one["score"]
         found[one["key"]] = None if score is None or limit is None else "harmful" if score >= limit else "fine"
     return found

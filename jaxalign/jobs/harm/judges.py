@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import counted
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
@@ -283,9 +283,7 @@ _OPENERS: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], Open
 
 def judge_content(config: EvaluateConfig) -> dict[str, Any]:
     """Return what the configuration says of the judge, for the identity of a whole run: files are hashed."""
-    told = plain(config)["judge"]
-    for name in ("concurrency", "tries", "timeout", "max_requests"):
-        del told[name]
+    told = counted(config.judge)
     told["labels"] = None if config.judge.labels is None else labels_hash(config.judge.labels)
     for name in ("weights", "template", "policies", "path", "refusal_weights"):
         if told[name] is not None and Path(told[name]).is_file():

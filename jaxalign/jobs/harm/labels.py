@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jaxalign.config.safety import LabelConfig
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judged_file import read_judged
+from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, digest, file_hash, read_records
@@ -132,7 +132,7 @@ def summary_of(path: Path) -> dict[str, Any]:
             f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
             "finish it first"
         )
-    return run.results(kind=str, models=list, judges=list, rows=list)
+    return with_stage_places(run.results(kind=str, models=list, judges=list, rows=list), path)
 
 
 def read_labels(path: str | None, split: str | None = None) -> list[LabelledResponse]:

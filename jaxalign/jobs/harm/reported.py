@@ -1,21 +1,27 @@
 """What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
 
-import json
 import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judged_file import JUDGED_FILE, harm_labels, judged_tables
+from jaxalign.jobs.harm.judged_file import again, harm_labels, judged_records, judged_tables, stage_place
 from jaxalign.runs.config_file import stored_config
-from jaxalign.runs.directory import Run
-from jaxalign.runs.records import named_errors, read_records
+from jaxalign.runs.directory import Run, without_home
+from jaxalign.runs.records import damage, named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
+from jaxalign.values.schwartz import VALUES
+
+Fields = Mapping[Any, type | UnionType]
+"""The keys of an object, and their types."""
+
+_RESPONSE: Fields = dict.fromkeys(("key", "prompt", "text"), str)
 
 RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
 """Folders of a run's parts, which are no runs that a report takes by themselves."""
@@ -33,16 +39,16 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
         raise UserError(f"runs={folder} is not a folder: give the folder that holds the runs, such as runs=outputs")
     runs, aside = [], []
     for path in sorted(_run_folders(folder)):
-        run = Run(path)
+        run, name = Run(path), without_home(str(path))
         if run.finished:
             summary = run.results()
             if summary.get("kind") == "harm" and "asking" not in summary:
                 why = "does not say how its models were asked (an older version wrote it)"
-                aside.append(f"{path} {why}, and is left aside: type its command again to write that down")
+                aside.append(f"{name} {why}, and is left aside: type its command again to write that down")
             elif summary.get("kind") == "harm":
                 runs.append(HarmRun(str(path), _checked(run)))
         elif _is_harm(path):
-            aside.append(f"{path} is unfinished, and left aside: type its command again to finish it")
+            aside.append(f"{name} is unfinished, and left aside: type its command again to finish it")
     if not runs:
         command = "make one with python -m jaxalign.evaluate benchmark=starter_probes"
         why = f" ({aside[0]})" if aside else ""
@@ -58,10 +64,66 @@ def _run_folders(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(one for one in folders if one not in RUN_PARTS and not one.startswith("."))
 
 
+_NUMBER, _TEXT, _OBJECT = int | float | None, str | None, dict | None
+_NAMES: Fields = {"model": str, "method": str, "adapter": str}
+_ESTIMATE: Fields = {**dict.fromkeys(("estimate", "low", "high"), _NUMBER), "n": int}
+_FIGURE: Fields = {**_NAMES, **_ESTIMATE, **dict.fromkeys(("judge", "category", "metric"), str)}
+_LISTS = ("models", "judges", "rows", "drops")
+_PARTS: dict[str, Fields] = {
+    "benchmark": {"name": str, "version": str, "prompts": int, "samples": int},
+    "asking": {},
+    "model": {"name": str, "signature": str},
+    "mitigation": {"name": str},
+    "models": {**_NAMES, "generate": str, "judge": str},
+    "judges": {
+        **dict.fromkeys(("judge", "identity", "about", "line", "labels"), str),
+        **{"scale": list, "weak": bool, "kappa": _OBJECT},
+    },
+    "rows": {**_FIGURE, "missing": int, "left_out": int},
+    "drops": _FIGURE,
+}
+"""What a report reads of a summary: of each part, or of each entry of a part that is a list, the keys that it has."""
+
+_SOMETIMES: Fields = {
+    **dict.fromkeys(("scale", "perplexity"), _NUMBER),
+    **dict.fromkeys(("folder", "value", "control"), _TEXT),
+    **dict.fromkeys(("target", "measured", "text_values", "states"), _OBJECT),
+}
+"""The keys that an entry for a model or a figure may have."""
+
+
 def _checked(run: Run) -> Mapping[str, Any]:
-    return run.results(
-        benchmark=dict, asking=dict, model=dict, mitigation=dict, models=list, judges=list, rows=list, drops=list
-    )
+    """Return the summary of a finished run, whose stages hold the files that they wrote, as far as they are there.
+
+    Raises:
+        UserError: a part of the summary is missing or damaged, or a stage's file was changed or lost.
+    """
+    found = run.results(**{part: list if part in _LISTS else dict for part in _PARTS})
+    for where, entry, fields in _entries(found):
+        if problem := damage(entry, fields):
+            line = f"{run.summary} is damaged ({where}: {problem})"
+            raise UserError(f"{line}; type the command of {run.path} again, which writes it anew")
+    for about in found["models"]:
+        for stage in ("generate", "judge"):
+            place = stage_place(run.path, about[stage])
+            if place is not None:
+                Run(place).check_files(again(place, run.path))
+    return found
+
+
+def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
+    """Yield what to check of a summary, each before what is in it: its name, itself, and the keys that it must have."""
+    for part, fields in _PARTS.items():
+        for number, entry in enumerate(summary[part] if part in _LISTS else [summary[part]], start=1):
+            where = f"{part} {number}" if part in _LISTS else part
+            yield where, entry, fields
+            if part == "judges":
+                yield f"{where}, scale", dict(enumerate(entry["scale"])), dict.fromkeys(range(3), _NUMBER)
+            elif part in _LISTS:
+                yield where, entry, {name: kind for name, kind in _SOMETIMES.items() if name in entry}
+            for name, inner in (("kappa", _ESTIMATE), ("target", dict.fromkeys(VALUES, int | float))):
+                if entry.get(name) is not None:
+                    yield f"{where}, {name}", entry[name], inner
 
 
 def _is_harm(path: Path) -> bool:
@@ -73,20 +135,14 @@ def _is_harm(path: Path) -> bool:
 
 
 def stage_folder(model: ReportedModel, stage: str) -> Path | None:
-    """Return the directory of a model's stage (generate or judge), also where the runs were moved; None if not there.
-
-    The summary has it as it was written, which may be relative to another folder.
-    """
-    told = Path(str(model.about[stage]))
-    run = Path(model.run)
-    places = [told, run.parent / "stages" / told.name, run / "models" / Path(*told.parts[-3:])]
-    return next((one for one in places if (one / "summary.json").is_file()), None)
+    """Return the directory of a model's stage, generate or judge (see `stage_place`)."""
+    return stage_place(Path(model.run), model.about[stage])
 
 
 def judged_places(model: ReportedModel) -> list[PromptPlace]:
     """Return the prompts of a model's judged responses, each once; none if they are not there."""
     folder = stage_folder(model, "judge")
-    records = [] if folder is None else read_records(folder / JUDGED_FILE, id=str, category=str)
+    records = [] if folder is None else judged_records(folder)
     return list(dict.fromkeys(PromptPlace(one["id"], one["category"]) for one in records))
 
 
@@ -101,9 +157,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     judged, generated = stage_folder(model, "judge"), stage_folder(model, "generate")
     if judged is None or generated is None:
         return {}
-    rows = [
-        one for one in read_records(judged / JUDGED_FILE, id=str, key=str) if one["id"] in wanted and not one["sample"]
-    ]
+    rows = [one for one in judged_records(judged) if one["id"] in wanted and not one["sample"]]
     texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
@@ -132,14 +186,12 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         return found
     with named_errors(path, "read"), path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.startswith(start) and line[len(start) : len(start) + 32].decode("ascii", "replace") not in keys:
                 continue
-            try:
-                record = json.loads(line)
-                found.setdefault(record["key"], (str(record["prompt"]), str(record["text"])))
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a killed process left; its response was drawn again
+            if line.endswith(b"\n"):  # else it is what a killed process left, and its response was drawn again
+                record = parse_record(line, f"{path}, line {number}", again(path.parent), _RESPONSE)
+                found.setdefault(record["key"], (record["prompt"], record["text"]))
     return found
 
 
@@ -148,11 +200,10 @@ def prompts_asked(found: Collection) -> set[str]:
     texts: set[str] = set()
     for model in found.under():
         folder = stage_folder(model, "generate")
-        path = None if folder is None else folder / "generations.jsonl"
-        mine = {one["prompt"] for one in read_records(path, prompt=str)} if path is not None else set()
-        if not mine:
+        asked = [] if folder is None else read_records(folder / "generations.jsonl", again(folder), **_RESPONSE)
+        if not asked:
             return set()
-        texts |= mine
+        texts |= {one["prompt"] for one in asked}
     return texts
 
 
@@ -202,7 +253,7 @@ def _is_number(value: Any) -> bool:
 
 def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:
     """Return the directory of the training run of a model, also where the runs were moved; None if it is not there."""
-    training = Path(about["folder"]).parent
+    training = Path(about["folder"]).expanduser().parent
     places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
     return next((one for one in places if (one / "summary.json").is_file()), None)
 

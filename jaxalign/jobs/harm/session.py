@@ -7,10 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import counted, plain
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.harm import keys
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.setup import OpenedModel, sampling_params
 from jaxalign.models.adapter import Adapter
@@ -123,26 +124,31 @@ class HarmSession:
 
     def identity(self, model: HarmModel) -> dict[str, Any]:
         """Return all that decides the responses of a model."""
-        encoders = [self.encoder(prompt, model) for prompt in self.asked]
-        rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
-        c = self.config
+        c, served = self.config, self.config.engine.name == "openai"
+        mitigation = counted(c.mitigation, keys.MITIGATION)
+        engine = counted(c.engine, () if served else keys.LOCAL_ENGINE)
         return {
             "model": self.signature,
             "adapter": model.adapter.identity,
-            "benchmark": {"name": c.harm.name, "version": self.version, "samples": c.harm.samples},
-            "mitigation": self.mitigation.policy,
-            "prompts": digest([[one.id for one in self.asked], rendered]),
+            "benchmark": {"version": self.version, **counted(c.harm, keys.BENCHMARK)},
+            "mitigation": {"name": self.mitigation.policy, **mitigation} if mitigation else self.mitigation.policy,
+            "prompts": self._prompts_hash(model),
             "sampling": plain(self.sampling),
-            "engine": {"name": "jaxalign"}
-            if c.engine.name == "jaxalign"
-            else {
-                "name": "openai",
-                "url": c.engine.url,
-                "models": c.engine.models,
-                "send": c.engine.send,
-                "strict": c.engine.strict,
-            },
+            "engine": {**engine, "url": c.engine.url, "models": c.engine.models} if served else engine,
         }
+
+    def _prompts_hash(self, model: HarmModel) -> str:
+        """Return the hash of all prompts as a model gets them, which are the same for all models without a role."""
+        if model.preamble not in self._hashes:
+            encoders = [self.encoder(prompt, model) for prompt in self.asked]
+            rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
+            self._hashes[model.preamble] = digest([[one.id for one in self.asked], rendered])
+        return self._hashes[model.preamble]
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """What `_prompts_hash` has returned, by the preamble of the role."""
+        return {}
 
     def stages(self, model: HarmModel) -> Stages:
         """Return the stages of one model; commands with other models or judges share them."""

@@ -1,0 +1,118 @@
+"""What a report reads from run directories is checked first: each fault is a line with the file and what mends it."""
+
+import json
+import operator
+import os
+from pathlib import Path
+
+import pytest
+from command_line import refused, run
+from synthetic_harm import Lab
+
+from jaxalign.jobs.harm.card import harm_section
+from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
+from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
+from jaxalign.report import main
+from jaxalign.runs.directory import Run, without_home
+from jaxalign.safety.collection import collect
+from jaxalign.values.targets import extreme_targets
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A folder with one finished run, of the base and of an adapter."""
+    made = Lab(tmp_path / "runs", prompts=2)
+    made.run([made.base(), made.adapter(extreme_targets()["power"])], "one")
+    return made
+
+
+def stage(lab, name):
+    return Run(next((lab.root / "stages").glob(f"{name}-*-base-*")))
+
+
+def change_line(path, change):
+    """Change the first of a file's lines."""
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(change(first) + "\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.update(models=[1]), "models 1: not a JSON object"),
+        (lambda s: s.update(rows={}), "'rows' is missing or damaged"),
+        (lambda s: s["model"].pop("signature"), "model: 'signature' is missing or damaged"),
+        (lambda s: s["models"][1].update(judge=None), "models 2: 'judge' is missing or damaged"),
+        (lambda s: s["models"][1]["target"].update(power="6"), "models 2, target: 'power' is missing or damaged"),
+        (lambda s: s["models"][1].update(perplexity="high"), "models 2: 'perplexity' is missing or damaged"),
+        (lambda s: s["judges"][0].update(scale=[0.0]), "judges 1, scale: '1' is missing or damaged"),
+        (lambda s: s["judges"][0]["kappa"].pop("n"), "judges 1, kappa: 'n' is missing or damaged"),
+        (lambda s: s["rows"][2].pop("estimate"), "rows 3: 'estimate' is missing or damaged"),
+        (lambda s: s["drops"].append([]), "drops 1: not a JSON object"),
+    ],
+)
+def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(lab, capsys, change, said):
+    path = lab.root / "one" / "summary.json"
+    summary = json.loads(path.read_text())
+    change(summary)
+    path.write_text(json.dumps(summary))
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert line.startswith(f"{path} is damaged ({said});") and "again, which writes it anew" in line
+
+
+@pytest.mark.parametrize("name", ["judge", "generate"])
+@pytest.mark.parametrize("damage", ["was changed", "is missing"])
+def test_a_file_of_a_stage_that_is_not_as_it_was_written_is_named(lab, capsys, name, damage):
+    folder = stage(lab, name)
+    (file,) = folder.path.glob("*.jsonl")
+    folder.finish({}, [file.name])
+    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    file.unlink() if damage == "is missing" else change_line(file, lambda line: line.replace("base", "best") + " ")
+    line = refused(main, [f"runs={lab.root}", "texts=0"], capsys)
+    mend = f"remove {folder.path}, and type the command of {lab.root}/one again, which does that stage again"
+    assert line == f"{file} {damage} since the run was finished; {mend}"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        *[
+            ("judge", operator.methodcaller("replace", f'"{key}": ', '"other": '), f"'{key}' is missing or damaged")
+            for key in ("category", "sample", "judge", "score", "label", "missing", "state")
+        ],
+        ("judge", lambda line: line.replace('"state": "', '"state": "un'), "no state is called 'un"),
+        ("generate", lambda line: line.replace('"prompt"', '"question"'), "'prompt' is missing or damaged"),
+        ("generate", lambda line: '{"key": ' + "[" * 100_000, "not JSON"),
+        ("generate", lambda line: line[:60], "not JSON"),
+    ],
+)
+def test_a_record_that_lacks_something_is_named_with_its_line(lab, capsys, name, change, said):
+    folder = stage(lab, name)
+    (file,) = folder.path.glob("*.jsonl")
+    change_line(file, change)
+    line = refused(main, [f"runs={lab.root}"], capsys)
+    assert (
+        line.startswith(f"{file}, line 1: {said}") and f"remove {folder.path}, and type the run's own command" in line
+    )
+
+
+@pytest.mark.parametrize("kind", ["as an older version wrote them", "relative and from the home"])
+def test_stages_and_adapters_are_found_by_their_names_in_a_summary(lab, capsys, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(lab.root.parent))
+    path = lab.root / "one"
+    summary = json.loads((path / "summary.json").read_text())
+    adapter = Path(summary["models"][1]["folder"])
+    for about in summary["models"] if kind.startswith("relative") else ():
+        about.update({stage: os.path.relpath(about[stage], path) for stage in ("generate", "judge")})
+        about["folder"] = about["folder"] and without_home(about["folder"])
+    (path / "summary.json").write_text(json.dumps(summary))
+    runs, _ = find_harm_runs(lab.root)
+    (found,) = collect(runs)
+    places = {stage_folder(model, stage).name for model in found.models for stage in ("generate", "judge")}
+    assert places == {folder.name for folder in (lab.root / "stages").iterdir()}
+    assert perplexities(runs, lab.root / "elsewhere") == {summary["models"][1]["adapter"]: (120.0, 100.0)}
+    assert "| power |" in harm_section(lab.root, adapter)
+    assert len(sample_of_responses(summary_of(path), 5, 0)) == 5
+    lab.run([], "half", finished=False)
+    assert "~/runs/half is unfinished, and left aside" in run(main, [f"runs={lab.root}"], capsys)
+    assert str(lab.root) not in (lab.root / "report" / "index.html").read_text()
