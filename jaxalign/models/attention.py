@@ -38,11 +38,7 @@ _MASKED = -1e30  # finite, because a row of nothing but -inf would give NaN
 
 
 def visible(
-    rows: Int32[Array, " t"],
-    columns: Int32[Array, "B s"],
-    ends: PerToken,
-    positions: PerToken,
-    window: Scalar,
+    rows: Int32[Array, " t"], columns: Int32[Array, "B s"], ends: PerToken, positions: PerToken, window: Scalar
 ) -> Bool[Array, "B t s"]:
     """Return whether each of the queries `rows` [t] sees each of the keys `columns` [B, s].
 

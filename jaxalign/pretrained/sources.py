@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
-from jaxalign.models.claims import brief
+from jaxalign.models.claims import number_of
 from jaxalign.models.linear import check_storage
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.gguf import GgufFile
@@ -154,17 +154,11 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
         log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
     unread = unread_tensors(architecture, tensors)
     if unread:
-        log(f"left aside: {_some('tensor', unread)} of {name} that a {architecture.family} model does not have")
+        log(f"left aside: {number_of('tensor', unread)} of {name} that a {architecture.family} model does not have")
     if isinstance(tensors, SafetensorsFolder) and tensors.left_aside:
-        log(f"left aside: {_some('file', tensors.left_aside)} in the folder of {name}, whose tensors are not read")
+        log(f"left aside: {number_of('file', tensors.left_aside)} in the folder of {name}, whose tensors are not read")
     check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
-
-
-def _some(what: str, names: Sequence[str]) -> str:
-    """Return the number of names, with the first three of them."""
-    few = ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} ({few})"
 
 
 def open_checkpoint(source: ModelSource, path: Path) -> tuple[TensorSource, dict[str, Any]]:
