@@ -294,6 +294,12 @@ def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, argum
         ("lora: {rank: '${nothing.here}'}\n", "Interpolation key 'nothing.here' not found"),
         ("lora: {rnak: 3}\n", "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
         ("trainig: {epochs: 3}\n", "unknown key 'trainig'"),
+        (
+            r'alignment: {prompts: {mine: [{x: "a\ud83d"}]}}',
+            "alignment.prompts.mine.x=a\ufffd holds half of a character: write the whole of it",
+        ),
+        (r'alignment: {prompts: {"\ud83d": x}}', "alignment.prompts.\ufffd=\ufffd holds half of a character"),
+        (r'model: {config: {act: "\ud83d"}}', "model.config.act=\ufffd holds half of a character"),
     ],
 )
 def test_a_bad_file_of_ones_own_gets_one_line(capsys, tmp_path, text, line):
