@@ -152,21 +152,22 @@ def read_records(path: str | Path, /, **fields: type) -> list[dict[str, Any]]:
         fields: the fields that every record must have, and their types.
 
     Raises:
-        UserError: the file cannot be read, or any other line is not a JSON object, or lacks a field.
+        UserError: the file cannot be read, or any other line is not a JSON object, lacks a field, or holds what
+            `parse_json` refuses.
     """
-    path = Path(path)
+    path, hint = Path(path), "remove the line, and type the command again"
     if not path.exists():
         return []
     *whole, _torn = read_bytes(path, hint="remove it, or choose another run.dir").split(b"\n")
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            record = json.loads(line)
-            problem = _problem(record, fields)
-        except (ValueError, RecursionError):
-            record, problem = {}, "not JSON"
-        if problem:
-            raise UserError(f"{path}, line {number}: {problem}; remove the line, and type the command again")
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} line {number} is not UTF-8 text; {hint}") from error
+        record = parse_json(text, path, number, finite=False, hint=hint)
+        if problem := _problem(record, fields):
+            raise UserError(f"{path}, line {number}: {problem}; {hint}")
         records.append(record)
     return records
 
