@@ -21,6 +21,7 @@ from jaxalign.config.fields import (
     Targets,
 )
 from jaxalign.errors import UserError, shown
+from jaxalign.runs.reading import is_cut
 
 Settings = TypeVar("Settings")
 
@@ -111,7 +112,7 @@ def given_path(name: str, given: Any) -> str:
 
 
 def _check_whole(place: str, text: str) -> None:
-    if schema.is_cut(text):
+    if is_cut(text):
         raise UserError(f"{place} holds half of a character ({text!a:.60}): write the whole of it")
 
 

@@ -21,11 +21,11 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
 from jaxalign.config.report import ReportConfig
-from jaxalign.config.schema import is_cut
 from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import NothingToDoError, UserError, unusable_paths
 from jaxalign.parallel.interruption import interruptible
+from jaxalign.runs.reading import is_cut
 
 # The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")

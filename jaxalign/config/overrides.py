@@ -148,7 +148,7 @@ class CommandLine:
 
     def _default_groups(self, parsed: list[Override]) -> frozenset[str]:
         """Return the groups in the defaults lists of the command and its recipes; Hydra requires + before any other."""
-        lines = [o.input_line or "" for o in parsed if o.key_or_group == "hydra.searchpath"]
+        lines = [_bare(o) for o in parsed if o.key_or_group == "hydra.searchpath"]
         recipes = [o for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
         shipped = not (lines or recipes or self._options.config_path or self._options.config_dir)
         found = _SHIPPED_GROUPS.get(self._config_name) if shipped else None
@@ -164,6 +164,8 @@ class CommandLine:
         line, key = override.input_line or "", override.key_or_group
         if override.is_sweep_override() and not self._options.multirun:
             raise UserError(f"{line}: several values need -m, which makes a run for each; a list is written key=[a,b]")
+        if key == "hydra.searchpath":
+            return _bare(override)  # with a + Hydra passes over it
         if override.is_delete() or override.is_hydra_override() or key.startswith("hydra/"):
             return line
         chosen = override.value()

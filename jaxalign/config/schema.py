@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxalign.errors import UserError, did_you_mean, shown
+from jaxalign.runs.reading import is_cut
 
 Schema = TypeVar("Schema")
 MISSING = "???"
@@ -48,11 +49,6 @@ def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
     """
     meaning = {"n": "\n", "t": "\t", "\\": "\\"}
     return tuple(re.sub(r"\\([nt\\])", lambda found: meaning[found[1]], text) for text in texts)
-
-
-def is_cut(text: str) -> bool:
-    """Return whether a text holds half of a character (a lone surrogate), so that no file or tokenizer can take it."""
-    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
@@ -204,14 +200,25 @@ def _value(declared: Any, value: Any, key: str, problems: _Problems) -> Any:
         return problems.refuse(key, value, words)
     except OverflowError:
         return problems.wrong.append(f"{key} is not allowed: its number is too large to compute with")
-    parts = converted if isinstance(converted, tuple) else (converted,)
-    if any(isinstance(part, str) and is_cut(part) for part in parts):
-        return problems.wrong.append(f"{key}={shown(value)} holds half of a character: write the whole of it")
+    if cut := _cut_texts(converted, key):
+        where, text = cut[0]
+        return problems.wrong.append(f"{where}={shown(text)} holds half of a character: write the whole of it")
     for rule in rules:
         converted = rule.read(converted)
     if not all(rule.holds(converted) for rule in rules):
         return problems.refuse(key, value, words)
     return converted
+
+
+def _cut_texts(value: Any, key: str) -> list[tuple[str, str]]:
+    """Return the texts in a value that hold half of a character, keys too, each with the key that it belongs to."""
+    if isinstance(value, Mapping):
+        inner = [(part, f"{key}.{name}") for name, one in value.items() for part in (name, one)]
+    elif isinstance(value, list | tuple):
+        inner = [(part, key) for part in value]
+    else:
+        return [(key, value)] if isinstance(value, str) and is_cut(value) else []
+    return [found for part, place in inner for found in _cut_texts(part, place)]
 
 
 class _NotAnOption(Exception):  # noqa: N818 (used only inside this module)

@@ -1,26 +1,38 @@
-"""Where Hydra looks for options: in the user's own folder, and then in conf/."""
+"""Where Hydra looks for options: in the user's own folders, and then in conf/."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from jaxalign.errors import UserError
 
 
-class OwnOptions(SearchPathPlugin):
-    """Puts the folder of `--config-dir` before conf/.
+class _OwnFirst(ConfigSearchPathImpl):
+    def append(self, provider: str, path: str, anchor: Any = None) -> None:
+        if provider.startswith("hydra.searchpath"):
+            self.prepend(provider, path, "main")
+        else:
+            super().append(provider, path, anchor)
 
-    Hydra puts it behind conf/, so that a shipped option would hide the user's option of the same name.
+
+class OwnOptions(SearchPathPlugin):
+    """Puts the folder of `--config-dir`, and behind it those of `hydra.searchpath`, before conf/.
+
+    Hydra puts them behind conf/, so that a shipped option would hide the user's option of the same name.
     """
 
     folder: Path | None = None
 
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+    def manipulate_search_path(self, search_path: Any) -> None:
         """Add the folder, if there is one."""
+        search_path.__class__ = _OwnFirst  # Hydra adds those of `hydra.searchpath` later, to a copy of this path
         if self.folder is not None:
             search_path.prepend("own options", f"file://{self.folder}", "main")
 
@@ -40,9 +52,12 @@ def own_options_first(folder: str | None) -> Iterator[None]:
 
 
 def check_not_hidden(group: str, name: str) -> None:
-    """Raise UserError if the folder of `--config-dir` has an option that a default is about to pass over."""
-    own = None if OwnOptions.folder is None else OwnOptions.folder / group / f"{name}.yaml"
-    if own is not None and own.is_file():
-        raise UserError(
-            f"{own} has the name of the default, conf/{group}/{name}.yaml: add {group}={name} for yours, or rename it"
-        )
+    """Raise UserError if the user's own options have one that a default of this run is about to pass over."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    for source in itertools.takewhile(lambda one: one.provider != "main", sources):
+        own = Path(source.path).absolute() / group / f"{name}.yaml"
+        if source.schema == "file" and own.is_file():
+            raise UserError(
+                f"{own} has the name of the default, conf/{group}/{name}.yaml: add {group}={name} for yours, "
+                "or rename it"
+            )

@@ -7,8 +7,10 @@ shape depends on the parts before it, and another shape would change the last bi
 import dataclasses
 from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxalign.data.packing import Shape
+from jaxalign.errors import UserError
 from jaxalign.runs.records import append_record, read_records
 
 SHAPES = "shapes.jsonl"
@@ -21,9 +23,28 @@ def keep_shapes(path: Path, part: int | str, shapes: Sequence[Shape]) -> None:
 
 
 def kept_shapes(path: Path, part: int | str) -> list[Shape]:
-    """Return the shapes that an uninterrupted run knows after a part; none if the part is not in the file."""
-    records = [record for record in read_records(path, shapes=list) if record.get("part") == part]
-    return [Shape(**shape) for shape in records[-1]["shapes"]] if records else []
+    """Return the shapes that an uninterrupted run knows after a part; none if the part is not in the file.
+
+    Raises:
+        UserError: a line is not a record of shapes.
+    """
+    found: list[Shape] = []
+    for number, record in enumerate(read_records(path, shapes=list), start=1):
+        try:
+            shapes = [_shape(kept) for kept in record["shapes"]]
+        except TypeError as error:
+            raise UserError(
+                f"{path}, line {number}: a shape is damaged; remove the line, and type the command again"
+            ) from error
+        found = shapes if record.get("part") == part else found
+    return found
+
+
+def _shape(kept: Any) -> Shape:
+    shape = Shape(**kept)
+    if not all(type(size) is int and size >= 0 for size in dataclasses.astuple(shape)):
+        raise TypeError
+    return shape
 
 
 def unread(path: Path | None, parts: Sequence[Sequence[str]], known: Container[str]) -> tuple[list[int], list[Shape]]:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+from hydra.core.hydra_config import HydraConfig
+
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.overrides import CommandLine, split_flags
 from jaxalign.config.report import ReportConfig
@@ -38,7 +40,7 @@ def study(config: StudyConfig) -> None:
 
 
 def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
-    """Return the words of a step, the command first; the folder of `--config-dir` is passed on to it.
+    """Return the words of a step, the command first; the user's own folders of options are passed on to it.
 
     Raises:
         UserError: it is no command of a study, or one that would be refused.
@@ -53,9 +55,12 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
         raise UserError(f"{where} is not a command line: {error}") from error
     arguments += ["offline=true"] if config.offline else []
     try:
+        # The study's own options are those of its steps; of two lines, Hydra takes the first.
+        mine = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+        arguments += [line for line in mine if line.startswith("hydra.searchpath=")]
         _, overrides, options = split_flags(arguments)
         if options.config_dir is None and OwnOptions.folder is not None:
-            options.config_dir = str(OwnOptions.folder)  # the study's own options are those of its steps
+            options.config_dir = str(OwnOptions.folder)
             arguments = ["--config-dir", options.config_dir, *arguments]
         with own_options_first(options.config_dir):
             checker = CommandLine(options.config_name or command, STEP_KINDS[command], options)

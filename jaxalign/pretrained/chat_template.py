@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.template_sandbox import render
+from jaxalign.runs.reading import is_cut
 
 DATE = "2024-07-26"
 """The date for a template that asks for one, where `model.date` gives no other: the one that Llama 3.1's template names
@@ -32,15 +33,18 @@ class ChatTemplate:
         """Return messages as one text; with `answering`, it ends where the assistant's answer begins.
 
         Raises:
-            UserError: the template refuses the messages, has an error, or writes too much.
+            UserError: the template refuses the messages, has an error, or writes too much or half of a character.
         """
         given = {"messages": [dict(turn) for turn in turns], "tools": None, "documents": None}
         now = datetime.strptime(self.date, "%Y-%m-%d")
         try:
-            return render(
+            text = render(
                 self.source, **self.special, **given, add_generation_prompt=answering, strftime_now=now.strftime
             )
         except Exception as error:  # whatever the code of a third party raises
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             reason = " ".join(str(error).split()) or "no reason given"
             raise UserError(f"the model's chat template refuses these messages: {kind}{reason:.200}") from error
+        if is_cut(text):
+            raise UserError("the model's chat template writes half of a surrogate pair, which no tokenizer can take")
+        return text

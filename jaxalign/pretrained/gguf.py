@@ -167,7 +167,7 @@ class GgufFile:
         kinds = found.get("tokenizer.ggml.token_type")
         if kinds and not (isinstance(kinds, list) and len(kinds) == len(tokens)):
             raise found.refused("tokenizer.ggml.token_type", kinds, "one number for each token")
-        for name in ("bos", "eos", "unknown", "padding"):
+        for name in ("bos", "eos", "unknown", "padding", "eot", "eom"):
             if found.get(key := f"tokenizer.ggml.{name}_token_id") is not None:
                 found.whole(key, low=0, high=len(tokens) - 1)
         for name in ("model", "pre"):

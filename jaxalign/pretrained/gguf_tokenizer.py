@@ -10,7 +10,7 @@ from jaxalign.errors import UserError
 def gguf_ends(fields: Mapping[str, Any]) -> list[int]:
     """Return the end tokens besides the EOS that a GGUF file's metadata names: the ends of a turn and of a message."""
     found = (fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
-    return [token for token in found if isinstance(token, int)]
+    return [token for token in found if token is not None]
 
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4

@@ -32,6 +32,12 @@ _ESCAPES = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def is_cut(text: str) -> bool:
+    """Return whether a text holds half of a character (a lone surrogate), so that no file or tokenizer can take it."""
+    return _HALF.search(text) is not None
 
 
 def not_a_file(path: str | Path) -> str:

@@ -179,28 +179,31 @@ def read_records(
         fields: the fields that every record must have, and their types.
 
     Raises:
-        UserError: the file cannot be read, or any other line is not a JSON object, or lacks a field.
+        UserError: the file cannot be read, or any other line is not a JSON object, lacks a field, or holds what
+            `parse_json` refuses.
     """
     path = Path(path)
     if not path.exists():
         return []
     *whole, _torn = read_bytes(path, hint="remove it, or choose another run.dir").split(b"\n")
-    return [parse_record(line, f"{path}, line {number}", hint, fields) for number, line in enumerate(whole, start=1)]
+    return [parse_record(line, path, number, hint, fields) for number, line in enumerate(whole, start=1)]
 
 
-def parse_record(line: bytes, place: str, hint: str, fields: Mapping[str, type | UnionType]) -> dict[str, Any]:
-    """Return the record in a line of a JSON Lines file; `place` is the line in words.
+def parse_record(
+    line: bytes, path: str | Path, number: int, hint: str, fields: Mapping[str, type | UnionType]
+) -> dict[str, Any]:
+    """Return the record in line `number` of a JSON Lines file.
 
     Raises:
-        UserError: it is not a JSON object, or lacks a field; `hint` says what to do.
+        UserError: it is not a JSON object, lacks a field, or holds what `parse_json` refuses; `hint` says what to do.
     """
     try:
-        record = json.loads(line)
-        problem = damage(record, fields)
-    except (ValueError, RecursionError):
-        record, problem = {}, "not JSON"
-    if problem:
-        raise UserError(f"{place}: {problem}; {hint}")
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} line {number} is not UTF-8 text; {hint}") from error
+    record = parse_json(text, path, number, finite=False, hint=hint)
+    if problem := damage(record, fields):
+        raise UserError(f"{path}, line {number}: {problem}; {hint}")
     return record
 
 

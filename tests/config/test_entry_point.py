@@ -199,17 +199,31 @@ def test_options_of_ones_own_are_found(way, tmp_path):
         assert config.value.name == "own"
 
 
-def test_an_option_of_ones_own_wins_over_a_shipped_one_of_its_name(tmp_path):
+@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath", "++hydra.searchpath"])
+def test_an_option_of_ones_own_wins_over_a_shipped_one_of_its_name(way, tmp_path):
     (tmp_path / "value").mkdir()
     shipped = (CONF / "value" / "power.yaml").read_text(encoding="utf-8")
     (tmp_path / "value" / "power.yaml").write_text(shipped.replace("power: 6", "power: 2"))
+    where = ["--config-dir", str(tmp_path)] if way == "--config-dir" else [f"{way}=[{tmp_path}]"]
     for written in ("value=power", "+value=power"):
-        (config,) = configs("--config-dir", str(tmp_path), written)
+        (config,) = configs(*where, written)
         assert config.value is not None and config.value.scores["power"] == 2
-    for one in configs("-m", "--config-dir", str(tmp_path), "value=power", "training.seed=1,2"):
+    for one in configs("-m", *where, "value=power", "training.seed=1,2"):
         assert one.value is not None and one.value.scores["power"] == 2
     (config,) = configs("value=power")  # the folder is forgotten after its command
     assert config.value is not None and config.value.scores["power"] == 6
+
+
+def test_the_folder_of_config_dir_comes_before_those_of_the_search_path_in_their_order(tmp_path):
+    shipped = (CONF / "value" / "power.yaml").read_text(encoding="utf-8")
+    folders = [tmp_path / name for name in "abc"]
+    for number, folder in enumerate(folders, start=1):
+        (folder / "value").mkdir(parents=True)
+        (folder / "value" / "power.yaml").write_text(shipped.replace("power: 6", f"power: {number}"))
+    more = f"hydra.searchpath=[{folders[1]},{folders[2]}]"
+    for where, score in ((["--config-dir", str(folders[0]), more], 1), ([more], 2)):
+        (config,) = configs(*where, "value=power")
+        assert config.value is not None and config.value.scores["power"] == score
 
 
 def test_a_recipe_of_ones_own_may_set_the_value_and_the_command_line_still_decides(tmp_path):
@@ -280,6 +294,12 @@ def test_bad_input_gets_one_line_and_status_2_before_anything_runs(capsys, argum
         ("lora: {rank: '${nothing.here}'}\n", "Interpolation key 'nothing.here' not found"),
         ("lora: {rnak: 3}\n", "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
         ("trainig: {epochs: 3}\n", "unknown key 'trainig'"),
+        (
+            r'alignment: {prompts: {mine: [{x: "a\ud83d"}]}}',
+            "alignment.prompts.mine.x=a\ufffd holds half of a character: write the whole of it",
+        ),
+        (r'alignment: {prompts: {"\ud83d": x}}', "alignment.prompts.\ufffd=\ufffd holds half of a character"),
+        (r'model: {config: {act: "\ud83d"}}', "model.config.act=\ufffd holds half of a character"),
     ],
 )
 def test_a_bad_file_of_ones_own_gets_one_line(capsys, tmp_path, text, line):

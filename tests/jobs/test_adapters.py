@@ -93,9 +93,10 @@ def test_adapters_that_cannot_answer_together_are_named(adapters, wide, capsys):
     assert "is it an adapter of another base?" in line
 
 
-def test_a_default_model_of_ones_own_is_not_passed_over_without_a_word(here, capsys):
+@pytest.mark.parametrize("way", [["--config-dir", "."], ["hydra.searchpath=[.]"]])
+def test_a_default_model_of_ones_own_is_not_passed_over_without_a_word(here, capsys, way):
     (here / "model").mkdir()
     (here / "model" / "smollm2_135m.yaml").write_text("source: random\n")
-    line = refused(main, ["--config-dir", ".", "prompt=Hello"], capsys)
+    line = refused(main, [*way, "prompt=Hello"], capsys)
     assert f"{here / 'model' / 'smollm2_135m.yaml'} has the name of the default" in line
     assert "add model=smollm2_135m for yours" in line

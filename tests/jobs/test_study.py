@@ -59,7 +59,8 @@ def test_options_of_one_s_own_are_those_of_the_steps_too(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(job, "_run", lambda command, arguments: ran.append((command, *arguments)))
     main(["experiment=mine", "--config-dir", str(tmp_path)])
-    assert ran == [("train", "--config-dir", str(tmp_path), "+value=calm")]
+    main(["experiment=mine", more := f"hydra.searchpath=[{tmp_path}]"])
+    assert ran == [("train", "--config-dir", str(tmp_path), "+value=calm"), ("train", "+value=calm", more)]
 
 
 def test_an_interrupt_reaches_the_step_once_and_ends_the_study_when_the_step_has_saved(monkeypatch, capsys):

@@ -125,6 +125,14 @@ def test_whatever_a_template_does_wrong_is_one_line(template, said):
     assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
+@pytest.mark.parametrize("half", [r"{{ '\ud83d' }}", "{{ '%c' % 55357 }}", r"{{ '\ud83d' }}{{ '\ude00' }}"])
+def test_a_template_that_writes_half_of_a_character_is_refused_when_it_is_used(half):
+    tokenizer = tokenizer_with("{% for m in messages %}{{ m.content }}<|im_end|>" + half + "{% endfor %}")
+    assert len(tokenizer.encode("plain")) == 5  # a plain text needs no template
+    with pytest.raises(UserError, match="the model's chat template writes half of a surrogate pair"):
+        tokenizer.chat(HI)
+
+
 def test_a_template_that_asks_for_the_date_gets_the_one_it_is_given():
     template = "{{ strftime_now('%d %b %Y') }}"
     assert ChatTemplate(template, {}).render(HI, answering=True) == "26 Jul 2024" and DATE == "2024-07-26"

@@ -171,6 +171,7 @@ def test_a_header_that_claims_what_cannot_be_is_refused(tmp_path, data, message)
         (("add_rope_freq_base", float("inf")), "rope.freq_base=inf is not allowed"),
         (("add_key_length", 0), "key_length=0 is not allowed"),
         (("add_eos_token_id", 259), "eos_token_id=259 is not allowed: it must be a whole number from 0 to 258"),
+        (("add_eot_token_id", 259), "eot_token_id=259 is not allowed: it must be a whole number from 0 to 258"),
         (("add_token_merges", ["a b c"]), "merges=a list is not allowed: it must be two pieces with a space"),
         (("add_token_types", [1, 3]), "token_type=a list is not allowed: it must be one number for each token"),
     ],
@@ -180,3 +181,12 @@ def test_metadata_of_another_type_or_range_is_named(tmp_path, field, message):
     file = GgufFile(tmp_path / "m.gguf")
     with pytest.raises(UserError, match=message):
         _ = from_config(file.config()), file.tokenizer()
+
+
+@pytest.mark.parametrize("value", [True, "2", 2.0, [2]])
+def test_an_end_of_a_turn_that_is_no_token_is_refused_with_the_tokenizer(tmp_path, value):
+    write_gguf(tmp_path / "m.gguf")
+    file = GgufFile(tmp_path / "m.gguf")
+    file._fields["tokenizer.ggml.eom_token_id"] = value
+    with pytest.raises(UserError, match=r"m\.gguf: tokenizer\.ggml\.eom_token_id=.* is not allowed: it must be a"):
+        file.tokenizer()

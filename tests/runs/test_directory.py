@@ -65,20 +65,23 @@ def test_a_torn_last_line_is_left_out_and_the_next_record_takes_its_place(tmp_pa
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("nonsense", "not JSON"),
-        ("null", "not a JSON object"),
-        ("[1]", "not a JSON object"),
-        ("{}", "'step' is missing or damaged"),
-        ('{"step": null}', "'step' is missing or damaged"),
-        ("[" * 100_000, "not JSON"),
+        (b"nonsense", " line 2 is not JSON (Expecting value)"),
+        (b"null", ", line 2: not a JSON object"),
+        (b"[1]", ", line 2: not a JSON object"),
+        (b"{}", ", line 2: 'step' is missing or damaged"),
+        (b'{"step": null}', ", line 2: 'step' is missing or damaged"),
+        (b"[" * 100_000, " line 2 is JSON nested too deeply"),
+        (b'["\\ud83d"]', r" line 2 holds \ud83d alone, which is half of a character: write the whole of it"),
+        (b'{"step": 2, "step": 3}', " line 2 holds an object with the key 'step' twice"),
+        ('{"step": "é"}'.encode("latin-1"), " line 2 is not UTF-8 text"),
     ],
 )
 def test_a_damaged_line_is_named_with_what_mends_it(tmp_path, line, said):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    path.write_bytes(b'{"step": 1, "loss": NaN}\n' + line + b'\n{"step": 3}\n')
     with pytest.raises(UserError) as caught:
         read_records(path, step=int)
-    assert str(caught.value) == f"{path}, line 2: {said}; remove the line, and type the command again"
+    assert str(caught.value) == f"{path}{said}; remove the line, and type the command again"
 
 
 def test_records_in_a_named_pipe_are_refused_and_never_opened(tmp_path):

@@ -190,7 +190,7 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
             if line.startswith(start) and line[len(start) : len(start) + 32].decode("ascii", "replace") not in keys:
                 continue
             if line.endswith(b"\n"):  # else it is what a killed process left, and its response was drawn again
-                record = parse_record(line, f"{path}, line {number}", again(path.parent), _RESPONSE)
+                record = parse_record(line, path, number, again(path.parent), _RESPONSE)
                 found.setdefault(record["key"], (record["prompt"], record["text"]))
     return found
 
