@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -125,10 +125,10 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     return figure
 
 
-def _series(number: int, is_weak: bool) -> list[str | tuple[float, ...]]:
+def _series(number: int, is_weak: bool) -> list[str]:
     """Return the colours of so many models, which are shades of grey if the judge says little."""
     if is_weak:
-        return [_GREYS(shade) for shade in np.linspace(1, 0.3, number)]
+        return [to_hex(_GREYS(shade)) for shade in np.linspace(1, 0.3, number)]
     return [OKABE_ITO[place % len(OKABE_ITO)] for place in range(number)]
 
 
