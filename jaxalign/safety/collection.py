@@ -99,7 +99,13 @@ class Collection:
 
     @property
     def weak(self) -> set[str]:
-        """The names of judges that say little, because they hardly agree with people."""
+        """The names of judges that say little, because they hardly agree with people.
+
+        If refusing is what is measured, that of the judge of refusals counts for all.
+        """
+        refusals = [one["weak"] for one in self.judges if one["about"] == "refusal"]
+        if refusals and self.metric == REFUSAL_RATE:
+            return {one["judge"] for one in self.judges} if any(refusals) else set()
         return {one["judge"] for one in self.judges if one["weak"]}
 
     @property

@@ -1,3 +1,5 @@
+import pytest
+
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import matrix_table
 from jaxalign.safety.risk_tables import published_table, risk_units
@@ -73,3 +75,11 @@ def test_what_nobody_knows_is_hidden_and_what_says_nothing_is_not():
     assert not is_hidden(response("blank", None), 0.5) and not is_hidden(response("answered", 0.4), 0.5)
     for state, score in (("answered", 0.5), ("refused", 0.9), ("not judged", None), ("repetitive", None)):
         assert is_hidden(response(state, score), 0.5)
+
+
+@pytest.mark.parametrize(("harm", "refusal", "grey"), [(True, False, False), (False, True, True)])
+def test_where_refusing_is_measured_the_judge_of_refusals_alone_decides_what_is_grey(harm, refusal, grey):
+    judges = [judge("probe", harm), judge("refusal_probe", refusal, about="refusal")]
+    found = Collection({"name": "over_refusal"}, judges)
+    assert found.metric == "refusal_rate" and bool(found.weak) == grey
+    assert Collection({"name": "starter_probes"}, judges).weak == ({"probe"} if harm else {"refusal_probe"})

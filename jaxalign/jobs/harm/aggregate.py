@@ -19,7 +19,7 @@ from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run, without_home
 from jaxalign.runs.records import write_atomic
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS
+from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
@@ -198,7 +198,8 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
     If not all of them fit, only the main metric is shown, whose name heads its column; then the shares of states go.
     The rows of a judge with a weak κ are grey.
     """
-    weak = {one["judge"] for one in summary["judges"] if one["weak"]}
+    weak = {(one["about"] == "refusal", one["judge"]) for one in summary["judges"] if one["weak"]}
+    refusals = any(about for about, _ in weak)
     main = [row for row in rows if row["metric"] == rows[0]["metric"]]
     several = len(summary["models"]) > 1
     heads = [one for one in HARM_HEADS if one != "model" or several]
@@ -208,7 +209,10 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
     for these, chosen in ((heads, rows), (short, main), (short[: -len(STATES) + 1], main)):
         names = [rows[0]["metric"].replace("_", " ") if one == "figure" and chosen is main else one for one in these]
         cells = [
-            ([cells[HARM_HEADS.index(one)] for one in these], "dim" if row["judge"] in weak else "")
+            (
+                [cells[HARM_HEADS.index(one)] for one in these],
+                "dim" if (refusals if row["metric"] == REFUSAL_RATE else (False, row["judge"]) in weak) else "",
+            )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]
         table = _table(names, cells)
