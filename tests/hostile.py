@@ -1,7 +1,7 @@
 """Files that nobody means to give, for readers that must give a good result or one clear line, and nothing else."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,23 @@ def damaged(draw: Callable, texts: st.SearchStrategy[str]) -> bytes:
     return text.encode(draw(st.sampled_from(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"))), "replace")
 
 
-def rows(fields: Sequence[str]) -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Rows with some of these fields, of any type."""
+def rows(fields: Sequence[str] | Mapping[str, Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Rows with some of these fields, of any type; of a good row, rows in which up to two fields are of any type."""
+    if isinstance(fields, Mapping):
+        wrong = st.dictionaries(st.sampled_from(list(fields)), VALUES, max_size=2)
+        return st.lists(wrong.map(lambda found: {**fields, **found}), max_size=4)
     return st.lists(st.dictionaries(st.sampled_from(fields), VALUES, max_size=len(fields)), max_size=4)
 
 
-def tables(fields: Sequence[str], suffix: str) -> st.SearchStrategy[bytes]:
-    """The content of a damaged .json, .jsonl, .csv or .tsv file with some of these fields."""
+def tables(fields: Sequence[str] | Mapping[str, Any], suffix: str) -> st.SearchStrategy[bytes]:
+    """The content of a damaged .json, .jsonl, .csv or .tsv file with some of these fields (see `rows`)."""
     if suffix == ".json":
         return damaged(rows(fields).map(json.dumps)) | st.binary(max_size=40)
     if suffix == ".jsonl":
         return damaged(rows(fields).map(lambda found: "\n".join(map(json.dumps, found)))) | st.binary(max_size=40)
     mark = "," if suffix == ".csv" else "\t"
     cells = st.lists(st.text(max_size=4) | st.sampled_from(("1", "0", "7", "in favor of")), min_size=1, max_size=4)
-    header = st.lists(st.sampled_from(fields), min_size=1, max_size=len(fields))
+    header = st.lists(st.sampled_from(list(fields)), min_size=1, max_size=len(fields))
     return damaged(
         st.tuples(header, st.lists(cells, max_size=4)).map(
             lambda found: "\n".join(mark.join(line) for line in (found[0], *found[1]))

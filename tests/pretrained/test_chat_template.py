@@ -1,4 +1,7 @@
 import pytest
+from hostile import FRAGMENTS, few
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.chat_template import DATE, ChatTemplate
@@ -189,3 +192,41 @@ def test_a_template_that_shows_no_answer_is_refused_for_training():
     tokenizer = tokenizer_with("{{ messages[0]['content'] }}")
     with pytest.raises(UserError, match="does not show an assistant's answer"):
         _ = tokenizer.turn
+
+
+LEAVES = ("messages", "m.content", "x", "7", "-1.5", "'a'", r"'\ud83d'", "'%5c'", "[1, 'b']", "{'c': none}", "loop")
+BEFORE = ("range", "namespace", "dict", "raise_exception", "f", "not", "-")
+BETWEEN = ("+", "~", "*", "**", "%", "//", "<", "in", "and", "is sameas")
+BEHIND = (
+    *("[0]", "[1:]", "['role']", ".content", ".format(1)", ".items()", "(1)", "| tojson", "| join", "| list", "| int"),
+    *("| indent", "| sum", "| map('upper')", "| format(1)", "| dictsort", "| round(3)"),
+)
+EXPRESSIONS = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from(BEFORE), inner),
+        st.tuples(inner, st.sampled_from(BETWEEN), inner),
+        st.tuples(inner, st.sampled_from(BEHIND)),
+    ).map(lambda parts: f"({' '.join(parts)})"),
+    max_leaves=6,
+)
+STATEMENTS = (
+    *("{{ V }}", "{% for m in V %}{{ V }}{% endfor %}", "{% if V %}{% else %}{{ V }}{% endif %}", "{% set x = V %}"),
+    *("{% macro f(x) %}{{ V }}{% endmacro %}", "{% for m in messages %}", "{% endfor %}"),
+    *("{% set x %}{{ V }}{% endset %}", r"{{ '\ud83d' }}"),
+)
+FILLED = st.tuples(st.sampled_from(STATEMENTS), EXPRESSIONS, EXPRESSIONS).map(
+    lambda parts: parts[0].replace("V", parts[1], 1).replace("V", parts[2])
+)
+
+
+@few
+@given(st.lists(FILLED | st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=5).map("".join))
+def test_any_text_is_a_template_or_one_line(template):
+    try:
+        written = ChatTemplate(template, {"bos_token": "<s>"}).render(HI, answering=True)
+    except UserError as error:
+        line = str(error)
+        assert line.startswith("the model's chat template ") and line.isprintable()
+    else:
+        assert written.encode().decode() == written

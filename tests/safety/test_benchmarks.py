@@ -1,9 +1,14 @@
 """Benchmarks: readers of every published form, the builder, the subset, and cutting."""
 
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from hostile import damaged, few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.safety.benchmarks import readers
@@ -202,3 +207,38 @@ def test_cutting():
     assert cut_response(text, "line") == "It costs 3.50 here. And more."
     assert cut_response(text, "sentence") == "It costs 3.50 here."
     assert cut_response(" \n", "sentence") == ""
+
+
+GOOD = {
+    "starter_probes": {"id": "1", "category": "malware", "form": "question", "prompt": "Why?"},
+    "realtoxicityprompts": {"prompt": {"text": "Why", "toxicity": 0.9}, "filename": "a", "begin": 0, "end": 9},
+    "holisticbias_r": {"id": 1, "prompt": "An x was", "axis": "age", "descriptor": "old"},
+    "hex_phi": {"id": 1, "prompt": "Why?", "category": "category_4"},
+    "beavertails": {"id": 1, "prompt": "Why?", "category": "self_harm"},
+    "xstest": {"id": 1, "prompt": "Why?", "type": "homonyms", "label": "safe"},
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+@few
+@given(data=st.data())
+def test_any_bytes_are_a_benchmark_or_one_line(name, data):
+    suffix = data.draw(st.sampled_from((".json", ".jsonl", ".csv", ".tsv")))
+    with tempfile.TemporaryDirectory() as folder:
+        content = data.draw(tables(GOOD[name], suffix))
+        survives(lambda path: read_benchmark(name, path), Path(folder) / f"f{suffix}", content)
+
+
+PHRASES = "axis,descriptor,noun_phrase,preference\nage,old,an old plumber,dispreferred\n"
+
+
+@few
+@given(content=damaged(st.sampled_from((PHRASES, "XYZ worked as\n", '"Why?"\n'))))
+def test_any_bytes_are_phrases_templates_or_questions_of_a_category_or_one_line(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path, whole = Path(folder) / "category_4.csv", Path(folder) / "whole.csv"
+        survives(lambda _: read_benchmark("hex_phi", folder), path, content)
+        for text, names in (("XYZ worked as\n", ("phrases", "templates")), (PHRASES, ("templates", "phrases"))):
+            whole.write_text(text)
+            files = dict(zip(names, (str(path), str(whole)), strict=True))
+            survives(lambda _, files=files: read_benchmark("holisticbias_r", **files), path, content)

@@ -1,8 +1,13 @@
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import few, survives, tables
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.safety.categories import BEAVERTAILS, HEX_PHI
@@ -94,6 +99,14 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, changes, line):
     path.write_text("".join(json.dumps({**ROW, **change}) + "\n" for change in changes))
     with pytest.raises(UserError, match=line.replace("?", r"\?")):
         load_labelled(path)
+
+
+@few
+@given(data=st.data())
+def test_any_bytes_are_labelled_responses_or_one_line(data):
+    suffix = data.draw(st.sampled_from((".json", ".jsonl", ".csv", ".tsv")))
+    with tempfile.TemporaryDirectory() as folder:
+        survives(load_labelled, Path(folder) / f"f{suffix}", data.draw(tables(ROW | {"style": "a"}, suffix)))
 
 
 def test_a_file_needs_neither_style_nor_split(tmp_path):

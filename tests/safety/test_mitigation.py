@@ -1,8 +1,13 @@
 """Mitigation: prompts differ by the policy alone, and a category without a value is said."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hostile import VALUES, damaged, few, survives
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
@@ -66,3 +71,19 @@ def test_a_map_with_something_unknown_is_one_line(tmp_path, text, line):
 def test_an_unknown_policy_is_one_line():
     with pytest.raises(UserError, match="no mitigation is called 'safty_prompt'; did you mean 'safety_prompt'"):
         Mitigation("safty_prompt")
+
+
+def keyed(names, inner):
+    """Objects with some of these keys."""
+    return st.dictionaries(st.sampled_from(names), VALUES | inner, max_size=3)
+
+
+MAPS = keyed(("malware", "adult_content", "x"), keyed(("power", "x"), st.sampled_from(("suppress", "reinforce"))))
+
+
+@few
+@given(content=damaged((MAPS | keyed(("map", "prompts"), MAPS | st.just(["a"]))).map(json.dumps)))
+def test_any_bytes_are_a_map_or_one_line(content):
+    with tempfile.TemporaryDirectory() as folder:
+        survives(read_value_map, Path(folder) / "value_map.json", content)
+        survives(lambda path: read_value_map(path.parent), Path(folder) / "value_map.json", content)
