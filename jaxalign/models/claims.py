@@ -113,13 +113,3 @@ def brief(value: Any) -> str:
         value = value[:101].encode("ascii", "backslashreplace").decode()
     text = shown(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def number_of(what: str, names: Sequence[str]) -> str:
-    """Return how many names of one kind there are, with the first three of them, for a line.
-
-    >>> number_of("tensor", ["a", "b", "c", "d"])
-    '4 tensors (a, b, c, ...)'
-    """
-    few = ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} ({few})"

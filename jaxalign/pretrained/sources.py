@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.models.architecture import Architecture, from_config
-from jaxalign.models.claims import number_of
+from jaxalign.models.claims import brief
 from jaxalign.models.linear import check_storage
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.gguf import GgufFile
@@ -152,11 +152,14 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
     architecture = with_own_head(architecture, tensors)
     if told and not architecture.tied:
         log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
-    unread = unread_tensors(architecture, tensors)
-    if unread:
-        log(f"left aside: {number_of('tensor', unread)} of {name} that a {architecture.family} model does not have")
-    if isinstance(tensors, SafetensorsFolder) and tensors.left_aside:
-        log(f"left aside: {number_of('file', tensors.left_aside)} in the folder of {name}, whose tensors are not read")
+    files = tensors.left_aside if isinstance(tensors, SafetensorsFolder) else []
+    for what, names, which in (
+        ("tensor", unread_tensors(architecture, tensors), f"that a {architecture.family} model does not have"),
+        ("file", files, "whose tensors are not read"),
+    ):
+        if names:
+            few = ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")
+            log(f"left aside: {len(names)} {what}{'s' if len(names) > 1 else ''} of {name} {which} ({few})")
     check_vocabulary(tokenizer, architecture.vocab_size, name)
     return ModelFiles(architecture, tensors, tokenizer, name)
 

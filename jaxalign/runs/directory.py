@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import glob
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +197,6 @@ class Run:
     @property
     def _again(self) -> str:
         return f"remove {self.summary}, and type the run's own command again, which writes it anew"
-
-
-def without_home(text: str) -> str:
-    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
-    home = str(Path.home())
-    return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
 
 def run_path(

@@ -137,6 +137,12 @@ def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
+def without_home(text: str) -> str:
+    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
+    home = str(Path.home())
+    return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
+
+
 def append_record(path: str | Path, *records: Mapping[str, Any]) -> None:
     """Append records as JSON lines, which are safely on the disk when this function returns.
 

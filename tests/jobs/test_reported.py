@@ -13,7 +13,8 @@ from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
 from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
 from jaxalign.report import main
-from jaxalign.runs.directory import Run, without_home
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import without_home
 from jaxalign.safety.collection import collect
 from jaxalign.values.targets import extreme_targets
 

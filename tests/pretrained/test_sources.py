@@ -88,9 +88,9 @@ def test_a_head_of_its_own_and_what_is_left_aside_are_named(tmp_path):
     np.testing.assert_array_equal(model.params["head"]["kernel"], head["lm_head.weight"])
     assert said == [
         "a model says tie_word_embeddings=true, and holds a head of other values: the head is used",
-        "left aside: 4 tensors (model.layers.0.extra, model.layers.1.extra, model.layers.2.extra, ...) of a model that "
-        "a llama model does not have",
-        "left aside: 1 file (old.safetensors) in the folder of a model, whose tensors are not read",
+        "left aside: 4 tensors of a model that a llama model does not have "
+        "(model.layers.0.extra, model.layers.1.extra, model.layers.2.extra, ...)",
+        "left aside: 1 file of a model whose tensors are not read (old.safetensors)",
     ]
 
 

@@ -17,8 +17,8 @@ from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.setup import print_places
-from jaxalign.runs.directory import Run, without_home
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable

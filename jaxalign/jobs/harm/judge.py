@@ -16,9 +16,9 @@ from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.harm.text_values import text_values
-from jaxalign.runs.directory import Run, without_home
+from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.calibration import calibrate

@@ -4,8 +4,10 @@ They are listed one by one, so that a key that such a part gets later counts in 
 here only if the identity has what it decides in other words, or if it changes nothing there.
 """
 
-_SAMPLING = ("max_tokens", "temperature", "top_p", "stop", "seed")
-BENCHMARK = ("kind", "limit", *_SAMPLING, "question", "cut", "toxicity_scope", "bias_rule")
+BENCHMARK = (
+    *("kind", "limit", "max_tokens", "temperature", "top_p", "stop", "seed", "question"),
+    *("cut", "toxicity_scope", "bias_rule"),
+)
 """Of stage=generate: the prompts and how they are sampled stand there, and the last three come later: `cut` and
 `toxicity_scope` in stage=judge, `bias_rule` in the run's own identity."""
 

@@ -10,8 +10,8 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import again, harm_labels, judged_records, judged_tables, stage_place
 from jaxalign.runs.config_file import stored_config
-from jaxalign.runs.directory import Run, without_home
-from jaxalign.runs.records import damage, named_errors, parse_record, read_records
+from jaxalign.runs.directory import Run
+from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
