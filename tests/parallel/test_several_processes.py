@@ -186,12 +186,13 @@ from jaxalign.parallel.joining import all_processes
 
 def work(asks, hangs):
     with stopping_together() if asks else contextlib.nullcontext():
-        print("ready", file=sys.stderr, flush=True)
         for number in range(2000):
             time.sleep(0.05)
             if asks and stop_agreed():
                 print(f"stopped at {number}", file=sys.stderr)
                 raise KeyboardInterrupt
+            if number == 0:
+                print("ready", file=sys.stderr, flush=True)
             while hangs:
                 time.sleep(0.05)
 
