@@ -14,7 +14,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 score} or null), measured ({value: score of the portrait questionnaire} or null), control ("shuffled
                 labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
                 values {probe, n, means}, or null), states ({state: number of responses}), generate and judge (the
-                directories of its stages, with generations.jsonl, and judged.jsonl and judgements.jsonl)}
+                directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl and
+                judgements.jsonl)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)

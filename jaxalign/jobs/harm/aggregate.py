@@ -196,10 +196,10 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
     """Return a table of rows with as many columns as fit into a terminal that is `width` characters wide.
 
     If not all of them fit, only the main metric is shown, whose name heads its column; then the shares of states go.
-    The rows of a judge with a weak κ are grey.
+    The rows of a judge with a weak κ are grey; the judge of refusals decides for the rates of refusals.
     """
-    weak = {(one["about"] == "refusal", one["judge"]) for one in summary["judges"] if one["weak"]}
-    refusals = any(about for about, _ in weak)
+    weak = {one["judge"] for one in summary["judges"] if one["weak"] and one["about"] != "refusal"}
+    refusals_weak = any(one["weak"] for one in summary["judges"] if one["about"] == "refusal")
     main = [row for row in rows if row["metric"] == rows[0]["metric"]]
     several = len(summary["models"]) > 1
     heads = [one for one in HARM_HEADS if one != "model" or several]
@@ -211,7 +211,7 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
         cells = [
             (
                 [cells[HARM_HEADS.index(one)] for one in these],
-                "dim" if (refusals if row["metric"] == REFUSAL_RATE else (False, row["judge"]) in weak) else "",
+                "dim" if (refusals_weak if row["metric"] == REFUSAL_RATE else row["judge"] in weak) else "",
             )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]
