@@ -213,8 +213,11 @@ def leftovers(_folder: str, names: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, as `filled_folder` does; UserError if it cannot be written. Call `check_out`
-    first."""
+    """Give a temporary folder to fill, as `filled_folder` does. Call `check_out` first.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     try:
         with filled_folder(out) as folder:
             yield folder

@@ -248,9 +248,12 @@ def killed(folder: Path, watched: str) -> None:
 def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path):
     folder = tmp_path / "run"
     for watched in (
+        "stages/seed/checkpoints/*/manifest.json",
         "stages/rationales/generations.jsonl",
         "stages/sft/epochs/2",
+        "stages/preferences/pairs.jsonl",
         "stages/dpo/checkpoints/*round-2*/manifest.json",
+        "generations.jsonl",
     ):
         killed(folder, watched)
         assert not (folder / "summary.json").exists()
