@@ -146,9 +146,11 @@ def train(
     members = [number for _, step in feed.steps[1:] for number in step]
     # Less is kept where the rest of the memory would not do.
     for kept in ("projections", "full"):
-        network, start = base.network(kept), jax.tree.map(jnp.copy, state)
+        network = base.network(kept)
         try:
-            found = timed_steps(feed, network, base.weights(False), start, settings.hyper, base.programs)
+            for _ in range(2):  # the first time warms up: a GPU loads a program when it first runs it
+                start = jax.tree.map(jnp.copy, state)
+                found = timed_steps(feed, network, base.weights(False), start, settings.hyper, base.programs)
             return *found, members
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -149,7 +149,13 @@ def _levels(counts: Sequence[int], programs: int) -> list[int]:
 
 
 def bucket(length: int) -> int:
-    """Return a length rounded up to one of those that programs are compiled for: 16, 24, 32, 48, 64, 96, ..."""
+    """Return the length of a prompt rounded up to one of those that programs are compiled for.
+
+    On a CPU they are 16, 24, 32, 48, 64, 96, ..., and elsewhere 64, 128, 256, ..., because there a short prompt takes
+    as long as one of 64 tokens, and each program takes seconds to compile.
+    """
+    if not on_cpu():
+        return max(1 << (length - 1).bit_length(), 64)
     size = 16
     while size < length:
         size = size * 4 // 3 if size & (size - 1) else size * 3 // 2

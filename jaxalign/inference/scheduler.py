@@ -19,9 +19,11 @@ from jaxalign.inference.call_plan import CallPlan
 from jaxalign.inference.not_finite import NOT_FINITE, not_finite
 from jaxalign.inference.sampling_params import Completion, Request
 from jaxalign.inference.stopping import StoppingCriteria
+from jaxalign.parallel.processor import on_cpu
 
-PREFILL = 256
-"""Short prompts are prefilled together, up to this number of tokens (with padding). Longer ones are prefilled alone."""
+PREFILL, LARGE_PREFILL = 256, 4096
+"""Short prompts are prefilled together, up to this number of tokens (with padding), on a CPU and elsewhere. Longer ones
+are prefilled alone."""
 
 
 def padded_prompts(prompts: Sequence[Int[np.ndarray, " _"]], length: int) -> Int32[np.ndarray, "P {length}"]:
@@ -204,7 +206,7 @@ class Scheduler:
 
     def _batches(self, adapter: int, size: int, slots: Mapping[int, Sequence[int]]) -> Iterator[PrefillBatch]:
         """Yield batches of requests whose prompts all have the bucket `size`; `slots` has each request's slots."""
-        numbers, together = list(slots), max(PREFILL // size, 1)
+        numbers, together = list(slots), max((PREFILL if on_cpu() else LARGE_PREFILL) // size, 1)
         for start in range(0, len(numbers), together):
             part = numbers[start : start + together]
             prompts = [self.requests[number].prompt[self.plan.prefix : -1] for number in part]

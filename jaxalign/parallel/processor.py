@@ -53,5 +53,10 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def on_tpu() -> bool:
+    """Return whether programs are compiled for TPUs."""
+    return jax.default_backend() == "tpu"
+
+
 def _choice(fast: bool, device: str) -> tuple[str, str]:
     return ("bfloat16", f"{device} multiplies it fast") if fast else ("float32", f"{device} multiplies bfloat16 slowly")

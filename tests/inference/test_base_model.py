@@ -117,9 +117,30 @@ def test_a_change_of_layout_that_is_interrupted_is_told_of_afterwards(make, laye
 
 
 @pytest.mark.slow
-def test_weights_that_stay_stacked_off_a_cpu_give_the_same_samples(make, monkeypatch):
-    here = sampler_of(make()).sample(REQUESTS, SAMPLING)
+@pytest.mark.parametrize(("tpu", "small", "kind"), [(True, 0, dict), (False, 1e9, dict), (False, 0, list)])
+def test_off_a_cpu_samples_are_the_same_and_only_a_gpu_takes_large_layers_apart(make, monkeypatch, tpu, small, kind):
+    here, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
     monkeypatch.setattr(layout, "on_cpu", lambda: False)
+    monkeypatch.setattr(layout, "on_tpu", lambda: tpu)
+    monkeypatch.setattr(layout, "COPIED_BYTES", small)
     base = make()
     assert sampler_of(base).sample(REQUESTS, SAMPLING) == here
-    assert isinstance(base.model.params["layers"], dict)
+    assert isinstance(base.model.params["layers"], kind)
+    jax.tree.map(near, base.scorer(ADAPTER, 0.7).score(TREES), scores)
+    jax.tree.map(np.testing.assert_array_equal, base.weights(layered=False), random_params())
+
+
+def test_on_a_gpu_kernels_keep_their_orientation_and_an_untied_head_comes_back(monkeypatch):
+    monkeypatch.setattr(layout, "on_cpu", lambda: False)
+    monkeypatch.setattr(layout, "COPIED_BYTES", 0)
+    head = {
+        "kernel": jnp.arange(ARCHITECTURE.vocab_size * ARCHITECTURE.width, dtype=jnp.float32).reshape(
+            ARCHITECTURE.vocab_size, -1
+        )
+    }
+    weights = layout.BaseWeights(random_params() | {"head": head}, tied=False)
+    apart = weights.get(layered=True)
+    kernel = random_params()["layers"]["q_proj"]["kernel"]
+    np.testing.assert_array_equal(apart["layers"][1]["q_proj"]["kernel"], kernel[1])
+    np.testing.assert_array_equal(apart["head"], head["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, weights.get(layered=False), random_params() | {"head": head})

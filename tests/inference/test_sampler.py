@@ -13,6 +13,7 @@ from golden.draw import draw
 from jax.sharding import AxisType
 from tiny_model import ARCHITECTURE, MODEL, Arrays, random_adapter, random_params, random_weights
 
+from jaxalign.data import bucketing
 from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.inference import call_plan
@@ -365,6 +366,12 @@ def test_buckets_are_few_and_close():
     sizes = sorted({bucket(length) for length in range(1, 4097)})
     assert sizes[:6] == [16, 24, 32, 48, 64, 96]
     assert len(sizes) == 17
+    assert all(bucket(length) >= length for length in range(1, 4097))
+
+
+def test_off_a_cpu_buckets_are_fewer(monkeypatch):
+    monkeypatch.setattr(bucketing, "on_cpu", lambda: False)
+    assert sorted({bucket(length) for length in range(1, 4097)}) == [64, 128, 256, 512, 1024, 2048, 4096]
     assert all(bucket(length) >= length for length in range(1, 4097))
 
 

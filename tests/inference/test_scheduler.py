@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from jaxalign.data import bucketing
+from jaxalign.inference import scheduler as scheduling
 from jaxalign.inference.call_plan import CallPlan
 from jaxalign.inference.sampling_params import Request, SamplingParams
-from jaxalign.inference.scheduler import PREFILL, Scheduler
+from jaxalign.inference.scheduler import LARGE_PREFILL, PREFILL, Scheduler
 from jaxalign.inference.stopping import StoppingCriteria
 
 END = 0
@@ -115,6 +117,15 @@ def test_a_request_without_samples_takes_no_slot():
     for _ in scheduler.rounds():
         scheduler.take(decode(scheduler, {}))
     assert [list(found) for found in scheduler.results] == [[], [0]]
+
+
+def test_off_a_cpu_all_short_prompts_are_prefilled_by_one_program(monkeypatch):
+    for module in (scheduling, bucketing):
+        monkeypatch.setattr(module, "on_cpu", lambda: False)
+    scheduler, _ = scheduler_of(asked(12, 40, 14, 1, 38), (1, 8, 1), prefix=0)
+    (batch,) = scheduler.fill()
+    assert batch.tokens.shape == (LARGE_PREFILL // 64, 64)
+    assert len(batch.which) == len(batch.slots) == LARGE_PREFILL // 64
 
 
 def test_prompts_of_about_one_length_are_prefilled_together_behind_the_prefix():
