@@ -11,7 +11,7 @@ from jaxalign.inference.generations import PromptRequest, read_whole, record_key
 from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.engines import InTurns, open_engine
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
-from jaxalign.jobs.train_data import perplexity_texts
+from jaxalign.jobs.train.data import perplexity_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json_object, write_atomic

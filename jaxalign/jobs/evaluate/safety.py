@@ -18,7 +18,7 @@ from jaxalign.data.account import account
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Request, check_requests
 from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, print_other_storages, read_adapters
-from jaxalign.jobs.evaluate_values import models_to_ask, role_of
+from jaxalign.jobs.evaluate.values import models_to_ask, role_of
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
@@ -28,7 +28,7 @@ from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.session import HarmModel, HarmSession
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run
-from jaxalign.jobs.train_data import configured_target
+from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run

@@ -25,7 +25,7 @@ from jaxalign.jobs.adapters import (
 )
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
-from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
+from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, plain_console

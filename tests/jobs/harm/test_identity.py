@@ -15,7 +15,7 @@ from jaxalign.config.generate import EngineConfig
 from jaxalign.config.identity import identity
 from jaxalign.config.safety import HarmConfig, JudgeConfig, MitigationConfig
 from jaxalign.data.encoding import Encoder
-from jaxalign.jobs.evaluate_safety import harm_content
+from jaxalign.jobs.evaluate.safety import harm_content
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, OpenedJudge, open_judges
 from jaxalign.jobs.harm.labels import MeasuringLabels
