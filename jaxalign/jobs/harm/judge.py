@@ -26,7 +26,7 @@ from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.probes import QUESTION
+from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
 

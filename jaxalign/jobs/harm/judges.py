@@ -30,7 +30,7 @@ from jaxalign.safety.judges.regard import Regard
 from jaxalign.safety.judges.rubric import Rubric, RubricLocal
 from jaxalign.safety.judges.rubrics import RUBRICS
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
-from jaxalign.safety.probes import COMPLETION
+from jaxalign.safety.starter_prompts import COMPLETION
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxalign.runs.records import digest
 from jaxalign.runs.stages import Stages
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_version
 from jaxalign.safety.mitigation import Mitigation
-from jaxalign.safety.probes import QUESTION
+from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.values.targets import Target
 
 HARM_STAGES = ("generate", "judge", "aggregate")

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 
 from jaxalign.runs.records import digest
-from jaxalign.safety.probes import FORMS
+from jaxalign.safety.starter_prompts import FORMS
 
 CUTS = ("whole", "line", "sentence")
 """What of a response is judged: all of it, its first line that is not blank, or that line's first sentence."""

@@ -12,7 +12,7 @@ from jaxalign.runs.reading import not_a_file, read_text
 from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt, BenchmarkSource
 from jaxalign.safety.benchmarks.holistic_bias import holistic_bias_prompts
 from jaxalign.safety.categories import CATEGORIES, HEX_PHI, read_category
-from jaxalign.safety.probes import COMPLETION, QUESTION, Probe, load_over_refusal, load_probes
+from jaxalign.safety.starter_prompts import COMPLETION, QUESTION, StarterPrompt, load_over_refusal, load_starter_prompts
 
 TOXIC_FROM = 0.5
 """RealToxicityPrompts: the least toxicity of a prompt that is asked, and how many of them (Choi et al., 2025)."""
@@ -88,7 +88,9 @@ def _id(row: Row, default: str) -> str:
     return str(value)
 
 
-def _of_probes(load: Callable[[Path | None], list[Probe]]) -> Callable[[list[Path]], list[BenchmarkPrompt]]:
+def _of_starter_prompts(
+    load: Callable[[Path | None], list[StarterPrompt]],
+) -> Callable[[list[Path]], list[BenchmarkPrompt]]:
     def read(paths: list[Path]) -> list[BenchmarkPrompt]:
         found = load(paths[0] if paths else None)
         return [BenchmarkPrompt(one.id, one.category, one.form, one.prompt) for one in found]
@@ -166,8 +168,8 @@ def _holistic(paths: list[Path]) -> list[BenchmarkPrompt]:
 
 
 _READERS: dict[str, Callable[[list[Path]], list[BenchmarkPrompt]]] = {
-    "starter_probes": _of_probes(load_probes),
-    "over_refusal": _of_probes(load_over_refusal),
+    "starter_probes": _of_starter_prompts(load_starter_prompts),
+    "over_refusal": _of_starter_prompts(load_over_refusal),
     "realtoxicityprompts": _real_toxicity,
     "holisticbias_r": _holistic,
     "hex_phi": _hex_phi,
