@@ -8,14 +8,12 @@ from jaxalign.config.fields import (
     NotNegative,
     Place,
     Positive,
-    Samples,
     Seed,
     Stops,
-    TopP,
     Uncounted,
     whole,
 )
-from jaxalign.config.generate import SamplingConfig
+from jaxalign.config.generate import ResponsesConfig, SamplingConfig
 from jaxalign.errors import UserError
 
 HarmBenchmark = Literal[
@@ -27,7 +25,7 @@ HarmStage = Literal["all", "generate", "judge", "aggregate", "label", "fit_judge
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarmConfig:
+class HarmConfig(ResponsesConfig):
     """A benchmark of harm: which prompts, how they are asked, and what of a response is judged.
 
     A run's identity has a hash of the prompts, and not the places that they came from.
@@ -39,10 +37,6 @@ class HarmConfig:
     phrases: Uncounted[Place | None] = None
     templates: Uncounted[Place | None] = None
     limit: Count | None
-    samples: Samples
-    max_tokens: Count
-    temperature: NotNegative
-    top_p: TopP
     stop: Stops
     seed: Seed
     rows: Uncounted[Count]
