@@ -22,6 +22,7 @@ from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
+from jaxalign.jobs.harm.training_runs import control_of
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
@@ -70,7 +71,7 @@ def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, 
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept))
 
     entry_point("train", TrainConfig)(write)(overrides)
-    assert safety.control_of(Adapter(folder=tmp_path / "adapter")) == control
+    assert control_of(Adapter(folder=tmp_path / "adapter")) == control
 
 
 @pytest.mark.slow
