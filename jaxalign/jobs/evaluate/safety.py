@@ -20,7 +20,7 @@ from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
 from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
-from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, judge_content, open_judges
+from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
@@ -32,7 +32,7 @@ from jaxalign.runs.progress import plain_console
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import next_stage
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
-from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.benchmarks.sources import read_benchmark
 from jaxalign.safety.mitigation import Mitigation
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.targets import Target
@@ -52,6 +52,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     if config.stage == "fit_judge":
         fit_judge(settle_precision(config, console), console)
         return
+    check_judge(config.judge.name)
     folders = find_adapters(*config.named)
     prompts = read_harm_prompts(config.harm, offline=config.offline)
     value_map = read_value_map(config.mitigation.map)

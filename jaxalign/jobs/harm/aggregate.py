@@ -22,7 +22,8 @@ from jaxalign.jobs.harm.training_runs import control_of, measured_scores
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home, write_atomic
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
