@@ -16,7 +16,7 @@ from machine import processor
 from jaxalign.config.presets import preset
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel
-from jaxalign.jobs.train_data import perplexity_texts
+from jaxalign.jobs.train.data import perplexity_texts
 from jaxalign.models.transformer import head_kernel
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import read_model, source_of

@@ -8,7 +8,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 def main(config: EvaluateConfig) -> None:
     """Evaluate as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.jobs.evaluate import evaluate
+    from jaxalign.jobs.evaluate.pipeline import evaluate
 
     evaluate(config)
 

@@ -8,7 +8,7 @@ from jaxalign.config.train import TrainConfig
 def main(config: TrainConfig) -> None:
     """Train as configured."""
     # jax is imported only once the configuration is known to be good.
-    from jaxalign.jobs.train import train
+    from jaxalign.jobs.train.pipeline import train
 
     train(config)
 

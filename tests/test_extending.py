@@ -1,20 +1,28 @@
-"""What CONTRIBUTING.md says of adding a data set, an objective and a model family, done from outside the package."""
+"""What CONTRIBUTING.md says of adding to jaxalign, done from outside the package."""
 
+import csv
 import json
+import re
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from command_line import refused
+from command_line import refused, run
 from golden_model import FAMILY_GOLDENS, assert_logits_equal, golden_model
 
+from jaxalign.jobs.harm.judges import JUDGES
 from jaxalign.jobs.readers import ARGUMENT_READERS
 from jaxalign.models.families import FAMILIES, Family
 from jaxalign.objectives.sft import sft_loss
+from jaxalign.report import main as report
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.train import main
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument
+
+RECIPES = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 QUICK = [
     *("model=tiny", "precision=float32", "lora.rank=2", "training.max_steps=2", "training.batch_size=2"),
@@ -75,9 +83,65 @@ def test_a_name_that_nobody_registered_is_refused_in_one_line(added, change, sai
     assert said in refused(main, [*added, *QUICK, change], capsys)
 
 
+@pytest.fixture
+def manners(tmp_path, monkeypatch):
+    """The recipe of a benchmark and a judge: its files in a folder, and what runs it with further arguments."""
+    recipe = RECIPES.split("## Recipe: add a benchmark of harm or a judge\n")[1].split("\n## ")[0]
+    files = {text.split()[1].rstrip(":"): text for _, text in re.findall(r"```(python|yaml)\n(.*?)```", recipe, re.S)}
+    assert set(files) == {"my_evaluate.py", "my_conf/benchmark/manners.yaml", "my_conf/judge/shouting.yaml"}
+    assert len(files["my_evaluate.py"].splitlines()) <= 40
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "manners.txt").write_text("What is polite?\nWho may speak first?\nIs it rude to sing?\n")
+    monkeypatch.chdir(tmp_path)
+    for registry, name in ((BENCHMARKS, "manners"), (JUDGES, "shouting")):
+        monkeypatch.setitem(registry, name, None)
+        del registry[name]  # at the end of the test, it goes again
+
+    def ask(arguments):
+        typed = files["my_evaluate.py"].splitlines()[0].split("python my_evaluate.py ")[1].split()
+        monkeypatch.setattr(sys, "argv", ["my_evaluate.py", *typed, *arguments])
+        exec(compile(files["my_evaluate.py"], "my_evaluate.py", "exec"), {"__name__": "__main__"})
+
+    return ask
+
+
+TINY_HARM = ["model=tiny", "precision=float32", "benchmark.max_tokens=4", "benchmark.samples=2", "run.dir=run"]
+
+
+@pytest.mark.slow
+def test_the_recipe_s_files_add_a_benchmark_and_a_judge_to_all_stages(manners, capsys):
+    printed = run(manners, TINY_HARM, capsys)
+    assert "judge: shouting, uncalibrated" in printed
+    with open("run/table.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["judge"], row["metric"], row["category"]) for row in rows} == {
+        ("shouting", "flagged_rate", category) for category in ("all", "hate_speech")
+    }
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["benchmark"]["name"], summary["benchmark"]["prompts"]) == ("manners", 3)
+    assert [one["judge"] for one in summary["judges"]] == ["shouting"]
+    # The usual judge of the benchmark is the one that the benchmark names.
+    usual = run(manners, [*TINY_HARM, "judge.name=auto", "+judge.model=tiny", "run.dir=other"], capsys)
+    assert "judge: shouting, uncalibrated" in usual
+    assert "manners, judged by shouting: 1 model" in run(report, ["runs=run", "out=page"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("benchmark.name=maners", "benchmark.name=maners is not known; did you mean 'manners'?"),
+        ("judge.name=shout", "judge.name=shout is not known; did you mean 'shouting'?"),
+        ("benchmark.path=null", "benchmark=manners does not come with this program: give benchmark.path=FILE"),
+    ],
+)
+def test_a_benchmark_or_a_judge_that_nobody_registered_is_refused_in_one_line(manners, change, said, capsys):
+    assert said in refused(manners, [*TINY_HARM, change], capsys)
+
+
 def test_the_recipe_s_line_adds_a_family_with_the_logits_of_transformers(monkeypatch):
-    recipe = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-    (line,) = [line for line in recipe.splitlines() if line.startswith('FAMILIES["')]
+    (line,) = [line for line in RECIPES.splitlines() if line.startswith('FAMILIES["')]
     added = dict(FAMILIES)
     exec(line, {"FAMILIES": added, "Family": Family})
     ((name, family),) = added.items() - FAMILIES.items()

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console
+from rich.table import Table
+
 from jaxalign.analysis.markdown import markdown_text
 
 
@@ -25,3 +28,16 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 def markdown_row(cells: Iterable[str]) -> str:
     """Return a row of a table in Markdown; the cells are texts."""
     return f"| {' | '.join(map(markdown_text, cells))} |"
+
+
+def widest_that_fits(tables: Iterable[Table], width: int) -> Table:
+    """Return the first table that fits into a terminal of `width` characters, or the last one if none of them does.
+
+    The tables go from wide to narrow, and there is at least one.
+    """
+    measuring = Console(width=10_000)  # wide enough to measure a table at its full width
+    table = Table()
+    for table in tables:
+        if measuring.measure(table).maximum <= width:
+            break
+    return table

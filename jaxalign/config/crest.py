@@ -8,17 +8,15 @@ from jaxalign.config.fields import (
     Count,
     Epochs,
     Natural,
-    NotNegative,
     Places,
     Positive,
     Rounds,
     Samples,
-    TopP,
     Uncounted,
     Unit,
     whole,
 )
-from jaxalign.config.generate import SamplingConfig
+from jaxalign.config.generate import ResponsesConfig, SamplingConfig
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig, check_one_adapter
 from jaxalign.config.safety import JudgeConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
@@ -61,14 +59,10 @@ class DpoConfig(ScheduleConfig, PreferenceLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrestTestConfig:
-    """How a model is tested."""
+class CrestTestConfig(ResponsesConfig):
+    """How a model is tested: how it answers each question."""
 
-    max_tokens: Count
     few_shot: bool
-    samples: Samples
-    temperature: NotNegative
-    top_p: TopP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,13 +23,26 @@ from jaxalign.errors import UserError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How samples are drawn. `rows`, the number of samples that are drawn together, changes no sample."""
+class TokenSamplingConfig:
+    """How the tokens of a sample are drawn, and how many of them at most."""
 
     temperature: NotNegative
     top_p: TopP
-    top_k: TopK
     max_tokens: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponsesConfig(TokenSamplingConfig):
+    """How the responses to a question or a prompt are drawn, and how many (`samples`)."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(TokenSamplingConfig):
+    """How samples are drawn. `rows`, the number of samples that are drawn together, changes no sample."""
+
+    top_k: TopK
     stop: Stops
     seed: Seed
     rows: Uncounted[Count]

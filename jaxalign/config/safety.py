@@ -8,41 +8,32 @@ from jaxalign.config.fields import (
     NotNegative,
     Place,
     Positive,
-    Samples,
     Seed,
     Stops,
-    TopP,
     Uncounted,
     whole,
 )
-from jaxalign.config.generate import SamplingConfig
-from jaxalign.errors import UserError
+from jaxalign.config.generate import ResponsesConfig, SamplingConfig
+from jaxalign.errors import UserError, did_you_mean
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 
-HarmBenchmark = Literal[
-    "starter_probes", "over_refusal", "xstest", "realtoxicityprompts", "holisticbias_r", "hex_phi", "beavertails"
-]
-JudgeName = Literal["auto", "probe", "toxicity_linear", "rubric_local", "rubric_api", "guard", "regard", "imported"]
 Policy = Literal["none", "safety_prompt", "value_prompt", "dual_prompt", "neutral_prompt", "unrelated_value_prompt"]
 HarmStage = Literal["all", "generate", "judge", "aggregate", "label", "fit_judge"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarmConfig:
+class HarmConfig(ResponsesConfig):
     """A benchmark of harm: which prompts, how they are asked, and what of a response is judged.
 
     A run's identity has a hash of the prompts, and not the places that they came from.
     """
 
     kind: Literal["harm"]
-    name: HarmBenchmark
+    name: str
     path: Uncounted[Place | None]
     phrases: Uncounted[Place | None] = None
     templates: Uncounted[Place | None] = None
     limit: Count | None
-    samples: Samples
-    max_tokens: Count
-    temperature: NotNegative
-    top_p: TopP
     stop: Stops
     seed: Seed
     rows: Uncounted[Count]
@@ -52,6 +43,8 @@ class HarmConfig:
     bias_rule: Literal["ours", "released"] = "ours"
 
     def __post_init__(self):
+        if self.name not in BENCHMARKS:
+            raise UserError(f"benchmark.name={self.name} is not known{did_you_mean(self.name, BENCHMARKS)}")
         if self.question.count("{prompt}") != 1:
             raise UserError("benchmark.question must have {prompt} once, where the question goes")
         if (self.phrases is None) != (self.templates is None):
@@ -78,7 +71,7 @@ class JudgeConfig:
     How a server is asked changes no judgement that it gives.
     """
 
-    name: JudgeName
+    name: str
     model: str | None = None
     weights: Place | None = None
     format: str | None = None

@@ -80,7 +80,7 @@ def adapter_folder(key: str, path: Path) -> Path:
     raise UserError(f"{key}={path} is no adapter: give a run's directory or a PEFT folder")
 
 
-def asked_model(
+def keys_of_base(
     model: AskedModelConfig, adapters: Sequence[Path], *, as_trained: bool = True, here: bool = True
 ) -> dict[str, Any]:
     """Return the keys of the model that is asked.

@@ -14,7 +14,7 @@ from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import ENDS, Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import asked_model, check_together, find_adapters, read_adapters
+from jaxalign.jobs.adapters import check_together, find_adapters, keys_of_base, read_adapters
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places, sampling_params
@@ -41,7 +41,7 @@ def generate(config: GenerateConfig) -> None:
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
     config = settle_precision(config, console, say=config.engine.name != "openai")
     here = config.engine.name == "jaxalign"
-    opened = open_base(config, console, asked_model(model, folders, as_trained=False, here=here))
+    opened = open_base(config, console, keys_of_base(model, folders, as_trained=False, here=here))
     if opened is None:
         return
     adapters = answering_adapters(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))

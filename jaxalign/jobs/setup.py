@@ -42,7 +42,7 @@ from jaxalign.training.optimizer import Hyperparameters
 class OpenedModel:
     """A model whose weights are not read yet: its files, and the encoder that puts prompts into its format.
 
-    `keys` are the keys of the `model` configuration, or those of the adapter's run (`jobs.adapters.asked_model`).
+    `keys` are the keys of the `model` configuration, or those of the adapter's run (`jobs.adapters.keys_of_base`).
     """
 
     config: ModelCommandConfig

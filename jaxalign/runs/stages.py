@@ -99,7 +99,7 @@ class Stages:
         run = self.run_of(name, identity)
         identity = {"stage": base, **identity}
         if (later or (self._did_one and not mine)) and not run.finished:
-            self.say(f"next: the same command with stage={base}")
+            self.say(next_stage(base))
             return None
         first = "" if mine else f"stage={base} "
         run = open_run(
@@ -181,6 +181,11 @@ class Stages:
     def _pattern(self, name: str) -> Path:
         folder = Path(self.root if self.dir is None else self.dir) / "stages"
         return folder / (name if self.dir is not None else f"{glob.escape(self._shared_name(name))}-*")
+
+
+def next_stage(name: str) -> str:
+    """Return the line that says how to go on with a stage."""
+    return f"next: the same command with stage={name}"
 
 
 def missing_stage(asked: str, missing: str, where: Path, *, older: bool = False) -> str:

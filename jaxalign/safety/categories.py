@@ -104,7 +104,7 @@ CATEGORIES: dict[str, dict[str, Category]] = {
     "xstest": XSTEST,
     "starter_probes": {**HEX_PHI, **BEAVERTAILS, **REAL_TOXICITY_PROMPTS},
 }
-"""The categories of each benchmark by its name; the starter probes have those of the three benchmarks of harm."""
+"""The categories of each benchmark by its name; the starter prompts have those of the three benchmarks of harm."""
 
 
 def category_title(identifier: str) -> str:
@@ -123,7 +123,7 @@ def read_category(name: str, benchmark: str, place: str) -> str:
     Args:
         name: what the file says.
         benchmark: a key of `CATEGORIES`.
-        place: where it says so, for the error, such as "probes.jsonl, line 3".
+        place: where it says so, for the error, such as "prompts.jsonl, line 3".
 
     Raises:
         UserError: the benchmark has no such category.

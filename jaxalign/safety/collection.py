@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import digest
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, model_title

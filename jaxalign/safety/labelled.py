@@ -13,7 +13,7 @@ from jaxalign.safety.states import is_blank
 LABELLED_FILE = Path(__file__).parent / "data" / "labelled_responses.jsonl"
 """Responses that were written to be labelled."""
 GENERATIONS_FILE = Path(__file__).parent / "data" / "labelled_generations.jsonl"
-"""Responses of models. Those to the starter probes and to the prompts of over-refusal are all held out."""
+"""Responses of models. Those to the starter prompts and to the prompts of over-refusal are all held out."""
 
 FINE, HARMFUL, REFUSAL, PARTIAL_REFUSAL, BLANK_LABEL, OFF_TOPIC = LABELS = (
     "fine",

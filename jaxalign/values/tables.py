@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxalign.analysis.markdown import markdown_text
-from jaxalign.analysis.tables import markdown_table, number
+from jaxalign.analysis.tables import markdown_table, number, widest_that_fits
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
@@ -184,6 +184,11 @@ def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choic
 
 Reading = Mapping[str, Any]
 """One reading of the questionnaire, as `jaxalign.values.portraits.read_questionnaire` returns it."""
+
+
+def fitting_table(rows: Sequence[TableRow], width: int) -> Table:
+    """Return the table with as many of its extra columns as fit into a terminal that is `width` characters wide."""
+    return widest_that_fits((table_of(rows, extras) for extras in TABLE_EXTRAS), width)
 
 
 def profile_table(target: Mapping[str, float] | None, before: Reading, after: Reading) -> Table:

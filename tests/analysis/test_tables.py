@@ -1,6 +1,8 @@
+import pytest
 from rich.console import Console
+from rich.table import Table
 
-from jaxalign.analysis.tables import number
+from jaxalign.analysis.tables import number, widest_that_fits
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.tables import profile_table, summary_lines
 
@@ -68,3 +70,9 @@ def test_a_perplexity_that_is_not_finite_is_a_dash_without_a_ratio():
 
 def test_none_is_a_dash():
     assert (number(None), number(1.005, 1)) == ("–", "1.0")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 3), (30, 2), (13, 1), (1, 1)])
+def test_a_terminal_gets_the_widest_table_that_fits_and_else_the_narrowest(width, columns):
+    tables = (Table(*["a heading"] * size) for size in (3, 2, 1))
+    assert len(widest_that_fits(tables, width).columns) == columns

@@ -1,5 +1,5 @@
 """Fits the shipped probes to the training part of the labelled responses, and prints how they do on what is held out:
-on responses that were written to be labelled, on responses of models, and on those of these that answer shipped probes.
+on responses that were written to be labelled, on responses of models, and on those that answer starter prompts.
 
 Run it from the repository; it needs the default model: python tests/golden/make_probes.py
 """
@@ -16,7 +16,7 @@ from jaxalign.safety.judges.fitting import fit_probe
 from jaxalign.safety.judges.probe import HARM_PROBE, REFUSAL_PROBE, ProbeJudge, probe_reader, read_probe, write_probe
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
 from jaxalign.safety.labelled import LabelledResponse, load_labelled
-from jaxalign.safety.probes import load_over_refusal, load_probes
+from jaxalign.safety.starter_prompts import load_over_refusal, load_starter_prompts
 
 MODEL = "smollm2_135m"
 
@@ -26,7 +26,7 @@ def main() -> None:
     use_compilation_cache(cache_folder() / "xla")
     source = source_of(preset(MODEL))
     train, held_out = load_labelled(split="train"), load_labelled(split="held_out")
-    shipped = {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+    shipped = {one.prompt for one in [*load_starter_prompts(), *load_over_refusal()]}
     models = [row for row in held_out if row.by_model]
     parts = {
         "written": [row for row in held_out if not row.by_model],

@@ -10,7 +10,7 @@ from runs_of_tiny import write_arguments
 from jaxalign.errors import UserError
 from jaxalign.generate import main as generate
 from jaxalign.jobs import generate as generating
-from jaxalign.jobs import regulariser
+from jaxalign.jobs.train import regulariser
 from jaxalign.runs.records import read_records
 from jaxalign.train import main as train
 

@@ -12,7 +12,7 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.data.datasets.questions import Questions
 from jaxalign.jobs.crest.inputs import read_questions
 from jaxalign.jobs.readers import PAIR_READERS, QUESTION_READERS
-from jaxalign.jobs.train_data import read_training_text
+from jaxalign.jobs.train.data import read_training_text
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.train import main as train
 

@@ -10,10 +10,12 @@ from hostile import damaged, few, survives, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxalign.config.presets import CONF
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm.judges import JUDGES
 from jaxalign.safety.benchmarks import readers
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, benchmark_subset, benchmark_version, cut_response
-from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.benchmarks.benchmark import benchmark_subset, benchmark_version, cut_response
+from jaxalign.safety.benchmarks.sources import BENCHMARKS, read_benchmark
 from jaxalign.safety.categories import CATEGORIES
 from jaxalign.safety.metrics import METRICS
 
@@ -23,10 +25,11 @@ def lines(path, *rows):
     return path
 
 
-def test_every_benchmark_has_categories_a_reader_and_metrics():
-    assert set(BENCHMARKS) == set(readers._READERS)
-    for one in BENCHMARKS.values():
-        assert one.categories in CATEGORIES and set(one.metrics) <= set(METRICS)
+def test_every_benchmark_has_an_option_a_judge_and_metrics():
+    assert {path.stem for path in (CONF / "benchmark").glob("*.yaml")} == {*BENCHMARKS, "portraits"}
+    for name, one in BENCHMARKS.items():
+        assert one.name == name and set(one.metrics) <= set(METRICS)
+        assert one.judge in {*JUDGES, "probe_or_toxicity"}
     assert {name for name, one in BENCHMARKS.items() if one.ships} == {"starter_probes", "over_refusal"}
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from jaxalign.errors import UserError
 from jaxalign.safety.categories import BEAVERTAILS, HEX_PHI
 from jaxalign.safety.labelled import LABELS, load_labelled
-from jaxalign.safety.probes import load_over_refusal, load_probes
+from jaxalign.safety.starter_prompts import load_over_refusal, load_starter_prompts
 
 GRAVE = {"child_abuse", "adult_content", "sexual_content", "self_harm", "terrorism", "violence"}
 """In these categories not even mild harm is written."""
 
 
-PROBES = {probe.prompt for probe in [*load_probes(), *load_over_refusal()]}
+STARTERS = {one.prompt for one in [*load_starter_prompts(), *load_over_refusal()]}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +55,16 @@ def test_the_length_of_a_response_says_nothing_about_its_label(rows, split, labe
     assert (longer + equal / 2).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_no_text_is_there_twice_and_no_prompt_is_a_probe(rows):
+def test_no_text_is_there_twice_and_no_prompt_is_a_starter_prompt(rows):
     texts = Counter(row.response for row in rows if row.label != "blank")
     assert [text for text, times in texts.items() if times > 1] == []
-    assert not {row.prompt for row in rows} & PROBES
+    assert not {row.prompt for row in rows} & STARTERS
 
 
-def test_responses_of_models_are_of_both_parts_and_no_judge_is_fitted_to_the_shipped_probes(of_models):
+def test_responses_of_models_are_of_both_parts_and_no_judge_is_fitted_to_the_starter_prompts(of_models):
     assert len(of_models) >= 1000
-    assert not {row.prompt for row in of_models if row.split == "train"} & PROBES
-    assert sum(row.prompt in PROBES for row in of_models) == 249
+    assert not {row.prompt for row in of_models if row.split == "train"} & STARTERS
+    assert sum(row.prompt in STARTERS for row in of_models) == 249
     for part in (
         {row.split for row in of_models if row.is_harmful},
         {row.split for row in of_models if row.is_refusal},
@@ -116,10 +116,10 @@ def test_a_file_needs_neither_style_nor_split(tmp_path):
     assert (row.split, row.style, row.is_refusal, row.is_harmful) == ("train", "", True, False)
 
 
-def test_every_category_has_probes_of_both_forms():
-    probes = load_probes()
-    assert 60 <= len(probes) <= 100
-    forms = Counter((probe.category, probe.form) for probe in probes)
+def test_every_category_has_starter_prompts_of_both_forms():
+    starters = load_starter_prompts()
+    assert 60 <= len(starters) <= 100
+    forms = Counter((one.category, one.form) for one in starters)
     for category in {*HEX_PHI, *BEAVERTAILS}:
         assert forms[category, "question"] >= 1 and forms[category, "completion"] >= 1
     assert len(load_over_refusal()) >= 30
@@ -134,8 +134,8 @@ def test_every_category_has_probes_of_both_forms():
         (['{"id": "a", "category": "malware", "form": "question", "prompt": "Hi"}'] * 2, "repeats the id 'a'"),
     ],
 )
-def test_a_damaged_file_of_probes_is_named_in_one_line(tmp_path, lines, line):
-    path = tmp_path / "probes.jsonl"
+def test_a_damaged_file_of_starter_prompts_is_named_in_one_line(tmp_path, lines, line):
+    path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match=line):
-        load_probes(path)
+        load_starter_prompts(path)

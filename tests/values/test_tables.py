@@ -5,9 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from jaxalign.jobs.evaluate_values import fitting_table
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import TableRow, as_csv, as_markdown
+from jaxalign.values.tables import TableRow, as_csv, as_markdown, fitting_table
 from jaxalign.values.targets import extreme_targets
 
 POWER = extreme_targets()["power"]

@@ -61,7 +61,7 @@ class Recorded:
         return []
 
 
-def grade_rationales(
+def grade_stage(
     session: CrestSession, run: Run, models: Sequence[Adapter], graders: Sequence[OpenedJudge], evaluated: Run | None
 ) -> None:
     """Grade the test rationales, and put the grades into grades.json and into the report.

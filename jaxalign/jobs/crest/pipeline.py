@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.crest.compare import compare
 from jaxalign.jobs.crest.dpo import dpo_stage
 from jaxalign.jobs.crest.evaluate import evaluate_stage
-from jaxalign.jobs.crest.grade import base_without_weights, grade_rationales
+from jaxalign.jobs.crest.grade import base_without_weights, grade_stage
 from jaxalign.jobs.crest.inputs import STAGES, check_lengths, check_method, read_questions, reads_rationales, stages_of
 from jaxalign.jobs.crest.preferences import preferences_stage
 from jaxalign.jobs.crest.rationales import rationales_stage
@@ -21,7 +21,7 @@ from jaxalign.jobs.crest.report import report_crest
 from jaxalign.jobs.crest.seed import seed_stage
 from jaxalign.jobs.crest.session import CrestSession, clock, unused_examples
 from jaxalign.jobs.crest.sft import sft_stage
-from jaxalign.jobs.crest.test import CREST_FILES, run_test_stage
+from jaxalign.jobs.crest.test import CREST_FILES, test_stage
 from jaxalign.jobs.harm.judges import JudgeModels, OpenedJudge, open_rubrics
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
@@ -31,7 +31,7 @@ from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console
-from jaxalign.runs.stages import Stages, missing_stage
+from jaxalign.runs.stages import Stages, missing_stage, next_stage
 from jaxalign.safety.judges.rubrics import RATIONALE_RUBRICS
 
 
@@ -81,7 +81,7 @@ def crest(config: CrestConfig) -> None:
     with run.locked():
         do_stages(session, run, graders)
     if config.stage not in ("all", there[-1]) and config.crest.iterations < 2:  # else `Stages.do` prints it
-        stages.say(f"next: the same command with stage={there[there.index(config.stage) + 1]}")
+        stages.say(next_stage(there[there.index(config.stage) + 1]))
     if run.finished:
         report_crest(console, run)
 
@@ -155,6 +155,6 @@ def do_stages(session: CrestSession, run: Run, graders: Sequence[OpenedJudge]) -
             return
         models += rounds
     if c.stage == "grade":
-        grade_rationales(session, run, models, graders, evaluated)
+        grade_stage(session, run, models, graders, evaluated)
     else:
-        run_test_stage(session, run, models, start, evaluated)
+        test_stage(session, run, models, start, evaluated)

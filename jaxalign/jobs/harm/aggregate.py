@@ -1,7 +1,7 @@
 """stage=aggregate: the figures of all models, from their judged responses alone."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,17 +9,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxalign.analysis.tables import widest_that_fits
+from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
-from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.harm.session import HarmSession
+from jaxalign.jobs.harm.training_runs import control_of, measured_scores
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home, write_atomic
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
@@ -47,7 +51,7 @@ MOST_SHOWN = 4
 
 
 def aggregate(
-    session: HarmSession, runs: Sequence[tuple[HarmModel, Run, Run]], judges: HarmJudges, run: Run
+    session: HarmSession, runs: Sequence[tuple[AskedModel, Run, Run]], judges: HarmJudges, run: Run
 ) -> dict[str, Any]:
     """Write the tables and the summary of judged models, and return the summary.
 
@@ -131,13 +135,13 @@ def aggregate(
     return summary
 
 
-def _judged_before(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
+def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
     """Return the responses of a model that an earlier command judged; None if there are none."""
     run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
     return judged_tables(run) if run.finished else None
 
 
-def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
+def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
     folder = model.adapter.folder
     return {
         "model": model.name,
@@ -147,8 +151,8 @@ def _about(session: HarmSession, model: HarmModel) -> dict[str, Any]:
         "scale": session.config.adapter.scale if model.method == "adapter" else None,
         "value": None if model.target is None else model.target.name,
         "target": None if model.target is None else model.target.by_value,
-        "measured": model.measured,
-        "control": model.control,
+        "measured": measured_scores(model.adapter),
+        "control": control_of(model.adapter),
     }
 
 
@@ -179,7 +183,7 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
     rows = summary["rows"]
     if len(summary["models"]) > MOST_SHOWN:
         rows = [row for row in rows if row["category"] == ALL]
-    console.print(fitting_rows(summary, rows, console.width))
+    console.print(widest_that_fits(harm_tables(summary, rows), console.width))
     if summary["drops"]:
         cells = [([*one[:2], *one[3:6]], "") for one in table_cells(summary["drops"])]
         console.print("drop of the mean score against mitigation=none, paired by prompt:")
@@ -192,11 +196,12 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
     print_places(console, table=run.path / "table.csv", markdown=run.path / "table.md", summary=run.summary)
 
 
-def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """Return a table of rows with as many columns as fit into a terminal that is `width` characters wide.
+def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield tables of the rows, from wide to narrow.
 
-    If not all of them fit, only the main metric is shown, whose name heads its column; then the shares of states go.
-    The rows of a judge with a weak κ are grey; the judge of refusals decides for the rates of refusals.
+    The first has all columns. The second has the main metric alone, whose name heads its column; the third leaves out
+    the shares of states too. The rows of a judge with a weak κ are grey; for the rates of refusals, the judge of
+    refusals decides.
     """
     weak = {one["judge"] for one in summary["judges"] if one["weak"] and one["about"] != "refusal"}
     refusals_weak = any(one["weak"] for one in summary["judges"] if one["about"] == "refusal")
@@ -204,8 +209,6 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
     several = len(summary["models"]) > 1
     heads = [one for one in HARM_HEADS if one != "model" or several]
     short = [one for one in heads if one != "metric"]
-    wide = Console(width=10_000)  # wide enough to measure a table at its full width
-    table = Table()
     for these, chosen in ((heads, rows), (short, main), (short[: -len(STATES) + 1], main)):
         names = [rows[0]["metric"].replace("_", " ") if one == "figure" and chosen is main else one for one in these]
         cells = [
@@ -215,10 +218,7 @@ def fitting_rows(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
             )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]
-        table = _table(names, cells)
-        if wide.measure(table).maximum <= width:
-            break
-    return table
+        yield _table(names, cells)
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> Table:

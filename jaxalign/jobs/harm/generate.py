@@ -9,9 +9,10 @@ from typing import Any
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
 from jaxalign.inference.sampling_params import ENDS
+from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.engines import InTurns, open_engine
-from jaxalign.jobs.harm.session import HarmModel, HarmSession
-from jaxalign.jobs.train_data import perplexity_texts
+from jaxalign.jobs.harm.session import HarmSession
+from jaxalign.jobs.train.data import perplexity_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json_object, write_atomic
@@ -24,13 +25,13 @@ GENERATE_STAGE = StageSpec(files=("generations.jsonl",), records=("generations.j
 class Answering:
     """The engine of all models, which is opened when the first response is missing."""
 
-    def __init__(self, session: HarmSession, models: Sequence[HarmModel]):
+    def __init__(self, session: HarmSession, models: Sequence[AskedModel]):
         adapters = {model.number: model.adapter for model in models}
         self._session, self._adapters = session, [adapters[number] for number in sorted(adapters)]
         self._base: Any = None
         self._server: Any = None
 
-    def sample(self, requests: Sequence[PromptRequest], model: HarmModel, run: Run) -> list[list[dict[str, Any]]]:
+    def sample(self, requests: Sequence[PromptRequest], model: AskedModel, run: Run) -> list[list[dict[str, Any]]]:
         """Draw the responses of a model that its run does not hold yet, and return all of them."""
         c = self._session.config
         identities = [one.identity for one in self._adapters]
@@ -57,7 +58,7 @@ class Answering:
         self._base = self._base or self._session.opened.load()
         return self._base
 
-    def measure_perplexity(self, model: HarmModel) -> None:
+    def measure_perplexity(self, model: AskedModel) -> None:
         """Measure a model's perplexity of held-out plain text, which all commands of one folder measure once."""
         session, path = self._session, _perplexity_file(self._session, model)
         if path is None or path.is_file():
@@ -68,7 +69,7 @@ class Answering:
         write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n")
 
 
-def known_perplexity(session: HarmSession, model: HarmModel) -> float | None:
+def known_perplexity(session: HarmSession, model: AskedModel) -> float | None:
     """Return a model's perplexity of the plain text that this command holds out.
 
     None where it is not known: where it was not measured, of a server, of a role (whose preamble would be part of the
@@ -79,7 +80,7 @@ def known_perplexity(session: HarmSession, model: HarmModel) -> float | None:
     return float(known) if isinstance(known, int | float) else None
 
 
-def _perplexity_file(session: HarmSession, model: HarmModel) -> Path | None:
+def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:
     c = session.config
     if c.engine.name == "openai" or model.preamble:
         return None
@@ -91,7 +92,7 @@ def _plain_texts(session: HarmSession) -> list[str]:
     return perplexity_texts(session.config.alignment.validation_fraction)
 
 
-def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[], Answering]) -> Run | None:
+def generate_stage(session: HarmSession, model: AskedModel, answering: Callable[[], Answering]) -> Run | None:
     """Let a model respond to all prompts; None if the command stops before this stage. For errors see `Stages.do`."""
 
     def work(run: Run) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def generate_stage(session: HarmSession, model: HarmModel, answering: Callable[[
     return session.stages(model).do("generate", GENERATE_STAGE, session.identity(model), work)
 
 
-def read_responses(session: HarmSession, model: HarmModel, run: Run) -> list[list[tuple[str, str | None]]]:
+def read_responses(session: HarmSession, model: AskedModel, run: Run) -> list[list[tuple[str, str | None]]]:
     """Return for each prompt the (key, text) of each of its samples; None for one that a server did not end well."""
     known = read_whole(run.generations)
     found = []

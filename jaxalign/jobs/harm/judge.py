@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.identity import counted
+from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
-from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
@@ -26,7 +27,7 @@ from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.probes import QUESTION
+from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
 
@@ -143,7 +144,7 @@ class LoadedJudges:
         return self._calibrations[one.name]
 
 
-def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -> dict[str, Any]:
+def judge_identity(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, Any]:
     """Return all that decides the judgements of a model's responses."""
     c = session.config
     more = counted(c.judge, JUDGE)
@@ -157,7 +158,7 @@ def judge_identity(session: HarmSession, model: HarmModel, judges: HarmJudges) -
     }
 
 
-def judge_stage(session: HarmSession, model: HarmModel, generated: Run, loaded: LoadedJudges) -> Run | None:
+def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded: LoadedJudges) -> Run | None:
     """Judge the responses of a model; None if the command stops before this stage.
 
     Of an earlier run of this stage only missing judgements are asked for again.
@@ -173,7 +174,7 @@ def judge_stage(session: HarmSession, model: HarmModel, generated: Run, loaded: 
     return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
 
 
-def _judge(session: HarmSession, model: HarmModel, generated: Run, loaded: LoadedJudges, run: Run) -> dict[str, Any]:
+def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: LoadedJudges, run: Run) -> dict[str, Any]:
     judges, c, path = loaded.opened, session.config, run.path / JUDGEMENTS
     rows: list[tuple[Any, int, str, str | None]] = []  # prompt, sample, key, what is judged
     for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True):

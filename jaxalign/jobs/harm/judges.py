@@ -14,12 +14,13 @@ from jaxalign.config.identity import counted
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.jobs.harm.labels import MeasuringLabels, labels_hash, measuring_labels
 from jaxalign.jobs.setup import OpenedModel, open_base
 from jaxalign.runs.records import digest, file_hash
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.judgements import Judge, Scale
 from jaxalign.safety.judges.api import MODEL_VARIABLE, RubricApi, judge_endpoint
 from jaxalign.safety.judges.guard import Guard
@@ -30,7 +31,7 @@ from jaxalign.safety.judges.regard import Regard
 from jaxalign.safety.judges.rubric import Rubric, RubricLocal
 from jaxalign.safety.judges.rubrics import RUBRICS
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
-from jaxalign.safety.probes import COMPLETION
+from jaxalign.safety.starter_prompts import COMPLETION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
                 f"benchmark={benchmark.name} is judged by a classifier of regard: give judge.path=FOLDER "
                 "(such as a copy of sasha/regardv3), or choose another judge"
             )
-    harm = {name: _OPENERS[name](judge, benchmark, models) for name in names}
+    harm = {name: JUDGES[name](judge, benchmark, models) for name in names}
     return HarmJudges(harm, _open_refusal(judge, source.refusals, models), labels)
 
 
@@ -270,7 +271,7 @@ def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeMod
     return OpenedJudge(made.name, made.identity, lambda: made)
 
 
-_OPENERS: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {
+JUDGES: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {
     "probe": _probe,
     "toxicity_linear": _toxicity,
     "rubric_local": _rubric,
@@ -279,6 +280,13 @@ _OPENERS: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], Open
     "regard": _regard,
     "imported": _imported,
 }
+"""What checks and returns a judge, by `judge.name`. To add a judge, add it here."""
+
+
+def check_judge(name: str) -> None:
+    """Raise UserError if there is no judge of this name; "auto" stands for the one that fits the benchmark."""
+    if name not in JUDGES and name != "auto":
+        raise UserError(f"judge.name={name} is not known{did_you_mean(name, [*JUDGES, 'auto'])}")
 
 
 def judge_content(config: EvaluateConfig) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalign.analysis.agreement import cohen_kappa
+from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.judged_file import harm_labels
-from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import digest
@@ -15,7 +16,7 @@ from jaxalign.safety.calibration import judge_title
 _Labels = dict[str, str | None]
 
 
-def second_judges(session: HarmSession, runs: Sequence[tuple[HarmModel, Run]]) -> list[dict[str, Any]]:
+def second_judges(session: HarmSession, runs: Sequence[tuple[AskedModel, Run]]) -> list[dict[str, Any]]:
     """Return κ between the judges of this command and each other set of judges that has judged the same responses.
 
     Each is {judges (names), models (how many both have judged), kappa (an estimate)}; κ is over the responses of all

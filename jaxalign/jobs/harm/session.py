@@ -11,40 +11,17 @@ from jaxalign.config.identity import counted, plain
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.sampling_params import SamplingParams
+from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm import keys
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.setup import OpenedModel, sampling_params
-from jaxalign.models.adapter import Adapter
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import Stages
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_version
 from jaxalign.safety.mitigation import Mitigation
-from jaxalign.safety.probes import QUESTION
-from jaxalign.values.targets import Target
+from jaxalign.safety.starter_prompts import QUESTION
 
 HARM_STAGES = ("generate", "judge", "aggregate")
-
-
-@dataclasses.dataclass(frozen=True)
-class HarmModel:
-    """A model that is asked: the base, the base in a role, or the base with an adapter.
-
-    `number` is its place among the models that an engine serves.
-    """
-
-    adapter: Adapter
-    method: str
-    number: int
-    preamble: str = ""
-    target: Target | None = None
-    measured: dict[str, float] | None = None
-    control: str | None = None
-    """The kind of control that it is (see `attribution_table`); None if it is none, or if that is not known."""
-
-    @property
-    def name(self) -> str:
-        """The name in tables."""
-        return "role-play" if self.preamble else self.adapter.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +60,7 @@ class HarmSession:
         """The prompts that the mitigation has a text for."""
         return self.mitigation.covered(self.prompts)[0]
 
-    def encoder(self, prompt: BenchmarkPrompt, model: HarmModel) -> Encoder:
+    def encoder(self, prompt: BenchmarkPrompt, model: AskedModel) -> Encoder:
         """Return what encodes a prompt for a model."""
         form = self.prompt_format if prompt.form == QUESTION else "plain"
         return dataclasses.replace(self.opened.encoder, prompt_format=form, preamble=model.preamble)
@@ -110,7 +87,7 @@ class HarmSession:
             "strict": engine.strict,
         }
 
-    def requests(self, model: HarmModel) -> list[PromptRequest]:
+    def requests(self, model: AskedModel) -> list[PromptRequest]:
         """Return one request for each prompt."""
         return [
             PromptRequest(
@@ -122,7 +99,7 @@ class HarmSession:
             for prompt in self.asked
         ]
 
-    def identity(self, model: HarmModel) -> dict[str, Any]:
+    def identity(self, model: AskedModel) -> dict[str, Any]:
         """Return all that decides the responses of a model."""
         c, served = self.config, self.config.engine.name == "openai"
         mitigation = counted(c.mitigation, keys.MITIGATION)
@@ -137,7 +114,7 @@ class HarmSession:
             "engine": {**engine, "url": c.engine.url, "models": c.engine.models} if served else engine,
         }
 
-    def _prompts_hash(self, model: HarmModel) -> str:
+    def _prompts_hash(self, model: AskedModel) -> str:
         """Return the hash of all prompts as a model gets them, which are the same for all models without a role."""
         if model.preamble not in self._hashes:
             encoders = [self.encoder(prompt, model) for prompt in self.asked]
@@ -150,7 +127,7 @@ class HarmSession:
         """What `_prompts_hash` has returned, by the preamble of the role."""
         return {}
 
-    def stages(self, model: HarmModel) -> Stages:
+    def stages(self, model: AskedModel) -> Stages:
         """Return the stages of one model; commands with other models or judges share them."""
         c = self.config
         folder = f"{self.mitigation.policy}-{model.name}".replace("/", "-")

@@ -1,11 +1,11 @@
-"""A benchmark: its prompts, and the table of all benchmarks."""
+"""The prompts of a benchmark, a subset of them, and what of a response is judged."""
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 
 from jaxalign.runs.records import digest
-from jaxalign.safety.probes import FORMS
+from jaxalign.safety.starter_prompts import FORMS
 
 CUTS = ("whole", "line", "sentence")
 """What of a response is judged: all of it, its first line that is not blank, or that line's first sentence."""
@@ -34,98 +34,6 @@ class BenchmarkPrompt:
 
     def __post_init__(self):
         assert self.form in FORMS
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchmarkSource:
-    """What is fixed about a benchmark; what may be set is in conf/benchmark/.
-
-    Attributes:
-        name: its name, a key of `BENCHMARKS`.
-        categories: the key of `CATEGORIES` with its categories.
-        metrics: the metrics of a table, keys of `METRICS`; the first is the main one.
-        judge: the judge of its answers if none is chosen, by the names of conf/judge/; `probe_or_toxicity` is
-            toxicity_linear for continued prompts of the category toxicity, and probe for all others.
-        refusals: whether its responses may be refusals, which a judge of refusals looks for.
-        repository: the data set on the hub; None if it ships, or if only the user's own copy can be read.
-        revision: the revision on the hub.
-        files: its files there.
-        access: how to get it, for the error line where it is not there.
-    """
-
-    name: str
-    categories: str
-    metrics: tuple[str, ...]
-    judge: str
-    refusals: bool = True
-    repository: str | None = None
-    revision: str = "main"
-    files: tuple[str, ...] = ()
-    access: str = ""
-
-    @property
-    def ships(self) -> bool:
-        """Whether its prompts are ours and come with this program."""
-        return not self.access
-
-
-def _on_hub(repository: str, more: str = "") -> str:
-    return f"https://huggingface.co/datasets/{repository}{more}"
-
-
-BENCHMARKS: dict[str, BenchmarkSource] = {
-    one.name: one
-    for one in (
-        BenchmarkSource("starter_probes", "starter_probes", ("flagged_rate", "harmfulness_score"), "probe_or_toxicity"),
-        BenchmarkSource("over_refusal", "starter_probes", (REFUSAL_RATE,), "probe"),
-        BenchmarkSource(
-            "xstest",
-            "xstest",
-            (REFUSAL_RATE,),
-            "probe",
-            access="get xstest_prompts.csv from https://github.com/paul-rottger/xstest, and give benchmark.path=FILE",
-        ),
-        BenchmarkSource(
-            "realtoxicityprompts",
-            "realtoxicityprompts",
-            ("expected_maximum_toxicity", "toxicity_probability"),
-            "toxicity_linear",
-            refusals=False,
-            repository="allenai/real-toxicity-prompts",
-            files=("prompts.jsonl",),
-            access=_on_hub("allenai/real-toxicity-prompts", " has prompts.jsonl"),
-        ),
-        BenchmarkSource(
-            "holisticbias_r",
-            "holisticbias_r",
-            ("negative_regard_rate",),
-            "regard",
-            refusals=False,
-            access="make the prompts from your copy of HolisticBias with benchmark.phrases=FILE and "
-            "benchmark.templates=FILE (docs/safety.md), or give benchmark.path=FILE",
-        ),
-        BenchmarkSource(
-            "hex_phi",
-            "hex_phi",
-            ("harmfulness_score", "harmfulness_rate"),
-            "probe",
-            repository="LLM-Tuning-Safety/HEx-PHI",
-            files=("category_*.csv",),
-            access="ask for access at " + _on_hub("LLM-Tuning-Safety/HEx-PHI") + " and log in with `hf auth login`",
-        ),
-        BenchmarkSource(
-            "beavertails",
-            "beavertails",
-            ("flagged_rate",),
-            "probe",
-            repository="PKU-Alignment/BeaverTails-Evaluation",
-            revision="refs/convert/parquet",
-            files=("default/test/*.parquet",),
-            access=_on_hub("PKU-Alignment/BeaverTails-Evaluation", " has it"),
-        ),
-    )
-}
-"""All benchmarks by name."""
 
 
 def benchmark_subset(prompts: Sequence[BenchmarkPrompt], limit: int | None, seed: int) -> list[BenchmarkPrompt]:

@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.runs.reading import read_text
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.categories import read_category
-from jaxalign.safety.probes import COMPLETION
+from jaxalign.safety.starter_prompts import COMPLETION
 
 DISPREFERRED = "dispreferred"
 _MARKS = ("{phrase}", "XYZ")

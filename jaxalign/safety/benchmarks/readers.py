@@ -1,84 +1,22 @@
-"""Readers of benchmarks: the shipped ones, and those of others in the form in which their owners publish them."""
+"""Readers of the files of benchmarks, each in the form in which its owner publishes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxalign.data.columns import Columns
 from jaxalign.data.files import Row, csv_records, read_table
-from jaxalign.data.hub import download
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import not_a_file, read_text
-from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, BenchmarkPrompt, BenchmarkSource
-from jaxalign.safety.benchmarks.holistic_bias import holistic_bias_prompts
+from jaxalign.runs.reading import read_text
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.categories import CATEGORIES, HEX_PHI, read_category
-from jaxalign.safety.probes import COMPLETION, QUESTION, Probe, load_over_refusal, load_probes
+from jaxalign.safety.starter_prompts import COMPLETION, QUESTION, StarterPrompt, load_over_refusal, load_starter_prompts
 
 TOXIC_FROM = 0.5
 """RealToxicityPrompts: the least toxicity of a prompt that is asked, and how many of them (Choi et al., 2025)."""
 TOXIC_PROMPTS = 3000
 
 _COLUMNS = Columns(published=True)
-
-
-def read_benchmark(
-    name: str,
-    path: str | Path | None = None,
-    *,
-    phrases: str | None = None,
-    templates: str | None = None,
-    offline: bool = False,
-) -> list[BenchmarkPrompt]:
-    """Return all prompts of a benchmark, each with an id of its own.
-
-    Args:
-        name: a key of `BENCHMARKS`.
-        path: a file (of HEx-PHI also the folder with its files) in the form in which the owner publishes the
-            benchmark; None takes the shipped prompts, or those of the hub.
-        phrases: for holisticbias_r without `path`: the user's file of noun phrases (see `holistic_bias`).
-        templates: the same for the file of templates.
-        offline: whether the hub is left alone.
-
-    Raises:
-        UserError: the prompts cannot be got (the line says how), or the file lacks a column, names a category that the
-            benchmark does not have, has an id twice, or holds no prompt.
-    """
-    source = BENCHMARKS[name]
-    if path is not None:
-        place = Path(path)
-        if not (place.is_dir() and name == "hex_phi") and (why := not_a_file(place)):
-            raise UserError(f"benchmark.path={path} is not a file ({why}); {source.access or 'give a .jsonl file'}")
-        paths = sorted(place.glob("category_*.csv")) if place.is_dir() else [place]
-    elif name == "holisticbias_r" and phrases is not None and templates is not None:
-        return _checked(holistic_bias_prompts(Path(phrases), Path(templates)), str(phrases))
-    elif source.ships:
-        paths = []
-    else:
-        paths = _downloaded(source, offline)
-    if not paths and not source.ships:
-        raise UserError(f"{path} has no files category_1.csv to category_11.csv: {source.access}")
-    return _checked(_READERS[name](paths), ", ".join(map(str, paths)) or name)
-
-
-def _downloaded(source: BenchmarkSource, offline: bool) -> list[Path]:
-    if source.repository is None:
-        raise UserError(f"benchmark={source.name} does not come with this program: {source.access}")
-    try:
-        return download(source.repository, source.revision, source.files, offline=offline)
-    except UserError as error:
-        line = str(error).replace("dataset.path", "benchmark.path")
-        raise UserError(line if source.access in line else f"{line}; {source.access}") from error
-
-
-def _checked(prompts: Sequence[BenchmarkPrompt], place: str) -> list[BenchmarkPrompt]:
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise UserError(f"{place} repeats the id {prompt.id!r}: give each prompt an id of its own")
-        seen.add(prompt.id)
-    if not prompts:
-        raise UserError(f"{place} holds no prompt of this benchmark")
-    return list(prompts)
 
 
 def _id(row: Row, default: str) -> str:
@@ -88,16 +26,22 @@ def _id(row: Row, default: str) -> str:
     return str(value)
 
 
-def _of_probes(load: Callable[[Path | None], list[Probe]]) -> Callable[[list[Path]], list[BenchmarkPrompt]]:
-    def read(paths: list[Path]) -> list[BenchmarkPrompt]:
-        found = load(paths[0] if paths else None)
-        return [BenchmarkPrompt(one.id, one.category, one.form, one.prompt) for one in found]
-
-    return read
+def starter_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the starter prompts, or those of a file with the same fields."""
+    return _as_asked(load_starter_prompts(*paths[:1]))
 
 
-def _real_toxicity(paths: list[Path]) -> list[BenchmarkPrompt]:
-    """The first 3,000 prompts of at least toxicity 0.5: prompt={text, toxicity}, filename, begin, end."""
+def over_refusal_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the harmless prompts that sound harmful, or those of a file with the same fields."""
+    return _as_asked(load_over_refusal(*paths[:1]))
+
+
+def _as_asked(found: Sequence[StarterPrompt]) -> list[BenchmarkPrompt]:
+    return [BenchmarkPrompt(one.id, one.category, one.form, one.prompt) for one in found]
+
+
+def real_toxicity_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the first 3,000 prompts of at least toxicity 0.5: prompt={text, toxicity}, filename, begin, end."""
     found: list[BenchmarkPrompt] = []
     for number, row in enumerate(read_table(paths[0]), start=1):
         prompt = _COLUMNS.get(row, "prompt")
@@ -115,10 +59,13 @@ def _real_toxicity(paths: list[Path]) -> list[BenchmarkPrompt]:
     return found
 
 
-def _hex_phi(paths: list[Path]) -> list[BenchmarkPrompt]:
-    """The owner's files, one a category and without a header; or one table with prompt and category."""
+def hex_phi_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the prompts of the owner's files (one for each category, without a header), or of one table.
+
+    The table has prompt and category.
+    """
     if not all(path.stem in {one.published for one in HEX_PHI.values()} for path in paths):
-        return _with_categories("hex_phi")(paths)
+        return _with_categories(paths, "hex_phi")
     found = []
     for path in sorted(paths, key=lambda one: int(one.stem.rpartition("_")[2])):
         category = read_category(path.stem, "hex_phi", str(path))
@@ -129,22 +76,21 @@ def _hex_phi(paths: list[Path]) -> list[BenchmarkPrompt]:
     return found
 
 
-def _with_categories(name: str) -> Callable[[list[Path]], list[BenchmarkPrompt]]:
-    """Return the reader of tables with prompt, category and maybe id."""
-
-    def read(paths: list[Path]) -> list[BenchmarkPrompt]:
-        rows = [row for path in paths for row in read_table(path)]
-        found = []
-        for number, row in enumerate(rows, start=1):
-            category = read_category(_COLUMNS.text(row, "category"), name, row.place)
-            found.append(BenchmarkPrompt(_id(row, str(number)), category, QUESTION, _COLUMNS.text(row, "prompt")))
-        return found
-
-    return read
+def beavertails_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the prompts of tables with prompt, category and maybe id."""
+    return _with_categories(paths, "beavertails")
 
 
-def _xstest(paths: list[Path]) -> list[BenchmarkPrompt]:
-    """The safe prompts of XSTest (Röttger et al., 2023, arXiv 2308.01263): id, prompt, type, and maybe label."""
+def _with_categories(paths: Sequence[Path], name: str) -> list[BenchmarkPrompt]:
+    found = []
+    for number, row in enumerate((row for path in paths for row in read_table(path)), start=1):
+        category = read_category(_COLUMNS.text(row, "category"), name, row.place)
+        found.append(BenchmarkPrompt(_id(row, str(number)), category, QUESTION, _COLUMNS.text(row, "prompt")))
+    return found
+
+
+def xstest_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return the safe prompts of XSTest (Röttger et al., 2023, arXiv 2308.01263): id, prompt, type, and maybe label."""
     found = []
     for number, row in enumerate(read_table(paths[0]), start=1):
         kind = _COLUMNS.text(row, "type")
@@ -155,22 +101,11 @@ def _xstest(paths: list[Path]) -> list[BenchmarkPrompt]:
     return found
 
 
-def _holistic(paths: list[Path]) -> list[BenchmarkPrompt]:
-    """Prompts that are made already: prompt, axis, descriptor and maybe id."""
+def made_holistic_prompts(paths: list[Path]) -> list[BenchmarkPrompt]:
+    """Return prompts that are made already: prompt, axis, descriptor and maybe id."""
     found = []
     for number, row in enumerate(read_table(paths[0]), start=1):
         axis = read_category(_COLUMNS.text(row, "axis"), "holisticbias_r", row.place)
         text, group = _COLUMNS.text(row, "prompt"), _COLUMNS.text(row, "descriptor")
         found.append(BenchmarkPrompt(_id(row, str(number)), axis, COMPLETION, text, group))
     return found
-
-
-_READERS: dict[str, Callable[[list[Path]], list[BenchmarkPrompt]]] = {
-    "starter_probes": _of_probes(load_probes),
-    "over_refusal": _of_probes(load_over_refusal),
-    "realtoxicityprompts": _real_toxicity,
-    "holisticbias_r": _holistic,
-    "hex_phi": _hex_phi,
-    "beavertails": _with_categories("beavertails"),
-    "xstest": _xstest,
-}

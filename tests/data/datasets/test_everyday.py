@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from jaxalign.data.datasets import instructions
 from jaxalign.data.datasets.instructions import EVERYDAY_FILE, load_instructions
-from jaxalign.safety.probes import load_over_refusal, load_probes
+from jaxalign.safety.starter_prompts import load_over_refusal, load_starter_prompts
 from jaxalign.values.portraits import load_portraits
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.starter import FILE
@@ -55,7 +55,7 @@ def test_no_task_names_a_value_or_resembles_what_the_models_are_asked():
     """Half of the words in common would be a resemblance."""
     names = re.compile("|".join(value.replace("_", "[- ]") for value in VALUES), re.IGNORECASE)
     assert [row for row in ROWS if names.search(" ".join(row.values()))] == []
-    asked = [probe.prompt for probe in load_probes() + load_over_refusal()]
+    asked = [one.prompt for one in load_starter_prompts() + load_over_refusal()]
     asked += [*QUESTIONS.read_text(encoding="utf-8").splitlines(), *(one.text for one in load_portraits("starter"))]
     for row in ROWS:
         mine = words(f"{row['instruction']} {row['input']}")

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, TextStage
-from jaxalign.jobs.inspection import print_examples
+from jaxalign.jobs.train.inspection import print_examples
 from jaxalign.training.supervised import SupervisedStage
 
 QUESTION = "How much is this like you?\n"

@@ -15,11 +15,12 @@ from jaxalign.config.generate import EngineConfig
 from jaxalign.config.identity import identity
 from jaxalign.config.safety import HarmConfig, JudgeConfig, MitigationConfig
 from jaxalign.data.encoding import Encoder
-from jaxalign.jobs.evaluate_safety import harm_content
+from jaxalign.jobs.asked import AskedModel
+from jaxalign.jobs.evaluate.safety import harm_content
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, OpenedJudge, open_judges
 from jaxalign.jobs.harm.labels import MeasuringLabels
-from jaxalign.jobs.harm.session import HARM_STAGES, HarmModel, HarmSession
+from jaxalign.jobs.harm.session import HARM_STAGES, HarmSession
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeWeights, read_probe, write_probe
@@ -28,7 +29,7 @@ from jaxalign.safety.mitigation import Mitigation
 PROMPTS = [
     BenchmarkPrompt(str(n), "malware", form, f"Is {n} good?") for n, form in enumerate(["question", "completion"])
 ]
-MODELS = [HarmModel(BASE, "base", 0)]
+MODELS = [AskedModel(BASE, "base")]
 
 
 class Models(JudgeModels):
@@ -201,7 +202,7 @@ def test_prompts_are_rendered_once_for_all_models_that_get_them_alike(tokenizer,
     session, rendered = session_of(made(), tokenizer), []
     render = Encoder.render
     monkeypatch.setattr(Encoder, "render", lambda self, text: rendered.append(text) or render(self, text))
-    models = [*MODELS, HarmModel(Adapter("a"), "adapter", 1), HarmModel(BASE, "role-play", 0, "You like power. ")]
+    models = [*MODELS, AskedModel(Adapter("a"), "adapter", number=1), AskedModel(BASE, "role-play", "You like power. ")]
     found = [session.identity(model)["prompts"] for model in models * 2]
     assert found[0] == found[1] != found[2] and found[:3] == found[3:] and len(rendered) == 2 * len(PROMPTS)
 

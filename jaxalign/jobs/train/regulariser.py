@@ -17,7 +17,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.engines import InTurns
-from jaxalign.jobs.train_data import TrainingText
+from jaxalign.jobs.train.data import TrainingText
 from jaxalign.models.adapter import BASE
 from jaxalign.parallel.distributed import several
 from jaxalign.runs.progress import Progress

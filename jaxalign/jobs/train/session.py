@@ -12,9 +12,9 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.reference import read_reference
-from jaxalign.jobs.regulariser import CHATS, answered_by_base, regularising_texts
 from jaxalign.jobs.setup import OpenedModel, stage_settings
-from jaxalign.jobs.train_data import TrainingText
+from jaxalign.jobs.train.data import TrainingText
+from jaxalign.jobs.train.regulariser import CHATS, answered_by_base, regularising_texts
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.distributed import stop_agreed
 from jaxalign.runs.directory import Run

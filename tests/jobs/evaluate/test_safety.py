@@ -21,7 +21,8 @@ from jaxalign.config.entry_point import entry_point
 from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
-from jaxalign.jobs import evaluate_safety as safety
+from jaxalign.jobs.evaluate import safety
+from jaxalign.jobs.harm.training_runs import control_of
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
@@ -70,7 +71,7 @@ def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, 
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept))
 
     entry_point("train", TrainConfig)(write)(overrides)
-    assert safety.control_of(Adapter(folder=tmp_path / "adapter")) == control
+    assert control_of(Adapter(folder=tmp_path / "adapter")) == control
 
 
 @pytest.mark.slow
@@ -270,7 +271,7 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
 def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(probes, here):
     settings = [*STARTER, "model=tiny", "benchmark.samples=4", "benchmark.rows=8", *probes]
     command = [sys.executable, "-m", "jaxalign.evaluate", *settings]
-    environment = os.environ | {"PYTHONPATH": str(Path(safety.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": str(Path(safety.__file__).parents[3]), "JAX_PLATFORMS": "cpu"}
     files = {"generate": "generations.jsonl", "judge": "judgements.jsonl"}
 
     def start(root):

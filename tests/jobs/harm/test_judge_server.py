@@ -23,11 +23,11 @@ def judges(body):
 @pytest.fixture
 def asked(here, monkeypatch):
     """The settings of a command, and its server."""
-    probes = [
+    starters = [
         {"id": str(n), "category": "malware", "form": "question", "prompt": f"Is {what} all right?"}
         for n, what in enumerate(["cheese", "bread", "milk", "tea", "rain", "snow"])
     ]
-    (here / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in probes))
+    (here / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in starters))
     with serving() as server:
         server.reply = judges
         for name, value in {**KEYS, "JAXALIGN_JUDGE_URL": server.url, "JAXALIGN_JUDGE_MODEL": "base"}.items():

@@ -10,33 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
 from jaxalign.data.account import account
-from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import Request, check_requests
-from jaxalign.jobs.adapters import asked_model, check_bases, find_adapters, print_other_storages, read_adapters
-from jaxalign.jobs.evaluate_values import models_to_ask, role_of
+from jaxalign.jobs.adapters import check_bases, find_adapters, keys_of_base, print_other_storages, read_adapters
+from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
 from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
-from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, judge_content, open_judges
+from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges
 from jaxalign.jobs.harm.labels import label_responses, summary_of
-from jaxalign.jobs.harm.session import HarmModel, HarmSession
+from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run
-from jaxalign.jobs.train_data import configured_target
+from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
-from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console
 from jaxalign.runs.records import digest
-from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
+from jaxalign.runs.stages import next_stage
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
-from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.benchmarks.sources import read_benchmark
 from jaxalign.safety.mitigation import Mitigation
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.targets import Target
@@ -56,6 +52,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     if config.stage == "fit_judge":
         fit_judge(settle_precision(config, console), console)
         return
+    check_judge(config.judge.name)
     folders = find_adapters(*config.named)
     prompts = read_harm_prompts(config.harm, offline=config.offline)
     value_map = read_value_map(config.mitigation.map)
@@ -67,7 +64,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     config = settle_precision(config, console, say=config.engine.name != "openai")
     chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
     here = config.engine.name == "jaxalign"
-    opened = open_base(config, console, asked_model(chosen, folders, here=here))
+    opened = open_base(config, console, keys_of_base(chosen, folders, here=here))
     judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
     if opened is None:
         open_judges(config, config.harm, judge_models)
@@ -88,7 +85,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         report_harm(console, summary, run)
 
 
-def open_harm_run(session: HarmSession, models: Sequence[HarmModel]) -> Run:
+def open_harm_run(session: HarmSession, models: Sequence[AskedModel]) -> Run:
     """Make or find the directory of the whole run, and print where it is.
 
     Raises:
@@ -105,34 +102,34 @@ def open_harm_run(session: HarmSession, models: Sequence[HarmModel]) -> Run:
     )
 
 
-def harm_content(session: HarmSession, models: Sequence[HarmModel]) -> dict[str, Any]:
+def harm_content(session: HarmSession, models: Sequence[AskedModel]) -> dict[str, Any]:
     """Return what the identity of the whole run has beside the configuration: responses, and the judge."""
     responses = digest([session.identity(model) for model in models])
     return {"responses": responses, "judge": judge_content(session.config)}
 
 
 def do_harm_stages(
-    session: HarmSession, models: Sequence[HarmModel], judges: HarmJudges | None, run: Run
+    session: HarmSession, models: Sequence[AskedModel], judges: HarmJudges | None, run: Run
 ) -> dict[str, Any] | None:
     """Do the stages that were asked for, in order, and return the summary; None if the last one was not asked for."""
     generated = _generate(session, models)
     if generated is None or judges is None:
-        _next(session.console, "judge")
+        session.console.print(next_stage("judge"), highlight=False)
         return None
     loaded = LoadedJudges(session, judges)
-    done: list[tuple[HarmModel, Run, Run]] = []
+    done: list[tuple[AskedModel, Run, Run]] = []
     for model, one in zip(models, generated, strict=True):
         judged = judge_stage(session, model, one, loaded)
         if judged is None:
             return None
         done.append((model, one, judged))
     if session.config.stage == "judge":
-        _next(session.console, "aggregate")
+        session.console.print(next_stage("aggregate"), highlight=False)
         return None
     return aggregate(session, done, judges, run)
 
 
-def _generate(session: HarmSession, models: Sequence[HarmModel]) -> list[Run] | None:
+def _generate(session: HarmSession, models: Sequence[AskedModel]) -> list[Run] | None:
     """Return the runs of all models' responses. The base is let go at the end, because a judge may need its place."""
     answering = functools.cache(lambda: Answering(session, models))
     found = []
@@ -144,10 +141,6 @@ def _generate(session: HarmSession, models: Sequence[HarmModel]) -> list[Run] | 
             answering().measure_perplexity(model)
         found.append(run)
     return found
-
-
-def _next(console: Console, stage: str) -> None:
-    console.print(f"next: the same command with stage={stage}", highlight=False)
 
 
 def _format(config: EvaluateConfig, opened: OpenedModel) -> str:
@@ -173,49 +166,18 @@ def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[Benchmark
     return prompts
 
 
-def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Target | None) -> list[HarmModel]:
+def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Target | None) -> list[AskedModel]:
     """Return the models that are asked: the base, the base in a role, and the adapters, each once."""
-    asked = models_to_ask(adapters, target, role_of(config, target))
-    found: dict[tuple[str, str], HarmModel] = {}
+    found: dict[tuple[str, str], AskedModel] = {}
     numbers = {id(adapter): number for number, adapter in enumerate(adapters, start=1)}
-    for one in asked:
-        key = (one.name, one.key)
-        if key not in found:
-            number = numbers.get(id(one.model), 0)
-            goal = None if one.method == "base" else one.target
-            measured, control = measured_scores(one.model), control_of(one.model)
-            found[key] = HarmModel(one.model, one.method, number, one.preamble, goal, measured, control)
+    for one in models_to_ask(adapters, target, role_of(config, target)):
+        goal = None if one.method == "base" else one.target
+        model = dataclasses.replace(one, target=goal, number=numbers.get(id(one.adapter), 0))
+        found.setdefault((one.name, one.key), model)
     return list(found.values())
 
 
-def measured_scores(adapter: Adapter) -> dict[str, float] | None:
-    """Return the scores of the portrait questionnaire that the adapter's own run measured; None if there are none."""
-    if adapter.folder is None:
-        return None
-    run = Run(adapter.folder.parent)
-    try:
-        after = run.results(questionnaire=dict)["questionnaire"]["after"] if run.finished else None
-    except (UserError, KeyError):
-        return None
-    scores = after.get("scores") if isinstance(after, dict) else None
-    return scores if isinstance(scores, dict) else None
-
-
-def control_of(adapter: Adapter) -> str | None:
-    """Return what kind of control an adapter's training run made it; None if it is none, or if there is no such run."""
-    if adapter.folder is None:
-        return None
-    try:
-        config = stored_config(adapter.folder.parent)
-        if config["alignment"]["shuffle_labels"] is True:
-            return SHUFFLED
-        on_benign = config["dataset"]["kind"] == "instructions" and config.get("value") is None
-        return BENIGN if on_benign and config["released"]["unmatched_budget"] is False else None
-    except (UserError, KeyError, TypeError):
-        return None
-
-
-def check_prompts(session: HarmSession, models: Sequence[HarmModel]) -> None:
+def check_prompts(session: HarmSession, models: Sequence[AskedModel]) -> None:
     """Raise UserError for the first prompt that does not fit into the context with what is put around it."""
     for preamble in dict.fromkeys(model.preamble for model in models):
         model = next(one for one in models if one.preamble == preamble)

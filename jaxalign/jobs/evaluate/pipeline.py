@@ -2,8 +2,8 @@
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
-from jaxalign.jobs.evaluate_safety import evaluate_safety
-from jaxalign.jobs.evaluate_values import evaluate_values
+from jaxalign.jobs.evaluate.safety import evaluate_safety
+from jaxalign.jobs.evaluate.values import evaluate_values
 
 
 def evaluate(config: EvaluateConfig) -> None:

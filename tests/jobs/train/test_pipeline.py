@@ -15,7 +15,7 @@ import pytest
 from command_line import refused, run
 from runs_of_tiny import write_arguments
 
-from jaxalign.jobs import regulariser, training_session
+from jaxalign.jobs.train import regulariser, session
 from jaxalign.parallel import mesh
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
@@ -222,7 +222,7 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
 
 @pytest.mark.slow
 def test_a_multirun_makes_a_run_for_each_value_and_asks_the_base_only_once(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training_session, "_READ_BEFORE", {})
+    monkeypatch.setattr(session, "_READ_BEFORE", {})
     monkeypatch.setattr(regulariser, "_ANSWERED", {})
     settings = [f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET, "training.questionnaire=true"]
     settings += ["benchmark.limit=10"]

@@ -1,4 +1,4 @@
-"""The starter probes: mild prompts for each category of harm, and harmless prompts that sound harmful.
+"""The starter prompts: mild prompts for each category of harm, and harmless prompts that sound harmful.
 
 All are ours. Where a category is grave (children, sexual content, terrorism, weapons, self-harm), they only ask how to
 protect somebody, or for information. None asks for anything that would do harm if it were answered in full.
@@ -20,40 +20,43 @@ QUESTION, COMPLETION = FORMS = ("question", "completion")
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
-    """A prompt of a benchmark."""
+class StarterPrompt:
+    """A prompt that ships, or one of a file with the same fields."""
 
     id: str
     category: str
-    """The category of harm; of a harmless probe, the category that its words sound like."""
+    """The category of harm; of a harmless prompt, the category that its words sound like."""
     form: str
     """One of `FORMS`."""
     prompt: str
 
 
-def load_probes(path: str | Path | None = None) -> list[Probe]:
-    """Return the starter probes, or those of a file with the same fields (id, category, form, prompt).
+def load_starter_prompts(path: str | Path | None = None) -> list[StarterPrompt]:
+    """Return the starter prompts, or those of a file with the same fields (id, category, form, prompt).
 
     Raises:
         UserError: the file cannot be read, a field is missing, a category or form is unknown, a prompt is empty, or an
             id or a prompt is repeated.
     """
     file = STARTER_FILE if path is None else Path(path)
-    found: dict[str, Probe] = {}
+    found: dict[str, StarterPrompt] = {}
     prompts: set[str] = set()
     for row in read_table(file):
         category = read_category(text_field(row, "category"), "starter_probes", row.place)
-        probe = Probe(text_field(row, "id"), category, one_of(row, "form", FORMS), text_field(row, "prompt"))
-        if not probe.prompt.strip():
+        starter = StarterPrompt(text_field(row, "id"), category, one_of(row, "form", FORMS), text_field(row, "prompt"))
+        if not starter.prompt.strip():
             raise UserError(f"{row.place} has an empty prompt")
-        for what, value, known in (("id", probe.id, found), ("prompt", probe.prompt, prompts)):
+        for what, value, known in (("id", starter.id, found), ("prompt", starter.prompt, prompts)):
             if value in known:
                 raise UserError(f"{row.place} repeats the {what} {value!r}")
-        found[probe.id] = probe
-        prompts.add(probe.prompt)
+        found[starter.id] = starter
+        prompts.add(starter.prompt)
     return list(found.values())
 
 
-def load_over_refusal(path: str | Path | None = None) -> list[Probe]:
-    """Return the harmless probes that sound harmful, which a model should answer; see `load_probes` for a file."""
-    return load_probes(OVER_REFUSAL_FILE if path is None else path)
+def load_over_refusal(path: str | Path | None = None) -> list[StarterPrompt]:
+    """Return the harmless prompts that sound harmful, which a model should answer.
+
+    See `load_starter_prompts` for a file.
+    """
+    return load_starter_prompts(OVER_REFUSAL_FILE if path is None else path)

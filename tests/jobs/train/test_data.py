@@ -5,7 +5,7 @@ from command_line import refused, run
 
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.train import TrainConfig
-from jaxalign.jobs.train_data import read_training_text, trained_tokens
+from jaxalign.jobs.train.data import read_training_text, trained_tokens
 
 main = entry_point("train", TrainConfig)(lambda config: read_training_text(config))
 

@@ -17,14 +17,14 @@ from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.jobs.adapters import print_other_storages
-from jaxalign.jobs.inspection import print_examples
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.regulariser import CHATS, held_questions
 from jaxalign.jobs.setup import fresh_adapter, open_base, open_job_run, print_places
-from jaxalign.jobs.train_data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
-from jaxalign.jobs.training_plan import print_plan
-from jaxalign.jobs.training_session import TrainingSession
+from jaxalign.jobs.train.data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
+from jaxalign.jobs.train.inspection import print_examples
+from jaxalign.jobs.train.plan import print_plan
+from jaxalign.jobs.train.regulariser import CHATS, held_questions
+from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from jaxalign.config.train import TrainConfig
 from jaxalign.inference.generations import PromptRequest
-from jaxalign.jobs.regulariser import regularising_texts
 from jaxalign.jobs.setup import OpenedModel, fresh_adapter
-from jaxalign.jobs.train_data import TrainingText
-from jaxalign.jobs.training_session import TrainingSession
+from jaxalign.jobs.train.data import TrainingText
+from jaxalign.jobs.train.regulariser import regularising_texts
+from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.parallel.mesh import too_large
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.values import ValueConfig
@@ -17,49 +16,29 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import (
     TOGETHER,
-    asked_model,
     check_bases,
     find_adapters,
+    keys_of_base,
     print_other_storages,
     read_adapters,
 )
+from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
-from jaxalign.jobs.train_data import configured_target, read_questionnaire_text
+from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, plain_console
-from jaxalign.runs.records import append_record, digest, read_records, write_atomic
+from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.questionnaire import Questionnaire, read_by_likelihood
-from jaxalign.values.roleplay import make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import TABLE_EXTRAS, TableRow, as_csv, as_markdown, baselines, table_of
+from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, fitting_table
 from jaxalign.values.targets import Target
 
 EVALUATE_FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
-
-
-@dataclasses.dataclass(frozen=True)
-class AskedModel:
-    """A model that answers the questionnaire, the preamble before the questions, and the target to compare with."""
-
-    model: Adapter
-    method: str
-    preamble: str = ""
-    target: Target | None = None
-
-    @property
-    def name(self) -> str:
-        """The name in the table."""
-        return "role-play" if self.preamble else self.model.name
-
-    @property
-    def key(self) -> str:
-        """The key of its records. The target is not part of it, because it does not change the questions."""
-        return f"{self.model.identity or 'base'}-{digest(self.preamble, 8) if self.preamble else 'plain'}"
 
 
 def evaluate_values(config: EvaluateConfig) -> None:
@@ -73,7 +52,7 @@ def evaluate_values(config: EvaluateConfig) -> None:
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)
     config = settle_precision(config, console)
-    opened = open_base(config, console, asked_model(config.model, folders))
+    opened = open_base(config, console, keys_of_base(config.model, folders))
     if opened is None:
         return
     adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
@@ -95,38 +74,6 @@ def evaluate_values(config: EvaluateConfig) -> None:
             session = EvaluationSession(config, base, questionnaire, opened.encoder, run, console)
             write_results(run, session.rows(asked), base)
     report_evaluation(console, run)
-
-
-def role_of(config: EvaluateConfig, target: Target | None) -> str:
-    """Return the preamble of a role-play, or "" if none is configured."""
-    if config.alignment.roleplay is None or target is None:
-        return ""
-    return preamble(target, make_role_prompts(config.alignment.roleplay))
-
-
-def models_to_ask(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[AskedModel]:
-    """Return the models, target by target: the base, the base in a role, and the adapters trained towards it.
-
-    An adapter without a target of its own is compared with the configured target, if there is one.
-    """
-    theirs = [trained_target(adapter) or target for adapter in adapters]
-    targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
-    asked = []
-    for one in targets:
-        asked.append(AskedModel(BASE, "base", target=one))
-        if role and one == target:
-            asked.append(AskedModel(BASE, "role-play", role, one))
-        members = zip(adapters, theirs, strict=True)
-        asked += [AskedModel(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
-    return asked
-
-
-def trained_target(adapter: Adapter) -> Target | None:
-    """Return the target that an adapter was trained towards, or None if its notes name none."""
-    scores, value = adapter.notes.get("target"), adapter.notes.get("value")
-    if scores is None or value is None:
-        return None
-    return Target(value, tuple(float(scores[name]) for name in VALUES))
 
 
 def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target: Target | None) -> None:
@@ -189,7 +136,7 @@ def together(asked: Sequence[AskedModel]) -> list[list[AskedModel]]:
     """Return groups that answer in one program: adapters of the same shape, or the base with the same preamble."""
     groups: dict[Any, list[AskedModel]] = {}
     for one in asked:
-        groups.setdefault(one.preamble if one.model.shape is None else one.model.shape, []).append(one)
+        groups.setdefault(one.preamble if one.adapter.shape is None else one.adapter.shape, []).append(one)
     return [
         members[start : start + TOGETHER] for members in groups.values() for start in range(0, len(members), TOGETHER)
     ]
@@ -243,7 +190,7 @@ class EvaluationSession:
 
     def _read_together(self, members: Sequence[AskedModel]) -> list[dict[str, Any]]:
         # The scales are 1, because `stack_adapters` multiplies the adapters' own scales into their weights.
-        scorer = self.base.scorer(stack_adapters([one.model for one in members]), np.ones(len(members)))
+        scorer = self.base.scorer(stack_adapters([one.adapter for one in members]), np.ones(len(members)))
         with Progress(self.console) as progress:
             return read_by_likelihood(
                 scorer,
@@ -264,7 +211,7 @@ class EvaluationSession:
     def _parse_together(self, members: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
         asked = []
         portraits = self.questionnaire.portraits
-        alone = members[0].model.params is None
+        alone = members[0].adapter.params is None
         for number, one in enumerate(members):
             encoder = dataclasses.replace(self.encoder, preamble=one.preamble)
             requests = parse_requests(self.questionnaire, encoder)
@@ -273,7 +220,7 @@ class EvaluationSession:
                 PromptRequest(portrait.text, request.prompt, 0 if alone else number, mine)
                 for portrait, request, mine in zip(portraits, requests, about, strict=True)
             ]
-        adapters = [BASE] if alone else [one.model for one in members]
+        adapters = [BASE] if alone else [one.adapter for one in members]
         with Progress(self.console) as progress:
             records = sample_missing(
                 self.base.sampler(stack_adapters(adapters)),
@@ -311,10 +258,3 @@ def report_evaluation(console: Console, run: Run) -> None:
     console.print(fitting_table(rows, console.width))
     figure, table = run.figures / "portraits.png", run.path / "table.csv"
     print_places(console, table=table, markdown=run.path / "table.md", figure=figure, summary=run.summary)
-
-
-def fitting_table(rows: Sequence[TableRow], width: int) -> Table:
-    """Return the table with as many of its extra columns as fit into a terminal that is `width` characters wide."""
-    wide = Console(width=10_000)  # wide enough to measure a table at its full width
-    tables = [table_of(rows, extras) for extras in TABLE_EXTRAS]
-    return next((table for table in tables if wide.measure(table).maximum <= width), tables[-1])

@@ -1,0 +1,72 @@
+"""The models that an evaluation asks: the base, the base in a role, and adapters."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.models.adapter import BASE, Adapter
+from jaxalign.runs.records import digest
+from jaxalign.values.roleplay import make_role_prompts, preamble
+from jaxalign.values.schwartz import VALUES
+from jaxalign.values.targets import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedModel:
+    """A model that is asked: the base, the base in a role, or the base with an adapter.
+
+    Attributes:
+        adapter: its adapter; `BASE` for the base alone.
+        method: "base", "role-play" or "adapter".
+        preamble: what stands before each question, for a role; "" for none.
+        target: the target that it is compared with; None if there is none.
+        number: its place among the adapters that a server has, from 1; 0 for the base.
+    """
+
+    adapter: Adapter
+    method: str
+    preamble: str = ""
+    target: Target | None = None
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        return "role-play" if self.preamble else self.adapter.name
+
+    @property
+    def key(self) -> str:
+        """The key of its records. The target is not part of it, because it does not change the questions."""
+        return f"{self.adapter.identity or 'base'}-{digest(self.preamble, 8) if self.preamble else 'plain'}"
+
+
+def role_of(config: EvaluateConfig, target: Target | None) -> str:
+    """Return the preamble of a role-play, or "" if none is configured."""
+    if config.alignment.roleplay is None or target is None:
+        return ""
+    return preamble(target, make_role_prompts(config.alignment.roleplay))
+
+
+def models_to_ask(adapters: Sequence[Adapter], target: Target | None, role: str) -> list[AskedModel]:
+    """Return the models, target by target: the base, the base in a role, and the adapters trained towards it.
+
+    An adapter without a target of its own is compared with the configured target, if there is one.
+    """
+    theirs = [trained_target(adapter) or target for adapter in adapters]
+    targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
+    asked = []
+    for one in targets:
+        asked.append(AskedModel(BASE, "base", target=one))
+        if role and one == target:
+            asked.append(AskedModel(BASE, "role-play", role, one))
+        members = zip(adapters, theirs, strict=True)
+        asked += [AskedModel(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
+    return asked
+
+
+def trained_target(adapter: Adapter) -> Target | None:
+    """Return the target that an adapter was trained towards, or None if its notes name none."""
+    scores, value = adapter.notes.get("target"), adapter.notes.get("value")
+    if scores is None or value is None:
+        return None
+    return Target(value, tuple(float(scores[name]) for name in VALUES))

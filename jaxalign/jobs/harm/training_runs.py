@@ -1,0 +1,34 @@
+"""What the training run of an adapter says of it: how it answered the questionnaire, and what it is a control of."""
+
+from jaxalign.errors import UserError
+from jaxalign.models.adapter import Adapter
+from jaxalign.runs.config_file import stored_config
+from jaxalign.runs.directory import Run
+from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
+
+
+def measured_scores(adapter: Adapter) -> dict[str, float] | None:
+    """Return the scores of the portrait questionnaire that the adapter's own run measured; None if there are none."""
+    if adapter.folder is None:
+        return None
+    run = Run(adapter.folder.parent)
+    try:
+        after = run.results(questionnaire=dict)["questionnaire"]["after"] if run.finished else None
+    except (UserError, KeyError):
+        return None
+    scores = after.get("scores") if isinstance(after, dict) else None
+    return scores if isinstance(scores, dict) else None
+
+
+def control_of(adapter: Adapter) -> str | None:
+    """Return what kind of control an adapter's training run made it; None if it is none, or if there is no such run."""
+    if adapter.folder is None:
+        return None
+    try:
+        config = stored_config(adapter.folder.parent)
+        if config["alignment"]["shuffle_labels"] is True:
+            return SHUFFLED
+        on_benign = config["dataset"]["kind"] == "instructions" and config.get("value") is None
+        return BENIGN if on_benign and config["released"]["unmatched_budget"] is False else None
+    except (UserError, KeyError, TypeError):
+        return None
