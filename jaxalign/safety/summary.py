@@ -15,7 +15,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
                 values {probe, n, means}, or null), states ({state: number of responses}), generate and judge (the
                 directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl and
-                judgements.jsonl)}
+                judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the figures
+                are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
@@ -43,6 +44,7 @@ from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
 from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
+from jaxalign.safety.states import SHARES_NOTE, shown_shares
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
@@ -126,13 +128,13 @@ def _told(found: Estimate) -> dict[str, Any]:
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, a share of each state at the end."""
+    """Return rows as CSV, a share of each state at the end (see `shown_shares`)."""
     states = list(dict.fromkeys(name for row in rows for name in row.get("states", {})))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*HARM_COLUMNS, *states])
     for row in rows:
-        told = row.get("states", {})
+        told = shown_shares(row.get("states", {}))
         values = [*(row.get(name) for name in HARM_COLUMNS), *(told.get(name) for name in states)]
         writer.writerow(["" if value is None else value for value in values])
     return file.getvalue()
@@ -152,8 +154,8 @@ def estimate_text(row: Mapping[str, Any]) -> str:
 
 
 def state_text(row: Mapping[str, Any]) -> list[str]:
-    """Return the shares of blank, repetitive, refused and not judged responses in percent."""
-    told = row.get("states") or {}
+    """Return the shares of blank, repetitive, refused and not judged responses in percent (see `shown_shares`)."""
+    told = shown_shares(row.get("states") or {})
     names = ("blank", "repetitive", "refused", "not judged")
     return ["–" if told.get(name) is None else f"{100 * told[name]:.0f} %" for name in names]
 
@@ -201,6 +203,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     for model in summary["models"]:
         counts = ", ".join(f"{n:,} {state}" for state, n in model["states"].items())
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
+    lines += [SHARES_NOTE] if summary["models"] else []
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
@@ -284,11 +287,16 @@ def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
 
 
 def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
-    """Return a judge's entry with the agreement with labels of the run itself in the place of the shipped ones."""
-    agreement = calibration.agreement
+    """Return a judge's entry with labels of the run itself in the place of the shipped ones, in all its figures.
+
+    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses.
+    """
+    agreement, area, error = calibration.agreement, calibration.area, calibration.error
     return {
         **told,
         "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
+        "area": None if area is None else dataclasses.asdict(area),
+        "error": None if error is None else list(dataclasses.astuple(error)),
         "line": calibration.line + ", labels of this run",
         "labels": "of this run",
         "weak": calibration.is_weak,

@@ -16,6 +16,7 @@ from synthetic_harm import Lab, judge_entry
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.report import main
+from jaxalign.runs.records import content_hashes
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.safety.value_probe import read_value_probe
 from jaxalign.values.designed import designed_targets
@@ -81,6 +82,33 @@ def test_the_figures_are_those_of_the_runs(lab, capsys):
     assert int(mine["n"]) == row["n"] and float(mine["blank"]) == row["states"]["blank"]
     (ability,) = [one for one in table(lab, "beavertails-ability") if one["model"] == "power"]
     assert (ability["perplexity"], ability["× base"]) == ("120.0", "1.2")
+
+
+def test_refused_is_of_the_responses_that_say_something_in_every_table(lab, capsys):
+    folder = lab.run(models(lab, "power"), "one")
+    lab.run(models(lab, "power"), "two", "safety_prompt")
+    report(lab, capsys)
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    (row,) = [one for one in rows if (one["model"], one["metric"], one["category"]) == ("power", "flagged_rate", "all")]
+    states = row["states"]
+    said = states["refused"] / (states["refused"] + states["answered"])
+    assert states["blank"] + states["repetitive"] > 0 and said > states["refused"]
+    columns = (("ability", "refused"), ("drops", "refused before"), ("states", "refused"), ("figures", "refused"))
+    for name, column in columns:
+        mine = next(one for one in table(lab, f"beavertails-{name}") if one["model"] == "power")
+        assert float(mine[column]) == pytest.approx(said), name
+    assert page(lab).count("of the responses that say something") == len(columns)
+
+
+def test_the_hashes_of_the_records_stand_beside_the_models(lab, capsys):
+    folder = lab.run(models(lab, "power"), "one")
+    report(lab, capsys)
+    rows = table(lab, "beavertails-records")
+    assert [one["model"] for one in rows] == ["base", "power"]
+    known = json.loads((folder / "summary.json").read_text())["models"]
+    for row, about in zip(rows, known, strict=True):
+        assert row["judged.jsonl"] == content_hashes(Path(about["judge"]), ["judged.jsonl"])["judged.jsonl"][:16]
+        assert len(row["generations.jsonl"]) == 16
 
 
 def test_drops_are_paired_even_if_the_run_without_mitigation_came_later(lab, capsys):
@@ -258,7 +286,7 @@ def all_tables_and_pictures(lab, capsys, kappa):
 def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
-    del tables["Judges, and how far they agree with people"]
+    del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
     assert len(tables) == 11
     for title, block in tables.items():
         rows, grey = block.count("<tr") - 1, block.count('<tr class="weak"')

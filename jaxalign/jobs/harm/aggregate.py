@@ -79,6 +79,7 @@ def aggregate(
                 "moved": result.get("moved"),
                 "generate": os.path.relpath(generated.path, run.path),
                 "judge": os.path.relpath(judged.path, run.path),
+                "files": {**generated.results().get("files", {}), **result.get("files", {})},
             }
         )
         before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)

@@ -67,7 +67,7 @@ def report_part(found: Collection, name: str, known: tables.Perplexities, losses
     if any(model.about.get("text_values") for model in found.models):
         carried = carried_table(found, name, shipped_value_probe())
         made += [] if carried is None else [carried]
-    made += [tables.judges_table(found, name), tables.harm_table(found, name)]
+    made += [tables.judges_table(found, name), tables.harm_table(found, name), tables.records_table(found, name)]
     title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
     return ReportPart(name, title, found, made, _drawn(found, name, risks, known, losses), risks)
 

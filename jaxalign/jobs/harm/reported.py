@@ -87,7 +87,7 @@ _PARTS: dict[str, Fields] = {
 _SOMETIMES: Fields = {
     **dict.fromkeys(("scale", "perplexity"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "states"), _OBJECT),
+    **dict.fromkeys(("target", "measured", "text_values", "states", "files"), _OBJECT),
 }
 """The keys that an entry for a model or a figure may have."""
 
@@ -96,7 +96,8 @@ def _checked(run: Run) -> Mapping[str, Any]:
     """Return the summary of a finished run, whose stages hold the files that they wrote, as far as they are there.
 
     Raises:
-        UserError: a part of the summary is missing or damaged, or a stage's file was changed or lost.
+        UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was
+            done again since the run added up its records.
     """
     found = run.results(**{part: list if part in _LISTS else dict for part in _PARTS})
     for where, entry, fields in _entries(found):
@@ -108,7 +109,18 @@ def _checked(run: Run) -> Mapping[str, Any]:
             place = stage_place(run.path, about[stage])
             if place is not None:
                 Run(place).check_files(again(place, run.path))
+                _check_added_up(run, place, about.get("files") or {})
     return found
+
+
+def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
+    """Raise UserError if a stage has other records than those with the hashes `added_up`, which a run added up."""
+    for name, now in Run(stage).results().get("files", {}).items():
+        if added_up.get(name, now) != now:
+            raise UserError(
+                f"{run.path} added up other records than {stage / name} holds now, because that stage was done again: "
+                f"type the command of {run.path} again, which adds them up anew"
+            )
 
 
 def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
