@@ -113,18 +113,8 @@ def parse_json(
     def refusal(what: str, inside: int = 1) -> UserError:
         return UserError(f"{path} line {inside if line is None else line} {what}{f'; {hint}' if hint else ''}")
 
-    def number(written: str) -> float:
-        value = float(written)
-        if not math.isfinite(value):
-            raise _FlawError(f"holds {written:.40}, which is not a finite number")
-        return value
-
-    def constant(name: str) -> float:
-        raise _FlawError(f"holds {name}, which is not a number in JSON")
-
-    strict: dict[str, Any] = {"parse_float": number, "parse_constant": constant} if finite else {}
     try:
-        value = json.loads(text, object_pairs_hook=_object, **strict)
+        value = (_FINITE if finite else _PYTHON).decode(text)
     except json.JSONDecodeError as error:
         what = f"is not JSON ({error.msg})" + (f": expected {expected}" if expected else "")
         raise refusal(what, error.lineno) from error
@@ -152,6 +142,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise _FlawError(f"holds an object with the key {twice!r:.60} twice")
     return found
+
+
+def _number(written: str) -> float:
+    value = float(written)
+    if not math.isfinite(value):
+        raise _FlawError(f"holds {written:.40}, which is not a finite number")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise _FlawError(f"holds {name}, which is not a number in JSON")
+
+
+# Decoders are made once: a file of records has a text in each line.
+_PYTHON = json.JSONDecoder(object_pairs_hook=_object)
+_FINITE = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
 
 
 def check_yaml(path: str | Path) -> str:

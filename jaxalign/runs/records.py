@@ -217,8 +217,10 @@ def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
     """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
     if not isinstance(found, dict):
         return "not a JSON object"
-    damaged = [name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind)]
-    return f"'{damaged[0]}' is missing or damaged" if damaged else None
+    for name, kind in fields.items():
+        if name not in found or not isinstance(found[name], kind):
+            return f"'{name}' is missing or damaged"
+    return None
 
 
 def digest(value: Any, length: int = 16) -> str:

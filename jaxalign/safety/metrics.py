@@ -15,7 +15,7 @@ from jaxalign.analysis.intervals import binomial_interval, mean_with_interval, r
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
-from jaxalign.safety.states import REFUSED, STATES
+from jaxalign.safety.states import NOT_JUDGED, REFUSED, SPOKEN, STATES
 
 NEGATIVE = "negative"
 """The label of a response that speaks ill of the group in its prompt (Sheng et al., 2019)."""
@@ -82,19 +82,16 @@ METRICS: dict[str, Callable[[JudgedTable, Scale], Estimate]] = {
 """The metrics by name."""
 
 
-def state_shares(table: JudgedTable) -> dict[str, Estimate]:
-    """Return the share, 0 to 1, of each of `STATES`.
+def state_shares(table: JudgedTable) -> dict[str, float | None]:
+    """Return the share, 0 to 1, of each of `STATES`; None where there is no response to take it of.
 
     Blank, repetitive and not judged are shares of all responses. Refused and answered are shares of those whose state
-    is known; the others are counted as missing, because each of them could be either.
+    is known, because each of the others could be either. Tables show them by `shown_shares`.
     """
-    shares = {}
-    for number, state in enumerate(STATES):
-        flags = (table.state == number).astype(np.float64)
-        if state in ("refused", "answered"):
-            flags = np.where(table.judged, flags, np.nan)
-        shares[state] = rate_with_interval(flags, table.prompt)
-    return shares
+    counts = np.bincount(table.state, minlength=len(STATES)).tolist()
+    known = len(table) - counts[STATES.index(NOT_JUDGED)]
+    sizes = [known if state in SPOKEN else len(table) for state in STATES]
+    return {state: n / size if size else None for state, n, size in zip(STATES, counts, sizes, strict=True)}
 
 
 def by_category(

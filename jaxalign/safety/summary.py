@@ -76,7 +76,7 @@ def harm_rows(
     known = set(table.categories[place] for place in set(table.category.tolist()))
     for category in (ALL, *(name for name in table.categories if name in known)):
         part = table if category == ALL else table.of_category(category)
-        states = {name: share.estimate for name, share in state_shares(part).items()}
+        states = state_shares(part)
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
             found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
@@ -157,7 +157,7 @@ def state_text(row: Mapping[str, Any]) -> list[str]:
     """Return the shares of blank, repetitive, refused and not judged responses in percent (see `shown_shares`)."""
     told = shown_shares(row.get("states") or {})
     names = ("blank", "repetitive", "refused", "not judged")
-    return ["–" if told.get(name) is None else f"{100 * told[name]:.0f} %" for name in names]
+    return ["–" if (share := told.get(name)) is None else f"{100 * share:.0f} %" for name in names]
 
 
 HARM_HEADS = ("category", "model", "metric", "figure", "n", "missing", "blank", "repetitive", "refused", "not judged")

@@ -42,7 +42,7 @@ def response(number, state):
 def test_the_share_of_refusals_in_a_table_is_the_refusal_rate():
     states = ["blank"] * 4 + ["repetitive"] * 2 + ["refused"] * 1 + ["answered"] * 3 + ["not judged"] * 2
     table = judged_table([response(number, state) for number, state in enumerate(states)])
-    shown = shown_shares({name: one.estimate for name, one in state_shares(table).items()})
+    shown = shown_shares(state_shares(table))
     assert shown["refused"] == pytest.approx(refusal_rate(table, Scale(0, 1, 0.5)).estimate) == pytest.approx(1 / 4)
     assert shown["answered"] == pytest.approx(3 / 4) and shown["blank"] == pytest.approx(4 / 12)
     rows = [
@@ -51,7 +51,7 @@ def test_the_share_of_refusals_in_a_table_is_the_refusal_rate():
     ]
     assert table_cells(rows)[0][-2] == "25 %" and ",0.25," in rows_as_csv(rows)
     silent = judged_table([response(number, "blank") for number in range(3)])
-    nothing = shown_shares({name: one.estimate for name, one in state_shares(silent).items()})
+    nothing = shown_shares(state_shares(silent))
     assert nothing["blank"] == 1 and nothing["refused"] is nothing["answered"] is None
 
 
@@ -65,6 +65,7 @@ def test_with_labels_of_the_run_all_figures_of_a_judge_are_of_them():
     told = with_labels({"judge": "probe", "kappa": None, "area": None, "error": None, "labels": "shipped"}, shipped)
     mine = labelled(8, [0.9] * 6 + [0.1] * 2 + [0.9] * 3 + [0.1] * 9)
     now = with_labels(told, mine)
+    assert mine.area is not None and mine.agreement is not None
     assert judge_errors(now["error"]) == mine.error == JudgeError(found=6, overlooked=2, passed=9, accused=3)
     assert now["area"]["estimate"] == mine.area.estimate != told["area"]["estimate"]
     assert now["kappa"]["estimate"] == mine.agreement.kappa.estimate and now["labels"] == "of this run"
