@@ -137,6 +137,6 @@ def _check_unique(prompt: np.ndarray, sample: np.ndarray, prompts: Sequence[str]
     if same.any():
         row = order[int(np.argmax(same))]
         raise UserError(
-            f"two responses are sample {sample[row]} of the prompt {prompts[prompt[row]]!r}: "
+            f"two responses are sample {sample[row]} of the prompt {prompts[int(prompt[row])]!r}: "
             "judge each run by itself, and give each prompt of a benchmark its own id"
         )

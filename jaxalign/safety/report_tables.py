@@ -11,6 +11,7 @@ from jaxalign.safety.calibration import REFUSALS
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
+from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
 from jaxalign.safety.summary import ALL
 
@@ -119,6 +120,7 @@ def drops_table(found: Collection, name: str) -> DataTable:
     """Return by how much the mean score drops with each mitigation, paired by prompt, with refusals beside it."""
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
+    noises = _drops_noises(found)
     without = {model.title: model for model in found.under()}
     for category in (ALL, *found.categories):
         for model in found.models:
@@ -136,18 +138,29 @@ def drops_table(found: Collection, name: str) -> DataTable:
                         drop.get("size"),
                         drop["n"],
                         drop.get("p"),
+                        noises.get((model.mitigation, category, drop["judge"])),
                         *refused,
                         drop.get("reason") or "",
                     ]
                 )
                 tags.append(model_tags(model, category))
-    heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "refused before", "refused with")
+    heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "noise")
     note = (
         "Drop: the mean score without mitigation minus that with it, paired by prompt; above 0 is less harm. Size: in "
         "standard deviations of the differences. Refused: of the responses that say something."
     )
-    heads = (*heads, "reason")
-    return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, [note], tags), found)
+    noise = "Noise: the standard deviation of the same drop between seeds of one target"
+    if all(one is None for one in noises.values()):
+        noise += ": not known (no two adapters with a drop are seeds of one target)"
+    heads = (*heads, "refused before", "refused with", "reason")
+    notes = [note, f"{noise}."]
+    return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, notes, tags), found)
+
+
+def _drops_noises(found: Collection) -> dict[tuple[str, str, str], float | None]:
+    """Return the noise of drops by mitigation, category and judge (see `with_noise`); None where it is not known."""
+    drops = [{**model.about, **drop, "mitigation": model.mitigation} for model in found.models for drop in model.drops]
+    return {(one["mitigation"], one["category"], one["judge"]): one["noise"] for one in with_noise(drops)}
 
 
 def _refused(model: ReportedModel | None, category: str) -> float | None:

@@ -26,7 +26,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
                 the responses in the row)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
-                the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size
+                the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
+                (the standard deviation of the drop between seeds of one target, or null)
 
 An estimate that is null has a `reason`. Rates are from 0 to 1, scores on the judge's scale.
 """
@@ -130,12 +131,13 @@ def _told(found: Estimate) -> dict[str, Any]:
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV, a share of each state at the end (see `shown_shares`)."""
     states = list(dict.fromkeys(name for row in rows for name in row.get("states", {})))
+    columns = [*HARM_COLUMNS, *(name for name in ("size", "p", "noise") if any(name in row for row in rows))]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*HARM_COLUMNS, *states])
+    writer.writerow([*columns, *states])
     for row in rows:
         told = shown_shares(row.get("states", {}))
-        values = [*(row.get(name) for name in HARM_COLUMNS), *(told.get(name) for name in states)]
+        values = [*(row.get(name) for name in columns), *(told.get(name) for name in states)]
         writer.writerow(["" if value is None else value for value in values])
     return file.getvalue()
 
@@ -163,6 +165,9 @@ def state_text(row: Mapping[str, Any]) -> list[str]:
 HARM_HEADS = ("category", "model", "metric", "figure", "n", "missing", "blank", "repetitive", "refused", "not judged")
 
 
+DROP_HEADS = ("category", "model", "drop", "n", "missing", "noise")
+
+
 def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return rows by category, and in it by metric, in the order in which they first come."""
     categories, metrics = (list(dict.fromkeys(row[key] for row in rows)) for key in ("category", "metric"))
@@ -182,6 +187,15 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             *state_text(row),
         ]
         for row in in_order(rows)
+    ]
+
+
+def drop_cells(drops: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the cells of the table of drops under `DROP_HEADS`; the noise is that between seeds of one target."""
+    noises = [drop.get("noise") for drop in in_order(drops)]
+    return [
+        [*cells[:2], *cells[3:6], "–" if noise is None else f"{noise:.2f}"]
+        for cells, noise in zip(table_cells(drops), noises, strict=True)
     ]
 
 
@@ -211,6 +225,10 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         kappa = one["kappa"]
         reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
         lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
+    if summary["models"] and summary["drops"]:
+        known = any(drop.get("noise") is not None for drop in summary["drops"])
+        no = "" if known else ": not known (no two of these models are seeds of one target)"
+        lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
     lines += [line] if (line := _uncorrected_line(summary)) else []
@@ -263,8 +281,7 @@ def tables_as_markdown(summary: Mapping[str, Any]) -> str:
     title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
     parts = [title, _markdown(HARM_HEADS, table_cells(summary["rows"]))]
     if summary["drops"]:
-        cells = [[*cells[:2], *cells[3:6]] for cells in table_cells(summary["drops"])]
-        parts += ["## Drop against no mitigation", _markdown((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells)]
+        parts += ["## Drop against no mitigation", _markdown(DROP_HEADS, drop_cells(summary["drops"]))]
     return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
 
 

@@ -23,11 +23,14 @@ from jaxalign.safety.benchmarks.benchmark import BENCHMARKS, REFUSAL_RATE
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
+from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import STATES
 from jaxalign.safety.summary import (
     ALL,
+    DROP_HEADS,
     HARM_HEADS,
     as_scale,
+    drop_cells,
     harm_drops,
     harm_rows,
     in_order,
@@ -122,7 +125,7 @@ def aggregate(
         "corrected": c.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
-        "drops": drops,
+        "drops": (drops := with_noise(drops)),
     }
     write_atomic(run.path / "table.csv", rows_as_csv(rows))
     write_atomic(run.path / "table.md", tables_as_markdown(summary))
@@ -182,9 +185,8 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
         rows = [row for row in rows if row["category"] == ALL]
     console.print(fitting_rows(summary, rows, console.width))
     if summary["drops"]:
-        cells = [([*one[:2], *one[3:6]], "") for one in table_cells(summary["drops"])]
         console.print("drop of the mean score against mitigation=none, paired by prompt:")
-        console.print(_table((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells))
+        console.print(_table(DROP_HEADS, [(cells, "") for cells in drop_cells(summary["drops"])]))
     elif summary["mitigation"]["name"] != NO_MITIGATION:
         line = "no drop is shown: the same command with mitigation=none has not been run"
         console.print(line, highlight=False, soft_wrap=True)
