@@ -107,17 +107,16 @@ def columns_as_table(
     prompt, prompts = _places(ids, np.int32)
     category, names = _places(categories, np.int16)
     group, members = _places(groups, np.int32)
-    known: dict[str, int] = {}
-    label = [-1 if one is None else known.setdefault(one, len(known)) for one in labels]
-    state = {name: number for number, name in enumerate(STATES)}
+    known = {name: place for place, name in enumerate(dict.fromkeys(one for one in labels if one is not None))}
+    label, state = {None: -1, **known}, {name: number for number, name in enumerate(STATES)}
     _check_unique(prompt, np.array(samples, np.int64), prompts)
     return JudgedTable(
         prompt,
         category,
         group,
-        np.array(label, np.int16),
-        np.array([state[one] for one in states], np.int8),
-        np.array([np.nan if one is None else one for one in scores], np.float64),
+        np.fromiter(map(label.__getitem__, labels), np.int16, len(labels)),
+        np.fromiter(map(state.__getitem__, states), np.int8, len(states)),
+        np.array(scores, np.float64),  # which makes None NaN
         prompts,
         names,
         members,
@@ -127,8 +126,8 @@ def columns_as_table(
 
 def _places(names: Sequence[str], kind: type) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return for each name [N] its place among the different ones, and these."""
-    known: dict[str, int] = {}
-    return np.array([known.setdefault(one, len(known)) for one in names], kind), tuple(known)
+    known = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return np.fromiter(map(known.__getitem__, names), kind, len(names)), tuple(known)
 
 
 def _check_unique(prompt: np.ndarray, sample: np.ndarray, prompts: Sequence[str]) -> None:

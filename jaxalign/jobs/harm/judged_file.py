@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import read_records
+from jaxalign.runs.records import parse_record, read_records
 from jaxalign.safety.judged import JudgedRow, JudgedTable, columns_as_table
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.states import STATES
@@ -32,10 +32,21 @@ def judged_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a finished judge stage, none if it has no such file; UserError if one is damaged."""
     found = read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
     if not {one["state"] for one in found} <= set(STATES):
-        unknown = next(number for number, one in enumerate(found, start=1) if one["state"] not in STATES)
-        state = found[unknown - 1]["state"]
-        raise UserError(f"{folder / JUDGED_FILE}, line {unknown}: no state is called {state!r:.40}; {again(folder)}")
+        for number, one in enumerate(found, start=1):
+            _check_state(one, folder, number)
     return found
+
+
+def judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
+    """Return the record in line `number` of a judge stage's file; UserError if it is damaged."""
+    found = parse_record(line, folder / JUDGED_FILE, number, again(folder), _FIELDS)
+    _check_state(found, folder, number)
+    return found
+
+
+def _check_state(record: Mapping[str, Any], folder: Path, number: int) -> None:
+    if (state := record["state"]) not in STATES:
+        raise UserError(f"{folder / JUDGED_FILE}, line {number}: no state is called {state!r:.40}; {again(folder)}")
 
 
 def stage_place(run: Path, told: str) -> Path | None:

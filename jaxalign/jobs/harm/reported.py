@@ -1,5 +1,6 @@
 """What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
 
+import json
 import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,15 @@ from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judged_file import again, harm_labels, judged_records, judged_tables, stage_place
+from jaxalign.jobs.harm.judged_file import (
+    JUDGED_FILE,
+    again,
+    harm_labels,
+    judged_record,
+    judged_records,
+    judged_tables,
+    stage_place,
+)
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
@@ -169,7 +178,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     judged, generated = stage_folder(model, "judge"), stage_folder(model, "generate")
     if judged is None or generated is None:
         return {}
-    rows = [one for one in judged_records(judged) if one["id"] in wanted and not one["sample"]]
+    rows = [one for one in _records_of(judged, wanted) if not one["sample"]]
     texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
@@ -183,6 +192,23 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
         for one in rows
         if one["key"] in texts
     }
+
+
+def _records_of(judged: Path, ids: Names[str]) -> list[dict[str, Any]]:
+    """Return the judged responses to the prompts with these ids; other lines are not parsed."""
+    start, behind = b'{"id": ', b', "category": '
+    wanted = {json.dumps(one, ensure_ascii=False).encode() for one in ids}
+    path, found = judged / JUDGED_FILE, []
+    if not path.is_file():
+        return found
+    with named_errors(path, "read"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            name = line[len(start) : line.find(behind)]
+            if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
+                continue
+            if line.endswith(b"\n"):
+                found.append(judged_record(line, judged, number))
+    return [one for one in found if one["id"] in ids]
 
 
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
