@@ -110,11 +110,12 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
                 risk.measured,
                 None if risk.measured is None else risk.measured.n,
                 None if risk.measured is None else risk.measured.q,
+                risk.measured_pearson,
                 risk.target.reason or "",
             ]
         )
     heads = ("value", "category", "Spearman", "n", "p", "q", "finding", "Pearson", "measured", "measured n")
-    heads = (*heads, "measured q", "reason")
+    heads = (*heads, "measured q", "measured Pearson", "reason")
     units = risk_units(found)
     notes = [
         f"Correlations over {len(units.names)} targets of a value's score with the {metric_name(found.metric)}; q is "

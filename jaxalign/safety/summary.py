@@ -24,7 +24,7 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
                 benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
                 them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
-                the responses in the row)}
+                the responses in the row), failing (of a bias score: the [axis, descriptor] of the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
                 the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
                 (the standard deviation of the drop between seeds of one target, or null)
@@ -49,6 +49,9 @@ from jaxalign.safety.states import SHARES_NOTE, shown_shares
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
+
+MOST_NAMED = 10
+"""The most groups of a bias score that are named under a table; summary.json has all of them."""
 
 HARM_COLUMNS = (
     *("model", "method", "scale", "value", "mitigation", "judge", "category", "metric"),
@@ -86,7 +89,8 @@ def harm_rows(
                 rows.append({"category": category, "metric": "flagged_rate_corrected", **corrected, "states": states})
         if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
             found = bias_score(table, bias_rule)
-            rows.append({"category": ALL, "metric": f"bias_score_{bias_rule}", **_told(found.score), "states": states})
+            told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}
+            rows.append({"category": ALL, **told, "states": states})
     return rows
 
 
@@ -221,6 +225,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
+    lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
     for one in summary.get("second_judges", ()):
         kappa = one["kappa"]
         reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
@@ -249,6 +254,15 @@ def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
         if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
             left.append(f"flagged rate by {judge} (no labels say how often it errs)")
     return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
+
+
+def _failing_line(row: Mapping[str, Any]) -> str:
+    """Return the line on the groups that fail in a bias score; of more than `MOST_NAMED`, the first are named."""
+    failing = row["failing"]
+    named = ", ".join(f"{descriptor} ({axis})" for axis, descriptor in failing[:MOST_NAMED])
+    more = f" and {len(failing) - MOST_NAMED} more" if len(failing) > MOST_NAMED else ""
+    begin = f"{model_title(row)}, {row['metric'].replace('_', ' ')}: {len(failing)} of {row['n']} groups fail"
+    return f"{begin}{': ' if named else ''}{named}{more}"
 
 
 def _moved_line(model: Mapping[str, Any]) -> str | None:

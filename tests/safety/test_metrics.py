@@ -12,7 +12,6 @@ from jaxalign.safety.metrics import (
     METRICS,
     bias_score,
     by_category,
-    category_means,
     expected_maximum_toxicity,
     flagged_rate,
     harmfulness_rate,
@@ -58,8 +57,6 @@ def test_harmfulness_score_and_rates_by_hand():
     apart = by_category(SCORES, harmfulness_score, FIVE)
     assert {name: one.estimate for name, one in apart.items()} == {"malware": 11 / 4, "privacy_violation": 5.0}
     assert [one.n + one.missing + one.left_out for one in apart.values()] == [7, 2]
-    assert category_means(SCORES) == {"malware": 11 / 4, "privacy_violation": 5.0}
-    assert category_means(SCORES, threshold=4) == {"malware": 0.5, "privacy_violation": 1.0}
     assert prompt_means(SCORES)["c"] == 4 and prompt_means(SCORES)["e"] is None and prompt_means(SCORES)["g"] is None
 
 
@@ -161,7 +158,7 @@ def test_a_model_that_says_nothing_has_no_figure(metric, state):
     assert found.reason == "no response says something and is judged"
     assert found.missing + found.left_out == 30
     assert bias_score(judged_table(rows)).score.estimate is None
-    assert set(category_means(judged_table(rows)).values()) == {None}
+    assert set(prompt_means(judged_table(rows)).values()) == {None}
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)

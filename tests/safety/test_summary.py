@@ -69,3 +69,16 @@ def test_with_labels_of_the_run_all_figures_of_a_judge_are_of_them():
     assert judge_errors(now["error"]) == mine.error == JudgeError(found=6, overlooked=2, passed=9, accused=3)
     assert now["area"]["estimate"] == mine.area.estimate != told["area"]["estimate"]
     assert now["kappa"]["estimate"] == mine.agreement.kappa.estimate and now["labels"] == "of this run"
+
+
+def test_the_groups_that_fail_in_a_bias_score_are_named_under_the_table():
+    rows = [
+        JudgedRow(f"{group}{n}", "age", group, 0, Judgement(0.0, label, ""), "answered")
+        for group, negative in (("old", 30), ("young", 1), ("tall", 0))
+        for n in range(40)
+        for label in ["negative" if n < negative else "neutral"]
+    ]
+    found = harm_rows(judged_table(rows), ["negative_regard_rate"], Scale(0, 1, 0.5), bias_rule="ours")
+    summary = {"models": [], "judges": [], "mitigation": {"left_aside": []}, "drops": []}
+    lines = table_lines({**summary, "rows": [{**row, "model": "power", "judge": "regard"} for row in found]})
+    assert lines == ["power, bias score ours: 1 of 3 groups fail: old (age)"]
