@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jaxalign.runs.records import digest
+from jaxalign.runs.records import content_hashes, digest
 from jaxalign.safety.judged import JudgedRow, judged_table
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.summary import as_scale, harm_rows
@@ -91,7 +91,7 @@ class Lab:
         found, rows = [], []
         for about in models:
             mine = self._stages(about, mitigation)
-            found.append({**about, **mine.pop("folders")})
+            found.append({**about, **mine.pop("folders"), "files": mine["files"]})
             more = {
                 **about,
                 "mitigation": mitigation,
@@ -149,7 +149,7 @@ class Lab:
                 generated.append(
                     {"key": key, "prompt": f"Prompt {identifier}?", "text": text, "tokens": 4, "end": "stop"}
                 )
-        places = {}
+        places, files = {}, {}
         for stage, name, records in (
             ("generate", "generations.jsonl", generated),
             ("judge", "judged.jsonl", judged),
@@ -160,5 +160,6 @@ class Lab:
             lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
             (folder / name).write_text(lines, encoding="utf-8")
             (folder / "summary.json").write_text("{}")
+            files |= content_hashes(folder, [name])
             places[stage] = str(folder)
-        return {"table": judged_table(rows), "folders": places}
+        return {"table": judged_table(rows), "folders": places, "files": files}

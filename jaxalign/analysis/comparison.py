@@ -11,6 +11,8 @@ from jaxalign.analysis.intervals import mean_with_interval
 FEWEST_PAIRS = 6
 """Six pairs of one sign are the fewest that a test of signs can call an effect: 2 / 2^6 is under 0.05."""
 FLIPS = 10_000
+MOST_FLIPPED = 500
+"""With more pairs that count, the p-value is that of the normal distribution that sums with random signs then have."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,15 @@ def _number(value: float | None) -> float:
 
 def _sign_flips(differences: np.ndarray, seed: int) -> float:
     """Return the two-sided p-value of a mean difference if each difference is as likely with the other sign."""
-    n = len(differences)
+    differences = differences[differences != 0]  # a difference of nothing is the same with either sign
+    n, squares = len(differences), np.square(differences)
+    if not n:
+        return 1.0
+    # Few large differences among many small ones count as few: then the sum is far from normal.
+    if squares.sum() ** 2 > MOST_FLIPPED * np.square(squares).sum():
+        from scipy.stats import norm
+
+        return float(2 * norm.sf(abs(differences.sum()) / np.sqrt(squares.sum())))
     if 2**n <= FLIPS:
         signs = np.array(np.meshgrid(*[[1.0, -1.0]] * n, indexing="ij")).reshape(n, -1).T
         sums = signs @ differences

@@ -60,34 +60,6 @@ def corrected_rate(rate: Estimate, error: JudgeError, *, seed: int = 0, level: f
     return replace(rate, estimate=_solved(rate.estimate, error), low=float(low), high=float(high))
 
 
-def corrected_difference(difference: Estimate, error: JudgeError, *, seed: int = 0, level: float = 0.95) -> Estimate:
-    """Return the true difference behind the difference of two rates that one judge gave, such as a paired one.
-
-    It is the difference / (sensitivity + specificity - 1), so a bad judge makes differences look small. Its sign and p
-    stay; its interval is wider by what is not known of the judge.
-
-    Args:
-        difference: the difference of the judge's rates with its interval.
-        error: see `corrected_rate`; the judge's error must be the same for both.
-        seed: for the draws.
-        level: the part of such intervals that hold the true difference.
-    """
-    from scipy.stats import norm
-
-    random = np.random.Generator(np.random.PCG64(seed))
-    tail = (1 - level) / 2
-    measured = _judge_draws(error, random, tail)
-    if isinstance(measured, str) or difference.estimate is None or difference.low is None or difference.high is None:
-        return _silent(difference, measured if isinstance(measured, str) else None)
-    spread = (difference.high - difference.low) / (2 * norm.ppf(1 - tail))
-    middle = (difference.high + difference.low) / 2
-    true = random.normal(middle, spread, CORRECTION_DRAWS) / (sum(measured) - 1)
-    low, high = np.clip(np.quantile(true, [tail, 1 - tail]), -1, 1)
-    sensitivity, specificity = _shares(error)
-    estimate = float(np.clip(difference.estimate / (sensitivity + specificity - 1), -1, 1))
-    return replace(difference, estimate=estimate, low=float(low), high=float(high))
-
-
 def _judge_draws(error: JudgeError, random: np.random.Generator, tail: float) -> tuple[np.ndarray, np.ndarray] | str:
     """Return draws of sensitivity and specificity of a judge that is better than a coin, or why there are none."""
     ill, well = error.found + error.overlooked, error.passed + error.accused

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from types import UnionType
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import parse_json, read_bytes, read_text
+from jaxalign.runs.reading import parse_json, parse_json_lines, read_bytes, read_text
 
 HINT = "free space or choose another run.dir"
 
@@ -191,8 +192,29 @@ def read_records(
     path = Path(path)
     if not path.exists():
         return []
-    *whole, _torn = read_bytes(path, hint="remove it, or choose another run.dir").split(b"\n")
+    data = read_bytes(path, hint="remove it, or choose another run.dir")
+    if (found := _whole_records(data, fields)) is not None:
+        return found
+    *whole, _torn = data.split(b"\n")
     return [parse_record(line, path, number, hint, fields) for number, line in enumerate(whole, start=1)]
+
+
+def _whole_records(data: bytes, fields: Mapping[str, type | UnionType]) -> list[dict[str, Any]] | None:
+    """Return the records of a file all of whose lines are as they should be; None if one is not (see `parse_record`).
+
+    Types are looked at column by column, which takes a fraction of the time that it takes record by record.
+    """
+    try:
+        found = parse_json_lines(data[: data.rfind(b"\n") + 1].decode())
+        if found is None or not set(map(type, found)) <= {dict}:
+            return None
+        for name, kind in fields.items():
+            types = set(map(type, map(operator.itemgetter(name), found)))
+            if not all(issubclass(one, kind) for one in types):
+                return None
+    except (UnicodeDecodeError, KeyError):
+        return None
+    return found
 
 
 def parse_record(
@@ -217,8 +239,10 @@ def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
     """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
     if not isinstance(found, dict):
         return "not a JSON object"
-    damaged = [name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind)]
-    return f"'{damaged[0]}' is missing or damaged" if damaged else None
+    for name, kind in fields.items():
+        if name not in found or not isinstance(found[name], kind):
+            return f"'{name}' is missing or damaged"
+    return None
 
 
 def digest(value: Any, length: int = 16) -> str:

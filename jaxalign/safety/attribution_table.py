@@ -10,6 +10,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY, Attribution, Harms, attribution
 from jaxalign.safety.calibration import WEAK_KAPPA
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import (
     Perplexities,
     Tags,
@@ -136,8 +137,10 @@ def attribution_table(
         "More or less harm is said to come from the value only if all six conditions hold. What was not measured is "
         "never taken for met. Differences are paired by prompt. For less harm, grows is shrinks and beats is below."
     )
-    title = "Is it because of the value?"
-    return with_judges(DataTable(f"{name}-because", title, heads, rows, [note], tags), found)
+    means = [[x for x in harms(one.model).values() if x is not None] for one in models]
+    noise = seed_noise([one.model.about for one in models], [float(np.mean(one)) if one else None for one in means])
+    notes = [note, noise_line(noise, "the mean score")]
+    return with_judges(DataTable(f"{name}-because", "Is it because of the value?", heads, rows, notes, tags), found)
 
 
 def statement(result: Attribution, direction: int) -> str:

@@ -13,7 +13,7 @@ from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, model_title
 from jaxalign.values.schwartz import VALUES
 
-BASE_METHOD, ADAPTER_METHOD = "base", "adapter"
+BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD = "base", "role-play", "adapter"
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _check_same(name: str, one: ReportedModel, other: ReportedModel) -> None:
 
 def _order(model: ReportedModel) -> tuple[Any, ...]:
     """The base first, then a role, then adapters by name and scale; without mitigation first."""
-    methods = (BASE_METHOD, "role-play", ADAPTER_METHOD)
+    methods = (BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD)
     method = str(model.about["method"])
     place = methods.index(method) if method in methods else len(methods)
     policy = POLICIES.index(model.mitigation) if model.mitigation in POLICIES else len(POLICIES)

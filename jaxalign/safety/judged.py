@@ -1,6 +1,6 @@
 """Judged responses as columns: what metrics read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -82,41 +82,60 @@ def judged_table(rows: Iterable[JudgedRow]) -> JudgedTable:
     Raises:
         UserError: two rows are of one prompt and sample.
     """
-    prompts: dict[str, int] = {}
-    categories: dict[str, int] = {}
-    groups: dict[str, int] = {}
-    labels: dict[str, int] = {}
-    place = {state: number for number, state in enumerate(STATES)}
-    columns: list[tuple[int, int, int, int, int, int, float]] = []
-    for identifier, category, group, sample, judgement, state in rows:
-        known = None if judgement is None or judgement.missing is not None else judgement
-        score, label = (None, None) if known is None else (known.score, known.label)
-        columns.append(
-            (
-                prompts.setdefault(identifier, len(prompts)),
-                categories.setdefault(category, len(categories)),
-                groups.setdefault(group, len(groups)),
-                -1 if label is None else labels.setdefault(label, len(labels)),
-                place[state],
-                sample,
-                float("nan") if score is None else score,
-            )
-        )
-    kinds = (np.int32, np.int16, np.int32, np.int16, np.int8, np.int64, np.float64)
-    parts = list(zip(*columns, strict=True)) or [()] * len(kinds)
-    prompt, area, member, said, now, number, value = (np.array(*pair) for pair in zip(parts, kinds, strict=True))
-    _check_unique(prompt, number, list(prompts))
+    columns = list(zip(*rows, strict=True)) or [()] * len(JudgedRow._fields)
+    ids, categories, groups, samples, judgements, states = columns
+    known = [None if one is None or one.missing is not None else one for one in judgements]
+    scores = [None if one is None else one.score for one in known]
+    labels = [None if one is None else one.label for one in known]
+    return columns_as_table(ids, categories, groups, samples, scores, labels, states)
+
+
+def columns_as_table(
+    ids: Sequence[str],
+    categories: Sequence[str],
+    groups: Sequence[str],
+    samples: Sequence[int],
+    scores: Sequence[float | None],
+    labels: Sequence[str | None],
+    states: Sequence[str],
+) -> JudgedTable:
+    """Return columns [N] of `JudgedRow`, with the scores and labels of judgements that are not missing, as a table.
+
+    Raises:
+        UserError: two rows are of one prompt and sample.
+    """
+    prompt, prompts = _places(ids, np.int32)
+    category, names = _places(categories, np.int16)
+    group, members = _places(groups, np.int32)
+    known = {name: place for place, name in enumerate(dict.fromkeys(one for one in labels if one is not None))}
+    label, state = {None: -1, **known}, {name: number for number, name in enumerate(STATES)}
+    _check_unique(prompt, np.array(samples, np.int64), prompts)
     return JudgedTable(
-        prompt, area, member, said, now, value, tuple(prompts), tuple(categories), tuple(groups), tuple(labels)
+        prompt,
+        category,
+        group,
+        np.fromiter(map(label.__getitem__, labels), np.int16, len(labels)),
+        np.fromiter(map(state.__getitem__, states), np.int8, len(states)),
+        np.array(scores, np.float64),  # which makes None NaN
+        prompts,
+        names,
+        members,
+        tuple(known),
     )
 
 
-def _check_unique(prompt: np.ndarray, sample: np.ndarray, prompts: list[str]) -> None:
+def _places(names: Sequence[str], kind: type) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return for each name [N] its place among the different ones, and these."""
+    known = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return np.fromiter(map(known.__getitem__, names), kind, len(names)), tuple(known)
+
+
+def _check_unique(prompt: np.ndarray, sample: np.ndarray, prompts: Sequence[str]) -> None:
     order = np.lexsort((sample, prompt))
     same = (np.diff(prompt[order]) == 0) & (np.diff(sample[order]) == 0)
     if same.any():
         row = order[int(np.argmax(same))]
         raise UserError(
-            f"two responses are sample {sample[row]} of the prompt {prompts[prompt[row]]!r}: "
+            f"two responses are sample {sample[row]} of the prompt {prompts[int(prompt[row])]!r}: "
             "judge each run by itself, and give each prompt of a benchmark its own id"
         )

@@ -15,7 +15,7 @@ from jaxalign.analysis.intervals import binomial_interval, mean_with_interval, r
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
-from jaxalign.safety.states import REFUSED, STATES
+from jaxalign.safety.states import NOT_JUDGED, REFUSED, SPOKEN, STATES
 
 NEGATIVE = "negative"
 """The label of a response that speaks ill of the group in its prompt (Sheng et al., 2019)."""
@@ -82,19 +82,16 @@ METRICS: dict[str, Callable[[JudgedTable, Scale], Estimate]] = {
 """The metrics by name."""
 
 
-def state_shares(table: JudgedTable) -> dict[str, Estimate]:
-    """Return the share, 0 to 1, of each of `STATES`.
+def state_shares(table: JudgedTable) -> dict[str, float | None]:
+    """Return the share, 0 to 1, of each of `STATES`; None where there is no response to take it of.
 
     Blank, repetitive and not judged are shares of all responses. Refused and answered are shares of those whose state
-    is known; the others are counted as missing, because each of them could be either.
+    is known, because each of the others could be either. Tables show them by `shown_shares`.
     """
-    shares = {}
-    for number, state in enumerate(STATES):
-        flags = (table.state == number).astype(np.float64)
-        if state in ("refused", "answered"):
-            flags = np.where(table.judged, flags, np.nan)
-        shares[state] = rate_with_interval(flags, table.prompt)
-    return shares
+    counts = np.bincount(table.state, minlength=len(STATES)).tolist()
+    known = len(table) - counts[STATES.index(NOT_JUDGED)]
+    sizes = [known if state in SPOKEN else len(table) for state in STATES]
+    return {state: n / size if size else None for state, n, size in zip(STATES, counts, sizes, strict=True)}
 
 
 def by_category(
@@ -104,19 +101,18 @@ def by_category(
     return {name: metric(table.of_category(name), scale) for name in table.categories}
 
 
-def category_means(table: JudgedTable, threshold: float | None = None) -> dict[str, float | None]:
-    """Return the mean score of each category, or with a threshold the share of scores that reach it.
+def prompt_means(table: JudgedTable) -> dict[str, float | None]:
+    """Return the mean score of each prompt by its id, to compare models prompt by prompt.
 
-    These are the numbers that `risks.py` sets against values. None where no response says something and is judged.
+    None where no response says something and is judged.
     """
-    sums, counts = _sums(table, table.category, len(table.categories), threshold)
-    return dict(zip(table.categories, _means(sums, counts), strict=True))
+    known = table.spoken & ~np.isnan(table.score)
+    return _means_by_prompt(table, known, table.score)
 
 
-def prompt_means(table: JudgedTable, threshold: float | None = None) -> dict[str, float | None]:
-    """Return the same as `category_means` for each prompt by its id, to compare models prompt by prompt."""
-    sums, counts = _sums(table, table.prompt, len(table.prompts), threshold)
-    return dict(zip(table.prompts, _means(sums, counts), strict=True))
+def prompt_refusals(table: JudgedTable) -> dict[str, float | None]:
+    """Return for each prompt by its id the share of refusals, 0 to 1, among its responses that say something."""
+    return _means_by_prompt(table, table.spoken, table.state == STATES.index(REFUSED))
 
 
 @dataclass(frozen=True)
@@ -226,11 +222,8 @@ def _maximum_weights(most: int, chosen: int) -> np.ndarray:
         return np.nan_to_num(np.where(place < m, comb(place, chosen - 1) / comb(m, chosen), 0.0), posinf=0.0)
 
 
-def _sums(table: JudgedTable, owner: np.ndarray, owners: int, threshold: float | None) -> tuple[np.ndarray, np.ndarray]:
-    values = table.score if threshold is None else _flags(table.score >= threshold, np.isnan(table.score))
-    known = table.spoken & ~np.isnan(values)
-    return np.bincount(owner[known], values[known], minlength=owners), np.bincount(owner[known], minlength=owners)
-
-
-def _means(sums: np.ndarray, counts: np.ndarray) -> list[float | None]:
-    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+def _means_by_prompt(table: JudgedTable, chosen: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    owner, size = table.prompt[chosen], len(table.prompts)
+    sums, counts = np.bincount(owner, values[chosen], minlength=size), np.bincount(owner, minlength=size)
+    means = [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
+    return dict(zip(table.prompts, means, strict=True))

@@ -11,7 +11,8 @@ from jaxalign.safety.calibration import REFUSALS
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
-from jaxalign.safety.states import STATES
+from jaxalign.safety.noise import with_noise
+from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
 from jaxalign.safety.summary import ALL
 
 Tags = dict[str, Sequence[str]]
@@ -64,7 +65,7 @@ def harm_table(found: Collection, name: str) -> DataTable:
             for row in model.rows:
                 if row["category"] != category:
                     continue
-                states = row.get("states") or {}
+                states = shown_shares(row.get("states") or {})
                 rows.append(
                     [
                         category_name(category),
@@ -81,7 +82,8 @@ def harm_table(found: Collection, name: str) -> DataTable:
                 )
                 tags.append(model_tags(model, category))
     heads = ("category", "model", "mitigation", "metric", "judge", "figure", "n", "missing", "left out", *STATES)
-    table = DataTable(f"{name}-figures", "Figures by category", heads, rows, tags=tags, for_files=False)
+    title = "Figures by category"
+    table = DataTable(f"{name}-figures", title, heads, rows, [SHARES_NOTE], tags, for_files=False)
     return with_judges(table, found)
 
 
@@ -100,19 +102,15 @@ def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) 
 
 
 def states_table(found: Collection, name: str) -> DataTable:
-    """Return the shares of the five states of all responses, by model and mitigation."""
+    """Return the shares of the five states (see `shown_shares`), by model and mitigation."""
     rows: list[list[Cell]] = []
     for model in found.models:
-        states = (model.row(ALL) or {}).get("states") or {}
+        states = shown_shares((model.row(ALL) or {}).get("states") or {})
         rows.append([model.title, model.mitigation, *(states.get(state) for state in STATES)])
-    note = (
-        "Blank, repetitive and not judged are shares of all responses; refused and answered are shares of those whose "
-        "state is known."
-    )
     tags = [model_tags(model) for model in found.models]
     # The judge of refusals decides these shares, whoever judges harm.
     by = Collection(found.benchmark, [one for one in found.judges if one["about"] == REFUSALS])
-    heads, notes = ("model", "mitigation", *STATES), [note, *judge_notes(by)]
+    heads, notes = ("model", "mitigation", *STATES), [SHARES_NOTE, *judge_notes(by)]
     return DataTable(
         f"{name}-states", "What became of the responses", heads, rows, notes, tags, [bool(by.weak)] * len(rows)
     )
@@ -122,12 +120,13 @@ def drops_table(found: Collection, name: str) -> DataTable:
     """Return by how much the mean score drops with each mitigation, paired by prompt, with refusals beside it."""
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
+    noises = _drops_noises(found)
     without = {model.title: model for model in found.under()}
     for category in (ALL, *found.categories):
         for model in found.models:
             before = without.get(model.title)
             for drop in (one for one in model.drops if one["category"] == category):
-                refused = [_state(one, category, "refused") for one in (before, model)]
+                refused = [_refused(one, category) for one in (before, model)]
                 figure = as_estimate(drop)
                 rows.append(
                     [
@@ -139,23 +138,34 @@ def drops_table(found: Collection, name: str) -> DataTable:
                         drop.get("size"),
                         drop["n"],
                         drop.get("p"),
+                        noises.get((model.mitigation, category, drop["judge"])),
                         *refused,
                         drop.get("reason") or "",
                     ]
                 )
                 tags.append(model_tags(model, category))
-    heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "refused before", "refused with")
+    heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "noise")
     note = (
         "Drop: the mean score without mitigation minus that with it, paired by prompt; above 0 is less harm. Size: in "
-        "standard deviations of the differences."
+        "standard deviations of the differences. Refused: of the responses that say something."
     )
-    heads = (*heads, "reason")
-    return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, [note], tags), found)
+    noise = "Noise: the standard deviation of the same drop between seeds of one target"
+    if all(one is None for one in noises.values()):
+        noise += ": not known (no two adapters with a drop are seeds of one target)"
+    heads = (*heads, "refused before", "refused with", "reason")
+    notes = [note, f"{noise}."]
+    return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, notes, tags), found)
 
 
-def _state(model: ReportedModel | None, category: str, state: str) -> float | None:
+def _drops_noises(found: Collection) -> dict[tuple[str, str, str], float | None]:
+    """Return the noise of drops by mitigation, category and judge (see `with_noise`); None where it is not known."""
+    drops = [{**model.about, **drop, "mitigation": model.mitigation} for model in found.models for drop in model.drops]
+    return {(one["mitigation"], one["category"], one["judge"]): one["noise"] for one in with_noise(drops)}
+
+
+def _refused(model: ReportedModel | None, category: str) -> float | None:
     row = None if model is None else model.row(category)
-    return None if row is None else (row.get("states") or {}).get(state)
+    return shown_shares((row or {}).get("states") or {}).get(REFUSED)
 
 
 def judges_table(found: Collection, name: str) -> DataTable:
@@ -170,6 +180,22 @@ def judges_table(found: Collection, name: str) -> DataTable:
     return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
 
 
+def records_table(found: Collection, name: str) -> DataTable:
+    """Return the hashes of the files whose records the figures of each model are of."""
+    files = ("generations.jsonl", "judged.jsonl")
+    rows: list[list[Cell]] = []
+    for model in found.models:
+        hashes = model.about.get("files") or {}
+        rows.append([model.title, model.mitigation, *(str(hashes.get(file, DASH))[:16] for file in files)])
+    note = (
+        "The first 16 digits of SHA-256 over the sorted lines of each file; the run's summary.json has all of them, "
+        f"and where the files are. {DASH}: an older version wrote the run."
+    )
+    tags = [model_tags(model) for model in found.models]
+    title = "The records behind these figures"
+    return DataTable(f"{name}-records", title, ("model", "mitigation", *files), rows, [note], tags, for_files=False)
+
+
 def ability_table(found: Collection, name: str, perplexities: Perplexities) -> DataTable:
     """Return the perplexity of plain text beside the harm, for each model without mitigation."""
     rows: list[list[Cell]] = []
@@ -178,7 +204,7 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
         adapter, base = model_perplexity(model, perplexities)
         ratio = None if adapter is None or base is None else adapter / base
         words = "not measured" if ratio is None else "" if ratio <= MOST_PERPLEXITY else "it pays with its language"
-        states = (model.row(ALL) or {}).get("states") or {}
+        states = shown_shares((model.row(ALL) or {}).get("states") or {})
         rows.append(
             [
                 model.title,
@@ -187,7 +213,7 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
                 as_estimate(model.row(ALL, found.metric)),
                 states.get("blank"),
                 states.get("repetitive"),
-                states.get("refused"),
+                states.get(REFUSED),
                 words,
             ]
         )
@@ -198,7 +224,8 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
         "Perplexity of held-out plain text, measured with the responses, or else in the adapter's training run. Above "
         f"{MOST_PERPLEXITY} × the base's, harm says little about the value."
     )
-    return with_judges(DataTable(f"{name}-ability", "Ability beside harm", heads, rows, [note], tags), found)
+    notes = [note, SHARES_NOTE]
+    return with_judges(DataTable(f"{name}-ability", "Ability beside harm", heads, rows, notes, tags), found)
 
 
 def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:

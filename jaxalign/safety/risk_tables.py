@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxalign.analysis.comparison import noise_floor
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import Tags, category_name, metric_name, with_judges
 from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
 from jaxalign.safety.summary import ALL
@@ -49,7 +49,7 @@ def risk_units(found: Collection) -> RiskUnits:
         category: [_mean([_figure(model, category, found.metric) for model in models]) for _, models in pairs]
         for category in ((ALL, *found.categories) if len(found.categories) > 1 else found.categories)
     }
-    whole = [(_figure(model, ALL, found.metric), target) for target, models in pairs for model in models]
+    everyone = [model for _, models in pairs for model in models]
     parents = [_parent(name)[0] for name in names]
     return RiskUnits(
         names,
@@ -57,7 +57,7 @@ def risk_units(found: Collection) -> RiskUnits:
         None if np.isnan(measured).all() else measured,
         means,
         parents if len(set(parents)) < len(parents) else None,
-        noise_floor([one for one, _ in whole], [target for _, target in whole]),
+        seed_noise([one.about for one in everyone], [_figure(one, ALL, found.metric) for one in everyone]),
     )
 
 
@@ -110,17 +110,18 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
                 risk.measured,
                 None if risk.measured is None else risk.measured.n,
                 None if risk.measured is None else risk.measured.q,
+                risk.measured_pearson,
                 risk.target.reason or "",
             ]
         )
     heads = ("value", "category", "Spearman", "n", "p", "q", "finding", "Pearson", "measured", "measured n")
-    heads = (*heads, "measured q", "reason")
+    heads = (*heads, "measured q", "measured Pearson", "reason")
     units = risk_units(found)
     notes = [
         f"Correlations over {len(units.names)} targets of a value's score with the {metric_name(found.metric)}; q is "
         "corrected for all values and categories (Benjamini and Hochberg), and a finding has a q of at most 0.05. "
         "Measured: with the score of the portrait questionnaire in place of the target's.",
-        _noise_line(units.noise),
+        noise_line(units.noise, f"the {metric_name(found.metric)} of all categories"),
     ]
     tags = [_tags(risk.value, risk.category) for risk in risks]
     return with_judges(DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags), found)
@@ -132,12 +133,6 @@ def _name(found: Collection, category: str) -> str:
 
 def _tags(value: str, category: str) -> Tags:
     return {"value": (value,)} if category == ALL else {"value": (value,), "category": (category,)}
-
-
-def _noise_line(noise: Estimate) -> str:
-    if noise.estimate is None:
-        return f"Noise between seeds of one target: not known ({noise.reason})."
-    return f"Noise between seeds of one target: {noise.estimate:.3f}, a standard deviation over {noise.n} adapters."
 
 
 def regressions_table(found: Collection, name: str) -> DataTable:

@@ -53,7 +53,7 @@ def value_risks(
 
     Args:
         targets: [A, 10] the target's scores of each adapter, 1 to 6, in the order of `VALUES`.
-        means: by category, [A] the adapter's mean harm in it (see `category_means`); None where it has none.
+        means: by category, [A] the adapter's mean harm in it; None where it has none.
         measured: [A, 10] the measured scores, NaN where missing.
         blocks: [A] what belongs together, such as the extreme target that a realistic one is near to; in each block the
             adapters stand in the same order, such as by rank. None makes each adapter its own.

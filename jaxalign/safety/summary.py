@@ -15,7 +15,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
                 values {probe, n, means}, or null), states ({state: number of responses}), generate and judge (the
                 directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl and
-                judgements.jsonl)}
+                judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the figures
+                are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
@@ -23,9 +24,10 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
                 benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
                 them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
-                the responses in the row)}
+                the responses in the row), failing (of a bias score: the [axis, descriptor] of the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
-                the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size
+                the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
+                (the standard deviation of the drop between seeds of one target, or null)
 
 An estimate that is null has a `reason`. Rates are from 0 to 1, scores on the judge's scale.
 """
@@ -43,9 +45,13 @@ from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
 from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
+from jaxalign.safety.states import SHARES_NOTE, shown_shares
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
+
+MOST_NAMED = 10
+"""The most groups of a bias score that are named under a table; summary.json has all of them."""
 
 HARM_COLUMNS = (
     *("model", "method", "scale", "value", "mitigation", "judge", "category", "metric"),
@@ -74,7 +80,7 @@ def harm_rows(
     known = set(table.categories[place] for place in set(table.category.tolist()))
     for category in (ALL, *(name for name in table.categories if name in known)):
         part = table if category == ALL else table.of_category(category)
-        states = {name: share.estimate for name, share in state_shares(part).items()}
+        states = state_shares(part)
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
             found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
@@ -83,7 +89,8 @@ def harm_rows(
                 rows.append({"category": category, "metric": "flagged_rate_corrected", **corrected, "states": states})
         if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
             found = bias_score(table, bias_rule)
-            rows.append({"category": ALL, "metric": f"bias_score_{bias_rule}", **_told(found.score), "states": states})
+            told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}
+            rows.append({"category": ALL, **told, "states": states})
     return rows
 
 
@@ -126,14 +133,15 @@ def _told(found: Estimate) -> dict[str, Any]:
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, a share of each state at the end."""
+    """Return rows as CSV, a share of each state at the end (see `shown_shares`)."""
     states = list(dict.fromkeys(name for row in rows for name in row.get("states", {})))
+    columns = [*HARM_COLUMNS, *(name for name in ("size", "p", "noise") if any(name in row for row in rows))]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*HARM_COLUMNS, *states])
+    writer.writerow([*columns, *states])
     for row in rows:
-        told = row.get("states", {})
-        values = [*(row.get(name) for name in HARM_COLUMNS), *(told.get(name) for name in states)]
+        told = shown_shares(row.get("states", {}))
+        values = [*(row.get(name) for name in columns), *(told.get(name) for name in states)]
         writer.writerow(["" if value is None else value for value in values])
     return file.getvalue()
 
@@ -152,13 +160,16 @@ def estimate_text(row: Mapping[str, Any]) -> str:
 
 
 def state_text(row: Mapping[str, Any]) -> list[str]:
-    """Return the shares of blank, repetitive, refused and not judged responses in percent."""
-    told = row.get("states") or {}
+    """Return the shares of blank, repetitive, refused and not judged responses in percent (see `shown_shares`)."""
+    told = shown_shares(row.get("states") or {})
     names = ("blank", "repetitive", "refused", "not judged")
-    return ["–" if told.get(name) is None else f"{100 * told[name]:.0f} %" for name in names]
+    return ["–" if (share := told.get(name)) is None else f"{100 * share:.0f} %" for name in names]
 
 
 HARM_HEADS = ("category", "model", "metric", "figure", "n", "missing", "blank", "repetitive", "refused", "not judged")
+
+
+DROP_HEADS = ("category", "model", "drop", "n", "missing", "noise")
 
 
 def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -183,6 +194,15 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
+def drop_cells(drops: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the cells of the table of drops under `DROP_HEADS`; the noise is that between seeds of one target."""
+    noises = [drop.get("noise") for drop in in_order(drops)]
+    return [
+        [*cells[:2], *cells[3:6], "–" if noise is None else f"{noise:.2f}"]
+        for cells, noise in zip(table_cells(drops), noises, strict=True)
+    ]
+
+
 def _category_cell(row: Mapping[str, Any]) -> str:
     if row["category"] != ALL:
         return category_title(row["category"])
@@ -201,13 +221,19 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     for model in summary["models"]:
         counts = ", ".join(f"{n:,} {state}" for state, n in model["states"].items())
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
+    lines += [SHARES_NOTE] if summary["models"] else []
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
+    lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
     for one in summary.get("second_judges", ()):
         kappa = one["kappa"]
         reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
         lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
+    if summary["models"] and summary["drops"]:
+        known = any(drop.get("noise") is not None for drop in summary["drops"])
+        no = "" if known else ": not known (no two of these models are seeds of one target)"
+        lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
     lines += [line] if (line := _uncorrected_line(summary)) else []
@@ -228,6 +254,15 @@ def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
         if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
             left.append(f"flagged rate by {judge} (no labels say how often it errs)")
     return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
+
+
+def _failing_line(row: Mapping[str, Any]) -> str:
+    """Return the line on the groups that fail in a bias score; of more than `MOST_NAMED`, the first are named."""
+    failing = row["failing"]
+    named = ", ".join(f"{descriptor} ({axis})" for axis, descriptor in failing[:MOST_NAMED])
+    more = f" and {len(failing) - MOST_NAMED} more" if len(failing) > MOST_NAMED else ""
+    begin = f"{model_title(row)}, {row['metric'].replace('_', ' ')}: {len(failing)} of {row['n']} groups fail"
+    return f"{begin}{': ' if named else ''}{named}{more}"
 
 
 def _moved_line(model: Mapping[str, Any]) -> str | None:
@@ -260,8 +295,7 @@ def tables_as_markdown(summary: Mapping[str, Any]) -> str:
     title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
     parts = [title, _markdown(HARM_HEADS, table_cells(summary["rows"]))]
     if summary["drops"]:
-        cells = [[*cells[:2], *cells[3:6]] for cells in table_cells(summary["drops"])]
-        parts += ["## Drop against no mitigation", _markdown((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells)]
+        parts += ["## Drop against no mitigation", _markdown(DROP_HEADS, drop_cells(summary["drops"]))]
     return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
 
 
@@ -284,11 +318,16 @@ def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
 
 
 def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
-    """Return a judge's entry with the agreement with labels of the run itself in the place of the shipped ones."""
-    agreement = calibration.agreement
+    """Return a judge's entry with labels of the run itself in the place of the shipped ones, in all its figures.
+
+    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses.
+    """
+    agreement, area, error = calibration.agreement, calibration.area, calibration.error
     return {
         **told,
         "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
+        "area": None if area is None else dataclasses.asdict(area),
+        "error": None if error is None else list(dataclasses.astuple(error)),
         "line": calibration.line + ", labels of this run",
         "labels": "of this run",
         "weak": calibration.is_weak,

@@ -1,7 +1,7 @@
 """Designed targets: 24 targets in which the ten values are uncorrelated, and each is high in half of them.
 
 Among the 14 extreme targets each value is high in 2, so that no effect, however strong, stands out from chance once all
-values and categories are tested (see `simulated_power`).
+values and categories are tested (tests/analysis/simulated_power.py).
 """
 
 import numpy as np

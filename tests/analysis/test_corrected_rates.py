@@ -1,13 +1,11 @@
 """A judge with a known error: its rate is wrong, and the corrected one is right on average, and as sure as it says."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from jaxalign.analysis.corrected_rates import JudgeError, corrected_difference, corrected_rate, judge_error
+from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate, judge_error
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.analysis.intervals import mean_with_interval, rate_with_interval
+from jaxalign.analysis.intervals import rate_with_interval
 
 NAN = float("nan")
 CASES = [(0.3, 0.6, 0.95), (0.15, 0.9, 0.8), (0.6, 0.7, 0.8)]
@@ -43,26 +41,6 @@ def test_a_known_error_is_corrected_without_bias_and_intervals_cover_the_truth(t
     assert np.mean([one.estimate for one in found]) == pytest.approx(truth, abs=0.012)  # pyright: ignore
     assert 0.93 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.97  # pyright: ignore
     assert np.mean([rate.low <= truth <= rate.high for rate, _ in pairs]) < 0.5  # pyright: ignore
-
-
-def test_a_known_error_is_taken_out_of_a_difference_too():
-    random = np.random.default_rng(2)
-    found, raw = [], []
-    for seed in range(400):
-        true = [random.random(300) < rate for rate in (0.6, 0.3)]
-        said = [np.where(one, random.random(300) < 0.7, random.random(300) < 0.15) for one in true]
-        paired = mean_with_interval(said[0].astype(float) - said[1].astype(float), seed=seed)
-        error = JudgeError(
-            (hits := random.binomial(150, 0.7)), 150 - hits, (passed := random.binomial(150, 0.85)), 150 - passed
-        )
-        raw.append(paired)
-        found.append(corrected_difference(paired, error, seed=seed))
-    assert np.mean([one.estimate for one in raw]) == pytest.approx(0.3 * 0.55, abs=0.01)
-    assert np.mean([one.estimate for one in found]) == pytest.approx(0.3, abs=0.015)
-    assert 0.93 <= np.mean([one.low <= 0.3 <= one.high for one in found]) <= 0.97  # pyright: ignore
-    assert found[0].n == 300 and corrected_difference(replace(raw[0], p=0.01), error).p == 0.01
-    assert corrected_difference(raw[0], JudgeError(12, 8, 9, 11)).estimate is None
-    assert corrected_difference(Estimate(n=3, reason="why"), JudgeError(80, 20, 90, 10)).reason == "why"
 
 
 def test_few_labels_and_clusters_widen_the_interval():

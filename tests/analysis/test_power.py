@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from analysis.simulated_power import simulated_power
 
-from jaxalign.analysis.power import design_plan, plan_lines, simulated_power, smallest_effect
+from jaxalign.analysis.power import design_plan, plan_lines, smallest_effect
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import extreme_targets

@@ -16,6 +16,7 @@ from synthetic_harm import Lab, judge_entry
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.report import main
+from jaxalign.runs.records import content_hashes
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.safety.value_probe import read_value_probe
 from jaxalign.values.designed import designed_targets
@@ -81,6 +82,64 @@ def test_the_figures_are_those_of_the_runs(lab, capsys):
     assert int(mine["n"]) == row["n"] and float(mine["blank"]) == row["states"]["blank"]
     (ability,) = [one for one in table(lab, "beavertails-ability") if one["model"] == "power"]
     assert (ability["perplexity"], ability["× base"]) == ("120.0", "1.2")
+
+
+def test_refused_is_of_the_responses_that_say_something_in_every_table(lab, capsys):
+    folder = lab.run(models(lab, "power"), "one")
+    lab.run(models(lab, "power"), "two", "safety_prompt")
+    report(lab, capsys)
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    (row,) = [one for one in rows if (one["model"], one["metric"], one["category"]) == ("power", "flagged_rate", "all")]
+    states = row["states"]
+    said = states["refused"] / (states["refused"] + states["answered"])
+    assert states["blank"] + states["repetitive"] > 0 and said > states["refused"]
+    columns = (("ability", "refused"), ("drops", "refused before"), ("states", "refused"), ("figures", "refused"))
+    for name, column in columns:
+        mine = next(one for one in table(lab, f"beavertails-{name}") if one["model"] == "power")
+        assert float(mine[column]) == pytest.approx(said), name
+    assert page(lab).count("of the responses that say something") == len(columns)
+
+
+def test_groups_of_models_are_compared_prompt_by_prompt_with_the_noise_between_seeds(lab, capsys):
+    lab.effect, lab.prompts = 0.15, 10
+    role = {**lab.adapter(EXTREME["power"], name="role-play"), "method": "role-play", "scale": None, "folder": None}
+    shuffled = {**lab.adapter(EXTREME["power"], name="power-2"), "control": "shuffled labels"}
+    asked = [lab.base(), lab.adapter(EXTREME["power"]), shuffled, {**lab.adapter(None), "control": "benign"}, role]
+    lab.run([*asked, lab.adapter(EXTREME["power"], name="power-seed1", seed=1)], "one")
+    lab.run(asked[:2], "two", "safety_prompt")
+    report(lab, capsys, "texts=0")
+    rows = [one for one in table(lab, "beavertails-groups") if one["compared"] == "adapters"]
+    whole = {one["with"]: one for one in rows if (one["category"], one["measure"]) == ("all", "mean score")}
+    assert list(whole) == ["role-play", "shuffled labels", "benign control", "base"]
+    for name in ("shuffled labels", "benign control", "base"):
+        assert float(whole[name]["difference low"]) > 0.2 and float(whole[name]["q"]) < 0.01, name
+        assert whole[name]["models"] == "2 and 1" and 30 < int(whole[name]["n"]) <= 40, name
+    assert 0 < float(whole["base"]["noise"]) < 0.2
+    parts = [one for one in rows if one["category"] != "all" and one["measure"] == "mean score"]
+    assert len(parts) == 4 * 4 and all(int(one["n"]) <= 10 for one in parts)
+    beside = {one["model"]: one for one in table(lab, "beavertails-beside-base") if one["measure"] == "mean score"}
+    assert set(beside) == {
+        "power",
+        "power-seed1",
+        "power-2 (control: shuffled labels)",
+        "benign (control: benign)",
+        "role-play",
+    }
+    assert float(beside["power"]["difference low"]) > 0.2
+    # One adapter alone was asked with the safety prompt, so nobody knows how far its drop moves between seeds.
+    assert {one["noise"] for one in table(lab, "beavertails-drops")} == {""}
+    assert "no two adapters with a drop are seeds of one target" in page(lab)
+
+
+def test_the_hashes_of_the_records_stand_beside_the_models(lab, capsys):
+    folder = lab.run(models(lab, "power"), "one")
+    report(lab, capsys)
+    rows = table(lab, "beavertails-records")
+    assert [one["model"] for one in rows] == ["base", "power"]
+    known = json.loads((folder / "summary.json").read_text())["models"]
+    for row, about in zip(rows, known, strict=True):
+        assert row["judged.jsonl"] == content_hashes(Path(about["judge"]), ["judged.jsonl"])["judged.jsonl"][:16]
+        assert len(row["generations.jsonl"]) == 16
 
 
 def test_drops_are_paired_even_if_the_run_without_mitigation_came_later(lab, capsys):
@@ -258,13 +317,14 @@ def all_tables_and_pictures(lab, capsys, kappa):
 def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
-    del tables["Judges, and how far they agree with people"]
-    assert len(tables) == 11
+    del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
+    assert len(tables) == 13
     for title, block in tables.items():
-        rows, grey = block.count("<tr") - 1, block.count('<tr class="weak"')
+        # Another judge, with a κ of 0.7, says what a refusal is.
+        rows = sum("refusal rate" not in row for row in block.partition("<tbody")[2].split("<tr")[1:])
+        grey = block.count('<tr class="weak"')
         assert (title, grey) == (title, rows if kappa < 0.2 else 0) and rows
         assert f"judge: probe, κ {kappa:.2f}" in block, title
-    # Another judge, with a κ of 0.7, says what a refusal is.
     assert 'class="weak"' not in refusals and "judge: refusals, κ 0.70" in refusals and "probe" not in refusals
     for kind in ("mitigation", "dose", "ability"):
         assert (pictures[kind] < 0.01) == (kappa < 0.2), kind

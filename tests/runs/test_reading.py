@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import check_yaml, parse_json, read_bytes, read_text
-from jaxalign.runs.records import read_json_object
+from jaxalign.runs.reading import check_yaml, parse_json, parse_json_lines, read_bytes, read_text
+from jaxalign.runs.records import parse_record, read_json_object, read_records
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,49 @@ def test_any_bytes_are_json_or_one_line(content):
 def test_any_bytes_are_yaml_or_one_line(content):
     with tempfile.TemporaryDirectory() as folder:
         survives(check_yaml, Path(folder) / "f.yaml", content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}, {"b": 2}\n{"c": [1\n2]}\n',  # three values in three lines, and none in a line of its own
+        '{"a": 1}\n\n{"a": 2}\n',
+        '{"a": 1, "a": 2}\n',
+        '{"a": "\\ud83d"}\n',
+        '{"a": 1} x\n',
+        " {}\n",
+        "[" * 100_000 + "\n",
+    ],
+)
+def test_lines_are_read_at_once_only_if_each_is_one_value(text):
+    assert parse_json_lines(text) is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"a": 1}', '{"a": 2.5, "b": "\\u00e9"}', '{"a": NaN}', '{"a": true}'],
+        [' {"a": 1}', '{"a": 2}'],
+        ['{"a": 1}', '{"b": 2}'],
+        ['{"a": 1}', '{"a": "one"}'],
+        ['{"a": 1}', "[1]"],
+        ['{"a": 1}', '{"a": 1, "a": 2}'],
+        ['{"a": 1}', "\xff"],
+        [],
+    ],
+)
+def test_a_file_of_records_is_read_as_its_lines_one_by_one(tmp_path, lines):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode("latin-1") + b'{"a": torn')
+
+    def one_by_one():
+        raw = path.read_bytes().split(b"\n")[:-1]
+        return [parse_record(line, path, number, "mend it", {"a": float | int}) for number, line in enumerate(raw, 1)]
+
+    def result(read):
+        try:
+            return str(read())  # NaN is no NaN's equal
+        except UserError as error:
+            return str(error)
+
+    assert result(lambda: read_records(path, "mend it", a=float | int)) == result(one_by_one)

@@ -12,7 +12,6 @@ from jaxalign.safety.metrics import (
     METRICS,
     bias_score,
     by_category,
-    category_means,
     expected_maximum_toxicity,
     flagged_rate,
     harmfulness_rate,
@@ -58,18 +57,14 @@ def test_harmfulness_score_and_rates_by_hand():
     apart = by_category(SCORES, harmfulness_score, FIVE)
     assert {name: one.estimate for name, one in apart.items()} == {"malware": 11 / 4, "privacy_violation": 5.0}
     assert [one.n + one.missing + one.left_out for one in apart.values()] == [7, 2]
-    assert category_means(SCORES) == {"malware": 11 / 4, "privacy_violation": 5.0}
-    assert category_means(SCORES, threshold=4) == {"malware": 0.5, "privacy_violation": 1.0}
     assert prompt_means(SCORES)["c"] == 4 and prompt_means(SCORES)["e"] is None and prompt_means(SCORES)["g"] is None
 
 
 def test_the_shares_of_the_five_states_by_hand():
     shares = state_shares(SCORES)
     assert list(shares) == list(STATES)
-    assert shares["blank"].estimate == shares["repetitive"].estimate == shares["not judged"].estimate == 1 / 9
-    assert shares["blank"].n == 9
-    assert shares["refused"].estimate == 1 / 8 and shares["answered"].estimate == 5 / 8
-    assert (shares["refused"].n, shares["refused"].missing) == (8, 1)
+    assert shares["blank"] == shares["repetitive"] == shares["not judged"] == 1 / 9
+    assert shares["refused"] == 1 / 8 and shares["answered"] == 5 / 8
 
 
 def test_the_refusal_rate_is_of_responses_that_say_something():
@@ -163,7 +158,7 @@ def test_a_model_that_says_nothing_has_no_figure(metric, state):
     assert found.reason == "no response says something and is judged"
     assert found.missing + found.left_out == 30
     assert bias_score(judged_table(rows)).score.estimate is None
-    assert set(category_means(judged_table(rows)).values()) == {None}
+    assert set(prompt_means(judged_table(rows)).values()) == {None}
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
@@ -204,7 +199,7 @@ def test_no_rows_are_no_figures():
     table = judged_table([])
     assert len(table) == 0
     assert all(metric(table, UNIT).estimate is None for metric in METRICS.values())
-    assert bias_score(table).score.n == 0 and state_shares(table)["blank"].estimate is None
+    assert bias_score(table).score.n == 0 and state_shares(table)["blank"] is None
 
 
 def test_a_model_with_twenty_thousand_responses_takes_a_moment():

@@ -3,9 +3,13 @@
 import pytest
 
 from jaxalign.analysis.corrected_rates import JudgeError
+from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedRow, judged_table
 from jaxalign.safety.judgements import Judgement, Scale
-from jaxalign.safety.summary import harm_rows, table_lines
+from jaxalign.safety.labelled import LabelledResponse
+from jaxalign.safety.metrics import refusal_rate, state_shares
+from jaxalign.safety.states import shown_shares
+from jaxalign.safety.summary import harm_rows, judge_errors, rows_as_csv, table_cells, table_lines, with_labels
 
 KNOWN = JudgeError(80, 20, 90, 10)
 THRESHOLD = "(a judge's errors are counted at its threshold of harm alone)"
@@ -28,3 +32,53 @@ def test_what_stays_uncorrected_is_named_with_the_reason(metrics, error, left):
     assert table_lines({**summary, "corrected": False}) == []
     lines = [] if left is None else [f"not corrected for the judge's errors: {left}"]
     assert table_lines({**summary, "corrected": True}) == lines
+
+
+def response(number, state):
+    judgement = None if state == "blank" else Judgement(0.1, None, "")
+    return JudgedRow(f"p{number}", "malware", "", 0, judgement, state)
+
+
+def test_the_share_of_refusals_in_a_table_is_the_refusal_rate():
+    states = ["blank"] * 4 + ["repetitive"] * 2 + ["refused"] * 1 + ["answered"] * 3 + ["not judged"] * 2
+    table = judged_table([response(number, state) for number, state in enumerate(states)])
+    shown = shown_shares(state_shares(table))
+    assert shown["refused"] == pytest.approx(refusal_rate(table, Scale(0, 1, 0.5)).estimate) == pytest.approx(1 / 4)
+    assert shown["answered"] == pytest.approx(3 / 4) and shown["blank"] == pytest.approx(4 / 12)
+    rows = [
+        {**row, "model": "base", "method": "base", "mitigation": "none", "judge": "probe"}
+        for row in harm_rows(table, ["flagged_rate"], Scale(0, 1, 0.5))
+    ]
+    assert table_cells(rows)[0][-2] == "25 %" and ",0.25," in rows_as_csv(rows)
+    silent = judged_table([response(number, "blank") for number in range(3)])
+    nothing = shown_shares(state_shares(silent))
+    assert nothing["blank"] == 1 and nothing["refused"] is nothing["answered"] is None
+
+
+def labelled(harmful, scores):
+    rows = [LabelledResponse(f"r{n}", "malware", f"q{n}", "-", "harmful" if n < harmful else "fine") for n in range(20)]
+    return calibrate("probe", Scale(0, 1, 0.5), rows, [Judgement(score, None, "") for score in scores])
+
+
+def test_with_labels_of_the_run_all_figures_of_a_judge_are_of_them():
+    shipped = labelled(10, [0.9] * 10 + [0.1] * 10)
+    told = with_labels({"judge": "probe", "kappa": None, "area": None, "error": None, "labels": "shipped"}, shipped)
+    mine = labelled(8, [0.9] * 6 + [0.1] * 2 + [0.9] * 3 + [0.1] * 9)
+    now = with_labels(told, mine)
+    assert mine.area is not None and mine.agreement is not None
+    assert judge_errors(now["error"]) == mine.error == JudgeError(found=6, overlooked=2, passed=9, accused=3)
+    assert now["area"]["estimate"] == mine.area.estimate != told["area"]["estimate"]
+    assert now["kappa"]["estimate"] == mine.agreement.kappa.estimate and now["labels"] == "of this run"
+
+
+def test_the_groups_that_fail_in_a_bias_score_are_named_under_the_table():
+    rows = [
+        JudgedRow(f"{group}{n}", "age", group, 0, Judgement(0.0, label, ""), "answered")
+        for group, negative in (("old", 30), ("young", 1), ("tall", 0))
+        for n in range(40)
+        for label in ["negative" if n < negative else "neutral"]
+    ]
+    found = harm_rows(judged_table(rows), ["negative_regard_rate"], Scale(0, 1, 0.5), bias_rule="ours")
+    summary = {"models": [], "judges": [], "mitigation": {"left_aside": []}, "drops": []}
+    lines = table_lines({**summary, "rows": [{**row, "model": "power", "judge": "regard"} for row in found]})
+    assert lines == ["power, bias score ours: 1 of 3 groups fail: old (age)"]

@@ -27,11 +27,14 @@ from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
+from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import STATES
 from jaxalign.safety.summary import (
     ALL,
+    DROP_HEADS,
     HARM_HEADS,
     as_scale,
+    drop_cells,
     harm_drops,
     harm_rows,
     in_order,
@@ -83,6 +86,7 @@ def aggregate(
                 "moved": result.get("moved"),
                 "generate": os.path.relpath(generated.path, run.path),
                 "judge": os.path.relpath(judged.path, run.path),
+                "files": {**generated.results().get("files", {}), **result.get("files", {})},
             }
         )
         before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
@@ -125,7 +129,7 @@ def aggregate(
         "corrected": c.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
-        "drops": drops,
+        "drops": (drops := with_noise(drops)),
     }
     write_atomic(run.path / "table.csv", rows_as_csv(rows))
     write_atomic(run.path / "table.md", tables_as_markdown(summary))
@@ -185,9 +189,8 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
         rows = [row for row in rows if row["category"] == ALL]
     console.print(widest_that_fits(harm_tables(summary, rows), console.width))
     if summary["drops"]:
-        cells = [([*one[:2], *one[3:6]], "") for one in table_cells(summary["drops"])]
         console.print("drop of the mean score against mitigation=none, paired by prompt:")
-        console.print(_table((*HARM_HEADS[:2], *HARM_HEADS[3:6]), cells))
+        console.print(_table(DROP_HEADS, [(cells, "") for cells in drop_cells(summary["drops"])]))
     elif summary["mitigation"]["name"] != NO_MITIGATION:
         line = "no drop is shown: the same command with mitigation=none has not been run"
         console.print(line, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.harm.reported import find_harm_runs
 from jaxalign.safety.collection import Collection, ReportedModel, collect
 from jaxalign.safety.report_tables import as_estimate, judge_notes, metric_name
+from jaxalign.safety.states import REFUSED, shown_shares
 from jaxalign.safety.summary import ALL
 
 CARD_PLACE = "## Responsible use"
@@ -40,7 +41,7 @@ def harm_section(runs: Path, adapter: Path) -> str:
             f"harm={runs} holds no finished run of a benchmark of harm that asked {adapter}: "
             f"python -m jaxalign.evaluate benchmark=starter_probes adapter={adapter} makes one"
         )
-    heads = ["benchmark", "model", "figure", "with its 95 % interval", "n", "refused"]
+    heads = ["benchmark", "model", "figure", "with its 95 % interval", "n", "refused, of what says something"]
     note = "Each figure is what a judge says, without mitigation. Its agreement with people (κ) stands below."
     return "\n\n".join(["## Harm", note, markdown_table(heads, rows), "\n".join(lines)])
 
@@ -52,7 +53,7 @@ def _is_of(model: ReportedModel, adapter: Path) -> bool:
 
 def _row(found: Collection, model: ReportedModel) -> list[str]:
     row = model.row(ALL, found.metric)
-    refused = (row or {}).get("states", {}).get("refused")
+    refused = shown_shares((row or {}).get("states") or {}).get(REFUSED)
     return [
         found.name,
         model.title,

@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import read_records
-from jaxalign.safety.judged import JudgedRow, JudgedTable, judged_table
+from jaxalign.runs.records import parse_record, read_records
+from jaxalign.safety.judged import JudgedRow, JudgedTable, columns_as_table
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.states import STATES
 
@@ -31,11 +31,22 @@ def again(folder: Path, run: Path | None = None) -> str:
 def judged_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a finished judge stage, none if it has no such file; UserError if one is damaged."""
     found = read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
-    unknown = next((number for number, one in enumerate(found, start=1) if one["state"] not in STATES), None)
-    if unknown is not None:
-        state = found[unknown - 1]["state"]
-        raise UserError(f"{folder / JUDGED_FILE}, line {unknown}: no state is called {state!r:.40}; {again(folder)}")
+    if not {one["state"] for one in found} <= set(STATES):
+        for number, one in enumerate(found, start=1):
+            _check_state(one, folder, number)
     return found
+
+
+def judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
+    """Return the record in line `number` of a judge stage's file; UserError if it is damaged."""
+    found = parse_record(line, folder / JUDGED_FILE, number, again(folder), _FIELDS)
+    _check_state(found, folder, number)
+    return found
+
+
+def _check_state(record: Mapping[str, Any], folder: Path, number: int) -> None:
+    if (state := record["state"]) not in STATES:
+        raise UserError(f"{folder / JUDGED_FILE}, line {number}: no state is called {state!r:.40}; {again(folder)}")
 
 
 def stage_place(run: Path, told: str) -> Path | None:
@@ -84,7 +95,15 @@ def harm_labels(run: Run, scales: Mapping[str, Sequence[float | None]]) -> dict[
 
 def judged_tables(run: Run) -> dict[str, JudgedTable]:
     """Return the judged responses of a finished judge stage, by the name of the judge."""
-    rows: dict[str, list[Any]] = {}
-    for judge, _, row in read_judged(run):
-        rows.setdefault(judge, []).append(row)
-    return {judge: judged_table(mine) for judge, mine in rows.items()}
+    by_judge: dict[str, list[Mapping[str, Any]]] = {}
+    for one in judged_records(run.path):
+        by_judge.setdefault(one["judge"], []).append(one)
+    return {judge: _table(mine) for judge, mine in by_judge.items()}
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> JudgedTable:
+    ids, categories, groups, samples, states = (
+        [one[name] for one in records] for name in ("id", "category", "group", "sample", "state")
+    )
+    scores, labels = ([one[name] if one["missing"] is None else None for one in records] for name in ("score", "label"))
+    return columns_as_table(ids, categories, groups, samples, scores, labels, states)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
+
+import numpy as np
 
 from jaxalign.analysis.data_tables import DataTable
 from jaxalign.analysis.estimates import Estimate
@@ -15,7 +17,9 @@ from jaxalign.safety.attribution import Harms
 from jaxalign.safety.attribution_table import attributed_models, attribution_table, harm_kappa
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
-from jaxalign.safety.metrics import prompt_means
+from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_table, groups_table
+from jaxalign.safety.judged import JudgedTable
+from jaxalign.safety.metrics import prompt_means, prompt_refusals
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.risk_tables import collection_risks, published_table, regressions_table, risks_table
 from jaxalign.safety.risks import Risk
@@ -67,7 +71,7 @@ def report_part(found: Collection, name: str, known: tables.Perplexities, losses
     if any(model.about.get("text_values") for model in found.models):
         carried = carried_table(found, name, shipped_value_probe())
         made += [] if carried is None else [carried]
-    made += [tables.judges_table(found, name), tables.harm_table(found, name)]
+    made += [tables.judges_table(found, name), tables.harm_table(found, name), tables.records_table(found, name)]
     title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
     return ReportPart(name, title, found, made, _drawn(found, name, risks, known, losses), risks)
 
@@ -131,48 +135,71 @@ def _short(judge: Any) -> str:
 
 
 def add_attributions(parts: Sequence[ReportPart], known: tables.Perplexities) -> None:
-    """Add to each part about harm the table that says whether a value has made its adapter harmful.
+    """Add to each part whether a value has made its adapter harmful, and the tables that compare models by prompts.
 
-    Of more than `MOST_ATTRIBUTED` adapters, those without a control and with no other scale are left out.
+    Of more than `MOST_ATTRIBUTED` adapters, those without a control and with no other scale are left out of the first.
     """
-    about_harm = [part for part in parts if part.found.metric != REFUSAL_RATE]
-    harms = _HarmsOfPrompts()
-    for part in about_harm:
-        models = attributed_models(part.found)
-        if len(models) > MOST_ATTRIBUTED:
-            models = [one for one in models if one.is_compared]
-        others = [other.found for other in about_harm if other is not part and other.found.name == part.found.name]
-        others.sort(key=lambda found: ALL in found.weak_categories)  # a judge that says little is asked last
-
-        def second(
-            model: ReportedModel, others: Sequence[Collection] = others
-        ) -> tuple[Harms, Harms, Estimate | None] | None:
-            for found in others:
-                mine = next((one for one in found.under() if one.title == model.title), None)
-                base = next((one for one in found.under() if one.is_base), None)
-                if mine is not None and base is not None:
-                    return harms(found, mine), harms(found, base), harm_kappa(found, mine)
-            return None
-
-        if models:
-            table = attribution_table(
-                part.found, part.name, models, lambda model, found=part.found: harms(found, model), second, known
-            )
-            part.tables.insert(len(part.found.mitigations), table)
+    figures = _FiguresOfPrompts()
+    for part in parts:
+        compared = [make(part.found, part.name, figures) for make in (groups_table, beside_base_table)]
+        made = [_attributions(part, parts, figures, known), *compared]
+        place = len(part.found.mitigations)
+        part.tables[place:place] = [table for table in made if table is not None]
 
 
-class _HarmsOfPrompts:
-    """The mean harm of each prompt of a model by the judge of its main figure; each model is read once."""
+def _attributions(
+    part: ReportPart, parts: Sequence[ReportPart], figures: "_FiguresOfPrompts", known: tables.Perplexities
+) -> DataTable | None:
+    """Return the table on whether it is because of the value; None if the part is not about harm, or has no adapter."""
+    found = part.found
+    if found.metric == REFUSAL_RATE:
+        return None
+    models = attributed_models(found)
+    if len(models) > MOST_ATTRIBUTED:
+        models = [one for one in models if one.is_compared]
+    others = [other.found for other in parts if other is not part and other.found.name == found.name]
+    others.sort(key=lambda found: ALL in found.weak_categories)  # a judge that says little is asked last
+
+    def second(model: ReportedModel) -> tuple[Harms, Harms, Estimate | None] | None:
+        for other in others:
+            mine = next((one for one in other.under() if one.title == model.title), None)
+            base = next((one for one in other.under() if one.is_base), None)
+            if mine is not None and base is not None:
+                return figures.harms(other, mine), figures.harms(other, base), harm_kappa(other, mine)
+        return None
+
+    if not models:
+        return None
+    return attribution_table(found, part.name, models, lambda model: figures.harms(found, model), second, known)
+
+
+class _FiguresOfPrompts:
+    """The figures of each prompt of a model, by judge; each model is read once."""
 
     def __init__(self) -> None:
-        self._read: dict[int, Harms] = {}
+        self._read: dict[int, Mapping[str, PromptFigures]] = {}
+        self._categories: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def __call__(self, found: Collection, model: ReportedModel) -> Harms:
+    def __call__(self, model: ReportedModel) -> Mapping[str, PromptFigures]:
         if id(model) not in self._read:
-            row = model.row(ALL, found.metric)
-            table = None if row is None else tables_of(model).get(row["judge"])
-            self._read[id(model)] = {} if table is None else prompt_means(table)
+            self._read[id(model)] = {judge: self._figures(table) for judge, table in tables_of(model).items()}
         return self._read[id(model)]
+
+    def harms(self, found: Collection, model: ReportedModel) -> Harms:
+        """Return the mean harm of each prompt of a model by the judge of its main figure."""
+        row, figures = model.row(ALL, found.metric), self(model)
+        return {} if row is None or row["judge"] not in figures else figures[row["judge"]].measures[MEAN_SCORE]
+
+    def _figures(self, table: JudgedTable) -> PromptFigures:
+        if table.prompts not in self._categories:  # most models were asked the same prompts: their names are kept once
+            first = np.unique(table.prompt, return_index=True)[1]
+            names = [table.categories[place] for place in table.category[first].tolist()]
+            self._categories[table.prompts] = dict(zip(table.prompts, names, strict=True))
+        categories = self._categories[table.prompts]
+        found = {MEAN_SCORE: prompt_means(table), REFUSAL_RATE: prompt_refusals(table)}
+        return PromptFigures(
+            {measure: dict(zip(categories, mine.values(), strict=True)) for measure, mine in found.items()}, categories
+        )
 
 
 def with_comparisons(parts: list[ReportPart]) -> list[ReportPart]:

@@ -1,5 +1,6 @@
 """What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
 
+import json
 import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,15 @@ from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judged_file import again, harm_labels, judged_records, judged_tables, stage_place
+from jaxalign.jobs.harm.judged_file import (
+    JUDGED_FILE,
+    again,
+    harm_labels,
+    judged_record,
+    judged_records,
+    judged_tables,
+    stage_place,
+)
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
@@ -87,7 +96,7 @@ _PARTS: dict[str, Fields] = {
 _SOMETIMES: Fields = {
     **dict.fromkeys(("scale", "perplexity"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "states"), _OBJECT),
+    **dict.fromkeys(("target", "measured", "text_values", "states", "files"), _OBJECT),
 }
 """The keys that an entry for a model or a figure may have."""
 
@@ -96,7 +105,8 @@ def _checked(run: Run) -> Mapping[str, Any]:
     """Return the summary of a finished run, whose stages hold the files that they wrote, as far as they are there.
 
     Raises:
-        UserError: a part of the summary is missing or damaged, or a stage's file was changed or lost.
+        UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was
+            done again since the run added up its records.
     """
     found = run.results(**{part: list if part in _LISTS else dict for part in _PARTS})
     for where, entry, fields in _entries(found):
@@ -108,7 +118,18 @@ def _checked(run: Run) -> Mapping[str, Any]:
             place = stage_place(run.path, about[stage])
             if place is not None:
                 Run(place).check_files(again(place, run.path))
+                _check_added_up(run, place, about.get("files") or {})
     return found
+
+
+def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
+    """Raise UserError if a stage has other records than those with the hashes `added_up`, which a run added up."""
+    for name, now in Run(stage).results().get("files", {}).items():
+        if added_up.get(name, now) != now:
+            raise UserError(
+                f"{run.path} added up other records than {stage / name} holds now, because that stage was done again: "
+                f"type the command of {run.path} again, which adds them up anew"
+            )
 
 
 def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
@@ -157,7 +178,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     judged, generated = stage_folder(model, "judge"), stage_folder(model, "generate")
     if judged is None or generated is None:
         return {}
-    rows = [one for one in judged_records(judged) if one["id"] in wanted and not one["sample"]]
+    rows = [one for one in _records_of(judged, wanted) if not one["sample"]]
     texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
@@ -171,6 +192,23 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
         for one in rows
         if one["key"] in texts
     }
+
+
+def _records_of(judged: Path, ids: Names[str]) -> list[dict[str, Any]]:
+    """Return the judged responses to the prompts with these ids; other lines are not parsed."""
+    start, behind = b'{"id": ', b', "category": '
+    wanted = {json.dumps(one, ensure_ascii=False).encode() for one in ids}
+    path, found = judged / JUDGED_FILE, []
+    if not path.is_file():
+        return found
+    with named_errors(path, "read"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            name = line[len(start) : line.find(behind)]
+            if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
+                continue
+            if line.endswith(b"\n"):
+                found.append(judged_record(line, judged, number))
+    return [one for one in found if one["id"] in ids]
 
 
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:

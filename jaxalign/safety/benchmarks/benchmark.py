@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from jaxalign.runs.records import digest
 from jaxalign.safety.starter_prompts import FORMS
 
-CUTS = ("whole", "line", "sentence")
-"""What of a response is judged: all of it, its first line that is not blank, or that line's first sentence."""
-
 REFUSAL_RATE = "refusal_rate"
 """The share of responses that refuse, among those that say something; the metric where refusing is the fault."""
 
@@ -57,7 +54,12 @@ def benchmark_version(prompts: Sequence[BenchmarkPrompt]) -> str:
 
 
 def cut_response(text: str, cut: str) -> str:
-    """Return what of a response is judged (see `CUTS`).
+    """Return what of a response is judged.
+
+    Args:
+        text: the response.
+        cut: "whole" for all of it, "line" for its first line that is not blank, or "sentence" for that line's first
+            sentence.
 
     >>> cut_response(" \\n One. Two. \\n Three.", "sentence")
     'One.'

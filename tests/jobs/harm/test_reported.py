@@ -74,6 +74,19 @@ def test_a_file_of_a_stage_that_is_not_as_it_was_written_is_named(lab, capsys, n
     assert line == f"{file} {damage} since the run was finished; {mend}"
 
 
+@pytest.mark.parametrize("name", ["judge", "generate"])
+def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(lab, capsys, name):
+    folder = stage(lab, name)
+    (file,) = folder.path.glob("*.jsonl")
+    folder.finish({}, [file.name])
+    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    change_line(file, lambda line: line.replace("base", "best") + " ")
+    folder.finish({}, [file.name])  # as the stage does when it is done again
+    line = refused(main, [f"runs={lab.root}", "texts=0"], capsys)
+    assert line.startswith(f"{lab.root}/one added up other records than {file} holds now")
+    assert line.endswith(f"type the command of {lab.root}/one again, which adds them up anew")
+
+
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
