@@ -16,6 +16,7 @@ TaskScores = Mapping[str, Mapping[tuple[str, str], TaskFigure]]
 _NORMAL = 1.96
 """So many standard errors on each side of a figure give its 95 % interval."""
 
+_NONE = "Where all or none is right, lm-eval gives a standard error of 0, which says nothing."
 _INDEPENDENT = (
     "Standard error of the difference: as if the two figures were independent. Base and adapter answered the same "
     "questions, so the true one is mostly smaller."
@@ -40,7 +41,10 @@ def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable |
         return None
     order = sorted(range(len(rows)), key=lambda n: [str(cell) for cell in rows[n][:2]])  # keeps the models' order
     heads = ("task", "metric", "better", "model", "base", "adapter", "difference", "standard error", "n", "remark")
-    notes = [f"Run by lm-evaluation-harness; 95 % intervals of {_NORMAL} standard errors. n: questions.", _INDEPENDENT]
+    notes = [
+        f"Run by lm-evaluation-harness; 95 % intervals of {_NORMAL} standard errors. n: questions. {_NONE}",
+        _INDEPENDENT,
+    ]
     title = "Ability beside harm: tasks of lm-evaluation-harness"
     return DataTable(f"{name}-tasks", title, heads, [rows[n] for n in order], notes, [tags[n] for n in order])
 

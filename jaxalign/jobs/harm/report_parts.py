@@ -75,7 +75,7 @@ def report_part(
         made += [risks_table(found, name, risks), regressions_table(found, name)]
         if about_harm:
             made.append(published_table(found, name, risks))
-    if any(model.about.get("text_values") for model in found.models):
+    if any(model.about.get(key) for model in found.models for key in ("text_values", "dictionary_values")):
         carried = carried_table(found, name, shipped_value_probe())
         made += [] if carried is None else [carried]
     made += [tables.judges_table(found, name), tables.harm_table(found, name)]
