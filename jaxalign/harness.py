@@ -22,6 +22,7 @@ from jaxalign.data.trees import Segment, Tree
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.adapter import BASE, stack_adapters
+from jaxalign.safety.task_results import OF_MODEL
 
 try:
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
@@ -117,6 +118,13 @@ class Harness(LM):  # type: ignore[misc]
     def tokenizer_name(self) -> str:
         """The name that the harness gives to its caches of chat-formatted requests."""
         return self.language.name.replace("/", "__")
+
+    def get_model_info(self) -> dict[str, str]:
+        """Return what the harness writes into its results on the model: hashes of the base and of the adapter ("" for
+        none), by which `jaxalign.report ability=` knows them, and the number format."""
+        base = self.language._base
+        names = (base.model.signature, np.dtype(base.dtype).name, self.adapter.identity)
+        return dict(zip((OF_MODEL["base"], OF_MODEL["precision"], OF_MODEL["adapter"]), names, strict=True))
 
     @property
     def prefix(self) -> int:

@@ -12,12 +12,15 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from runs_of_tiny import read_tiny, train
 
 from jaxalign import harness
 from jaxalign.api import Adapter
 from jaxalign.errors import UserError
+from jaxalign.evaluate import main as evaluate
 from jaxalign.harness import Harness, task_sampling_params
 from jaxalign.models.lora import init_adapter
+from jaxalign.safety.task_results import TaskResults, read_task_results
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +180,27 @@ def test_the_real_harness_knows_the_model_and_runs_a_task(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (written,) = (tmp_path / "out").rglob("results*.json")
-    results = json.loads(written.read_text())["results"]
+    told = json.loads(written.read_text())
+    results, asked = told["results"], read_task_results(written)
+    assert isinstance(asked, TaskResults) and (asked.adapter, asked.precision) == ("", "float32")
+    assert asked.base == read_tiny().signature
+    assert {(one.task, one.metric) for one in asked.figures} >= {("little", "acc"), ("writing", "exact_match")}
     assert 0 <= results["little"]["acc,none"] <= 1 and "exact_match,none" in results["writing"]
+
+
+@pytest.mark.slow
+def test_the_model_is_named_by_the_hashes_that_a_run_of_a_benchmark_of_harm_has(tmp_path, model):
+    folder = train(tmp_path, "power")
+    settings = ["precision=float32", "benchmark.limit=2", "benchmark.max_tokens=2", "adapter.scale=0.5"]
+    judge = ["judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
+    evaluate(["benchmark=starter_probes", f"adapter={folder}", f"run.dir={tmp_path}/run", *settings, *judge])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    halved = Harness(model="tiny", precision="float32", adapter=str(folder), scale=0.5)
+    told = [{**one.get_model_info()} for one in (model, halved)]
+    assert [one["jaxalign_adapter"] for one in told] == [one["adapter"] for one in summary["models"]]
+    assert told[0]["jaxalign_adapter"] == "" != told[1]["jaxalign_adapter"]
+    signatures = {f"{one['jaxalign_base']}-{one['jaxalign_precision']}" for one in told}
+    assert signatures == {summary["model"]["signature"]}
 
 
 def test_what_cannot_be_scored_is_refused(model):

@@ -14,6 +14,7 @@ class ReportConfig(CommandConfig):
 
     runs: Place | None
     out: Place | None
+    ability: Place | None
     texts: Natural
     paper: bool
     plan: bool

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import glob
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from jaxalign.runs.mirror import Mirror
 C = TypeVar("C", bound=ModelCommandConfig)
 
 
-def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
+def settle_precision(config: C, console: Console, *, say: bool = True, beside: Sequence[str] = ()) -> C:
     """Return the configuration with bfloat16 or float32 in the place of `precision=auto`, and print which and why.
 
     Results depend on the number format, so it is part of a run's identity. A run that was begun on another processor
@@ -34,6 +34,8 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
         config: the configuration of a command.
         console: prints the line.
         say: whether the line is printed; a command that multiplies nothing here does not need it.
+        beside: parts of the configuration, such as `judge`. If no run has the same settings, one that differs in these
+            parts alone decides, because it shares responses with this one, or stands in one table with it.
     """
     if config.precision != "auto":
         return config
@@ -41,7 +43,7 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
     def choose() -> tuple[str, str]:
         check_joined()  # before any device is asked: on a TPU pod, it would wait for those of the others
         chosen, reason = fast_precision()
-        begun = _begun(config)
+        begun = _begun(config) or (_begun(config, beside) if beside else {})
         if begun and chosen not in begun:
             chosen, path = next(iter(begun.items()))
             reason = f"as {path} was begun"
@@ -53,12 +55,15 @@ def settle_precision(config: C, console: Console, *, say: bool = True) -> C:
     return dataclasses.replace(config, precision=chosen)
 
 
-def _begun(config: ModelCommandConfig) -> dict[str, str]:
-    """Return the number formats of the runs that these settings have made before, each with one such run."""
+def _begun(config: ModelCommandConfig, beside: Sequence[str] = ()) -> dict[str, str]:
+    """Return the number formats of the runs that these settings have made before, each with one such run.
+
+    In the parts `beside` of the configuration, the runs may differ.
+    """
     ours, begun = flat(json.loads(json.dumps(identity(config, {})))), {}
     for path, found in _stored_configs(config):
         stored = flat(found["identity"])
-        settings = {key: value for key, value in stored.items() if not key.startswith("content.")}
+        settings = {key: value for key, value in stored.items() if key.split(".")[0] not in ("content", *beside)}
         precision = settings.pop("precision", None)
         same = all(key in ours and ours[key] == value for key, value in settings.items())
         if precision in ("bfloat16", "float32") and same:

@@ -16,6 +16,7 @@ from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
 from jaxalign.jobs.harm.report_parts import ReportPart, add_attributions, part_names, report_part, with_comparisons
 from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked, training_losses
+from jaxalign.jobs.harm.task_files import task_scores
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
@@ -23,6 +24,7 @@ from jaxalign.safety.collection import HarmRun, collect
 from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
 from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.risk_tables import risk_units
+from jaxalign.safety.task_tables import TaskScores
 from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
@@ -50,6 +52,10 @@ def report(config: ReportConfig) -> None:
         check_inspect()
     folder = Path(str(config.runs))
     runs, aside = find_harm_runs(folder)
+    ability: TaskScores = {}
+    if config.ability is not None:
+        ability, left = task_scores(config.ability, runs)
+        aside += left
     for line in aside:
         console.print(line, highlight=False, soft_wrap=True)
     collections = collect(runs)
@@ -62,7 +68,7 @@ def report(config: ReportConfig) -> None:
     check_report_folder(out)
     known, losses = perplexities(runs, folder), training_losses(runs, folder)
     names = part_names(collections)
-    parts = [report_part(found, name, known, losses) for found, name in zip(collections, names, strict=True)]
+    parts = [report_part(found, name, known, losses, ability) for found, name in zip(collections, names, strict=True)]
     if config.paper:
         for part in parts:
             table = paper_table(part.found, part.name)

@@ -13,10 +13,11 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 base), folder (of the adapter, or null), scale, value (the target's name or null), target ({value:
                 score} or null), measured ({value: score of the portrait questionnaire} or null), control ("shuffled
                 labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
-                values {probe, n, means}, or null), states ({state: number of responses}), generate and judge (the
-                directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl and
-                judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the figures
-                are of; see `content_hashes`)}
+                values {probe, n, means}, or null), dictionary_values (of pyvalues' dictionary {dictionary, n, silent,
+                means, arguments}, see value_dictionary.py, or null), states ({state: number of responses}), generate
+                and judge (the directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl
+                and judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the
+                figures are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)

@@ -1,6 +1,8 @@
 """The table of a report on whether texts carry the values that adapters were trained towards."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,50 +12,117 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, metric_name, with_judges
 from jaxalign.safety.summary import ALL
+from jaxalign.safety.value_dictionary import INSTALL_VALUES
 from jaxalign.safety.value_probe import ValueProbe
 from jaxalign.values.schwartz import VALUES, label
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueReader:
+    """What has read responses for values: the probe, or the dictionary of pyvalues.
+
+    `told` returns what it found in a model's responses {n, means, and maybe silent}; None if it has not read them.
+    """
+
+    name: str
+    held_out: Mapping[str, Estimate]
+    told: Callable[[ReportedModel], Mapping[str, Any] | None]
 
 
 def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable | None:
     """Return, by value, what the responses carry and how that goes with target, measured score and harm.
 
-    None if the responses of no adapter were read by this probe.
+    The probe and the dictionary of pyvalues, as far as they have read responses of adapters, have ten rows each. None
+    if neither has.
     """
-    base = next((model for model in found.under() if model.is_base), None)
-    models = [model for model in found.under() if _is_adapter(model) and _means(model, probe) is not None]
-    if not models:
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    dictionary, about_dictionary = _dictionary(found)
+    readers = [_probe_reader(probe), *([] if dictionary is None else [dictionary])]
+    used = [reader for reader in readers if any(_is_adapter(one) and reader.told(one) for one in found.under())]
+    for reader in used:
+        rows += _carried_rows(found, reader)
+        for value in VALUES:
+            tags.append({"value": (value,)})
+    if not rows:
         return None
+    notes = [
+        "Base, adapters high in it: by the probe, the mean probability that a response carries the value; by the "
+        "dictionary, the share of responses with a word of it. With ...: Spearman's correlation of that mean over "
+        "targets.",
+        "Held-out area: how often an argument with the value is ranked above one without; 0.5 is a coin. The probe was "
+        "fitted to arguments, not to responses, and the area is of arguments about conclusions that were left out.",
+        "The dictionary of pyvalues was fitted to nothing, so its area is of all arguments. Silent: the share of the "
+        f"adapters' responses without any of its words. {about_dictionary}",
+    ]
+    heads = ("value", "read by", "held-out area", "silent", "base", "adapters high in it", "with the target")
+    heads = (*heads, "with the measured score", f"with the {metric_name(found.metric)}", "n", "reason")
+    title = "Does the text carry the value?"
+    return with_judges(DataTable(f"{name}-text-values", title, heads, rows, notes, tags), found)
+
+
+def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
+    base = next((model for model in found.under() if model.is_base), None)
+    models = [model for model in found.under() if _is_adapter(model) and reader.told(model)]
     by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in models:
         by_target.setdefault(tuple(float(model.about["target"][value]) for value in VALUES), []).append(model)
     units = list(by_target.values())  # the mean over the seeds of a target is one unit
     targets = np.array(list(by_target))
-    text = np.array([_mean([_row(_means(model, probe)) for model in unit]) for unit in units])
+    text = np.array([_mean([_row(_means(reader, model)) for model in unit]) for unit in units])
     measured = np.array([_mean([_row(model.about.get("measured")) for model in unit]) for unit in units])
     harm = np.array([_mean([_harm(found, model) for model in unit]) for unit in units])
+    (silent,) = _mean([[_number((reader.told(model) or {}).get("silent"))] for model in models])
+    of_base = None if base is None else _means(reader, base)
     rows: list[list[Cell]] = []
-    tags: list[Tags] = []
-    of_base = _means(base, probe) if base is not None else None
     for place, value in enumerate(VALUES):
         mine = text[:, [place]]
         beside = [correlations(mine, other)[0][0] for other in (targets[:, [place]], measured[:, [place]], harm)]
-        held_out = probe.held_out.get(value, Estimate(n=0))
+        held_out = reader.held_out.get(value, Estimate(n=0))
         before = None if of_base is None else of_base[value]
         high = [row for row, unit in zip(mine[:, 0], units, strict=True) if value in unit[0].high_values]
         after = float(np.mean(high)) if high else None
         reason = next((one.reason for one in beside if one.estimate is None and one.reason), "")
-        rows.append([label(value), held_out, before, after, *beside, len(units), reason])
-        tags.append({"value": (value,)})
-    heads = ("value", "held-out area", "base", "adapters high in it", "with the target", "with the measured score")
-    heads = (*heads, f"with the {metric_name(found.metric)}", "n", "reason")
-    notes = [
-        "Base, adapters high in it: the mean probability, by a probe for values, that a response carries the value. "
-        f"With ...: Spearman's correlation of that mean over {len(units)} targets.",
-        "Held-out area: how often the probe ranks an argument with the value above one without, of arguments about "
-        "conclusions that were left out of its fit; 0.5 is a coin. It was fitted to arguments, not to responses.",
-    ]
-    title = "Does the text carry the value?"
-    return with_judges(DataTable(f"{name}-text-values", title, heads, rows, notes, tags), found)
+        shown = [None if np.isnan(silent) else silent, before, after]
+        rows.append([label(value), reader.name, held_out, *shown, *beside, len(units), reason])
+    return rows
+
+
+def _probe_reader(probe: ValueProbe) -> ValueReader:
+    def told(model: ReportedModel) -> Mapping[str, Any] | None:
+        found = model.about.get("text_values") or {}
+        return found if found.get("probe") == probe.identity else None
+
+    return ValueReader("probe", probe.held_out, told)
+
+
+def _dictionary(found: Collection) -> tuple[ValueReader | None, str]:
+    """Return the dictionary that has read responses of most models, and what is said of it; None if none has."""
+    read = [one for model in found.under() if (one := _of_dictionary(model)) is not None]
+    if not read:
+        return None, f"It has not read these: {INSTALL_VALUES}, and type the commands of the runs again."
+    names = [one["dictionary"] for one in read]
+    name = max(names, key=names.count)
+    known = next(one for one in read if one["dictionary"] == name)["arguments"]
+    right = "none" if known["right"] is None else f"{known['right']:.0%}"
+    words = f"Of {known['n']} arguments it is silent on {known['silent']:.0%}, and in {right} of the others it finds a "
+    held_out = {value: Estimate(**area) for value, area in known["areas"].items()}
+
+    def told(model: ReportedModel) -> Mapping[str, Any] | None:
+        mine = _of_dictionary(model)
+        return mine if mine is not None and mine["dictionary"] == name else None
+
+    return ValueReader(name, held_out, told), f"{words}value that the argument has."
+
+
+def _of_dictionary(model: ReportedModel) -> Mapping[str, Any] | None:
+    told = model.about.get("dictionary_values")
+    return told if told and told["n"] else None
+
+
+def _means(reader: ValueReader, model: ReportedModel) -> Mapping[str, float | None] | None:
+    told = reader.told(model)
+    return None if told is None else told["means"]
 
 
 def _is_adapter(model: ReportedModel) -> bool:
@@ -62,14 +131,12 @@ def _is_adapter(model: ReportedModel) -> bool:
     return about["method"] == ADAPTER_METHOD and bool(about.get("target")) and not about.get("control") and not scaled
 
 
-def _means(model: ReportedModel, probe: ValueProbe) -> dict[str, float] | None:
-    told = model.about.get("text_values") or {}
-    return told["means"] if told.get("probe") == probe.identity else None
-
-
 def _row(told: Mapping[str, float | None] | None) -> list[float]:
-    numbers = [(told or {}).get(value) for value in VALUES]
-    return [float("nan") if number is None else float(number) for number in numbers]
+    return [_number((told or {}).get(value)) for value in VALUES]
+
+
+def _number(told: float | None) -> float:
+    return float("nan") if told is None else float(told)
 
 
 def _harm(found: Collection, model: ReportedModel) -> list[float]:

@@ -5,8 +5,12 @@ import shutil
 import pytest
 import yaml
 from command_line import run
+from jobs.crest.runs_of_crest import SMALL
 from runs_of_tiny import write_arguments
 
+from jaxalign.crest import main as crest
+from jaxalign.evaluate import main as evaluate
+from jaxalign.generate import main as generate
 from jaxalign.jobs import precision
 from jaxalign.train import main
 
@@ -53,3 +57,67 @@ def test_what_is_chosen_is_said_counts_and_stays_when_a_run_goes_on_elsewhere(tm
     said = run(main, mirrored, capsys)
     assert f"precision: float32 (as {tmp_path / 'mounted' / made.name} was begun)" in said
     assert f"this run is done: {made}" in said
+
+
+EVALUATE = ["model=tiny", "benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4"]
+HARM = ["model=tiny", "benchmark=starter_probes", "benchmark.limit=2", "benchmark.max_tokens=4"]
+HARM += ["judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
+OF_CREST = [one for one in SMALL if one != "precision=float32"]
+
+
+def folders(root):
+    """Return all run directories, those of stages among them, each with the number format that it was begun with."""
+    made = {str(path.parent): yaml.safe_load(path.read_text()) for path in sorted(root.rglob("config.yaml"))}
+    return {name: config.get("precision") for name, config in made.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("main", "first", "then"),
+    [
+        (evaluate, EVALUATE, EVALUATE),
+        (evaluate, [*HARM, "stage=generate"], [*HARM, "stage=generate"]),
+        (evaluate, [*HARM, "stage=generate"], HARM),
+        (generate, ["model=tiny", "prompt=Why?", "sampling.max_tokens=4"], None),
+        (crest, [*OF_CREST, "stage=seed"], [*OF_CREST, "stage=seed"]),
+        (crest, [*OF_CREST, "stage=seed"], [*OF_CREST, "stage=rationales"]),
+    ],
+    ids=["evaluate", "harm", "harm, its next stage", "generate", "crest", "crest, its next stage"],
+)
+@pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
+def test_every_command_goes_on_with_what_it_was_begun_with(main, first, then, named, here, monkeypatch, capsys):
+    root = here / "outputs"
+    where = [f"run.dir={root}/mine"] if named else []
+    on("float32", monkeypatch)
+    assert "precision: float32 (this CPU is made up)" in run(main, [*first, *where], capsys)
+    before = folders(root)
+    assert before and set(before.values()) == {"float32"}
+    for path in root.rglob("summary.json"):  # as if it had been killed before its end
+        if "stages" not in path.parts:
+            path.unlink()
+
+    on("bfloat16", monkeypatch)
+    said = run(main, [*(then or first), *where], capsys)
+    assert "precision: float32 (as " in said and "this CPU is made up" not in said
+    after = folders(root)
+    assert set(after.values()) == {"float32"} and before.items() <= after.items()
+    if then in (None, first):
+        assert after == before  # nothing was begun anew beside it
+
+
+@pytest.mark.slow
+def test_another_judge_or_mitigation_elsewhere_takes_the_format_of_the_responses_that_it_stands_beside(
+    here, monkeypatch, capsys
+):
+    on("float32", monkeypatch)
+    run(evaluate, [*HARM, "stage=generate"], capsys)
+    made = folders(here / "outputs")
+    on("bfloat16", monkeypatch)
+    said = run(evaluate, [*HARM, "judge.calibrate=true", "stage=judge"], capsys)  # refused if it found no responses
+    assert "precision: float32 (as outputs/starter_probes-" in said
+    said = run(evaluate, [*HARM, "mitigation=safety_prompt"], capsys)
+    assert "precision: float32 (as outputs/starter_probes-" in said
+    assert set(folders(here / "outputs").values()) == {"float32"} and made.items() <= folders(here / "outputs").items()
+    # Other prompts are another matter, and so are runs of one's own with the format that is fast here.
+    assert "(this CPU is made up)" in run(evaluate, [*HARM, "benchmark.limit=3", "stage=generate"], capsys)
+    assert "(as outputs/" in run(evaluate, [*HARM, "stage=generate"], capsys)

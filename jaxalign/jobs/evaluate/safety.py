@@ -61,9 +61,9 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         value_map.check_other_prompts(prompt.text for prompt in prompts)
     mitigation.covered(prompts)
     target = None if config.value is None else configured_target(config.value)
-    config = settle_precision(config, console, say=config.engine.name != "openai")
-    chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
     here = config.engine.name == "jaxalign"
+    config = settle_precision(config, console, say=here, beside=("judge", "mitigation", "adapter"))
+    chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
     opened = open_base(config, console, keys_of_base(chosen, folders, here=here))
     judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
     if opened is None:

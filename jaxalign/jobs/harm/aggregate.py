@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxalign.analysis.tables import widest_that_fits
 from jaxalign.jobs.asked import AskedModel
+from jaxalign.jobs.harm.dictionary import dictionary_values
 from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
@@ -82,6 +83,7 @@ def aggregate(
                 **about,
                 "perplexity": known_perplexity(session, model),
                 "text_values": result.get("text_values"),
+                "dictionary_values": dictionary_values(session, model, generated, judged),
                 "states": result["states"],
                 "moved": result.get("moved"),
                 "generate": os.path.relpath(generated.path, run.path),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jaxalign.config.identity import counted
 from jaxalign.jobs.asked import AskedModel
+from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
@@ -32,7 +33,7 @@ from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
 
 JUDGEMENTS = "judgements.jsonl"
-JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS), records=(JUDGED_FILE,))
+JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS, DICTIONARY_FILE), records=(JUDGED_FILE,))
 
 
 def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]) -> None:

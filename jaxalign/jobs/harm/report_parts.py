@@ -24,6 +24,7 @@ from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.risk_tables import collection_risks, published_table, regressions_table, risks_table
 from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
+from jaxalign.safety.task_tables import TaskScores, tasks_table, with_tasks
 from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
 from jaxalign.safety.value_tables import carried_table
 
@@ -55,20 +56,30 @@ def part_names(collections: Sequence[Collection]) -> list[str]:
     return names
 
 
-def report_part(found: Collection, name: str, known: tables.Perplexities, losses: tables.TrainingLosses) -> ReportPart:
+def report_part(
+    found: Collection,
+    name: str,
+    known: tables.Perplexities,
+    losses: tables.TrainingLosses,
+    scores: TaskScores | None = None,
+) -> ReportPart:
     """Return the tables and figures of a collection; `name` begins the names of their files."""
+    scores = scores or {}
     _fill_drops(found)
     risks = collection_risks(found)
     about_harm = found.metric != REFUSAL_RATE
     made = [tables.matrix_table(found, name, policy) for policy in found.mitigations]
-    made += [tables.states_table(found, name), tables.ability_table(found, name, known)]
+    ability = with_tasks(tables.ability_table(found, name, known), found, scores)
+    made += [tables.states_table(found, name), ability]
+    tasks = tasks_table(found, name, scores)
+    made += [] if tasks is None else [tasks]
     if any(model.drops for model in found.models):
         made.append(tables.drops_table(found, name))
     if risks:
         made += [risks_table(found, name, risks), regressions_table(found, name)]
         if about_harm:
             made.append(published_table(found, name, risks))
-    if any(model.about.get("text_values") for model in found.models):
+    if any(model.about.get(key) for model in found.models for key in ("text_values", "dictionary_values")):
         carried = carried_table(found, name, shipped_value_probe())
         made += [] if carried is None else [carried]
     made += [tables.judges_table(found, name), tables.harm_table(found, name), tables.records_table(found, name)]

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm.dictionary import DICTIONARY_FIELDS
 from jaxalign.jobs.harm.judged_file import (
     JUDGED_FILE,
     again,
@@ -96,9 +97,19 @@ _PARTS: dict[str, Fields] = {
 _SOMETIMES: Fields = {
     **dict.fromkeys(("scale", "perplexity"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "states", "files"), _OBJECT),
+    **dict.fromkeys(("target", "measured", "text_values", "dictionary_values", "states", "files"), _OBJECT),
 }
 """The keys that an entry for a model or a figure may have."""
+
+
+_ARGUMENTS: Fields = {"n": int, "silent": _NUMBER, "right": _NUMBER, "areas": dict}
+_INNER: dict[str, Fields] = {
+    "kappa": _ESTIMATE,
+    "target": dict.fromkeys(VALUES, int | float),
+    "text_values": {"probe": str, "n": int, "means": dict},
+    "dictionary_values": DICTIONARY_FIELDS,
+}
+"""The keys of objects in an entry, if it has them."""
 
 
 def _checked(run: Run) -> Mapping[str, Any]:
@@ -142,9 +153,18 @@ def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
                 yield f"{where}, scale", dict(enumerate(entry["scale"])), dict.fromkeys(range(3), _NUMBER)
             elif part in _LISTS:
                 yield where, entry, {name: kind for name, kind in _SOMETIMES.items() if name in entry}
-            for name, inner in (("kappa", _ESTIMATE), ("target", dict.fromkeys(VALUES, int | float))):
+            for name, inner in _INNER.items():
                 if entry.get(name) is not None:
                     yield f"{where}, {name}", entry[name], inner
+            for name in ("text_values", "dictionary_values"):
+                if entry.get(name) is not None:
+                    yield f"{where}, {name}, means", entry[name]["means"], dict.fromkeys(VALUES, _NUMBER)
+            if entry.get("dictionary_values") is not None:
+                told = entry["dictionary_values"]["arguments"]
+                yield f"{where}, dictionary_values, arguments", told, _ARGUMENTS
+                yield f"{where}, dictionary_values, areas", told["areas"], dict.fromkeys(VALUES, dict)
+                for area in told["areas"].values():
+                    yield f"{where}, dictionary_values, areas", area, _ESTIMATE
 
 
 def _is_harm(path: Path) -> bool:

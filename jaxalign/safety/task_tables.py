@@ -1,0 +1,126 @@
+"""What models can do in tasks of lm-evaluation-harness, beside the base: a table, and one figure for each model."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from jaxalign.analysis.data_tables import Cell, DataTable
+from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.report_tables import Tags, model_tags
+from jaxalign.safety.task_results import TaskFigure
+
+TaskScores = Mapping[str, Mapping[tuple[str, str], TaskFigure]]
+"""By the hash of an adapter ("" for the base) and by (task, metric): the figure."""
+
+_NORMAL = 1.96
+"""So many standard errors on each side of a figure give its 95 % interval."""
+
+_NONE = "Where all or none is right, lm-eval gives a standard error of 0, which says nothing."
+_INDEPENDENT = (
+    "Standard error of the difference: as if the two figures were independent. Base and adapter answered the same "
+    "questions, so the true one is mostly smaller."
+)
+
+
+def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable | None:
+    """Return each adapter's figures in tasks, those of the base, and the differences; None if no adapter has any."""
+    base = scores.get("", {})
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for model in found.under():
+        for key, figure in _figures(model, scores).items():
+            before = base.get(key)
+            change = task_difference(figure, before)
+            error = None if before is None or change.estimate is None else _error(figure, before)
+            better = "" if figure.higher is None else "higher" if figure.higher else "lower"
+            shown = [None if before is None else _estimate(before), _estimate(figure), change, error]
+            rows.append([figure.task, figure.metric, better, model.title, *shown, figure.n, change.reason or ""])
+            tags.append(model_tags(model))
+    if not rows:
+        return None
+    order = sorted(range(len(rows)), key=lambda n: [str(cell) for cell in rows[n][:2]])  # keeps the models' order
+    heads = ("task", "metric", "better", "model", "base", "adapter", "difference", "standard error", "n", "remark")
+    notes = [
+        f"Run by lm-evaluation-harness; 95 % intervals of {_NORMAL} standard errors. n: questions. {_NONE}",
+        _INDEPENDENT,
+    ]
+    title = "Ability beside harm: tasks of lm-evaluation-harness"
+    return DataTable(f"{name}-tasks", title, heads, [rows[n] for n in order], notes, [tags[n] for n in order])
+
+
+def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataTable:
+    """Return the table of ability, a row for each model, with a column of `mean_differences`, if there are any."""
+    means, tasks = mean_differences(found, scores)
+    if not means:
+        return table
+    place = list(table.heads).index("× base") + 1
+    titles = [model.title for model in found.under()]
+
+    def wider(cells: Sequence[Cell], cell: Cell) -> list[Cell]:
+        return [*cells[:place], cell, *cells[place:]]
+
+    rows = [wider(row, means.get(title)) for title, row in zip(titles, table.rows, strict=True)]
+    note = (
+        f"Tasks: how much more is right than the base has, as a mean over {', '.join(tasks)}; see the table of tasks."
+    )
+    heads = [str(head) for head in wider(table.heads, "tasks, difference")]
+    return dataclasses.replace(table, heads=heads, rows=rows, notes=[table.notes[0], note, *table.notes[1:]])
+
+
+def mean_differences(found: Collection, scores: TaskScores) -> tuple[dict[str, Estimate], list[str]]:
+    """Return by the title of each adapter how much more it has right than the base, and the tasks that this is over.
+
+    It is the mean over the tasks for which all adapters with results have a rate that can be compared with the base's;
+    of several rates of a task, the first one counts. Without such a task, nothing is returned.
+    """
+    base = scores.get("", {})
+    known = {model.title: mine for model in found.under() if (mine := _figures(model, scores))}
+    changes: dict[str, dict[tuple[str, str], Estimate]] = {}
+    for title, mine in known.items():
+        compared = {key: task_difference(one, base.get(key)) for key, one in mine.items() if one.is_rate}
+        changes[title] = {key: change for key, change in compared.items() if change.estimate is not None}
+    shared = [key for key in next(iter(changes.values()), {}) if all(key in mine for mine in changes.values())]
+    first = {task: (task, metric) for task, metric in reversed(shared)}
+    keys = sorted(first.values())
+    if not keys:
+        return {}, []
+    means = {}
+    for title, mine in known.items():
+        pairs = [(mine[key], base[key]) for key in keys]
+        errors = [_error(*pair) for pair in pairs]
+        squares = [None if one is None else one**2 for one in errors]
+        error = None if None in squares else math.sqrt(sum(one or 0.0 for one in squares)) / len(keys)
+        mean = sum(one.value - other.value for one, other in pairs) / len(keys)
+        means[title] = _with_error(mean, error, sum(one.n or 0 for one, _ in pairs))
+    return means, [f"{task} ({metric})" for task, metric in keys]
+
+
+def task_difference(figure: TaskFigure, base: TaskFigure | None) -> Estimate:
+    """Return by how much a figure is above the base's; without an estimate, if they cannot be compared (the reason)."""
+    n = figure.n or 0
+    if base is None:
+        return Estimate(n=n, reason="the base has no result of it")
+    unlike = [name for name, value in figure.asked.items() if base.asked.get(name) != value]
+    if unlike:
+        return Estimate(n=n, reason=f"the base was asked otherwise ({', '.join(unlike)})")
+    return _with_error(figure.value - base.value, _error(figure, base), n)
+
+
+def _error(figure: TaskFigure, base: TaskFigure) -> float | None:
+    return None if figure.error is None or base.error is None else math.hypot(figure.error, base.error)
+
+
+def _estimate(figure: TaskFigure) -> Estimate:
+    return _with_error(figure.value, figure.error, figure.n or 0)
+
+
+def _with_error(value: float, error: float | None, n: int) -> Estimate:
+    if error is None:
+        return Estimate(estimate=value, n=n)
+    return Estimate(estimate=value, low=value - _NORMAL * error, high=value + _NORMAL * error, n=n)
+
+
+def _figures(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
+    """Return the figures of an adapter; none of the base and of a role, which has no results of its own."""
+    return scores.get(str(model.about["adapter"]), {}) if model.about["method"] == ADAPTER_METHOD else {}

@@ -1,0 +1,225 @@
+"""Results of lm-evaluation-harness in a report, from files of the form in which lm-eval 0.4.13 writes them."""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from command_line import refused, run
+from hostile import VALUES, few, survives
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_harm import Lab
+
+from jaxalign.jobs.harm.task_files import results_files
+from jaxalign.report import main
+from jaxalign.safety.task_results import read_task_results
+from jaxalign.values.targets import extreme_targets
+
+RIGHT = {"arc": 0.5, "boolq": 0.6}
+
+
+def results(adapter="", right=RIGHT, error=0.03, date=1.0, shots=0, model="jaxalign", base="base", more=None):
+    """What lm-eval writes of two tasks, their group, a perplexity without a standard error, and a task with filters."""
+    both = ("arc", "boolq")
+    told = {
+        "results": {
+            **{
+                task: {
+                    **{"name": task, "alias": f" - {task}", "sample_len": 200},
+                    **{"acc,none": right[task], "acc_stderr,none": error},
+                    **{"acc_norm,none": right[task] - 0.1, "acc_norm_stderr,none": error},
+                }
+                for task in both
+            },
+            "text": {
+                "name": "text",
+                "alias": "text",
+                "word_perplexity,none": 40.0,
+                "word_perplexity_stderr,none": "N/A",
+            },
+            "sums": {
+                **{"name": "sums", "alias": "sums", "exact_match,strict": 0.1, "exact_match_stderr,strict": 0.02},
+                **{"exact_match,flexible": 0.3, "exact_match_stderr,flexible": 0.04},
+            },
+        },
+        "groups": {"both": {"alias": "both", "name": "both", "acc,none": 0.55, "acc_stderr,none": 0.02, " ": " "}},
+        "group_subtasks": {"both": list(both)},
+        "configs": {task: {"task": task, "metadata": {"version": 1.0, "adapter": adapter}} for task in both},
+        "versions": {"arc": 1.0, "boolq": 2.0, "both": "N/A"},
+        "n-shot": {"arc": shots, "boolq": 0, "both": 0},
+        "higher_is_better": {
+            **{task: {"acc": True, "acc_norm": True} for task in both},
+            "text": {"word_perplexity": False},
+        },
+        "n-samples": {task: {"original": 200, "effective": 200} for task in (*both, "text", "sums")},
+        "config": {
+            **{"model": model, "model_args": {"model": "tiny", "adapter": "RUN"}, "limit": None, "fewshot_seed": 1234},
+            **{"jaxalign_base": base, "jaxalign_precision": "float32", "jaxalign_adapter": adapter},
+        },
+        "date": date,
+        "chat_template_sha": None,
+    }
+    return {**told, **(more or {})}
+
+
+def write(path, told):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told))
+    return path
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path / "runs")
+
+
+@pytest.fixture
+def asked(lab):
+    """The base, and the adapters power and security, which a run of a benchmark asked."""
+    targets = extreme_targets()
+    models = [lab.base(), lab.adapter(targets["power"]), lab.adapter(targets["security"])]
+    lab.run(models, "one")
+    return models
+
+
+def table(lab, name):
+    with (lab.root / "report" / "tables" / f"beavertails-{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def report(lab, capsys, where):
+    return run(main, [f"runs={lab.root}", "texts=0", f"ability={where}"], capsys)
+
+
+def test_tasks_stand_beside_harm_with_the_difference_from_the_base(lab, asked, capsys, tmp_path):
+    folder = tmp_path / "lm eval [1]"
+    write(folder / "tiny" / "results_1.json", results())
+    right = {"arc": 0.45, "boolq": 0.4}
+    write(folder / "tiny" / "results_2.json", results(asked[1]["adapter"], right, error=0.04))
+    printed = report(lab, capsys, folder)
+    assert "left aside" not in printed
+    rows = {(one["task"], one["metric"]): one for one in table(lab, "tasks")}
+    assert {one["model"] for one in rows.values()} == {"power"}
+    assert set(rows) == {
+        *((task, metric) for task in ("arc", "boolq") for metric in ("acc", "acc_norm")),
+        *(("both", "acc"), ("text", "word_perplexity"), ("sums", "exact_match (strict)")),
+        ("sums", "exact_match (flexible)"),
+    }
+    arc = rows["arc", "acc"]
+    found = [float(arc[name]) for name in ("base", "adapter", "difference", "standard error")]
+    assert found == pytest.approx([0.5, 0.45, -0.05, 0.05])  # 0.05 = √(0.03² + 0.04²)
+    limits = [float(arc[name]) for name in ("difference low", "difference high", "base low", "adapter high")]
+    assert limits == pytest.approx([-0.05 - 1.96 * 0.05, -0.05 + 1.96 * 0.05, 0.5 - 1.96 * 0.03, 0.45 + 1.96 * 0.04])
+    assert arc["better"] == "higher" and arc["n"] == "200" and not arc["remark"]
+    text = rows["text", "word_perplexity"]
+    assert (text["better"], text["difference"], text["difference low"], text["standard error"]) == (
+        "lower",
+        "0.0",
+        "",
+        "",
+    )
+    assert rows["both", "acc"]["n"] == ""
+    # The mean over three tasks, of each its first rate: (−0.05 − 0.2 + 0) / 3, and √(0.05² + 0.05² + 2 × 0.02²) / 3.
+    ability = {one["model"]: one for one in table(lab, "ability")}
+    power = ability["power"]
+    error = (2 * 0.05**2 + 2 * 0.02**2) ** 0.5 / 3
+    assert float(power["tasks, difference"]) == pytest.approx(-0.25 / 3)
+    assert float(power["tasks, difference low"]) == pytest.approx(-0.25 / 3 - 1.96 * error)
+    assert ability["base"]["tasks, difference"] == ability["security"]["tasks, difference"] == ""
+    page = (lab.root / "report" / "index.html").read_text(encoding="utf-8")
+    assert "tasks of lm-evaluation-harness" in page and "as a mean over arc (acc), boolq (acc), sums" in page
+
+
+def test_without_results_the_report_is_as_before(lab, asked, capsys):
+    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    assert "tasks, difference" not in table(lab, "ability")[0]
+    assert not (lab.root / "report" / "tables" / "beavertails-tasks.csv").exists()
+
+
+def test_what_cannot_be_compared_is_said(lab, asked, capsys, tmp_path):
+    """Files of other models are left aside, as is an older result; what was asked otherwise has no difference."""
+    write(tmp_path / "lm" / "results_base.json", results(shots=5))
+    write(tmp_path / "lm" / "results_new.json", results(asked[1]["adapter"], date=3.0))
+    write(tmp_path / "lm" / "results_old.json", results(asked[1]["adapter"], {"arc": 0.9, "boolq": 0.9}, date=2.0))
+    write(tmp_path / "lm" / "results_hf.json", results(model="hf"))
+    write(tmp_path / "lm" / "results_other.json", results("ffff"))
+    write(tmp_path / "lm" / "results_wider.json", results(base="another"))
+    nameless = results()
+    del nameless["config"]["jaxalign_base"]
+    write(tmp_path / "lm" / "results_nameless.json", nameless)
+    printed = report(lab, capsys, tmp_path / "lm")
+    aside = {
+        line.partition("results_")[2].partition(".json")[0]: line for line in printed.splitlines() if "aside" in line
+    }
+    assert set(aside) == {"old", "hf", "other", "wider", "nameless"}
+    assert "its model is 'hf' of lm-eval" in aside["hf"] and "another base" in aside["wider"]
+    assert "no run of the report asked its adapter" in aside["other"]
+    assert "lm-eval 0.4.11" in aside["nameless"] and "results_new.json" in aside["old"]
+    assert all(line in (lab.root / "report" / "index.html").read_text() for line in ("its adapter at this scale",))
+    rows = {(one["task"], one["metric"]): one for one in table(lab, "tasks")}
+    assert rows["arc", "acc"]["adapter"] == "0.5" and rows["arc", "acc"]["difference"] == ""
+    assert rows["arc", "acc"]["remark"] == "the base was asked otherwise (number of examples)"
+    assert rows["boolq", "acc"]["difference"] == "0.0"
+    # The mean is over what all adapters can be compared in.
+    assert "as a mean over boolq (acc), sums" in (lab.root / "report" / "tables" / "beavertails-ability.md").read_text()
+
+
+def test_an_adapter_without_results_of_the_base_is_shown_alone(lab, asked, capsys, tmp_path):
+    path = write(tmp_path / "power_2026.json", results(asked[1]["adapter"]))
+    report(lab, capsys, path)
+    assert {one["remark"] for one in table(lab, "tasks")} == {"the base has no result of it"}
+    assert "tasks, difference" not in table(lab, "ability")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"results": None}, "no results file of lm-eval ('results' is missing or damaged)"),
+        ({"n-shot": []}, "'n-shot' is missing or damaged"),
+        ({"results": {"arc": 1}}, "results: 'arc' is missing or damaged"),
+        ({"results": {"arc": {"acc,none": "high"}}}, "results of arc: acc,none is 'high'"),
+        ({"results": {"arc": {"acc,none": True}}}, "acc,none is True"),
+        ({"results": {"arc": {"acc,none": 0.5, "acc_stderr,none": -1}}}, "acc_stderr,none is -1"),
+        ({"results": {"arc": {"acc,none": float("nan")}}}, "holds NaN, which is not a number in JSON"),
+        ({"results": {"arc\x1b[2J": {}}}, r"it names a task or metric 'arc\x1b[2J'"),
+        ({"higher_is_better": {"arc": 1}}, "higher_is_better: 'arc' is missing or damaged"),
+    ],
+)
+def test_a_file_that_lm_eval_did_not_write_is_one_line(lab, asked, capsys, tmp_path, change, words):
+    path = write(tmp_path / "results_1.json", results(more=change))
+    line = refused(main, [f"runs={lab.root}", f"ability={path}"], capsys)
+    assert words in line and "results_1.json" in line
+    assert not (lab.root / "report").exists()
+
+
+def test_a_pattern_that_finds_nothing_is_refused(lab, asked, capsys, tmp_path):
+    for where in (tmp_path / "none", tmp_path / "*.nothing"):
+        assert "finds no results of lm-eval" in refused(main, [f"runs={lab.root}", f"ability={where}"], capsys)
+    write(tmp_path / "a" / "b" / "results_1.json", {})
+    write(tmp_path / "a" / "samples_arc.json", {})
+    for where in ("a", "a/b", "a/**/results_*.json", "*/b", "a/b/results_1.json"):
+        assert [path.name for path in results_files(str(tmp_path / where))] == ["results_1.json"]
+
+
+@few
+@given(data=st.data())
+def test_any_object_is_results_or_one_line(data):
+    parts = [
+        "results",
+        "groups",
+        "configs",
+        "n-samples",
+        "group_subtasks",
+        "higher_is_better",
+        "config",
+        "date",
+        "versions",
+    ]
+    told = results(more=data.draw(st.dictionaries(st.sampled_from(parts), VALUES, max_size=2)))
+    if isinstance(told["results"], dict) and isinstance(told["results"].get("arc"), dict):
+        key = data.draw(st.sampled_from(["acc,none", "acc_stderr,none", ",", "_stderr,", "a,b,c"]))
+        told["results"]["arc"][key] = data.draw(VALUES)
+    with tempfile.TemporaryDirectory() as folder:
+        survives(read_task_results, Path(folder) / "results_1.json", json.dumps(told).encode())
