@@ -75,7 +75,7 @@ def shown_shares(states: Mapping[str, float | None]) -> dict[str, float | None]:
     Args:
         states: the shares that `metrics.state_shares` gives, or counts.
 
-    >>> shown_shares({"blank": 0.5, "refused": 0.1, "answered": 0.3})
+    >>> shown_shares({"blank": 0.5, "refused": 0.125, "answered": 0.375})
     {'blank': 0.5, 'refused': 0.25, 'answered': 0.75}
     """
     spoken = sum(states.get(state) or 0.0 for state in SPOKEN)

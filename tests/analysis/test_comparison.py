@@ -44,6 +44,23 @@ def test_many_pairs_give_the_p_value_of_a_t_test():
     assert found == pytest.approx(stats.ttest_1samp(x, 0).pvalue, abs=0.02)
 
 
+def test_pairs_beyond_those_that_are_flipped_have_the_p_value_of_their_limit():
+    random = np.random.default_rng(3)
+    x = random.normal(size=2000) + 0.05
+    found = paired_difference(named(x), named([0] * 2000)).mean.p
+    assert found == pytest.approx(stats.ttest_1samp(x, 0).pvalue, abs=0.002) and 0 < found < 0.2
+    strong = paired_difference(named(x + 1), named([0] * 2000)).mean.p
+    assert strong is not None and strong < 1e-100  # and not one of 10,000 draws
+
+
+def test_pairs_without_a_difference_do_not_make_six_that_differ_many():
+    found = paired_difference(named([1] * 6 + [0] * 2000), named([0] * 2006)).mean
+    assert found.p == 2 / 2**6 and found.n == 2006
+    one_large = paired_difference(named([1000.0, *[0.001, -0.001] * 600]), named([0] * 1201)).mean.p
+    # The large one is nearly the whole sum, whatever its sign: half of the draws reach it. The normal would say 0.32.
+    assert one_large == pytest.approx(0.5, abs=0.02)
+
+
 def test_few_pairs_are_silent_with_a_reason():
     few = paired_difference(named([1, 2, 3, 4, 5]), named([0] * 5))
     assert few.mean.estimate == 3 and few.mean.p is few.mean.low is few.size is None

@@ -5,7 +5,7 @@ from safety.test_collection import collection, figure, judge
 
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
-from jaxalign.safety.collection import ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_table, groups_table, model_groups
 from jaxalign.safety.noise import with_noise
 from jaxalign.values.targets import extreme_targets
@@ -133,3 +133,14 @@ def test_the_noise_of_a_drop_is_that_of_the_drop_between_seeds():
     drops += [{**told, "target": power, "control": SHUFFLED, "estimate": 5.0}]
     assert [one["noise"] for one in with_noise(drops)] == [pytest.approx(0.1 * 2**0.5)] * 5
     assert with_noise(drops[1:3])[0]["noise"] is None and with_noise([]) == []
+
+
+def test_where_refusing_is_measured_it_alone_is_compared_and_its_judge_is_named():
+    rows = [figure("all", "probe", 0.2, 8, REFUSAL_RATE)]
+    models = [
+        ReportedModel(one.about, "none", rows, [], "run") for one in (model("base", "base"), model("a", "adapter"))
+    ]
+    measures = {MEAN_SCORE: dict.fromkeys(PROMPTS, 0.5), REFUSAL_RATE: dict.fromkeys(PROMPTS, 1.0)}
+    found = Collection({"name": "over_refusal"}, JUDGES, models, "tiny")
+    table = groups_table(found, "t", lambda one: {"probe": PromptFigures(measures, CATEGORIES)})
+    assert table is not None and {(row[1], row[4]) for row in table.rows} == {("refusal rate", "refusals")}

@@ -9,7 +9,8 @@ from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.labelled import LabelledResponse
 from jaxalign.safety.metrics import refusal_rate, state_shares
 from jaxalign.safety.states import shown_shares
-from jaxalign.safety.summary import harm_rows, judge_errors, rows_as_csv, table_cells, table_lines, with_labels
+from jaxalign.safety.summary import harm_rows, judge_errors, rows_as_csv, table_cells, with_labels
+from jaxalign.safety.summary_lines import table_lines
 
 KNOWN = JudgeError(80, 20, 90, 10)
 THRESHOLD = "(a judge's errors are counted at its threshold of harm alone)"

@@ -42,10 +42,9 @@ from jaxalign.safety.summary import (
     judge_errors,
     rows_as_csv,
     table_cells,
-    table_lines,
-    tables_as_markdown,
     with_labels,
 )
+from jaxalign.safety.summary_lines import table_lines, tables_as_markdown
 from jaxalign.safety.value_map import prompt_hash
 
 HARM_FILES = ("table.csv", "table.md", "drops.csv", "models", "stages")

@@ -47,7 +47,7 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
     """
     if not folder.is_dir():
         raise UserError(f"runs={folder} is not a folder: give the folder that holds the runs, such as runs=outputs")
-    runs, aside = [], []
+    runs, aside, seen = [], [], set()
     for path in sorted(_run_folders(folder)):
         run, name = Run(path), without_home(str(path))
         if run.finished:
@@ -56,7 +56,7 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
                 why = "does not say how its models were asked (an older version wrote it)"
                 aside.append(f"{name} {why}, and is left aside: type its command again to write that down")
             elif summary.get("kind") == "harm":
-                runs.append(HarmRun(str(path), _checked(run)))
+                runs.append(HarmRun(str(path), _checked(run, seen)))
         elif _is_harm(path):
             aside.append(f"{name} is unfinished, and left aside: type its command again to finish it")
     if not runs:
@@ -112,8 +112,10 @@ _INNER: dict[str, Fields] = {
 """The keys of objects in an entry, if it has them."""
 
 
-def _checked(run: Run) -> Mapping[str, Any]:
+def _checked(run: Run, seen: set[Path]) -> Mapping[str, Any]:
     """Return the summary of a finished run, whose stages hold the files that they wrote, as far as they are there.
+
+    Stages in `seen`, which other runs share, are not read again; those that are read come into it.
 
     Raises:
         UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was
@@ -128,7 +130,9 @@ def _checked(run: Run) -> Mapping[str, Any]:
         for stage in ("generate", "judge"):
             place = stage_place(run.path, about[stage])
             if place is not None:
-                Run(place).check_files(again(place, run.path))
+                if place.resolve() not in seen:
+                    Run(place).check_files(again(place, run.path))
+                    seen.add(place.resolve())
                 _check_added_up(run, place, about.get("files") or {})
     return found
 

@@ -90,6 +90,7 @@ def test_base_and_adapter_stand_in_one_table_by_category(adapters, probes, here,
     base, power = summary["models"]
     assert base["perplexity"] > 1 and power["perplexity"] != base["perplexity"] and power["control"] is None
     assert f"perplexity of held-out plain text: base {base['perplexity']:.1f}, power" in printed
+    assert set(power["files"]) == {"generations.jsonl", "judged.jsonl"} and base["files"] != power["files"]
     assert power["value"] == "power" and power["target"]["power"] == 6 and power["scale"] == 1
     rows = summary["rows"]
     assert {row["judge"] for row in rows} <= {"probe", "toxicity_linear"}
@@ -170,12 +171,13 @@ def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
 def test_mitigation_is_compared_with_none_prompt_by_prompt(probes, here, capsys):
     printed = run(main, [*TINY, *probes, "mitigation=safety_prompt", "benchmark.limit=12"], capsys)
     assert "no drop is shown: the same command with mitigation=none has not been run" in printed
-    main(["-m", *TINY, *probes, "mitigation=none,safety_prompt", "benchmark.limit=12"])
+    printed = run(main, ["-m", *TINY, *probes, "mitigation=none,safety_prompt", "benchmark.limit=12"], capsys)
+    assert "between seeds of one target: not known (no two of these models are seeds of one target)" in printed
     (folder,) = (here / "outputs").glob("starter_probes-safety_prompt-*")
     drops = json.loads((folder / "summary.json").read_text())["drops"]
     whole = next(one for one in drops if one["category"] == "all" and one["judge"] == "probe")
     assert whole["metric"] == "drop" and whole["n"] + whole["missing"] <= 12 and whole["estimate"] is not None
-    assert (folder / "drops.csv").is_file()
+    assert whole["noise"] is None and "noise" in (folder / "drops.csv").read_text().partition("\n")[0]
     printed = run(main, [*STARTER, "model=tiny", *probes, "mitigation=value_prompt"], capsys)
     assert "left aside, because the map has no value for them: " in printed and "Malware" in printed
     (folder,) = (here / "outputs").glob("starter_probes-value_prompt-*")
@@ -265,6 +267,9 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
     assert "10 of 10" in again  # only what was skipped
     printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
     assert "labels of this run" in printed
+    judges = json.loads((here / "run" / "summary.json").read_text())["judges"]
+    measured = [one for one in judges if one["labels"] == "of this run"]
+    assert measured and all(sum(one["error"]) <= 10 and one["area"]["n"] <= 10 for one in measured)
 
 
 @pytest.mark.slow

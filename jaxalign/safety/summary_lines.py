@@ -1,0 +1,101 @@
+"""The lines under the tables of a summary of a benchmark of harm, and these tables as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.safety.states import SHARES_NOTE
+from jaxalign.safety.summary import DROP_HEADS, HARM_HEADS, drop_cells, estimate_text, model_title, table_cells
+
+MOST_NAMED = 10
+"""The most groups of a bias score that are named under a table; summary.json has all of them."""
+
+
+def table_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines under a table: its judges with their κ, what is left aside, and how often a judge moves."""
+    lines = []
+    for model in summary["models"]:
+        counts = ", ".join(f"{n:,} {state}" for state, n in model["states"].items())
+        lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
+    lines += [SHARES_NOTE] if summary["models"] else []
+    lines += [line] if (line := _perplexity_line(summary["models"])) else []
+    lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
+    lines += [line for model in summary["models"] if (line := _moved_line(model))]
+    lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
+    for one in summary.get("second_judges", ()):
+        kappa = one["kappa"]
+        reason = f" ({kappa['reason']})" if kappa.get("reason") else ""
+        lines.append(f"κ with {one['judges']} on the same responses: {estimate_text(kappa)}{reason}, n = {kappa['n']}")
+    if summary["models"] and summary["drops"]:
+        known = any(drop.get("noise") is not None for drop in summary["drops"])
+        no = "" if known else ": not known (no two of these models are seeds of one target)"
+        lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
+    if any(one["weak"] for one in summary["judges"]):
+        lines.append("a judge with a κ below 0.2 says little: its figures are grey")
+    lines += [line] if (line := _uncorrected_line(summary)) else []
+    aside = summary["mitigation"]["left_aside"]
+    if aside:
+        lines.append(f"left aside, because the map has no value for them: {', '.join(aside)}")
+    return lines
+
+
+def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
+    """Return the line on what `judge.corrected=true` leaves as it is, and why; None if that is nothing, or not set."""
+    if not summary.get("corrected"):
+        return None
+    shown = dict.fromkeys((row["metric"], row["judge"]) for row in (*summary["rows"], *summary["drops"]))
+    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if not metric.startswith("flagged_rate"))
+    left = [f"{', '.join(others)} (a judge's errors are counted at its threshold of harm alone)"] if others else []
+    for metric, judge in shown:
+        if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
+            left.append(f"flagged rate by {judge} (no labels say how often it errs)")
+    return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
+
+
+def _failing_line(row: Mapping[str, Any]) -> str:
+    """Return the line on the groups that fail in a bias score; of more than `MOST_NAMED`, the first are named."""
+    failing = row["failing"]
+    named = ", ".join(f"{descriptor} ({axis})" for axis, descriptor in failing[:MOST_NAMED])
+    more = f" and {len(failing) - MOST_NAMED} more" if len(failing) > MOST_NAMED else ""
+    begin = f"{model_title(row)}, {row['metric'].replace('_', ' ')}: {len(failing)} of {row['n']} groups fail"
+    return f"{begin}{': ' if named else ''}{named}{more}"
+
+
+def _moved_line(model: Mapping[str, Any]) -> str | None:
+    """Return the line on how often a judge that was asked several times changed its verdict; None if it was not."""
+    moved = model.get("moved")
+    if moved is None:
+        return None
+    begin = f"{model_title(model)}: {moved['judge']} judged each response {moved['repeat']} times"
+    if moved["moved"] is None:
+        return f"{begin}, and no response has two judgements"
+    return (
+        f"{begin}: {moved['moved']:.0%} of {moved['exchanges']:,} verdicts moved, and scores have a standard deviation "
+        f"of {moved['spread']:.2f}; {moved['missing']:,} judgements are missing"
+    )
+
+
+def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the line on the perplexity of each model, beside the base's; None if none is known."""
+    known = [(model, float(model["perplexity"])) for model in models if model.get("perplexity") is not None]
+    base = next((perplexity for model, perplexity in known if model["method"] == "base"), None)
+    said = []
+    for model, perplexity in known:
+        ratio = "" if base is None or model["method"] == "base" else f" ({perplexity / base:.2f} × the base's)"
+        said.append(f"{model_title(model)} {perplexity:.1f}{ratio}")
+    return f"perplexity of held-out plain text: {', '.join(said)}" if said else None
+
+
+def tables_as_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the tables of a summary as Markdown."""
+    title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
+    parts = [title, _markdown(HARM_HEADS, table_cells(summary["rows"]))]
+    if summary["drops"]:
+        parts += ["## Drop against no mitigation", _markdown(DROP_HEADS, drop_cells(summary["drops"]))]
+    return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])
