@@ -63,7 +63,7 @@ omegaconf.omegaconf.yaml = SimpleNamespace(**vars(yaml) | {"load": load_yaml})
 Hydra.get_mode = lambda *_, **__: None  # it composes a whole configuration to find hydra.mode, which nothing here sets
 
 
-# Tracing makes millions of objects that stay; with Python's own settings the suite takes a tenth of its time to look for
+# Tracing makes millions of objects that stay; with Python's own settings a tenth of the suite is the search for
 # reference cycles among them.
 gc.set_threshold(50_000, 20, 20)
 
