@@ -100,6 +100,14 @@ def programs() -> Programs:
     return Programs()
 
 
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile with optimisation what `Programs` compiles: for a test that computes for longer than it compiles."""
+    compiled = jax.stages.Lowered.compile
+    options = {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compiled(lowered, compiler_options=options))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_go_before_they_are_too_many() -> Iterator[None]:
     """Every compiled program maps memory, and a process may hold 65,530 mappings: the whole suite's are more."""
