@@ -1,10 +1,12 @@
 """What every test gets: the CPU, a cache of this session's own, and a tokenizer made once."""
 
 import atexit
+import compileall
 import gc
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +30,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join([*FAST, os.environ.get("XLA_FLAGS", "")])  # of two the last one counts
     os.environ["JAXALIGN_CACHE"] = tempfile.mkdtemp(prefix="jaxalign-tests-")
     atexit.register(shutil.rmtree, os.environ["JAXALIGN_CACHE"], ignore_errors=True)
+    if sys.dont_write_bytecode:  # then each of the many processes that tests start would compile the package anew
+        compileall.compile_dir(Path(__file__).parents[1] / "jaxalign", quiet=2)
 CACHE = Path(os.environ["JAXALIGN_CACHE"])
 
 import jax  # noqa: E402 (the environment comes first)
@@ -59,6 +63,17 @@ omegaconf.omegaconf.yaml = SimpleNamespace(**vars(yaml) | {"load": load_yaml})
 Hydra.get_mode = lambda *_, **__: None  # it composes a whole configuration to find hydra.mode, which nothing here sets
 
 
+# Tracing makes millions of objects that stay; with Python's own settings a tenth of the suite is the search for
+# reference cycles among them.
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """Pass over what was imported when reference cycles are looked for."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that at the end no worker waits for one of them."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
@@ -83,6 +98,14 @@ def params() -> dict[str, Any]:
 def programs() -> Programs:
     """The compiled programs of a file's tests."""
     return Programs()
+
+
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile with optimisation what `Programs` compiles: for a test that computes for longer than it compiles."""
+    compiled = jax.stages.Lowered.compile
+    options = {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compiled(lowered, compiler_options=options))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,6 +4,7 @@ Nothing in `jaxalign.config` imports jax, so that `--help` and errors about bad 
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,10 @@ from jaxalign.runs.reading import is_cut
 # The hub's library prints long warnings about errors that we report in one line.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
+RARELY = (10_000, 20, 20)
+"""How seldom a command's process looks for reference cycles. With Python's own (700, 10, 10) that is a tenth of the
+time that importing and tracing take, which make many objects that stay."""
+
 
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
@@ -46,6 +51,8 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
 
     def decorate(run: Callable[[Config], None]) -> Callable[..., None]:
         def main(arguments: Sequence[str] | None = None) -> None:
+            if arguments is None:
+                gc.set_threshold(*RARELY)
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
                 with interruptible(), unusable_paths():

@@ -1,6 +1,6 @@
 """The tokenizer that the metadata of a GGUF file describes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,65 @@ _WORDS = {
 """The pattern with which each `tokenizer.ggml.pre` splits a text into words; None for GPT-2's (in `tokenizers`)."""
 
 
-def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
-    """Return a `PreTrainedTokenizerFast`, built from the metadata of the GGUF file at `path`.
+def _decode_with(backend: Any) -> Callable[..., str]:
+    """Return the `decode` of a tokenizer that cleans nothing up."""
+
+    def decode(
+        ids: Sequence[int], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        return backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    return decode
+
+
+class LateTokenizer:
+    """A `PreTrainedTokenizerFast` that imports transformers, which takes a second, only once it has to.
+
+    Encoding, decoding and the special tokens need the package `tokenizers` alone. As soon as anything else is read or
+    called, or an attribute is set, this is the tokenizer of transformers, and all that is read later is that one's.
+    """
+
+    def __init__(self, backend: Any, special: Mapping[str, str | None], template: str | None):
+        named = {name: token for name, token in special.items() if token is not None}
+        self.__dict__.update(
+            backend_tokenizer=backend,
+            chat_template=template,
+            special_tokens_map=named,
+            decode=_decode_with(backend),
+            added_tokens_decoder=backend.get_added_tokens_decoder(),
+            **{f"{name}_id": token and backend.token_to_id(token) for name, token in special.items()},
+        )
+
+    def _whole(self) -> Any:
+        from transformers import PreTrainedTokenizerFast
+
+        if "hf" not in self.__dict__:
+            parts = self.__dict__
+            backend, template = parts["backend_tokenizer"], parts["chat_template"]
+            hf = PreTrainedTokenizerFast(
+                tokenizer_object=backend, chat_template=template, **parts["special_tokens_map"]
+            )
+            parts.clear()
+            parts["hf"] = hf
+        return self.__dict__["hf"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python asks for protocols, such as that of copies
+            raise AttributeError(name)
+        return getattr(self._whole(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._whole(), name, value)
+
+
+def from_gguf(fields: Mapping[str, Any], path: str | Path) -> LateTokenizer:
+    """Return the tokenizer that the metadata of the GGUF file at `path` describes.
 
     Raises:
         UserError: it is not a byte-level BPE tokenizer, or splits words in a way that is not in `_WORDS`.
     """
     from tokenizers import AddedToken, decoders, models, normalizers, processors
     from tokenizers import Tokenizer as Backend
-    from transformers import PreTrainedTokenizerFast
 
     kind, cut = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cut not in _WORDS:
@@ -68,12 +118,14 @@ def from_gguf(fields: Mapping[str, Any], path: str | Path) -> Any:
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         index = fields.get(f"tokenizer.ggml.{key}_token_id")
         special[f"{name}_token"] = None if index is None else tokens[index]
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([token for token in dict.fromkeys(special.values()) if token and token not in added])
     bos = special["bos_token"]
     if bos and fields.get("tokenizer.ggml.add_bos_token", cut == "llama-bpe"):
         pieces, ids = f"{bos} $A", [(bos, vocabulary[bos])]
         backend.post_processor = processors.TemplateProcessing(single=pieces, special_tokens=ids)
     template = fields.get("tokenizer.chat_template")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special)
+    return LateTokenizer(backend, special, template)
 
 
 def _words(cut: str) -> Any:

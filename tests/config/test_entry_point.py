@@ -1,4 +1,5 @@
 import functools
+import gc
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.config.crest import CrestConfig
-from jaxalign.config.entry_point import entry_point
+from jaxalign.config.entry_point import RARELY, entry_point
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
@@ -418,6 +419,19 @@ def test_a_configuration_is_checked_without_loading_jax():
     modules = "jaxalign.config.entry_point, jaxalign.runs.directory, jaxalign.runs.progress"
     code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_command_looks_for_reference_cycles_seldom_and_a_call_from_python_leaves_them_to_its_caller(monkeypatch):
+    main, kept = entry_point("train", TrainConfig)(lambda config: None), gc.get_threshold()
+    monkeypatch.setattr(sys, "argv", ["train", "--version"])
+    try:
+        gc.set_threshold(700, 10, 10)
+        main(["--version"])
+        assert gc.get_threshold() == (700, 10, 10)
+        main()
+        assert gc.get_threshold() == RARELY
+    finally:
+        gc.set_threshold(*kept)
 
 
 def test_completion_offers_the_values(capsys, monkeypatch):

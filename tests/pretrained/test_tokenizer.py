@@ -1,8 +1,11 @@
+import copy
 import json
+import sys
 
 import numpy as np
 import pytest
 from tokenizers import processors
+from tokenizers.pre_tokenizers import ByteLevel
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
@@ -167,3 +170,33 @@ def test_a_bos_that_a_chat_template_writes_stands_once(tokenizer):
     encoder = Encoder(from_hf(hf), "plain")
     text = encoder.tokenizer.chat([{"role": "user", "content": "Hi"}])
     assert encoder.root(text).tolist() == encoder.root("Hi").tolist() == hf.encode("Hi")
+
+
+def test_the_tiny_tokenizer_reads_and_writes_without_transformers_and_then_is_one_of_its_tokenizers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)  # importing it is an error
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode(TEXT + "<|im_end|>")
+    assert tokenizer.decode(ids) == TEXT + "<|im_end|>" and tokenizer.turn.close
+    hf, names = tokenizer.hf, ("special_tokens_map", "added_tokens_decoder", "chat_template", "unk_token_id")
+    before = [getattr(hf, name) for name in names]
+    without = hf.decode(ids, skip_special_tokens=True)
+    monkeypatch.undo()
+    assert hf.is_fast  # which is read of the tokenizer of transformers
+    assert [getattr(hf, name) for name in names] == before
+    assert hf.decode(ids, skip_special_tokens=True) == without == TEXT.replace("<|im_end|>", "")
+    assert (hf.bos_token_id, hf.eos_token_id, hf.pad_token_id) == (1, tokenizer.eos_id, tokenizer.pad_id)
+    copied = copy.deepcopy(hf)
+    copied.pad_token = None
+    assert copied.pad_token_id is None and hf.pad_token_id == 0
+
+
+def test_a_named_end_that_a_gguf_file_calls_a_common_token_is_recognised_in_texts():
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": ["<s>", "</s>", *sorted(ByteLevel.alphabet())],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    hf = from_gguf(fields, "x.gguf")
+    assert from_hf(hf).encode("</s>").tolist() == [1]
+    assert hf.is_fast and hf.backend_tokenizer.encode("</s>", add_special_tokens=False).ids == [1]

