@@ -42,7 +42,7 @@ def interleaved(rows, heads):
 
 def write_gguf(path, family="llama", kind="F32", fields=(), leave_out=(), extra=()):
     """Write a tiny model; returns its tensors under Hugging Face's names."""
-    config, tokens = CONFIGS[family], tiny_tokenizer().hf.convert_ids_to_tokens(range(259))
+    config, tokens = CONFIGS[family], tiny_tokenizer().hf.to_transformers().convert_ids_to_tokens(range(259))
     tokens[0] = "Ġa"
     tensors = hf_random(config)
     writer = gguf.GGUFWriter(path, family)

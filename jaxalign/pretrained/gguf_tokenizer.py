@@ -1,8 +1,9 @@
 """The tokenizer that the metadata of a GGUF file describes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxalign.errors import UserError
 
@@ -28,58 +29,74 @@ _WORDS = {
 """The pattern with which each `tokenizer.ggml.pre` splits a text into words; None for GPT-2's (in `tokenizers`)."""
 
 
-def _decode_with(backend: Any) -> Callable[..., str]:
-    """Return the `decode` of a tokenizer that cleans nothing up."""
+@dataclass
+class GgufTokenizer:
+    """The tokenizer of a GGUF file, with those names of a `PreTrainedTokenizerFast` that this package uses.
 
-    def decode(
-        ids: Sequence[int], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
-    ) -> str:
-        return backend.decode(ids, skip_special_tokens=skip_special_tokens)
+    It needs the package `tokenizers` alone: importing transformers takes a second.
 
-    return decode
-
-
-class LateTokenizer:
-    """A `PreTrainedTokenizerFast` that imports transformers, which takes a second, only once it has to.
-
-    Encoding, decoding and the special tokens need the package `tokenizers` alone. As soon as anything else is read or
-    called, or an attribute is set, this is the tokenizer of transformers, and all that is read later is that one's.
+    backend_tokenizer   the `tokenizers.Tokenizer`
+    special_tokens_map  {bos_token, eos_token, unk_token, pad_token: token}, without those that the file does not name
+    chat_template       the source of the chat template; None if there is none
     """
 
-    def __init__(self, backend: Any, special: Mapping[str, str | None], template: str | None):
-        named = {name: token for name, token in special.items() if token is not None}
-        self.__dict__.update(
-            backend_tokenizer=backend,
-            chat_template=template,
-            special_tokens_map=named,
-            decode=_decode_with(backend),
-            added_tokens_decoder=backend.get_added_tokens_decoder(),
-            **{f"{name}_id": token and backend.token_to_id(token) for name, token in special.items()},
-        )
+    backend_tokenizer: Any
+    special_tokens_map: dict[str, str]
+    chat_template: str | None
 
-    def _whole(self) -> Any:
+    @property
+    def bos_token_id(self) -> int | None:
+        """The id of the token for the beginning of a text; None if the file names none."""
+        return self._id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The id of the token for the end of a text; None if the file names none."""
+        return self._id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The id of the token for the padding; None if the file names none."""
+        return self._id("pad_token")
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of the named special tokens."""
+        return [self.backend_tokenizer.token_to_id(token) for token in dict.fromkeys(self.special_tokens_map.values())]
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        """The tokens that are recognised as a whole in a text, as {id: `tokenizers.AddedToken`}."""
+        return self.backend_tokenizer.get_added_tokens_decoder()
+
+    def decode(
+        self,
+        ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: Literal[False] = False,
+    ) -> str:
+        """Return the text of ids [T], with all its spaces."""
+        return self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of a `PreTrainedTokenizerFast` into a folder."""
+        self.to_transformers().save_pretrained(folder)
+
+    def to_transformers(self) -> Any:
+        """Return the same as a `PreTrainedTokenizerFast`, which shares the `backend_tokenizer`."""
         from transformers import PreTrainedTokenizerFast
 
-        if "hf" not in self.__dict__:
-            parts = self.__dict__
-            backend, template = parts["backend_tokenizer"], parts["chat_template"]
-            hf = PreTrainedTokenizerFast(
-                tokenizer_object=backend, chat_template=template, **parts["special_tokens_map"]
-            )
-            parts.clear()
-            parts["hf"] = hf
-        return self.__dict__["hf"]
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.backend_tokenizer, chat_template=self.chat_template, **self.special_tokens_map
+        )
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python asks for protocols, such as that of copies
-            raise AttributeError(name)
-        return getattr(self._whole(), name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._whole(), name, value)
+    def _id(self, name: str) -> int | None:
+        token = self.special_tokens_map.get(name)
+        return None if token is None else self.backend_tokenizer.token_to_id(token)
 
 
-def from_gguf(fields: Mapping[str, Any], path: str | Path) -> LateTokenizer:
+def from_gguf(fields: Mapping[str, Any], path: str | Path) -> GgufTokenizer:
     """Return the tokenizer that the metadata of the GGUF file at `path` describes.
 
     Raises:
@@ -125,7 +142,7 @@ def from_gguf(fields: Mapping[str, Any], path: str | Path) -> LateTokenizer:
         pieces, ids = f"{bos} $A", [(bos, vocabulary[bos])]
         backend.post_processor = processors.TemplateProcessing(single=pieces, special_tokens=ids)
     template = fields.get("tokenizer.chat_template")
-    return LateTokenizer(backend, special, template)
+    return GgufTokenizer(backend, {name: token for name, token in special.items() if token is not None}, template)
 
 
 def _words(cut: str) -> Any:

@@ -12,7 +12,7 @@ TALK = [{"role": "system", "content": "Be <brief>."}, *HI, {"role": "assistant",
 
 
 def tokenizer_with(template):
-    hf = tiny_tokenizer().hf
+    hf = tiny_tokenizer().hf.to_transformers()
     hf.chat_template = template
     return from_hf(hf)
 
@@ -41,7 +41,7 @@ def tokenizer_with(template):
     ],
 )
 def test_a_template_writes_what_it_writes_in_transformers(template):
-    hf = tiny_tokenizer().hf
+    hf = tiny_tokenizer().hf.to_transformers()
     for answering in (True, False):
         theirs = hf.apply_chat_template(TALK, chat_template=template, tokenize=False, add_generation_prompt=answering)
         assert ChatTemplate(template, hf.special_tokens_map).render(TALK, answering=answering) == theirs

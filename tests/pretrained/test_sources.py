@@ -58,7 +58,7 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path):
 
 def test_tokens_that_were_added_without_room_in_the_embedding_are_refused(tmp_path):
     llama(tmp_path)
-    tokenizer = sources.tiny_tokenizer().hf
+    tokenizer = sources.tiny_tokenizer().hf.to_transformers()
     tokenizer.add_tokens(["<|turn|>"])
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"token '<\|turn\|>' is number 259; .* or resize the model's embeddings"):
@@ -120,7 +120,7 @@ def test_a_gguf_file_is_a_model(tmp_path, monkeypatch):
             return dict(RANDOM.config)
 
         def tokenizer(self):
-            return sources.tiny_tokenizer().hf
+            return sources.tiny_tokenizer().hf.to_transformers()
 
         def end_ids(self):
             return [7]
