@@ -1,16 +1,20 @@
 """jaxalign against PEFT, TRL and Transformers on one GPU: training, preferences, sampling and scoring. See README.md.
 
-This process only starts others, one after another, and each has the card to itself.
+This process only starts others, and each has the card to itself while it is timed.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from accelerator_turns import IMPORTED, in_turns, wait_for_turn
 from accelerator_work import NUMBERS, TASKS, TINY
 from parts import child, need
 
@@ -33,12 +37,10 @@ def main() -> None:
     need("torch", "transformers", "peft", "trl")
     ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
-        for size in args.sizes:
-            for task in args.tasks:
-                names = [name for name in TASKS[task] if name != "compiled" or not args.tiny]
-                parts = {name: f"{size}-{task}-{name}" for name in names}
-                found = {name: child(part, part.replace("-", ", "), Path(folder)) for name, part in parts.items()}
-                ratios.setdefault(task, {})[size] = report(size, task, found)
+        for (size, task), found in results(args, Path(folder)):
+            ratio = report(size, task, found)
+            if ratio is not None:
+                ratios.setdefault(task, {})[size] = ratio
     print("\nthe advantage over the best of the others, and over both sizes its geometric mean:")
     for task, each in ratios.items():
         print(f"{WORDS[task]:14}" + ", ".join(f"{size} {ratio:.2f}" for size, ratio in each.items()))
@@ -47,16 +49,44 @@ def main() -> None:
     print(" ".join(f"{key}={means[task]:.2f}" for task, key in keys.items() if task in means))
 
 
+def results(args: argparse.Namespace, folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield ((size, task), {contender: its result})."""
+    parts = {
+        (size, task): [f"{size}-{task}-{name}" for name in TASKS[task] if name != "compiled" or not args.tiny]
+        for size in args.sizes
+        for task in args.tasks
+    }
+    if args.within is None:
+        for which, names in parts.items():
+            found = {part: child(part, part.replace("-", ", "), folder) for part in names}
+            yield which, {part.split("-")[2]: one for part, one in found.items()}
+        return
+    done = {}
+    for part, one in in_turns(list(itertools.chain.from_iterable(parts.values())), args.within, folder):
+        print(f"{part}: {one}", file=sys.stderr, flush=True)
+        done[part] = one
+    for which, names in parts.items():
+        yield which, {part.split("-")[2]: done[part] for part in names}
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try the script")
     parser.add_argument("--sizes", nargs="+", choices=["135M", "8B"], default=["135M", "8B"], help="(default: both)")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="(default: all)")
+    parser.add_argument(
+        "--within",
+        type=float,
+        metavar="SECONDS",
+        help="start all processes together, time one after another, and leave out what is not done in time",
+    )
     for name, (number, words) in NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, help=f"{words} (default: {number})")
     parser.add_argument("--contender", dest="part", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.within is not None and not 0 < args.within < math.inf:
+        parser.error("--within must be a number of seconds above 0")
     for name, (number, _) in NUMBERS.items():
         given = getattr(args, name)
         setattr(args, name, (TINY[name] if args.tiny else number) if given is None else given)
@@ -66,9 +96,15 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def report(size: str, task: str, found: dict[str, dict[str, Any]]) -> float:
-    """Print one task's table; return by how many times jaxalign is faster than the fastest of the others."""
+def report(size: str, task: str, found: dict[str, dict[str, Any]]) -> float | None:
+    """Print one task's table; return by how many times jaxalign is faster than the fastest of the others.
+
+    The result is None where there is nothing to compare: jaxalign or all of the others were not done.
+    """
     ours = found["jaxalign"]
+    if "failed" in ours:
+        print(f"\n{size}, {WORDS[task]}: jaxalign {ours['failed']}")
+        return None
     print(f"\n{size}, {WORDS[task]}: {ours['work']}; {ours['device']}, {ours['peak'] / 1e12:.2f} TFLOP/s at most")
     print(f"{'':32}{'tokens/s':>12}{'of the peak':>13}{'GB':>8}{'first loss':>12}")
     speeds = {}
@@ -85,9 +121,7 @@ def report(size: str, task: str, found: dict[str, dict[str, Any]]) -> float:
     if losses and max(losses) > 1.05 * min(losses):
         raise SystemExit(f"error: the contenders start from different losses, {losses}: not the same work")
     others = [speed for name, speed in speeds.items() if name != "jaxalign"]
-    if not others:
-        raise SystemExit(f"error: none of the others could do {size}, {WORDS[task]}")
-    return speeds["jaxalign"] / max(others)
+    return speeds["jaxalign"] / max(others) if others else None
 
 
 def run_part(args: argparse.Namespace) -> dict[str, Any]:
@@ -98,6 +132,7 @@ def run_part(args: argparse.Namespace) -> dict[str, Any]:
     else:
         os.environ["JAX_PLATFORMS"] = "cpu"  # JAX would take most of the card's memory
         import accelerator_torch as side
+    wait_for_turn(IMPORTED)
     try:
         return getattr(side, task)(args, size, name)
     except Exception as error:

@@ -13,6 +13,7 @@ import numpy as np
 import peft
 import torch
 import transformers
+from accelerator_turns import WARM, wait_for_turn
 from accelerator_work import examples, questions
 from shapes import SIZES
 
@@ -104,6 +105,7 @@ def dpo(args: argparse.Namespace, size: str, name: str) -> dict[str, Any]:
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer().hf.backend_tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(0)
     asked = questions(args, size, args.pairs * (args.steps + 1), 2, args.response)
+    wait_for_turn(WARM)  # its trainer times itself, and its first step warms up
     model = adapted(args, size)
 
     def run() -> dict[str, Any]:
@@ -145,9 +147,10 @@ def scoring(args: argparse.Namespace, size: str, name: str) -> dict[str, Any]:
 
 
 def elapsed(work: Callable[[], Any]) -> float:
-    """Return the seconds of a piece of work."""
+    """Return the seconds of a piece of work, after this process has warmed up."""
     if CUDA:
         torch.cuda.synchronize()
+    wait_for_turn(WARM)
     start = time.perf_counter()
     work()
     if CUDA:

@@ -34,10 +34,35 @@ def test_contenders_that_do_not_begin_at_one_loss_are_refused():
         accelerator.report("8B", "dpo", {"jaxalign": ours, "trl": other})
 
 
+def test_what_failed_or_was_not_done_in_time_leaves_the_others_and_has_no_ratio(monkeypatch, tmp_path):
+    code = """if True:
+        import json, sys, time
+        from accelerator_turns import IMPORTED, WARM, wait_for_turn
+        part = sys.argv[sys.argv.index("--contender") + 1]
+        wait_for_turn(IMPORTED)
+        if "broken" in part:
+            raise RuntimeError("no card")
+        if "late" in part:
+            time.sleep(60)
+        wait_for_turn(WARM)
+        print(json.dumps({"seconds": 1.0}))
+    """
+    monkeypatch.setattr(sys, "argv", ["-c", code])
+    monkeypatch.setenv("PYTHONPATH", str(Path(accelerator.__file__).parent))
+    found = dict(accelerator.in_turns(["8B-sft-late", "135M-sft-well", "135M-sft-broken"], 5.0, tmp_path))
+    assert found == {
+        "135M-sft-well": {"seconds": 1.0},
+        "135M-sft-broken": {"failed": "failed: RuntimeError: no card"},
+        "8B-sft-late": {"failed": "not done in time"},
+    }
+    assert accelerator.report("8B", "sft", {"jaxalign": found["8B-sft-late"], "peft": {"seconds": 1.0}}) is None
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("trl") is None, reason="needs the extra bench")
-def test_the_whole_benchmark_runs_on_a_tiny_model():
+@pytest.mark.parametrize("within", [[], ["--within", "300"]], ids=["one-by-one", "started-together"])
+def test_the_whole_benchmark_runs_on_a_tiny_model(within):
     script = Path(__file__).parents[1] / "benchmarks" / "accelerator.py"
-    done = subprocess.run([sys.executable, script, "--tiny"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, script, "--tiny", *within], capture_output=True, text=True, check=True)
     keys = [pair.partition("=")[0] for pair in done.stdout.splitlines()[-1].split()]
     assert keys == ["accelerator", "dpo", "sampling"]
