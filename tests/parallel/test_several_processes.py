@@ -37,7 +37,7 @@ COMMON = [
     "lora.targets=[q_proj,v_proj]",
     "training.batch_size=4",
 ]
-COMMON += ["training.log_every=1", "mesh.data=4", "optimizer.epsilon=1e-4"]
+COMMON += ["training.log_every=1", "optimizer.epsilon=1e-4"]
 
 
 class Job:
@@ -51,7 +51,8 @@ class Job:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 address = f"127.0.0.1:{server.getsockname()[1]}"
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-        command = [sys.executable, "-m", "jaxalign.train", *COMMON, f"run.dir={folder}", *arguments]
+        mesh = [] if any(one.startswith("mesh.") for one in arguments) else ["mesh.data=4"]
+        command = [sys.executable, "-m", "jaxalign.train", *COMMON, *mesh, f"run.dir={folder}", *arguments]
         self.folder = folder
         self.processes = [
             subprocess.Popen(
