@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from jaxalign.config.fields import (
@@ -45,6 +46,15 @@ class RunConfig:
                 )
         if self.mirror is not None:
             check_mirror(self.mirror)
+            if not _SCHEME.match(self.mirror):
+                self._check_apart(Path(self.mirror).resolve())
+
+    def _check_apart(self, mirror: Path) -> None:
+        """Raise UserError if a mounted folder as the mirror is where the run itself is: it would be its own copy."""
+        run = None if self.dir is None else Path(self.dir).resolve()
+        if mirror == (Path(self.root).resolve() if run is None else run.parent) or run in (mirror, *mirror.parents):
+            where = f"run.root={self.root}" if run is None else f"run.dir={self.dir}"
+            raise UserError(f"run.mirror={self.mirror} is where {where} keeps the run: give a folder of another disk")
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3):/")

@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
@@ -139,6 +140,9 @@ class CommandLine:
         `value=power` and `+value=power` mean the same, whichever of them Hydra requires; so do `key=1` and `+key=1`.
         """
         parsed = self._parsed([self._quoting.quoted(override) for override in overrides])
+        mesh = Counter(o.key_or_group for o in parsed if o.key_or_group.partition(".")[0] == "mesh")
+        if twice := [key for key, count in mesh.items() if count > 1]:  # one of them would be passed over
+            raise UserError(f"{twice[0]} is given twice: leave one of them out")
         default_groups = self._default_groups(parsed)
         return [self._normal(override, default_groups) for override in parsed]
 

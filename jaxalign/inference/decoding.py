@@ -134,21 +134,21 @@ class DecodeState:
 @no_type_check
 @flax.struct.dataclass
 class SamplingMetadata:
-    """The sampling parameters on the device (see `sample_tokens`), and the E end tokens."""
+    """The sampling parameters (see `sample_tokens`), and the E end tokens."""
 
-    temperature: Float32[Array, ""]
-    top_k: Int32[Array, ""]
-    top_p: Float32[Array, ""]
-    ends: Int32[Array, " E"]
+    temperature: Float32[Array | np.ndarray, ""]
+    top_k: Int32[Array | np.ndarray, ""]
+    top_p: Float32[Array | np.ndarray, ""]
+    ends: Int32[Array | np.ndarray, " E"]
 
 
 def sampling_metadata(sampling: SamplingParams, ends: Sequence[int]) -> SamplingMetadata:
-    """Put the sampling parameters and the end tokens on the device."""
+    """Return the sampling parameters and the end tokens as arrays of NumPy, which several processes may share."""
     return SamplingMetadata(
-        jnp.asarray(np.float32(sampling.temperature)),
-        jnp.asarray(np.int32(sampling.top_k)),
-        jnp.asarray(np.float32(sampling.top_p)),
-        jnp.asarray(np.array(ends, np.int32)),
+        np.asarray(sampling.temperature, np.float32),
+        np.asarray(sampling.top_k, np.int32),
+        np.asarray(sampling.top_p, np.float32),
+        np.array(ends, np.int32),
     )
 
 
@@ -343,7 +343,8 @@ def _draw_tokens(
     flat = logits.reshape(-1, logits.shape[-1])
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(jnp.reshape(key, (-1, 2))), read.reshape(-1))
     uniform = jax.vmap(jax.random.uniform)(keys)
-    token = sample_tokens(flat, uniform, metadata.temperature, metadata.top_k, metadata.top_p, filtered=filtered)
+    temperature, top_k, top_p = map(jnp.asarray, (metadata.temperature, metadata.top_k, metadata.top_p))
+    token = sample_tokens(flat, uniform, temperature, top_k, top_p, filtered=filtered)
     return token.reshape(read.shape)
 
 

@@ -157,6 +157,17 @@ def stop_agreed() -> bool:
     return STATE.stop
 
 
+def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
+    """Return a callback of progress that also stops the job if several processes have agreed on that."""
+
+    def count_or_stop(done: int, total: int, speed: float) -> None:
+        count(done, total, speed)
+        if stop_agreed():
+            raise KeyboardInterrupt
+
+    return count_or_stop
+
+
 @contextlib.contextmanager
 def stopping_together() -> Iterator[None]:
     """Within, a signal to one of several processes is only heard by `stop_agreed`, which all must ask.

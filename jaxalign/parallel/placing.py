@@ -1,6 +1,6 @@
 """Putting arrays on a mesh: each device gets its part alone, and the host holds one part at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -13,21 +13,31 @@ from jaxalign.parallel.rules import Placement
 Index = tuple[slice, ...]
 
 
-def placed_in_parts(shape: tuple[int, ...], sharding: Sharding, read: Callable[[Index], np.ndarray]) -> jax.Array:
-    """Return an array on a mesh. `read(index)` returns one part of it, and is called once for each different part.
+def placed_in_parts(
+    arrays: Sequence[tuple[tuple[int, ...], Sharding]], read: Callable[[Sequence[Index]], Sequence[np.ndarray]]
+) -> list[jax.Array]:
+    """Return arrays of these shapes on a mesh, whose parts are read together.
 
-    Only the parts of this process's devices are read.
+    `read` takes the index of a part in each array, and returns these parts. It is called once for each combination that
+    a device holds, and only for the devices of this process.
     """
-    devices: dict[str, tuple[Index, list[Any]]] = {}
-    for device, index in sharding.addressable_devices_indices_map(shape).items():
-        devices.setdefault(str(index), (index or (), []))[1].append(device)
-    parts = []
-    for index, holders in devices.values():
-        values = read(index)
-        # Wait, because otherwise the next part would be read while this one is on the host.
-        parts += [jax.device_put(values, device).block_until_ready() for device in holders]
+    indices = [sharding.addressable_devices_indices_map(shape) for shape, sharding in arrays]
+    devices: dict[str, tuple[list[Index], list[Any]]] = {}
+    for device in indices[0]:
+        mine = [index[device] or () for index in indices]
+        devices.setdefault(str(mine), (mine, []))[1].append(device)
+    parts: list[list[jax.Array]] = [[] for _ in arrays]
+    for mine, holders in devices.values():
+        values = read(mine)
+        for one, found in zip(values, parts, strict=True):
+            # Wait, because otherwise the next part would be read while this one is on the host.
+            found += [jax.device_put(one, device).block_until_ready() for device in holders]
+            del one
         del values
-    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+    return [
+        jax.make_array_from_single_device_arrays(shape, sharding, found)
+        for (shape, sharding), found in zip(arrays, parts, strict=True)
+    ]
 
 
 def placed(placement: Placement | None, tree: Any, *axes: str | None) -> Any:

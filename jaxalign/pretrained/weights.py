@@ -100,8 +100,10 @@ def load_params(
     """Read the parameters, leaf by leaf, so that at most one leaf is in memory twice.
 
     Tensors that are no part of the architecture are not read (see `unread_tensors`). On a mesh, each device gets its
-    part of a leaf alone, and one such part at a time is on the host. A kernel is quantised tensor by tensor, while it
-    is read, from its values in the file; on a mesh it is read twice, because a scale may belong to several parts.
+    part of a leaf alone, and one such part at a time is on the host; a process reads only the parts of its devices. A
+    kernel is quantised tensor by tensor, while it is read, from its values in the file. In int8, a scale needs all
+    inputs of its output: where a mesh divides the inputs, a process first reads all of them for its outputs, and then
+    its parts again.
 
     Args:
         architecture: of the model.
@@ -127,13 +129,14 @@ def load_params(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for leaf in table:
             arrays = _arrays(architecture, leaf, dtype, storage)
-            for array, read in _readers(architecture, leaf, source, arrays, pool.map, whole=placement is None):
-                path = (*leaf.path[:-1], array.name)
-                if placement is None:
-                    # Wait, because otherwise the next leaf would be read while this one is in memory twice.
-                    params[path] = jax.device_put(read()).block_until_ready()
-                else:
-                    params[path] = placed_in_parts(array.shape, placement.sharding(*array.axes), read)
+            read = _reader(architecture, leaf, source, arrays, pool.map)
+            if placement is None:
+                # Wait, because otherwise the next leaf would be read while this one is in memory twice.
+                made = [jax.device_put(values).block_until_ready() for values in read([()] * len(arrays))]
+            else:
+                kinds = [(array.shape, placement.sharding(*array.axes)) for array in arrays]
+                made = placed_in_parts(kinds, read)
+            params |= {(*leaf.path[:-1], array.name): one for array, one in zip(arrays, made, strict=True)}
             lines += pool.map(partial(_line, source, leaf), leaf.names(architecture.layers))
     return unflatten_dict(params), _joined(lines)
 
@@ -182,68 +185,67 @@ def _joined(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _readers(
+def _reader(
     architecture: Architecture,
     leaf: Leaf,
     source: TensorSource,
     arrays: Sequence[_Array],
     each: Callable[..., Iterator[None]],
-    whole: bool,
-) -> Iterator[tuple[_Array, Callable[..., np.ndarray]]]:
-    """Yield each array of a leaf with the function that reads a part of it as it is stored, or all of it.
-
-    No part is cut along the layers. With `whole`, arrays are only read as a whole, and then each tensor only once.
+) -> Callable[[Sequence[Index]], list[np.ndarray]]:
+    """Return the function that reads a part of a leaf: from the part's index in each array, its values as they are
+    stored. An empty index is all of an array. No part is cut along the layers.
     """
     names = leaf.names(architecture.layers)
+    tensor = partial(_values, architecture, leaf, source)
 
-    def fill(array: _Array, part: Index, tensor: Callable[..., np.ndarray], *more: Any) -> np.ndarray:
+    def empty(array: _Array, part: Index) -> np.ndarray:
         shape = np.broadcast_to(0, array.shape)[part].shape
-        values = np.empty(shape if leaf.stacked else (1, *shape), array.dtype)
+        return np.empty(shape if leaf.stacked else (1, *shape), array.dtype)
 
-        def put(row: np.ndarray, *arguments: Any) -> None:
-            row[:] = tensor(*arguments)
+    def plain(parts: Sequence[Index]) -> list[np.ndarray]:
+        (array,), (part,) = arrays, parts
+        values, inner = empty(array, part), part[1:] if leaf.stacked else part
 
-        list(each(put, values, names, *more))
-        return to_stored(values if leaf.stacked else values[0])
+        def put(name: str, row: np.ndarray) -> None:
+            row[:] = tensor(array.dtype, name, inner)
+
+        list(each(put, names, values))
+        return [to_stored(values if leaf.stacked else values[0])]
 
     if len(arrays) == 1:
-        (array,) = arrays
-
-        def plain(part: Index = ()) -> np.ndarray:
-            inner = part[1:] if leaf.stacked else part
-            return fill(array, part, lambda name: _values(architecture, leaf, source, array.dtype, name, inner))
-
-        yield array, plain
-        return
+        return plain
     scale, codes = arrays
-    weights = partial(_values, architecture, leaf, source, scale.dtype)
-    if whole:
-        both = [np.empty(array.shape, array.dtype) for array in arrays]
+    read, storage = partial(tensor, scale.dtype), codes.name
+    known: dict[str, np.ndarray] = {}  # the scales of outputs whose inputs are in several parts
 
-        def quantise(name: str, scale: np.ndarray, mine: np.ndarray) -> None:
-            values = weights(name)
-            scale[:] = scales_of(values, codes.name)
-            mine[:] = codes_of(values, scale, codes.name)
+    def scales(part: Index) -> np.ndarray:
+        if (key := str(part)) not in known:
+            values, outputs = empty(scale, part), part[2]
 
-        list(each(quantise, names, *both))
-        yield scale, lambda: both[0]
-        yield codes, lambda: to_stored(both[1])
-        return
-    scales = fill(scale, (), lambda name: scales_of(weights(name), codes.name))
-    yield scale, lambda part=(): scales[part]
+            def put(name: str, row: np.ndarray) -> None:
+                row[:] = scales_of(read(name, (slice(None), outputs)), storage)
 
-    def quantised(part: Index = ()) -> np.ndarray:
-        groups, *_, outputs = part[1:] or (slice(None), slice(None))
-        inputs = groups
-        if codes.name == "int4":
-            start, stop, _ = groups.indices(codes.shape[1])
-            inputs = slice(start * SCALE_GROUP, stop * SCALE_GROUP)
-        mine = scales[:, groups if codes.name == "int4" else slice(None), outputs]
-        return fill(
-            codes, part, lambda name, scale: codes_of(weights(name, (inputs, outputs)), scale, codes.name), mine
-        )
+            list(each(put, names, values))
+            known[key] = values
+        return known[key]
 
-    yield codes, quantised
+    def quantised(parts: Sequence[Index]) -> list[np.ndarray]:
+        (groups, *_, outputs), count = parts[1][1:] or (slice(None), slice(None)), codes.shape[1]
+        start, stop, _ = groups.indices(count)
+        size = SCALE_GROUP if storage == "int4" else 1
+        inputs, cut = slice(start * size, stop * size), storage == "int8" and stop - start < count
+        mine, numbers = scales(parts[0]) if cut else empty(scale, parts[0]), empty(codes, parts[1])
+
+        def put(name: str, own: np.ndarray, row: np.ndarray) -> None:
+            values = read(name, (inputs, outputs))
+            if not cut:
+                own[:] = scales_of(values, storage)
+            row[:] = codes_of(values, own, storage)
+
+        list(each(put, names, mine, numbers))
+        return [mine, to_stored(numbers)]
+
+    return quantised
 
 
 def _values(

@@ -247,6 +247,8 @@ BAD = [
     (["value.scores.security=4"], "no value is chosen: add value=OPTION"),
     (["value=power", "training.epocs=3"], "unknown key 'training.epocs'; did you mean 'training.epochs'?"),
     (["value=power", "epochs=3"], "unknown key 'epochs'; did you mean 'training.epochs'?"),
+    (["value=power", "mesh.data=2", "mesh.data=4"], "mesh.data is given twice: leave one of them out"),
+    (["value=power", "mesh=fsdp", "+mesh=data"], "mesh is given twice: leave one of them out"),
     (["value=power", "lora={rnak: 3}"], "unknown key 'lora.rnak'; did you mean 'lora.rank'?"),
     (["value=power", "value.scores.pwer=3"], "unknown key 'value.scores.pwer'; did you mean 'value.scores.power'?"),
     (

@@ -39,6 +39,17 @@ def test_an_address_with_a_secret_is_refused_and_not_shown(capsys):
     assert found.startswith("run.mirror holds @, ? or #") and "secret@" not in found
 
 
+@pytest.mark.parametrize(
+    ("place", "mirror"),
+    [("run.root=runs", "runs"), ("run.dir=runs/mine", "./runs"), ("run.dir=runs/mine", "runs/mine/copy")],
+)
+def test_a_run_is_not_its_own_mirror(capsys, place, mirror):
+    found = line(capsys, place, f"run.mirror={mirror}")
+    assert found == f"run.mirror={mirror} is where {place} keeps the run: give a folder of another disk"
+    given = ["+value=power", place, "run.mirror=copies"]
+    entry_point("train", TrainConfig)(lambda config: None)(given)
+
+
 @pytest.mark.parametrize("stage", ["label", "fit_judge"])
 def test_a_stage_that_keeps_no_run_has_no_mirror(capsys, stage):
     found = line(capsys, "benchmark=starter_probes", f"stage={stage}", "run.dir=x", "run.mirror=y", name="evaluate")

@@ -1,16 +1,24 @@
 """The chat format in commands: where an answer ends, where a system message goes, and which date a template gets."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 from command_line import refused, run
 from model_folder import CONFIGS, hf_random, write_model
-from runs_of_tiny import write_arguments
+from rich.console import Console
+from runs_of_tiny import read_tiny, write_arguments
 
+from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.generate import main as generate
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.generations import PromptRequest
 from jaxalign.jobs import generate as generating
 from jaxalign.jobs.train import regulariser
+from jaxalign.parallel import distributed
+from jaxalign.parallel.compilation import Programs
 from jaxalign.runs.records import read_records
 from jaxalign.train import main as train
 
@@ -124,8 +132,11 @@ def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp
     assert with_chats != without  # the step itself has read them
 
 
-def test_several_processes_are_told_to_leave_chats_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(regulariser, "several", lambda: True)
-    asked = [*model_with(tmp_path / "model", TEMPLATE)[:2], f"dataset.path={write_arguments(tmp_path / 'a.jsonl')}"]
-    line = refused(train, [*asked, "+value=power", f"run.dir={tmp_path / 'run'}"], capsys)
-    assert line == "several processes cannot answer questions yet: add alignment.regulariser.chats=0"
+def test_the_base_stops_answering_when_all_processes_have_agreed_to_stop(tmp_path, monkeypatch):
+    base = BaseModel(read_tiny(), np.dtype(np.float32), Programs())
+    encoder = Encoder(base.model.tokenizer, "chat")
+    asked, path = [PromptRequest("How far?", encoder.prompt("How far?"))], tmp_path / "chats.jsonl"
+    monkeypatch.setattr(distributed.STATE, "stop", True)
+    with pytest.raises(KeyboardInterrupt):
+        regulariser.answered_by_base(base, asked, encoder, 0, path, Console(file=io.StringIO()))
+    assert not path.exists()

@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh
 from jaxalign.config.model import MeshConfig
 from jaxalign.errors import UserError
 from jaxalign.parallel import mesh as mesh_module
-from jaxalign.parallel.mesh import build_mesh, device_lines, too_large
+from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines, too_large
 from jaxalign.parallel.rules import MESH_AXES, placement_of, undivided_lines
 
 SIZES = {"width": 64, "heads": 3, "ff": 96, "vocabulary": 104}
@@ -85,3 +85,10 @@ def test_a_step_that_is_larger_than_a_device_is_told_with_what_to_change(monkeyp
     assert too_large(15_000_000_000) == []
     monkeypatch.setattr(mesh_module, "memory_of_device", lambda: None)
     assert too_large(10**15) == []
+
+
+def test_a_base_that_is_larger_than_a_device_is_refused_with_what_to_change(monkeypatch):
+    monkeypatch.setattr(mesh_module, "memory_of_device", lambda: 16_000_000_000)
+    with pytest.raises(UserError, match=r"^the base takes 16\.2 GB on each device, and a device has 16\.0 GB: div"):
+        check_memory(16_200_000_000)
+    check_memory(15_000_000_000)

@@ -37,7 +37,7 @@ COMMON = [
     "lora.targets=[q_proj,v_proj]",
     "training.batch_size=4",
 ]
-COMMON += ["training.log_every=1", "mesh.data=4", "optimizer.epsilon=1e-4"]
+COMMON += ["training.log_every=1", "optimizer.epsilon=1e-4"]
 
 
 class Job:
@@ -51,7 +51,8 @@ class Job:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 address = f"127.0.0.1:{server.getsockname()[1]}"
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-        command = [sys.executable, "-m", "jaxalign.train", *COMMON, f"run.dir={folder}", *arguments]
+        mesh = [] if any(one.startswith("mesh.") for one in arguments) else ["mesh.data=4"]
+        command = [sys.executable, "-m", "jaxalign.train", *COMMON, *mesh, f"run.dir={folder}", *arguments]
         self.folder = folder
         self.processes = [
             subprocess.Popen(
@@ -120,10 +121,13 @@ def start(folder: Path) -> Path:
 @pytest.mark.slow
 def test_two_processes_write_the_files_of_one(tmp_path):
     data = write_arguments(tmp_path / "arguments.jsonl")
-    arguments = ["+value=power", f"dataset.path={data}", "training.max_steps=2", "alignment.regulariser.weight=0"]
-    arguments += ["benchmark.limit=10", "benchmark.choice=false"]
+    arguments = ["+value=power", f"dataset.path={data}", "training.max_steps=2"]
+    # The base answers four questions in its chats; their prompts begin with the same tokens, which are read once.
+    arguments += ["alignment.regulariser.chats=4", "alignment.regulariser.tokens=32", "model.prompt_format=chat"]
+    arguments += ["model.system=You answer briefly and politely.", "benchmark.limit=10", "benchmark.choice=false"]
     two, one = (Job(tmp_path / str(count), count, 8 // count, *arguments).done() for count in (2, 1))
     assert files(two) == files(one) and checkpoints(two) == checkpoints(one)
+    assert (two / "chats.jsonl").read_bytes() == (one / "chats.jsonl").read_bytes()
     assert apart(two, one) < 1e-6
     np.testing.assert_allclose(losses(two), losses(one), atol=1e-6)
     ours, theirs = (json.loads((run / "summary.json").read_text())["questionnaire"] for run in (two, one))

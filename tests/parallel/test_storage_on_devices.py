@@ -30,13 +30,22 @@ def test_a_divided_base_has_the_same_numbers_and_trains_alike(found, storage):
 
 
 @pytest.mark.slow
+def test_a_kernel_is_read_once_unless_a_scale_belongs_to_several_parts(found):
+    assert found["int4"]["read"] == 1
+    assert found["int8"]["read"] == 2  # fsdp and tensor divide the inputs of all kernels
+    assert found["rows of inputs"] == {"down_proj": 1, "o_proj": 1, "up_proj": 2}  # fsdp alone
+
+
+@pytest.mark.slow
 def test_a_layer_is_gathered_in_few_bits(found):
     assert "u8" in found["int4"]["gathered"] and "s8" in found["int8"]["gathered"]
 
 
 def main(folder: Path) -> None:
     """Print as JSON for each storage how far a base on eight devices is from one on one."""
+    import math
     import re
+    from collections import Counter
 
     import few_examples
     import jax
@@ -60,7 +69,34 @@ def main(folder: Path) -> None:
     architecture = from_config({**CONFIG, "hidden_size": 128, "head_dim": 64, "intermediate_size": 256})
     shapes = {name: leaf.shape for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     write_safetensors(folder / "model.safetensors", draw(shapes, 1.0), {})
-    source = SafetensorsFolder(folder)
+    read: Counter[str] = Counter()
+
+    class Counted(np.ndarray):
+        """The values of a tensor, which count those that are converted for the model."""
+
+        name = ""
+
+        def astype(self, *arguments, **settings):
+            read[self.name] += self.size
+            return np.asarray(self).astype(*arguments, **settings)
+
+        def __array_finalize__(self, other):
+            self.name = getattr(other, "name", "")
+
+    class Counting(SafetensorsFolder):
+        def read(self, name):
+            values = super().read(name).view(Counted)
+            values.name = name
+            return values
+
+    def times_read() -> dict[str, float]:
+        """Return how often each value of the second layer's kernels was read since the last call."""
+        names = {name.split(".")[-2]: name for name in shapes if ".1." in name and "proj" in name}
+        times = {kind: read[name] / math.prod(shapes[name]) for kind, name in names.items()}
+        read.clear()
+        return times
+
+    source = Counting(folder)
     adapter = random_adapter(targets=("q_proj", "down_proj"), architecture=architecture)
     mesh = jax.make_mesh((1, 2, 2, 2), MESH_AXES, (AxisType.Auto,) * 4)
     feed = few_examples.STAGE.feed(few_examples.SETTINGS)
@@ -71,6 +107,7 @@ def main(folder: Path) -> None:
         outcomes, kept = [], []
         for placement in (None, placement_of(mesh, stored_sizes(storage, architecture))):
             params, _ = load_params(architecture, source, np.float32, placement, storage)
+            times = times_read()
             network = Transformer(architecture, np.float32, "projections", placement)
             arguments = (params, placed(placement, init_state(adapter, 0)), hyper, on_mesh(placement, batch))
             program = train_program.lower(network, "adamw", "sft", False, *arguments).compile()
@@ -86,10 +123,15 @@ def main(folder: Path) -> None:
         report[storage] = {
             "same numbers": all(jax.tree.leaves(same)),
             "largest share": largest,
+            "read": set(times.values()).pop() if len(set(times.values())) == 1 else times,
             "loss": abs(float(loss) / float(other) - 1),
             "adapter": max(jax.tree.leaves(apart)),
             "gathered": sorted(set(re.findall(r"= (\w+)\[[\d,]*\]\S* all-gather", text))),
         }
+    alone = jax.make_mesh((1, 1, 8, 1), MESH_AXES, (AxisType.Auto,) * 4)
+    load_params(architecture, source, np.float32, placement_of(alone, stored_sizes("int8", architecture)), "int8")
+    times = times_read()
+    report["rows of inputs"] = {kind: times[kind] for kind in ("down_proj", "o_proj", "up_proj")}
     print(json.dumps(report))
 
 

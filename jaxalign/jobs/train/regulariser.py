@@ -19,7 +19,7 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.engines import InTurns
 from jaxalign.jobs.train.data import TrainingText
 from jaxalign.models.adapter import BASE
-from jaxalign.parallel.distributed import several
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest
 from jaxalign.training.plain_texts import PlainTexts
@@ -46,13 +46,11 @@ def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) ->
     There are none for preferences, whose reference holds the model, and for a model without a chat template.
 
     Raises:
-        UserError: `alignment.regulariser.chats` asks for more than there are, or several processes would answer.
+        UserError: `alignment.regulariser.chats` is 1, or more than there are.
     """
     regulariser = config.alignment.regulariser
     if not regulariser.weight or not regulariser.chats or text.pairs or not encoder.tokenizer.has_template:
         return []
-    if several():
-        raise UserError("several processes cannot answer questions yet: add alignment.regulariser.chats=0")
     found = [prompt.text for prompt in read_prompts(QUESTIONS)]
     if regulariser.chats > len(found) or regulariser.chats == 1:
         raise UserError(
@@ -80,7 +78,7 @@ def answered_by_base(
             sampling,
             path,
             model=base.signature,
-            progress=progress.samples("the base's own answers", "question"),
+            progress=stoppable(progress.samples("the base's own answers", "question")),
         )
     _ANSWERED[key] = [record for (record,) in records]
     chat = dataclasses.replace(encoder, prompt_format="chat")

@@ -1,7 +1,7 @@
 """One training: its text, model and run, and the work on them: ask, hold, train."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxalign.jobs.setup import OpenedModel, stage_settings
 from jaxalign.jobs.train.data import TrainingText
 from jaxalign.jobs.train.regulariser import CHATS, answered_by_base, regularising_texts
 from jaxalign.models.adapter import Adapter
-from jaxalign.parallel.distributed import stop_agreed
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records
@@ -145,14 +145,3 @@ class TrainingSession:
             optimizer=config.optimizer.name,
             plain=plain,
         )
-
-
-def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
-    """Return a callback of progress that also stops the job if several processes have agreed on that."""
-
-    def count_or_stop(done: int, total: int, speed: float) -> None:
-        count(done, total, speed)
-        if stop_agreed():
-            raise KeyboardInterrupt
-
-    return count_or_stop
