@@ -16,6 +16,8 @@ from jaxalign.analysis.data_tables import DataTable, cell_text
 _FOLDER = Path(__file__).parent / "page"
 MOST_OPEN = 60
 """A table with more rows is closed at first."""
+LONG_TEXT = 24
+"""A text of a table with at least as many characters gets a wide column, so that its row does not become tall."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def _table(table: DataTable) -> dict[str, Any]:
 
 
 def _cell(cell: Any) -> dict[str, Any]:
-    return {"text": _clean(cell_text(cell)), "is_text": isinstance(cell, str)}
+    text, is_text = _clean(cell_text(cell)), isinstance(cell, str)
+    return {"text": text, "is_text": is_text, "is_long": is_text and len(text) >= LONG_TEXT}
 
 
 def script_json(value: Any) -> str:

@@ -117,8 +117,9 @@ def plan_lines(plan: DesignPlan) -> list[str]:
     lines.append(f"smallest p-value possible: {_range(list(plan.smallest_ps.values()), '.2g')}")
     factors = list(plan.collinearity.inflation.values())
     if factors:
+        said = _range(factors, ".3g")
         worst = max(plan.collinearity.inflation, key=lambda name: plan.collinearity.inflation[name])
-        lines.append(f"variance inflation: {_range(factors, '.3g')}, highest for {worst}")
+        lines.append(f"variance inflation: {said}" + (f", highest for {worst}" if " to " in said else ""))
     lines += [f"correlated: {a} and {b}, {r:.2f}" for (a, b), r in plan.collinearity.pairs.items()]
     return lines
 

@@ -162,7 +162,7 @@ def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun],
         if part.risks and len(silent) == len(part.risks):
             said = f"value × risk: no correlation ({why})"
         elif part.risks:
-            said = f"{count(findings, 'finding')} among {len(part.risks)} values × categories"
+            said = f"{count(findings, 'finding')} among {len(part.risks)} pairs of a value and a category"
             said += f"; {len(silent)} of these pairs have no correlation ({why})" if silent else ""
         models = models_in_words(part.found)
         console.print(

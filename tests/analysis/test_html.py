@@ -83,3 +83,9 @@ def test_every_control_has_a_name_and_every_picture_a_text():
 def test_json_in_a_script_cannot_end_it():
     text = script_json(["</script><!--", "\u2028", "\ud800"])
     assert not re.search("[<>&\u2028]", text) and json.loads(text)[0] == "</script><!--"
+
+
+def test_a_long_text_of_a_table_has_a_wide_column_and_a_short_one_or_a_figure_has_none():
+    table = DataTable("t", "t", ("a", "b", "c"), [["short", "a reason of several words", 0.123456789]])
+    cells = Elements(html_page("t", [], [PageSection("one", "t", tables=[table])], {}, [])).found
+    assert [attributes for tag, attributes in cells if tag == "td"] == [{}, {"class": "long"}, {}]

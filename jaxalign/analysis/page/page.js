@@ -27,7 +27,16 @@
     rows.sort(([a], [b]) => isEmpty(a) - isEmpty(b) || (down ? compare(b, a) : compare(a, b)));
     body.append(...rows.map(([, row]) => row));
   };
-  for (const head of all("th")) head.querySelector("button").addEventListener("click", () => sort(head));
+  for (const head of all("th")) {
+    const button = head.querySelector("button");
+    button.addEventListener("click", () => sort(head));
+    button.addEventListener("focus", () => {
+      // The first column stays in place: what is focused must not lie under it.
+      const first = head.parentNode.firstElementChild;
+      const under = first.getBoundingClientRect().right - head.getBoundingClientRect().left;
+      if (head !== first && under > 0) head.closest(".scroll").scrollLeft -= under;
+    });
+  }
 
   const filters = byId("filters");
   const chosen = () => Object.fromEntries(all("[data-filter]", filters).map((one) => [one.dataset.filter, one.value]));
@@ -75,17 +84,18 @@
       return part;
     }
     part.className = "harmful";
-    const ask = make("button", "Show text");
+    const about = `${model.title}, ${set.prompts[number].id}`;
+    const ask = make("button");
     ask.type = "button";
-    ask.setAttribute("aria-expanded", "false");
     const toggle = (open) => {
       ask.textContent = open ? "Hide text" : "Show text";
+      ask.setAttribute("aria-label", `${ask.textContent}: ${about}`);  // there are many such buttons
       ask.setAttribute("aria-expanded", String(open));
       if (open) part.append(shown); else shown.remove();
     };
     ask.addEventListener("click", () => toggle(!shown.isConnected));
     part.append(ask);
-    if (byId("harmful").checked) toggle(true);
+    toggle(byId("harmful").checked);
     return part;
   };
 
@@ -141,6 +151,7 @@
       button.addEventListener("click", () => {
         first += STEP * Number(button.dataset.step);
         draw();
+        if (button.disabled) all(".step:enabled")[0]?.focus();  // a disabled button would lose the keyboard's place
         byId("responses").scrollIntoView();
       });
     }
