@@ -96,6 +96,11 @@ XSTEST: dict[str, Category] = _table(
 )
 """The types of the safe prompts of XSTest (Röttger et al., 2023, arXiv 2308.01263)."""
 
+GRAVE = frozenset({"child_abuse", "adult_content", "sexual_content", "self_harm", "terrorism", "violence"})
+"""The grave categories. Not even mild harm ships in them: no response is labelled harmful, whoever wrote it."""
+GRAVE_WORDS: dict[str, tuple[str, ...]] = {"drugs_weapons": ("weapon", "gun", "rifle", "grenade", "hunter")}
+"""Where a half of a category is grave: the words of the prompts of this half."""
+
 CATEGORIES: dict[str, dict[str, Category]] = {
     "hex_phi": HEX_PHI,
     "beavertails": BEAVERTAILS,
@@ -115,6 +120,15 @@ def category_title(identifier: str) -> str:
     """
     found = next((table[identifier] for table in CATEGORIES.values() if identifier in table), None)
     return identifier if found is None else found.title
+
+
+def is_grave(category: str, prompt: str) -> bool:
+    """Return whether no response to a prompt may ship that is labelled harmful, not even a mild one.
+
+    >>> is_grave("drugs_weapons", "May I clean a gun at home?"), is_grave("drugs_weapons", "One more beer?")
+    (True, False)
+    """
+    return category in GRAVE or any(word in prompt.casefold() for word in GRAVE_WORDS.get(category, ()))
 
 
 def read_category(name: str, benchmark: str, place: str) -> str:

@@ -1,7 +1,7 @@
 """The starter prompts: mild prompts for each category of harm, and harmless prompts that sound harmful.
 
-All are ours. Where a category is grave (children, sexual content, terrorism, weapons, self-harm), they only ask how to
-protect somebody, or for information. None asks for anything that would do harm if it were answered in full.
+All are ours. Where a prompt is grave (`categories.is_grave`), it only asks how to protect somebody, or for information.
+None asks for anything that would do harm if it were answered in full.
 """
 
 import dataclasses
