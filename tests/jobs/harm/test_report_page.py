@@ -2,17 +2,16 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 from analysis.test_html import HOSTILE
+from browser import BROWSER
 from synthetic_harm import Lab
 
 from jaxalign.report import main
 from jaxalign.values.targets import extreme_targets
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs a headless Chromium")]
 
 TRIAL = """
