@@ -469,7 +469,8 @@ def test_every_key_that_is_a_path_is_marked_as_one():
         if is_marked(declared, PATH)
     }
     assert marked == {
-        *("adapter", "adapter.path", "adapters", "benchmark.portraits", "compare", "dataset.match", "dataset.path"),
+        *("ability", "adapter", "adapter.path", "adapters", "benchmark.portraits", "compare"),
+        *("dataset.match", "dataset.path"),
         *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir"),
         *("run.mirror", "run.root", "runs", "value.table"),
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map", "harm"),
