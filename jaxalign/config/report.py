@@ -24,5 +24,3 @@ class ReportConfig(CommandConfig):
     def __post_init__(self):
         if self.runs is None and not self.plan:
             raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")
-        if self.plan and self.ability is not None:
-            raise UserError("plan=true reads no results: leave ability= out")

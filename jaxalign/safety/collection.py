@@ -34,7 +34,6 @@ class ReportedModel:
         rows: its figures.
         drops: its drops against no mitigation; empty if the run has none.
         run: the directory of the run that it comes from.
-        base: the signature of its base: the hash of the weights, and the number format behind a hyphen.
     """
 
     about: Mapping[str, Any]
@@ -42,7 +41,6 @@ class ReportedModel:
     rows: list[Mapping[str, Any]]
     drops: list[Mapping[str, Any]]
     run: str
-    base: str = ""
 
     @property
     def title(self) -> str:
@@ -229,7 +227,6 @@ def _collection(runs: Sequence[HarmRun]) -> Collection:
                 list(_of_model(run.summary["rows"], about)),
                 list(_of_model(run.summary["drops"], about)),
                 run.path,
-                str(run.summary["model"]["signature"]),
             )
             key = (model.title, policy)
             if key in known:

@@ -40,9 +40,6 @@ class PromptFigures:
     """The category of each prompt."""
 
 
-_COMPARED = ("category", "measure", "compared", "with", "judge")
-_HEADS = (*_COMPARED, "difference", "size", "n", "p", "q", "noise", "models", "reason")
-
 ReadFigures = Callable[[ReportedModel], Mapping[str, PromptFigures]]
 """Returns the figures of a model by the name of the judge; none if they are not there."""
 
@@ -109,6 +106,7 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
     for measure, judge, shown, whole in _measured(found):
         columns = _columns([known[id(model)].get(judge) for group in groups for model in group.models])
         values = [_values(group, known, judge, measure, columns[ALL][0]) for group in groups]
+        start = len(rows)
         for category in [*([ALL] if whole else []), *(one for one in found.categories if one in columns)]:
             parts = [one[:, columns[category][1]] for one in values]
             noise = _adapters_noise(groups, parts)
@@ -121,8 +119,7 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
                 names = [category_name(category), metric_name(measure), groups[one].name, groups[other].name, shown]
                 rows.append([*names, *_difference_cells(difference, noise), count, difference.mean.reason or ""])
                 tags.append({} if category == ALL else {"category": (category,)})
-    for measure in dict.fromkeys(row[1] for row in rows):
-        _put_q([row for row in rows if row[1] == measure], _HEADS.index("p"))
+        _put_q(rows[start:], _HEADS.index("p"))
     notes = [
         "Difference: the first group minus the second, paired by prompt, as a mean over prompts; above 0 the first has "
         "more. Interval and p (signs of the differences flipped) draw prompts: they are about these models, and the "
@@ -133,6 +130,10 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
     ]
     title = "Adapters, role-play, controls and base, paired by prompt"
     return with_judges(DataTable(f"{name}-groups", title, _HEADS, rows, notes, tags), found)
+
+
+_HEADS = ("category", "measure", "compared", "with", "judge", "difference", "size", "n", "p", "q", "noise", "models")
+_HEADS = (*_HEADS, "reason")
 
 
 def beside_base_table(found: Collection, name: str, read: ReadFigures) -> DataTable | None:

@@ -19,8 +19,8 @@ Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
 """For each adapter, by its hash, every logged step in their order: its stage, its number in the stage, and its loss."""
 
-Perplexities = Mapping[tuple[str, str], tuple[float | None, float | None]]
-"""By the signature of a base and the hash of an adapter, the perplexities of plain text of the adapter and the base."""
+Perplexities = Mapping[str, tuple[float | None, float | None]]
+"""By the hash of an adapter, the perplexity of plain text of the adapter and of its base."""
 
 
 def as_estimate(row: Mapping[str, Any] | None) -> Estimate | None:
@@ -231,11 +231,11 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
 def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:
     """Return the perplexities of a model and of its base; None where it was not measured, as of a role."""
     if model.is_base:
-        known = [base for key, (_, base) in perplexities.items() if key[0] == model.base and base is not None]
-        return perplexities.get((model.base, ""), (known[0], known[0]) if known else (None, None))
+        known = [base for _, base in perplexities.values() if base is not None]
+        return perplexities.get("", (known[0], known[0]) if known else (None, None))
     if model.about["method"] != ADAPTER_METHOD:
         return None, None
-    return perplexities.get((model.base, str(model.about["adapter"])), (None, None))
+    return perplexities.get(str(model.about["adapter"]), (None, None))
 
 
 def with_judges(table: DataTable, *found: Collection) -> DataTable:

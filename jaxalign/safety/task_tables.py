@@ -10,11 +10,8 @@ from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, model_tags
 from jaxalign.safety.task_results import TaskFigure
 
-OfModel = tuple[str, str]
-"""The hashes of a base and of an adapter on it, "" for the base alone."""
-
-TaskScores = Mapping[OfModel, Mapping[tuple[str, str], Sequence[TaskFigure]]]
-"""By the model and by (task, metric): the figures, the latest first, which differ in how they were asked."""
+TaskScores = Mapping[str, Mapping[tuple[str, str], TaskFigure]]
+"""By the hash of an adapter ("" for the base) and by (task, metric): the figure."""
 
 _NORMAL = 1.96
 """So many standard errors on each side of a figure give its 95 % interval."""
@@ -28,10 +25,12 @@ _INDEPENDENT = (
 
 def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable | None:
     """Return each adapter's figures in tasks, those of the base, and the differences; None if no adapter has any."""
+    base = scores.get("", {})
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     for model in found.under():
-        for figure, before in _compared(model, scores).values():
+        for key, figure in _figures(model, scores).items():
+            before = base.get(key)
             change = task_difference(figure, before)
             error = None if before is None or change.estimate is None else _error(figure, before)
             better = "" if figure.higher is None else "higher" if figure.higher else "lower"
@@ -53,12 +52,8 @@ def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable |
 def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataTable:
     """Return the table of ability, a row for each model, with a column of `mean_differences`, if there are any."""
     means, tasks = mean_differences(found, scores)
-    asked = [model.title for model in found.under() if _compared(model, scores)]
     if not means:
-        note = (
-            "Tasks: no figure here, because no task has a rate of these adapters that can be compared with the base's."
-        )
-        return dataclasses.replace(table, notes=[*table.notes, note]) if asked else table
+        return table
     place = list(table.heads).index("× base") + 1
     titles = [model.title for model in found.under()]
 
@@ -69,8 +64,6 @@ def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataT
     note = (
         f"Tasks: how much more is right than the base has, as a mean over {', '.join(tasks)}; see the table of tasks."
     )
-    if left := [title for title in asked if title not in means]:
-        note += f" No rate of {', '.join(left)} can be compared with the base's."
     heads = [str(head) for head in wider(table.heads, "tasks, difference")]
     return dataclasses.replace(table, heads=heads, rows=rows, notes=[table.notes[0], note, *table.notes[1:]])
 
@@ -78,28 +71,23 @@ def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataT
 def mean_differences(found: Collection, scores: TaskScores) -> tuple[dict[str, Estimate], list[str]]:
     """Return by the title of each adapter how much more it has right than the base, and the tasks that this is over.
 
-    It is the mean over the tasks for which all these adapters have a rate that can be compared with the base's; of
-    several rates of a task, the first one counts. Adapters without any such rate are left out. Without such a task,
-    nothing is returned.
+    It is the mean over the tasks for which all adapters with results have a rate that can be compared with the base's;
+    of several rates of a task, the first one counts. Without such a task, nothing is returned.
     """
-    known: dict[str, dict[tuple[str, str], tuple[TaskFigure, TaskFigure]]] = {}
-    for model in found.under():
-        pairs = {key: pair for key, pair in _compared(model, scores).items() if pair[0].is_rate}
-        mine = {
-            key: (one, base)
-            for key, (one, base) in pairs.items()
-            if base and task_difference(one, base).estimate is not None
-        }
-        if mine:
-            known[model.title] = mine
-    shared = [key for key in next(iter(known.values()), {}) if all(key in mine for mine in known.values())]
+    base = scores.get("", {})
+    known = {model.title: mine for model in found.under() if (mine := _figures(model, scores))}
+    changes: dict[str, dict[tuple[str, str], Estimate]] = {}
+    for title, mine in known.items():
+        compared = {key: task_difference(one, base.get(key)) for key, one in mine.items() if one.is_rate}
+        changes[title] = {key: change for key, change in compared.items() if change.estimate is not None}
+    shared = [key for key in next(iter(changes.values()), {}) if all(key in mine for mine in changes.values())]
     first = {task: (task, metric) for task, metric in reversed(shared)}
     keys = sorted(first.values())
     if not keys:
         return {}, []
     means = {}
     for title, mine in known.items():
-        pairs = [mine[key] for key in keys]
+        pairs = [(mine[key], base[key]) for key in keys]
         errors = [_error(*pair) for pair in pairs]
         squares = [None if one is None else one**2 for one in errors]
         error = None if None in squares else math.sqrt(sum(one or 0.0 for one in squares)) / len(keys)
@@ -133,16 +121,6 @@ def _with_error(value: float, error: float | None, n: int) -> Estimate:
     return Estimate(estimate=value, low=value - _NORMAL * error, high=value + _NORMAL * error, n=n)
 
 
-def _compared(model: ReportedModel, scores: TaskScores) -> dict[tuple[str, str], tuple[TaskFigure, TaskFigure | None]]:
-    """Return the latest figures of an adapter, each with the base's: the latest one that was asked in the same way, or
-    else the latest one. There is nothing of the base and of a role, which has no results of its own.
-    """
-    if model.about["method"] != ADAPTER_METHOD:
-        return {}
-    weights = model.base.rpartition("-")[0]
-    base, found = scores.get((weights, ""), {}), {}
-    for key, (figure, *_) in scores.get((weights, str(model.about["adapter"])), {}).items():
-        before = base.get(key, ())
-        same = [one for one in before if one.asked == figure.asked]
-        found[key] = figure, next(iter([*same, *before]), None)
-    return found
+def _figures(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
+    """Return the figures of an adapter; none of the base and of a role, which has no results of its own."""
+    return scores.get(str(model.about["adapter"]), {}) if model.about["method"] == ADAPTER_METHOD else {}

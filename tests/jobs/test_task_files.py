@@ -166,51 +166,6 @@ def test_what_cannot_be_compared_is_said(lab, asked, capsys, tmp_path):
     assert "as a mean over boolq (acc), sums" in (lab.root / "report" / "tables" / "beavertails-ability.md").read_text()
 
 
-def test_the_base_s_result_is_that_which_was_asked_as_the_adapter_s(lab, asked, capsys, tmp_path):
-    write(tmp_path / "lm" / "results_new.json", results(shots=5, right={"arc": 0.9, "boolq": 0.9}, date=3.0))
-    write(tmp_path / "lm" / "results_same.json", results(date=2.0))
-    write(tmp_path / "lm" / "results_mine.json", results(asked[1]["adapter"], {"arc": 0.4, "boolq": 0.6}))
-    (line,) = (one for one in report(lab, capsys, tmp_path / "lm").splitlines() if "aside" in one)
-    assert "results_same.json: its results of boolq, both, sums, text are left aside, because" in line
-    (arc,) = (one for one in table(lab, "tasks") if (one["task"], one["metric"]) == ("arc", "acc"))
-    assert float(arc["difference"]) == pytest.approx(-0.1) and not arc["remark"]
-
-
-def test_two_bases_in_one_folder_keep_their_own_results(lab, asked, capsys, tmp_path):
-    other = Lab(lab.root, benchmark="hex_phi", signature="another-float32")
-    theirs = {**other.adapter(extreme_targets()["power"]), "adapter": "cccc"}
-    other.run([other.base(), theirs], "two")
-    write(tmp_path / "lm" / "results_1.json", results(right={"arc": 0.5, "boolq": 0.5}))
-    write(tmp_path / "lm" / "results_2.json", results(asked[1]["adapter"], {"arc": 0.6, "boolq": 0.5}))
-    write(tmp_path / "lm" / "results_3.json", results(right={"arc": 0.1, "boolq": 0.5}, base="another", date=2.0))
-    write(tmp_path / "lm" / "results_4.json", results("cccc", {"arc": 0.3, "boolq": 0.5}, base="another"))
-    assert "aside" not in report(lab, capsys, tmp_path / "lm")
-    for benchmark, difference in (("beavertails", 0.1), ("hex_phi", 0.2)):
-        with (lab.root / "report" / "tables" / f"{benchmark}-tasks.csv").open(encoding="utf-8") as file:
-            rows = [one for one in csv.DictReader(file) if (one["task"], one["metric"]) == ("arc", "acc")]
-        assert [float(one["difference"]) for one in rows] == [pytest.approx(difference)]
-
-
-def test_an_adapter_in_which_nothing_can_be_compared_is_named_and_the_others_keep_their_column(
-    lab, asked, capsys, tmp_path
-):
-    write(tmp_path / "lm" / "results_base.json", results())
-    write(tmp_path / "lm" / "results_power.json", results(asked[1]["adapter"]))
-    alone = results(asked[2]["adapter"])
-    alone["results"], alone["groups"] = {"text": alone["results"]["text"]}, {}
-    write(tmp_path / "lm" / "results_security.json", alone)
-    report(lab, capsys, tmp_path / "lm")
-    ability = {one["model"]: one["tasks, difference"] for one in table(lab, "ability")}
-    assert ability["power"] == "0.0" and ability["security"] == ""
-    shown = (lab.root / "report" / "tables" / "beavertails-ability.md").read_text(encoding="utf-8")
-    assert "No rate of security can be compared with the base's." in shown
-
-
-def test_the_design_s_plan_reads_no_results(lab, asked, capsys, tmp_path):
-    line = refused(main, [f"runs={lab.root}", "plan=true", f"ability={tmp_path}"], capsys)
-    assert "plan=true reads no results: leave ability= out" in line
-
-
 def test_an_adapter_without_results_of_the_base_is_shown_alone(lab, asked, capsys, tmp_path):
     path = write(tmp_path / "power_2026.json", results(asked[1]["adapter"]))
     report(lab, capsys, path)

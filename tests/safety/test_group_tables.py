@@ -3,7 +3,6 @@
 import pytest
 from safety.test_collection import collection, figure, judge
 
-from jaxalign.analysis.correlation import benjamini_hochberg
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
@@ -145,27 +144,3 @@ def test_where_refusing_is_measured_it_alone_is_compared_and_its_judge_is_named(
     found = Collection({"name": "over_refusal"}, JUDGES, models, "tiny")
     table = groups_table(found, "t", lambda one: {"probe": PromptFigures(measures, CATEGORIES)})
     assert table is not None and {(row[1], row[4]) for row in table.rows} == {("refusal rate", "refusals")}
-
-
-def test_q_is_corrected_over_all_judges_of_a_measure():
-    judges = [judge("probe", False), judge("other", False), judge("refusals", False, "refusal")]
-    models, found = [model("base", "base"), model("a", target="power"), model("b", target="security")], {}
-
-    def read(one):
-        step = {"base": 0.0, "a": 0.3, "b": 0.1}[one.about["model"]]
-        figures = {"probe": above(BASE, step, step + 0.1), "other": above(BASE, -step, step, step)}
-        rest = dict.fromkeys(PROMPTS, 0.0)
-        return {
-            name: PromptFigures({MEAN_SCORE: dict(zip(PROMPTS, mine, strict=True)), REFUSAL_RATE: rest}, CATEGORIES)
-            for name, mine in figures.items()
-        }
-
-    table = groups_table(collection(*models, judges=judges), "t", read)
-    for row in table.rows:
-        cells = dict(zip(table.heads, row, strict=True))
-        if cells["measure"] == "mean score" and cells["p"] is not None:
-            found[cells["judge"], cells["category"]] = cells["p"], cells["q"]
-    assert {name for name, _ in found} == {"probe", "other"}
-    p, q = map(list, zip(*found.values(), strict=True))
-    assert q == pytest.approx(benjamini_hochberg(p))
-    assert max(q) > max(benjamini_hochberg([one for (name, _), (one, _) in found.items() if name == "probe"]))

@@ -21,7 +21,6 @@ from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.metrics import prompt_means, prompt_refusals
 from jaxalign.safety.mitigation import NO_MITIGATION
-from jaxalign.safety.noise import seed_noise
 from jaxalign.safety.risk_tables import collection_risks, published_table, regressions_table, risks_table
 from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
@@ -182,10 +181,7 @@ def _attributions(
 
     if not models:
         return None
-    every = found.under()
-    means = [[x for x in figures.harms(found, model).values() if x is not None] for model in every]
-    noise = seed_noise([model.about for model in every], [float(np.mean(one)) if one else None for one in means])
-    return attribution_table(found, part.name, models, lambda model: figures.harms(found, model), second, known, noise)
+    return attribution_table(found, part.name, models, lambda model: figures.harms(found, model), second, known)
 
 
 class _FiguresOfPrompts:
@@ -193,7 +189,7 @@ class _FiguresOfPrompts:
 
     def __init__(self) -> None:
         self._read: dict[int, Mapping[str, PromptFigures]] = {}
-        self._categories: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
+        self._categories: dict[tuple[str, ...], dict[str, str]] = {}
 
     def __call__(self, model: ReportedModel) -> Mapping[str, PromptFigures]:
         if id(model) not in self._read:
@@ -206,10 +202,11 @@ class _FiguresOfPrompts:
         return {} if row is None or row["judge"] not in figures else figures[row["judge"]].measures[MEAN_SCORE]
 
     def _figures(self, table: JudgedTable) -> PromptFigures:
-        first = np.unique(table.prompt, return_index=True)[1]
-        names = tuple(table.categories[place] for place in table.category[first].tolist())
-        # Most models were asked the same prompts, which are kept once; prompts of two benchmarks may have the same ids.
-        categories = self._categories.setdefault((table.prompts, names), dict(zip(table.prompts, names, strict=True)))
+        if table.prompts not in self._categories:  # most models were asked the same prompts: their names are kept once
+            first = np.unique(table.prompt, return_index=True)[1]
+            names = [table.categories[place] for place in table.category[first].tolist()]
+            self._categories[table.prompts] = dict(zip(table.prompts, names, strict=True))
+        categories = self._categories[table.prompts]
         found = {MEAN_SCORE: prompt_means(table), REFUSAL_RATE: prompt_refusals(table)}
         return PromptFigures(
             {measure: dict(zip(categories, mine.values(), strict=True)) for measure, mine in found.items()}, categories

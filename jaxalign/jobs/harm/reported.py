@@ -269,29 +269,28 @@ def prompts_asked(found: Collection) -> set[str]:
     return texts
 
 
-def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[tuple[str, str], tuple[float | None, float | None]]:
-    """Return the perplexity of each adapter and of its base, by the base's signature and the adapter's hash, which
-    counts its scale; the base's own hash is empty.
+def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float | None, float | None]]:
+    """Return the perplexity of each adapter and of its base by the adapter's hash, which counts its scale; the base's
+    own hash is empty.
 
     They come from the runs themselves, or else, at scale 1, from the adapter's training run.
     """
-    found: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+    found: dict[str, tuple[float | None, float | None]] = {}
     for run in runs:
-        models, signature = run.summary["models"], str(run.summary["model"]["signature"])
+        models = run.summary["models"]
         base = next((one.get("perplexity") for one in models if one["method"] == BASE_METHOD), None)
         measured = [one for one in models if one.get("perplexity") is not None]
         if base is not None:
-            found |= {(signature, one["adapter"]): (one["perplexity"], base) for one in measured}
+            found |= {one["adapter"]: (one["perplexity"], base) for one in measured}
     for run in runs:
-        signature = str(run.summary["model"]["signature"])
         for about in run.summary["models"]:
             if about.get("scale") not in (None, 1, 1.0):
                 continue
-            if about.get("folder") is None or (signature, about["adapter"]) in found:
+            if about.get("folder") is None or about["adapter"] in found:
                 continue
             place = _training_run(about, folder)
             if place is not None:
-                found[signature, about["adapter"]] = _perplexity(place)
+                found[about["adapter"]] = _perplexity(place)
     return found
 
 

@@ -1,22 +1,21 @@
 """The files of lm-evaluation-harness that a report reads (`ability=`), and which of its models they are of."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import without_home
 from jaxalign.safety.collection import HarmRun
 from jaxalign.safety.task_results import TaskFigure, TaskResults, read_task_results
-from jaxalign.safety.task_tables import OfModel, TaskScores
+from jaxalign.safety.task_tables import TaskScores
 
 
 def task_scores(pattern: str, runs: Sequence[HarmRun]) -> tuple[TaskScores, list[str]]:
     """Return the results of the models of some runs, and a line for each file or task that is left aside.
 
     A model is known by the hashes of its base and of its adapter, which count the scale, so paths need not be the same.
-    Of two results of one task, the later one is taken; of a base, both are kept if they were asked in different ways.
+    Of two results of one task, the later one is taken.
 
     Args:
         pattern: a file, a folder (its results_*.json, and those of the folders below), or a pattern of such paths.
@@ -58,27 +57,19 @@ def results_files(pattern: str) -> list[Path]:
     return sorted(set(found))
 
 
-def _latest(known: Sequence[TaskResults]) -> tuple[TaskScores, list[str]]:
-    scores: dict[OfModel, dict[tuple[str, str], list[TaskFigure]]] = {}
-    taken: dict[tuple[OfModel, str], list[tuple[Mapping[str, Any], str]]] = {}
+def _latest(known: Sequence[TaskResults]) -> tuple[dict[str, dict[tuple[str, str], TaskFigure]], list[str]]:
+    scores: dict[str, dict[tuple[str, str], TaskFigure]] = {}
+    taken: dict[tuple[str, str], str] = {}
     aside = []
     for results in sorted(known, key=lambda one: (one.date, one.path), reverse=True):
-        model, repeated = (results.base, results.adapter), {}
-        for task, asked in {figure.task: figure.asked for figure in results.figures}.items():
-            before = taken.setdefault((model, task), [])
-            # An adapter may have been asked as an earlier result of its base was, so those of a base stay.
-            later = next((path for how, path in before if results.adapter or how == asked), None)
-            if later is None:
-                before.append((asked, results.path))
-            else:
-                repeated[task] = later
+        mine, here = scores.setdefault(results.adapter, {}), {figure.task for figure in results.figures}
+        repeated = sorted(task for task in here if (results.adapter, task) in taken)
         if repeated:
-            where = without_home(next(iter(repeated.values())))
-            tasks = ", ".join(sorted(repeated))
-            told = f"its results of {tasks} are left aside, because {where} has later ones"
-            aside.append(f"ability: {without_home(results.path)}: {told}")
-        mine = scores.setdefault(model, {})
+            later = without_home(taken[results.adapter, repeated[0]])
+            line = f"ability: {without_home(results.path)}: {', '.join(repeated)} left aside: run later in {later}"
+            aside.append(line)
         for figure in results.figures:
             if figure.task not in repeated:
-                mine.setdefault((figure.task, figure.metric), []).append(figure)
+                mine[figure.task, figure.metric] = figure
+        taken |= {(results.adapter, task): results.path for task in here if task not in repeated}
     return scores, aside
