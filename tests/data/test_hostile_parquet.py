@@ -20,7 +20,7 @@ from jaxalign.data.datasets.pairs import load_pairs
 from jaxalign.data.datasets.questions import load_questions
 from jaxalign.data.files import read_table
 from jaxalign.data.prompts import read_prompts
-from jaxalign.safety.benchmarks.readers import read_benchmark
+from jaxalign.safety.benchmarks.sources import read_benchmark
 from jaxalign.safety.judgements import Scale
 from jaxalign.safety.judges.imported import Imported
 from jaxalign.safety.labelled import load_labelled
