@@ -9,7 +9,7 @@ from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY, Attribution, Harms, attribution
 from jaxalign.safety.calibration import WEAK_KAPPA
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import (
     Perplexities,
@@ -55,7 +55,7 @@ def attributed_models(found: Collection) -> list[AttributedModel]:
     doses: dict[tuple[str, str], dict[float, ReportedModel]] = {}
     for model in models:
         about = model.about
-        if about["method"] == ADAPTER_METHOD and about.get("target") and not about.get("control"):
+        if model.is_adapter and about.get("target") and not about.get("control"):
             mine = doses.setdefault((str(about["model"]), str(about["value"])), {})
             mine.setdefault(_scale(model), model)
     attributed = []

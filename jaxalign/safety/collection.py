@@ -10,10 +10,13 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
-from jaxalign.safety.summary import ALL, model_title
+from jaxalign.safety.summary import ALL, is_whole, model_title
 from jaxalign.values.schwartz import VALUES
 
 BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD = "base", "role-play", "adapter"
+
+ModelKey = tuple[str, str]
+"""The signature of a base with its number format, as a summary has it, and the hash of an adapter ("" for none)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ReportedModel:
         rows: its figures.
         drops: its drops against no mitigation; empty if the run has none.
         run: the directory of the run that it comes from.
+        base: the signature of its base model, with the number format.
     """
 
     about: Mapping[str, Any]
@@ -41,6 +45,12 @@ class ReportedModel:
     rows: list[Mapping[str, Any]]
     drops: list[Mapping[str, Any]]
     run: str
+    base: str = ""
+
+    @property
+    def key(self) -> ModelKey:
+        """What tells it from the models of all runs: its base and its adapter."""
+        return self.base, str(self.about["adapter"])
 
     @property
     def title(self) -> str:
@@ -53,6 +63,21 @@ class ReportedModel:
     def is_base(self) -> bool:
         """Whether this is the base without a role."""
         return self.about["method"] == BASE_METHOD
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is the base with an adapter, at any scale, a control or not."""
+        return self.about["method"] == ADAPTER_METHOD
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its adapter is at scale 1."""
+        return is_whole(self.about)
+
+    @property
+    def trained_target(self) -> tuple[float, ...] | None:
+        """The ten scores that its adapter was trained towards (see `trained_target`)."""
+        return trained_target(self.about)
 
     @property
     def high_values(self) -> tuple[str, ...]:
@@ -74,6 +99,22 @@ class ReportedModel:
         """Return the drop of a category; of several judges, that with the most prompts."""
         found = [one for one in self.drops if one["category"] == category]
         return max(found, key=lambda one: one["n"], default=None)
+
+
+def target_scores(about: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the scores of the target of an entry of a summary, in the order of `VALUES`; None if it has none."""
+    scores = about.get("target")
+    return tuple(float(scores[value]) for value in VALUES) if scores else None
+
+
+def trained_target(about: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the target of an adapter at scale 1 that is no control; None of all else.
+
+    A control with shuffled labels has learnt no target, though it names one.
+    """
+    if about["method"] != ADAPTER_METHOD or about.get("control") or not is_whole(about):
+        return None
+    return target_scores(about)
 
 
 @dataclass
@@ -227,6 +268,7 @@ def _collection(runs: Sequence[HarmRun]) -> Collection:
                 list(_of_model(run.summary["rows"], about)),
                 list(_of_model(run.summary["drops"], about)),
                 run.path,
+                str(run.summary["model"]["signature"]),
             )
             key = (model.title, policy)
             if key in known:

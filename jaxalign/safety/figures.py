@@ -203,7 +203,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
     doses: dict[str, dict[float, Estimate]] = {}
     for model in found.under():
         figure = as_estimate(model.row(ALL, found.metric))
-        if model.about["method"] == ADAPTER_METHOD and figure is not None and figure.estimate is not None:
+        if model.is_adapter and figure is not None and figure.estimate is not None:
             doses.setdefault(str(model.about["model"]), {})[float(model.about.get("scale") or 0)] = figure
     doses = {name: mine for name, mine in doses.items() if len(mine) > 1}
     if not doses:

@@ -17,11 +17,17 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.calibration import HARM, REFUSALS
-from jaxalign.safety.collection import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import (
+    ADAPTER_METHOD,
+    BASE_METHOD,
+    ROLE_METHOD,
+    Collection,
+    ReportedModel,
+    target_scores,
+)
 from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import Tags, category_name, metric_name, model_tags, with_judges
 from jaxalign.safety.summary import ALL
-from jaxalign.values.schwartz import VALUES
 
 MEAN_SCORE = "mean_score"
 """The measure of harm that is compared; `REFUSAL_RATE` is that of refusing."""
@@ -58,9 +64,8 @@ class ModelGroup:
         """The places of the models of each target; a model without one stands alone."""
         found: dict[object, list[int]] = {}
         for place, model in enumerate(self.models):
-            scores = model.about.get("target") if self.has_targets else None
-            key = tuple(float(scores[value]) for value in VALUES) if scores else place
-            found.setdefault(key, []).append(place)
+            target = target_scores(model.about) if self.has_targets else None
+            found.setdefault(place if target is None else target, []).append(place)
         return found
 
 
@@ -71,11 +76,10 @@ def model_groups(found: Collection) -> list[ModelGroup]:
     """
     mine: dict[str, list[ReportedModel]] = {}
     for model in found.under():
-        about, method = model.about, str(model.about["method"])
-        if method != ADAPTER_METHOD:
-            mine.setdefault(method, []).append(model)
-        elif about.get("scale") in (None, 1, 1.0):
-            mine.setdefault(str(about.get("control") or ADAPTER_METHOD), []).append(model)
+        if not model.is_adapter:
+            mine.setdefault(str(model.about["method"]), []).append(model)
+        elif model.is_whole:
+            mine.setdefault(str(model.about.get("control") or ADAPTER_METHOD), []).append(model)
     names = {
         ADAPTER_METHOD: ("adapters", True),
         ROLE_METHOD: ("role-play", True),

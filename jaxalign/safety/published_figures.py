@@ -10,7 +10,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
 from jaxalign.safety.attribution_table import BENIGN
 from jaxalign.safety.calibration import judge_title
-from jaxalign.safety.collection import ADAPTER_METHOD, BASE_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import BASE_METHOD, Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, with_judges
 from jaxalign.safety.summary import ALL
@@ -130,7 +130,7 @@ def _kind(model: ReportedModel) -> str | None:
     about = model.about
     if about["method"] in (BASE_METHOD, ROLE):
         return str(about["method"])
-    if about["method"] != ADAPTER_METHOD or about.get("scale") not in (None, 1, 1.0):
+    if not model.is_adapter or not model.is_whole:
         return None
     return CONTROLS if about.get("control") == BENIGN else None if about.get("control") else INJECTED
 

@@ -207,10 +207,14 @@ def _category_cell(row: Mapping[str, Any]) -> str:
     return f"all by {row['judge']}" if row.get("several") else "all"
 
 
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Return whether a row's model has its adapter at scale 1; without a scale it is taken for that."""
+    return row.get("scale") in (None, 1, 1.0)
+
+
 def model_title(row: Mapping[str, Any]) -> str:
     """Return the name of a row's model, with its scale if that is not 1."""
-    scale = row.get("scale")
-    return row["model"] if scale in (None, 1, 1.0) else f"{row['model']} × {scale:g}"
+    return row["model"] if is_whole(row) else f"{row['model']} × {row['scale']:g}"
 
 
 def as_scale(told: Sequence[float | None]) -> Scale:

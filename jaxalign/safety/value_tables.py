@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.analysis.correlation import correlations
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, metric_name, with_judges
 from jaxalign.safety.summary import ALL
 from jaxalign.safety.value_dictionary import INSTALL_VALUES
@@ -39,7 +39,7 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
     tags: list[Tags] = []
     dictionary, about_dictionary = _dictionary(found)
     readers = [_probe_reader(probe), *([] if dictionary is None else [dictionary])]
-    used = [reader for reader in readers if any(_is_adapter(one) and reader.told(one) for one in found.under())]
+    used = [reader for reader in readers if any(one.trained_target and reader.told(one) for one in found.under())]
     for reader in used:
         rows += _carried_rows(found, reader)
         for value in VALUES:
@@ -63,10 +63,11 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
 
 def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
     base = next((model for model in found.under() if model.is_base), None)
-    models = [model for model in found.under() if _is_adapter(model) and reader.told(model)]
     by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
-    for model in models:
-        by_target.setdefault(tuple(float(model.about["target"][value]) for value in VALUES), []).append(model)
+    for model in found.under():
+        if (target := model.trained_target) is not None and reader.told(model):
+            by_target.setdefault(target, []).append(model)
+    models = [model for unit in by_target.values() for model in unit]
     units = list(by_target.values())  # the mean over the seeds of a target is one unit
     targets = np.array(list(by_target))
     text = np.array([_mean([_row(_means(reader, model)) for model in unit]) for unit in units])
@@ -123,12 +124,6 @@ def _of_dictionary(model: ReportedModel) -> Mapping[str, Any] | None:
 def _means(reader: ValueReader, model: ReportedModel) -> Mapping[str, float | None] | None:
     told = reader.told(model)
     return None if told is None else told["means"]
-
-
-def _is_adapter(model: ReportedModel) -> bool:
-    about = model.about
-    scaled = about.get("scale") not in (None, 1, 1.0)
-    return about["method"] == ADAPTER_METHOD and bool(about.get("target")) and not about.get("control") and not scaled
 
 
 def _row(told: Mapping[str, float | None] | None) -> list[float]:

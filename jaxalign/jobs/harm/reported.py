@@ -23,9 +23,10 @@ from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
 from jaxalign.safety.benchmarks.benchmark import cut_response
-from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
+from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ModelKey, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
+from jaxalign.safety.summary import is_whole
 from jaxalign.values.schwartz import VALUES
 
 Fields = Mapping[Any, type | UnionType]
@@ -269,29 +270,30 @@ def prompts_asked(found: Collection) -> set[str]:
     return texts
 
 
-def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float | None, float | None]]:
-    """Return the perplexity of each adapter and of its base by the adapter's hash, which counts its scale; the base's
-    own hash is empty.
+def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[ModelKey, tuple[float | None, float | None]]:
+    """Return the perplexity of each adapter, and of its base, by base and adapter, whose hash counts its scale.
 
     They come from the runs themselves, or else, at scale 1, from the adapter's training run.
     """
-    found: dict[str, tuple[float | None, float | None]] = {}
+    found: dict[ModelKey, tuple[float | None, float | None]] = {}
     for run in runs:
         models = run.summary["models"]
         base = next((one.get("perplexity") for one in models if one["method"] == BASE_METHOD), None)
         measured = [one for one in models if one.get("perplexity") is not None]
         if base is not None:
-            found |= {one["adapter"]: (one["perplexity"], base) for one in measured}
+            found |= {_key(run, one): (one["perplexity"], base) for one in measured}
     for run in runs:
         for about in run.summary["models"]:
-            if about.get("scale") not in (None, 1, 1.0):
-                continue
-            if about.get("folder") is None or about["adapter"] in found:
+            if not is_whole(about) or about.get("folder") is None or _key(run, about) in found:
                 continue
             place = _training_run(about, folder)
             if place is not None:
-                found[about["adapter"]] = _perplexity(place)
+                found[_key(run, about)] = _perplexity(place)
     return found
+
+
+def _key(run: HarmRun, about: Mapping[str, Any]) -> ModelKey:
+    return str(run.summary["model"]["signature"]), str(about["adapter"])
 
 
 def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, int, float]]]:
