@@ -554,6 +554,11 @@ def test_a_run_stands_beside_the_figures_published_for_its_benchmark(lab, capsys
 
 
 @pytest.mark.slow
+def test_a_plan_with_results_of_tasks_is_refused(lab, capsys):
+    line = refused(main, ["plan=true", f"ability={lab.root}"], capsys)
+    assert "plan=true makes no report that ability= could stand in: leave one of them out" in line
+
+
 def test_a_plan_says_what_a_design_can_show_before_anything_is_trained(lab, capsys):
     printed = run(main, ["plan=true", "categories=11"], capsys)
     extreme, designed = printed.split("24 designed targets, against 11 categories, and all together:")
