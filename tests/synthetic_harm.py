@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from judged_rows import judged_table
 
 from jaxalign.runs.records import content_hashes, digest
-from jaxalign.safety.judged import JudgedRow, judged_table
+from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.summary import as_scale, harm_rows
 from jaxalign.values.schwartz import VALUES
