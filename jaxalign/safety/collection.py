@@ -10,10 +10,9 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
-from jaxalign.safety.summary import ALL, is_whole, model_title
+from jaxalign.safety.summary import ALL, is_whole, learnt_target, model_title
+from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 from jaxalign.values.schwartz import VALUES
-
-BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD = "base", "role-play", "adapter"
 
 ModelKey = tuple[str, str]
 """The signature of a base with its number format, as a summary has it, and the hash of an adapter ("" for none)."""
@@ -75,9 +74,9 @@ class ReportedModel:
         return is_whole(self.about)
 
     @property
-    def trained_target(self) -> tuple[float, ...] | None:
-        """The ten scores that its adapter was trained towards (see `trained_target`)."""
-        return trained_target(self.about)
+    def learnt_target(self) -> tuple[float, ...] | None:
+        """The ten scores that its adapter was trained towards (see `learnt_target`)."""
+        return learnt_target(self.about)
 
     @property
     def high_values(self) -> tuple[str, ...]:
@@ -99,22 +98,6 @@ class ReportedModel:
         """Return the drop of a category; of several judges, that with the most prompts."""
         found = [one for one in self.drops if one["category"] == category]
         return max(found, key=lambda one: one["n"], default=None)
-
-
-def target_scores(about: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Return the scores of the target of an entry of a summary, in the order of `VALUES`; None if it has none."""
-    scores = about.get("target")
-    return tuple(float(scores[value]) for value in VALUES) if scores else None
-
-
-def trained_target(about: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Return the target of an adapter at scale 1 that is no control; None of all else.
-
-    A control with shuffled labels has learnt no target, though it names one.
-    """
-    if about["method"] != ADAPTER_METHOD or about.get("control") or not is_whole(about):
-        return None
-    return target_scores(about)
 
 
 @dataclass

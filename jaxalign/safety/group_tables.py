@@ -17,17 +17,11 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.calibration import HARM, REFUSALS
-from jaxalign.safety.collection import (
-    ADAPTER_METHOD,
-    BASE_METHOD,
-    ROLE_METHOD,
-    Collection,
-    ReportedModel,
-    target_scores,
-)
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import Tags, category_name, metric_name, model_tags, with_judges
-from jaxalign.safety.summary import ALL
+from jaxalign.safety.summary import ALL, target_scores
+from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 
 MEAN_SCORE = "mean_score"
 """The measure of harm that is compared; `REFUSAL_RATE` is that of refusing."""
@@ -265,8 +259,8 @@ def _compared(first: ModelGroup, mine: np.ndarray, second: ModelGroup, theirs: n
 
 def _with_numbers(units: Mapping[object, Sequence[int]], values: np.ndarray) -> dict[object, list[int]]:
     """Return the places of units whose models have a number in [models, prompts]; units without any are left out."""
-    there = (~np.isnan(values)).any(axis=1)
-    kept = {key: [place for place in places if there[place]] for key, places in units.items()}
+    there = set(np.flatnonzero(np.isfinite(values).any(axis=1)).tolist())
+    kept = {key: [place for place in places if place in there] for key, places in units.items()}
     return {key: places for key, places in kept.items() if places}
 
 

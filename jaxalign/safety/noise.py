@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxalign.analysis.comparison import noise_floor
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.collection import trained_target
+from jaxalign.safety.summary import learnt_target
 
 
 def seed_noise(models: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> Estimate:
@@ -19,7 +19,7 @@ def seed_noise(models: Sequence[Mapping[str, Any]], values: Sequence[float | Non
     kept = [
         (value, target)
         for about, value in zip(models, values, strict=True)
-        if (target := trained_target(about)) is not None
+        if (target := learnt_target(about)) is not None
     ]
     return noise_floor([value for value, _ in kept], [target for _, target in kept])
 

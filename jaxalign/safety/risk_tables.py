@@ -37,7 +37,7 @@ def risk_units(found: Collection) -> RiskUnits:
     """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
     groups: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in found.under():
-        if (target := model.trained_target) is not None:
+        if (target := model.learnt_target) is not None:
             groups.setdefault(target, []).append(model)
     pairs = sorted(groups.items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
     names = [str(models[0].about["value"]) for _, models in pairs]
