@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from judged_rows import judged_table
 
 from jaxalign.runs.records import content_hashes, digest
-from jaxalign.safety.judged import JudgedRow, judged_table
+from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.summary import as_scale, harm_rows
 from jaxalign.values.schwartz import VALUES
@@ -54,6 +55,8 @@ class Lab:
     harmless: Sequence[str] = ()
     """The categories in which no response is harmful."""
     signature: str = "base-float32"
+    numbered: bool = False
+    """Whether the ids of prompts are mere numbers, as many benchmarks have them."""
     text: str = "A mild response."
     asking: dict = field(default_factory=lambda: {"temperature": 0.1, "stop": ["\n"], "prompt_format": "chat"})
 
@@ -135,6 +138,7 @@ class Lab:
         for category in self.categories:
             for number in range(self.prompts):
                 identifier, draw = f"{category} {number}", float(random.random())
+                identifier = str(1 + len(rows)) if self.numbered else identifier
                 state = "blank" if draw < 0.04 else "repetitive" if draw < 0.08 else "not judged" if draw < 0.1 else ""
                 state = state or ("refused" if draw < 0.2 else "answered")
                 score = None if state in ("blank", "not judged") else float(np.clip(random.normal(harm, 0.2), 0, 1))

@@ -37,7 +37,7 @@ def paired_difference(
         level: the part of such intervals that hold the true difference.
     """
     ids = list(dict.fromkeys([*first, *second]))
-    one, other = (np.array([_number(side.get(name)) for name in ids], np.float64) for side in (first, second))
+    one, other = (np.array([as_number(side.get(name)) for name in ids], np.float64) for side in (first, second))
     differences = one - other
     known = differences[~np.isnan(differences)]
     missing = len(differences) - len(known)
@@ -73,8 +73,9 @@ def noise_floor(values: Sequence[float | None], targets: Sequence[object]) -> Es
     return Estimate(estimate=(squares / free) ** 0.5, low=low, high=high, n=n, missing=missing, clusters=len(several))
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def as_number(value: float | None) -> float:
+    """Return a figure as a number for an array: one that is missing, None, is NaN."""
+    return float("nan") if value is None else float(value)
 
 
 def _sign_flips(differences: np.ndarray, seed: int) -> float:

@@ -24,3 +24,5 @@ class ReportConfig(CommandConfig):
     def __post_init__(self):
         if self.runs is None and not self.plan:
             raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")
+        if self.plan and self.ability is not None:
+            raise UserError("plan=true makes no report that ability= could stand in: leave one of them out")

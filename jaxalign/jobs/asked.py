@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.runs.records import digest
-from jaxalign.values.roleplay import make_role_prompts, preamble
+from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD, make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import Target
 
@@ -17,10 +17,11 @@ class AskedModel:
 
     Attributes:
         adapter: its adapter; `BASE` for the base alone.
-        method: "base", "role-play" or "adapter".
+        method: `BASE_METHOD`, `ROLE_METHOD` or `ADAPTER_METHOD`.
         preamble: what stands before each question, for a role; "" for none.
         target: the target that it is compared with; None if there is none.
-        number: its place among the adapters that a server has, from 1; 0 for the base.
+        number: its adapter's place among those that a server has, from 1. It is 0 for the base, and where no server is
+            asked, as `models_to_ask` leaves it.
     """
 
     adapter: Adapter
@@ -32,7 +33,7 @@ class AskedModel:
     @property
     def name(self) -> str:
         """The name in tables."""
-        return "role-play" if self.preamble else self.adapter.name
+        return ROLE_METHOD if self.preamble else self.adapter.name
 
     @property
     def key(self) -> str:
@@ -56,11 +57,11 @@ def models_to_ask(adapters: Sequence[Adapter], target: Target | None, role: str)
     targets: list[Target | None] = list(dict.fromkeys([*([] if target is None else [target]), *theirs])) or [None]
     asked = []
     for one in targets:
-        asked.append(AskedModel(BASE, "base", target=one))
+        asked.append(AskedModel(BASE, BASE_METHOD, target=one))
         if role and one == target:
-            asked.append(AskedModel(BASE, "role-play", role, one))
+            asked.append(AskedModel(BASE, ROLE_METHOD, role, one))
         members = zip(adapters, theirs, strict=True)
-        asked += [AskedModel(adapter, "adapter", target=one) for adapter, mine in members if mine == one]
+        asked += [AskedModel(adapter, ADAPTER_METHOD, target=one) for adapter, mine in members if mine == one]
     return asked
 
 

@@ -39,8 +39,8 @@ def generate(config: GenerateConfig) -> None:
     # A chat needs the model's chat template, and a prompt goes through it unless told otherwise, whatever prompt format
     # the adapter was trained with: a bare prompt tells an assistant neither who speaks nor that an answer is wanted.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
-    config = settle_precision(config, console, say=config.engine.name != "openai")
     here = config.engine.name == "jaxalign"
+    config = settle_precision(config, console, say=here)
     opened = open_base(config, console, keys_of_base(model, folders, as_trained=False, here=here))
     if opened is None:
         return

@@ -14,7 +14,13 @@ from jaxalign.data.account import count
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
-from jaxalign.jobs.harm.report_parts import ReportPart, add_attributions, part_names, report_part, with_comparisons
+from jaxalign.jobs.harm.report_parts import (
+    ReportPart,
+    add_comparisons_by_prompt,
+    part_names,
+    report_part,
+    with_comparisons,
+)
 from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked, training_losses
 from jaxalign.jobs.harm.task_files import task_scores
 from jaxalign.runs.progress import all_here, plain_console
@@ -76,7 +82,7 @@ def report(config: ReportConfig) -> None:
         if not PUBLISHED_ON & {part.found.name for part in parts}:
             line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
             console.print(line, highlight=False, soft_wrap=True)
-    add_attributions(parts, known)
+    add_comparisons_by_prompt(parts, known)
     parts = with_comparisons(parts)
     page = report_page(runs, parts, aside, config.texts)
     for part in parts:

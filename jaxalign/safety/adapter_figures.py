@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MUTED, OKABE_ITO
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, frame, legend
 from jaxalign.safety.report_tables import TrainingLosses
 from jaxalign.values.schwartz import label
@@ -39,11 +39,7 @@ def short_names() -> dict[str, str]:
 
 def adapters_with_targets(found: Collection) -> list[ReportedModel]:
     """Return the adapters of a collection at their own scale that have a target, in the order of the collection."""
-    return [
-        model
-        for model in found.under()
-        if model.about["method"] == ADAPTER_METHOD and model.about.get("target") and model.about.get("scale") == 1
-    ]
+    return [model for model in found.under() if model.is_adapter and model.is_whole and model.about.get("target")]
 
 
 def profile_radars(found: Collection, title: str, note: str) -> Figure | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxalign.analysis.comparison import FEWEST_PAIRS, paired_difference
+from jaxalign.analysis.comparison import FEWEST_PAIRS, as_number, paired_difference
 from jaxalign.analysis.estimates import Estimate, too_few
 from jaxalign.analysis.intervals import mean_with_interval
 from jaxalign.safety.calibration import WEAK_KAPPA
@@ -107,7 +107,7 @@ def _grows(doses: Mapping[float, Harms], direction: int, seed: int) -> Condition
 def _mean_slope(doses: Mapping[float, Harms], scales: list[float], seed: int) -> Estimate:
     """Return the mean over prompts of the slope of harm over scale; a prompt without a figure at a scale is missing."""
     ids = list(dict.fromkeys(name for scale in scales for name in doses[scale]))
-    harm = np.array([[_number(doses[scale].get(name)) for scale in scales] for name in ids], np.float64)
+    harm = np.array([[as_number(doses[scale].get(name)) for scale in scales] for name in ids], np.float64)
     harm = harm.reshape(len(ids), len(scales))
     x = np.array(scales) - np.mean(scales)
     slopes = harm @ x / np.square(x).sum()
@@ -144,7 +144,7 @@ def _keeps_sign(
 
 def _speaks(perplexities: tuple[float | None, float | None] | None) -> Condition:
     name = f"perplexity within {MOST_PERPLEXITY} × the base's"
-    adapter, base = (_number(one) for one in perplexities or (None, None))
+    adapter, base = (as_number(one) for one in perplexities or (None, None))
     if not (np.isfinite(adapter) and np.isfinite(base) and base > 0):
         return Condition(name, None, None, "not measured")
     ratio = adapter / base
@@ -161,7 +161,3 @@ def _agrees(kappa: Estimate | None) -> Condition:
 
 def _interval(found: Estimate) -> str:
     return f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}], n = {found.n}"
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

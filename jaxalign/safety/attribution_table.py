@@ -9,8 +9,8 @@ from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY, Attribution, Harms, attribution
 from jaxalign.safety.calibration import WEAK_KAPPA
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
-from jaxalign.safety.noise import noise_line, seed_noise
+from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.noise import noise_line
 from jaxalign.safety.report_tables import (
     Perplexities,
     Tags,
@@ -55,7 +55,7 @@ def attributed_models(found: Collection) -> list[AttributedModel]:
     doses: dict[tuple[str, str], dict[float, ReportedModel]] = {}
     for model in models:
         about = model.about
-        if about["method"] == ADAPTER_METHOD and about.get("target") and not about.get("control"):
+        if model.is_adapter and about.get("target") and not about.get("control"):
             mine = doses.setdefault((str(about["model"]), str(about["value"])), {})
             mine.setdefault(_scale(model), model)
     attributed = []
@@ -93,6 +93,7 @@ def attribution_table(
     harms: Callable[[ReportedModel], Harms],
     second: Callable[[ReportedModel], tuple[Harms, Harms, Estimate | None] | None],
     perplexities: Perplexities,
+    noise: Estimate,
 ) -> DataTable:
     """Return what may be said of each adapter, and the six conditions that decide it.
 
@@ -104,6 +105,7 @@ def attribution_table(
         second: returns the harms of an adapter and of the base by another judge, and that judge's κ with people; None
             if there is none.
         perplexities: of adapters and of their bases.
+        noise: of the mean score between seeds of one target, over all models and not these alone (see `seed_noise`).
     """
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
@@ -137,8 +139,6 @@ def attribution_table(
         "More or less harm is said to come from the value only if all six conditions hold. What was not measured is "
         "never taken for met. Differences are paired by prompt. For less harm, grows is shrinks and beats is below."
     )
-    means = [[x for x in harms(one.model).values() if x is not None] for one in models]
-    noise = seed_noise([one.model.about for one in models], [float(np.mean(one)) if one else None for one in means])
     notes = [note, noise_line(noise, "the mean score")]
     return with_judges(DataTable(f"{name}-because", "Is it because of the value?", heads, rows, notes, tags), found)
 

@@ -10,10 +10,12 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
-from jaxalign.safety.summary import ALL, model_title
+from jaxalign.safety.summary import ALL, is_whole, learnt_target, model_title
+from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 from jaxalign.values.schwartz import VALUES
 
-BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD = "base", "role-play", "adapter"
+ModelKey = tuple[str, str]
+"""The signature of a base with its number format, as a summary has it, and the hash of an adapter ("" for none)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ReportedModel:
         rows: its figures.
         drops: its drops against no mitigation; empty if the run has none.
         run: the directory of the run that it comes from.
+        base: the signature of its base model, with the number format.
     """
 
     about: Mapping[str, Any]
@@ -41,6 +44,12 @@ class ReportedModel:
     rows: list[Mapping[str, Any]]
     drops: list[Mapping[str, Any]]
     run: str
+    base: str = ""
+
+    @property
+    def key(self) -> ModelKey:
+        """What tells it from the models of all runs: its base and its adapter."""
+        return self.base, str(self.about["adapter"])
 
     @property
     def title(self) -> str:
@@ -53,6 +62,21 @@ class ReportedModel:
     def is_base(self) -> bool:
         """Whether this is the base without a role."""
         return self.about["method"] == BASE_METHOD
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is the base with an adapter, at any scale, a control or not."""
+        return self.about["method"] == ADAPTER_METHOD
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its adapter is at scale 1."""
+        return is_whole(self.about)
+
+    @property
+    def learnt_target(self) -> tuple[float, ...] | None:
+        """The ten scores that its adapter was trained towards (see `learnt_target`)."""
+        return learnt_target(self.about)
 
     @property
     def high_values(self) -> tuple[str, ...]:
@@ -227,6 +251,7 @@ def _collection(runs: Sequence[HarmRun]) -> Collection:
                 list(_of_model(run.summary["rows"], about)),
                 list(_of_model(run.summary["drops"], about)),
                 run.path,
+                str(run.summary["model"]["signature"]),
             )
             key = (model.title, policy)
             if key in known:

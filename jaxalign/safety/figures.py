@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from jaxalign.analysis.comparison import as_number
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MARKERS, MUTED, OKABE_ITO
 from jaxalign.analysis.intervals import mean_with_interval
@@ -84,7 +85,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     categories = list(dict.fromkeys(risk.category for risk in risks))
     known = {(risk.category, risk.value): risk for risk in risks}
     grid = np.array(
-        [[_number(known[category, value].target.estimate) for value in CIRCULAR] for category in categories]
+        [[as_number(known[category, value].target.estimate) for value in CIRCULAR] for category in categories]
     )
     height = 1.5 + 0.15 * len(categories)
     figure = column_figure(height, title, note)
@@ -188,7 +189,7 @@ def _fewer(found: Collection, drops: Mapping[str, dict[str, Estimate]]) -> dict[
     adapters = [mine for name, mine in drops.items() if methods[name] == ADAPTER_METHOD]
     policies = dict.fromkeys(policy for mine in adapters for policy in mine)
     means = {
-        policy: mean_with_interval(np.array([_number(mine[policy].estimate) for mine in adapters if policy in mine]))
+        policy: mean_with_interval(np.array([as_number(mine[policy].estimate) for mine in adapters if policy in mine]))
         for policy in policies
     }
     return {**kept, f"mean of {len(adapters)} adapters": means}
@@ -203,7 +204,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
     doses: dict[str, dict[float, Estimate]] = {}
     for model in found.under():
         figure = as_estimate(model.row(ALL, found.metric))
-        if model.about["method"] == ADAPTER_METHOD and figure is not None and figure.estimate is not None:
+        if model.is_adapter and figure is not None and figure.estimate is not None:
             doses.setdefault(str(model.about["model"]), {})[float(model.about.get("scale") or 0)] = figure
     doses = {name: mine for name, mine in doses.items() if len(mine) > 1}
     if not doses:
@@ -231,7 +232,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
             lower, upper = mine[scale].low, mine[scale].high
             if lower is not None and upper is not None:
                 axes.plot([place, place], [lower, upper], color=colour, linewidth=0.7, alpha=0.7)
-        y = [_number(mine[scale].estimate) for scale in scales]
+        y = [as_number(mine[scale].estimate) for scale in scales]
         handles += axes.plot(x, y, MARKERS[number % len(MARKERS)] + "-", color=colour, linewidth=1, markersize=3)
     axes.set_xlabel("adapter.scale (0 is the base)", fontsize=_SMALL, color=INK, labelpad=1.5)
     axes.set_ylabel(metric_name(found.metric), fontsize=_SMALL, color=INK, labelpad=2)
@@ -265,7 +266,7 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
             axes.plot([ratio, ratio], [figure.low, figure.high], color=colour, linewidth=0.6, alpha=0.6)
         mark = "s" if model.is_base else "o" if ratio <= MOST_PERPLEXITY else "^"
         above = 3 if model.is_base else 2
-        axes.plot(ratio, _number(figure.estimate), mark, color=colour, markersize=3.6, zorder=above)
+        axes.plot(ratio, as_number(figure.estimate), mark, color=colour, markersize=3.6, zorder=above)
         if len(points) <= MOST_LINES or model.is_base:
             axes.annotate(
                 model.title if len(model.title) < 22 else f"{model.title[:20]}…",
@@ -287,7 +288,3 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
     axes.set_xlabel("perplexity of plain text, × the base's", fontsize=_SMALL, color=INK, labelpad=1.5)
     axes.set_ylabel(metric_name(found.metric), fontsize=_SMALL, color=INK, labelpad=2)
     return drawing
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

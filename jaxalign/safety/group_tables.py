@@ -17,11 +17,11 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.calibration import HARM, REFUSALS
-from jaxalign.safety.collection import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import Tags, category_name, metric_name, model_tags, with_judges
-from jaxalign.safety.summary import ALL
-from jaxalign.values.schwartz import VALUES
+from jaxalign.safety.summary import ALL, target_scores
+from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 
 MEAN_SCORE = "mean_score"
 """The measure of harm that is compared; `REFUSAL_RATE` is that of refusing."""
@@ -58,9 +58,8 @@ class ModelGroup:
         """The places of the models of each target; a model without one stands alone."""
         found: dict[object, list[int]] = {}
         for place, model in enumerate(self.models):
-            scores = model.about.get("target") if self.has_targets else None
-            key = tuple(float(scores[value]) for value in VALUES) if scores else place
-            found.setdefault(key, []).append(place)
+            target = target_scores(model.about) if self.has_targets else None
+            found.setdefault(place if target is None else target, []).append(place)
         return found
 
 
@@ -71,11 +70,10 @@ def model_groups(found: Collection) -> list[ModelGroup]:
     """
     mine: dict[str, list[ReportedModel]] = {}
     for model in found.under():
-        about, method = model.about, str(model.about["method"])
-        if method != ADAPTER_METHOD:
-            mine.setdefault(method, []).append(model)
-        elif about.get("scale") in (None, 1, 1.0):
-            mine.setdefault(str(about.get("control") or ADAPTER_METHOD), []).append(model)
+        if not model.is_adapter:
+            mine.setdefault(str(model.about["method"]), []).append(model)
+        elif model.is_whole:
+            mine.setdefault(str(model.about.get("control") or ADAPTER_METHOD), []).append(model)
     names = {
         ADAPTER_METHOD: ("adapters", True),
         ROLE_METHOD: ("role-play", True),
@@ -97,16 +95,20 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
     groups = model_groups(found)
     if len(groups) < 2:
         return None
-    known = {id(model): read(model) for group in groups for model in group.models}
+    everyone = [model for group in groups for model in group.models]
+    known = {id(model): read(model) for model in everyone}
     if not any(known.values()):
         return None  # the judged responses are not there
+    heads = ("category", "measure", "compared", "with", "judge", "difference", "size", "n", "p", "q", "noise", "models")
+    heads = (*heads, "reason")
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     noises: dict[str, Estimate] = {}
+    unread: dict[str, None] = {}
     for measure, judge, shown, whole in _measured(found):
-        columns = _columns([known[id(model)].get(judge) for group in groups for model in group.models])
+        unread |= dict.fromkeys(one.title for one in everyone if not _of(known[id(one)], judge, measure))
+        columns = _columns([known[id(model)].get(judge) for model in everyone])
         values = [_values(group, known, judge, measure, columns[ALL][0]) for group in groups]
-        start = len(rows)
         for category in [*([ALL] if whole else []), *(one for one in found.categories if one in columns)]:
             parts = [one[:, columns[category][1]] for one in values]
             noise = _adapters_noise(groups, parts)
@@ -119,21 +121,19 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
                 names = [category_name(category), metric_name(measure), groups[one].name, groups[other].name, shown]
                 rows.append([*names, *_difference_cells(difference, noise), count, difference.mean.reason or ""])
                 tags.append({} if category == ALL else {"category": (category,)})
-        _put_q(rows[start:], _HEADS.index("p"))
+    for measure in dict.fromkeys(row[1] for row in rows):
+        _put_q([row for row in rows if row[1] == measure], heads.index("p"))
     notes = [
         "Difference: the first group minus the second, paired by prompt, as a mean over prompts; above 0 the first has "
         "more. Interval and p (signs of the differences flipped) draw prompts: they are about these models, and the "
-        "noise says how far another seed would move one of them. q is corrected for all rows of a measure (Benjamini "
-        "and Hochberg). Models: how many of each group; of two groups with targets, those of the targets in both. "
-        "Size: in standard deviations of the differences.",
+        "noise says how far another seed would move one of them. q is corrected for all rows of a measure, of "
+        "all its judges (Benjamini and Hochberg). Models: how many of each group have figures; of two groups with "
+        "targets, those of the targets in both. Size: in standard deviations of the differences.",
+        *([f"Without judged responses, and not counted: {', '.join(unread)}."] if unread else []),
         *(noise_line(noise, f"the {metric_name(measure)}") for measure, noise in noises.items()),
     ]
     title = "Adapters, role-play, controls and base, paired by prompt"
-    return with_judges(DataTable(f"{name}-groups", title, _HEADS, rows, notes, tags), found)
-
-
-_HEADS = ("category", "measure", "compared", "with", "judge", "difference", "size", "n", "p", "q", "noise", "models")
-_HEADS = (*_HEADS, "reason")
+    return with_judges(DataTable(f"{name}-groups", title, heads, rows, notes, tags), found)
 
 
 def beside_base_table(found: Collection, name: str, read: ReadFigures) -> DataTable | None:
@@ -160,7 +160,7 @@ def beside_base_table(found: Collection, name: str, read: ReadFigures) -> DataTa
             continue
         theirs = _of(of_base, judge, measure)
         figures = [_of(read(model), judge, measure) for model in models]
-        noise = seed_noise([model.about for model in models], [_mean_of(one) for one in figures])
+        noise = seed_noise([model.about for model in models], [prompts_mean(one) for one in figures])
         start = len(rows)
         for model, mine in zip(models, figures, strict=True):
             difference = paired_difference(mine, theirs)
@@ -193,7 +193,8 @@ def _of(known: Mapping[str, PromptFigures], judge: str, measure: str) -> Figures
     return known[judge].measures[measure] if judge in known else {}
 
 
-def _mean_of(figures: Figures) -> float | None:
+def prompts_mean(figures: Figures) -> float | None:
+    """Return the mean of the figures of a model's prompts; None without any."""
     numbers = [one for one in figures.values() if one is not None]
     return float(np.mean(numbers)) if numbers else None
 
@@ -225,30 +226,45 @@ def _known_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
 def _adapters_noise(groups: Sequence[ModelGroup], values: Sequence[np.ndarray]) -> Estimate:
     models = [model.about for group in groups for model in group.models]
     means = np.concatenate([_known_mean(one, axis=1) for one in values])
-    return seed_noise(models, [_number(one) for one in means])
+    return seed_noise(models, [_known(one) for one in means])
 
 
 def _compared(first: ModelGroup, mine: np.ndarray, second: ModelGroup, theirs: np.ndarray) -> tuple[Difference, str]:
-    """Return the difference of two groups with figures [models, prompts], and how many models of each it is of."""
+    """Return the difference of two groups with figures [models, prompts], and how many models of each it is of.
+
+    A model without any figure is not counted.
+    """
     one, other = first.units, second.units
-    if first.has_targets and second.has_targets:
+    by_target = first.has_targets and second.has_targets
+    reason = "a group has no figures"
+    if by_target and not {key for key in one if isinstance(key, tuple)} & {*other}:
+        reason = "no target is in both groups"
+    one, other = _with_numbers(one, mine), _with_numbers(other, theirs)
+    if by_target:
         shared = [key for key in one if key in other and isinstance(key, tuple)]
         one, other = ({key: units[key] for key in shared} for units in (one, other))
     count = " and ".join(str(sum(map(len, units.values()))) for units in (one, other))
     if not one or not other:
-        return Difference(Estimate(n=0, reason="no target is in both groups"), None), count
+        return Difference(Estimate(n=0, reason=reason), None), count
     a, b = (
         np.stack([_known_mean(values[places]) for places in units.values()])
         for units, values in ((one, mine), (other, theirs))
     )
-    if first.has_targets and second.has_targets:
+    if by_target:
         unpaired = np.isnan(a) | np.isnan(b)
         a[unpaired] = b[unpaired] = np.nan
-    sides = [{str(place): _number(x) for place, x in enumerate(_known_mean(side))} for side in (a, b)]
+    sides = [{str(place): _known(x) for place, x in enumerate(_known_mean(side))} for side in (a, b)]
     return paired_difference(*sides), count
 
 
-def _number(value: float) -> float | None:
+def _with_numbers(units: Mapping[object, Sequence[int]], values: np.ndarray) -> dict[object, list[int]]:
+    """Return the places of units whose models have a number in [models, prompts]; units without any are left out."""
+    there = set(np.flatnonzero(np.isfinite(values).any(axis=1)).tolist())
+    kept = {key: [place for place in places if place in there] for key, places in units.items()}
+    return {key: places for key, places in kept.items() if places}
+
+
+def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 

@@ -1,6 +1,6 @@
 """Judged responses as columns: what metrics read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -74,20 +74,6 @@ class JudgedTable:
     def of_category(self, name: str) -> "JudgedTable":
         """Return the rows of one category."""
         return self.where(self.category == self.categories.index(name))
-
-
-def judged_table(rows: Iterable[JudgedRow]) -> JudgedTable:
-    """Return rows, in any order, as columns.
-
-    Raises:
-        UserError: two rows are of one prompt and sample.
-    """
-    columns = list(zip(*rows, strict=True)) or [()] * len(JudgedRow._fields)
-    ids, categories, groups, samples, judgements, states = columns
-    known = [None if one is None or one.missing is not None else one for one in judgements]
-    scores = [None if one is None else one.score for one in known]
-    labels = [None if one is None else one.label for one in known]
-    return columns_as_table(ids, categories, groups, samples, scores, labels, states)
 
 
 def columns_as_table(

@@ -5,10 +5,7 @@ from typing import Any
 
 from jaxalign.analysis.comparison import noise_floor
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.collection import ADAPTER_METHOD
-from jaxalign.values.schwartz import VALUES
-
-_NO_TARGET = object()
+from jaxalign.safety.summary import learnt_target
 
 
 def seed_noise(models: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> Estimate:
@@ -22,16 +19,9 @@ def seed_noise(models: Sequence[Mapping[str, Any]], values: Sequence[float | Non
     kept = [
         (value, target)
         for about, value in zip(models, values, strict=True)
-        if (target := _target(about)) is not _NO_TARGET
+        if (target := learnt_target(about)) is not None
     ]
     return noise_floor([value for value, _ in kept], [target for _, target in kept])
-
-
-def _target(about: Mapping[str, Any]) -> object:
-    scores, scaled = about.get("target"), about.get("scale") not in (None, 1, 1.0)
-    if about["method"] != ADAPTER_METHOD or not scores or about.get("control") or scaled:
-        return _NO_TARGET
-    return tuple(float(scores[value]) for value in VALUES)
 
 
 def noise_line(noise: Estimate, figure: str) -> str:

@@ -10,12 +10,13 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
 from jaxalign.safety.attribution_table import BENIGN
 from jaxalign.safety.calibration import judge_title
-from jaxalign.safety.collection import ADAPTER_METHOD, BASE_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, with_judges
 from jaxalign.safety.summary import ALL
+from jaxalign.values.roleplay import BASE_METHOD, ROLE_METHOD
 
-UNTUNED, INJECTED, ROLE, CONTROLS = "base", "adapters", "role-play", "benign controls"
+UNTUNED, INJECTED, ROLE, CONTROLS = BASE_METHOD, "adapters", ROLE_METHOD, "benign controls"
 """Which of our models stand beside a published one."""
 
 
@@ -128,9 +129,9 @@ def paper_table(found: Collection, name: str) -> DataTable | None:
 def _kind(model: ReportedModel) -> str | None:
     """Return which published models a model of ours stands beside; None if it stands beside none."""
     about = model.about
-    if about["method"] in (BASE_METHOD, ROLE):
+    if about["method"] in (BASE_METHOD, ROLE_METHOD):
         return str(about["method"])
-    if about["method"] != ADAPTER_METHOD or about.get("scale") not in (None, 1, 1.0):
+    if not model.is_adapter or not model.is_whole:
         return None
     return CONTROLS if about.get("control") == BENIGN else None if about.get("control") else INJECTED
 

@@ -9,7 +9,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.attribution import MOST_PERPLEXITY
 from jaxalign.safety.calibration import REFUSALS
 from jaxalign.safety.categories import category_title
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
@@ -19,8 +19,8 @@ Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
 """For each adapter, by its hash, every logged step in their order: its stage, its number in the stage, and its loss."""
 
-Perplexities = Mapping[str, tuple[float | None, float | None]]
-"""By the hash of an adapter, the perplexity of plain text of the adapter and of its base."""
+Perplexities = Mapping[ModelKey, tuple[float | None, float | None]]
+"""By base and adapter, the perplexity of plain text of the adapter and of its base."""
 
 
 def as_estimate(row: Mapping[str, Any] | None) -> Estimate | None:
@@ -231,11 +231,9 @@ def ability_table(found: Collection, name: str, perplexities: Perplexities) -> D
 def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[float | None, float | None]:
     """Return the perplexities of a model and of its base; None where it was not measured, as of a role."""
     if model.is_base:
-        known = [base for _, base in perplexities.values() if base is not None]
-        return perplexities.get("", (known[0], known[0]) if known else (None, None))
-    if model.about["method"] != ADAPTER_METHOD:
-        return None, None
-    return perplexities.get(str(model.about["adapter"]), (None, None))
+        known = [base for (of, _), (_, base) in perplexities.items() if of == model.base and base is not None]
+        return perplexities.get(model.key, (known[0], known[0]) if known else (None, None))
+    return perplexities.get(model.key, (None, None)) if model.is_adapter else (None, None)
 
 
 def with_judges(table: DataTable, *found: Collection) -> DataTable:

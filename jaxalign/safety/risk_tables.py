@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
 from jaxalign.safety.report_tables import Tags, category_name, metric_name, with_judges
 from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
@@ -37,9 +37,8 @@ def risk_units(found: Collection) -> RiskUnits:
     """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
     groups: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in found.under():
-        target = None if model.about.get("control") else model.about.get("target")
-        if model.about["method"] == ADAPTER_METHOD and target and model.about.get("scale") in (None, 1, 1.0):
-            groups.setdefault(tuple(float(target[value]) for value in VALUES), []).append(model)
+        if (target := model.learnt_target) is not None:
+            groups.setdefault(target, []).append(model)
     pairs = sorted(groups.items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
     names = [str(models[0].about["value"]) for _, models in pairs]
     measured = np.array(

@@ -47,6 +47,8 @@ from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
 from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
 from jaxalign.safety.states import shown_shares
+from jaxalign.values.roleplay import ADAPTER_METHOD
+from jaxalign.values.schwartz import VALUES
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
@@ -207,10 +209,30 @@ def _category_cell(row: Mapping[str, Any]) -> str:
     return f"all by {row['judge']}" if row.get("several") else "all"
 
 
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Return whether a row's model has its adapter at scale 1; without a scale it is taken for that."""
+    return row.get("scale") in (None, 1, 1.0)
+
+
+def target_scores(about: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the scores of the target of an entry of a summary, in the order of `VALUES`; None if it has none."""
+    scores = about.get("target")
+    return tuple(float(scores[value]) for value in VALUES) if scores else None
+
+
+def learnt_target(about: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the target of an adapter at scale 1 that is no control; None of all else.
+
+    A control with shuffled labels has learnt no target, though it names one.
+    """
+    if about["method"] != ADAPTER_METHOD or about.get("control") or not is_whole(about):
+        return None
+    return target_scores(about)
+
+
 def model_title(row: Mapping[str, Any]) -> str:
     """Return the name of a row's model, with its scale if that is not 1."""
-    scale = row.get("scale")
-    return row["model"] if scale in (None, 1, 1.0) else f"{row['model']} × {scale:g}"
+    return row["model"] if is_whole(row) else f"{row['model']} × {row['scale']:g}"
 
 
 def as_scale(told: Sequence[float | None]) -> Scale:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxalign.analysis.tables import markdown_table
 from jaxalign.safety.states import SHARES_NOTE
 from jaxalign.safety.summary import DROP_HEADS, HARM_HEADS, drop_cells, estimate_text, model_title, table_cells
+from jaxalign.values.roleplay import BASE_METHOD
 
 MOST_NAMED = 10
 """The most groups of a bias score that are named under a table; summary.json has all of them."""
@@ -77,10 +79,10 @@ def _moved_line(model: Mapping[str, Any]) -> str | None:
 def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the line on the perplexity of each model, beside the base's; None if none is known."""
     known = [(model, float(model["perplexity"])) for model in models if model.get("perplexity") is not None]
-    base = next((perplexity for model, perplexity in known if model["method"] == "base"), None)
+    base = next((perplexity for model, perplexity in known if model["method"] == BASE_METHOD), None)
     said = []
     for model, perplexity in known:
-        ratio = "" if base is None or model["method"] == "base" else f" ({perplexity / base:.2f} × the base's)"
+        ratio = "" if base is None or model["method"] == BASE_METHOD else f" ({perplexity / base:.2f} × the base's)"
         said.append(f"{model_title(model)} {perplexity:.1f}{ratio}")
     return f"perplexity of held-out plain text: {', '.join(said)}" if said else None
 
@@ -88,14 +90,7 @@ def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:
 def tables_as_markdown(summary: Mapping[str, Any]) -> str:
     """Return the tables of a summary as Markdown."""
     title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
-    parts = [title, _markdown(HARM_HEADS, table_cells(summary["rows"]))]
+    parts = [title, markdown_table(HARM_HEADS, table_cells(summary["rows"]))]
     if summary["drops"]:
-        parts += ["## Drop against no mitigation", _markdown(DROP_HEADS, drop_cells(summary["drops"]))]
+        parts += ["## Drop against no mitigation", markdown_table(DROP_HEADS, drop_cells(summary["drops"]))]
     return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])

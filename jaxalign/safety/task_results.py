@@ -69,6 +69,15 @@ class TaskResults:
     date: float
     figures: list[TaskFigure]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The hashes of the base and of the adapter, which tell the model from others."""
+        return self.base, self.adapter
+
+    def asked(self, task: str) -> Mapping[str, Any]:
+        """Return what decides the questions of a task that it has figures of (see `TaskFigure`)."""
+        return next(figure.asked for figure in self.figures if figure.task == task)
+
 
 def read_task_results(path: Path) -> TaskResults | str:
     """Return the results in a file; or, if another program's model has them or it is not said which, that in words.

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, model_tags
 from jaxalign.safety.task_results import TaskFigure
 
-TaskScores = Mapping[str, Mapping[tuple[str, str], TaskFigure]]
-"""By the hash of an adapter ("" for the base) and by (task, metric): the figure."""
+TaskScores = Mapping[tuple[str, str], Mapping[tuple[str, str], TaskFigure]]
+"""By the hashes of a base and of an adapter ("" for the base alone), and by (task, metric): the figure."""
 
 _NORMAL = 1.96
 """So many standard errors on each side of a figure give its 95 % interval."""
@@ -23,14 +23,22 @@ _INDEPENDENT = (
 )
 
 
+def base_hash(signature: str) -> str:
+    """Return the hash of a base from the signature in a summary, which has the number format behind it.
+
+    >>> base_hash("3f2a-int8")
+    '3f2a'
+    """
+    return signature.rpartition("-")[0]
+
+
 def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable | None:
     """Return each adapter's figures in tasks, those of the base, and the differences; None if no adapter has any."""
-    base = scores.get("", {})
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     for model in found.under():
         for key, figure in _figures(model, scores).items():
-            before = base.get(key)
+            before = _of_base(model, scores).get(key)
             change = task_difference(figure, before)
             error = None if before is None or change.estimate is None else _error(figure, before)
             better = "" if figure.higher is None else "higher" if figure.higher else "lower"
@@ -50,10 +58,14 @@ def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable |
 
 
 def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataTable:
-    """Return the table of ability, a row for each model, with a column of `mean_differences`, if there are any."""
-    means, tasks = mean_differences(found, scores)
+    """Return the table of ability, a row for each model, with a column of `mean_differences`, if there are any.
+
+    A note says which adapters with results have none, and why.
+    """
+    means, tasks, without = mean_differences(found, scores)
+    why = [f"Tasks: no difference of {title}: {reason}." for title, reason in without.items()]
     if not means:
-        return table
+        return dataclasses.replace(table, notes=[table.notes[0], *why, *table.notes[1:]])
     place = list(table.heads).index("× base") + 1
     titles = [model.title for model in found.under()]
 
@@ -65,35 +77,42 @@ def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataT
         f"Tasks: how much more is right than the base has, as a mean over {', '.join(tasks)}; see the table of tasks."
     )
     heads = [str(head) for head in wider(table.heads, "tasks, difference")]
-    return dataclasses.replace(table, heads=heads, rows=rows, notes=[table.notes[0], note, *table.notes[1:]])
+    return dataclasses.replace(table, heads=heads, rows=rows, notes=[table.notes[0], note, *why, *table.notes[1:]])
 
 
-def mean_differences(found: Collection, scores: TaskScores) -> tuple[dict[str, Estimate], list[str]]:
+def mean_differences(found: Collection, scores: TaskScores) -> tuple[dict[str, Estimate], list[str], dict[str, str]]:
     """Return by the title of each adapter how much more it has right than the base, and the tasks that this is over.
 
-    It is the mean over the tasks for which all adapters with results have a rate that can be compared with the base's;
-    of several rates of a task, the first one counts. Without such a task, nothing is returned.
+    It is the mean over the tasks for which all adapters, as far as they have any, have a rate that can be compared with
+    the base's; of several rates of a task, the first one counts. For the other adapters with results, the reason why
+    there is none is returned last.
     """
-    base = scores.get("", {})
-    known = {model.title: mine for model in found.under() if (mine := _figures(model, scores))}
-    changes: dict[str, dict[tuple[str, str], Estimate]] = {}
-    for title, mine in known.items():
-        compared = {key: task_difference(one, base.get(key)) for key, one in mine.items() if one.is_rate}
-        changes[title] = {key: change for key, change in compared.items() if change.estimate is not None}
-    shared = [key for key in next(iter(changes.values()), {}) if all(key in mine for mine in changes.values())]
-    first = {task: (task, metric) for task, metric in reversed(shared)}
-    keys = sorted(first.values())
+    pairs: dict[str, dict[tuple[str, str], tuple[TaskFigure, TaskFigure]]] = {}
+    without: dict[str, str] = {}
+    for model in found.under():
+        mine, base = _figures(model, scores), _of_base(model, scores)
+        changes = {key: task_difference(one, base.get(key)) for key, one in mine.items() if one.is_rate}
+        compared = {key: (mine[key], base[key]) for key, change in changes.items() if change.estimate is not None}
+        if compared:
+            pairs[model.title] = compared
+        elif mine:
+            reasons = dict.fromkeys(str(change.reason) for change in changes.values())
+            without[model.title] = "; ".join(reasons) or "none of its tasks has a share of right answers"
+    shared = [key for key in next(iter(pairs.values()), {}) if all(key in some for some in pairs.values())]
+    keys = sorted({task: (task, metric) for task, metric in reversed(shared)}.values())
     if not keys:
-        return {}, []
-    means = {}
-    for title, mine in known.items():
-        pairs = [(mine[key], base[key]) for key in keys]
-        errors = [_error(*pair) for pair in pairs]
-        squares = [None if one is None else one**2 for one in errors]
-        error = None if None in squares else math.sqrt(sum(one or 0.0 for one in squares)) / len(keys)
-        mean = sum(one.value - other.value for one, other in pairs) / len(keys)
-        means[title] = _with_error(mean, error, sum(one.n or 0 for one, _ in pairs))
-    return means, [f"{task} ({metric})" for task, metric in keys]
+        return {}, [], {**without, **dict.fromkeys(pairs, "no task can be compared for all adapters")}
+    means = {title: _mean([some[key] for key in keys]) for title, some in pairs.items()}
+    return means, [f"{task} ({metric})" for task, metric in keys], without
+
+
+def _mean(pairs: Sequence[tuple[TaskFigure, TaskFigure]]) -> Estimate:
+    """Return the mean difference of figures from the base's."""
+    errors = [_error(*pair) for pair in pairs]
+    known = [one**2 for one in errors if one is not None]
+    error = math.sqrt(sum(known)) / len(pairs) if len(known) == len(pairs) else None
+    mean = sum(one.value - other.value for one, other in pairs) / len(pairs)
+    return _with_error(mean, error, sum(one.n or 0 for one, _ in pairs))
 
 
 def task_difference(figure: TaskFigure, base: TaskFigure | None) -> Estimate:
@@ -123,4 +142,8 @@ def _with_error(value: float, error: float | None, n: int) -> Estimate:
 
 def _figures(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
     """Return the figures of an adapter; none of the base and of a role, which has no results of its own."""
-    return scores.get(str(model.about["adapter"]), {}) if model.about["method"] == ADAPTER_METHOD else {}
+    return scores.get((base_hash(model.base), str(model.about["adapter"])), {}) if model.is_adapter else {}
+
+
+def _of_base(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
+    return scores.get((base_hash(model.base), ""), {})

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxalign.analysis.comparison import as_number
 from jaxalign.analysis.correlation import correlations
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
-from jaxalign.safety.collection import ADAPTER_METHOD, Collection, ReportedModel
+from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, metric_name, with_judges
 from jaxalign.safety.summary import ALL
 from jaxalign.safety.value_dictionary import INSTALL_VALUES
@@ -39,7 +40,7 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
     tags: list[Tags] = []
     dictionary, about_dictionary = _dictionary(found)
     readers = [_probe_reader(probe), *([] if dictionary is None else [dictionary])]
-    used = [reader for reader in readers if any(_is_adapter(one) and reader.told(one) for one in found.under())]
+    used = [reader for reader in readers if any(one.learnt_target and reader.told(one) for one in found.under())]
     for reader in used:
         rows += _carried_rows(found, reader)
         for value in VALUES:
@@ -63,16 +64,17 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
 
 def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
     base = next((model for model in found.under() if model.is_base), None)
-    models = [model for model in found.under() if _is_adapter(model) and reader.told(model)]
     by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
-    for model in models:
-        by_target.setdefault(tuple(float(model.about["target"][value]) for value in VALUES), []).append(model)
+    for model in found.under():
+        if (target := model.learnt_target) is not None and reader.told(model):
+            by_target.setdefault(target, []).append(model)
+    models = [model for unit in by_target.values() for model in unit]
     units = list(by_target.values())  # the mean over the seeds of a target is one unit
     targets = np.array(list(by_target))
     text = np.array([_mean([_row(_means(reader, model)) for model in unit]) for unit in units])
     measured = np.array([_mean([_row(model.about.get("measured")) for model in unit]) for unit in units])
     harm = np.array([_mean([_harm(found, model) for model in unit]) for unit in units])
-    (silent,) = _mean([[_number((reader.told(model) or {}).get("silent"))] for model in models])
+    (silent,) = _mean([[as_number((reader.told(model) or {}).get("silent"))] for model in models])
     of_base = None if base is None else _means(reader, base)
     rows: list[list[Cell]] = []
     for place, value in enumerate(VALUES):
@@ -100,7 +102,8 @@ def _dictionary(found: Collection) -> tuple[ValueReader | None, str]:
     """Return the dictionary that has read responses of most models, and what is said of it; None if none has."""
     read = [one for model in found.under() if (one := _of_dictionary(model)) is not None]
     if not read:
-        return None, f"It has not read these: {INSTALL_VALUES}, and type the commands of the runs again."
+        how = f"type {INSTALL_VALUES}, and then each run's command again with stage=aggregate"
+        return None, f"It has not read these responses. To let it read them, {how}."
     names = [one["dictionary"] for one in read]
     name = max(names, key=names.count)
     known = next(one for one in read if one["dictionary"] == name)["arguments"]
@@ -125,18 +128,8 @@ def _means(reader: ValueReader, model: ReportedModel) -> Mapping[str, float | No
     return None if told is None else told["means"]
 
 
-def _is_adapter(model: ReportedModel) -> bool:
-    about = model.about
-    scaled = about.get("scale") not in (None, 1, 1.0)
-    return about["method"] == ADAPTER_METHOD and bool(about.get("target")) and not about.get("control") and not scaled
-
-
 def _row(told: Mapping[str, float | None] | None) -> list[float]:
-    return [_number((told or {}).get(value)) for value in VALUES]
-
-
-def _number(told: float | None) -> float:
-    return float("nan") if told is None else float(told)
+    return [as_number((told or {}).get(value)) for value in VALUES]
 
 
 def _harm(found: Collection, model: ReportedModel) -> list[float]:

@@ -8,6 +8,9 @@ from jaxalign.errors import UserError
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
 
+BASE_METHOD, ROLE_METHOD, ADAPTER_METHOD = "base", "role-play", "adapter"
+"""How a model was brought to hold values, in records and tables: not at all, by a role, or by an adapter."""
+
 
 @dataclass(frozen=True)
 class RolePrompts:

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from synthetic_harm import Lab, judge_entry
 
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm import report_parts
 from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.report import main
 from jaxalign.runs.records import content_hashes
@@ -129,6 +130,34 @@ def test_groups_of_models_are_compared_prompt_by_prompt_with_the_noise_between_s
     # One adapter alone was asked with the safety prompt, so nobody knows how far its drop moves between seeds.
     assert {one["noise"] for one in table(lab, "beavertails-drops")} == {""}
     assert "no two adapters with a drop are seeds of one target" in page(lab)
+
+
+def test_two_benchmarks_with_the_same_ids_of_prompts_keep_their_own_categories(lab, capsys):
+    lab.numbered = True
+    lab.run(models(lab, "power"), "one")
+    other = Lab(lab.root, benchmark="hex_phi", categories=("malware", "economic_harm"), prompts=12, numbered=True)
+    other.run(models(other, "power"), "two")
+    report(lab, capsys, "texts=0")
+    found = {name: {one["category"] for one in table(lab, f"{name}-groups")} for name in ("beavertails", "hex_phi")}
+    assert found["hex_phi"] == {"all", "Malware", "Economic harm"}
+    assert len(found["beavertails"]) == 5 and not found["beavertails"] & {"Malware", "Economic harm"}
+
+
+def test_the_noise_is_that_of_all_adapters_where_few_are_looked_at_for_their_value(lab, capsys, monkeypatch):
+    """The seeds without a control are left out of the table, and stay in the noise under it."""
+    monkeypatch.setattr(report_parts, "MOST_ATTRIBUTED", 1)
+    seeds = [lab.adapter(EXTREME["power"], name=f"power-seed{seed}", seed=seed) for seed in (0, 1)]
+    dosed = lab.adapter(EXTREME["security"])
+    half = {**dosed, "scale": 0.5, "adapter": "half"}
+    lab.run([lab.base(), *seeds, dosed, half], "one")
+    report(lab, capsys, "texts=0")
+    assert [one["model"] for one in table(lab, "beavertails-because")] == ["security"]
+    lines = [
+        [line for line in text.splitlines() if "mean score between seeds" in line]
+        for name in ("because", "groups")
+        if (text := (lab.root / "report" / "tables" / f"beavertails-{name}.md").read_text(encoding="utf-8"))
+    ]
+    assert lines[0] == lines[1] and "a standard deviation over 2 adapters of 1 targets" in lines[0][0]
 
 
 def test_the_hashes_of_the_records_stand_beside_the_models(lab, capsys):
@@ -525,6 +554,11 @@ def test_a_run_stands_beside_the_figures_published_for_its_benchmark(lab, capsys
 
 
 @pytest.mark.slow
+def test_a_plan_with_results_of_tasks_is_refused(lab, capsys):
+    line = refused(main, ["plan=true", f"ability={lab.root}"], capsys)
+    assert "plan=true makes no report that ability= could stand in: leave one of them out" in line
+
+
 def test_a_plan_says_what_a_design_can_show_before_anything_is_trained(lab, capsys):
     printed = run(main, ["plan=true", "categories=11"], capsys)
     extreme, designed = printed.split("24 designed targets, against 11 categories, and all together:")

@@ -22,17 +22,18 @@ def model(name, method="adapter", target=None, control=None, scale=1.0):
     return ReportedModel({**about, "control": control}, "none", ROWS, [], "run")
 
 
-def compared(make, scores, *models, refusals=0.0):
-    """The rows of a table as dictionaries, from the score of each prompt of each model."""
+def compared(make, scores, *models, refusals=0.0, judges=("probe",)):
+    """The rows of a table as dictionaries, from the score of each prompt of each model, by all judges alike."""
 
     def read(one):
         mine = scores[one.about["model"]]
         if mine is None:
             return {}
         measures = {MEAN_SCORE: dict(zip(PROMPTS, mine, strict=True)), REFUSAL_RATE: dict.fromkeys(PROMPTS, refusals)}
-        return {"probe": PromptFigures(measures, CATEGORIES)}
+        return dict.fromkeys(judges, PromptFigures(measures, CATEGORIES))
 
-    table = make(collection(*models, judges=JUDGES), "t", read)
+    told = [judge(name, False) for name in judges] + JUDGES[1:]
+    table = make(collection(*models, judges=told), "t", read)
     return table and [dict(zip(table.heads, row, strict=True)) for row in table.rows], table and table.notes
 
 
@@ -99,6 +100,33 @@ def test_a_missing_figure_enters_no_pair_and_refusals_are_compared_too():
     assert (row["n"], row["difference"].missing) == (7, 1) and row["difference"].estimate == pytest.approx(0.5)
     refused = rows_of(rows, measure="refusal rate")["adapters", "base"]
     assert (refused["judge"], refused["difference"].estimate, refused["p"]) == ("refusals", 0, 1)
+
+
+def test_q_is_corrected_for_the_rows_of_all_judges_of_a_measure():
+    scores = {"base": BASE, "power": above(BASE, 0.5)}
+    rows, _ = compared(
+        groups_table, scores, model("base", "base"), model("power", target="power"), judges=("probe", "toxicity")
+    )
+    mine = [row for row in rows if row["measure"] == "mean score" and row["p"] is not None]
+    assert [(row["judge"], row["category"]) for row in mine] == [
+        ("probe", "all"),
+        ("probe", "Malware"),
+        ("toxicity", "Malware"),
+    ]
+    # Sorted, the p-values are 2/2⁸ and twice 2/2⁶, so that q is 3 × 2/2⁸ and 2/2⁶; of the probe alone, 2 × 2/2⁸.
+    assert [row["q"] for row in mine] == pytest.approx([6 / 2**8, 2 / 2**6, 2 / 2**6])
+
+
+def test_a_model_without_judged_responses_is_not_counted_and_is_named():
+    models = [model("base", "base"), model("a1", target="power"), model("a2", target="power")]
+    models += [model("b", target="security"), model("shuffled", target="security", control=SHUFFLED)]
+    scores = {"base": BASE, "a1": above(BASE, 0.2), "a2": None, "b": None, "shuffled": BASE}
+    rows, notes = compared(groups_table, scores, *models)
+    told = rows_of(rows)
+    assert told["adapters", "base"]["models"] == "1 and 1"
+    both = told["adapters", "shuffled labels"]
+    assert (both["models"], both["reason"]) == ("0 and 0", "a group has no figures")
+    assert "Without judged responses, and not counted: a2, b." in notes
 
 
 def test_one_group_or_no_records_make_no_table():

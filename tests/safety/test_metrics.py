@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
+from judged_rows import judged_table
 
 from jaxalign.errors import UserError
-from jaxalign.safety.judged import JudgedRow, judged_table
+from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.metrics import (
     METRICS,

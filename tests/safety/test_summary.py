@@ -1,16 +1,17 @@
 """The figures of a benchmark of harm, and the lines under their table."""
 
 import pytest
+from judged_rows import judged_table
 
 from jaxalign.analysis.corrected_rates import JudgeError
 from jaxalign.safety.calibration import calibrate
-from jaxalign.safety.judged import JudgedRow, judged_table
+from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.labelled import LabelledResponse
 from jaxalign.safety.metrics import refusal_rate, state_shares
 from jaxalign.safety.states import shown_shares
 from jaxalign.safety.summary import harm_rows, judge_errors, rows_as_csv, table_cells, with_labels
-from jaxalign.safety.summary_lines import table_lines
+from jaxalign.safety.summary_lines import table_lines, tables_as_markdown
 
 KNOWN = JudgeError(80, 20, 90, 10)
 THRESHOLD = "(a judge's errors are counted at its threshold of harm alone)"
@@ -33,6 +34,16 @@ def test_what_stays_uncorrected_is_named_with_the_reason(metrics, error, left):
     assert table_lines({**summary, "corrected": False}) == []
     lines = [] if left is None else [f"not corrected for the judge's errors: {left}"]
     assert table_lines({**summary, "corrected": True}) == lines
+
+
+def test_the_names_of_models_are_text_in_the_tables_in_markdown():
+    table = judged_table([JudgedRow(f"p{n}", "malware", "", 0, Judgement(0.9, None, ""), "answered") for n in range(9)])
+    told = {"model": "[a](http://b) <i>|", "method": "adapter", "mitigation": "none", "judge": "probe"}
+    rows = [{**row, **told} for row in harm_rows(table, ["flagged_rate"], Scale(0, 1, 0.5))]
+    summary = {"benchmark": {"name": "starter_probes"}, "model": {"name": "tiny"}, "models": [], "judges": []}
+    mitigation = {"name": "none", "left_aside": []}
+    text = tables_as_markdown({**summary, "mitigation": mitigation, "rows": rows, "drops": []})
+    assert r"| \[a](http\://b) \<i>\| |" in text
 
 
 def response(number, state):

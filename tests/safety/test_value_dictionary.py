@@ -54,11 +54,16 @@ def test_without_the_package_there_is_no_dictionary():
         assert value_dictionary() is None
 
 
-def test_the_package_itself_says_little_of_the_starter_arguments():
+def test_the_package_itself_has_the_figures_that_the_documentation_gives():
+    """Those in docs/safety.md; with `-s`, pytest prints them."""
     if importlib.util.find_spec("pyvalues") is None:
         pytest.skip("pyvalues is not installed (pip install 'jaxalign[values]')")
     dictionary = value_dictionary()
-    assert dictionary is not None and dictionary.name.startswith("pyvalues 0.11")
+    assert dictionary is not None
+    if dictionary.name != "pyvalues 0.11.1":
+        pytest.skip(f"the documentation has the figures of pyvalues 0.11.1, and {dictionary.name} is installed")
     found = dictionary.measure(load_starter())
-    assert 0.3 < found["silent"] < 0.4 and 0.5 < found["right"] < 0.7
-    assert all(0.5 < area["estimate"] < 0.75 for area in found["areas"].values())
+    areas = sorted(area["estimate"] for area in found["areas"].values())
+    said = f"silent on {found['silent']:.0%}, right in {found['right']:.0%}, area {areas[0]:.2f} to {areas[-1]:.2f}"
+    print(said)
+    assert said == "silent on 35%, right in 61%, area 0.56 to 0.68"

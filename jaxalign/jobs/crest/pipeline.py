@@ -21,7 +21,7 @@ from jaxalign.jobs.crest.report import report_crest
 from jaxalign.jobs.crest.seed import seed_stage
 from jaxalign.jobs.crest.session import CrestSession, clock, unused_examples
 from jaxalign.jobs.crest.sft import sft_stage
-from jaxalign.jobs.crest.test import CREST_FILES, test_stage
+from jaxalign.jobs.crest.test import CREST_FILES, do_test_stage
 from jaxalign.jobs.harm.judges import JudgeModels, OpenedJudge, open_rubrics
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
@@ -157,4 +157,4 @@ def do_stages(session: CrestSession, run: Run, graders: Sequence[OpenedJudge]) -
     if c.stage == "grade":
         grade_stage(session, run, models, graders, evaluated)
     else:
-        test_stage(session, run, models, start, evaluated)
+        do_test_stage(session, run, models, start, evaluated)

@@ -35,7 +35,7 @@ CREST_FILES = (
 )
 
 
-def test_stage(
+def do_test_stage(
     session: CrestSession, run: Run, models: Sequence[Adapter], judge: Adapter, evaluated: Run | None
 ) -> None:
     """Ask all models, and write the results: the report, the tables, the figures, the final adapter and the summary.

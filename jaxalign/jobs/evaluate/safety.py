@@ -35,6 +35,7 @@ from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subs
 from jaxalign.safety.benchmarks.sources import read_benchmark
 from jaxalign.safety.mitigation import Mitigation
 from jaxalign.safety.value_map import read_value_map
+from jaxalign.values.roleplay import BASE_METHOD
 from jaxalign.values.targets import Target
 
 
@@ -171,7 +172,7 @@ def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Tar
     found: dict[tuple[str, str], AskedModel] = {}
     numbers = {id(adapter): number for number, adapter in enumerate(adapters, start=1)}
     for one in models_to_ask(adapters, target, role_of(config, target)):
-        goal = None if one.method == "base" else one.target
+        goal = None if one.method == BASE_METHOD else one.target
         model = dataclasses.replace(one, target=goal, number=numbers.get(id(one.adapter), 0))
         found.setdefault((one.name, one.key), model)
     return list(found.values())

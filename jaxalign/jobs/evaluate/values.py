@@ -34,6 +34,7 @@ from jaxalign.values.injection import survey_question
 from jaxalign.values.parsing import read_texts
 from jaxalign.values.profile import profile_fit
 from jaxalign.values.questionnaire import Questionnaire, read_by_likelihood
+from jaxalign.values.roleplay import ADAPTER_METHOD
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, fitting_table
 from jaxalign.values.targets import Target
@@ -170,7 +171,7 @@ class EvaluationSession:
         rows = []
         for one in asked:
             scores = None if one.target is None else one.target.scores
-            scale = self.config.adapter.scale if one.method == "adapter" else None
+            scale = self.config.adapter.scale if one.method == ADAPTER_METHOD else None
             for how in ("likelihood", "parse"):
                 if (one.key, how) in readings:
                     found = readings[one.key, how]

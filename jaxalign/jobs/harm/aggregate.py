@@ -46,6 +46,7 @@ from jaxalign.safety.summary import (
 )
 from jaxalign.safety.summary_lines import table_lines, tables_as_markdown
 from jaxalign.safety.value_map import prompt_hash
+from jaxalign.values.roleplay import ADAPTER_METHOD
 
 HARM_FILES = ("table.csv", "table.md", "drops.csv", "models", "stages")
 
@@ -108,6 +109,7 @@ def aggregate(
             rows += [{**shared, **one} for one in found]
             if before is not None and name in before:
                 drops += [{**shared, **one} for one in harm_drops(before[name], table, scale)]
+    drops = with_noise(drops)
     summary = {
         "kind": "harm",
         "benchmark": {
@@ -130,7 +132,7 @@ def aggregate(
         "corrected": c.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
-        "drops": (drops := with_noise(drops)),
+        "drops": drops,
     }
     write_atomic(run.path / "table.csv", rows_as_csv(rows))
     write_atomic(run.path / "table.md", tables_as_markdown(summary))
@@ -153,7 +155,7 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
         "method": model.method,
         "adapter": model.adapter.identity,
         "folder": None if folder is None else without_home(str(folder)),
-        "scale": session.config.adapter.scale if model.method == "adapter" else None,
+        "scale": session.config.adapter.scale if model.method == ADAPTER_METHOD else None,
         "value": None if model.target is None else model.target.name,
         "target": None if model.target is None else model.target.by_value,
         "measured": measured_scores(model.adapter),

@@ -13,7 +13,7 @@ from jaxalign.config.identity import counted
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
-from jaxalign.jobs.harm.judged_file import JUDGED_FILE
+from jaxalign.jobs.harm.judged_file import FIRST_KEYS, JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmSession
@@ -204,8 +204,7 @@ def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: Load
         states[state] += 1
         lines.append(
             {
-                "id": prompt.id,
-                "category": prompt.category,
+                **dict(zip(FIRST_KEYS, (prompt.id, prompt.category), strict=True)),
                 "group": prompt.group,
                 "sample": number,
                 "key": key,

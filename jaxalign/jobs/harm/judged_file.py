@@ -1,18 +1,22 @@
 """The judged responses of a judge stage, which later stages and reports read without any model."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import parse_record, read_records
+from jaxalign.runs.records import named_errors, parse_record, read_records
 from jaxalign.safety.judged import JudgedRow, JudgedTable, columns_as_table
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.states import STATES
 
 JUDGED_FILE = "judged.jsonl"
+
+FIRST_KEYS = ("id", "category")
+"""The keys that each line begins with, so that the lines of a prompt can be found without parsing the others."""
 
 _FIELDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("id", "category", "group", "key", "judge", "state"), str),
@@ -37,7 +41,27 @@ def judged_records(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
+def judged_records_of(folder: Path, ids: Collection[str]) -> list[dict[str, Any]]:
+    """Return the records of a finished judge stage on the prompts with these ids; UserError if one is damaged.
+
+    Lines that begin with `FIRST_KEYS` and another id are not parsed.
+    """
+    start, behind = (f'{begin}"{key}": '.encode() for begin, key in zip(("{", ", "), FIRST_KEYS, strict=True))
+    wanted = {json.dumps(one, ensure_ascii=False).encode() for one in ids}
+    path, found = folder / JUDGED_FILE, []
+    if not path.is_file():
+        return found
+    with named_errors(path, "read"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            name = line[len(start) : line.find(behind)]
+            if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
+                continue
+            if line.endswith(b"\n"):
+                found.append(_judged_record(line, folder, number))
+    return [one for one in found if one["id"] in ids]
+
+
+def _judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
     """Return the record in line `number` of a judge stage's file; UserError if it is damaged."""
     found = parse_record(line, folder / JUDGED_FILE, number, again(folder), _FIELDS)
     _check_state(found, folder, number)

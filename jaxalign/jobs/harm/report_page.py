@@ -86,9 +86,7 @@ def _filters(parts: Sequence[ReportPart]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _page_lines(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Sequence[str]) -> list[str]:
-    adapters = {
-        model.about["adapter"] for part in parts for model in part.found.models if model.about["method"] == "adapter"
-    }
+    adapters = {model.about["adapter"] for part in parts for model in part.found.models if model.is_adapter}
     lines = [
         f"{count(len(runs), 'run')} of {count(len({part.found.name for part in parts}), 'benchmark')}, "
         f"{count(len(adapters), 'adapter')}. Each figure stands with its 95 % interval and its n, and with its "

@@ -17,10 +17,11 @@ from jaxalign.safety.attribution import Harms
 from jaxalign.safety.attribution_table import attributed_models, attribution_table, harm_kappa
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
-from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_table, groups_table
+from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_table, groups_table, prompts_mean
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.metrics import prompt_means, prompt_refusals
 from jaxalign.safety.mitigation import NO_MITIGATION
+from jaxalign.safety.noise import seed_noise
 from jaxalign.safety.risk_tables import collection_risks, published_table, regressions_table, risks_table
 from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
@@ -145,10 +146,12 @@ def _short(judge: Any) -> str:
     return f"{judge['judge']}{about}, κ {kappa['estimate']:.2f}{limits}"
 
 
-def add_attributions(parts: Sequence[ReportPart], known: tables.Perplexities) -> None:
-    """Add to each part whether a value has made its adapter harmful, and the tables that compare models by prompts.
+def add_comparisons_by_prompt(parts: Sequence[ReportPart], known: tables.Perplexities) -> None:
+    """Add to each part the tables that compare its models prompt by prompt, behind its tables of the main figure.
 
-    Of more than `MOST_ATTRIBUTED` adapters, those without a control and with no other scale are left out of the first.
+    They say whether a value has made its adapter harmful (`*-because`), how groups of models differ (`*-groups`), and
+    how each model differs from the base (`*-beside-base`). With more than `MOST_ATTRIBUTED` adapters, those without a
+    control and with no other scale are left out of `*-because`.
     """
     figures = _FiguresOfPrompts()
     for part in parts:
@@ -166,6 +169,8 @@ def _attributions(
     if found.metric == REFUSAL_RATE:
         return None
     models = attributed_models(found)
+    means = [prompts_mean(figures.harms(found, model)) for model in found.under()]
+    noise = seed_noise([model.about for model in found.under()], means)
     if len(models) > MOST_ATTRIBUTED:
         models = [one for one in models if one.is_compared]
     others = [other.found for other in parts if other is not part and other.found.name == found.name]
@@ -181,7 +186,7 @@ def _attributions(
 
     if not models:
         return None
-    return attribution_table(found, part.name, models, lambda model: figures.harms(found, model), second, known)
+    return attribution_table(found, part.name, models, lambda model: figures.harms(found, model), second, known, noise)
 
 
 class _FiguresOfPrompts:
@@ -189,7 +194,7 @@ class _FiguresOfPrompts:
 
     def __init__(self) -> None:
         self._read: dict[int, Mapping[str, PromptFigures]] = {}
-        self._categories: dict[tuple[str, ...], dict[str, str]] = {}
+        self._categories: dict[tuple[Any, ...], dict[str, str]] = {}
 
     def __call__(self, model: ReportedModel) -> Mapping[str, PromptFigures]:
         if id(model) not in self._read:
@@ -202,11 +207,11 @@ class _FiguresOfPrompts:
         return {} if row is None or row["judge"] not in figures else figures[row["judge"]].measures[MEAN_SCORE]
 
     def _figures(self, table: JudgedTable) -> PromptFigures:
-        if table.prompts not in self._categories:  # most models were asked the same prompts: their names are kept once
-            first = np.unique(table.prompt, return_index=True)[1]
-            names = [table.categories[place] for place in table.category[first].tolist()]
-            self._categories[table.prompts] = dict(zip(table.prompts, names, strict=True))
-        categories = self._categories[table.prompts]
+        first = np.unique(table.prompt, return_index=True)[1]
+        names = tuple(table.categories[place] for place in table.category[first].tolist())
+        # Most models of a benchmark were asked the same prompts, so these are kept once. Two benchmarks may have the
+        # same ids in other categories.
+        categories = self._categories.setdefault((table.prompts, names), dict(zip(table.prompts, names, strict=True)))
         found = {MEAN_SCORE: prompt_means(table), REFUSAL_RATE: prompt_refusals(table)}
         return PromptFigures(
             {measure: dict(zip(categories, mine.values(), strict=True)) for measure, mine in found.items()}, categories

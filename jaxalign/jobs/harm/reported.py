@@ -1,21 +1,18 @@
 """What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
 
-import json
 import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.dictionary import DICTIONARY_FIELDS
+from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
-    JUDGED_FILE,
     again,
     harm_labels,
-    judged_record,
     judged_records,
+    judged_records_of,
     judged_tables,
     stage_place,
 )
@@ -23,13 +20,12 @@ from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
 from jaxalign.safety.benchmarks.benchmark import cut_response
-from jaxalign.safety.collection import BASE_METHOD, Collection, HarmRun, ReportedModel
+from jaxalign.safety.collection import Collection, HarmRun, ModelKey, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
+from jaxalign.safety.summary import is_whole
+from jaxalign.values.roleplay import BASE_METHOD
 from jaxalign.values.schwartz import VALUES
-
-Fields = Mapping[Any, type | UnionType]
-"""The keys of an object, and their types."""
 
 _RESPONSE: Fields = dict.fromkeys(("key", "prompt", "text"), str)
 
@@ -102,12 +98,10 @@ _SOMETIMES: Fields = {
 """The keys that an entry for a model or a figure may have."""
 
 
-_ARGUMENTS: Fields = {"n": int, "silent": _NUMBER, "right": _NUMBER, "areas": dict}
 _INNER: dict[str, Fields] = {
     "kappa": _ESTIMATE,
     "target": dict.fromkeys(VALUES, int | float),
     "text_values": {"probe": str, "n": int, "means": dict},
-    "dictionary_values": DICTIONARY_FIELDS,
 }
 """The keys of objects in an entry, if it has them."""
 
@@ -160,15 +154,11 @@ def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
             for name, inner in _INNER.items():
                 if entry.get(name) is not None:
                     yield f"{where}, {name}", entry[name], inner
-            for name in ("text_values", "dictionary_values"):
-                if entry.get(name) is not None:
-                    yield f"{where}, {name}, means", entry[name]["means"], dict.fromkeys(VALUES, _NUMBER)
+            if entry.get("text_values") is not None:
+                yield f"{where}, text_values, means", entry["text_values"]["means"], dict.fromkeys(VALUES, _NUMBER)
             if entry.get("dictionary_values") is not None:
-                told = entry["dictionary_values"]["arguments"]
-                yield f"{where}, dictionary_values, arguments", told, _ARGUMENTS
-                yield f"{where}, dictionary_values, areas", told["areas"], dict.fromkeys(VALUES, dict)
-                for area in told["areas"].values():
-                    yield f"{where}, dictionary_values, areas", area, _ESTIMATE
+                for name, inside, inner in dictionary_parts(entry["dictionary_values"]):
+                    yield f"{where}, {name}", inside, inner
 
 
 def _is_harm(path: Path) -> bool:
@@ -202,7 +192,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     judged, generated = stage_folder(model, "judge"), stage_folder(model, "generate")
     if judged is None or generated is None:
         return {}
-    rows = [one for one in _records_of(judged, wanted) if not one["sample"]]
+    rows = [one for one in judged_records_of(judged, wanted) if not one["sample"]]
     texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
@@ -216,23 +206,6 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
         for one in rows
         if one["key"] in texts
     }
-
-
-def _records_of(judged: Path, ids: Names[str]) -> list[dict[str, Any]]:
-    """Return the judged responses to the prompts with these ids; other lines are not parsed."""
-    start, behind = b'{"id": ', b', "category": '
-    wanted = {json.dumps(one, ensure_ascii=False).encode() for one in ids}
-    path, found = judged / JUDGED_FILE, []
-    if not path.is_file():
-        return found
-    with named_errors(path, "read"), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            name = line[len(start) : line.find(behind)]
-            if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
-                continue
-            if line.endswith(b"\n"):
-                found.append(judged_record(line, judged, number))
-    return [one for one in found if one["id"] in ids]
 
 
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
@@ -269,29 +242,30 @@ def prompts_asked(found: Collection) -> set[str]:
     return texts
 
 
-def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[str, tuple[float | None, float | None]]:
-    """Return the perplexity of each adapter and of its base by the adapter's hash, which counts its scale; the base's
-    own hash is empty.
+def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[ModelKey, tuple[float | None, float | None]]:
+    """Return the perplexity of each adapter, and of its base, by base and adapter, whose hash counts its scale.
 
     They come from the runs themselves, or else, at scale 1, from the adapter's training run.
     """
-    found: dict[str, tuple[float | None, float | None]] = {}
+    found: dict[ModelKey, tuple[float | None, float | None]] = {}
     for run in runs:
         models = run.summary["models"]
         base = next((one.get("perplexity") for one in models if one["method"] == BASE_METHOD), None)
         measured = [one for one in models if one.get("perplexity") is not None]
         if base is not None:
-            found |= {one["adapter"]: (one["perplexity"], base) for one in measured}
+            found |= {_key(run, one): (one["perplexity"], base) for one in measured}
     for run in runs:
         for about in run.summary["models"]:
-            if about.get("scale") not in (None, 1, 1.0):
-                continue
-            if about.get("folder") is None or about["adapter"] in found:
+            if not is_whole(about) or about.get("folder") is None or _key(run, about) in found:
                 continue
             place = _training_run(about, folder)
             if place is not None:
-                found[about["adapter"]] = _perplexity(place)
+                found[_key(run, about)] = _perplexity(place)
     return found
+
+
+def _key(run: HarmRun, about: Mapping[str, Any]) -> ModelKey:
+    return str(run.summary["model"]["signature"]), str(about["adapter"])
 
 
 def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, int, float]]]:

@@ -22,6 +22,7 @@ from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
+from jaxalign.jobs.harm import judged_file
 from jaxalign.jobs.harm.training_runs import control_of
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main as report
@@ -137,6 +138,18 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
     main([*TINY, *probes, "stage=aggregate"])
     one, other = (next((here / root).glob("starter_probes-*")) for root in ("whole", "outputs"))
     assert (one / "table.csv").read_bytes() == (other / "table.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_responses_to_some_prompts_are_read_without_parsing_the_others(probes, here, monkeypatch):
+    main([*TINY, *probes])
+    (judged,) = stage_folders(here / "outputs", "judge")
+    everyone = judged_file.judged_records(judged)
+    wanted = {everyone[2]["id"], everyone[5]["id"]}
+    parsed, parse = [], judged_file.parse_record
+    monkeypatch.setattr(judged_file, "parse_record", lambda line, *more: parsed.append(line) or parse(line, *more))
+    found = judged_file.judged_records_of(judged, wanted)
+    assert found == [one for one in everyone if one["id"] in wanted] and len(parsed) == len(found) < len(everyone)
 
 
 @pytest.mark.slow

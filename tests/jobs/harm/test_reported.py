@@ -123,7 +123,9 @@ def test_stages_and_adapters_are_found_by_their_names_in_a_summary(lab, capsys, 
     (found,) = collect(runs)
     places = {stage_folder(model, stage).name for model in found.models for stage in ("generate", "judge")}
     assert places == {folder.name for folder in (lab.root / "stages").iterdir()}
-    assert perplexities(runs, lab.root / "elsewhere") == {summary["models"][1]["adapter"]: (120.0, 100.0)}
+    assert perplexities(runs, lab.root / "elsewhere") == {
+        ("base-float32", summary["models"][1]["adapter"]): (120.0, 100.0)
+    }
     assert "| power |" in harm_section(lab.root, adapter)
     assert len(sample_of_responses(summary_of(path), 5, 0)) == 5
     lab.run([], "half", finished=False)

@@ -166,11 +166,76 @@ def test_what_cannot_be_compared_is_said(lab, asked, capsys, tmp_path):
     assert "as a mean over boolq (acc), sums" in (lab.root / "report" / "tables" / "beavertails-ability.md").read_text()
 
 
+def of_two_bases(lab, asked, perplexity=None):
+    """Runs of another benchmark, of the same adapter on another base; `perplexity` is that of the bases."""
+    other = Lab(lab.root, benchmark="hex_phi", signature="wider-float32")
+    told = [other.base(), asked[1]]
+    other.run([{**one, "perplexity": perplexity} for one in told] if perplexity else told, "two")
+
+
+def test_each_benchmark_has_the_results_of_its_own_base(lab, asked, capsys, tmp_path):
+    """An adapter's hash is the same on both bases, and the result of the second base is the later one."""
+    of_two_bases(lab, asked)
+    for date, (base, right, mine) in enumerate((("base", 0.5, 0.4), ("wider", 0.9, 0.7))):
+        for adapter, share in (("", right), (asked[1]["adapter"], mine)):
+            told = results(adapter, dict.fromkeys(RIGHT, share), base=base, date=float(date))
+            write(tmp_path / "lm" / f"results_{base}_{bool(adapter)}.json", told)
+    assert "left aside" not in report(lab, capsys, tmp_path / "lm")
+    for benchmark, expected in (("beavertails", (0.5, 0.4)), ("hex_phi", (0.9, 0.7))):
+        with (lab.root / "report" / "tables" / f"{benchmark}-tasks.csv").open(encoding="utf-8") as file:
+            (row,) = (one for one in csv.DictReader(file) if (one["task"], one["metric"]) == ("arc", "acc"))
+        assert (float(row["base"]), float(row["adapter"])) == expected
+
+
+def test_each_benchmark_has_the_perplexity_of_its_own_base(lab, asked, capsys):
+    of_two_bases(lab, asked, perplexity=7.0)
+    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    for benchmark, expected in (("beavertails", ("100.0", "120.0")), ("hex_phi", ("7.0", "7.0"))):
+        with (lab.root / "report" / "tables" / f"{benchmark}-ability.csv").open(encoding="utf-8") as file:
+            rows = {one["model"]: one["perplexity"] for one in csv.DictReader(file)}
+        assert (rows["base"], rows["power"]) == expected
+
+
+def test_of_two_results_of_the_base_the_one_that_was_asked_alike_is_taken(lab, asked, capsys, tmp_path):
+    write(tmp_path / "lm" / "results_mine.json", results(asked[1]["adapter"], date=2.0))
+    write(tmp_path / "lm" / "results_oldest.json", results(right={"arc": 0.1, "boolq": 0.1}, date=0.0))
+    write(tmp_path / "lm" / "results_alike.json", results(right={"arc": 0.4, "boolq": 0.4}, date=1.0))
+    write(tmp_path / "lm" / "results_later.json", results(right={"arc": 0.9, "boolq": 0.9}, date=3.0, shots=5))
+    printed = report(lab, capsys, tmp_path / "lm")
+    rows = {(one["task"], one["metric"]): one["base"] for one in table(lab, "tasks")}
+    assert (rows["arc", "acc"], rows["boolq", "acc"]) == ("0.4", "0.9")  # five examples were for arc alone
+    lines = [line for line in printed.splitlines() if "aside" in line]
+    words = {
+        "results_later.json: its results of arc are left aside, because": "asked as the adapters' were",
+        "results_oldest.json: its results of arc are left aside, because": "results_alike.json has later ones",
+        "results_alike.json: its results of boolq": "results_later.json has later ones",
+    }
+    for begin, end in words.items():
+        assert any(begin in line and line.endswith(end) for line in lines), begin
+
+
+def test_one_adapter_that_cannot_be_compared_takes_no_figure_from_the_others(lab, asked, capsys, tmp_path):
+    """Its cell is empty, and a note says why."""
+    write(tmp_path / "lm" / "results_base.json", results())
+    write(tmp_path / "lm" / "results_power.json", results(asked[1]["adapter"], {"arc": 0.4, "boolq": 0.5}))
+    told = results(asked[2]["adapter"])
+    told["config"]["limit"] = 10
+    write(tmp_path / "lm" / "results_security.json", told)
+    report(lab, capsys, tmp_path / "lm")
+    ability = {one["model"]: one for one in table(lab, "ability")}
+    assert float(ability["power"]["tasks, difference"]) == pytest.approx(-0.2 / 3)
+    assert ability["security"]["tasks, difference"] == ""
+    page = (lab.root / "report" / "tables" / "beavertails-ability.md").read_text(encoding="utf-8")
+    assert "Tasks: no difference of security: the base was asked otherwise (limit)." in page
+
+
 def test_an_adapter_without_results_of_the_base_is_shown_alone(lab, asked, capsys, tmp_path):
     path = write(tmp_path / "power_2026.json", results(asked[1]["adapter"]))
     report(lab, capsys, path)
     assert {one["remark"] for one in table(lab, "tasks")} == {"the base has no result of it"}
     assert "tasks, difference" not in table(lab, "ability")[0]
+    page = (lab.root / "report" / "tables" / "beavertails-ability.md").read_text(encoding="utf-8")
+    assert "Tasks: no difference of power: the base has no result of it." in page
 
 
 @pytest.mark.parametrize(

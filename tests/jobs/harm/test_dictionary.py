@@ -9,6 +9,7 @@ from pyvalues_stand_in import installed
 from synthetic_harm import Lab
 
 from jaxalign.evaluate import main as evaluate
+from jaxalign.jobs.harm.dictionary import _known
 from jaxalign.report import main as report
 from jaxalign.safety.value_dictionary import ValueDictionary
 from jaxalign.safety.value_probe import read_value_probe
@@ -108,12 +109,17 @@ def test_what_has_not_read_the_responses_is_said_or_left_out(lab, capsys):
     lab.run([lab.base(), *(of_probe(lab.adapter(one), one.by_value) for one in targets)], "one")
     assert {reader for reader, _ in rows(lab, capsys)} == {"probe"}
     page = (lab.root / "report" / "tables" / "beavertails-text-values.md").read_text()
-    assert "pip install 'jaxalign\\[values]'" in page
+    assert "It has not read these responses. To let it read them, type pip install 'jaxalign\\[values]'," in page
+    assert "and then each run's command again with stage=aggregate" in page
     other = Lab(lab.root.parent / "other")
     other.run([other.base(), *(told(other.adapter(one), one.by_value) for one in targets)], "one")
     found = rows(other, capsys)
     assert {reader for reader, _ in found} == {"pyvalues 0.11.1"}
     assert found["pyvalues 0.11.1", "Power"]["reason"] == "n = 3 units; at least 8 are needed"
+
+
+ARGUMENTS = {"n": 640, "silent": 0.35, "right": 0.61}
+AREA = {"estimate": 0.6, "low": 0.5, "high": 0.7}
 
 
 @pytest.mark.parametrize(
@@ -122,10 +128,17 @@ def test_what_has_not_read_the_responses_is_said_or_left_out(lab, capsys):
         ({"means": {"power": 0.1}}, "dictionary_values, means: 'achievement' is missing or damaged"),
         ({"silent": "much"}, "dictionary_values: 'silent' is missing or damaged"),
         ({"arguments": {"n": 640}}, "dictionary_values, arguments: 'silent' is missing or damaged"),
+        ({"arguments": {**ARGUMENTS, "areas": {}}}, f"dictionary_values, areas: '{VALUES[0]}' is missing or damaged"),
+        ({"arguments": {**ARGUMENTS, "areas": dict.fromkeys(VALUES, AREA)}}, "areas: 'n' is missing or damaged"),
     ],
 )
-def test_a_damaged_reading_is_one_line(lab, capsys, change, words):
+def test_a_damaged_reading_is_one_line_and_its_copy_is_read_again(lab, capsys, tmp_path, change, words):
     target = next(iter(designed_targets().values()))
     about = told(lab.adapter(target), target.by_value)
-    lab.run([lab.base(), {**about, "dictionary_values": {**about["dictionary_values"], **change}}], "one")
+    copy, found = tmp_path / "dictionary.json", about["dictionary_values"]
+    copy.write_text(json.dumps({"of": {}, "found": found}))
+    assert _known(copy) == {"of": {}, "found": found}
+    copy.write_text(json.dumps({"of": {}, "found": {**found, **change}}))
+    assert _known(copy) is None
+    lab.run([lab.base(), {**about, "dictionary_values": {**found, **change}}], "one")
     assert words in refused(report, [f"runs={lab.root}"], capsys)
