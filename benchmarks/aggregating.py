@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
 
 
 def timed(work: Any, profile: bool) -> dict[str, Any]:
-    """Do some work and return its seconds, and the most memory of this process in GB."""
+    """Do some work and return its seconds, those of a processor, and the most memory of this process in GB."""
     start, begin = time.perf_counter(), time.process_time()
     if profile:
         import cProfile
@@ -75,18 +75,18 @@ def timed(work: Any, profile: bool) -> dict[str, Any]:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(25)
     else:
         work()
-    seconds, processor = time.perf_counter() - start, time.process_time() - begin
     return {
-        "seconds": seconds,
-        "processor": processor,
+        "seconds": time.perf_counter() - start,
+        "processor": time.process_time() - begin,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
 
 
 def prepare(args: argparse.Namespace) -> dict[str, Any]:
-    """Write the runs of stage=generate and stage=judge of all models."""
+    """Write the runs of stage=generate and stage=judge of all models, and the training runs of the adapters."""
     session, size = lab(args), 0
     for model in session.models:
+        write_training(model)
         generated, judged = stages_of(session, model, records_of(args, model))
         size += sum(path.stat().st_size for run in (generated, judged) for path in run.path.glob("*.jsonl"))
     return {"gigabytes": size / 1e9}
@@ -122,8 +122,10 @@ def lab(args: argparse.Namespace) -> Any:
 
     random = np.random.Generator(np.random.PCG64(0))
     targets = [tuple(row.tolist()) for row in random.integers(1, 7, (args.adapters, len(VALUES))).astype(float)]
-    models = [model_of("base", "base", None)]
-    models += [model_of(f"adapter{n:03}", "adapter", Target(f"target{n:03}", one)) for n, one in enumerate(targets)]
+    models = [model_of(args.work, "base", "base", None)]
+    models += [
+        model_of(args.work, f"adapter{n:03}", "adapter", Target(f"target{n:03}", one)) for n, one in enumerate(targets)
+    ]
     config = SimpleNamespace(
         harm=SimpleNamespace(name=BENCHMARK, bias_rule="ours", samples=SAMPLES, limit=None, cut="whole"),
         judge=SimpleNamespace(corrected=False),
@@ -145,12 +147,24 @@ def lab(args: argparse.Namespace) -> Any:
     )
 
 
-def model_of(name: str, method: str, target: Any) -> Any:
-    adapter = SimpleNamespace(name=name, identity="" if target is None else name, folder=None)
-    measured = None if target is None else target.by_value
-    return SimpleNamespace(
-        name=name, method=method, adapter=adapter, target=target, measured=measured, control=None, preamble=""
-    )
+def model_of(work: Path, name: str, method: str, target: Any) -> Any:
+    folder = None if target is None else work / "training" / name / "adapter"
+    adapter = SimpleNamespace(name=name, identity="" if target is None else name, folder=folder)
+    return SimpleNamespace(name=name, method=method, adapter=adapter, target=target, preamble="")
+
+
+def write_training(model: Any) -> None:
+    """Write what stage=aggregate and the report read of an adapter's training run; nothing for the base."""
+    if model.adapter.folder is None:
+        return
+    place = model.adapter.folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    config = {"value": model.target.name, "alignment": {"shuffle_labels": False}, "dataset": {"kind": "arguments"}}
+    config |= {"released": {"unmatched_budget": False}, "identity": {}, "run_files": [], "run_format": 2}
+    (place / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # which is YAML, too
+    after = {"scores": model.target.by_value, "perplexity": 120.0}
+    told = {"questionnaire": {"before": {"perplexity": 100.0}, "after": after}}
+    (place / "summary.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def stages(work: Path, model: Any) -> Any:

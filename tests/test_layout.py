@@ -54,6 +54,7 @@ def test_one_name_means_one_thing():
     commands = {f"{name}.py" for name in COMMANDS} | {"harness.py"}
     assert set(twice.pop("main")) == commands  # each command's entry
     assert twice == {}
+    assert not [name for name in places if name.startswith("test_")]  # pytest would collect it where it is imported
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
