@@ -10,8 +10,8 @@ from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, model_tags
 from jaxalign.safety.task_results import TaskFigure
 
-TaskScores = Mapping[tuple[str, str], Mapping[tuple[str, str], TaskFigure]]
-"""By the hashes of a base and of an adapter ("" for the base alone), and by (task, metric): the figure."""
+TaskScores = Mapping[tuple[str, str], Mapping[tuple[str, str], tuple[TaskFigure, TaskFigure | None]]]
+"""By the hashes of a base and of an adapter, and by (task, metric): the adapter's figure, and the base's beside it."""
 
 _NORMAL = 1.96
 """So many standard errors on each side of a figure give its 95 % interval."""
@@ -37,8 +37,7 @@ def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable |
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     for model in found.under():
-        for key, figure in _figures(model, scores).items():
-            before = _of_base(model, scores).get(key)
+        for figure, before in _figures(model, scores).values():
             change = task_difference(figure, before)
             error = None if before is None or change.estimate is None else _error(figure, before)
             better = "" if figure.higher is None else "higher" if figure.higher else "lower"
@@ -90,9 +89,11 @@ def mean_differences(found: Collection, scores: TaskScores) -> tuple[dict[str, E
     pairs: dict[str, dict[tuple[str, str], tuple[TaskFigure, TaskFigure]]] = {}
     without: dict[str, str] = {}
     for model in found.under():
-        mine, base = _figures(model, scores), _of_base(model, scores)
-        changes = {key: task_difference(one, base.get(key)) for key, one in mine.items() if one.is_rate}
-        compared = {key: (mine[key], base[key]) for key, change in changes.items() if change.estimate is not None}
+        mine = _figures(model, scores)
+        changes = {key: task_difference(one, base) for key, (one, base) in mine.items() if one.is_rate}
+        compared = {
+            key: (one, base) for key, (one, base) in mine.items() if base and key in changes and not changes[key].reason
+        }
         if compared:
             pairs[model.title] = compared
         elif mine:
@@ -140,10 +141,8 @@ def _with_error(value: float, error: float | None, n: int) -> Estimate:
     return Estimate(estimate=value, low=value - _NORMAL * error, high=value + _NORMAL * error, n=n)
 
 
-def _figures(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
-    """Return the figures of an adapter; none of the base and of a role, which has no results of its own."""
+def _figures(
+    model: ReportedModel, scores: TaskScores
+) -> Mapping[tuple[str, str], tuple[TaskFigure, TaskFigure | None]]:
+    """Return the figures of an adapter, each with the base's; none of the base and of a role, which has no results."""
     return scores.get((base_hash(model.base), str(model.about["adapter"])), {}) if model.is_adapter else {}
-
-
-def _of_base(model: ReportedModel, scores: TaskScores) -> Mapping[tuple[str, str], TaskFigure]:
-    return scores.get((base_hash(model.base), ""), {})

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import without_home
@@ -16,8 +15,8 @@ def task_scores(pattern: str, runs: Sequence[HarmRun]) -> tuple[TaskScores, list
     """Return the results of the models of some runs, and a line for each file or task that is left aside.
 
     A model is known by the hashes of its base and of its adapter, which count the scale, so paths need not be the same.
-    Of two results of one task, the later one is taken. Of two of a base, it is the one that was asked as more of the
-    adapters on it were; if that is the same, the later one.
+    Of two results of one task, the later one is taken. Beside each adapter stands the base's result that was asked as
+    the adapter's was; of several such results, or if there is none, the latest.
 
     Args:
         pattern: a file, a folder (its results_*.json, and those of the folders below), or a pattern of such paths.
@@ -63,28 +62,41 @@ def results_files(pattern: str) -> list[Path]:
     return sorted(set(found))
 
 
-def _chosen(known: Sequence[TaskResults]) -> tuple[dict[tuple[str, str], dict[tuple[str, str], TaskFigure]], list[str]]:
-    """Return one result of each task of each model, and a line for each file with results that are left aside."""
+def _chosen(known: Sequence[TaskResults]) -> tuple[TaskScores, list[str]]:
+    """Return the latest figures of each adapter with the base's, and a line for each file with results left aside."""
     by_task: dict[tuple[tuple[str, str], str], list[TaskResults]] = {}
     for results in sorted(known, key=lambda one: (one.date, one.path), reverse=True):
         for task in dict.fromkeys(figure.task for figure in results.figures):
             by_task.setdefault((results.key, task), []).append(results)
-    scores: dict[tuple[str, str], dict[tuple[str, str], TaskFigure]] = {}
+    scores: dict[tuple[str, str], dict[tuple[str, str], tuple[TaskFigure, TaskFigure | None]]] = {}
+    used: dict[tuple[tuple[str, str], str], list[TaskResults]] = {}
+    for ((base, adapter), task), some in by_task.items():
+        if adapter:
+            mine, theirs = some[0], by_task.get(((base, ""), task), [])
+            alike = [one for one in theirs if one.asked(task) == mine.asked(task)]
+            beside = (alike or theirs)[:1]
+            used.setdefault(((base, adapter), task), []).append(mine)
+            used.setdefault(((base, ""), task), []).extend(beside)
+            before = {one.metric: one for results in beside for one in results.figures if one.task == task}
+            figures = {(task, one.metric): (one, before.get(one.metric)) for one in mine.figures if one.task == task}
+            scores.setdefault((base, adapter), {}).update(figures)
+    return scores, _left_aside(by_task, used)
+
+
+def _left_aside(
+    by_task: Mapping[tuple[tuple[str, str], str], Sequence[TaskResults]],
+    used: Mapping[tuple[tuple[str, str], str], Sequence[TaskResults]],
+) -> list[str]:
+    """Return a line for each file with results that no figure is taken from, though others of the same model are."""
     aside: dict[tuple[str, str], list[str]] = {}
-    asked: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    # The adapters come first, because the base's result is chosen by theirs.
-    for ((base, adapter), task), some in sorted(by_task.items(), key=lambda pair: pair[0][0][1] == ""):
-        theirs = asked.setdefault((base, task), [])
-        alike = [0 if adapter else theirs.count(one.asked(task)) for one in some]
-        best = some[alike.index(max(alike))]  # of the same number, the latest
-        theirs += [best.asked(task)] if adapter else []
-        figures = {(one.task, one.metric): one for one in best.figures if one.task == task}
-        scores.setdefault((base, adapter), {}).update(figures)
-        for one, number in zip(some, alike, strict=True):
-            if one is not best:
-                why = "has those that were asked as the adapters' were" if number < max(alike) else "has later ones"
-                aside.setdefault((one.path, f"{without_home(best.path)} {why}"), []).append(task)
-    return scores, [
+    for (model, task), some in by_task.items():
+        mine = used.get((model, task)) or some[:1]  # of a base that stands beside no adapter, the latest
+        for one in (one for one in some if one not in mine):
+            before = [other for other in mine if some.index(other) < some.index(one)]
+            later = next(iter([*(other for other in before if other.asked(task) == one.asked(task)), *before]), None)
+            why = "has later ones" if later else "has those that were asked as the adapters' were"
+            aside.setdefault((one.path, f"{without_home((later or mine[0]).path)} {why}"), []).append(task)
+    return [
         f"ability: {without_home(path)}: its results of {', '.join(sorted(tasks))} are left aside, because {why}"
         for (path, why), tasks in aside.items()
     ]

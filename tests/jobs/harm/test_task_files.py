@@ -288,3 +288,19 @@ def test_any_object_is_results_or_one_line(data):
         told["results"]["arc"][key] = data.draw(VALUES)
     with tempfile.TemporaryDirectory() as folder:
         survives(read_task_results, Path(folder) / "results_1.json", json.dumps(told).encode())
+
+
+def test_adapters_that_were_asked_in_two_ways_each_stand_beside_the_base_s_result_of_their_way(
+    lab, asked, capsys, tmp_path
+):
+    for shots, right in ((0, 0.5), (5, 0.7)):
+        base = results(right={"arc": right, "boolq": 0.6}, shots=shots, date=float(shots))
+        mine = results(asked[1 + bool(shots)]["adapter"], {"arc": right - 0.1, "boolq": 0.6}, shots=shots)
+        write(tmp_path / "lm" / f"results_base_{shots}.json", base)
+        write(tmp_path / "lm" / f"results_mine_{shots}.json", mine)
+    report(lab, capsys, tmp_path / "lm")
+    rows = {one["model"]: one for one in table(lab, "tasks") if (one["task"], one["metric"]) == ("arc", "acc")}
+    assert {name: (one["base"], one["remark"]) for name, one in rows.items()} == {
+        "power": ("0.5", ""),
+        "security": ("0.7", ""),
+    }
