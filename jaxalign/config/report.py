@@ -25,4 +25,4 @@ class ReportConfig(CommandConfig):
         if self.runs is None and not self.plan:
             raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")
         if self.plan and self.ability is not None:
-            raise UserError("plan=true makes no report that ability= could stand in: leave one of them out")
+            raise UserError("ability= has no place in plan=true: leave one of them out")
