@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Float32, Key
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.precision import Number, dot, name_bits
+from jaxalign.parallel.processor import on_cpu
 
 LoraParams = dict[str, Any]
 """{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
@@ -66,7 +67,7 @@ def stack_lora(adapters: Sequence[LoraParams | None]) -> LoraParams | None:
 
 
 INNER = "low_rank"
-"""The name under which the rematerialisation policy knows x a, which is thin."""
+"""The name under which the rematerialisation policy knows x a, which is thin. It is saved on a CPU alone."""
 
 
 def low_rank_product(
@@ -74,8 +75,9 @@ def low_rank_product(
 ) -> tuple[Float32[Array, "*rows out"], Float[Array, "r rows"]]:
     """Return (x a) b [..., out] in float32, and x a for `low_rank_gradients`: x [..., in], a [in, r], b [r, out]."""
     inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
-    # Saved as [r, rows], because XLA's CPU backend converts both operands of a product that sums over their first axes.
-    kept = name_bits(inner.reshape(-1, inner.shape[-1]).T, INNER)
+    kept = inner.reshape(-1, inner.shape[-1]).T
+    if on_cpu():  # its backend converts both operands of a product that sums over their first axes, unless one is read
+        kept = name_bits(kept, INNER)
     return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))), kept
 
 
