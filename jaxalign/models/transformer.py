@@ -79,7 +79,7 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         """Return x [..., D] normalised, in the type `dtype`, or in its own."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        y = normalised(x.astype(jnp.float32), self.eps)
+        y: Any = normalised(x.astype(jnp.float32), self.eps)
         return (y * scale).astype(self.dtype or x.dtype)
 
 
@@ -150,8 +150,8 @@ class Layer(nn.Module):
         with jax.named_scope("mlp"):
             name = "pre_mlp_norm" if arch.post_norms else "post_attention_norm"
             y = by_rows(Norm(arch.norm_eps, sum_type(x.dtype), name=name)(x), "rows")
-            gate = saved(projection("gate_proj", arch.ff_width)(y, dropout_of(2)), "gate")
-            up = saved(projection("up_proj", arch.ff_width)(y, dropout_of(2)), "up")
+            gate: Any = saved(projection("gate_proj", arch.ff_width)(y, dropout_of(2)), "gate")
+            up: Any = saved(projection("up_proj", arch.ff_width)(y, dropout_of(2)), "up")
             y = ACTIVATIONS[arch.activation](gate.astype(jnp.float32)) * up.astype(jnp.float32)
             y = saved(projection("down_proj", arch.width)(y.astype(x.dtype), dropout_of(3)), "mlp_output")
             if arch.post_norms:
