@@ -196,8 +196,8 @@ def _backward(
     terms = [_by_rows(dot(gradient, weights, ((gradient.ndim - 1,), (1,))), placement, axes[0])]
     dadapter = ddropped = None
     if adapter is not None:
-        fed = x if dropped is None else dropped.astype(x.dtype)
-        term, *dadapter = low_rank_gradients(fed, *adapter, inner, gradient)
+        (a, b), fed = adapter, x if dropped is None else dropped.astype(x.dtype)
+        term, *dadapter = low_rank_gradients(fed, a, b, inner, gradient)
         if dropped is None:
             terms.append(term)
         else:
