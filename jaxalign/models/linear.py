@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Float32, Int8, Shaped, UInt8
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, Architecture, axis_sizes, projection_shape
-from jaxalign.models.lora import lora_product
-from jaxalign.models.precision import bits_type, dot, from_bits
+from jaxalign.models.lora import low_rank_gradients, low_rank_product
+from jaxalign.models.precision import bits_type, dot, from_bits, rounded_sum
 from jaxalign.parallel.rules import Placement, constrained
 
 Axes = tuple[str | None, str | None]
@@ -121,24 +121,31 @@ def is_quantised(params: Any) -> bool:
     return isinstance(params["layers"], dict) and any(name in params["layers"]["q_proj"] for name in CODES)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+Adapter = tuple[Float32[Array, "in r"], Float32[Array, "r out"]] | None
+"""The matrices (a, b) of a projection's adapter, or None. b already contains the scale, alpha / rank."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def frozen_product(
     x: Float[Array, "*rows in"],
     kernel: Float[Array, "in out"] | Quantised,
+    adapter: Adapter = None,
+    dropped: Float[Array, "*rows in"] | None = None,
+    dtype: DTypeLike | None = None,
     placement: Placement | None = None,
     axes: Axes = (None, None),
 ) -> Float[Array, "*rows out"]:
-    """Return x [..., in] times a frozen kernel [in, out], in the type of x; the kernel has no gradient.
+    """Return x W + (x a) b for x [..., in], a frozen kernel W [in, out] and an adapter (a, b), in the compute type.
 
-    A kernel of another type, or a quantised one, is converted before each product, forwards and backwards, so that the
-    converted one is never kept.
+    The compute type is `dtype`, or that of x, which may be float32 to be rounded only here. The kernel has no gradient.
+    `dropped` is the adapter's input where that is not x itself. A kernel of another type, or a quantised one, is
+    converted before each product, forwards and backwards, so that the converted one is never kept.
 
     With a placement, x [B, ..., in] is divided by its rows. The kernel is gathered over the model's width before each
     product, forwards and backwards, so that the gathered one is never kept. Left to itself, the compiler would rather
     sum the activations of all rows over the devices.
     """
-    y = dot(x, _gathered(kernel, placement, axes, x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
-    return _by_rows(y, placement, axes[1])
+    return _forward(x, kernel, adapter, dropped, dtype, placement, axes)[0]
 
 
 def _gathered(
@@ -161,21 +168,41 @@ def _by_rows(x: Float[Array, "*rows out"], placement: Placement | None, axis: st
 def _forward(
     x: Float[Array, "*rows in"],
     kernel: Float[Array, "in out"] | Quantised,
+    adapter: Adapter,
+    dropped: Float[Array, "*rows in"] | None,
+    dtype: DTypeLike | None,
     placement: Placement | None,
     axes: Axes,
-) -> tuple[Float[Array, "*rows out"], Float[Array, "in out"] | Quantised]:
-    return frozen_product(x, kernel, placement, axes), kernel
+) -> tuple[Float[Array, "*rows out"], tuple[Any, ...]]:
+    given, x = x, x.astype(dtype or x.dtype)
+    base = dot(x, _gathered(kernel, placement, axes, x.dtype), ((x.ndim - 1,), (0,)))
+    terms, inner = [_by_rows(base, placement, axes[1])], None
+    if adapter is not None:
+        term, inner = low_rank_product(x if dropped is None else dropped.astype(x.dtype), *adapter)
+        terms.append(term)
+    # An empty part of x as it was given has the type of its gradient.
+    return rounded_sum(x.dtype, *terms), (x, kernel, adapter, dropped, inner, given[..., :0])
 
 
 def _backward(
+    dtype: DTypeLike | None,
     placement: Placement | None,
     axes: Axes,
-    kernel: Float[Array, "in out"] | Quantised,
+    residuals: tuple[Any, ...],
     gradient: Float[Array, "*rows out"],
-) -> tuple[Float[Array, "*rows in"], None]:
+) -> tuple[Any, None, Any, Any]:
+    x, kernel, adapter, dropped, inner, given = residuals
     weights = _gathered(kernel, placement, axes, gradient.dtype)
-    dx = dot(gradient, weights, ((gradient.ndim - 1,), (1,))).astype(gradient.dtype)
-    return _by_rows(dx, placement, axes[0]), None
+    terms = [_by_rows(dot(gradient, weights, ((gradient.ndim - 1,), (1,))), placement, axes[0])]
+    dadapter = ddropped = None
+    if adapter is not None:
+        (a, b), fed = adapter, x if dropped is None else dropped.astype(x.dtype)
+        term, *dadapter = low_rank_gradients(fed, a, b, inner, gradient)
+        if dropped is None:
+            terms.append(term)
+        else:
+            ddropped = term.astype(dropped.dtype)
+    return rounded_sum(given.dtype, *terms), None, dadapter and tuple(dadapter), ddropped
 
 
 frozen_product.defvjp(_forward, _backward)
@@ -211,32 +238,40 @@ def compute_type(params: Any) -> np.dtype:
 class Projection(nn.Module):
     """y = x W + (x a) b: a frozen kernel W, and a low-rank adapter (a, b) if the collection `lora` has one.
 
-    b already contains the adapter's scale, alpha / rank: see `lora.effective`.
+    b already contains the adapter's scale, alpha / rank: see `lora.effective`. The products are computed in `dtype`,
+    or in the type of x.
     """
 
     features: int
     bias: bool = False
     placement: Placement | None = None
     axes: Axes = (None, None)
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T in"], dropout: Callable[[Array], Array] | None = None
     ) -> Float[Array, "B T {self.features}"]:
         """Map x [B, T, in] to [B, T, features]; `dropout` is applied to the adapter's input alone."""
+        dtype = jnp.dtype(self.dtype or x.dtype)
+        adapter = dropped = None
+        if self.has_variable("lora", "a"):
+            adapter = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            dropped = None if dropout is None else dropout(x)
         if self.has_variable("params", TRANSPOSED):
-            y = transposed_product(x, self.get_variable("params", TRANSPOSED)).astype(x.dtype)
+            x = x.astype(dtype)
+            terms = [transposed_product(x, self.get_variable("params", TRANSPOSED))]
+            if adapter is not None:
+                terms.append(low_rank_product(x, *adapter)[0])
+            y: Any = rounded_sum(dtype, *terms)
         else:
             storage = next((name for name in CODES if self.has_variable("params", name)), None)
             if storage is None:
                 shape = (x.shape[-1], self.features)
-                kernel: Any = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype))
+                kernel: Any = from_bits(self.param("kernel", nn.initializers.lecun_normal(), shape, dtype))
             else:
                 kernel = Quantised(self.get_variable("params", storage), self.get_variable("params", "scale"))
-            y: Any = frozen_product(x, kernel, self.placement, self.axes)
+            y = frozen_product(x, kernel, adapter, dropped, dtype, self.placement, self.axes)
         if self.bias:
-            y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), x.dtype))
-        if self.has_variable("lora", "a"):
-            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
-            y = y + lora_product(x if dropout is None else dropout(x), a, b)
+            y = y + from_bits(self.param("bias", nn.initializers.zeros, (self.features,), dtype))
         return _by_rows(y, self.placement, self.axes[1])

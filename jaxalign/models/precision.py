@@ -33,6 +33,21 @@ def dot(
     return lax.dot_general(left, right, (contract, batch), precision, jnp.float32)
 
 
+def sum_type(dtype: DTypeLike) -> np.dtype:
+    """Return the type in which the terms of a sum wait for each other before the sum is rounded to `dtype`.
+
+    That is float32 on a CPU: its loops are slow to round to bfloat16, and slower still to add what was rounded. Others
+    round each term, because they write and read only half as much then.
+    """
+    return np.dtype(np.float32 if on_cpu() else dtype)
+
+
+def rounded_sum(dtype: DTypeLike, *terms: Float32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the sum of float32 terms in a type (see `sum_type`)."""
+    first, *others = (term.astype(sum_type(dtype)) for term in terms)
+    return sum(others, start=first).astype(dtype)
+
+
 def to_bits(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
     """Return a bfloat16 array as uint16 of the same bits (`bits_type`), and any other array as it is.
 

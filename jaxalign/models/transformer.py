@@ -20,13 +20,13 @@ from jaxalign.models.architecture import PROJECTION_AXES, Architecture
 from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
 from jaxalign.models.kernels import kernel_attention
 from jaxalign.models.linear import Projection
-from jaxalign.models.lora import apply_dropout
-from jaxalign.models.precision import from_bits, saved, take_rows
+from jaxalign.models.lora import INNER, apply_dropout
+from jaxalign.models.precision import from_bits, saved, sum_type, take_rows
 from jaxalign.parallel.rules import Placement, constrained
 from jaxalign.parallel.vocabulary import take_divided_rows
 
 INPUT = "layer_input"
-SAVED = (INPUT, "q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output")
+SAVED = (INPUT, "q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output", INNER)
 REMATERIALISATION = {
     "none": None,
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
@@ -43,20 +43,44 @@ Dropout = tuple[Key[Array, ""], Float32[Array, ""]]
 """(key of the step, rate) of the dropout on the input of every adapter."""
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def normalised(x: Float32[Array, "*rows D"], eps: float) -> Float32[Array, "*rows D"]:
+    """Return x [..., D] divided by the root of its mean square over the last axis, to which eps is added."""
+    return _normalised(x, eps)[0]
+
+
+def _normalised(x: Float32[Array, "*rows D"], eps: float) -> tuple[Float32[Array, "*rows D"], tuple[Array, Array]]:
+    square = (x * x).mean(-1, keepdims=True)
+    # Squares that overflow would give zeros, which look like an answer: NaN is found where the model is asked.
+    factor = jax.lax.rsqrt(jnp.where(square < jnp.inf, square, jnp.nan) + eps)
+    return x * factor, (x, factor)
+
+
+def _normalised_backward(
+    eps: float, residuals: tuple[Array, Array], gradient: Float32[Array, "*rows D"]
+) -> tuple[Float32[Array, "*rows D"]]:
+    x, factor = residuals
+    y = x * factor
+    # As a list of rows, because XLA's CPU backend needs ten times as long to add up products of arrays with three axes.
+    products = y.reshape(-1, x.shape[-1]) * gradient.reshape(-1, x.shape[-1])
+    return ((gradient - y * products.mean(-1).reshape(factor.shape)) * factor,)
+
+
+normalised.defvjp(_normalised, _normalised_backward)
+
+
 class Norm(nn.Module):
     """Root-mean-square normalisation over the last axis, in float32 (Zhang and Sennrich, 2019, arXiv 1910.07467)."""
 
     eps: float
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        """Return x [..., D] normalised, in its own type."""
+        """Return x [..., D] normalised, in the type `dtype`, or in its own."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        y = x.astype(jnp.float32)
-        square = (y * y).mean(-1, keepdims=True)
-        # Squares that overflow would give zeros, which look like an answer: NaN is found where the model is asked.
-        y = y * jax.lax.rsqrt(jnp.where(square < jnp.inf, square, jnp.nan) + self.eps)
-        return (y * scale).astype(x.dtype)
+        y: Any = normalised(x.astype(jnp.float32), self.eps)
+        return (y * scale).astype(self.dtype or x.dtype)
 
 
 class Layer(nn.Module):
@@ -89,7 +113,7 @@ class Layer(nn.Module):
         x = saved(x, INPUT)  # else it is saved all the same, but not as bits
 
         def projection(name: str, features: int, bias: bool = False) -> Projection:
-            return Projection(features, bias, self.placement, PROJECTION_AXES[name], name=name)
+            return Projection(features, bias, self.placement, PROJECTION_AXES[name], x.dtype, name=name)
 
         def dropout_of(number: int) -> Callable[[Array], Array] | None:
             if dropout is None:
@@ -101,7 +125,7 @@ class Layer(nn.Module):
             return x + y if arch.residual_scale == 1.0 else x + y * jnp.asarray(arch.residual_scale, x.dtype)
 
         with jax.named_scope("attention"):
-            y = by_rows(Norm(arch.norm_eps, name="input_norm")(x), "rows")
+            y = by_rows(Norm(arch.norm_eps, sum_type(x.dtype), name="input_norm")(x), "rows")
             q = projection("q_proj", arch.heads * size, arch.qkv_bias)(y, dropout_of(0))
             k = projection("k_proj", heads * size, arch.qkv_bias)(y, dropout_of(0))
             v = projection("v_proj", heads * size, arch.qkv_bias)(y, dropout_of(0))
@@ -124,13 +148,12 @@ class Layer(nn.Module):
                 y = Norm(arch.norm_eps, name="post_attention_norm")(y)  # type: ignore[arg-type]
             x = added(x, y)
         with jax.named_scope("mlp"):
-            y = by_rows(
-                Norm(arch.norm_eps, name="pre_mlp_norm" if arch.post_norms else "post_attention_norm")(x), "rows"
-            )
-            gate = saved(projection("gate_proj", arch.ff_width)(y, dropout_of(2)), "gate")
-            up = saved(projection("up_proj", arch.ff_width)(y, dropout_of(2)), "up")
-            y = ACTIVATIONS[arch.activation](gate) * up
-            y = saved(projection("down_proj", arch.width)(y, dropout_of(3)), "mlp_output")
+            name = "pre_mlp_norm" if arch.post_norms else "post_attention_norm"
+            y = by_rows(Norm(arch.norm_eps, sum_type(x.dtype), name=name)(x), "rows")
+            gate: Any = saved(projection("gate_proj", arch.ff_width)(y, dropout_of(2)), "gate")
+            up: Any = saved(projection("up_proj", arch.ff_width)(y, dropout_of(2)), "up")
+            y = ACTIVATIONS[arch.activation](gate.astype(jnp.float32)) * up.astype(jnp.float32)
+            y = saved(projection("down_proj", arch.width)(y.astype(x.dtype), dropout_of(3)), "mlp_output")
             if arch.post_norms:
                 y = Norm(arch.norm_eps, name="post_mlp_norm")(y)  # type: ignore[arg-type]
             return by_rows(added(x, y), "rows"), None

@@ -32,6 +32,41 @@ def test_bfloat16_products_are_rounded_once():
     np.testing.assert_allclose(gradient.astype(jnp.float32), wide_upstream @ wide_kernel.T, rtol=2**-8)
 
 
+def test_a_product_and_its_adapters_are_summed_before_they_are_rounded(monkeypatch):
+    x, kernel, _ = a_case(jnp.bfloat16)
+    random = np.random.default_rng(1)
+    a, b = (jnp.asarray(random.standard_normal(shape), jnp.bfloat16) for shape in ((12, 3), (3, 7)))
+    adapter = (a.astype(jnp.float32), b.astype(jnp.float32))
+    inner = jnp.asarray(np.asarray(x, np.float64) @ np.asarray(a, np.float64), jnp.bfloat16)
+    base = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    low_rank = np.asarray(inner, np.float64) @ np.asarray(b, np.float64)
+    found = frozen_product(x, kernel, adapter)
+    np.testing.assert_array_equal(found, jnp.asarray(base + low_rank, jnp.bfloat16))
+    monkeypatch.setattr("jaxalign.models.precision.on_cpu", lambda: False)
+    apart = jnp.asarray(base, jnp.bfloat16) + jnp.asarray(low_rank, jnp.bfloat16)
+    np.testing.assert_array_equal(frozen_product(x, kernel, adapter), apart)
+    assert np.any(apart != found)
+
+
+def test_an_input_in_float32_is_rounded_for_the_products_and_its_gradient_is_not():
+    x, kernel, upstream = a_case(jnp.bfloat16)
+    random = np.random.default_rng(1)
+    a, b, wide = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((12, 3), (3, 7), x.shape))
+    rounded = wide.astype(jnp.bfloat16)
+
+    def product(x, dropped=None):
+        return frozen_product(x, kernel, (a, b), dropped, jnp.bfloat16)
+
+    (found, pull), (wanted, plain) = jax.vjp(product, wide), jax.vjp(product, rounded)
+    np.testing.assert_array_equal(found, wanted)
+    (gradient,), (other,) = pull(upstream), plain(upstream)
+    assert (found.dtype, gradient.dtype, other.dtype) == (jnp.bfloat16, jnp.float32, jnp.bfloat16)
+    np.testing.assert_array_equal(gradient.astype(jnp.bfloat16), other)
+    assert np.any(gradient != other.astype(jnp.float32))
+    both = jax.vjp(product, wide, wide)[1](upstream)
+    np.testing.assert_allclose(both[0] + both[1], gradient, rtol=1e-6, atol=1e-6)
+
+
 def test_a_projection_adds_its_bias_and_dropout_touches_the_adapter_alone():
     x, kernel, _ = a_case()
     random = np.random.default_rng(1)

@@ -6,7 +6,8 @@ from tiny_model import ARCHITECTURE, random_adapter
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import adapter_hash, apply_dropout, effective, init_adapter, lora_product
+from jaxalign.models.linear import frozen_product
+from jaxalign.models.lora import adapter_hash, apply_dropout, effective, init_adapter
 
 
 @pytest.fixture
@@ -14,6 +15,11 @@ def operands():
     """(x, a, b, upstream gradient) of one low-rank product."""
     random = np.random.default_rng(1)
     return [jnp.asarray(random.standard_normal(s), jnp.float32) for s in ((2, 7, 12), (12, 3), (3, 9), (2, 7, 9))]
+
+
+def lora_product(x, a, b):
+    """(x a) b, beside a frozen kernel of zeros."""
+    return frozen_product(x, jnp.zeros((x.shape[-1], b.shape[-1]), x.dtype), (a, b))
 
 
 def test_the_product_and_its_gradients_are_those_of_two_plain_products(operands):

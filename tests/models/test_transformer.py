@@ -12,7 +12,7 @@ from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_param
 from jaxalign.data.trees import Segment
 from jaxalign.models.architecture import PROJECTIONS, from_config
 from jaxalign.models.lora import effective, init_adapter
-from jaxalign.models.transformer import REMATERIALISATION, Transformer
+from jaxalign.models.transformer import REMATERIALISATION, Transformer, normalised
 from jaxalign.objectives.forward import batch_log_probs
 
 GOLDENS = sorted((Path(__file__).parents[1] / "golden" / "families").glob("*.json"))
@@ -145,3 +145,16 @@ def test_a_token_sees_its_ancestors_and_nothing_else():
     np.testing.assert_array_equal(swapped[0, :5], plain[0, :5])
     assert np.abs(swapped[0, 6:12] - plain[0, 6:12]).min() > 0
     assert np.abs(log_probs(prompt=(prompt + 1) % 97)[0, :12] - plain[0, :12]).min() > 0
+
+
+def test_the_gradient_of_the_norm_is_that_of_its_formula():
+    random = np.random.default_rng(0)
+    x, upstream = (jnp.asarray(random.standard_normal((2, 5, 12)), jnp.float32) for _ in range(2))
+
+    def plain(x):
+        return x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-2)
+
+    found, pull = jax.vjp(lambda x: normalised(x, 1e-2), x)
+    wanted, plain_pull = jax.vjp(plain, x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pull(upstream)[0], plain_pull(upstream)[0], rtol=1e-5, atol=1e-6)

@@ -26,7 +26,8 @@ def test_a_divided_base_has_the_same_numbers_and_trains_alike(found, storage):
     report = found[storage]
     assert report["same numbers"]
     assert report["largest share"] == 1 / 4  # fsdp and tensor divide each kernel by two
-    assert report["loss"] < 1e-6 and report["adapter"] < 1e-6
+    # Adam divides a gradient by its own size, so in its first step the rounding of the smallest ones counts.
+    assert report["loss"] < 1e-6 and report["adapter"] < 2e-6
 
 
 @pytest.mark.slow
