@@ -36,6 +36,13 @@ def test_files_carry_one_concept_each():
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
 
 
+def test_tests_stand_in_the_folder_of_what_they_test():
+    tests = REPOSITORY / "tests"
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    rooms = {path.parent.relative_to(PACKAGE) for path in FILES}
+    assert {str(one) for one in folders - rooms} == {"aot", "launch"}  # of compiled programs, and of the folder launch/
+
+
 def test_one_name_means_one_thing():
     places = defaultdict(set)
     for path in FILES:
