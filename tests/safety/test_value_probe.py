@@ -2,15 +2,11 @@
 
 import numpy as np
 import pytest
+from golden.make_value_probe import argument_exchange, fit_value_probe, write_value_probe
 
 from jaxalign.errors import UserError
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeReader, read_probe
-from jaxalign.safety.value_probe import (
-    argument_exchange,
-    fit_value_probe,
-    read_value_probe,
-    write_value_probe,
-)
+from jaxalign.safety.value_probe import read_value_probe
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument
 
