@@ -13,7 +13,7 @@ import difflib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,13 @@ from rich.console import Console
 from jaxalign.config.arguments import (
     AdapterArguments,
     ModelArguments,
+    SampleArguments,
     given_pairs,
     given_path,
     given_settings,
     given_texts,
 )
-from jaxalign.config.fields import Count, Natural, NotNegative, Samples, Seed, TopP
 from jaxalign.config.presets import preset, presets
-from jaxalign.config.schema import Rule
 from jaxalign.data.encoding import Encoder, encode_examples
 from jaxalign.data.examples import Example, split_examples
 from jaxalign.errors import UserError, shown, unusable_paths
@@ -51,20 +50,6 @@ from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.stage import Trainer
 from jaxalign.training.supervised import SupervisedStage
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sampling:
-    """The settings of `sample`. Unlike on a command line, a backslash in a stop string is a backslash."""
-
-    n: Samples
-    rows: Count
-    temperature: NotNegative = SamplingParams.temperature
-    top_k: Natural = SamplingParams.top_k
-    top_p: TopP = SamplingParams.top_p
-    max_tokens: Count = SamplingParams.max_tokens
-    stop: Annotated[tuple[str, ...], Rule("a list of strings that are not empty", all)] = ()
-    seed: Seed = SamplingParams.seed
 
 
 class LanguageModel:
@@ -103,7 +88,8 @@ class LanguageModel:
             UserError: a setting is not allowed, a prompt does not fit into the context, or the adapter belongs to
                 another base.
         """
-        r = given_settings(_Sampling, {"n": n, "rows": rows, **sampling})
+        usual = dataclasses.asdict(SamplingParams())
+        r = given_settings(SampleArguments, {**usual, "n": n, "rows": rows, **sampling})
         asked = given_texts("prompts", prompts)
         sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), r.rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(r.n))) for prompt in asked]
@@ -186,7 +172,7 @@ class LanguageModel:
             UserError: a setting is not allowed, there are fewer than two different prompts, a prompt is too long, the
                 loss is not a number, or `start` belongs to another base.
         """
-        settings = {
+        given = {
             "rank": rank,
             "alpha": alpha,
             "targets": targets,
@@ -198,7 +184,7 @@ class LanguageModel:
             "validation_fraction": validation_fraction,
             "seed": seed,
         }
-        r = given_settings(AdapterArguments, settings)
+        r = given_settings(AdapterArguments, given)
         if start is None:
             params = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
             start = Adapter("trained", params, r.rank, r.alpha, base_identity=self.identity, base_name=self.name)
@@ -208,14 +194,13 @@ class LanguageModel:
         examples = [Example(*pair, str(number)) for number, pair in enumerate(given_pairs("pairs", pairs), start=1)]
         sides = split_examples(examples, r.seed, r.validation_fraction)
         train, validation = (encode_examples(side, self.encoder, self.architecture.context) for side in sides)
-        rate, dropout = r.learning_rate, r.dropout
         settings = StageSettings(
             epochs=r.epochs,
             max_steps=r.max_steps,
             batch_size=r.batch_size,
             seed=r.seed,
             row_length=self._base.row_length,
-            hyper=Hyperparameters(rate, weight_decay=0.0, clip=1.0, scale=start.scale, dropout=dropout),
+            hyper=Hyperparameters(r.learning_rate, weight_decay=0.0, clip=1.0, scale=start.scale, dropout=r.dropout),
         )
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
             run = open_run({}, {}, dir=Path(folder) / "run")

@@ -1,5 +1,6 @@
 """Run directories of benchmarks of harm as `jaxalign.evaluate` writes them, without any model: numbers are drawn."""
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from command_line import run
 from judged_rows import judged_table
 
+from jaxalign.report import main
 from jaxalign.runs.records import content_hashes, digest
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.summary import as_scale, harm_rows
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.targets import Target
+from jaxalign.values.targets import Target, extreme_targets
 
 CATEGORIES = ("hate_speech", "sexual_content", "violence", "privacy_violation")
+EXTREME = extreme_targets()
 KAPPA = {"estimate": 0.8, "low": 0.7, "high": 0.9, "n": 120, "missing": 0, "left_out": 0}
 
 
@@ -82,6 +86,23 @@ class Lab:
         """What a summary says of the base."""
         told = {"model": "base", "method": "base", "adapter": "", "folder": None}
         return {**told, "scale": None, "value": None, "target": None, "measured": None}
+
+    def extreme(self, *names: str) -> list[dict]:
+        """What a summary says of the base, and of an adapter for each of these extreme targets."""
+        return [self.base(), *(self.adapter(EXTREME[name]) for name in names)]
+
+    def report(self, capsys, *more: str) -> str:
+        """Make the report of all runs, and return what the command prints."""
+        return run(main, [f"runs={self.root}", *more], capsys)
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """The rows of a table of the report."""
+        with (self.root / "report" / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def page(self) -> str:
+        """The page of the report."""
+        return (self.root / "report" / "index.html").read_text(encoding="utf-8")
 
     def run(self, models: Sequence[dict], name: str, mitigation: str = "none", finished: bool = True) -> Path:
         """Write a run, and the stages of its models; return its directory."""

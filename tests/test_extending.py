@@ -89,7 +89,7 @@ def manners(tmp_path, monkeypatch):
     recipe = RECIPES.split("## Recipe: add a benchmark of harm or a judge\n")[1].split("\n## ")[0]
     files = {text.split()[1].rstrip(":"): text for _, text in re.findall(r"```(python|yaml)\n(.*?)```", recipe, re.S)}
     assert set(files) == {"my_evaluate.py", "my_conf/benchmark/manners.yaml", "my_conf/judge/shouting.yaml"}
-    assert len(files["my_evaluate.py"].splitlines()) <= 40
+    assert sum(len(text.splitlines()) for text in files.values()) < 40
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -36,6 +36,24 @@ def test_files_carry_one_concept_each():
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
 
 
+def test_functions_are_short():
+    lengths = {
+        node.name: int(node.end_lineno or 0) - node.lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    # The two loops: the steps of a decode call, and those of a training stage.
+    assert {name for name, length in lengths.items() if length > 80} <= {"decode", "fit"}
+
+
+def test_tests_stand_in_the_folder_of_what_they_test():
+    tests = REPOSITORY / "tests"
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    rooms = {path.parent.relative_to(PACKAGE) for path in FILES}
+    assert {str(one) for one in folders - rooms} == {"aot", "launch"}  # of compiled programs, and of the folder launch/
+
+
 def test_one_name_means_one_thing():
     places = defaultdict(set)
     for path in FILES:

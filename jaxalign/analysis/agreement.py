@@ -23,7 +23,7 @@ class JudgeAgreement:
     agreed: Estimate
     """The share, 0 to 1, on which they agree."""
     constant_agreed: float | None
-    """The same of a judge that always says what the first says most; its κ is 0."""
+    """How often, 0 to 1, a judge would agree that always gives the first one's most frequent label; its κ is 0."""
     counts: dict[tuple[str, str], int]
     """How often the first said one label, and the second the other."""
 

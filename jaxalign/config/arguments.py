@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from jaxalign.config import schema
 from jaxalign.config.fields import (
@@ -14,12 +14,12 @@ from jaxalign.config.fields import (
     Positive,
     Precision,
     PromptFormat,
-    Rank,
     Seed,
-    Share,
     Storage,
-    Targets,
 )
+from jaxalign.config.generate import AnswersConfig
+from jaxalign.config.model import LoraConfig
+from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError, shown
 from jaxalign.runs.reading import is_cut
 
@@ -43,20 +43,23 @@ class ModelArguments:
             raise UserError("system is used only in the chat format: add prompt_format='chat'")
 
 
-@dataclasses.dataclass(frozen=True)
-class AdapterArguments:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterArguments(LoraConfig):
     """The settings of `LanguageModel.train_adapter`."""
 
-    rank: Rank
-    alpha: Positive
-    targets: Targets
     learning_rate: Positive
     epochs: Epochs
     max_steps: Count | None
     batch_size: Count
-    dropout: Share
     validation_fraction: Part
     seed: Seed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleArguments(AnswersConfig):
+    """The settings of `LanguageModel.sample`. Unlike on a command line, a backslash in a stop string is a backslash."""
+
+    stop: Annotated[tuple[str, ...], Rule("a list of strings that are not empty", all)]
 
 
 def given_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:

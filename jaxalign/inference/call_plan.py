@@ -12,7 +12,7 @@ STEPS = 16
 """The number of tokens that each row chooses in one decode call; then the host looks for stop strings."""
 
 WATCHED = 4
-"""The same number if the text is shown while it grows."""
+"""The number of tokens that each row chooses in one decode call if the text is shown while it grows."""
 
 SAMPLES_TOGETHER = 16
 """The largest number of rows in a slot. Further samples of the prompt follow in the same rows."""

@@ -123,7 +123,7 @@ class _Decoder:
     sampling: SamplingParams
     """The sampling parameters of this call."""
     metadata: SamplingMetadata
-    """The same on the device, with the end tokens."""
+    """The sampling parameters and the end tokens, as arrays for the device."""
     caches: CallCaches = dataclasses.field(init=False)
     """The KV caches of this call."""
     placement: Placement | None = dataclasses.field(init=False)

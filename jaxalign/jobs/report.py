@@ -26,7 +26,7 @@ from jaxalign.jobs.harm.task_files import task_scores
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
-from jaxalign.safety.collection import HarmRun, collect
+from jaxalign.safety.collection import Collection, HarmRun, collect
 from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
 from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.risk_tables import risk_units
@@ -50,41 +50,82 @@ def report(config: ReportConfig) -> None:
         print(all_here("nothing but the program and the runs"))
         return
     if config.plan and config.runs is None:
-        for name, targets in (("extreme", extreme_targets()), ("designed", designed_targets())):
-            scores = np.array([target.scores for target in targets.values()])
-            _print_plan(console, f"{len(targets)} {name} targets", scores, config.categories)
+        print_plans_of_targets(console, config.categories)
         return
     if config.export == "inspect":
         check_inspect()
     folder = Path(str(config.runs))
     runs, aside = find_harm_runs(folder)
-    ability: TaskScores = {}
-    if config.ability is not None:
-        ability, left = task_scores(config.ability, runs)
-        aside += left
+    ability, left = ({}, []) if config.ability is None else task_scores(config.ability, runs)
+    aside = [*aside, *left]
     for line in aside:
         console.print(line, highlight=False, soft_wrap=True)
     collections = collect(runs)
     if config.plan:
-        for found in collections:
-            units = risk_units(found)
-            _print_plan(console, f"targets of {found.name}", units.targets, len(found.categories))
+        print_plans_of_runs(console, collections)
         return
     out = folder / "report" if config.out is None else Path(config.out)
     check_report_folder(out)
+    parts = make_parts(runs, folder, collections, ability, paper=config.paper)
+    if config.paper and not PUBLISHED_ON & {part.found.name for part in parts}:
+        line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
+        console.print(line, highlight=False, soft_wrap=True)
+    page = report_page(runs, parts, aside, config.texts)
+    write_parts(out, parts)
+    write_atomic(out / PAGE_FILE, page)
+    print_parts(console, parts, runs, out)
+    if config.export == "inspect":
+        logs = out / INSPECT_FOLDER
+        number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
+        line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_plans_of_targets(console: Console, categories: int) -> None:
+    """Print what the extreme and the designed targets can show, against so many categories."""
+    for name, targets in (("extreme", extreme_targets()), ("designed", designed_targets())):
+        scores = np.array([target.scores for target in targets.values()])
+        _print_plan(console, f"{len(targets)} {name} targets", scores, categories)
+
+
+def print_plans_of_runs(console: Console, collections: Sequence[Collection]) -> None:
+    """Print what the targets of the adapters that were asked can show, for each benchmark and judge."""
+    for found in collections:
+        _print_plan(console, f"targets of {found.name}", risk_units(found).targets, len(found.categories))
+
+
+def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
+    whole = categories > 1  # then each value is tested against all of them together, too
+    counted = f"{categories} categories, and all together" if whole else "1 category"
+    console.print(f"{title}, against {counted}:")
+    for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def make_parts(
+    runs: Sequence[HarmRun], folder: Path, collections: Sequence[Collection], ability: TaskScores, *, paper: bool
+) -> list[ReportPart]:
+    """Return the parts of the report: one for each benchmark and judge, and one for each two judges of a benchmark.
+
+    Args:
+        runs: all runs.
+        folder: the folder that holds them; the training runs of their adapters are looked for in it.
+        collections: the same runs by benchmark and judge.
+        ability: results of tasks of lm-evaluation-harness.
+        paper: whether ours stand beside the published figures.
+    """
     known, losses = perplexities(runs, folder), training_losses(runs, folder)
     names = part_names(collections)
     parts = [report_part(found, name, known, losses, ability) for found, name in zip(collections, names, strict=True)]
-    if config.paper:
-        for part in parts:
-            table = paper_table(part.found, part.name)
-            part.tables[1:1] = [] if table is None else [table]
-        if not PUBLISHED_ON & {part.found.name for part in parts}:
-            line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
-            console.print(line, highlight=False, soft_wrap=True)
+    for part in parts if paper else ():
+        table = paper_table(part.found, part.name)
+        part.tables[1:1] = [] if table is None else [table]
     add_comparisons_by_prompt(parts, known)
-    parts = with_comparisons(parts)
-    page = report_page(runs, parts, aside, config.texts)
+    return with_comparisons(parts)
+
+
+def write_parts(out: Path, parts: Sequence[ReportPart]) -> None:
+    """Write tables, figures and the learned map, and delete those of an earlier report of other runs."""
     for part in parts:
         for table in part.tables:
             write_table(out / TABLES_FOLDER, table)
@@ -96,22 +137,7 @@ def report(config: ReportConfig) -> None:
     written |= {f"{name}." for part in parts for name in part.figures}
     for old in (*(out / TABLES_FOLDER).glob("*.*"), *(out / FIGURES_FOLDER).glob("*.*")):
         if old.name.removesuffix(old.suffix[1:]) not in written:
-            old.unlink()  # of an earlier report of other runs
-    write_atomic(out / PAGE_FILE, page)
-    _say(console, parts, runs, out)
-    if config.export == "inspect":
-        logs = out / INSPECT_FOLDER
-        number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
-        line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
-    whole = categories > 1  # then each value is tested against all of them together, too
-    counted = f"{categories} categories, and all together" if whole else "1 category"
-    console.print(f"{title}, against {counted}:")
-    for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+            old.unlink()
 
 
 def check_report_folder(out: Path) -> None:
@@ -159,7 +185,8 @@ def write_table(folder: Path, table: DataTable) -> None:
         write_atomic(folder / f"{table.name}.tex", as_latex_text(table))
 
 
-def _say(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:
+def print_parts(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:
+    """Print for each part how many models and findings it has, and its judges; then where the files are."""
     for part in (one for one in parts if one.found.models):
         findings = sum(risk.finding != 0 for risk in part.risks)
         silent = [str(risk.target.reason) for risk in part.risks if risk.target.p is None]

@@ -84,7 +84,7 @@ class GgufTokenizer:
         self.to_transformers().save_pretrained(folder)
 
     def to_transformers(self) -> Any:
-        """Return the same as a `PreTrainedTokenizerFast`, which shares the `backend_tokenizer`."""
+        """Return this tokenizer as a `PreTrainedTokenizerFast`, which shares the `backend_tokenizer`."""
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast(

@@ -30,7 +30,7 @@ class Risk:
     """Spearman's correlation of the target's score with the category's mean; the primary figure."""
     target_pearson: Estimate
     measured: Estimate | None
-    """The same with the measured score of the portrait questionnaire; None if it was not measured."""
+    """Spearman's correlation of the questionnaire's score with the category's mean; None if it was not measured."""
     measured_pearson: Estimate | None
 
     @property

@@ -14,7 +14,7 @@ TaskScores = Mapping[tuple[str, str], Mapping[tuple[str, str], tuple[TaskFigure,
 """By the hashes of a base and of an adapter, and by (task, metric): the adapter's figure, and the base's beside it."""
 
 _NORMAL = 1.96
-"""So many standard errors on each side of a figure give its 95 % interval."""
+"""The 95 % interval of a figure reaches this number of standard errors to each side."""
 
 _NONE = "Where all or none is right, lm-eval gives a standard error of 0, which says nothing."
 _INDEPENDENT = (

@@ -221,17 +221,13 @@ def fit(
 
         What counts is what the steps minimise: the loss, and the divergence from the base with its weight.
         """
-        loss = feed.validation_loss(reader(model, params, state.adapter, settings.hyper.scale, programs))
-        if loss is None:
+        measured = measure_validation(model, params, state.adapter, feed, settings, programs)
+        if measured is None:
             return True
-        record = {"stage": data.name, "step": progress.step, "validation_loss": loss}
-        if settings.plain is not None:
-            texts = on_mesh(placement, settings.plain.validation())
-            arguments = (params, state.adapter, np.float32(settings.hyper.scale), texts)
-            program = programs.get("divergence", divergence_program, (model,), arguments)
-            record["divergence"] = float(program(*arguments))
-            loss += float(settings.hyper.divergence) * record["divergence"]  # type: ignore[arg-type]
-        append_record(run.validation, record)
+        append_record(run.validation, {"stage": data.name, "step": progress.step, **measured})
+        loss = measured["validation_loss"]
+        if "divergence" in measured:
+            loss += float(settings.hyper.divergence) * measured["divergence"]  # type: ignore[arg-type]
         if not math.isfinite(loss):
             raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
         agreed = told(partial(float, loss))  # what is kept hangs on its last bits
@@ -275,6 +271,25 @@ def fit(
         if stopped():
             raise KeyboardInterrupt
     return best, stage_summary(progress, feed)
+
+
+def measure_validation(
+    model: Transformer, params: Any, adapter: LoraParams, feed: Feed, settings: StageSettings, programs: Programs
+) -> dict[str, float] | None:
+    """Return `validation_loss`, and with `settings.plain` the `divergence` from the base on held-out texts, in nats.
+
+    None if there is no validation data.
+    """
+    loss = feed.validation_loss(reader(model, params, adapter, settings.hyper.scale, programs))
+    if loss is None:
+        return None
+    found = {"validation_loss": loss}
+    if settings.plain is not None:
+        texts = on_mesh(model.placement, settings.plain.validation())
+        arguments = (params, adapter, np.float32(settings.hyper.scale), texts)
+        program = programs.get("divergence", divergence_program, (model,), arguments)
+        found["divergence"] = float(program(*arguments))
+    return found
 
 
 def initial_arrays(adapter: LoraParams, settings: StageSettings, stage: str) -> dict[str, Any]:

@@ -48,6 +48,16 @@ def arrays_of(base):
     return [weakref.ref(leaf) for leaf in leaves], sum(leaf.nbytes for leaf in leaves)
 
 
+def left_over(old, base):
+    """The shapes of those arrays of an earlier layout that are still there, and in whose memory no weight of now is.
+
+    Some versions of JAX let a new array use the memory of the one that it was made of.
+    """
+    weights = [np.asarray(leaf) for leaf in jax.tree.leaves(base.model.params)]
+    there = [np.asarray(array()) for array in old if array() is not None]
+    return [one.shape for one in there if not any(np.may_share_memory(one, weight) for weight in weights)]
+
+
 @pytest.mark.slow
 def test_a_sampler_and_a_scorer_of_one_base_give_in_turn_what_each_gives_alone(make):
     samples, scores = sampler_of(make()).sample(REQUESTS, SAMPLING), make().scorer(ADAPTER, 0.7).score(TREES)
@@ -88,13 +98,12 @@ def test_the_weights_exist_once_and_come_back_as_they_were(make, dtype):
     base = make(dtype)
     (old, size), given = arrays_of(base), base.model.params
     layered = base.weights(layered=True)
-    kept = layered["embedding"]["kernel"]
-    assert [array() for array in old if array() is not None] == [kept]
+    assert left_over(old, base) == []
     head = layered["head"].nbytes  # of a tied model the one thing that decoding has besides
     (old, with_head) = arrays_of(base)
     assert with_head == size + head and layered is given
     jax.tree.map(np.testing.assert_array_equal, base.weights(layered=False), random_params(dtype=dtype))
-    assert [array() for array in old if array() is not None] == [kept]
+    assert left_over(old, base) == []
     assert arrays_of(base)[1] == size
 
 

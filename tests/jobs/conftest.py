@@ -1,4 +1,4 @@
-"""Adapters that one step made, a folder to work in, and a model that must not be loaded."""
+"""Adapters that one step made, folders to work in, and a model that must not be loaded."""
 
 import pytest
 
@@ -30,3 +30,11 @@ def not_loaded(monkeypatch):
         raise AssertionError("the weights were read before the input was refused")
 
     monkeypatch.setattr(ModelFiles, "load", load)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A folder for synthetic runs of benchmarks of harm."""
+    from synthetic_harm import Lab
+
+    return Lab(tmp_path / "runs")

@@ -7,7 +7,6 @@ from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.group_tables import MEAN_SCORE, PromptFigures, beside_base_table, groups_table, model_groups
-from jaxalign.safety.noise import with_noise
 from jaxalign.values.targets import extreme_targets
 
 PROMPTS = [f"p{n}" for n in range(8)]
@@ -151,16 +150,6 @@ def test_controls_and_other_scales_are_in_groups_of_their_own():
     models += [model("shuffled", target="power", control=SHUFFLED)]
     groups = {one.name: [each.about["model"] for each in one.models] for one in model_groups(collection(*models))}
     assert groups == {"adapters": ["power"], "shuffled labels": ["shuffled"], "base": ["base"]}
-
-
-def test_the_noise_of_a_drop_is_that_of_the_drop_between_seeds():
-    power, security = (extreme_targets()[name].by_value for name in ("power", "security"))
-    told = {"method": "adapter", "category": "all", "judge": "probe", "mitigation": "safety_prompt", "scale": 1.0}
-    drops = [{**told, "target": power, "estimate": 0.1}, {**told, "target": power, "estimate": 0.3}]
-    drops += [{**told, "target": security, "estimate": 0.9}, {**told, "target": power, "scale": 0.5, "estimate": 7.0}]
-    drops += [{**told, "target": power, "control": SHUFFLED, "estimate": 5.0}]
-    assert [one["noise"] for one in with_noise(drops)] == [pytest.approx(0.1 * 2**0.5)] * 5
-    assert with_noise(drops[1:3])[0]["noise"] is None and with_noise([]) == []
 
 
 def test_where_refusing_is_measured_it_alone_is_compared_and_its_judge_is_named():

@@ -2,17 +2,11 @@
 
 import numpy as np
 import pytest
+from golden.make_value_probe import argument_exchange, fit_value_probe, write_value_probe
 
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.text_values import text_values
-from jaxalign.safety.judgements import Exchange
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeReader, read_probe
-from jaxalign.safety.value_probe import (
-    argument_exchange,
-    fit_value_probe,
-    read_value_probe,
-    write_value_probe,
-)
+from jaxalign.safety.value_probe import read_value_probe
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument
 
@@ -65,16 +59,6 @@ def test_a_file_gives_the_same_probe_back(probe, tmp_path):
     assert again.identity == probe.identity and again.held_out == probe.held_out
     with pytest.raises(UserError, match="is not a probe for values of this version"):
         read_value_probe(HARM_PROBE)
-
-
-def test_the_means_are_over_the_responses_and_only_of_the_probes_own_base(probe):
-    asked = [argument_exchange(one) for one in ARGUMENTS[:20]]
-    found = text_values(Told(), [*asked, Exchange("too", "long")], probe)
-    assert found is not None and found["n"] == 20 and found["probe"] == probe.identity
-    wanted = probe.probabilities(STATES[:20].astype(np.float32)).mean(0)
-    assert list(found["means"].values()) == pytest.approx(list(wanted)) and list(found["means"]) == list(VALUES)
-    assert text_values(Told("another"), asked, probe) is None
-    assert text_values(Told(), [], probe) is None
 
 
 def test_too_few_arguments_are_refused():

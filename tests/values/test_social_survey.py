@@ -1,20 +1,18 @@
-import csv
-import json
+"""Survey files, and the respondents who are nearest to each extreme target."""
+
 import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import refused, run
 from hostile import damaged, few, survives, tables
 from hypothesis import given
 from hypothesis import strategies as st
-from runs_of_tiny import train
+from survey_file import forty_people, write_survey
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import write_atomic
-from jaxalign.survey import main
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.social_survey import (
     ALL_ITEMS,
@@ -38,18 +36,9 @@ def answers(**values):
     return {item: given.get(value, 4) for value, items in ITEMS.items() for item in items}
 
 
-def write(path, people, names=ALL_ITEMS, mark=",", encoding="utf-8", extra=("idno",)):
-    """Write answers as a survey file does, with a further column; `names` are the columns' names."""
-    lines = [mark.join([*extra, *names])]
-    for number, person in enumerate(people):
-        lines.append(mark.join([*(f"Müller {number}" for _ in extra), *(str(person[item]) for item in ALL_ITEMS)]))
-    path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
-    return path
-
-
 def test_scores_are_turned_round_and_averaged_by_value(tmp_path):
     person = answers(power=1) | {"ipeqopta": 1, "ipudrsta": 2, "impenva": 6}
-    found = read_respondents(write(tmp_path / "s.csv", [person]), None, MISSING)
+    found = read_respondents(write_survey(tmp_path / "s.csv", [person]), None, MISSING)
     (one, *_) = nearest(found, "reversed", 1)
     scores = dict(zip(VALUES, one.scores, strict=True))
     assert (scores["power"], scores["universalism"], scores["hedonism"]) == (6, 4, 3)
@@ -59,7 +48,7 @@ def test_scores_are_turned_round_and_averaged_by_value(tmp_path):
 
 def test_the_nearest_are_ranked_by_the_divergence_of_the_formula(tmp_path):
     people = [answers(), answers(power=3), LOVES_POWER, answers(power=5), answers(hedonism=3)]
-    found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
+    found = read_respondents(write_survey(tmp_path / "s.csv", people), None, MISSING)
     power = [one for one in nearest(found, "reversed", 3) if one.anchor == "power"]
     # Who holds power above all else is the target itself; then comes the one who holds it somewhat higher. Flat people
     # and lovers of pleasure follow.
@@ -106,7 +95,7 @@ NEAREST = {
 
 def test_the_nearest_are_those_of_a_table_computed_by_hand(tmp_path):
     people = [answers(**{v: 7 - score for v, score in zip(VALUES, one, strict=True)}) for one in PEOPLE.values()]
-    found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
+    found = read_respondents(write_survey(tmp_path / "s.csv", people), None, MISSING)
     table = {anchor: [] for anchor in NEAREST}
     for one in nearest(found, "reversed", 3):
         table[one.anchor].append((one.line, round(one.divergence, 6)))
@@ -127,7 +116,7 @@ def test_people_who_differ_in_the_order_of_the_other_values_alone_tie():
 def test_ties_keep_the_order_of_the_rows(tmp_path):
     # Seen from power, whoever raises one other value is as near as whoever raises another.
     people = [answers(tradition=3), answers(hedonism=3), answers(security=3)]
-    found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
+    found = read_respondents(write_survey(tmp_path / "s.csv", people), None, MISSING)
     assert [one.line for one in nearest(found, "reversed", 3) if one.anchor == "power"] == [2, 3, 4]
     assert next(one.line for one in nearest(found, "reversed", 3) if one.anchor == "security") == 4
 
@@ -136,7 +125,9 @@ def test_ties_keep_the_order_of_the_rows(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_files_are_read_as_they_are_published(tmp_path, mark, encoding):
     names = [item.removesuffix("a").upper() for item in ALL_ITEMS]
-    path = write(tmp_path / "s.csv", [LOVES_POWER, {k: f"{v}.0" for k, v in answers().items()}], names, mark, encoding)
+    path = write_survey(
+        tmp_path / "s.csv", [LOVES_POWER, {k: f"{v}.0" for k, v in answers().items()}], names, mark, encoding
+    )
     found = read_respondents(path, None, MISSING)
     assert (found.rows, len(found.lines)) == (2, 2)
     assert found.means[1].tolist() == [4] * 10
@@ -165,28 +156,28 @@ def test_a_missing_code_in_the_newer_column_leaves_the_answer_to_the_older(tmp_p
 
 @pytest.mark.parametrize("behind", [1, 20_000], ids=["few lines behind it", "more than one cell can hold"])
 def test_a_quotation_mark_that_is_not_closed_is_named_with_its_line(tmp_path, behind):
-    path = write(tmp_path / "s.csv", [LOVES_POWER, answers(), *[answers(power=2)] * behind])
+    path = write_survey(tmp_path / "s.csv", [LOVES_POWER, answers(), *[answers(power=2)] * behind])
     path.write_text(path.read_text().replace("Müller 1,", '"Müller 1,'))
     with pytest.raises(UserError, match=r"s\.csv line 3 is not CSV .*: close the quotation mark of that line"):
         read_respondents(path, None, MISSING)
 
 
 def test_quoted_cells_may_hold_marks_and_line_breaks(tmp_path):
-    path = write(tmp_path / "s.csv", [LOVES_POWER, answers()])
+    path = write_survey(tmp_path / "s.csv", [LOVES_POWER, answers()])
     path.write_text(path.read_text().replace("Müller 0", '"Müller, ""0""\nof Rome"'))
     assert read_respondents(path, None, MISSING).lines.tolist() == [3, 4]
 
 
-def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, monkeypatch):
-    table = tmp_path / "table"
-    main([f"path={survey}", f"out={table}"])
+def test_a_table_that_was_replaced_half_is_no_table(tmp_path, monkeypatch):
+    table, survey = tmp_path / "table", forty_people(tmp_path / "s.csv")
+    found = read_respondents(survey, None, MISSING)
+    write_targets(table, nearest(found, "reversed", 10), found, survey, "reversed")
 
     def killed(path, *rest):
         if path.name == "survey.json":
             raise KeyboardInterrupt
         write_atomic(path, *rest)
 
-    found = read_respondents(survey, None, MISSING)
     people = nearest(found, "raw", 10)
     with monkeypatch.context() as patch:
         patch.setattr("jaxalign.values.social_survey.write_atomic", killed)
@@ -195,13 +186,13 @@ def test_a_table_that_was_replaced_half_is_no_table(survey, tmp_path, monkeypatc
     assert "power_close_1_raw" in (table / "targets.csv").read_text()
     with pytest.raises(UserError, match="is no table of targets"):
         read_target(table, "power", 1)
-    main([f"path={survey}", f"out={table}", "coding=raw"])
+    write_targets(table, people, found, survey, "raw")
     assert read_target(table, "power", 1)[2] == "raw"
 
 
 def test_what_is_dropped_is_counted(tmp_path):
     people = [answers(), answers() | {"impfuna": 88}, answers() | {"impfuna": "."}, answers(), answers(power=2)]
-    found = read_respondents(write(tmp_path / "s.csv", people), None, MISSING)
+    found = read_respondents(write_survey(tmp_path / "s.csv", people), None, MISSING)
     assert (found.rows, found.missing, found.duplicates) == (5, {"impfuna": 2}, 1)
     assert found.lines.tolist() == [2, 6]
 
@@ -219,7 +210,7 @@ def test_what_is_dropped_is_counted(tmp_path):
 )
 def test_files_that_will_not_do_are_refused(tmp_path, people, names, said):
     with pytest.raises(UserError, match=said):
-        read_respondents(write(tmp_path / "s.csv", people, names), None, MISSING)
+        read_respondents(write_survey(tmp_path / "s.csv", people, names), None, MISSING)
 
 
 def test_the_divergence_is_symmetric_and_bounded():
@@ -228,58 +219,6 @@ def test_the_divergence_is_symmetric_and_bounded():
     found = divergence(profiles, profiles[0])
     assert found[0] == 0 and (found[1:] > 0).all() and (found <= math.log(2)).all()
     assert divergence(profiles[:1], profiles[7])[0] == pytest.approx(found[7])
-
-
-@pytest.fixture
-def survey(tmp_path):
-    """A survey of forty different people, as a file."""
-    random = np.random.default_rng(1)
-    people = [{item: int(random.integers(1, 7)) for item in ALL_ITEMS} for _ in range(40)]
-    return write(tmp_path / "s.csv", people)
-
-
-@pytest.mark.slow
-def test_the_command_builds_140_targets_that_a_training_takes(survey, tmp_path, capsys):
-    table = tmp_path / "table"
-    printed = run(main, [f"path={survey}", f"out={table}"], capsys)
-    assert "140 targets" in printed and "next:" in printed
-    with (table / "targets.csv").open() as file:
-        rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert len(rows) == 140
-    about = json.loads((table / "survey.json").read_text())
-    assert (about["coding"], about["rows"], about["kept"]) == ("reversed", 40, 40)
-    folder = tmp_path / "runs"
-    change = ["value.anchor=power", "value.rank=3", f"value.table={table}"]
-    train(folder, "survey/close", *change, f"run.dir={folder / 'run'}")
-    summary = json.loads((folder / "run" / "summary.json").read_text())
-    assert summary["value"] == "power_close_3"
-    assert summary["target"] == {value: pytest.approx(float(rows["power_close_3"][value])) for value in VALUES}
-
-
-@pytest.mark.slow
-def test_bad_input_is_one_line(survey, tmp_path, capsys):
-    from jaxalign.train import main as training
-
-    table, raw = tmp_path / "table", tmp_path / "raw"
-    assert "missing: path, out" in refused(main, [], capsys)
-    assert "is not a file" in refused(main, ["path=none.csv", f"out={table}"], capsys)
-    assert "lower neighbours=50" in refused(main, [f"path={survey}", f"out={table}", "neighbours=50"], capsys)
-    assert "holds other files" in refused(main, [f"path={survey}", f"out={tmp_path}"], capsys)
-    table.mkdir()
-    (table / ".targets.csv.x7.unfinished").write_text("half")  # of a killed process
-    close = ["+value=survey/close", f"value.table={table}", "model=tiny", "alignment.regulariser.weight=0"]
-    assert "is no table of targets: make one with" in refused(
-        training, [*close, "value.anchor=power", "value.rank=1"], capsys
-    )
-    main([f"path={survey}", f"out={table}"])
-    main([f"path={survey}", f"out={raw}", "coding=raw"])
-    assert "did you mean" in refused(training, [*close, "value.anchor=powr", "value.rank=1"], capsys)
-    assert "has the ranks 1 to 10" in refused(training, [*close, "value.anchor=power", "value.rank=11"], capsys)
-    assert "missing: value.anchor, value.rank" in refused(training, close, capsys)
-    chosen = ["value.anchor=power", "value.rank=1"]
-    assert "has coding=raw" in refused(training, [*close, *chosen, f"value.table={raw}"], capsys)
-    assert "has coding=reversed" in refused(training, [*close, *chosen, "released.raw_coding=true"], capsys)
-    assert read_target(raw, "power", 1)[0] == "power_close_1_raw"
 
 
 @few

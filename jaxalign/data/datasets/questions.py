@@ -5,7 +5,7 @@ non-commercial, only from its authors).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,25 +106,22 @@ def load_questions(
             answer, fewer than two options, or two equal ones; an id occurs twice; no question of a split is left.
     """
     splits: dict[str, list[Question]] = {}
+    rows: dict[Path, str] = {}
     hidden, places, examples, excluded = [], {}, set(exclude), 0
     there, aside, notes = _find_splits(name, path, offline)
-    rows: dict[Path, str] = {}
+    own = (columns or Columns()) if name == "jsonl" else None
     for split, files in there.items():
-        own = (columns or Columns()) if name == "jsonl" else None
         found = {file: read_file(file, places, own) for file in files}
         rows |= {file: f"{split}, {count(len(mine), 'row')}" for file, mine in found.items()}
-        read = [one for mine in found.values() for one in mine]
-        questions = [one for one in read if isinstance(one, Question)]
-        flaws = [one for one in read if isinstance(one, Flaw)]
-        if not questions and split != "train" and any(flaw.unlabelled for flaw in flaws):
+        usable = _usable([one for mine in found.values() for one in mine], split, skip)
+        if usable is None:
             hidden.append(split)
             continue
-        if flaws and not (skip and questions):
-            way_out = f"no other of the {len(read)} {split} questions can be used" if skip else SKIP
-            raise UserError(f"{flaws[0].words}; {way_out}")
+        questions, flaws = usable
         if flaws:
             more = ", ..." if len(flaws) > 1 else ""
-            notes.append(f"{len(flaws)} of {len(read)} {split} questions left out: {flaws[0].words}{more}")
+            read = len(questions) + len(flaws)
+            notes.append(f"{len(flaws)} of {read} {split} questions left out: {flaws[0].words}{more}")
             aside.append(f"{len(flaws):,} of {split} that cannot be used")
         splits[split] = [question for question in questions if question.id not in examples]
         excluded += len(questions) - len(splits[split])
@@ -133,26 +130,51 @@ def load_questions(
     if excluded:
         notes.append(f"{excluded} questions are few-shot examples and were left out")
         aside.append(f"{excluded:,} few-shot examples")
-    train, validation, test = (splits.get(split, []) for split in QUESTION_SPLITS)
-    if not train:
+    if not splits["train"]:
         raise UserError(f"{path or name}: all {excluded} questions are few-shot examples: give more questions")
+    sides, made_of_others = _all_three(splits, hidden, seed, path or name)
+    train, validation, test = (sides[split][:limit] for split in QUESTION_SPLITS)
+    made = Questions(name, train, validation, test, (*notes, *made_of_others))
+    cut = [f"{beyond(len(part), limit)} of {split}" for split, part in sides.items() if beyond(len(part), limit)]
+    log(account("questions", rows, made.sizes, [*aside, *cut]))
+    return made
+
+
+def _usable(read: Sequence[Question | Flaw], split: str, skip: bool) -> tuple[list[Question], list[Flaw]] | None:
+    """Return the questions of a split, and the flaws of those that are left out; None if the labels are hidden.
+
+    Raises:
+        UserError: a question cannot be used, and is not to be skipped, or no other could be used either.
+    """
+    questions = [one for one in read if isinstance(one, Question)]
+    flaws = [one for one in read if isinstance(one, Flaw)]
+    if not questions and split != "train" and any(flaw.unlabelled for flaw in flaws):
+        return None
+    if flaws and not (skip and questions):
+        way_out = f"no other of the {len(read)} {split} questions can be used" if skip else SKIP
+        raise UserError(f"{flaws[0].words}; {way_out}")
+    return questions, flaws
+
+
+def _all_three(
+    splits: Mapping[str, list[Question]], hidden: Sequence[str], seed: int, source: str
+) -> tuple[dict[str, list[Question]], list[str]]:
+    """Return train, validation and test, and a note on those that the set lacks and that were made of the others."""
+    train, validation, test = (splits.get(split, []) for split in QUESTION_SPLITS)
     absent = next((split for split in ("test", "validation") if not splits.get(split)), "")
     why = f"the {absent} labels are hidden" if absent in hidden else f"there is no {absent} split"
+    notes = []
     if not test and validation:
         notes.append(f"{why}: the official validation is the test, and {HELD_OUT:.0%} of train validates")
         test, validation = validation, []
     elif not test:
         notes.append(f"{why}, and no validation split: of train {HELD_OUT:.0%} validates and as much is the test")
-        train, test = _hold_out(train, seed, path or name)
+        train, test = _hold_out(train, seed, source)
     elif not validation:
         notes.append(f"{why}: {HELD_OUT:.0%} of train validates")
     if not validation:
-        train, validation = _hold_out(train, seed + 1, path or name)
-    sides = {"train": train, "validation": validation, "test": test}
-    made = Questions(name, train[:limit], validation[:limit], test[:limit], tuple(notes))
-    cut = [f"{beyond(len(part), limit)} of {split}" for split, part in sides.items() if beyond(len(part), limit)]
-    log(account("questions", rows, made.sizes, [*aside, *cut]))
-    return made
+        train, validation = _hold_out(train, seed + 1, source)
+    return {"train": train, "validation": validation, "test": test}, notes
 
 
 def _hold_out(questions: Sequence[Question], seed: int, source: str) -> tuple[list[Question], list[Question]]:

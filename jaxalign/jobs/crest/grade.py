@@ -14,6 +14,8 @@ import numpy as np
 
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import mean_with_interval
+from jaxalign.config.identity import counted
+from jaxalign.config.safety import JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import Completion, Request
@@ -22,6 +24,7 @@ from jaxalign.jobs.crest.report import GRADES, read_gradings, write_page
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.jobs.harm.judge import JUDGEMENTS, WatchedJudge, print_estimate
 from jaxalign.jobs.harm.judges import OpenedJudge
+from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.compilation import Programs
@@ -79,8 +82,9 @@ def grade_stage(
     Raises:
         UserError: an answer of the test is missing in the run's records, or the judge cannot judge.
     """
-    summary, path, key = run.results(models=list, judge=str), run.path / JUDGEMENTS, digest([g.key for g in graders])
-    again = session.config.run.overwrite
+    c, summary, path = session.config, run.results(models=list, judge=str), run.path / JUDGEMENTS
+    assert c.judge is not None  # stage=grade has one
+    key, again = grading_key(c.judge, graders), c.run.overwrite
     gradings = {} if again else {one["key"]: one for one in read_gradings(run)}
     title = judge_title(graders[0].name, graders[0].model)
     rationales = {} if evaluated is None else read_rationales(evaluated, session.questions.train)
@@ -107,6 +111,15 @@ def grade_stage(
     }
     write_atomic(run.path / GRADES, json.dumps(list(gradings.values()), indent=2, ensure_ascii=False) + "\n")
     write_page(run, summary, rationales, session.by_id)
+
+
+def grading_key(judge: JudgeConfig, graders: Sequence[OpenedJudge]) -> str:
+    """Return a hash of all that decides the grades of a judge: its `OpenedJudge.key` for each rubric.
+
+    A key that the judge gets later in the configuration counts as it is.
+    """
+    more = counted(judge, JUDGE)
+    return digest([*(one.key for one in graders), *([more] if more else [])])
 
 
 def exchange_of(wording: Wording, answered: Answered) -> Exchange | None:

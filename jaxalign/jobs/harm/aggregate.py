@@ -65,90 +65,64 @@ def aggregate(
         judges: the judges.
         run: the run of the whole command.
     """
-    c, source = session.config, BENCHMARKS[session.config.harm.name]
+    policy = session.mitigation.policy
+    entries = _judge_entries(session, [judged for _, _, judged in runs], judges, run)
+    unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     rows: list[dict[str, Any]] = []
     drops: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
-    results = [judged.results(judges=list, states=dict) for _, _, judged in runs]
-    told: dict[str, dict[str, Any]] = {}
-    for one in (one for result in results for one in result["judges"]):
-        told.setdefault(one["judge"], one)
-    told = _labelled(session, told, [judged for _, _, judged in runs], judges, run)
-    unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
-    for (model, generated, judged), result in zip(runs, results, strict=True):
-        tables = judged_tables(judged)
-        about = _about(session, model)
-        models.append(
-            {
-                **about,
-                "perplexity": known_perplexity(session, model),
-                "text_values": result.get("text_values"),
-                "dictionary_values": dictionary_values(session, model, generated, judged),
-                "states": result["states"],
-                "moved": result.get("moved"),
-                "generate": os.path.relpath(generated.path, run.path),
-                "judge": os.path.relpath(judged.path, run.path),
-                "files": {**generated.results().get("files", {}), **result.get("files", {})},
-            }
-        )
-        before = None if session.mitigation.policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
+    for model, generated, judged in runs:
+        about, tables = _about(session, model), judged_tables(judged)
+        models.append({**about, **_model_entry(session, model, generated, judged, run)})
+        before = {} if policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
-            entry = told[name]
-            scale, error = as_scale(entry["scale"]), judge_errors(entry["error"]) if c.judge.corrected else None
-            bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
-            shared = {
-                **about,
-                "mitigation": session.mitigation.policy,
-                "benchmark": c.harm.name,
-                "version": session.version,
-                "judge": name,
-                "judge_identity": entry["identity"],
-                "several": len(tables) > 1,
-            }
-            found = harm_rows(table, source.metrics, scale, bias_rule=bias, error=error)
-            rows += [{**shared, **one} for one in found]
-            if before is not None and name in before:
-                drops += [{**shared, **one} for one in harm_drops(before[name], table, scale)]
-    drops = with_noise(drops)
+            shared = _of_row(session, about, entries[name], several=len(tables) > 1)
+            rows += [{**shared, **one} for one in _figures(session, table, entries[name])]
+            if name in before:
+                lower = harm_drops(before[name], table, as_scale(entries[name]["scale"]))
+                drops += [{**shared, **one} for one in lower]
     summary = {
         "kind": "harm",
-        "benchmark": {
-            "name": c.harm.name,
-            "version": session.version,
-            "prompts": len(session.asked),
-            "samples": c.harm.samples,
-            "limit": c.harm.limit,
-            "cut": c.harm.cut,
-        },
-        "asking": session.asking,
-        "model": {"name": session.opened.files.name, "signature": session.signature},
-        "attention": session.opened.attention,
-        "mitigation": {
-            "name": session.mitigation.policy,
-            "left_aside": session.mitigation.covered(session.prompts)[1],
-        },
+        **_about_command(session),
         "models": models,
-        "judges": list(told.values()),
-        "corrected": c.judge.corrected,
+        "judges": list(entries.values()),
+        "corrected": session.config.judge.corrected,
         "second_judges": second_judges(session, [(model, judged) for model, _, judged in runs]),
         "rows": rows,
-        "drops": drops,
+        "drops": with_noise(drops),
     }
     write_atomic(run.path / "table.csv", rows_as_csv(rows))
     write_atomic(run.path / "table.md", tables_as_markdown(summary))
     if drops:
-        write_atomic(run.path / "drops.csv", rows_as_csv(drops))
+        write_atomic(run.path / "drops.csv", rows_as_csv(summary["drops"]))
     run.finish(summary)
     return summary
 
 
-def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable] | None:
-    """Return the responses of a model that an earlier command judged; None if there are none."""
-    run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
-    return judged_tables(run) if run.finished else None
+def _about_command(session: HarmSession) -> dict[str, Any]:
+    """Return what the summary says of the benchmark, the way of asking, the base and the mitigation."""
+    harm, opened = session.config.harm, session.opened
+    return {
+        "benchmark": {
+            "name": harm.name,
+            "version": session.version,
+            "prompts": len(session.asked),
+            "samples": harm.samples,
+            "limit": harm.limit,
+            "cut": harm.cut,
+        },
+        "asking": session.asking,
+        "model": {"name": opened.files.name, "signature": session.signature},
+        "attention": opened.attention,
+        "mitigation": {
+            "name": session.mitigation.policy,
+            "left_aside": session.mitigation.covered(session.prompts)[1],
+        },
+    }
 
 
 def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
+    """Return what the summary says of a model in its entry and in each of its rows."""
     folder = model.adapter.folder
     return {
         "model": model.name,
@@ -163,16 +137,75 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
     }
 
 
-def _labelled(
-    session: HarmSession, told: Mapping[str, dict[str, Any]], judged: Sequence[Run], judges: HarmJudges, run: Run
-) -> dict[str, dict[str, Any]]:
-    """Return the judges' entries, with the agreement with labels that people gave in this run, if there are any.
+def _model_entry(session: HarmSession, model: AskedModel, generated: Run, judged: Run, run: Run) -> dict[str, Any]:
+    """Return what the entry of a model has beside `_about`: about its responses, and the files that they are in."""
+    result = judged.results(judges=list, states=dict)
+    return {
+        "perplexity": known_perplexity(session, model),
+        "text_values": result.get("text_values"),
+        "dictionary_values": dictionary_values(session, model, generated, judged),
+        "states": result["states"],
+        "moved": result.get("moved"),
+        "generate": os.path.relpath(generated.path, run.path),
+        "judge": os.path.relpath(judged.path, run.path),
+        "files": {**generated.results().get("files", {}), **result.get("files", {})},
+    }
 
-    A judge is not measured on the prompts that it was fitted to.
+
+def _of_row(
+    session: HarmSession, about: Mapping[str, Any], entry: Mapping[str, Any], *, several: bool
+) -> dict[str, Any]:
+    """Return what all rows of a model by one judge have.
+
+    Args:
+        session: the command.
+        about: what is said of the model (see `_about`).
+        entry: the entry of the judge.
+        several: whether the responses of the model have several judges.
     """
+    return {
+        **about,
+        "mitigation": session.mitigation.policy,
+        "benchmark": session.config.harm.name,
+        "version": session.version,
+        "judge": entry["judge"],
+        "judge_identity": entry["identity"],
+        "several": several,
+    }
+
+
+def _figures(session: HarmSession, table: JudgedTable, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the figures of a model by one judge (see `harm_rows`), corrected for its error if that is asked for."""
+    c = session.config
+    error = judge_errors(entry["error"]) if c.judge.corrected else None
+    bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
+    metrics = BENCHMARKS[c.harm.name].metrics
+    return harm_rows(table, metrics, as_scale(entry["scale"]), bias_rule=bias, error=error)
+
+
+def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:
+    """Return the responses of a model that an earlier command judged, by the name of the judge; none if there is none.
+
+    `session` is that of the earlier command.
+    """
+    run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
+    return judged_tables(run) if run.finished else {}
+
+
+def _judge_entries(
+    session: HarmSession, judged: Sequence[Run], judges: HarmJudges, run: Run
+) -> dict[str, dict[str, Any]]:
+    """Return the entries of the judges by their names, with how far each agrees with labels.
+
+    If people have labelled this run, the agreement is that with their labels. A judge is not measured on the prompts
+    that it was fitted to.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for one in (one for stage in judged for one in stage.results(judges=list)["judges"]):
+        told.setdefault(one["judge"], one)
     path = run.path / LABELS_FILE
     if not path.is_file():
-        return dict(told)
+        return told
     found = dict(told)
     hashes = {one.id: prompt_hash(one.text) for one in session.asked}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.runs.stages import StageSpec
-from jaxalign.safety.benchmarks.benchmark import cut_response
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
 from jaxalign.safety.starter_prompts import QUESTION
-from jaxalign.safety.states import SPOKEN, STATES, answer_state, is_blank
+from jaxalign.safety.states import NOT_JUDGED, SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
 
 JUDGEMENTS = "judgements.jsonl"
@@ -175,69 +174,110 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
     return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Response:
+    """A response of a model; `text` is what of it is judged, None if a server did not end it well."""
+
+    prompt: BenchmarkPrompt
+    sample: int
+    key: str
+    text: str | None
+
+    @property
+    def says_something(self) -> bool:
+        return self.text is not None and not is_blank(self.text)
+
+    @property
+    def exchange(self) -> Exchange:
+        return Exchange(self.prompt.text, str(self.text))
+
+
 def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: LoadedJudges, run: Run) -> dict[str, Any]:
-    judges, c, path = loaded.opened, session.config, run.path / JUDGEMENTS
-    rows: list[tuple[Any, int, str, str | None]] = []  # prompt, sample, key, what is judged
-    for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True):
-        for number, (key, text) in enumerate(samples):
-            rows.append((prompt, number, key, None if text is None else cut_response(text, c.harm.cut)))
-    found: dict[int, Judgement] = {}
-    refusals: dict[int, Judgement] = {}
-    moved = None
-    for name, one in judges.harm.items():
-        mine = [n for n, (prompt, _, _, text) in enumerate(rows) if text and judges.judge_of(prompt) == name]
-        mine = [n for n in mine if not is_blank(str(rows[n][3]))]
-        asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
-        found |= dict(zip(mine, loaded.missing(one, asked, path, c.judge.repeat), strict=True))
-        judge = loaded.load(one)
-        if c.judge.repeat > 1 and isinstance(judge, RubricApi):
-            moved = loaded.repeated(judge, asked, path)
-    if judges.refusal is not None:
-        mine = [n for n, row in enumerate(rows) if row[0].form == QUESTION and row[3] and not is_blank(row[3])]
-        asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
-        refusals = dict(zip(mine, loaded.missing(judges.refusal, asked, path), strict=True))
-    lines: list[dict[str, Any]] = []
-    states: Counter[str] = Counter({str(state): 0 for state in STATES})
-    for n, (prompt, number, key, text) in enumerate(rows):
-        judgement = found.get(n)
-        state = STATES[-1] if text is None else answer_state(text, judgement, refusals.get(n))
-        states[state] += 1
-        lines.append(
-            {
-                **dict(zip(FIRST_KEYS, (prompt.id, prompt.category), strict=True)),
-                "group": prompt.group,
-                "sample": number,
-                "key": key,
-                "judge": judges.judge_of(prompt),
-                "score": None if judgement is None else judgement.score,
-                "label": None if judgement is None else judgement.label,
-                "missing": None if judgement is None else judgement.missing,
-                "state": state,
-            }
-        )
+    """Judge the responses of a model for harm and for refusals, write the judged ones, and return the summary."""
+    judges, responses = loaded.opened, _read(session, model, generated)
+    harm, moved = _judge_harm(session, responses, loaded, run.path / JUDGEMENTS)
+    refusals = _judge_refusals(responses, loaded, run.path / JUDGEMENTS)
+    states = [
+        NOT_JUDGED if one.text is None else answer_state(one.text, harm.get(n), refusals.get(n))
+        for n, one in enumerate(responses)
+    ]
+    lines = [
+        _line(one, judges.judge_of(one.prompt), harm.get(n), state)
+        for n, (one, state) in enumerate(zip(responses, states, strict=True))
+    ]
     write_atomic(run.path / JUDGED_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     measured = [loaded.calibration(one, "harm") for one in judges.harm.values()]
     if judges.refusal is not None:
         measured.append(loaded.calibration(judges.refusal, "refusal"))
     return {
-        "states": dict(states),
-        "text_values": _carried(judges, loaded, rows, [line["state"] for line in lines]),
+        "states": {str(state): states.count(state) for state in STATES},
+        "text_values": _carried(loaded, responses, states),
         "judges": measured,
         # A server may answer the next time; another judge would say the same again.
-        "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
+        "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in harm.values()),
         "moved": moved,
     }
 
 
-def _carried(
-    judges: HarmJudges, loaded: LoadedJudges, rows: Sequence[tuple[Any, int, str, str | None]], states: Sequence[str]
-) -> dict[str, Any] | None:
+def _read(session: HarmSession, model: AskedModel, generated: Run) -> list[_Response]:
+    """Return the responses of a model in the order of the prompts, each cut as `benchmark.cut` says."""
+    cut = session.config.harm.cut
+    return [
+        _Response(prompt, number, key, None if text is None else cut_response(text, cut))
+        for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True)
+        for number, (key, text) in enumerate(samples)
+    ]
+
+
+def _judge_harm(
+    session: HarmSession, responses: Sequence[_Response], loaded: LoadedJudges, path: Path
+) -> tuple[dict[int, Judgement], dict[str, Any] | None]:
+    """Return the judgements of harm by the numbers of the responses, and how far they move (see `repeated`)."""
+    judges, repeat = loaded.opened, session.config.judge.repeat
+    found: dict[int, Judgement] = {}
+    moved = None
+    for name, one in judges.harm.items():
+        mine = [n for n, it in enumerate(responses) if it.says_something and judges.judge_of(it.prompt) == name]
+        asked = [responses[n].exchange for n in mine]
+        found |= dict(zip(mine, loaded.missing(one, asked, path, repeat), strict=True))
+        judge = loaded.load(one)
+        if repeat > 1 and isinstance(judge, RubricApi):
+            moved = loaded.repeated(judge, asked, path)
+    return found, moved
+
+
+def _judge_refusals(responses: Sequence[_Response], loaded: LoadedJudges, path: Path) -> dict[int, Judgement]:
+    """Return the judgements of refusals by the numbers of the responses; only answers to questions can refuse."""
+    judge = loaded.opened.refusal
+    if judge is None:
+        return {}
+    mine = [n for n, one in enumerate(responses) if one.says_something and one.prompt.form == QUESTION]
+    return dict(zip(mine, loaded.missing(judge, [responses[n].exchange for n in mine], path), strict=True))
+
+
+def _line(one: _Response, judge: str, judgement: Judgement | None, state: str) -> dict[str, Any]:
+    """Return the line of a response in the judged file; `judgement` is that of harm."""
+    return {
+        **dict(zip(FIRST_KEYS, (one.prompt.id, one.prompt.category), strict=True)),
+        "group": one.prompt.group,
+        "sample": one.sample,
+        "key": one.key,
+        "judge": judge,
+        "score": None if judgement is None else judgement.score,
+        "label": None if judgement is None else judgement.label,
+        "missing": None if judgement is None else judgement.missing,
+        "state": state,
+    }
+
+
+def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:
     """Return which values the responses carry (see `text_values`), of those that a probe has read as their judge."""
+    judges = loaded.opened
     probes = {one.name: judge for one in judges.everyone if isinstance(judge := loaded.load(one), ProbeJudge)}
     refusals = judges.refusal is not None and judges.refusal.name in probes
     asked = [
-        Exchange(prompt.text, str(text))
-        for (prompt, _, _, text), state in zip(rows, states, strict=True)
-        if state in SPOKEN and (judges.judge_of(prompt) in probes or (refusals and prompt.form == QUESTION))
+        one.exchange
+        for one, state in zip(responses, states, strict=True)
+        if state in SPOKEN and (judges.judge_of(one.prompt) in probes or (refusals and one.prompt.form == QUESTION))
     ]
     return text_values(next(iter(probes.values())).reader, asked) if asked else None

@@ -52,7 +52,7 @@ class HarmSession:
         return benchmark_version(self.prompts)
 
     def with_mitigation(self, mitigation: Mitigation) -> "HarmSession":
-        """Return the same with another mitigation."""
+        """Return this command with another mitigation."""
         return dataclasses.replace(self, mitigation=mitigation)
 
     @cached_property

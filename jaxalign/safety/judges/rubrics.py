@@ -82,7 +82,7 @@ EFFICIENCY = Rubric(
 )
 
 RATIONALE_RUBRICS = (LOGICAL_ROBUSTNESS, CORRECTNESS, EFFICIENCY)
-"""Those about rationales; scores of 1 to 5."""
+"""The rubrics for rationales, with scores of 1 to 5."""
 
 RUBRICS = {rubric.name: rubric for rubric in (HARMFULNESS, FLAGGED, *RATIONALE_RUBRICS)}
 """All rubrics by name."""

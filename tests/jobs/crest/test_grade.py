@@ -1,5 +1,6 @@
 """stage=grade: the test rationales of a finished run, graded by three rubrics; answers and judgements are scripted."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -8,14 +9,17 @@ from command_line import refused, run
 from jobs.crest.runs_of_crest import SMALL
 from openai_server import serving
 
+from jaxalign.config.safety import JudgeConfig
 from jaxalign.crest import main
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.sampling_params import Completion
 from jaxalign.jobs.crest import test as testing
+from jaxalign.jobs.crest.grade import grading_key
 from jaxalign.jobs.crest.session import CrestSession
+from jaxalign.jobs.harm.judges import OpenedJudge
 from jaxalign.pretrained.sources import ModelFiles
 from jaxalign.reasoning.filtering import consistency
-from jaxalign.runs.records import read_records
+from jaxalign.runs.records import digest, read_records
 
 KEY = "sk-Judges+/="
 LOAD = ModelFiles.load
@@ -117,6 +121,15 @@ def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_ask
     assert "grade: done before by rubric_api (base)" in printed and "robustness" in printed
     assert "## Grades by rubric_api (base)" in (here / "run" / "report.md").read_text()
     assert len(finished.asked) == 15
+
+
+def test_a_key_that_the_judge_gets_later_makes_other_grades():
+    judge = JudgeConfig(name="rubric_api")
+    later = dataclasses.make_dataclass("Later", [("added", int)], bases=(JudgeConfig,), frozen=True, kw_only=True)
+    fields = {field.name: getattr(judge, field.name) for field in dataclasses.fields(judge)}
+    graders = [OpenedJudge("rubric_api", "key", load=pytest.fail)]
+    keys = {grading_key(one, graders) for one in (judge, later(**fields, added=1), later(**fields, added=2))}
+    assert len(keys) == 3 and digest(["key"]) in keys  # the grades of today are found again
 
 
 def says(score):

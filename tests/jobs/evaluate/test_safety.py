@@ -11,20 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from analysis.test_html import Elements
 from command_line import refused, run
 from jobs.answers_of_tiny import records
 from runs_of_tiny import read_tiny
 
-from jaxalign.config.entry_point import entry_point
-from jaxalign.config.identity import plain
-from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
 from jaxalign.jobs.harm import judged_file
-from jaxalign.jobs.harm.training_runs import control_of
-from jaxalign.models.adapter import Adapter
 from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
 
@@ -55,24 +49,6 @@ def table(folder):
 
 def stage_folders(root, stage):
     return sorted((root / "stages").glob(f"{stage}-*"))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "control"),
-    [
-        (["dataset=everyday"], "benign"),
-        (["dataset=everyday", "released.unmatched_budget=true"], None),
-        (["+value=power", "alignment.shuffle_labels=true"], "shuffled labels"),
-        (["+value=power"], None),
-    ],
-)
-def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, control, tmp_path):
-    def write(config):
-        kept = {**plain(config), "identity": {}, "run_files": [], "run_format": 2}
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept))
-
-    entry_point("train", TrainConfig)(write)(overrides)
-    assert control_of(Adapter(folder=tmp_path / "adapter")) == control
 
 
 @pytest.mark.slow

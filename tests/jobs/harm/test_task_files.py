@@ -1,96 +1,28 @@
 """Results of lm-evaluation-harness in a report, from files of the form in which lm-eval 0.4.13 writes them."""
 
-import csv
-import json
-import tempfile
-from pathlib import Path
-
 import pytest
-from command_line import refused, run
-from hostile import VALUES, few, survives
-from hypothesis import given
-from hypothesis import strategies as st
+from command_line import refused
+from lm_eval_results import RIGHT, results, write
 from synthetic_harm import Lab
 
 from jaxalign.jobs.harm.task_files import results_files
 from jaxalign.report import main
-from jaxalign.safety.task_results import read_task_results
-from jaxalign.values.targets import extreme_targets
-
-RIGHT = {"arc": 0.5, "boolq": 0.6}
-
-
-def results(adapter="", right=RIGHT, error=0.03, date=1.0, shots=0, model="jaxalign", base="base", more=None):
-    """What lm-eval writes of two tasks, their group, a perplexity without a standard error, and a task with filters."""
-    both = ("arc", "boolq")
-    told = {
-        "results": {
-            **{
-                task: {
-                    **{"name": task, "alias": f" - {task}", "sample_len": 200},
-                    **{"acc,none": right[task], "acc_stderr,none": error},
-                    **{"acc_norm,none": right[task] - 0.1, "acc_norm_stderr,none": error},
-                }
-                for task in both
-            },
-            "text": {
-                "name": "text",
-                "alias": "text",
-                "word_perplexity,none": 40.0,
-                "word_perplexity_stderr,none": "N/A",
-            },
-            "sums": {
-                **{"name": "sums", "alias": "sums", "exact_match,strict": 0.1, "exact_match_stderr,strict": 0.02},
-                **{"exact_match,flexible": 0.3, "exact_match_stderr,flexible": 0.04},
-            },
-        },
-        "groups": {"both": {"alias": "both", "name": "both", "acc,none": 0.55, "acc_stderr,none": 0.02, " ": " "}},
-        "group_subtasks": {"both": list(both)},
-        "configs": {task: {"task": task, "metadata": {"version": 1.0, "adapter": adapter}} for task in both},
-        "versions": {"arc": 1.0, "boolq": 2.0, "both": "N/A"},
-        "n-shot": {"arc": shots, "boolq": 0, "both": 0},
-        "higher_is_better": {
-            **{task: {"acc": True, "acc_norm": True} for task in both},
-            "text": {"word_perplexity": False},
-        },
-        "n-samples": {task: {"original": 200, "effective": 200} for task in (*both, "text", "sums")},
-        "config": {
-            **{"model": model, "model_args": {"model": "tiny", "adapter": "RUN"}, "limit": None, "fewshot_seed": 1234},
-            **{"jaxalign_base": base, "jaxalign_precision": "float32", "jaxalign_adapter": adapter},
-        },
-        "date": date,
-        "chat_template_sha": None,
-    }
-    return {**told, **(more or {})}
-
-
-def write(path, told):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told))
-    return path
-
-
-@pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path / "runs")
 
 
 @pytest.fixture
 def asked(lab):
     """The base, and the adapters power and security, which a run of a benchmark asked."""
-    targets = extreme_targets()
-    models = [lab.base(), lab.adapter(targets["power"]), lab.adapter(targets["security"])]
+    models = lab.extreme("power", "security")
     lab.run(models, "one")
     return models
 
 
 def table(lab, name):
-    with (lab.root / "report" / "tables" / f"beavertails-{name}.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return lab.table(f"beavertails-{name}")
 
 
 def report(lab, capsys, where):
-    return run(main, [f"runs={lab.root}", "texts=0", f"ability={where}"], capsys)
+    return lab.report(capsys, "texts=0", f"ability={where}")
 
 
 def test_tasks_stand_beside_harm_with_the_difference_from_the_base(lab, asked, capsys, tmp_path):
@@ -128,12 +60,12 @@ def test_tasks_stand_beside_harm_with_the_difference_from_the_base(lab, asked, c
     assert float(power["tasks, difference"]) == pytest.approx(-0.25 / 3)
     assert float(power["tasks, difference low"]) == pytest.approx(-0.25 / 3 - 1.96 * error)
     assert ability["base"]["tasks, difference"] == ability["security"]["tasks, difference"] == ""
-    page = (lab.root / "report" / "index.html").read_text(encoding="utf-8")
+    page = lab.page()
     assert "tasks of lm-evaluation-harness" in page and "as a mean over arc (acc), boolq (acc), sums" in page
 
 
 def test_without_results_the_report_is_as_before(lab, asked, capsys):
-    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    lab.report(capsys, "texts=0")
     assert "tasks, difference" not in table(lab, "ability")[0]
     assert not (lab.root / "report" / "tables" / "beavertails-tasks.csv").exists()
 
@@ -157,7 +89,7 @@ def test_what_cannot_be_compared_is_said(lab, asked, capsys, tmp_path):
     assert "its model is 'hf' of lm-eval" in aside["hf"] and "another base" in aside["wider"]
     assert "no run of the report asked its adapter" in aside["other"]
     assert "lm-eval 0.4.11" in aside["nameless"] and "results_new.json" in aside["old"]
-    assert all(line in (lab.root / "report" / "index.html").read_text() for line in ("its adapter at this scale",))
+    assert all(line in lab.page() for line in ("its adapter at this scale",))
     rows = {(one["task"], one["metric"]): one for one in table(lab, "tasks")}
     assert rows["arc", "acc"]["adapter"] == "0.5" and rows["arc", "acc"]["difference"] == ""
     assert rows["arc", "acc"]["remark"] == "the base was asked otherwise (number of examples)"
@@ -182,17 +114,15 @@ def test_each_benchmark_has_the_results_of_its_own_base(lab, asked, capsys, tmp_
             write(tmp_path / "lm" / f"results_{base}_{bool(adapter)}.json", told)
     assert "left aside" not in report(lab, capsys, tmp_path / "lm")
     for benchmark, expected in (("beavertails", (0.5, 0.4)), ("hex_phi", (0.9, 0.7))):
-        with (lab.root / "report" / "tables" / f"{benchmark}-tasks.csv").open(encoding="utf-8") as file:
-            (row,) = (one for one in csv.DictReader(file) if (one["task"], one["metric"]) == ("arc", "acc"))
+        (row,) = (one for one in lab.table(f"{benchmark}-tasks") if (one["task"], one["metric"]) == ("arc", "acc"))
         assert (float(row["base"]), float(row["adapter"])) == expected
 
 
 def test_each_benchmark_has_the_perplexity_of_its_own_base(lab, asked, capsys):
     of_two_bases(lab, asked, perplexity=7.0)
-    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    lab.report(capsys, "texts=0")
     for benchmark, expected in (("beavertails", ("100.0", "120.0")), ("hex_phi", ("7.0", "7.0"))):
-        with (lab.root / "report" / "tables" / f"{benchmark}-ability.csv").open(encoding="utf-8") as file:
-            rows = {one["model"]: one["perplexity"] for one in csv.DictReader(file)}
+        rows = {one["model"]: one["perplexity"] for one in lab.table(f"{benchmark}-ability")}
         assert (rows["base"], rows["power"]) == expected
 
 
@@ -238,24 +168,12 @@ def test_an_adapter_without_results_of_the_base_is_shown_alone(lab, asked, capsy
     assert "Tasks: no difference of power: the base has no result of it." in page
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"results": None}, "no results file of lm-eval ('results' is missing or damaged)"),
-        ({"n-shot": []}, "'n-shot' is missing or damaged"),
-        ({"results": {"arc": 1}}, "results: 'arc' is missing or damaged"),
-        ({"results": {"arc": {"acc,none": "high"}}}, "results of arc: acc,none is 'high'"),
-        ({"results": {"arc": {"acc,none": True}}}, "acc,none is True"),
-        ({"results": {"arc": {"acc,none": 0.5, "acc_stderr,none": -1}}}, "acc_stderr,none is -1"),
-        ({"results": {"arc": {"acc,none": float("nan")}}}, "holds NaN, which is not a number in JSON"),
-        ({"results": {"arc\x1b[2J": {}}}, r"it names a task or metric 'arc\x1b[2J'"),
-        ({"higher_is_better": {"arc": 1}}, "higher_is_better: 'arc' is missing or damaged"),
-    ],
-)
-def test_a_file_that_lm_eval_did_not_write_is_one_line(lab, asked, capsys, tmp_path, change, words):
-    path = write(tmp_path / "results_1.json", results(more=change))
+def test_a_file_that_lm_eval_did_not_write_is_refused_in_one_line_before_anything_is_written(
+    lab, asked, capsys, tmp_path
+):
+    path = write(tmp_path / "results_1.json", results(more={"results": None}))
     line = refused(main, [f"runs={lab.root}", f"ability={path}"], capsys)
-    assert words in line and "results_1.json" in line
+    assert "results_1.json is no results file of lm-eval ('results' is missing or damaged)" in line
     assert not (lab.root / "report").exists()
 
 
@@ -266,28 +184,6 @@ def test_a_pattern_that_finds_nothing_is_refused(lab, asked, capsys, tmp_path):
     write(tmp_path / "a" / "samples_arc.json", {})
     for where in ("a", "a/b", "a/**/results_*.json", "*/b", "a/b/results_1.json"):
         assert [path.name for path in results_files(str(tmp_path / where))] == ["results_1.json"]
-
-
-@few
-@given(data=st.data())
-def test_any_object_is_results_or_one_line(data):
-    parts = [
-        "results",
-        "groups",
-        "configs",
-        "n-samples",
-        "group_subtasks",
-        "higher_is_better",
-        "config",
-        "date",
-        "versions",
-    ]
-    told = results(more=data.draw(st.dictionaries(st.sampled_from(parts), VALUES, max_size=2)))
-    if isinstance(told["results"], dict) and isinstance(told["results"].get("arc"), dict):
-        key = data.draw(st.sampled_from(["acc,none", "acc_stderr,none", ",", "_stderr,", "a,b,c"]))
-        told["results"]["arc"][key] = data.draw(VALUES)
-    with tempfile.TemporaryDirectory() as folder:
-        survives(read_task_results, Path(folder) / "results_1.json", json.dumps(told).encode())
 
 
 def test_adapters_that_were_asked_in_two_ways_each_stand_beside_the_base_s_result_of_their_way(

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from safety.tiny_judge import tiny_encoder, tiny_scorer
+from safety.judges.tiny_judge import tiny_encoder, tiny_scorer
 
 from jaxalign.data.trees import Segment
 from jaxalign.errors import UserError

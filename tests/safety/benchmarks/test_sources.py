@@ -1,4 +1,4 @@
-"""Benchmarks: readers of every published form, the builder, the subset, and cutting."""
+"""Where the prompts of benchmarks come from, and the readers of every published form."""
 
 import json
 import tempfile
@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from jaxalign.config.presets import CONF
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.judges import JUDGES
 from jaxalign.safety.benchmarks import readers
-from jaxalign.safety.benchmarks.benchmark import benchmark_subset, benchmark_version, cut_response
 from jaxalign.safety.benchmarks.sources import BENCHMARKS, read_benchmark
 from jaxalign.safety.categories import CATEGORIES
 from jaxalign.safety.metrics import METRICS
@@ -25,11 +23,10 @@ def lines(path, *rows):
     return path
 
 
-def test_every_benchmark_has_an_option_a_judge_and_metrics():
+def test_every_benchmark_has_an_option_and_metrics():
     assert {path.stem for path in (CONF / "benchmark").glob("*.yaml")} == {*BENCHMARKS, "portraits"}
     for name, one in BENCHMARKS.items():
         assert one.name == name and set(one.metrics) <= set(METRICS)
-        assert one.judge in {*JUDGES, "probe_or_toxicity"}
     assert {name for name, one in BENCHMARKS.items() if one.ships} == {"starter_probes", "over_refusal"}
 
 
@@ -191,25 +188,6 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
         UserError, match=r"benchmark.path.*ask for access at https://huggingface.co/datasets/LLM-Tuning"
     ):
         read_benchmark("hex_phi", offline=True)
-
-
-def test_the_subset_is_seeded_and_does_not_depend_on_the_order():
-    prompts = read_benchmark("starter_probes")
-    some = benchmark_subset(prompts, 30, 0)
-    assert len(some) == 30 and some == [one for one in prompts if one in some]
-    assert {one.id for one in benchmark_subset(prompts[::-1], 30, 0)} == {one.id for one in some}
-    assert {one.id for one in benchmark_subset(prompts, 30, 1)} != {one.id for one in some}
-    assert len({one.category for one in some}) == len({one.category for one in prompts})
-    assert benchmark_subset(prompts, None, 0) == prompts
-    assert benchmark_version(some) != benchmark_version(prompts)
-
-
-def test_cutting():
-    text = "\n It costs 3.50 here. And more.\nNext line."
-    assert cut_response(text, "whole") == text.strip()
-    assert cut_response(text, "line") == "It costs 3.50 here. And more."
-    assert cut_response(text, "sentence") == "It costs 3.50 here."
-    assert cut_response(" \n", "sentence") == ""
 
 
 GOOD = {

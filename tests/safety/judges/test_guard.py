@@ -24,7 +24,7 @@ from jaxalign.safety.judgements import Exchange, judge_missing
 from jaxalign.safety.judges.guard import OTHER_WORDS, Guard
 from jaxalign.safety.judges.guard_formats import GUARD_FORMATS, guard_format, with_texts
 
-GOLDENS = json.loads((Path(__file__).parents[1] / "golden" / "guards.json").read_text())
+GOLDENS = json.loads((Path(__file__).parents[2] / "golden" / "guards.json").read_text())
 FORMATS = sorted(set(GOLDENS) - {"made_with"})
 
 
