@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.identity import counted
+from jaxalign.errors import UserError
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
@@ -192,6 +193,7 @@ def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: Load
         judge = loaded.load(one)
         if c.judge.repeat > 1 and isinstance(judge, RubricApi):
             moved = loaded.repeated(judge, asked, path)
+        check_judged(name, model.name, [found[n] for n in mine])
     if judges.refusal is not None:
         mine = [n for n, row in enumerate(rows) if row[0].form == QUESTION and row[3] and not is_blank(row[3])]
         asked = [Exchange(rows[n][0].text, str(rows[n][3])) for n in mine]
@@ -227,6 +229,21 @@ def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: Load
         "again": "rubric_api" in judges.harm and sum(one.missing is not None for one in found.values()),
         "moved": moved,
     }
+
+
+def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
+    """Raise UserError if a judge has judged none of a model's responses, though they are not too long for it.
+
+    A table of dashes would look like a result. What the judge said is recorded, and asked for again.
+    """
+    reasons = Counter(one.missing for one in given)
+    if not reasons or None in reasons or all(str(reason).startswith("too long") for reason in reasons):
+        return
+    reason, times = reasons.most_common(1)[0]
+    raise UserError(
+        f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): mend "
+        "the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
+    )
 
 
 def _carried(
