@@ -241,8 +241,8 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
         return
     reason, times = reasons.most_common(1)[0]
     raise UserError(
-        f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): mend "
-        "the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
+        f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): "
+        "mend the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
     )
 
 
