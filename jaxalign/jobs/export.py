@@ -132,8 +132,8 @@ def find(path: Path) -> ExportSource:
     if not isinstance(stored.get("model"), dict):
         raise UserError(f"run={path} is damaged: its config.yaml names no model; get the run again")
     stored_model(stored["model"], path)
+    adapter = adapter_folder("run", path)  # first: a run that trains nothing lacks results of a training, and is whole
     run.results(**needed_results(stored))
-    adapter = adapter_folder("run", path)
     check_adapter(adapter)
     return ExportSource(adapter, run, stored)
 
