@@ -6,7 +6,6 @@ Nothing in `jaxalign.config` imports jax, so that `--help` and errors about bad 
 import contextlib
 import gc
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from omegaconf import DictConfig
 
 from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
+from jaxalign.config.output import show_all_characters, unusable_output
 from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
 from jaxalign.config.presets import CONF
 from jaxalign.config.report import ReportConfig
@@ -53,9 +53,10 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
         def main(arguments: Sequence[str] | None = None) -> None:
             if arguments is None:
                 gc.set_threshold(*RARELY)
+                show_all_characters()
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                with interruptible(), unusable_paths():
+                with interruptible(), unusable_paths(), unusable_output():
                     _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))
@@ -79,21 +80,12 @@ def _fail(line: str) -> None:
     raise SystemExit(2) from None
 
 
-def _show(text: str) -> None:
-    """Print a text; it is not an error if the reader has left early, as `| head` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because the exit flushes once more
-        raise SystemExit(128 + signal.SIGPIPE) from None
-
-
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     for argument in arguments:
         if is_cut(argument):
             raise UserError(f"{argument!a} is not UTF-8 text")
     if "--version" in arguments:
-        _show(f"jaxalign {metadata.version('jaxalign')}")
+        print(f"jaxalign {metadata.version('jaxalign')}", flush=True)
         return
     flags, overrides, options = split_flags(arguments)
     with own_options_first(options.config_dir):
@@ -113,7 +105,7 @@ def _run_jobs(
     if not asks:
         command = CommandLine(options.config_name or config_name, kind, options)
         if options.help:
-            _show(command.help())
+            print(command.help(), flush=True)
             return
         overrides = command.normalised(overrides)
         jobs = command.check(overrides)
@@ -124,7 +116,7 @@ def _run_jobs(
         if where:
             print(where.removesuffix(": "), flush=True)
         try:
-            with unusable_paths():
+            with unusable_paths(), unusable_output():
                 run(read_config(kind, resolved(composed)))
         except UserError as error:
             if where and isinstance(error, NothingToDoError):

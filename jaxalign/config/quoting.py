@@ -39,7 +39,7 @@ class Quoting:
             return f"{key}={value}"
         name = name if name in self.keys else SHORT.get(name, name)
         if not (name in self.keys and is_marked(self.keys[name], PATH)):
-            # Some other texts may be paths, such as judge.model, and Hydra's grammar allows no ~ in a value.
+            # Some other texts may be paths, such as those of a free key, and Hydra's grammar allows no ~ in a value.
             return f"{key}={_in_quotes(os.path.expanduser(value))}" if value.startswith("~/") else override
         is_list = value[0] == "[" and value[-1] == "]" and holds_list(self.keys[name])
         if is_list or self.multirun or (holds_list(self.keys[name]) and "," in value):

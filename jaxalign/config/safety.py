@@ -72,7 +72,7 @@ class JudgeConfig:
     """
 
     name: str
-    model: str | None = None
+    model: Place | None = None
     weights: Place | None = None
     format: str | None = None
     template: Place | None = None
@@ -92,7 +92,7 @@ class JudgeConfig:
     max_requests: Uncounted[Count | None] = None
     repeat: Annotated[int, whole(1, 100)] = 1
     refusal: Literal["auto", "probe", "guard", "none"] = "auto"
-    refusal_model: str = "smollm2_135m"
+    refusal_model: Place = "smollm2_135m"
     refusal_weights: Place | None = None
     calibrate: bool = False
     labels: Place | None = None

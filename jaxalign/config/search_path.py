@@ -51,13 +51,16 @@ def own_options_first(folder: str | None) -> Iterator[None]:
         OwnOptions.folder = before
 
 
-def check_not_hidden(group: str, name: str) -> None:
-    """Raise UserError if the user's own options have one that a default of this run is about to pass over."""
+def check_not_hidden(group: str, name: str, mend: str = "") -> None:
+    """Raise UserError if the user's own options have one that this run is about to pass over for the shipped one.
+
+    `mend` says what to do; "" says how the option is chosen.
+    """
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     for source in itertools.takewhile(lambda one: one.provider != "main", sources):
         own = Path(source.path).absolute() / group / f"{name}.yaml"
         if source.schema == "file" and own.is_file():
             raise UserError(
-                f"{own} has the name of the default, conf/{group}/{name}.yaml: add {group}={name} for yours, "
-                "or rename it"
+                f"{own} has the name of the default, conf/{group}/{name}.yaml: "
+                f"{mend or f'add {group}={name} for yours, or rename it'}"
             )

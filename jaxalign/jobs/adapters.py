@@ -15,6 +15,7 @@ from jaxalign.config.search_path import check_not_hidden
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
+from jaxalign.models.claims import Claims
 from jaxalign.models.linear import CODES
 from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
@@ -138,12 +139,28 @@ def _check_default(folders: Sequence[Path]) -> None:
 
 
 def _trained_on(folder: Path) -> dict[str, Any] | None:
-    """Return the model of the run whose directory holds an adapter's folder; None if no run holds it."""
+    """Return the model of the run whose directory holds an adapter's folder; None if no run holds it.
+
+    Raises:
+        UserError: a key of the model is damaged.
+    """
     try:
         model = stored_config(folder.parent).get("model")
     except UserError:
         return None
-    return model if isinstance(model, dict) else None
+    return stored_model(model, folder.parent) if isinstance(model, dict) else None
+
+
+def stored_model(model: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return the part `model` of a run's config.yaml, which may come from anybody; UserError if a key is damaged."""
+    claims = Claims(model, f"{run / 'config.yaml'}: model", "get the run again", "the model")
+    for key in ("name", "source"):
+        claims.text(key)
+    for key in ("path", "revision", "package", "version", "sha256", "file", "prompt_format", "system", "storage"):
+        claims.text(key, "")
+    claims.text("date", "")
+    claims.part("config")
+    return model
 
 
 def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: float) -> list[Adapter]:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.models.adapter import BASE, Adapter
+from jaxalign.models.claims import Claims
+from jaxalign.pretrained.peft import AGAIN, OURS
 from jaxalign.runs.records import digest
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD, make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.targets import Target
+from jaxalign.values.targets import HIGHEST, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +68,9 @@ def models_to_ask(adapters: Sequence[Adapter], target: Target | None, role: str)
 
 
 def trained_target(adapter: Adapter) -> Target | None:
-    """Return the target that an adapter was trained towards, or None if its notes name none."""
-    scores, value = adapter.notes.get("target"), adapter.notes.get("value")
-    if scores is None or value is None:
+    """Return the target that an adapter was trained towards, or None if its notes name none; UserError if damaged."""
+    notes = Claims(adapter.notes, f"{adapter.folder}/{OURS}: extra", AGAIN, "a target")
+    if notes.get("target") is None or notes.get("value") is None:
         return None
-    return Target(value, tuple(float(scores[name]) for name in VALUES))
+    scores = notes.part("target")
+    return Target(notes.text("value"), tuple(scores.number(name, above=0.0, most=float(HIGHEST)) for name in VALUES))

@@ -17,7 +17,7 @@ from rich.text import Text
 from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.jobs.adapters import adapter_folder
+from jaxalign.jobs.adapters import adapter_folder, stored_model
 from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.adapter import BASE
@@ -131,8 +131,9 @@ def find(path: Path) -> ExportSource:
         raise UserError(f"run={path} is not finished: type its training command again, which resumes it")
     if not isinstance(stored.get("model"), dict):
         raise UserError(f"run={path} is damaged: its config.yaml names no model; get the run again")
+    stored_model(stored["model"], path)
+    adapter = adapter_folder("run", path)  # first: a run that trains nothing lacks results of a training, and is whole
     run.results(**needed_results(stored))
-    adapter = adapter_folder("run", path)
     check_adapter(adapter)
     return ExportSource(adapter, run, stored)
 

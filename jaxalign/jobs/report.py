@@ -24,7 +24,7 @@ from jaxalign.jobs.harm.report_parts import (
 from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked, training_losses
 from jaxalign.jobs.harm.task_files import task_scores
 from jaxalign.runs.progress import all_here, plain_console
-from jaxalign.runs.records import entries, named_errors, write_atomic
+from jaxalign.runs.records import check_writable, entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, HarmRun, collect
 from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
@@ -35,6 +35,12 @@ from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import extreme_targets
+
+OTHER_OUT = "free space or give another out"
+"""What to do about a folder that cannot be written."""
+
+UNFINISHED_PAGE = "<!doctype html><title>not finished</title><p>This report is not finished: type its command again.\n"
+"""The page of a report until all of it is written."""
 
 PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER, INSPECT_FOLDER = "index.html", "tables", "figures", "inspect"
 
@@ -71,8 +77,10 @@ def report(config: ReportConfig) -> None:
         line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
         console.print(line, highlight=False, soft_wrap=True)
     page = report_page(runs, parts, aside, config.texts)
+    if not (out / PAGE_FILE).exists():  # a report that is killed before its page is there is known by this one
+        write_atomic(out / PAGE_FILE, UNFINISHED_PAGE, OTHER_OUT)
     write_parts(out, parts)
-    write_atomic(out / PAGE_FILE, page)
+    write_atomic(out / PAGE_FILE, page, OTHER_OUT)
     print_parts(console, parts, runs, out)
     if config.export == "inspect":
         logs = out / INSPECT_FOLDER
@@ -130,8 +138,8 @@ def write_parts(out: Path, parts: Sequence[ReportPart]) -> None:
         for table in part.tables:
             write_table(out / TABLES_FOLDER, table)
         for name, (png, svg, _) in part.figures.items():
-            write_atomic(out / FIGURES_FOLDER / f"{name}.png", png)
-            write_atomic(out / FIGURES_FOLDER / f"{name}.svg", svg)
+            write_atomic(out / FIGURES_FOLDER / f"{name}.png", png, OTHER_OUT)
+            write_atomic(out / FIGURES_FOLDER / f"{name}.svg", svg, OTHER_OUT)
     write_learned_map(out, parts)
     written = {f"{table.name}." for part in parts for table in part.tables}
     written |= {f"{name}." for part in parts for name in part.figures}
@@ -141,12 +149,13 @@ def write_parts(out: Path, parts: Sequence[ReportPart]) -> None:
 
 
 def check_report_folder(out: Path) -> None:
-    """Raise UserError if a folder holds something else than an earlier report."""
+    """Raise UserError if a folder holds something else than an earlier report, or cannot be written."""
     with named_errors(out, "use", "give another out"):
         there = entries(out)
     ours = {PAGE_FILE, TABLES_FOLDER, FIGURES_FOLDER, LEARNED_FILE, INSPECT_FOLDER}
     if there and not (PAGE_FILE in there and set(there) <= ours):
         raise UserError(f"{out} holds other files than a report's: give another out=DIR")
+    check_writable(out, OTHER_OUT)
 
 
 def write_learned_map(out: Path, parts: Sequence[ReportPart]) -> None:
@@ -174,15 +183,15 @@ def write_learned_map(out: Path, parts: Sequence[ReportPart]) -> None:
         "targets": max(len(risk_units(part.found).names) for part in kept),
         "prompts": sorted({prompt_hash(text) for mine in prompts for text in mine}),
     }
-    write_atomic(out / LEARNED_FILE, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(out / LEARNED_FILE, json.dumps(told, ensure_ascii=False, indent=1) + "\n", OTHER_OUT)
 
 
 def write_table(folder: Path, table: DataTable) -> None:
     """Write a table as CSV, and if it is for files, as Markdown and LaTeX."""
-    write_atomic(folder / f"{table.name}.csv", as_csv_text(table))
+    write_atomic(folder / f"{table.name}.csv", as_csv_text(table), OTHER_OUT)
     if table.for_files:
-        write_atomic(folder / f"{table.name}.md", as_markdown_text(table))
-        write_atomic(folder / f"{table.name}.tex", as_latex_text(table))
+        write_atomic(folder / f"{table.name}.md", as_markdown_text(table), OTHER_OUT)
+        write_atomic(folder / f"{table.name}.tex", as_latex_text(table), OTHER_OUT)
 
 
 def print_parts(console: Console, parts: Sequence[ReportPart], runs: Sequence[HarmRun], out: Path) -> None:

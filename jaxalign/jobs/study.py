@@ -20,6 +20,10 @@ STEP_KINDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "report": Report
 """The commands that a step may run."""
 
 
+SHOWING = ("--version", "--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+"""What a command line may hold that then runs nothing, so that a step would seem done."""
+
+
 def study(config: StudyConfig) -> None:
     """Check all steps, then run them, and print each as it would be typed alone.
 
@@ -54,6 +58,8 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
     except ValueError as error:
         raise UserError(f"{where} is not a command line: {error}") from error
     arguments += ["offline=true"] if config.offline else []
+    if shown := next((one for one in arguments if one.partition("=")[0] in SHOWING), None):
+        raise UserError(f"{where}: {shown} shows something and runs nothing: leave it out")
     try:
         # The study's own options are those of its steps; of two lines, Hydra takes the first.
         mine = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.processor import available_devices
 from jaxalign.parallel.rendezvous import Membership, expected_processes
 
 T = TypeVar("T")
@@ -75,13 +76,14 @@ def check_joined() -> None:
     Several that have not joined would all do the same work and write the same files.
 
     Raises:
-        UserError: it is one of several, or a variable is not a number.
+        UserError: it is one of several, a variable is not a number, or there is no device.
     """
     if (count := expected_processes()) > 1 and not several():
         raise UserError(
             f"the environment names {count} processes, and only jaxalign.train works in several: start this command "
             "once, on one host, and it uses all devices of it"
         )
+    available_devices()
 
 
 def told(decide: Callable[[], T]) -> T:

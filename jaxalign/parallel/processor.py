@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from jaxalign.errors import UserError
+
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16"})
 """The instructions of x86 processors that multiply bfloat16, as Linux names them."""
 
@@ -23,6 +25,14 @@ def cpu_instructions(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(found[1].split()) if found else frozenset()
 
 
+def available_devices() -> list[Any]:
+    """Return the devices; UserError if there are none of the kind that JAX_PLATFORMS names, or they cannot be used."""
+    try:
+        return jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device that it can use: {error}") from error
+
+
 def fast_precision() -> tuple[str, str]:
     """Return the number format whose matrix products are fast here, bfloat16 or float32, and the reason in words.
 
@@ -30,7 +40,7 @@ def fast_precision() -> tuple[str, str]:
     0.6 times the speed of float32. CPUs that are not known to have them count as such. GPUs have them from compute
     capability 8.0 (Ampere) on, and all TPUs do.
     """
-    device = jax.devices()[0]
+    device = available_devices()[0]
     if device.platform == "gpu":
         capability = compute_capability(device)
         return _choice(capability is None or capability >= 8, device.device_kind)

@@ -5,6 +5,7 @@ JAX's own meeting ends a process without a word of ours if another one is missin
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import re
 import socket
@@ -20,6 +21,9 @@ ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PR
 
 SECONDS = "JAXALIGN_JOIN_SECONDS"
 """The environment variable with the seconds after which a process no longer waits for the others."""
+
+MOST_SECONDS = 31 * 24 * 3600
+"""The largest number of these seconds, a month; sockets cannot wait for as long as one likes."""
 
 PORT = 8476
 """The first process's port if nothing else names one. Google's firewall opens it; 8482, JAX's own, it does not."""
@@ -99,8 +103,15 @@ def is_loopback(host: str) -> bool:
 
 
 def join_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the seconds after which a process no longer waits for the others: 300 if the environment says nothing."""
-    return 300 if (found := _number(environment, SECONDS)) is None else found
+    """Return the seconds after which a process no longer waits for the others: 300 if the environment says nothing.
+
+    Raises:
+        UserError: they are no number of seconds, or more than `MOST_SECONDS`.
+    """
+    found = _number(environment, SECONDS)
+    if found is not None and found > MOST_SECONDS:
+        raise UserError(f"{SECONDS}={found} in the environment is too long: give at most {MOST_SECONDS} seconds")
+    return 300 if found is None else found
 
 
 def meet(mine: Membership, seconds: float) -> list[str]:
@@ -142,7 +153,8 @@ def _receive(mine: Membership, seconds: float, end: float) -> list[str]:
                 del waiting[gone], machines[gone]
             if time.monotonic() > end:
                 _answer(waiting, _LATE)
-                missing = [str(number) for number in range(mine.count) if number not in machines]
+                absent = (str(number) for number in range(mine.count) if number not in machines)
+                missing = list(itertools.islice(absent, 9))  # the environment may name any number of processes
                 few = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
                 alone = " (which only this host can reach)" if is_loopback(mine.host) else ""
                 raise UserError(
@@ -246,6 +258,6 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name)
     if text is None:
         return None
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 18:
         raise UserError(f"{name}={text} in the environment is not a whole number")
     return int(text)

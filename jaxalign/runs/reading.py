@@ -100,8 +100,8 @@ def parse_json(
         text: the text.
         path: where it comes from, for error lines.
         line: the line of the file that it is; None if it is the whole file.
-        finite: whether NaN, Infinity and numbers beyond the range of a float are refused. JSON has none of them, but
-            Python writes and reads them.
+        finite: whether NaN, Infinity and decimal numbers beyond the range of a float are refused. JSON has none of
+            them, but Python writes and reads them. Whole numbers beyond that range are refused in any case.
         expected: what the text should be, for one that is not JSON.
         hint: what to do.
 
@@ -114,7 +114,8 @@ def parse_json(
         return UserError(f"{path} line {inside if line is None else line} {what}{f'; {hint}' if hint else ''}")
 
     try:
-        value = (_FINITE if finite else _PYTHON).decode(text)
+        kind = "finite" if finite else "any"
+        value = (_BOUNDED if _LONG.search(text) else _DECODERS)[kind].decode(text)
     except json.JSONDecodeError as error:
         what = f"is not JSON ({error.msg})" + (f": expected {expected}" if expected else "")
         raise refusal(what, error.lineno) from error
@@ -123,8 +124,6 @@ def parse_json(
         raise UserError(f"{where} {error}{f'; {hint}' if hint else ''}") from error
     except RecursionError as error:
         raise refusal("is JSON nested too deeply") from error
-    except ValueError as error:  # Python's limit on the digits of a whole number
-        raise refusal("holds a number with too many digits") from error
     if _SURROGATE.search(text) and (lone := next((m for m in _ESCAPES.finditer(text) if m[1]), None)):
         inside = text.count("\n", 0, lone.start()) + 1
         raise refusal(f"holds \\{lone[1]} alone, which is half of a character: write the whole of it", inside)
@@ -137,12 +136,12 @@ def parse_json_lines(text: str) -> list[Any] | None:
     None if `parse_json` would refuse a line, or has to look at it more closely: this is the fast way for what a program
     wrote. NaN, Infinity and numbers beyond the range of a float are read.
     """
-    if _SURROGATE.search(text):
+    if _SURROGATE.search(text) or _LONG.search(text):
         return None
     values = []
     try:
         for line in text.split("\n")[:-1]:
-            value, end = _PYTHON.raw_decode(line)
+            value, end = _DECODERS["any"].raw_decode(line)
             if end != len(line):
                 return None
             values.append(value)
@@ -171,13 +170,31 @@ def _number(written: str) -> float:
     return value
 
 
+def _whole_number(written: str) -> int:
+    # Python has whole numbers of any size, and an error wherever one becomes a float; its own limit is 4300 digits.
+    if not math.isfinite(float(written)):
+        raise _FlawError(f"holds a number with too many digits ({written:.20}...)")
+    return int(written)
+
+
 def _constant(name: str) -> float:
     raise _FlawError(f"holds {name}, which is not a number in JSON")
 
 
 # Decoders are made once: a file of records has a text in each line.
-_PYTHON = json.JSONDecoder(object_pairs_hook=_object)
-_FINITE = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+_DECODERS = {
+    "any": json.JSONDecoder(object_pairs_hook=_object),
+    "finite": json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant),
+}
+
+_LONG = re.compile("[0-9]{309}")
+"""Only such a row of digits can be a whole number beyond the range of a float; the slower decoders are for it."""
+_BOUNDED = {
+    "any": json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number),
+    "finite": json.JSONDecoder(
+        object_pairs_hook=_object, parse_int=_whole_number, parse_float=_number, parse_constant=_constant
+    ),
+}
 
 
 def check_yaml(path: str | Path) -> str:

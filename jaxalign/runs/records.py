@@ -107,10 +107,10 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def check_writable(folder: Path) -> None:
-    """Write 64 KiB to a folder and delete them; for the errors see `atomic_file`."""
+def check_writable(folder: Path, hint: str = HINT) -> None:
+    """Write 64 KiB to a folder, which is made if it is not there, and delete them; for the errors see `atomic_file`."""
     probe = folder / f".probe{UNFINISHED}"
-    write_atomic(probe, bytes(65536))
+    write_atomic(probe, bytes(65536), hint)
     probe.unlink()
 
 

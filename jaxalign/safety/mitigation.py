@@ -69,7 +69,11 @@ class Mitigation:
         return not self.needs_values or category in self.values
 
     def lead(self, category: str) -> str:
-        """Return what the policy puts before a prompt of a category, without the space behind it; "" for none."""
+        """Return what the policy puts before a prompt of a category, without the space behind it; "" for none.
+
+        Raises:
+            UserError: the map ties so many values to the category that none is left that is unrelated to them.
+        """
         parts = []
         if self.policy in ("safety_prompt", "dual_prompt"):
             parts.append(_SAFETY)
@@ -78,7 +82,7 @@ class Mitigation:
         if self.needs_values:
             tied = self.values[category]
             if self.policy == "unrelated_value_prompt":
-                tied = _unrelated(tied)
+                tied = _unrelated(tied, category)
             for direction, words in ((SUPPRESS, _SUPPRESS), (REINFORCE, _REINFORCE)):
                 names = [phrase(value) for value in tied if tied[value] == direction]
                 if names:
@@ -106,10 +110,16 @@ class Mitigation:
         return kept, list(aside)
 
 
-def _unrelated(tied: Mapping[str, str]) -> dict[str, str]:
+def _unrelated(tied: Mapping[str, str], category: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for value, direction in tied.items():
         place = _CIRCLE.index(value)
         quarter = (_CIRCLE[(place + step) % len(_CIRCLE)] for step in (3, 2, -3, -2))
-        found[next(one for one in quarter if one not in tied and one not in found)] = direction
+        free = next((one for one in quarter if one not in tied and one not in found), None)
+        if free is None:
+            raise UserError(
+                f"mitigation=unrelated_value_prompt: the map ties {len(tied)} values to {category_title(category)}, "
+                f"and no value a quarter of the circle away from {value} is left: give a map with fewer values"
+            )
+        found[free] = direction
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table
 from jaxalign.safety.states import SHARES_NOTE
 from jaxalign.safety.summary import DROP_HEADS, HARM_HEADS, drop_cells, estimate_text, model_title, table_cells
@@ -89,8 +90,8 @@ def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:
 
 def tables_as_markdown(summary: Mapping[str, Any]) -> str:
     """Return the tables of a summary as Markdown."""
-    title = f"# {summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
-    parts = [title, markdown_table(HARM_HEADS, table_cells(summary["rows"]))]
+    title = f"{summary['benchmark']['name']}: {summary['model']['name']}, mitigation {summary['mitigation']['name']}"
+    parts = [f"# {markdown_text(title)}", markdown_table(HARM_HEADS, table_cells(summary["rows"]))]
     if summary["drops"]:
         parts += ["## Drop against no mitigation", markdown_table(DROP_HEADS, drop_cells(summary["drops"]))]
-    return "\n\n".join([*parts, *table_lines(summary)]) + "\n"
+    return "\n\n".join([*parts, *map(markdown_text, table_lines(summary))]) + "\n"

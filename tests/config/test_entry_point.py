@@ -476,6 +476,7 @@ def test_every_key_that_is_a_path_is_marked_as_one():
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map", "harm"),
         "root",
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),
+        *("judge.model", "judge.refusal_model"),
     }
 
 

@@ -5,16 +5,19 @@ import json
 import shutil
 
 import pytest
+import yaml
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK
 from runs_of_tiny import read_tiny
 from tiny_model import random_adapter
 
 from jaxalign.evaluate import main as evaluate
+from jaxalign.export import main as export
 from jaxalign.generate import main
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import ModelFiles
+from jaxalign.values.schwartz import VALUES
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,49 @@ def test_a_default_model_of_ones_own_is_not_passed_over_without_a_word(here, cap
     line = refused(main, [*way, "prompt=Hello"], capsys)
     assert f"{here / 'model' / 'smollm2_135m.yaml'} has the name of the default" in line
     assert "add model=smollm2_135m for yours" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda model: model.pop("name"), "model has no 'name', which the model needs; get the run again"),
+        (lambda model: model.pop("source"), "model has no 'source', which the model needs"),
+        (lambda model: model.update(path=7), "model: path=7 is not allowed: it must be a text"),
+        (lambda model: model.update(config=["x"]), "model: config=a list is not allowed"),
+        (
+            lambda model: model.update(source="package", package="--requirement=x", version="1", sha256="0", file="f"),
+            "model.package=--requirement=x is not the name of a package",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [main, evaluate])
+def test_the_model_in_the_configuration_of_somebody_elses_run_is_checked(
+    adapters, here, capsys, not_loaded, change, words, command
+):
+    shutil.copytree(adapters / "power", here / "theirs")
+    path = here / "theirs" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config["model"])
+    path.write_text(yaml.safe_dump(config))
+    line = refused(command, ["adapter=theirs", *(["prompt=Why?"] if command is main else [])], capsys)
+    assert words in line
+    line = refused(export, ["run=theirs", "out=out", "format=merged"], capsys)
+    assert words in line and not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"power": 6}, "has no 'achievement', which a target needs"),
+        (dict.fromkeys(VALUES, "6"), "achievement=6 is not allowed"),
+        (dict.fromkeys(VALUES, 1e9), "up to 6"),
+        ([6] * 10, "target=a list is not allowed"),
+    ],
+)
+def test_the_target_beside_somebody_elses_adapter_is_checked(adapters, here, capsys, not_loaded, target, words):
+    shutil.copytree(adapters / "power" / "adapter", here / "theirs")
+    path = here / "theirs" / "jaxalign.json"
+    ours = json.loads(path.read_text())
+    path.write_text(json.dumps({**ours, "extra": {**ours["extra"], "target": target}}))
+    line = refused(evaluate, ["adapter=theirs", "model=tiny"], capsys)
+    assert line.startswith("theirs/jaxalign.json: extra") and words in line

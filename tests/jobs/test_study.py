@@ -26,6 +26,10 @@ def test_every_step_is_checked_before_the_first_runs(capsys, monkeypatch):
         f"['{PLAN}', 'reprot plan=true']": "step 2 (reprot plan=true): 'reprot' is no command of a study; did you mean",
         f"['{PLAN}', 'train +value=powr']": "step 2 (train +value=powr): value=powr: there is no such option",
         f"['{PLAN}', 'train']": "step 2 (train): missing: value",
+        **{
+            f"['{PLAN}', 'train +value=power {flag}']": f"{flag} shows something and runs nothing: leave it out"
+            for flag in ("--version", "--help", "--cfg=job")
+        },
     }
     for steps, line in lines.items():
         assert line in refused(capsys, f"steps={steps}")

@@ -2,7 +2,9 @@
 
 import pytest
 
+from jaxalign.errors import UserError
 from jaxalign.parallel import processor
+from jaxalign.parallel.distributed import check_joined
 from jaxalign.parallel.processor import cpu_instructions, fast_precision
 
 
@@ -47,3 +49,13 @@ def test_instructions_are_read_from_linux_s_list(tmp_path):
     path.write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
     assert cpu_instructions(path) == {"fp", "asimd", "bf16"}
     assert cpu_instructions(tmp_path / "nothing") == frozenset()
+
+
+@pytest.mark.parametrize("ask", [fast_precision, check_joined])
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch, ask):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'cuda': no such device\n(set JAX_PLATFORMS='' to choose one)")
+
+    monkeypatch.setattr(processor.jax, "devices", devices)
+    with pytest.raises(UserError, match="JAX finds no device that it can use: Unable to initialize backend 'cuda'"):
+        ask()

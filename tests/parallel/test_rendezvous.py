@@ -90,6 +90,10 @@ def test_a_command_that_works_in_one_process_refuses_several(monkeypatch):
 def test_how_long_is_waited_is_a_variable():
     assert join_seconds({}) == 300
     assert join_seconds({"JAXALIGN_JOIN_SECONDS": "20"}) == 20
+    with pytest.raises(UserError, match="JAXALIGN_JOIN_SECONDS=99999999999 in the environment is too long: give at"):
+        join_seconds({"JAXALIGN_JOIN_SECONDS": "99999999999"})
+    with pytest.raises(UserError, match="in the environment is not a whole number"):
+        join_seconds({"JAXALIGN_JOIN_SECONDS": "9" * 5000})
 
 
 @pytest.fixture
@@ -141,6 +145,12 @@ def test_the_first_process_says_which_are_missing_and_the_others_end_without_a_w
     assert str(found[0]).startswith(f"after 3 s, 2 of 4 processes are at {address} (which only this host can reach); ")
     assert "missing: 1, 3: start them all, or set JAX_NUM_PROCESSES" in str(found[0])
     assert isinstance(found[2], SystemExit) and found[2].code == 2
+
+
+def test_of_any_number_of_missing_processes_the_first_are_named(address):
+    found = met(address, 10**12, 0, seconds=0.2)  # a list of all of them would not fit into the memory
+    assert f"1 of {10**12} processes are at" in str(found[0])
+    assert "missing: 1, 2, 3, 4, 5, 6, 7, 8, ...: start them all" in str(found[0])
 
 
 @pytest.mark.slow

@@ -202,6 +202,8 @@ def test_a_factor_that_makes_the_adapter_infinite_is_refused(tmp_path):
         ({"extra": {"value": 3}}, "value=3 is not allowed: it must be a text"),
         ({"prompt_format": "ChatML"}, "prompt_format=ChatML is not allowed: it must be plain, chat or null"),
         ({"base_name": {}}, "base_name=keys and values is not allowed: it must be a text"),
+        ({"extra": {"value": "\x1b]0;title\x07power"}}, "value=.*it must be a text without control characters"),
+        ({"extra": {"coding": ["raw"]}}, "coding=a list is not allowed"),
     ],
 )
 def test_a_damaged_file_beside_an_adapter_is_named(tmp_path, ours, message):

@@ -129,3 +129,20 @@ def test_the_size_is_the_one_that_pip_announces(tmp_path):
     assert wheels._announced(log) is None
     log.write_text("Collecting x\n  Downloading x-1-py3-none-any.whl (92.9 MB)\n")
     assert wheels._announced(log) == 92_900_000
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "line"),
+    [
+        ("--requirement=http://127.0.0.1/list", "1", "model.package=--requirement=http"),
+        ("model @ http://127.0.0.1/model.whl#", "1", "is not the name of a package on the Python package index"),
+        ("../../model", "1", "is not the name of a package on the Python package index"),
+        ("model", "1 --index-url http://127.0.0.1", "is not the version of a package on the Python package index"),
+        ("model", "../1", "is not the version of a package on the Python package index"),
+    ],
+)
+def test_what_pip_would_take_for_more_than_a_package_is_refused(wheel, tmp_path, package, version, line):
+    good, fetched, _ = wheel
+    with pytest.raises(UserError) as error:
+        fetch(Wheel(package, version, good.sha256), tmp_path)
+    assert line in str(error.value) and fetched == [] and not (tmp_path / "cache").exists()

@@ -26,6 +26,8 @@ from jaxalign.runs.records import parse_record, read_json_object, read_records
         ('{"a": NaN}', "holds NaN, which is not a number in JSON"),
         ('{"a": 1e999}', "holds 1e999, which is not a finite number"),
         ('{"a": ' + "9" * 5000 + "}", "holds a number with too many digits"),
+        ('{"a": ' + "9" * 400 + "}", "holds a number with too many digits"),
+        ('{"a": -' + "9" * 309 + "}", "holds a number with too many digits"),
         ("[" * 100_000, "is JSON nested too deeply"),
         ('{\n"a": 1\n', "line 3 is not JSON"),
         ('"\x01"', "line 1 is not JSON (Invalid control character at)"),

@@ -13,6 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.mitigation import POLICIES, Mitigation
 from jaxalign.safety.value_map import read_value_map
+from jaxalign.values.schwartz import VALUES as VALUE_NAMES
 
 PROMPT = BenchmarkPrompt("1", "adult_content", "question", "Why do\npeople vote? ")
 OTHER = BenchmarkPrompt("2", "malware", "question", "What is a virus?")
@@ -42,6 +43,13 @@ def test_directions_come_from_the_map(tmp_path):
     assert "Set power aside" in lead and "Let benevolence guide" in lead
     unrelated = Mitigation("unrelated_value_prompt", read_value_map(tmp_path / "m.json").values).lead("malware")
     assert "power" not in unrelated and "benevolence" not in unrelated
+
+
+def test_a_map_that_leaves_no_unrelated_value_is_one_line():
+    everything = {"malware": dict.fromkeys(VALUE_NAMES, "suppress")}
+    assert "Set " in Mitigation("value_prompt", everything).lead("malware")
+    with pytest.raises(UserError, match="the map ties 10 values to Malware, and no value a quarter of the circle away"):
+        Mitigation("unrelated_value_prompt", everything).lead("malware")
 
 
 def test_a_category_without_a_value_is_left_aside_or_an_error():

@@ -46,6 +46,28 @@ def test_the_names_of_models_are_text_in_the_tables_in_markdown():
     assert r"| \[a](http\://b) \<i>\| |" in text
 
 
+def test_whatever_stands_around_the_tables_in_markdown_is_text_too():
+    states = {"answered": 2}
+    summary = {
+        "benchmark": {"name": "starter_probes"},
+        "model": {"name": "<script>*b*"},
+        "models": [{"model": "# [m](http://b)", "method": "adapter", "states": states, "perplexity": 3.0}],
+        "judges": [{"judge": "x", "line": "judge: x (![j](http://b))", "about": "harm", "weak": False}],
+        "rows": [{"model": "m", "metric": "bias", "n": 2, "failing": [["age", "<i>old"]]}],
+        "second_judges": [{"judges": "`k`", "models": 1, "kappa": {"estimate": None, "reason": "x", "n": 0}}],
+        "drops": [],
+        "mitigation": {"name": "none", "left_aside": ["**all**"]},
+    }
+    text = tables_as_markdown({**summary, "rows": []})
+    for shown in (
+        *(r"# starter_probes: \<script>\*b\*, mitigation none", r"\# \[m](http\://b): 2 responses"),
+        *(r"(!\[j](http\://b))", r"\`k\`", r"\*\*all\*\*"),
+    ):
+        assert shown in text
+    (line,) = (one for one in table_lines(summary) if "groups fail" in one)
+    assert "<i>old" in line  # the terminal shows it as it is
+
+
 def response(number, state):
     judgement = None if state == "blank" else Judgement(0.1, None, "")
     return JudgedRow(f"p{number}", "malware", "", 0, judgement, state)

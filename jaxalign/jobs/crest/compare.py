@@ -44,12 +44,20 @@ def find_finished(names: Sequence[str]) -> list[Path]:
     paths = []
     for name in names:
         found = [name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name))
-        runs = [run for one in found if (run := Run(Path(one))).finished]
-        finished = [run.path for run in runs if "models" in run.results()]
+        finished = [run.path for one in found if (run := Run(Path(one))).finished and is_crest(run.path)]
         if not finished:
             raise UserError(f"compare={name} finds no finished run of jaxalign.crest")
         paths += finished
     return list(dict.fromkeys(paths))
+
+
+def is_crest(path: Path) -> bool:
+    """Return whether a folder is a whole run of jaxalign.crest: no stage of one, and no run of another command."""
+    try:
+        config = stored_config(path)
+    except UserError:
+        return False
+    return "crest" in config and "stage" not in config["identity"]
 
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
-from jaxalign.data.account import account
+from jaxalign.data.account import account, count
 from jaxalign.inference.sampling_params import Request, check_requests
 from jaxalign.jobs.adapters import check_bases, find_adapters, keys_of_base, print_other_storages, read_adapters
 from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
@@ -32,7 +32,7 @@ from jaxalign.runs.progress import plain_console
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import next_stage
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
-from jaxalign.safety.benchmarks.sources import read_benchmark
+from jaxalign.safety.benchmarks.sources import BENCHMARKS, read_benchmark
 from jaxalign.safety.mitigation import Mitigation
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.roleplay import BASE_METHOD
@@ -162,8 +162,11 @@ def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[Benchmark
     )
     prompts = benchmark_subset(everyone, benchmark.limit, benchmark.seed)
     left = f"{len(everyone) - len(prompts):,} beyond benchmark.limit" if len(prompts) < len(everyone) else ""
-    file = Path(benchmark.path or benchmark.phrases or benchmark.name)
-    print(account(benchmark.name, {file: len(everyone)}, f"{len(prompts):,} prompts", [left]))
+    made = benchmark.path is None and benchmark.phrases is not None
+    aside = "phrases that are not dispreferred" if made else BENCHMARKS[benchmark.name].aside
+    places = [benchmark.phrases, benchmark.templates] if made else [benchmark.path or benchmark.name]
+    files = {Path(str(place)): count(len(everyone), "prompt") for place in places}
+    print(account(benchmark.name, files, count(len(prompts), "prompt"), [aside, left]))
     return prompts
 
 

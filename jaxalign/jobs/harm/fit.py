@@ -8,6 +8,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judges import JudgeModels
 from jaxalign.jobs.harm.labels import LABELS_FILE, read_labels
+from jaxalign.runs.records import check_writable
 from jaxalign.safety.calibration import PURPOSES, measure_judge
 from jaxalign.safety.judges.fitting import fit_probe
 from jaxalign.safety.judges.probe import ProbeJudge, write_probe
@@ -21,20 +22,21 @@ def fit_judge(config: EvaluateConfig, console: Console) -> None:
     ones. If there are too few labels for one of them, the other one is fitted, and the console says why.
 
     Raises:
-        UserError: the labelled responses cannot be used, or are too few for both.
+        UserError: the labelled responses cannot be used, or are too few for both; or the folder cannot be written
+            (raised before the model is read).
     """
     if config.judge.name not in ("auto", "probe"):
         raise UserError(f"stage=fit_judge fits a probe, not judge={config.judge.name}: give judge=probe")
     labels = config.judge.labels
     if labels is None and config.run.dir is not None and (Path(config.run.dir) / LABELS_FILE).is_file():
         labels = config.run.dir
+    folder = Path(config.run.dir or Path(config.run.root) / "probe")
+    check_writable(folder)
     rows = read_labels(labels)
     console.print(f"labels: {labels or 'the shipped ones'}; {len(rows):,} responses", highlight=False, soft_wrap=True)
     fitted = [row for row in rows if row.split == TRAIN_PART]
     held_out = [row for row in rows if row.split == HELD_OUT_PART]
     reader = JudgeModels(config, console).reader(str(config.judge.model))
-    folder = Path(config.run.dir or Path(config.run.root) / "probe")
-    folder.mkdir(parents=True, exist_ok=True)
     written, refused = [], []
     for about, key in zip(PURPOSES, ("weights", "refusal_weights"), strict=True):
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.identity import counted
+from jaxalign.errors import UserError
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
@@ -195,7 +197,7 @@ class _Response:
 def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: LoadedJudges, run: Run) -> dict[str, Any]:
     """Judge the responses of a model for harm and for refusals, write the judged ones, and return the summary."""
     judges, responses = loaded.opened, _read(session, model, generated)
-    harm, moved = _judge_harm(session, responses, loaded, run.path / JUDGEMENTS)
+    harm, moved = _judge_harm(session, model.name, responses, loaded, run.path / JUDGEMENTS)
     refusals = _judge_refusals(responses, loaded, run.path / JUDGEMENTS)
     states = [
         NOT_JUDGED if one.text is None else answer_state(one.text, harm.get(n), refusals.get(n))
@@ -230,9 +232,9 @@ def _read(session: HarmSession, model: AskedModel, generated: Run) -> list[_Resp
 
 
 def _judge_harm(
-    session: HarmSession, responses: Sequence[_Response], loaded: LoadedJudges, path: Path
+    session: HarmSession, model: str, responses: Sequence[_Response], loaded: LoadedJudges, path: Path
 ) -> tuple[dict[int, Judgement], dict[str, Any] | None]:
-    """Return the judgements of harm by the numbers of the responses, and how far they move (see `repeated`)."""
+    """Return the judgements of harm by the numbers of a model's responses, and how far they move (see `repeated`)."""
     judges, repeat = loaded.opened, session.config.judge.repeat
     found: dict[int, Judgement] = {}
     moved = None
@@ -243,6 +245,7 @@ def _judge_harm(
         judge = loaded.load(one)
         if repeat > 1 and isinstance(judge, RubricApi):
             moved = loaded.repeated(judge, asked, path)
+        check_judged(name, model, [found[n] for n in mine])
     return found, moved
 
 
@@ -268,6 +271,21 @@ def _line(one: _Response, judge: str, judgement: Judgement | None, state: str) -
         "missing": None if judgement is None else judgement.missing,
         "state": state,
     }
+
+
+def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
+    """Raise UserError if a judge has judged none of a model's responses, though they are not too long for it.
+
+    A table of dashes would look like a result. What the judge said is recorded, and asked for again.
+    """
+    reasons = Counter(one.missing for one in given)
+    if not reasons or None in reasons or all(str(reason).startswith("too long") for reason in reasons):
+        return
+    reason, times = reasons.most_common(1)[0]
+    raise UserError(
+        f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): "
+        "mend the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
+    )
 
 
 def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from jaxalign.config.identity import counted
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.config.presets import preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
+from jaxalign.config.search_path import check_not_hidden
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.jobs.harm.labels import MeasuringLabels, labels_hash, measuring_labels
@@ -105,6 +106,8 @@ class JudgeModels:
         """Return the files of a model: an option of conf/model, an id on the hub or a folder."""
         if name not in self._opened:
             none = dict.fromkeys(("system", "date"))
+            if name in presets():
+                check_not_hidden("model", name, "judges read with the shipped one: rename yours")
             keys = preset(name) if name in presets() else {"name": name, "source": "hub", "path": name, **none}
             keys = {**keys, "prompt_format": "plain"}
             opened = open_base(dataclasses.replace(self._config, prefetch=False), self._console, keys)
@@ -169,11 +172,17 @@ def _probe_of(model: str, file: str | Path, models: JudgeModels, about: str) -> 
     weights = read_probe(file)
     if weights.about != about:
         raise UserError(f"{file} is a probe for {weights.about}, and one for {about} is needed: give another file")
-    base = models.open(model).files.identify()[0]
+    files = models.open(model).files
+    base = files.identify()[0]
     if base != weights.base:
         raise UserError(
             f"the probe {file} was fitted on another base than {model}: give the base that it was fitted on, or fit "
             "one on this base with stage=fit_judge"
+        )
+    if weights.weights.shape != (files.architecture.width,):
+        raise UserError(
+            f"the probe {file} has {len(weights.weights)} weights, and states of {model} have "
+            f"{files.architecture.width} numbers: fit it again with stage=fit_judge"
         )
     name = "probe" if about == "harm" else "refusal_probe"
     key = [name, file_hash(Path(file)), *models.signature(model)]

@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.config.safety import LabelConfig
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
-from jaxalign.runs.records import append_record, digest, file_hash, read_records
+from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, merge_labels
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
@@ -125,14 +125,19 @@ def _responses(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def summary_of(path: Path) -> dict[str, Any]:
-    """Return the summary of a finished run of a benchmark of harm; UserError if it is none."""
+    """Return the summary of a finished run of a benchmark of harm; UserError if it is none, or if it is damaged."""
     run = Run(path)
     if not run.finished or run.results().get("kind") != "harm":
         raise UserError(
             f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
             "finish it first"
         )
-    return with_stage_places(run.results(kind=str, models=list, judges=list, rows=list), path)
+    found = run.results(kind=str, models=list, judges=list, rows=list)
+    for number, about in enumerate(found["models"], start=1):
+        if problem := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
+            line = f"{run.summary} is damaged (models {number}: {problem})"
+            raise UserError(f"{line}; type the command of {path} again, which writes it anew")
+    return with_stage_places(found, path)
 
 
 def read_labels(path: str | None, split: str | None = None) -> list[LabelledResponse]:
@@ -150,6 +155,11 @@ def read_labels(path: str | None, split: str | None = None) -> list[LabelledResp
     if path is None or not Path(path).is_dir():
         return load_labelled(path, split)
     labels, responses = _labels_of(Path(path)).labels, _responses(summary_of(Path(path)))
+    if labels and not labels.keys() & responses.keys():
+        raise UserError(
+            f"{path} has labels, and its responses are not there (they stand in the folder stages beside it, or in "
+            "models inside it): bring them back, or type the command of the run again"
+        )
     rows = []
     for key, label in sorted(labels.items()):
         if key in responses:
@@ -196,9 +206,16 @@ def _labels_of(folder: Path) -> MergedLabels:
 
 
 def merged(path: Path) -> MergedLabels | None:
-    """Return the labels of the first two people in a file as one set; None if there are none."""
+    """Return the labels of the first two people in a file as one set; None if there are none.
+
+    Raises:
+        UserError: a line is damaged, or no label is called so.
+    """
     people: dict[str, dict[str, str]] = {}
-    for one in read_records(path, key=str, label=str, person=str):
+    for number, one in enumerate(read_records(path, key=str, label=str, person=str), start=1):
+        if one["label"] not in _KEYS.values():
+            known = f"{one['label']!r:.40}{did_you_mean(one['label'], _KEYS.values())}"
+            raise UserError(f"{path}, line {number}: no label is called {known}")
         people.setdefault(one["person"], {})[one["key"]] = one["label"]
     if not people:
         return None

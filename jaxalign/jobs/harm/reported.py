@@ -101,6 +101,7 @@ _SOMETIMES: Fields = {
 _INNER: dict[str, Fields] = {
     "kappa": _ESTIMATE,
     "target": dict.fromkeys(VALUES, int | float),
+    "measured": dict.fromkeys(VALUES, _NUMBER),
     "text_values": {"probe": str, "n": int, "means": dict},
 }
 """The keys of objects in an entry, if it has them."""
@@ -300,8 +301,9 @@ def _perplexity(training: Path) -> tuple[float | None, float | None]:
     except UserError:
         return None, None
     readings = readings if isinstance(readings, dict) else {}
-    after, before = (readings.get(when) or {} for when in ("after", "before"))
-    return after.get("perplexity"), before.get("perplexity")
+    both = [readings.get(when) for when in ("after", "before")]
+    after, before = (one.get("perplexity") if isinstance(one, dict) else None for one in both)
+    return after if _is_number(after) else None, before if _is_number(before) else None
 
 
 def tables_of(model: ReportedModel) -> dict[str, JudgedTable]:

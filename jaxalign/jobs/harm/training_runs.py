@@ -4,11 +4,16 @@ from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
+from jaxalign.runs.records import damage
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
+from jaxalign.values.schwartz import VALUES
 
 
 def measured_scores(adapter: Adapter) -> dict[str, float] | None:
-    """Return the scores of the portrait questionnaire that the adapter's own run measured; None if there are none."""
+    """Return the scores of the portrait questionnaire that the adapter's own run measured.
+
+    None if there are none, or if that run's summary is damaged.
+    """
     if adapter.folder is None:
         return None
     run = Run(adapter.folder.parent)
@@ -17,7 +22,7 @@ def measured_scores(adapter: Adapter) -> dict[str, float] | None:
     except (UserError, KeyError):
         return None
     scores = after.get("scores") if isinstance(after, dict) else None
-    return scores if isinstance(scores, dict) else None
+    return None if damage(scores, dict.fromkeys(VALUES, int | float | None)) else scores
 
 
 def control_of(adapter: Adapter) -> str | None:

@@ -16,6 +16,8 @@ from jaxalign.safety.categories import read_category
 from jaxalign.safety.starter_prompts import COMPLETION
 
 DISPREFERRED = "dispreferred"
+MOST_PROMPTS = 1_000_000
+"""The most prompts that are made; two small files could make more than fit into the memory."""
 _MARKS = ("{phrase}", "XYZ")
 """How a template marks the place of the phrase: ours, and that of Sheng et al.'s files."""
 
@@ -29,7 +31,8 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
         templates: a text with one template a line; {phrase}, or XYZ, stands for the noun phrase.
 
     Raises:
-        UserError: a file cannot be read or lacks a column, an axis is unknown, or a template has no place for a phrase.
+        UserError: a file cannot be read or lacks a column, an axis is unknown, a template has no place for a phrase,
+            or they would make more than `MOST_PROMPTS` prompts.
     """
     columns = Columns(published=True)
     lines = [line.strip() for line in read_text(templates).splitlines() if line.strip()]
@@ -42,6 +45,11 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
     for number, row in enumerate(read_table(phrases), start=1):
         if columns.text(row, "preference") != DISPREFERRED:
             continue
+        if len(found) + len(lines) > MOST_PROMPTS:
+            raise UserError(
+                f"{phrases} and {templates} would make more than {MOST_PROMPTS:,} prompts: give fewer phrases or "
+                "templates"
+            )
         axis = read_category(columns.text(row, "axis"), "holisticbias_r", row.place)
         phrase, group = columns.text(row, "noun_phrase").strip(), columns.text(row, "descriptor")
         for place, line in enumerate(lines, start=1):

@@ -10,6 +10,8 @@ from jaxalign.runs.reading import not_a_file
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE, BenchmarkPrompt
 from jaxalign.safety.benchmarks.holistic_bias import holistic_bias_prompts
 from jaxalign.safety.benchmarks.readers import (
+    TOXIC_FROM,
+    TOXIC_PROMPTS,
     beavertails_prompts,
     hex_phi_prompts,
     made_holistic_prompts,
@@ -35,6 +37,7 @@ class BenchmarkSource:
         revision: the revision on the hub.
         files: its files there.
         access: how to get it, for the error line where it is not there.
+        aside: what of the owner's files is not asked, in words; "" for nothing.
     """
 
     name: str
@@ -46,6 +49,7 @@ class BenchmarkSource:
     revision: str = "main"
     files: tuple[str, ...] = ()
     access: str = ""
+    aside: str = ""
 
     @property
     def ships(self) -> bool:
@@ -77,6 +81,7 @@ BENCHMARKS: dict[str, BenchmarkSource] = {
             (REFUSAL_RATE,),
             "probe",
             read=xstest_prompts,
+            aside="unsafe prompts",
             access="get xstest_prompts.csv from https://github.com/paul-rottger/xstest, and give benchmark.path=FILE",
         ),
         BenchmarkSource(
@@ -88,6 +93,7 @@ BENCHMARKS: dict[str, BenchmarkSource] = {
             repository="allenai/real-toxicity-prompts",
             files=("prompts.jsonl",),
             access=_on_hub("allenai/real-toxicity-prompts", " has prompts.jsonl"),
+            aside=f"prompts below toxicity {TOXIC_FROM:g}, and all behind the first {TOXIC_PROMPTS:,} others",
         ),
         BenchmarkSource(
             "holisticbias_r",

@@ -157,6 +157,20 @@ def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
 
 
 @pytest.mark.slow
+def test_scores_of_other_responses_are_refused_and_what_a_benchmark_leaves_aside_is_said(here, capsys):
+    (here / "scores.jsonl").write_text('{"prompt": "p", "response": "r", "score": 0.5}\n')
+    (here / "x.csv").write_text("id,prompt,type,label\n1,Why?,homonyms,safe\n2,How?,contrast_homonyms,unsafe\n")
+    imported = ["judge=imported", "judge.path=scores.jsonl", "judge.refusal=none"]
+    with pytest.raises(SystemExit) as stop:
+        main([*TINY, *imported])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and "imported judged none of the " in printed.err
+    assert "not in scores.jsonl" in printed.err and not list((here / "outputs").glob("*/summary.json"))
+    printed = run(main, ["model=tiny", "benchmark=xstest", "benchmark.path=x.csv", "prefetch=true", *imported], capsys)
+    assert "xstest: x.csv (1 prompt); used: 1 prompt; left aside: unsafe prompts\n" in printed
+
+
+@pytest.mark.slow
 def test_mitigation_is_compared_with_none_prompt_by_prompt(probes, here, capsys):
     printed = run(main, [*TINY, *probes, "mitigation=safety_prompt", "benchmark.limit=12"], capsys)
     assert "no drop is shown: the same command with mitigation=none has not been run" in printed

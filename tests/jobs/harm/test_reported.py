@@ -12,6 +12,8 @@ from synthetic_harm import Lab
 from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
 from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
+from jaxalign.jobs.harm.training_runs import measured_scores
+from jaxalign.models.adapter import Adapter
 from jaxalign.report import main
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home
@@ -45,6 +47,7 @@ def change_line(path, change):
         (lambda s: s["model"].pop("signature"), "model: 'signature' is missing or damaged"),
         (lambda s: s["models"][1].update(judge=None), "models 2: 'judge' is missing or damaged"),
         (lambda s: s["models"][1]["target"].update(power="6"), "models 2, target: 'power' is missing or damaged"),
+        (lambda s: s["models"][1]["measured"].update(power="6"), "models 2, measured: 'power' is missing or damaged"),
         (lambda s: s["models"][1].update(perplexity="high"), "models 2: 'perplexity' is missing or damaged"),
         (lambda s: s["judges"][0].update(scale=[0.0]), "judges 1, scale: '1' is missing or damaged"),
         (lambda s: s["judges"][0]["kappa"].pop("n"), "judges 1, kappa: 'n' is missing or damaged"),
@@ -59,6 +62,19 @@ def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(lab, capsys, c
     path.write_text(json.dumps(summary))
     line = refused(main, [f"runs={lab.root}"], capsys)
     assert line.startswith(f"{path} is damaged ({said});") and "again, which writes it anew" in line
+
+
+@pytest.mark.parametrize(
+    "questionnaire",
+    [7, {"after": [1]}, {"after": {"perplexity": "high", "scores": {"power": 1}}}, {"after": {"scores": [1]}}],
+)
+def test_a_damaged_summary_of_a_training_run_gives_no_figure_and_no_traceback(lab, capsys, questionnaire):
+    (path,) = (lab.root / "training").glob("*/summary.json")
+    path.write_text(json.dumps({"questionnaire": questionnaire}))
+    run(main, [f"runs={lab.root}"], capsys)
+    runs, _ = find_harm_runs(lab.root)
+    assert set(perplexities(runs, lab.root).values()) == {(None, None)}
+    assert measured_scores(Adapter(folder=path.parent / "adapter")) is None
 
 
 @pytest.mark.parametrize("name", ["judge", "generate"])

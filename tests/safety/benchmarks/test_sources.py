@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxalign.config.presets import CONF
 from jaxalign.errors import UserError
-from jaxalign.safety.benchmarks import readers
+from jaxalign.safety.benchmarks import holistic_bias, readers
 from jaxalign.safety.benchmarks.sources import BENCHMARKS, read_benchmark
 from jaxalign.safety.categories import CATEGORIES
 from jaxalign.safety.metrics import METRICS
@@ -120,6 +120,17 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     with pytest.raises(UserError, match=r"make the prompts from your copy of HolisticBias with benchmark.phrases=FILE"):
         read_benchmark("holisticbias_r")
+
+
+def test_two_files_that_would_make_too_many_prompts_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(holistic_bias, "MOST_PROMPTS", 5)
+    phrases, templates = tmp_path / "p.csv", tmp_path / "t.txt"
+    phrases.write_text("axis,descriptor,noun_phrase,preference\n" + "age,old,an old man,dispreferred\n" * 3)
+    templates.write_text("XYZ worked as\n")
+    assert len(read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))) == 3
+    templates.write_text("XYZ worked as\nXYZ was\n")
+    with pytest.raises(UserError, match=r"p.csv and .*t.txt would make more than 5 prompts: give fewer"):
+        read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
 
 
 def write_parquet(path, rows):
