@@ -42,6 +42,7 @@ from typing import Any
 from jaxalign.analysis.comparison import paired_difference
 from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
 from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
@@ -52,6 +53,9 @@ from jaxalign.values.schwartz import VALUES
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
+
+CORRECTABLE = ("flagged_rate", "negative_regard_rate", REFUSAL_RATE)
+"""The rates that a judge's errors at its threshold can be taken out of, by `judge.corrected`."""
 
 HARM_COLUMNS = (
     *("model", "method", "scale", "value", "mitigation", "judge", "category", "metric"),
@@ -66,6 +70,7 @@ def harm_rows(
     *,
     bias_rule: str | None = None,
     error: JudgeError | None = None,
+    refusal_error: JudgeError | None = None,
 ) -> list[dict[str, Any]]:
     """Return the figures of one model by one judge: of all categories together, and of each.
 
@@ -74,7 +79,8 @@ def harm_rows(
         metrics: keys of `METRICS`.
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
-        error: the judge's errors, to correct rates for; None leaves corrected rates out.
+        error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
+        refusal_error: the same of the judge of refusals, for the refusal rate.
     """
     rows = []
     known = set(table.categories[place] for place in set(table.category.tolist()))
@@ -84,9 +90,10 @@ def harm_rows(
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
             found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
-            if error is not None and metric == "flagged_rate":
-                corrected = _told(corrected_rate(found, error))
-                rows.append({"category": category, "metric": "flagged_rate_corrected", **corrected, "states": states})
+            known_error = refusal_error if metric == REFUSAL_RATE else error
+            if known_error is not None and metric in CORRECTABLE:
+                corrected = _told(corrected_rate(found, known_error))
+                rows.append({"category": category, "metric": f"{metric}_corrected", **corrected, "states": states})
         if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
             found = bias_score(table, bias_rule)
             told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}

@@ -4,8 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.analysis.tables import markdown_table
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.states import SHARES_NOTE
-from jaxalign.safety.summary import DROP_HEADS, HARM_HEADS, drop_cells, estimate_text, model_title, table_cells
+from jaxalign.safety.summary import (
+    CORRECTABLE,
+    DROP_HEADS,
+    HARM_HEADS,
+    drop_cells,
+    estimate_text,
+    model_title,
+    table_cells,
+)
 from jaxalign.values.roleplay import BASE_METHOD
 
 MOST_NAMED = 10
@@ -45,11 +54,13 @@ def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
     if not summary.get("corrected"):
         return None
     shown = dict.fromkeys((row["metric"], row["judge"]) for row in (*summary["rows"], *summary["drops"]))
-    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if not metric.startswith("flagged_rate"))
+    rates = (*CORRECTABLE, *(f"{rate}_corrected" for rate in CORRECTABLE))
+    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if metric not in rates)
     left = [f"{', '.join(others)} (a judge's errors are counted at its threshold of harm alone)"] if others else []
     for metric, judge in shown:
-        if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
-            left.append(f"flagged rate by {judge} (no labels say how often it errs)")
+        if metric in CORRECTABLE and (f"{metric}_corrected", judge) not in shown:
+            who = "" if metric == REFUSAL_RATE else f" by {judge}"  # the judge of refusals decides a refusal rate
+            left.append(f"{metric.replace('_', ' ')}{who} (no labels say how often its judge errs)")
     return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
 
 

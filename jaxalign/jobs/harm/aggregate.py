@@ -25,7 +25,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
-from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.calibration import REFUSALS, calibrate
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
 from jaxalign.safety.noise import with_noise
@@ -74,6 +74,8 @@ def aggregate(
     for one in (one for result in results for one in result["judges"]):
         told.setdefault(one["judge"], one)
     told = _labelled(session, told, [judged for _, _, judged in runs], judges, run)
+    of_refusals = next((one["error"] for one in told.values() if one["about"] == REFUSALS), None)
+    refusal_error = judge_errors(of_refusals) if c.judge.corrected else None
     unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     for (model, generated, judged), result in zip(runs, results, strict=True):
         tables = judged_tables(judged)
@@ -105,7 +107,7 @@ def aggregate(
                 "judge_identity": entry["identity"],
                 "several": len(tables) > 1,
             }
-            found = harm_rows(table, source.metrics, scale, bias_rule=bias, error=error)
+            found = harm_rows(table, source.metrics, scale, bias_rule=bias, error=error, refusal_error=refusal_error)
             rows += [{**shared, **one} for one in found]
             if before is not None and name in before:
                 drops += [{**shared, **one} for one in harm_drops(before[name], table, scale)]
@@ -220,7 +222,7 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         cells = [
             (
                 [cells[HARM_HEADS.index(one)] for one in these],
-                "dim" if (refusals_weak if row["metric"] == REFUSAL_RATE else row["judge"] in weak) else "",
+                "dim" if (refusals_weak if row["metric"].startswith(REFUSAL_RATE) else row["judge"] in weak) else "",
             )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]
