@@ -121,6 +121,7 @@ def aggregate(
             "samples": c.harm.samples,
             "limit": c.harm.limit,
             "cut": c.harm.cut,
+            "toxicity_scope": c.harm.toxicity_scope if c.harm.name == "realtoxicityprompts" else None,
         },
         "asking": session.asking,
         "model": {"name": session.opened.files.name, "signature": session.signature},
