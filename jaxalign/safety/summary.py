@@ -254,10 +254,11 @@ def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
     return None if told is None else JudgeError(*told)
 
 
-def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
+def with_labels(told: Mapping[str, Any], calibration: Any, people: str = "") -> dict[str, Any]:
     """Return a judge's entry with labels of the run itself in the place of the shipped ones, in all its figures.
 
-    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses.
+    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses. `people` says how
+    far those who gave the labels agree.
     """
     agreement, area, error = calibration.agreement, calibration.area, calibration.error
     return {
@@ -265,7 +266,7 @@ def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
         "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
         "area": None if area is None else dataclasses.asdict(area),
         "error": None if error is None else list(dataclasses.astuple(error)),
-        "line": calibration.line + ", labels of this run",
+        "line": f"{calibration.line}, labels of this run{people}",
         "labels": "of this run",
         "weak": calibration.is_weak,
     }

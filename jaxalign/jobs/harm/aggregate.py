@@ -16,7 +16,7 @@ from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
-from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
+from jaxalign.jobs.harm.labels import LABELS_FILE, agreement_line, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.training_runs import control_of, measured_scores
@@ -179,12 +179,13 @@ def _labelled(
     found = dict(told)
     hashes = {one.id: prompt_hash(one.text) for one in session.asked}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
-    labelled = labelled_rows(path, judged)
+    labelled, agreed = labelled_rows(path, judged), agreement_line(path)
+    people = f" ({agreed})" if agreed else ""
     for name, entry in told.items():
         rows, given = labelled_by(name, entry["about"], labelled, fitted_on.get(name, set()))
         if rows:
             scale, model = as_scale(entry["scale"]), entry.get("model") or ""
-            found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model))
+            found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model), people)
     return found
 
 

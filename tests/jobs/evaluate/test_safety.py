@@ -281,6 +281,11 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
     printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
     assert "labels of this run" in printed
     judges = json.loads((here / "run" / "summary.json").read_text())["judges"]
+    assert "two people" not in printed
+    said = iter(["f"] * 10)
+    run(main, [*arguments, "label.person=bob"], capsys)
+    printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
+    assert "labels of this run (two people: κ " in printed and "that both labelled" in printed
     measured = [one for one in judges if one["labels"] == "of this run"]
     assert measured and all(sum(one["error"]) <= 10 and one["area"]["n"] <= 10 for one in measured)
 
