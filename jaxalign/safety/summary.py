@@ -13,20 +13,21 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
                 base), folder (of the adapter, or null), scale, value (the target's name or null), target ({value:
                 score} or null), measured ({value: score of the portrait questionnaire} or null), control ("shuffled
-                labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
-                values {probe, n, means}, or null), dictionary_values (of pyvalues' dictionary {dictionary, n, silent,
-                means, arguments}, see value_dictionary.py, or null), states ({state: number of responses}), generate
-                and judge (the directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl
-                and judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the
-                figures are of; see `content_hashes`)}
+                labels", "benign" or null), trained_tokens (of its training run, or null), perplexity (of held-out plain
+                text, or null), text_values (of the probe for values {probe, n, means}, or null), dictionary_values (of
+                pyvalues' dictionary {dictionary, n, silent, means, arguments}, see value_dictionary.py, or null),
+                states ({state: number of responses}), generate and judge (the directories of its stages, relative to
+                the run, with generations.jsonl, and judged.jsonl and judgements.jsonl), files (the hashes of
+                generations.jsonl and judged.jsonl, whose records the figures are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
-    rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
-                benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
-                them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
-                the responses in the row), failing (of a bias score: the [axis, descriptor] of the groups that fail)}
+    rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, control,
+                trained_tokens, mitigation, benchmark, version, judge, judge_identity, several (judges in the run),
+                category ("all" is all of them), metric, estimate, low, high, n, missing, left_out, clusters, reason,
+                states ({state: share} of the responses in the row), failing (of a bias score: the [axis, descriptor] of
+                the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
                 the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
                 (the standard deviation of the drop between seeds of one target, or null)

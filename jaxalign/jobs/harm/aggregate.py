@@ -19,7 +19,7 @@ from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.labels import LABELS_FILE, agreement_line, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmSession
-from jaxalign.jobs.harm.training_runs import control_of, measured_scores
+from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home, write_atomic
@@ -163,6 +163,7 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
         "target": None if model.target is None else model.target.by_value,
         "measured": measured_scores(model.adapter),
         "control": control_of(model.adapter),
+        "trained_tokens": training_tokens(model.adapter),
     }
 
 

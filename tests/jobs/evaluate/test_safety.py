@@ -23,7 +23,7 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
 from jaxalign.jobs.harm import judged_file
-from jaxalign.jobs.harm.training_runs import control_of
+from jaxalign.jobs.harm.training_runs import control_of, training_tokens
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
@@ -73,6 +73,19 @@ def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, 
 
     entry_point("train", TrainConfig)(write)(overrides)
     assert control_of(Adapter(folder=tmp_path / "adapter")) == control
+
+
+def test_the_training_run_of_an_adapter_says_how_many_tokens_it_was_trained_on(tmp_path):
+    adapter = Adapter(folder=tmp_path / "adapter")
+    assert training_tokens(adapter) is training_tokens(Adapter()) is None
+    for told, tokens in (
+        ({"training": {"stages": [{"tokens": 700}, {"tokens": 50}]}}, 750),
+        ({"training": {"stages": [{}]}}, None),
+        ({"training": []}, None),
+        ({}, None),
+    ):
+        (tmp_path / "summary.json").write_text(json.dumps(told))
+        assert training_tokens(adapter) == tokens
 
 
 @pytest.mark.slow
