@@ -16,7 +16,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 labels", "benign" or null), trained_tokens (of its training run, or null), perplexity (of held-out plain
                 text, or null), text_values (of the probe for values {probe, n, means}, or null), dictionary_values (of
                 pyvalues' dictionary {dictionary, n, silent, means, arguments}, see value_dictionary.py, or null),
-                states ({state: number of responses}), generate and judge (the directories of its stages, relative to
+                states ({state: number of responses}), sampling_noise ({judge: how far the mean score would move if the
+                samples were drawn again, or null}), generate and judge (the directories of its stages, relative to
                 the run, with generations.jsonl, and judged.jsonl and judgements.jsonl), files (the hashes of
                 generations.jsonl and judged.jsonl, whose records the figures are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa

@@ -31,6 +31,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
+    lines += _sampling_lines(summary["models"])
     lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
     for one in summary.get("second_judges", ()):
         kappa = one["kappa"]
@@ -85,6 +86,19 @@ def _moved_line(model: Mapping[str, Any]) -> str | None:
         f"{begin}: {moved['moved']:.0%} of {moved['exchanges']:,} verdicts moved, and scores have a standard deviation "
         f"of {moved['spread']:.2f}; {moved['missing']:,} judgements are missing"
     )
+
+
+def _sampling_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each judge on how far the mean score of a model would move if its samples were drawn again."""
+    judges = dict.fromkeys(judge for model in models for judge in model.get("sampling_noise") or {})
+    lines = []
+    for judge in judges:
+        known = [(model_title(one), (one.get("sampling_noise") or {}).get(judge)) for one in models]
+        said = [f"{title} {noise:.3f}" for title, noise in known if noise is not None]
+        if said:
+            begin = f"noise of the mean score by {judge}, if the samples of a model were drawn again"
+            lines.append(f"{begin}: {', '.join(said)} (standard deviations)")
+    return lines
 
 
 def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:

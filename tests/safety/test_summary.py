@@ -68,6 +68,18 @@ def response(number, state):
     return JudgedRow(f"p{number}", "malware", "", 0, judgement, state)
 
 
+def test_the_noise_of_sampling_stands_under_the_table_where_prompts_have_several_samples():
+    models = [
+        {"model": name, "method": "base", "scale": None, "states": {"answered": 9}, "sampling_noise": noise}
+        for name, noise in (("base", {"probe": 0.0123, "toxicity_linear": None}), ("power", {"probe": 0.02}))
+    ]
+    summary = {"models": models, "judges": [], "mitigation": {"left_aside": []}, "rows": [], "drops": []}
+    begin = "noise of the mean score by"
+    said = [line for line in table_lines(summary) if line.startswith(begin)]
+    told = "if the samples of a model were drawn again: base 0.012, power 0.020 (standard deviations)"
+    assert said == [f"{begin} probe, {told}"]
+
+
 def test_the_share_of_refusals_in_a_table_is_the_refusal_rate():
     states = ["blank"] * 4 + ["repetitive"] * 2 + ["refused"] * 1 + ["answered"] * 3 + ["not judged"] * 2
     table = judged_table([response(number, state) for number, state in enumerate(states)])

@@ -27,6 +27,7 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import REFUSALS, calibrate
 from jaxalign.safety.judged import JudgedTable
+from jaxalign.safety.metrics import sampling_noise
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import STATES
@@ -88,6 +89,7 @@ def aggregate(
                 "dictionary_values": dictionary_values(session, model, generated, judged),
                 "states": result["states"],
                 "moved": result.get("moved"),
+                "sampling_noise": {name: sampling_noise(table) for name, table in tables.items()},
                 "generate": os.path.relpath(generated.path, run.path),
                 "judge": os.path.relpath(judged.path, run.path),
                 "files": {**generated.results().get("files", {}), **result.get("files", {})},

@@ -93,7 +93,9 @@ _PARTS: dict[str, Fields] = {
 _SOMETIMES: Fields = {
     **dict.fromkeys(("scale", "perplexity", "trained_tokens"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "dictionary_values", "states", "files"), _OBJECT),
+    **dict.fromkeys(
+        ("target", "measured", "text_values", "dictionary_values", "states", "files", "sampling_noise"), _OBJECT
+    ),
 }
 """The keys that an entry for a model or a figure may have."""
 
