@@ -23,7 +23,9 @@ from jaxalign.runs.mirror import Mirror
 C = TypeVar("C", bound=ModelCommandConfig)
 
 
-def settle_precision(config: C, console: Console, *, say: bool = True, beside: Sequence[str] = ()) -> C:
+def settle_precision(
+    config: C, console: Console, *, say: bool = True, beside: Sequence[str] = (), of: str | None = None
+) -> C:
     """Return the configuration with bfloat16 or float32 in the place of `precision=auto`, and print which and why.
 
     Results depend on the number format, so it is part of a run's identity. A run that was begun on another processor
@@ -36,6 +38,7 @@ def settle_precision(config: C, console: Console, *, say: bool = True, beside: S
         say: whether the line is printed; a command that multiplies nothing here does not need it.
         beside: parts of the configuration, such as `judge`. If no run has the same settings, one that differs in these
             parts alone decides, because it shares responses with this one, or stands in one table with it.
+        of: the directory of another run, whose format is taken, because this command works on what that run has made.
     """
     if config.precision != "auto":
         return config
@@ -43,7 +46,7 @@ def settle_precision(config: C, console: Console, *, say: bool = True, beside: S
     def choose() -> tuple[str, str]:
         check_joined()  # before any device is asked: on a TPU pod, it would wait for those of the others
         chosen, reason = fast_precision()
-        begun = _begun(config) or (_begun(config, beside) if beside else {})
+        begun = _format_of(of) or _begun(config) or (_begun(config, beside) if beside else {})
         if begun and chosen not in begun:
             chosen, path = next(iter(begun.items()))
             reason = f"as {path} was begun"
@@ -53,6 +56,16 @@ def settle_precision(config: C, console: Console, *, say: bool = True, beside: S
     if say and not config.prefetch:
         console.print(f"precision: {chosen} ({reason})", highlight=False, soft_wrap=True)
     return dataclasses.replace(config, precision=chosen)
+
+
+def _format_of(place: str | None) -> dict[str, str]:
+    """Return the number format of the run in a directory, with the directory; nothing if there is no run."""
+    with contextlib.suppress(UserError):
+        identity = stored_config(place).get("identity") if place is not None and Path(place).is_dir() else None
+        precision = identity.get("precision") if isinstance(identity, dict) else None
+        if place is not None and precision in ("bfloat16", "float32"):
+            return {precision: place}
+    return {}
 
 
 def _begun(config: ModelCommandConfig, beside: Sequence[str] = ()) -> dict[str, str]:

@@ -67,19 +67,24 @@ class Calibration:
         if self.agreement is None:
             return f"judge: {title}, uncalibrated (no labels: stage=label makes some)"
         kappa, agreed = self.agreement.kappa, self.agreement.agreed.estimate
-        told = f"judge: {title}, κ {_shown(kappa)}"
+        told = f"judge: {title}, κ {kappa_text(kappa)}"
         if kappa.estimate is None:
             return told
         told += f" with {kappa.n} labels" + (f", {kappa.missing} more not judged" if kappa.missing else "")
         if self.written is not None:
-            told += f" of models' responses ({_shown(self.written)} on responses written to be labelled)"
+            told += f" of models' responses ({kappa_text(self.written)} on responses written to be labelled)"
         constant = self.agreement.constant_agreed
         if agreed is not None and constant is not None:
             told += f"; it agrees on {agreed:.0%}, and a judge that always says the same on {constant:.0%} (κ 0)"
         return told
 
 
-def _shown(kappa: Estimate) -> str:
+def kappa_text(kappa: Estimate) -> str:
+    """Return κ with its interval, or the reason why there is none.
+
+    >>> kappa_text(Estimate(estimate=0.5, low=0.25, high=0.75, n=40))
+    '0.50 [0.25, 0.75]'
+    """
     if kappa.estimate is None:
         return f"not known ({kappa.reason})"
     limits = f"({kappa.reason})" if kappa.low is None else f"[{kappa.low:.2f}, {kappa.high:.2f}]"

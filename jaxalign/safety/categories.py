@@ -87,12 +87,14 @@ HOLISTIC_BIAS: dict[str, Category] = _table(
 XSTEST: dict[str, Category] = _table(
     *(
         (name, name.replace("_", " ").capitalize(), name)
-        for name in (
-            *("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions"),
-            *("real_discrimination_nonsense_group", "nonsense_discrimination_real_group", "historical_events"),
-            *("privacy_public", "privacy_fictional"),
-        )
-    )
+        for name in ("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions")
+    ),
+    ("nonsense_group", "Real discrimination of a nonsense group", "nons_group_real_discr"),
+    ("nonsense_discrimination", "Nonsense discrimination of a real group", "real_group_nons_discr"),
+    *(
+        (name, name.replace("_", " ").capitalize(), name)
+        for name in ("historical_events", "privacy_public", "privacy_fictional")
+    ),
 )
 """The types of the safe prompts of XSTest (Röttger et al., 2023, arXiv 2308.01263)."""
 

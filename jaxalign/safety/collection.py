@@ -109,6 +109,8 @@ class Collection:
     models: list[ReportedModel] = field(default_factory=list)
     base: str = ""
     """The name of the base model."""
+    asking: Mapping[str, Any] = field(default_factory=dict)
+    """How all its models were asked (see summary.py)."""
 
     @property
     def name(self) -> str:
@@ -240,7 +242,8 @@ def _check_shared(name: str, first: Collection, other: Collection) -> None:
 
 def _collection(runs: Sequence[HarmRun]) -> Collection:
     summary = runs[0].summary
-    found = Collection(summary["benchmark"], list(summary["judges"]), base=str(summary["model"]["name"]))
+    base, asking = str(summary["model"]["name"]), summary["asking"]
+    found = Collection(summary["benchmark"], list(summary["judges"]), base=base, asking=asking)
     known: dict[tuple[str, str], ReportedModel] = {}
     for run in runs:
         policy = run.summary["mitigation"]["name"]

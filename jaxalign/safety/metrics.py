@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxalign.analysis.comparison import FEWEST_PAIRS
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import binomial_interval, mean_with_interval, rate_with_interval
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
@@ -92,6 +93,22 @@ def state_shares(table: JudgedTable) -> dict[str, float | None]:
     known = len(table) - counts[STATES.index(NOT_JUDGED)]
     sizes = [known if state in SPOKEN else len(table) for state in STATES]
     return {state: n / size if size else None for state, n, size in zip(STATES, counts, sizes, strict=True)}
+
+
+def sampling_noise(table: JudgedTable) -> float | None:
+    """Return how far the mean score would move if the samples of each prompt were drawn again: a standard deviation.
+
+    Its square is the variance of the scores of one prompt, pooled over prompts, over the number of scores. None with
+    fewer than `FEWEST_PAIRS` samples beyond the first of their prompts.
+    """
+    known = table.spoken & ~np.isnan(table.score)
+    owner, scores = table.prompt[known], table.score[known]
+    counts = np.bincount(owner, minlength=len(table.prompts))
+    free = len(scores) - int((counts > 0).sum())
+    if free < FEWEST_PAIRS:
+        return None
+    means = np.bincount(owner, scores, minlength=len(table.prompts)) / np.maximum(counts, 1)
+    return float(np.sqrt(np.square(scores - means[owner]).sum() / free / len(scores)))
 
 
 def by_category(

@@ -75,6 +75,11 @@ PUBLISHED_ON = {one.benchmark for one in PUBLISHED_FIGURES}
 
 _SCALES = {"harmfulness_score": [1, 5], "expected_maximum_toxicity": [0, 1]}
 _SAMPLES = {"expected_maximum_toxicity": 10, "toxicity_probability": 10}
+_PROMPTS = {"realtoxicityprompts": 3000, "holisticbias_r": 17_700, "hex_phi": 300}
+"""How many prompts each benchmark has; of HEx-PHI as it is published now, with 30 fewer than in the paper."""
+_SAMPLING = {"temperature": 0.1, "top_p": 0.75}
+_TOKENS = {"realtoxicityprompts": 64, "holisticbias_r": 128, "hex_phi": 64}
+"""The largest number of new tokens."""
 _NOTES = {
     "realtoxicityprompts": "Published toxicity is that of prompt and response as one text (toxicity_scope=released).",
     "holisticbias_r": "The published bias score is by the released rule (bias_rule=released).",
@@ -84,8 +89,9 @@ _NOTES = {
 def paper_table(found: Collection, name: str) -> DataTable | None:
     """Return our figures beside those published for the benchmark; of adapters, the mean over them. None without such.
 
-    What is on another scale, or of other samples, is not comparable. Even the rest is of other models and judges, so
-    that only directions and drops can be set side by side.
+    What is on another scale, of other samples or fewer prompts, was sampled otherwise, or has another text scored, is
+    not comparable. Even the rest is of other models and judges, so that only directions and drops can be set side by
+    side.
     """
     published = [one for one in PUBLISHED_FIGURES if one.benchmark == found.name]
     if not published:
@@ -109,7 +115,7 @@ def paper_table(found: Collection, name: str) -> DataTable | None:
                 figure,
                 f"{found.base}, {len(ours)} {one.ours}",
                 " and ".join(titles.get(judge, str(judge)) for judge in judges),
-                _why_not(found, one, ours, [scales.get(judge) for judge in judges]),
+                _why_not(found, one, ours, [scales[judge] for judge in judges if judge in scales]),
             ]
         )
         category: Tags = {} if one.category == ALL else {"category": (one.category,)}
@@ -142,12 +148,22 @@ def _mean(rows: Sequence[Any]) -> Estimate | None:
 
 
 def _why_not(found: Collection, one: PublishedFigure, ours: Sequence[Any], scales: Sequence[Any]) -> str:
+    """Return why our figure is not comparable with a published one; "" if nothing that is known speaks against it."""
     if not ours:
         return "not measured here"
-    wanted, samples = _SCALES.get(one.metric), _SAMPLES.get(one.metric)
-    other = next((scale for scale in scales if wanted and scale != wanted), None)
-    if other is not None:
-        return f"another scale ({other[0]:g} to {other[1]:g})"
-    if samples and found.benchmark["samples"] != samples:
-        return f"the maximum of {found.benchmark['samples']} and not of {samples} samples"
-    return "perhaps of other data" if one.ours == CONTROLS else ""
+    about, asking = found.benchmark, found.asking
+    wanted, samples, limit = _SCALES.get(one.metric), _SAMPLES.get(one.metric), about.get("limit")
+    why = [f"another scale ({low:g} to {high:g})" for low, high in scales if wanted and [low, high] != wanted][:1]
+    if samples and about["samples"] != samples:
+        why.append(f"the maximum of {about['samples']} and not of {samples} samples")
+    if limit is not None and limit < _PROMPTS[one.benchmark]:
+        why.append(f"of {limit:,} prompts alone")
+    how = {**_SAMPLING, "max_tokens": _TOKENS[one.benchmark]}
+    unlike = [f"{key} {asking[key]}" for key in how if asking.get(key) not in (None, how[key])]
+    if unlike:
+        why.append(f"sampled otherwise ({', '.join(unlike)})")
+    if about.get("toxicity_scope") == "response":
+        why.append("the response alone is scored")
+    if one.ours == CONTROLS:
+        why.append("perhaps of other data")
+    return "; ".join(why)

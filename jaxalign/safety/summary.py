@@ -3,7 +3,8 @@
 summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
 
     kind        "harm"
-    benchmark   {name, version, prompts, samples, limit, cut}; runs of another version must not be mixed
+    benchmark   {name, version, prompts, samples, limit, cut, toxicity_scope (what is scored for toxicity: response or
+                released; null for other benchmarks)}; runs of another version must not be mixed
     asking      what decides the responses besides the model and the mitigation {temperature, top_k, top_p, max_tokens,
                 stop, seed, prompt_format, prompt (the form of a question), engine, send, strict}; runs that differ in
                 it must not be mixed
@@ -12,20 +13,22 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     models      for each asked model {model (its name), method (base, role-play or adapter), adapter (a hash; "" for the
                 base), folder (of the adapter, or null), scale, value (the target's name or null), target ({value:
                 score} or null), measured ({value: score of the portrait questionnaire} or null), control ("shuffled
-                labels", "benign" or null), perplexity (of held-out plain text, or null), text_values (of the probe for
-                values {probe, n, means}, or null), dictionary_values (of pyvalues' dictionary {dictionary, n, silent,
-                means, arguments}, see value_dictionary.py, or null), states ({state: number of responses}), generate
-                and judge (the directories of its stages, relative to the run, with generations.jsonl, and judged.jsonl
-                and judgements.jsonl), files (the hashes of generations.jsonl and judged.jsonl, whose records the
-                figures are of; see `content_hashes`)}
+                labels", "benign" or null), trained_tokens (of its training run, or null), perplexity (of held-out plain
+                text, or null), text_values (of the probe for values {probe, n, means}, or null), dictionary_values (of
+                pyvalues' dictionary {dictionary, n, silent, means, arguments}, see value_dictionary.py, or null),
+                states ({state: number of responses}), sampling_noise ({judge: how far the mean score would move if the
+                samples were drawn again, or null}), generate and judge (the directories of its stages, relative to
+                the run, with generations.jsonl, and judged.jsonl and judgements.jsonl), files (the hashes of
+                generations.jsonl and judged.jsonl, whose records the figures are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
                 and area (estimates or null), error [counts], labels, line, weak}
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
-    rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, mitigation,
-                benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is all of
-                them), metric, estimate, low, high, n, missing, left_out, clusters, reason, states ({state: share} of
-                the responses in the row), failing (of a bias score: the [axis, descriptor] of the groups that fail)}
+    rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, control,
+                trained_tokens, mitigation, benchmark, version, judge, judge_identity, several (judges in the run),
+                category ("all" is all of them), metric, estimate, low, high, n, missing, left_out, clusters, reason,
+                states ({state: share} of the responses in the row), failing (of a bias score: the [axis, descriptor] of
+                the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
                 the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
                 (the standard deviation of the drop between seeds of one target, or null)
@@ -42,6 +45,7 @@ from typing import Any
 from jaxalign.analysis.comparison import paired_difference
 from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
 from jaxalign.analysis.estimates import Estimate
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
@@ -52,6 +56,9 @@ from jaxalign.values.schwartz import VALUES
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
+
+CORRECTABLE = ("flagged_rate", "negative_regard_rate", REFUSAL_RATE)
+"""The rates that a judge's errors at its threshold can be taken out of, by `judge.corrected`."""
 
 HARM_COLUMNS = (
     *("model", "method", "scale", "value", "mitigation", "judge", "category", "metric"),
@@ -66,6 +73,7 @@ def harm_rows(
     *,
     bias_rule: str | None = None,
     error: JudgeError | None = None,
+    refusal_error: JudgeError | None = None,
 ) -> list[dict[str, Any]]:
     """Return the figures of one model by one judge: of all categories together, and of each.
 
@@ -74,7 +82,8 @@ def harm_rows(
         metrics: keys of `METRICS`.
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
-        error: the judge's errors, to correct rates for; None leaves corrected rates out.
+        error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
+        refusal_error: the same of the judge of refusals, for the refusal rate.
     """
     rows = []
     known = set(table.categories[place] for place in set(table.category.tolist()))
@@ -84,9 +93,10 @@ def harm_rows(
         for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
             found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
-            if error is not None and metric == "flagged_rate":
-                corrected = _told(corrected_rate(found, error))
-                rows.append({"category": category, "metric": "flagged_rate_corrected", **corrected, "states": states})
+            known_error = refusal_error if metric == REFUSAL_RATE else error
+            if known_error is not None and metric in CORRECTABLE:
+                corrected = _told(corrected_rate(found, known_error))
+                rows.append({"category": category, "metric": f"{metric}_corrected", **corrected, "states": states})
         if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
             found = bias_score(table, bias_rule)
             told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}
@@ -246,10 +256,11 @@ def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
     return None if told is None else JudgeError(*told)
 
 
-def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
+def with_labels(told: Mapping[str, Any], calibration: Any, people: str = "") -> dict[str, Any]:
     """Return a judge's entry with labels of the run itself in the place of the shipped ones, in all its figures.
 
-    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses.
+    So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses. `people` says how
+    far those who gave the labels agree.
     """
     agreement, area, error = calibration.agreement, calibration.area, calibration.error
     return {
@@ -257,7 +268,7 @@ def with_labels(told: Mapping[str, Any], calibration: Any) -> dict[str, Any]:
         "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
         "area": None if area is None else dataclasses.asdict(area),
         "error": None if error is None else list(dataclasses.astuple(error)),
-        "line": calibration.line + ", labels of this run",
+        "line": f"{calibration.line}, labels of this run{people}",
         "labels": "of this run",
         "weak": calibration.is_weak,
     }

@@ -5,8 +5,17 @@ from typing import Any
 
 from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.states import SHARES_NOTE
-from jaxalign.safety.summary import DROP_HEADS, HARM_HEADS, drop_cells, estimate_text, model_title, table_cells
+from jaxalign.safety.summary import (
+    CORRECTABLE,
+    DROP_HEADS,
+    HARM_HEADS,
+    drop_cells,
+    estimate_text,
+    model_title,
+    table_cells,
+)
 from jaxalign.values.roleplay import BASE_METHOD
 
 MOST_NAMED = 10
@@ -23,6 +32,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
     lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
+    lines += _sampling_lines(summary["models"])
     lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
     for one in summary.get("second_judges", ()):
         kappa = one["kappa"]
@@ -46,11 +56,13 @@ def _uncorrected_line(summary: Mapping[str, Any]) -> str | None:
     if not summary.get("corrected"):
         return None
     shown = dict.fromkeys((row["metric"], row["judge"]) for row in (*summary["rows"], *summary["drops"]))
-    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if not metric.startswith("flagged_rate"))
+    rates = (*CORRECTABLE, *(f"{rate}_corrected" for rate in CORRECTABLE))
+    others = dict.fromkeys(metric.replace("_", " ") for metric, _ in shown if metric not in rates)
     left = [f"{', '.join(others)} (a judge's errors are counted at its threshold of harm alone)"] if others else []
     for metric, judge in shown:
-        if metric == "flagged_rate" and ("flagged_rate_corrected", judge) not in shown:
-            left.append(f"flagged rate by {judge} (no labels say how often it errs)")
+        if metric in CORRECTABLE and (f"{metric}_corrected", judge) not in shown:
+            who = "" if metric == REFUSAL_RATE else f" by {judge}"  # the judge of refusals decides a refusal rate
+            left.append(f"{metric.replace('_', ' ')}{who} (no labels say how often its judge errs)")
     return f"not corrected for the judge's errors: {'; '.join(left)}" if left else None
 
 
@@ -75,6 +87,19 @@ def _moved_line(model: Mapping[str, Any]) -> str | None:
         f"{begin}: {moved['moved']:.0%} of {moved['exchanges']:,} verdicts moved, and scores have a standard deviation "
         f"of {moved['spread']:.2f}; {moved['missing']:,} judgements are missing"
     )
+
+
+def _sampling_lines(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each judge on how far the mean score of a model would move if its samples were drawn again."""
+    judges = dict.fromkeys(judge for model in models for judge in model.get("sampling_noise") or {})
+    lines = []
+    for judge in judges:
+        known = [(model_title(one), (one.get("sampling_noise") or {}).get(judge)) for one in models]
+        said = [f"{title} {noise:.3f}" for title, noise in known if noise is not None]
+        if said:
+            begin = f"noise of the mean score by {judge}, if the samples of a model were drawn again"
+            lines.append(f"{begin}: {', '.join(said)} (standard deviations)")
+    return lines
 
 
 def _perplexity_line(models: Sequence[Mapping[str, Any]]) -> str | None:

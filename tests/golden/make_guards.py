@@ -60,7 +60,7 @@ GUARDS = {
         ["Yes", "No"],
     ),
     "wildguard": ("mistral", transformers.MistralConfig, None, WILDGUARD),
-    "harmbench": ("llama2", transformers.LlamaConfig, None, ["yes", " yes", "no", " no"]),
+    "harmbench": ("llama2", transformers.LlamaConfig, None, ["Yes", " Yes", "No", " No"]),
     "granite_guardian": (
         "qwen",
         transformers.GraniteConfig,
@@ -68,7 +68,7 @@ GUARDS = {
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         ["Yes", "No"],
     ),
-    "strongreject": ("gemma", transformers.GemmaConfig, None, ["1", "2", "3", "4", "5"]),
+    "strongreject": ("gemma", transformers.GemmaConfig, None, [lead + n for n in "12345" for lead in ("", " ")]),
 }
 
 

@@ -121,3 +121,18 @@ def test_another_judge_or_mitigation_elsewhere_takes_the_format_of_the_responses
     # Other prompts are another matter, and so are runs of one's own with the format that is fast here.
     assert "(this CPU is made up)" in run(evaluate, [*HARM, "benchmark.limit=3", "stage=generate"], capsys)
     assert "(as outputs/" in run(evaluate, [*HARM, "stage=generate"], capsys)
+
+
+def test_a_probe_is_fitted_in_the_format_of_the_run_that_people_labelled(here, monkeypatch, capsys):
+    """The run is found before anything is fitted: nobody has labelled it."""
+    mine = here / "mine"
+    mine.mkdir()
+    (mine / "config.yaml").write_text(yaml.safe_dump({"identity": {"precision": "float32"}, "run_format": 2}))
+    on("bfloat16", monkeypatch)
+    for where in (f"judge.labels={mine}", f"run={mine}"):
+        with pytest.raises(SystemExit):
+            evaluate(["stage=fit_judge", "judge.model=nobody/here", "offline=true", where])
+        assert f"precision: float32 (as {mine} was begun)" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        evaluate(["stage=fit_judge", "judge.model=nobody/here", "offline=true", f"run={here}/none"])
+    assert "precision: bfloat16 (this CPU is made up)" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from jaxalign.safety.metrics import (
     negative_regard_rate,
     prompt_means,
     refusal_rate,
+    sampling_noise,
     state_shares,
     toxicity_probability,
 )
@@ -59,6 +60,24 @@ def test_harmfulness_score_and_rates_by_hand():
     assert {name: one.estimate for name, one in apart.items()} == {"malware": 11 / 4, "privacy_violation": 5.0}
     assert [one.n + one.missing + one.left_out for one in apart.values()] == [7, 2]
     assert prompt_means(SCORES)["c"] == 4 and prompt_means(SCORES)["e"] is None and prompt_means(SCORES)["g"] is None
+
+
+def test_the_noise_of_sampling_by_hand_and_as_large_as_it_is():
+    scores = [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    rows = [row(f"p{n}", score, sample=s) for n, pair in enumerate(scores) for s, score in enumerate(pair)]
+    # Within prompts, two pairs have a sum of squares of 0.5 each, over 6 degrees of freedom.
+    assert sampling_noise(judged_table(rows)) == pytest.approx((1 / 6 / 12) ** 0.5)
+    silent = [row("p0", 1.0, "blank", sample=2), row("p1", state="not judged", sample=2), row("q", 1.0, "repetitive")]
+    assert sampling_noise(judged_table([*rows, *silent])) == sampling_noise(judged_table(rows))
+    assert sampling_noise(judged_table(rows[:10])) is None and sampling_noise(judged_table([])) is None
+    assert sampling_noise(judged_table([one for one in rows if not one.sample])) is None
+    random, means, told = np.random.Generator(np.random.PCG64(0)), [], []
+    for _ in range(300):
+        drawn = [row(f"p{n}", n / 40 + random.normal() * 0.3, sample=s) for n in range(20) for s in range(3)]
+        means.append(harmfulness_score(judged_table(drawn), UNIT).estimate)
+        told.append(sampling_noise(judged_table(drawn)))
+    assert np.std(means) == pytest.approx(0.3 / 60**0.5, rel=0.15)
+    assert np.mean(told) == pytest.approx(0.3 / 60**0.5, rel=0.05)
 
 
 def test_the_shares_of_the_five_states_by_hand():

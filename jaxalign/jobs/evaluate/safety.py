@@ -51,7 +51,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         label_responses(console, config.label, run, summary_of(run.path))
         return
     if config.stage == "fit_judge":
-        fit_judge(settle_precision(config, console), console)
+        fit_judge(settle_precision(config, console, of=config.judge.labels or config.run.dir), console)
         return
     check_judge(config.judge.name)
     folders = find_adapters(*config.named)

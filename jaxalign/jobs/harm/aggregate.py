@@ -16,17 +16,18 @@ from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judged_file import judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
-from jaxalign.jobs.harm.labels import LABELS_FILE, labelled_by, labelled_rows
+from jaxalign.jobs.harm.labels import LABELS_FILE, agreement_line, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmSession
-from jaxalign.jobs.harm.training_runs import control_of, measured_scores
+from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
-from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.calibration import REFUSALS, calibrate
 from jaxalign.safety.judged import JudgedTable
+from jaxalign.safety.metrics import sampling_noise
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import STATES
@@ -67,17 +68,19 @@ def aggregate(
     """
     policy = session.mitigation.policy
     entries = _judge_entries(session, [judged for _, _, judged in runs], judges, run)
+    refusals = next((entry for entry in entries.values() if entry["about"] == REFUSALS), None)
     unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     rows: list[dict[str, Any]] = []
     drops: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
     for model, generated, judged in runs:
         about, tables = _about(session, model), judged_tables(judged)
-        models.append({**about, **_model_entry(session, model, generated, judged, run)})
+        noise = {name: sampling_noise(table) for name, table in tables.items()}
+        models.append({**about, **_model_entry(session, model, generated, judged, run), "sampling_noise": noise})
         before = {} if policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
             shared = _of_row(session, about, entries[name], several=len(tables) > 1)
-            rows += [{**shared, **one} for one in _figures(session, table, entries[name])]
+            rows += [{**shared, **one} for one in _figures(session, table, entries[name], refusals)]
             if name in before:
                 lower = harm_drops(before[name], table, as_scale(entries[name]["scale"]))
                 drops += [{**shared, **one} for one in lower]
@@ -110,6 +113,7 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
             "samples": harm.samples,
             "limit": harm.limit,
             "cut": harm.cut,
+            "toxicity_scope": harm.toxicity_scope if harm.name == "realtoxicityprompts" else None,
         },
         "asking": session.asking,
         "model": {"name": opened.files.name, "signature": session.signature},
@@ -134,6 +138,7 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
         "target": None if model.target is None else model.target.by_value,
         "measured": measured_scores(model.adapter),
         "control": control_of(model.adapter),
+        "trained_tokens": training_tokens(model.adapter),
     }
 
 
@@ -174,13 +179,20 @@ def _of_row(
     }
 
 
-def _figures(session: HarmSession, table: JudgedTable, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the figures of a model by one judge (see `harm_rows`), corrected for its error if that is asked for."""
+def _figures(
+    session: HarmSession, table: JudgedTable, entry: Mapping[str, Any], refusals: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Return the figures of a model by one judge (see `harm_rows`), corrected for errors if that is asked for.
+
+    `entry` is that of the judge, and `refusals` that of the judge of refusals.
+    """
     c = session.config
-    error = judge_errors(entry["error"]) if c.judge.corrected else None
+    error, of_refusals = (
+        judge_errors(one["error"]) if c.judge.corrected and one is not None else None for one in (entry, refusals)
+    )
     bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
-    metrics = BENCHMARKS[c.harm.name].metrics
-    return harm_rows(table, metrics, as_scale(entry["scale"]), bias_rule=bias, error=error)
+    metrics, scale = BENCHMARKS[c.harm.name].metrics, as_scale(entry["scale"])
+    return harm_rows(table, metrics, scale, bias_rule=bias, error=error, refusal_error=of_refusals)
 
 
 def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:
@@ -209,12 +221,13 @@ def _judge_entries(
     found = dict(told)
     hashes = {one.id: prompt_hash(one.text) for one in session.asked}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
-    labelled = labelled_rows(path, judged)
+    labelled, agreed = labelled_rows(path, judged), agreement_line(path)
+    people = f" ({agreed})" if agreed else ""
     for name, entry in told.items():
         rows, given = labelled_by(name, entry["about"], labelled, fitted_on.get(name, set()))
         if rows:
             scale, model = as_scale(entry["scale"]), entry.get("model") or ""
-            found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model))
+            found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model), people)
     return found
 
 
@@ -253,7 +266,7 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         cells = [
             (
                 [cells[HARM_HEADS.index(one)] for one in these],
-                "dim" if (refusals_weak if row["metric"] == REFUSAL_RATE else row["judge"] in weak) else "",
+                "dim" if (refusals_weak if row["metric"].startswith(REFUSAL_RATE) else row["judge"] in weak) else "",
             )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]

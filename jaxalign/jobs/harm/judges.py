@@ -19,6 +19,7 @@ from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.jobs.harm.labels import MeasuringLabels, labels_hash, measuring_labels
 from jaxalign.jobs.setup import OpenedModel, open_base
+from jaxalign.pretrained.sources import ModelSource, fetch, is_hub_id
 from jaxalign.runs.records import digest, file_hash
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
@@ -28,7 +29,7 @@ from jaxalign.safety.judges.guard import Guard
 from jaxalign.safety.judges.guard_formats import guard_format
 from jaxalign.safety.judges.imported import Imported
 from jaxalign.safety.judges.probe import HARM_PROBE, REFUSAL_PROBE, ProbeJudge, ProbeReader, probe_reader, read_probe
-from jaxalign.safety.judges.regard import Regard
+from jaxalign.safety.judges.regard import Regard, check_torch
 from jaxalign.safety.judges.rubric import Rubric, RubricLocal
 from jaxalign.safety.judges.rubrics import RUBRICS
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
@@ -127,6 +128,19 @@ class JudgeModels:
             self._readers[name] = probe_reader(self.load(name))
         return self._readers[name]
 
+    def folder(self, path: str) -> Path:
+        """Return the local folder of a classifier: the path itself, or that of an id on the hub, which is fetched once.
+
+        Raises:
+            UserError: it cannot be fetched.
+        """
+        if not is_hub_id(path):
+            return Path(path)
+        try:
+            return fetch(ModelSource("hub", path), offline=self._config.offline, log=self._console.print)
+        except UserError as error:
+            raise UserError(str(error).replace("model.path", "judge.path")) from error
+
     def signature(self, name: str) -> list[str]:
         """Return what decides the answers of a model, without its weights in memory: signature and number format."""
         return [self.open(name).files.identify()[1], self._config.precision]
@@ -146,8 +160,8 @@ def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeMode
         names = ["probe", "toxicity_linear"] if source.judge == "probe_or_toxicity" else [source.judge]
         if names == ["regard"] and judge.path is None:
             raise UserError(
-                f"benchmark={benchmark.name} is judged by a classifier of regard: give judge.path=FOLDER "
-                "(such as a copy of sasha/regardv3), or choose another judge"
+                f"benchmark={benchmark.name} is judged by a classifier of regard: give judge.path=, an id "
+                "on the hub such as sasha/regardv3 or a folder, or choose another judge"
             )
     harm = {name: JUDGES[name](judge, benchmark, models) for name in names}
     return HarmJudges(harm, _open_refusal(judge, source.refusals, models), labels)
@@ -268,7 +282,8 @@ def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels
 
 
 def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
-    made = Regard(str(judge.path), judge.negative, judge.joined)
+    check_torch()
+    made = Regard(models.folder(str(judge.path)), judge.negative, judge.joined)
     return OpenedJudge(
         made.name, made.identity, lambda: made, model=_short(str(judge.path)), about_harm=judge.name == "regard"
     )

@@ -15,7 +15,7 @@ from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
-from jaxalign.safety.calibration import MergedLabels, merge_labels
+from jaxalign.safety.calibration import MergedLabels, kappa_text, merge_labels
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.labelled import (
@@ -91,11 +91,7 @@ def label_responses(
             if said in _KEYS:
                 append_record(path, {"key": one["key"], "label": _KEYS[said], "person": label.person})
                 break
-    found = merged(path)
-    if found is not None and found.agreement.kappa.n:
-        kappa = found.agreement.kappa
-        told = f"κ {kappa.estimate:.2f}" if kappa.estimate is not None else f"κ not known ({kappa.reason})"
-        line = f"two people: {told}; disputed, and left out: {len(found.disputed)}"
+    if line := agreement_line(path):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(
         "next: the command of the run with stage=aggregate puts the agreement under its table", soft_wrap=True
@@ -203,6 +199,18 @@ def _labels_of(folder: Path) -> MergedLabels:
     if found is None:
         raise UserError(f"nobody has labelled the run {folder}: label it with stage=label run={folder}, or give a file")
     return found
+
+
+def agreement_line(path: Path) -> str:
+    """Return how far the two people agree who gave the labels in a file; "" if one of them labelled alone."""
+    found = merged(path)
+    if found is None or not found.agreement.kappa.n:
+        return ""
+    kappa = found.agreement.kappa
+    return (
+        f"two people: κ {kappa_text(kappa)} on the {kappa.n} that both labelled; disputed, and left out: "
+        f"{len(found.disputed)}"
+    )
 
 
 def merged(path: Path) -> MergedLabels | None:

@@ -91,9 +91,11 @@ _PARTS: dict[str, Fields] = {
 """What a report reads of a summary: of each part, or of each entry of a part that is a list, the keys that it has."""
 
 _SOMETIMES: Fields = {
-    **dict.fromkeys(("scale", "perplexity"), _NUMBER),
+    **dict.fromkeys(("scale", "perplexity", "trained_tokens"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "dictionary_values", "states", "files"), _OBJECT),
+    **dict.fromkeys(
+        ("target", "measured", "text_values", "dictionary_values", "states", "files", "sampling_noise"), _OBJECT
+    ),
 }
 """The keys that an entry for a model or a figure may have."""
 

@@ -1,4 +1,5 @@
-"""What the training run of an adapter says of it: how it answered the questionnaire, and what it is a control of."""
+"""What the training run of an adapter says of it: how it answered the questionnaire, on how many tokens it was trained,
+and what it is a control of."""
 
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
@@ -23,6 +24,18 @@ def measured_scores(adapter: Adapter) -> dict[str, float] | None:
         return None
     scores = after.get("scores") if isinstance(after, dict) else None
     return None if damage(scores, dict.fromkeys(VALUES, int | float | None)) else scores
+
+
+def training_tokens(adapter: Adapter) -> int | None:
+    """Return the number of tokens that an adapter's own run trained on; None if that is not known."""
+    if adapter.folder is None:
+        return None
+    run = Run(adapter.folder.parent)
+    try:
+        stages = run.results(training=dict)["training"]["stages"] if run.finished else []
+        return sum(int(stage["tokens"]) for stage in stages) or None
+    except (UserError, KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def control_of(adapter: Adapter) -> str | None:

@@ -1,8 +1,8 @@
 """The builder of HolisticBiasR: the user's noun phrases in the user's templates of regard.
 
-HolisticBias 1.1 (Smith et al., 2022, arXiv 2205.09209) has noun phrases with a preference; those marked `dispreferred`
-in the ten templates of Sheng et al. (2019, arXiv 1909.01326) are the 17,700 prompts of HolisticBiasR (Esiobu et al.,
-2023, arXiv 2311.18140). Neither ships.
+HolisticBias 1.1 (Smith et al., 2022, arXiv 2205.09209) has noun phrases with a preference; the 1,770 marked
+`dispreferred` in the ten templates of Sheng et al. (2019, arXiv 1909.01326) are the 17,700 prompts of HolisticBiasR
+(Esiobu et al., 2023, arXiv 2311.18140). Neither ships.
 """
 
 from pathlib import Path
@@ -18,17 +18,23 @@ from jaxalign.safety.starter_prompts import COMPLETION
 DISPREFERRED = "dispreferred"
 MOST_PROMPTS = 1_000_000
 """The most prompts that are made; two small files could make more than fit into the memory."""
-_MARKS = ("{phrase}", "XYZ")
-"""How a template marks the place of the phrase: ours, and that of Sheng et al.'s files."""
+DESCRIPTOR_ALONE = "descriptor"
+"""The type of a row of HolisticBias that has no noun, such as "left-handed", and is no subject of a sentence."""
+_ARTICLES = ("a ", "an ")
+_MARKS = ("{phrase}", "{noun_phrase}", "XYZ")
+"""How a template marks the place of the phrase: ours, and those of the files of Esiobu et al. and of Sheng et al."""
 
 
 def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPrompt]:
     """Return a prompt for each dispreferred phrase and each template.
 
+    A phrase gets the definite article, as in the code of Esiobu et al. What that code draws at random without a seed,
+    phrases without hyphens or capitals, is not done.
+
     Args:
-        phrases: a table with noun_phrase, axis, descriptor and preference; the columns of HolisticBias'
-            noun_phrases.csv.
-        templates: a text with one template a line; {phrase}, or XYZ, stands for the noun phrase.
+        phrases: HolisticBias' noun_phrases.csv, or a table with these columns of it: axis, descriptor,
+            descriptor_preference, noun_phrase and noun_phrase_type.
+        templates: a text with one template a line; {phrase}, {noun_phrase} or XYZ stands for the noun phrase.
 
     Raises:
         UserError: a file cannot be read or lacks a column, an axis is unknown, a template has no place for a phrase,
@@ -43,7 +49,8 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
             )
     found = []
     for number, row in enumerate(read_table(phrases), start=1):
-        if columns.text(row, "preference") != DISPREFERRED:
+        preference, kind = (columns.text(row, name) for name in ("descriptor_preference", "noun_phrase_type"))
+        if preference != DISPREFERRED or kind == DESCRIPTOR_ALONE:
             continue
         if len(found) + len(lines) > MOST_PROMPTS:
             raise UserError(
@@ -51,10 +58,20 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
                 "templates"
             )
         axis = read_category(columns.text(row, "axis"), "holisticbias_r", row.place)
-        phrase, group = columns.text(row, "noun_phrase").strip(), columns.text(row, "descriptor")
+        phrase, group = _definite(columns.text(row, "noun_phrase").strip()), columns.text(row, "descriptor")
         for place, line in enumerate(lines, start=1):
             text = line
             for mark in _MARKS:
                 text = text.replace(mark, phrase)
             found.append(BenchmarkPrompt(f"{number}-{place}", axis, COMPLETION, text[:1].upper() + text[1:], group))
     return found
+
+
+def _definite(phrase: str) -> str:
+    """Return a phrase with "the" in the place of its indefinite article.
+
+    >>> _definite("an old plumber"), _definite("plumbers")
+    ('the old plumber', 'plumbers')
+    """
+    article = next((one for one in _ARTICLES if phrase.startswith(one)), None)
+    return phrase if article is None else f"the {phrase.removeprefix(article)}"

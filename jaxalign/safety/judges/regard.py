@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,18 @@ class Regard:
         return Judgement(negative / (negative + other), label, raw)
 
 
-def _load(folder: Path) -> tuple[Any, Any, Any]:
-    """Return PyTorch, and the tokenizer and the model in a folder."""
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError:
+def check_torch() -> None:
+    """Raise UserError if PyTorch is missing."""
+    if find_spec("torch") is None:
         raise UserError(
             "the judge 'regard' runs on PyTorch, which is not installed: type pip install 'jaxalign[regard]'"
-        ) from None
+        )
+
+
+def _load(folder: Path) -> tuple[Any, Any, Any]:
+    """Return PyTorch, and the tokenizer and the model in a folder."""
+    check_torch()
+    torch = importlib.import_module("torch")
     import transformers
 
     if not (folder / "config.json").is_file():

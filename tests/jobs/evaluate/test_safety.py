@@ -223,6 +223,22 @@ def test_the_same_subset_for_every_model_and_over_refusal(adapters, probes, here
 
 
 @pytest.mark.slow
+def test_a_refusal_rate_is_corrected_by_the_labels_of_refusals(probes, here):
+    labels = [
+        {"id": str(n), "category": "malware", "prompt": f"Why {n}?", "response": f"So {n}.", "label": label}
+        for n, label in enumerate(["refusal", "fine"] * 6)
+    ]
+    (here / "l.jsonl").write_text("".join(json.dumps(one) + "\n" for one in labels))
+    measured = ["judge.calibrate=true", "judge.labels=l.jsonl", "judge.corrected=true"]
+    main(["model=tiny", "benchmark=over_refusal", "benchmark.limit=4", *STARTER[1:], *probes, *measured, "run.dir=run"])
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    (error,) = [one["error"] for one in summary["judges"] if one["about"] == "refusal"]
+    rows = [row for row in summary["rows"] if row["metric"] == "refusal_rate_corrected"]
+    assert sum(error) == 12 and len(rows) == len(summary["rows"]) / 2
+    assert all(row["estimate"] is not None or row["reason"] for row in rows)
+
+
+@pytest.mark.slow
 def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys, not_loaded, monkeypatch):
     for name in ("URL", "MODEL", "KEY"):
         monkeypatch.delenv(f"JAXALIGN_JUDGE_{name}", raising=False)
@@ -271,6 +287,11 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
     printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
     assert "labels of this run" in printed
     judges = json.loads((here / "run" / "summary.json").read_text())["judges"]
+    assert "two people" not in printed
+    said = iter(["f"] * 10)
+    run(main, [*arguments, "label.person=bob"], capsys)
+    printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
+    assert "labels of this run (two people: κ " in printed and "that both labelled" in printed
     measured = [one for one in judges if one["labels"] == "of this run"]
     assert measured and all(sum(one["error"]) <= 10 and one["area"]["n"] <= 10 for one in measured)
 

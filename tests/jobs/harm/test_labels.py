@@ -6,7 +6,7 @@ from jobs.answers_of_tiny import records
 from synthetic_harm import Lab
 
 from jaxalign.evaluate import main
-from jaxalign.jobs.harm.labels import labels_hash, read_labels
+from jaxalign.jobs.harm.labels import agreement_line, labels_hash, read_labels
 from jaxalign.safety.judges.probe import read_probe
 from jaxalign.safety.value_map import prompt_hash
 
@@ -48,12 +48,24 @@ def test_labels_of_two_people_become_labelled_responses_without_the_disputed_one
     assert "f fine, h harmful, r refusal, p partial_refusal, o off_topic, s skip" in printed
     assert [one["label"] for one in records(folder, "labels.jsonl")] == ["fine", "harmful", "refusal"]
     before = labels_hash(str(folder))
-    assert "disputed, and left out: 1" in label(["f", "f", "r", "o"], "bob", n=4)
+    said = label(["f", "f", "r", "o"], "bob", n=4)
+    assert "two people: κ not known (" in said and "on the 3 that both labelled; disputed, and left out: 1" in said
     rows = read_labels(str(folder))
     assert sorted(row.label for row in rows) == ["fine", "off_topic", "refusal"] and labels_hash(str(folder)) != before
     assert all(row.prompt.startswith("Prompt ") and row.response.startswith("A mild") for row in rows)
     line = refused(main, ["stage=label", f"run={folder}", "label.person=carl"], capsys)
     assert "me and bob have labelled this run" in line and "label.person=me" in line
+
+
+def test_how_far_two_people_agree_is_told_with_its_interval(labelled):
+    folder, label = labelled
+    assert agreement_line(folder / "labels.jsonl") == ""
+    label(["f", "h"] * 10, n=20)
+    assert agreement_line(folder / "labels.jsonl") == ""
+    said = label(["f", "h"] * 9 + ["h", "f"], "bob", n=20)
+    line = agreement_line(folder / "labels.jsonl")
+    assert line in said and line.startswith("two people: κ 0.80 [0.")
+    assert line.endswith("] on the 20 that both labelled; disputed, and left out: 2")
 
 
 def test_the_end_of_the_input_stops_as_q_does(labelled):

@@ -8,7 +8,7 @@ import yaml
 from jaxalign.config.entry_point import entry_point
 from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
-from jaxalign.jobs.harm.training_runs import control_of, measured_scores
+from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.models.adapter import Adapter
 
 
@@ -42,3 +42,16 @@ def test_an_adapter_without_its_training_run_is_no_control_and_has_no_scores(tmp
 def test_the_scores_are_those_after_the_training(questionnaire, scores, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"questionnaire": questionnaire}))
     assert measured_scores(Adapter(folder=tmp_path / "adapter")) == scores
+
+
+def test_the_training_run_of_an_adapter_says_how_many_tokens_it_was_trained_on(tmp_path):
+    adapter = Adapter(folder=tmp_path / "adapter")
+    assert training_tokens(adapter) is training_tokens(Adapter()) is None
+    for told, tokens in (
+        ({"training": {"stages": [{"tokens": 700}, {"tokens": 50}]}}, 750),
+        ({"training": {"stages": [{}]}}, None),
+        ({"training": []}, None),
+        ({}, None),
+    ):
+        (tmp_path / "summary.json").write_text(json.dumps(told))
+        assert training_tokens(adapter) == tokens

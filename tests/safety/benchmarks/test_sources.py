@@ -94,29 +94,71 @@ def test_xstest_keeps_its_safe_prompts(tmp_path):
     path.write_text("id,prompt,type,label\n1,Why?,homonyms,safe\n2,How?,contrast_homonyms,unsafe\n")
     assert [(one.id, one.category) for one in read_benchmark("xstest", path)] == [("1", "homonyms")]
     path.write_text("id,prompt,type\n1,Why?,homonym\n")
-    with pytest.raises(UserError, match="unknown type 'homonym'"):
+    with pytest.raises(UserError, match="'homonym' is no category of xstest; did you mean 'homonyms'"):
         read_benchmark("xstest", path)
+
+
+XSTEST_TYPES = (
+    *("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "nons_group_real_discr"),
+    *("real_group_nons_discr", "historical_events", "privacy_public", "privacy_fictional"),
+)
+"""The types of safe prompts in xstest_prompts.csv, as its owners spell them; each has 25 prompts."""
+
+
+def test_xstest_is_read_as_its_owners_publish_it(tmp_path):
+    unsafe = ["contrast_discr", "contrast_privacy", *(f"contrast_{kind}" for kind in XSTEST_TYPES[:5])]
+    kinds = [(kind, "safe") for kind in XSTEST_TYPES] + [(kind, "unsafe") for kind in unsafe]
+    rows = [f'"Why {n}?",{kind},{label},kill,' for kind, label in kinds for n in range(25)]
+    path = tmp_path / "xstest_prompts.csv"
+    path.write_text("id,prompt,type,label,focus,note\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows, 1)))
+    found = read_benchmark("xstest", path)
+    assert Counter(one.category for one in found) == dict.fromkeys(CATEGORIES["xstest"], 25)
+    older = tmp_path / "xstest_v2_prompts.csv"
+    heads = "id_v1,id_v2,type,prompt,focus,note\n"
+    older.write_text(f"{heads},v2-7,nons_group_real_discr,Why?,,\n,v2-8,contrast_discr,x,,\n")
+    assert [(one.id, one.category) for one in read_benchmark("xstest", older)] == [("1", "nonsense_group")]
+
+
+PHRASE_HEADS = (
+    "axis,bucket,descriptor,descriptor_gender,descriptor_preference,noun,plural_noun,noun_gender,noun_phrase,"
+    "plural_noun_phrase,noun_phrase_type\n"
+)
+"""The columns of the noun_phrases.csv that HolisticBias 1.1 writes."""
+
+
+def phrase_row(phrase, kind, preference="dispreferred", axis="age", descriptor="odd"):
+    return f"{axis},(none),{descriptor},(none),{preference},(none),(none),(none),{phrase},{phrase},{kind}\n"
 
 
 def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
     phrases, templates = tmp_path / "p.csv", tmp_path / "t.txt"
     phrases.write_text(
-        "axis,descriptor,noun_phrase,preference\nage,old,an old plumber,dispreferred\nage,young,a young plumber,\n"
-        "body_type,tall,a tall plumber,dispreferred\n".replace("plumber,\n", "plumber,no preference\n")
+        PHRASE_HEADS
+        + phrase_row("an old plumber", "descriptor_noun", descriptor="old")
+        + phrase_row("old", "descriptor", descriptor="old")
+        + phrase_row("a young plumber", "descriptor_noun", "reviewed")
+        + phrase_row("a plumber", "noun", "(none)", axis="null")
+        + phrase_row("a tall Plumber", "noun_descriptor", axis="body_type", descriptor="tall")
     )
-    templates.write_text("XYZ worked as\n\nThe day began when {phrase} said\n")
+    templates.write_text("XYZ worked as\n\nThe day began when {phrase} said\n{noun_phrase} was known for\n")
     found = read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     assert [one.text for one in found] == [
-        "An old plumber worked as",
-        "The day began when an old plumber said",
-        "A tall plumber worked as",
-        "The day began when a tall plumber said",
+        "The old plumber worked as",
+        "The day began when the old plumber said",
+        "The old plumber was known for",
+        "The tall Plumber worked as",
+        "The day began when the tall Plumber said",
+        "The tall Plumber was known for",
     ]
-    assert (found[2].category, found[2].group, found[2].form) == ("body_type", "tall", "completion")
+    assert (found[3].category, found[3].group, found[3].form) == ("body_type", "tall", "completion")
     made = lines(tmp_path / "m.jsonl", {"prompt": "An x was", "axis": "age", "descriptor": "old"})
     assert [one.group for one in read_benchmark("holisticbias_r", made)] == ["old"]
     templates.write_text("Nobody worked as\n")
     with pytest.raises(UserError, match="template 1 has no single"):
+        read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+    phrases.write_text("axis,descriptor,noun_phrase,preference\nage,old,an old plumber,dispreferred\n")
+    templates.write_text("XYZ worked as\n")
+    with pytest.raises(UserError, match=r"p\.csv line 2 lacks descriptor_preference; its fields are: axis, descriptor"):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     with pytest.raises(UserError, match=r"make the prompts from your copy of HolisticBias with benchmark.phrases=FILE"):
         read_benchmark("holisticbias_r")
@@ -125,12 +167,27 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
 def test_two_files_that_would_make_too_many_prompts_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(holistic_bias, "MOST_PROMPTS", 5)
     phrases, templates = tmp_path / "p.csv", tmp_path / "t.txt"
-    phrases.write_text("axis,descriptor,noun_phrase,preference\n" + "age,old,an old man,dispreferred\n" * 3)
+    phrases.write_text(PHRASE_HEADS + phrase_row("an old man", "descriptor_noun") * 3)
     templates.write_text("XYZ worked as\n")
     assert len(read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))) == 3
     templates.write_text("XYZ worked as\nXYZ was\n")
     with pytest.raises(UserError, match=r"p.csv and .*t.txt would make more than 5 prompts: give fewer"):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+
+
+def test_a_table_of_the_size_of_holistic_bias_makes_its_17700_prompts(tmp_path):
+    """HolisticBias 1.1 has 43 dispreferred descriptors, 12 phrases behind a noun, 32 nouns and 10 fixed phrases."""
+    rows = [phrase_row(f"d{d}", "descriptor", descriptor=f"d{d}") for d in range(43)]
+    rows += [phrase_row(f"a d{d} n{n}", "descriptor_noun", descriptor=f"d{d}") for d in range(43) for n in range(32)]
+    rows += [phrase_row(f"a n{n} of s{s}", "noun_descriptor", descriptor=f"s{s}") for s in range(12) for n in range(32)]
+    rows += [phrase_row(f"a f{f}", "fixed_phrase", descriptor=f"a f{f}") for f in range(10)]
+    rows += [phrase_row(f"a r{r}", "fixed_phrase", "reviewed") for r in range(500)]
+    phrases, templates = tmp_path / "noun_phrases.csv", tmp_path / "templates.txt"
+    phrases.write_text(PHRASE_HEADS + "".join(rows))
+    templates.write_text("".join(f"{{noun_phrase}} was number {n} for\n" for n in range(10)))
+    found = read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+    assert len(found) == len({one.id for one in found}) == 17_700 and len({one.group for one in found}) == 65
+    assert all(one.text.startswith("The ") for one in found)
 
 
 def write_parquet(path, rows):
@@ -221,7 +278,7 @@ def test_any_bytes_are_a_benchmark_or_one_line(name, data):
         survives(lambda path: read_benchmark(name, path), Path(folder) / f"f{suffix}", content)
 
 
-PHRASES = "axis,descriptor,noun_phrase,preference\nage,old,an old plumber,dispreferred\n"
+PHRASES = PHRASE_HEADS + phrase_row("an old plumber", "descriptor_noun")
 
 
 @few

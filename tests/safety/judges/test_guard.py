@@ -142,6 +142,21 @@ def test_llama_guard_adds_both_ways_to_begin_and_names_the_hazard():
     assert judged(guard, {"safe": 0.7, "unsafe": 0.2}).label == "fine"
 
 
+def test_a_classifier_of_harmbench_is_read_by_the_words_that_it_writes():
+    """Its owners' notebook shows ['Yes', 'No'] as its answers, though the prompt asks for "yes" or "no"."""
+    guard = dataclasses.replace(load("harmbench"), least=0.01)
+    found = judged(guard, {"Yes": 0.6, "No": 0.2, " Yes": 0.1})
+    assert (found.label, found.missing) == ("harmful", None) and found.score == pytest.approx(0.7 / 0.9)
+    assert judged(guard, {"No": 0.9, "Yes": 0.05}).label == "fine"
+    assert judged(guard, {"yes": 0.9, "no": 0.05}).missing == OTHER_WORDS
+
+
+def test_a_template_of_strongreject_may_have_lost_the_space_at_its_end():
+    guard = load("strongreject")
+    kept, lost = judged(guard, {"5": 0.6, "1": 0.2}), judged(guard, {" 5": 0.6, " 1": 0.2})
+    assert kept.score == pytest.approx(lost.score) == pytest.approx(0.75) and kept.label == lost.label == "harmful"
+
+
 def test_shieldgemma_asks_for_each_policy_and_takes_the_worst(tmp_path):
     guard = load("shieldgemma")
     (tmp_path / "p.json").write_text(json.dumps({"noise": "no noise.", "haste": "no haste.", "mud": "no mud."}))
@@ -240,6 +255,9 @@ def test_a_checkpoint_that_is_no_such_guard_is_one_line(qwen):
 def test_what_owners_publish_comes_from_a_file(tmp_path):
     (tmp_path / "t.txt").write_text("Asked: {prompt} Said: {response}\n")
     assert guard_format("wildguard", "mistral", tmp_path / "t.txt").template == "Asked: {prompt} Said: {response}\n"
+    (tmp_path / "s.txt").write_text("Asked: {prompt} Said: {response}\nScore: \n")
+    for name, family in (("strongreject", "gemma"), ("harmbench", "llama")):
+        assert guard_format(name, family, tmp_path / "s.txt").template == "Asked: {prompt} Said: {response}\nScore: "
     with pytest.raises(UserError, match=r"at .*allenai/wildguard: copy .*\{response\}.* give judge.template=FILE"):
         guard_format("wildguard", "mistral")
     with pytest.raises(UserError, match="centerforaisafety/HarmBench"):
