@@ -224,7 +224,7 @@ def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path)
         assert named == [("1", "0"), ("2", "1")]
         answers.append([(run / "answers.jsonl").read_text() for run in sorted(job.folder.iterdir())])
         job = Job(tmp_path / f"asked{count}", count, 4 // count, *everyone, command=EVALUATE)
-        job.printed()
+        assert "adapters: 3 is not divided by mesh.adapter=2, so each device holds all of it" in job.printed()
         rows = json.loads((job.folder / "summary.json").read_text())["rows"]
         found = [((row["name"], row["reading"]), [*row["scores"].values(), row.get("perplexity")]) for row in rows]
         tables.append({who: [number or 0.0 for number in numbers] for who, numbers in found})

@@ -20,6 +20,7 @@ from jaxalign.jobs.adapters import (
     find_adapters,
     keys_of_base,
     print_other_storages,
+    print_undivided,
     read_adapters,
 )
 from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
@@ -70,6 +71,7 @@ def _evaluate_values(config: EvaluateConfig) -> None:
     base = opened.load()
     check_bases(adapters, base.model.identity, base.model.name)
     print_other_storages(console, adapters, opened.storage)
+    print_undivided(console, opened.placement, map(len, together(asked)))
     run = open_job_run(
         config,
         console,
