@@ -6,15 +6,19 @@ import shutil
 
 import pytest
 from command_line import refused, run
+from jax.sharding import AbstractMesh
 from jobs.answers_of_tiny import QUICK
 from runs_of_tiny import read_tiny
 from tiny_model import random_adapter
 
 from jaxalign.evaluate import main as evaluate
 from jaxalign.generate import main
+from jaxalign.jobs.adapters import print_undivided
+from jaxalign.parallel.rules import MESH_AXES, placement_of
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import ModelFiles
+from jaxalign.runs.progress import plain_console
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +104,11 @@ def test_a_default_model_of_ones_own_is_not_passed_over_without_a_word(here, cap
     line = refused(main, [*way, "prompt=Hello"], capsys)
     assert f"{here / 'model' / 'smollm2_135m.yaml'} has the name of the default" in line
     assert "add model=smollm2_135m for yours" in line
+
+
+def test_a_number_of_adapters_that_the_mesh_does_not_divide_is_said(capsys):
+    mesh = AbstractMesh((2, 1, 4, 1), MESH_AXES)
+    print_undivided(plain_console(), placement_of(mesh, {}), [4, 3, 3])
+    assert capsys.readouterr().out == "adapters: 3 is not divided by mesh.adapter=2, so each device holds all of it\n"
+    print_undivided(plain_console(), None, [3])
+    assert capsys.readouterr().out == ""
