@@ -47,6 +47,9 @@ class Arrays:
     def read(self, name: str) -> np.ndarray:
         return self.tensors[name]
 
+    def parts(self, name: str) -> np.ndarray:
+        return self.read(name)
+
     def raw(self, name: str) -> memoryview:
         return memoryview(self.tensors[name]).cast("B")
 

@@ -26,6 +26,7 @@ from jaxalign.config.search_path import own_options_first
 from jaxalign.config.survey import SurveyConfig
 from jaxalign.errors import NothingToDoError, UserError, unusable_paths
 from jaxalign.parallel.interruption import interruptible
+from jaxalign.parallel.rendezvous import is_first_named
 from jaxalign.runs.reading import is_cut
 
 # The hub's library prints long warnings about errors that we report in one line.
@@ -113,14 +114,15 @@ def _run_jobs(
     def task(composed: DictConfig) -> None:
         number = HydraConfig.get().job.num if len(jobs) > 1 else None
         where = "" if number is None else f"job {number + 1} of {len(jobs)} ({spoken(jobs[number])}): "
-        if where:
-            print(where.removesuffix(": "), flush=True)
         try:
             with unusable_paths(), unusable_output():
+                if where and is_first_named():
+                    print(where.removesuffix(": "), flush=True)
                 run(read_config(kind, resolved(composed)))
         except UserError as error:
             if where and isinstance(error, NothingToDoError):
-                print(f"passed over: {error}", flush=True)
+                if is_first_named():
+                    print(f"passed over: {error}", flush=True)
                 return
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 

@@ -3,7 +3,7 @@
 import dataclasses
 import glob
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.claims import Claims
 from jaxalign.models.linear import CODES
+from jaxalign.parallel.rules import Placement, undivided_lines
 from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.runs.config_file import stored_config
@@ -208,6 +209,15 @@ def print_other_storages(console: Console, adapters: Sequence[Adapter], storage:
         if adapter.storage not in (None, storage) and {adapter.storage, storage} & CODES.keys():
             line = f"{adapter.name} was trained on a base stored as {adapter.storage}, and is used with one stored as"
             console.print(f"{line} {storage}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_undivided(console: Console, placement: Placement | None, counts: Iterable[int]) -> None:
+    """Print a line for each number of adapters that are asked together, if the mesh does not divide it."""
+    if placement is None:
+        return
+    for count in sorted(set(counts)):
+        for line in undivided_lines(placement.mesh, {"adapters": count}):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

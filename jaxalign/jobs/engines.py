@@ -12,7 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.jobs.adapters import TOGETHER, check_bases, print_other_storages
+from jaxalign.jobs.adapters import TOGETHER, check_bases, print_other_storages, print_undivided
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
@@ -81,6 +81,7 @@ def local_engine(
     check_bases(adapters, base.model.identity, base.model.name)
     print_other_storages(opened.console, adapters, opened.storage)
     engine = InTurns(base, adapters, config.sampling.rows)
+    print_undivided(opened.console, opened.placement, map(len, engine.turns))
     return OpenedEngine(engine, base.signature, [adapter.identity for adapter in adapters])
 
 
@@ -97,6 +98,14 @@ class InTurns:
     rows: int
     engine: str = "jaxalign"
 
+    @property
+    def turns(self) -> list[range]:
+        """The numbers of the adapters that answer together, turn by turn."""
+        count = len(self.adapters)
+        turns = -(-count // min(TOGETHER, self.rows))
+        size = -(-count // turns)  # turns of nearly equal size, so that fewer shapes are compiled
+        return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
     def sample(
         self,
         requests: Sequence[Request],
@@ -109,13 +118,12 @@ class InTurns:
         """Return each request's completions, in the order of its `samples` (see `Sampler.sample`)."""
         total, before = sum(len(request.samples) for request in requests), 0
         found: list[list[Completion]] = [[] for _ in requests]
-        turns = -(-len(self.adapters) // min(TOGETHER, self.rows))
-        size = -(-len(self.adapters) // turns)  # turns of nearly equal size, so that fewer shapes are compiled
-        for first in range(0, len(self.adapters), size):
-            numbers = [n for n, request in enumerate(requests) if first <= request.adapter < first + size]
+        for turn in self.turns:
+            first = turn.start
+            numbers = [n for n, request in enumerate(requests) if request.adapter in turn]
             if not numbers:
                 continue
-            sampler = self.base.sampler(stack_adapters(self.adapters[first : first + size]), self.rows)
+            sampler = self.base.sampler(stack_adapters([self.adapters[n] for n in turn]), self.rows)
             completions = sampler.sample(
                 [dataclasses.replace(requests[n], adapter=requests[n].adapter - first) for n in numbers],
                 sampling,

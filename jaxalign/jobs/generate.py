@@ -20,6 +20,8 @@ from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places, sampling_params
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
+from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told
+from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import digest, write_atomic
@@ -30,9 +32,20 @@ GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
 def generate(config: GenerateConfig) -> None:
     """Run the generate job as configured: answer one prompt or a file of prompts, or chat.
 
+    Several processes answer prompts together; a chat, and a server, need one.
+
     Raises:
         UserError: the input cannot be used (raised before the sampling), or a server does not answer.
     """
+    if config.chats or config.engine.name != "jaxalign":
+        check_alone()
+        _generate(config)
+        return
+    with all_processes():
+        _generate(config)
+
+
+def _generate(config: GenerateConfig) -> None:
     console = plain_console()
     folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
@@ -66,12 +79,12 @@ def generate(config: GenerateConfig) -> None:
         files=GENERATE_FILES,
         more=True,
     )
-    with run.locked():
+    with of_first(run.locked()), stopping_together():
         agreement = run.results(engines=dict).get("agreement") if run.finished else None
         if config.engine.check:
             agreement = compare_engines(config, opened_engine.engine, opened, adapters, asked, console)
         records = answer(config, console, opened_engine, run, asked, adapters, sampling)
-        write_answers(run, prompts, adapters, records, agreement)
+        told(lambda: write_answers(run, prompts, adapters, records, agreement))
     report_ends(console, records)
     print_places(console, answers=run.path / "answers.jsonl")
 
@@ -147,13 +160,17 @@ def answer(
     named = {"model": opened_engine.model, "adapters": opened_engine.adapters}
     if config.prompt is not None:
         with SideBySide(console, [adapter.name for adapter in adapters], n) as panels:
-            records = sample_missing(*given, **named, on_text=panels.update)
+            records = sample_missing(*given, **named, on_text=panels.update, progress=stoppable(_unseen))
             for number, mine in enumerate(records):
                 for record in mine:
                     panels.update(number, record["index"], record["text"])
         return records
     with Progress(console) as progress:
-        return sample_missing(*given, **named, progress=progress.samples("answers"))
+        return sample_missing(*given, **named, progress=stoppable(progress.samples("answers")))
+
+
+def _unseen(done: int, total: int, speed: float) -> None:
+    """The progress of a single prompt: its answers are seen as they grow."""
 
 
 def write_answers(

@@ -71,17 +71,24 @@ def process_count() -> int:
 
 
 def check_joined() -> None:
-    """Check that this process has joined the others that the environment names, or is alone.
+    """Check that this process has joined the others that the environment names, or is alone (see `check_alone`)."""
+    if not several():
+        check_alone()
 
-    Several that have not joined would all do the same work and write the same files.
+
+def check_alone() -> None:
+    """Check that the environment names no other process, because one does this work.
+
+    Several that do not work together would all do the same work and write the same files.
 
     Raises:
         UserError: it is one of several, a variable is not a number, or there is no device.
     """
-    if (count := expected_processes()) > 1 and not several():
+    if (count := expected_processes()) > 1:
         raise UserError(
-            f"the environment names {count} processes, and only jaxalign.train works in several: start this command "
-            "once, on one host, and it uses all devices of it"
+            f"the environment names {count} processes, and one does this work: start the command once, on one host, "
+            "and it uses all devices of it (several work together in train, in generate without chat or server, and in "
+            "evaluate with the questionnaire)"
         )
     available_devices()
 

@@ -95,6 +95,17 @@ def membership(environment: Mapping[str, str] = os.environ) -> Membership | None
     return found
 
 
+def is_first_named(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process is the first of several, or alone, by what the environment says.
+
+    It is so, too, where the environment makes no sense: that is said where the processes join.
+    """
+    with contextlib.suppress(UserError):
+        mine = membership(environment)
+        return mine is None or mine.number == 0
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host's name or address can only mean the machine that uses it."""
     with contextlib.suppress(ValueError):

@@ -18,6 +18,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import Claims, brief
+from jaxalign.pretrained.gguf_parts import GgufParts
 from jaxalign.pretrained.gguf_tokenizer import from_gguf, gguf_ends
 from jaxalign.runs.records import named_errors
 
@@ -110,20 +111,18 @@ class GgufFile:
         Raises:
             UserError: the package `gguf` cannot read the tensor's type.
         """
-        stored = self._tensors[name]
-        *rows, _ = stored.shape
-        data = np.frombuffer(self.raw(name), np.uint8).reshape(math.prod(rows), -1)
-        try:
-            values = gguf.quants.dequantize(data, stored.kind).reshape(stored.shape)
-        except NotImplementedError as error:
-            raise UserError(
-                f"{self._path}: '{name}' is stored as {stored.kind.name}, which cannot be read: get another file"
-            ) from error
+        return self.parts(name)[()]
+
+    def parts(self, name: str) -> GgufParts:
+        """Return a tensor of which each part is decoded alone, when it is asked for, as `read` decodes all of it."""
+        heads = None
         if self._kind == "llama" and ".self_attn.q_proj." in name:
-            return _unpermute(values, self._heads())
-        if self._kind == "llama" and ".self_attn.k_proj." in name:
-            return _unpermute(values, self._kv_heads())
-        return values
+            heads = self._heads()
+        elif self._kind == "llama" and ".self_attn.k_proj." in name:
+            heads = self._kv_heads()
+        stored = self._tensors[name]
+        order = None if heads is None else _unpermute(np.arange(stored.shape[0]), heads)
+        return GgufParts(f"{self._path}: '{name}'", stored.kind, stored.shape, self.raw(name), order)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration in the form of a `config.json`.

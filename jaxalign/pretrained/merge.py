@@ -18,11 +18,11 @@ from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import Architecture, from_config
 from jaxalign.models.families import FAMILIES
+from jaxalign.pretrained.leaves import all_finite
 from jaxalign.pretrained.parameters import TensorSource, parameter_leaves
 from jaxalign.pretrained.safetensors import DTYPES, INDEX, SafetensorsFolder, write_safetensors
 from jaxalign.pretrained.sources import ModelSource, open_checkpoint
 from jaxalign.pretrained.tokenizer import Tokenizer
-from jaxalign.pretrained.weights import all_finite
 
 SHARD_BYTES = 5 * 10**9
 """The largest size of a file in bytes, unless a single tensor is larger."""

@@ -1,7 +1,7 @@
 """The table of a model's parameters: which tensors of a checkpoint each leaf is made of."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,14 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 LAST_NORM = ("norm", "scale")
 """The leaf that is multiplied by `Architecture.logit_scale` when it is loaded."""
+
+
+class TensorParts(Protocol):
+    """A tensor of which any part can be read without the rest."""
+
+    def __getitem__(self, part: Any, /) -> Any:
+        """Return the values of a part, indexed as an array is."""
+        ...
 
 
 class TensorSource(Protocol):
@@ -31,6 +39,10 @@ class TensorSource(Protocol):
 
     def read(self, name: str) -> np.ndarray:
         """Return a tensor's values, in a floating-point type."""
+        ...
+
+    def parts(self, name: str) -> TensorParts:
+        """Return a tensor to be read in parts: indexed, it gives what the array of `read` gives."""
         ...
 
     def raw(self, name: str) -> memoryview:

@@ -18,9 +18,9 @@ from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.architecture import PROJECTIONS, Architecture, projection_shape
 from jaxalign.models.claims import Claims, brief
+from jaxalign.pretrained.leaves import all_finite
 from jaxalign.pretrained.parameters import module_of
 from jaxalign.pretrained.safetensors import SafetensorsFolder, write_safetensors
-from jaxalign.pretrained.weights import all_finite
 from jaxalign.runs.records import delete_entry, entries, filled_folder, read_json_object, write_atomic
 
 CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors", "jaxalign.json", "README.md"

@@ -45,6 +45,10 @@ class RandomTensors:
         generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
         return generator.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(leaf.shape[-1]))
 
+    def parts(self, name: str) -> np.ndarray:
+        """Return the same as `read`, because a tensor is drawn whole."""
+        return self.read(name)
+
     def raw(self, name: str) -> memoryview:
         """Return a tensor's bytes."""
         return self.read(name).reshape(-1).view(np.uint8).data

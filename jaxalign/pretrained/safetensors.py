@@ -102,6 +102,10 @@ class SafetensorsFolder:
         """Return a tensor in its stored type, as a read-only view of the file; raises UserError as `dtype` does."""
         return self._bytes(name).view(DTYPES[self.dtype(name)]).reshape(self.shape(name))
 
+    def parts(self, name: str) -> np.ndarray:
+        """Return the same as `read`: of the view, only the parts that are used are read from the disk."""
+        return self.read(name)
+
     def raw(self, name: str) -> memoryview:
         """Return a tensor's bytes as they are stored."""
         return self._bytes(name).data

@@ -3,56 +3,42 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import Architecture, parameter_axes
-from jaxalign.models.linear import (
-    CODES,
-    SCALE_GROUP,
-    codes_of,
-    quantised_axes,
-    quantised_shapes,
-    scales_of,
-    to_stored,
-)
-from jaxalign.parallel.placing import Index, bytes_of_part, placed_in_parts
+from jaxalign.models.linear import CODES, quantised_axes, quantised_shapes, to_stored
+from jaxalign.parallel.placing import bytes_of_part, placed_in_parts
 from jaxalign.parallel.rules import Placement
-from jaxalign.pretrained.parameters import EMBEDDING, HEAD, LAST_NORM, Leaf, TensorSource, parameter_leaves
+from jaxalign.pretrained.leaves import LeafArray, leaf_reader
+from jaxalign.pretrained.parameters import EMBEDDING, HEAD, Leaf, TensorSource, parameter_leaves
 
 _ROWS = 4096  # of these tables that are compared at a time
 
-
-class _Array(NamedTuple):
-    """An array that a leaf is kept as. Its name is the last key; the type is that of the values, not of their bits."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    axes: tuple[str | None, ...]
+THREADS = 16
+"""The largest number of threads that read: more of them would hold more memory, and wait for the disk."""
 
 
-def _arrays(architecture: Architecture, leaf: Leaf, dtype: Any, storage: str | None) -> list[_Array]:
+def _arrays(architecture: Architecture, leaf: Leaf, dtype: Any, storage: str | None) -> list[LeafArray]:
     """Return what a leaf is kept as: itself, or the scales and codes of a quantised kernel."""
     shape, axes = leaf.stored_shape(architecture.layers), parameter_axes(leaf.path)
     if not leaf.projection or storage is None:
-        return [_Array(leaf.path[-1], shape, np.dtype(np.float32 if leaf.norm else dtype), axes)]
+        return [LeafArray(leaf.path[-1], shape, np.dtype(np.float32 if leaf.norm else dtype), axes)]
     if storage not in CODES:
-        return [_Array(leaf.path[-1], shape, np.dtype(storage), axes)]
+        return [LeafArray(leaf.path[-1], shape, np.dtype(storage), axes)]
     (layers, inner, outer), (_, inner_axis, outer_axis) = shape, axes
     codes, scale = quantised_shapes(storage, (inner, outer))
     codes_axes, scale_axes = quantised_axes(storage, (inner_axis, outer_axis))
     return [
-        _Array("scale", (layers, *scale), np.dtype(np.float32), (None, *scale_axes)),
-        _Array(storage, (layers, *codes), CODES[storage], (None, *codes_axes)),
+        LeafArray("scale", (layers, *scale), np.dtype(np.float32), (None, *scale_axes)),
+        LeafArray(storage, (layers, *codes), CODES[storage], (None, *codes_axes)),
     ]
 
 
@@ -80,14 +66,6 @@ def unread_tensors(architecture: Architecture, source: TensorSource) -> list[str
     """Return the names of the tensors that no parameter is made of, sorted. The equal head of a tied model is none."""
     read = {name for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     return sorted(set(source.names()) - read - ({HEAD} if architecture.tied else set()))
-
-
-def all_finite(values: np.ndarray) -> bool:
-    """Return whether no value is NaN or infinite."""
-    if values.dtype == jnp.bfloat16:
-        # By its bits, because NumPy takes long to test this type: the exponent is full from 0x7F80 and from 0xFF80 on.
-        return int(values.view(np.int16).max()) < 0x7F80 and int(values.view(np.uint16).max()) < 0xFF80
-    return bool(np.isfinite(values).all())
 
 
 def load_params(
@@ -126,10 +104,10 @@ def load_params(
     _check(architecture, table, source)
     params: dict[Any, jax.Array] = {}
     lines: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS)) as pool:
         for leaf in table:
             arrays = _arrays(architecture, leaf, dtype, storage)
-            read = _reader(architecture, leaf, source, arrays, pool.map)
+            read = leaf_reader(architecture, leaf, source, arrays, pool.map)
             if placement is None:
                 # Wait, because otherwise the next leaf would be read while this one is in memory twice.
                 made = [jax.device_put(values).block_until_ready() for values in read([()] * len(arrays))]
@@ -146,7 +124,7 @@ def abstract_params(
 ) -> dict[str, Any]:
     """Return the parameters that `load_params` reads as shapes and types alone."""
 
-    def abstract(array: _Array) -> jax.ShapeDtypeStruct:
+    def abstract(array: LeafArray) -> jax.ShapeDtypeStruct:
         kind = to_stored(np.empty(0, array.dtype)).dtype
         sharding = None if placement is None else placement.sharding(*array.axes)
         return jax.ShapeDtypeStruct(array.shape, kind, sharding=sharding)
@@ -183,88 +161,6 @@ def _line(source: TensorSource, leaf: Leaf, name: str) -> str:
 
 def _joined(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def _reader(
-    architecture: Architecture,
-    leaf: Leaf,
-    source: TensorSource,
-    arrays: Sequence[_Array],
-    each: Callable[..., Iterator[None]],
-) -> Callable[[Sequence[Index]], list[np.ndarray]]:
-    """Return the function that reads a part of a leaf: from the part's index in each array, its values as they are
-    stored. An empty index is all of an array. No part is cut along the layers.
-    """
-    names = leaf.names(architecture.layers)
-    tensor = partial(_values, architecture, leaf, source)
-
-    def empty(array: _Array, part: Index) -> np.ndarray:
-        shape = np.broadcast_to(0, array.shape)[part].shape
-        return np.empty(shape if leaf.stacked else (1, *shape), array.dtype)
-
-    def plain(parts: Sequence[Index]) -> list[np.ndarray]:
-        (array,), (part,) = arrays, parts
-        values, inner = empty(array, part), part[1:] if leaf.stacked else part
-
-        def put(name: str, row: np.ndarray) -> None:
-            row[:] = tensor(array.dtype, name, inner)
-
-        list(each(put, names, values))
-        return [to_stored(values if leaf.stacked else values[0])]
-
-    if len(arrays) == 1:
-        return plain
-    scale, codes = arrays
-    read, storage = partial(tensor, scale.dtype), codes.name
-    known: dict[str, np.ndarray] = {}  # the scales of outputs whose inputs are in several parts
-
-    def scales(part: Index) -> np.ndarray:
-        if (key := str(part)) not in known:
-            values, outputs = empty(scale, part), part[2]
-
-            def put(name: str, row: np.ndarray) -> None:
-                row[:] = scales_of(read(name, (slice(None), outputs)), storage)
-
-            list(each(put, names, values))
-            known[key] = values
-        return known[key]
-
-    def quantised(parts: Sequence[Index]) -> list[np.ndarray]:
-        (groups, *_, outputs), count = parts[1][1:] or (slice(None), slice(None)), codes.shape[1]
-        start, stop, _ = groups.indices(count)
-        size = SCALE_GROUP if storage == "int4" else 1
-        inputs, cut = slice(start * size, stop * size), storage == "int8" and stop - start < count
-        mine, numbers = scales(parts[0]) if cut else empty(scale, parts[0]), empty(codes, parts[1])
-
-        def put(name: str, own: np.ndarray, row: np.ndarray) -> None:
-            values = read(name, (inputs, outputs))
-            if not cut:
-                own[:] = scales_of(values, storage)
-            row[:] = codes_of(values, own, storage)
-
-        list(each(put, names, mine, numbers))
-        return [mine, to_stored(numbers)]
-
-    return quantised
-
-
-def _values(
-    architecture: Architecture, leaf: Leaf, source: TensorSource, dtype: np.dtype, name: str, part: Index = ()
-) -> np.ndarray:
-    """Return the values of a tensor of a leaf, or a part of them, in a type; UserError if one is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
-        array = source.read(name)
-        array = (array.T if leaf.transposed else array)[part]
-        if leaf.norm and architecture.norm_offset:
-            array = array.astype(np.float32) + 1
-        if leaf.path == LAST_NORM:
-            array = array.astype(np.float32) * np.float32(architecture.logit_scale)
-        array = array.astype(dtype, copy=False)
-    if not all_finite(array):
-        raise UserError(
-            f"the tensor {name} of the checkpoint holds NaN or infinity (read as {dtype.name}); get the model again"
-        )
-    return array
 
 
 def _check(architecture: Architecture, table: list[Leaf], source: TensorSource) -> None:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 from command_line import refused, run
+from jax.sharding import AbstractMesh
 from jobs.answers_of_tiny import QUICK
 from runs_of_tiny import read_tiny
 from tiny_model import random_adapter
@@ -14,9 +15,12 @@ from tiny_model import random_adapter
 from jaxalign.evaluate import main as evaluate
 from jaxalign.export import main as export
 from jaxalign.generate import main
+from jaxalign.jobs.adapters import print_undivided
+from jaxalign.parallel.rules import MESH_AXES, placement_of
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import ModelFiles
+from jaxalign.runs.progress import plain_console
 from jaxalign.values.schwartz import VALUES
 
 
@@ -149,3 +153,11 @@ def test_the_target_beside_somebody_elses_adapter_is_checked(adapters, here, cap
     path.write_text(json.dumps({**ours, "extra": {**ours["extra"], "target": target}}))
     line = refused(evaluate, ["adapter=theirs", "model=tiny"], capsys)
     assert line.startswith("theirs/jaxalign.json: extra") and words in line
+
+
+def test_a_number_of_adapters_that_the_mesh_does_not_divide_is_said(capsys):
+    mesh = AbstractMesh((2, 1, 4, 1), MESH_AXES)
+    print_undivided(plain_console(), placement_of(mesh, {}), [4, 3, 3])
+    assert capsys.readouterr().out == "adapters: 3 is not divided by mesh.adapter=2, so each device holds all of it\n"
+    print_undivided(plain_console(), None, [3])
+    assert capsys.readouterr().out == ""

@@ -240,27 +240,6 @@ def test_figures_of_fewer_prompts_other_sampling_or_another_text_are_marked_as_n
     assert why() == ""
 
 
-def test_figures_of_fewer_prompts_other_sampling_or_another_text_are_marked_as_not_comparable(lab, capsys):
-    lab.benchmark = "realtoxicityprompts"
-    lab.asking = {**lab.asking, "temperature": 0.7, "top_p": 0.75, "max_tokens": 64}
-    path = lab.run(lab.extreme("power"), "one") / "summary.json"
-    text = path.read_text().replace("flagged_rate", "toxicity_probability").replace('"samples": 1', '"samples": 10')
-    told = json.loads(text)
-
-    def why(**benchmark):
-        path.write_text(json.dumps({**told, "benchmark": {**told["benchmark"], **benchmark}}))
-        lab.report(capsys, "paper=true")
-        rows = [one for one in lab.table("realtoxicityprompts-paper") if one["model"] == "untuned"]
-        return next(one["not comparable because"] for one in rows if one["metric"] == "toxicity probability")
-
-    sampled = "sampled otherwise (temperature 0.7)"
-    assert why() == why(limit=3000) == why(toxicity_scope="released") == sampled
-    assert why(limit=100) == f"of 100 prompts alone; {sampled}"
-    assert why(toxicity_scope="response") == f"{sampled}; the response alone is scored"
-    told["asking"]["temperature"] = 0.1
-    assert why() == ""
-
-
 @pytest.mark.slow
 def test_a_plan_with_results_of_tasks_is_refused(lab, capsys):
     line = refused(main, ["plan=true", f"ability={lab.root}"], capsys)

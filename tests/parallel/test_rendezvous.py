@@ -9,10 +9,17 @@ import pytest
 from jaxalign.errors import UserError
 from jaxalign.parallel import distributed
 from jaxalign.parallel import machine as machine_module
-from jaxalign.parallel.distributed import check_joined
+from jaxalign.parallel.distributed import check_alone, check_joined
 from jaxalign.parallel.joining import own_gpu
 from jaxalign.parallel.machine import machine, process_space
-from jaxalign.parallel.rendezvous import Membership, expected_processes, join_seconds, meet, membership
+from jaxalign.parallel.rendezvous import (
+    Membership,
+    expected_processes,
+    is_first_named,
+    join_seconds,
+    meet,
+    membership,
+)
 
 OURS = {"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 SLURM = {
@@ -52,6 +59,7 @@ POD = {"TPU_WORKER_HOSTNAMES": "10.0.0.7,10.0.0.8", "TPU_WORKER_ID": "0"}
 def test_the_environment_says_which_of_several_processes_this_one_is(environment, found):
     assert membership(environment) == found
     assert expected_processes(environment) == (1 if found is None else found.count)
+    assert is_first_named(environment) == (found is None or found.number == 0)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +85,17 @@ def test_the_environment_says_which_of_several_processes_this_one_is(environment
 def test_an_environment_that_makes_no_sense_is_refused(environment, line):
     with pytest.raises(UserError, match=line):
         membership(environment)
+    assert is_first_named(environment)  # which says what is wrong where they join
 
 
 def test_a_command_that_works_in_one_process_refuses_several(monkeypatch):
     monkeypatch.setattr(distributed, "expected_processes", lambda: 4)
-    with pytest.raises(UserError, match=r"^the environment names 4 processes, and only jaxalign.train works in sev"):
+    with pytest.raises(UserError, match=r"^the environment names 4 processes, and one does this work: start the"):
         check_joined()
     monkeypatch.setattr(distributed.STATE, "member", Membership("a:1", 4, 0))
     check_joined()
+    with pytest.raises(UserError, match="one does this work"):
+        check_alone()  # although they have joined in an earlier job of a multirun
 
 
 def test_how_long_is_waited_is_a_variable():

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from runs_of_tiny import QUIET, write_arguments
+from tiny_model import random_adapter
 
 from jaxalign.config.presets import preset
 from jaxalign.models.adapter import Adapter
@@ -29,7 +31,8 @@ PATIENCE = 600.0
 TOGETHER = 60.0
 """The largest number of seconds between the ends of two of its processes."""
 
-COMMON = [
+TRAIN = [
+    "jaxalign.train",
     "model=tiny",
     "precision=float32",
     "lora.rank=2",
@@ -37,13 +40,23 @@ COMMON = [
     "lora.targets=[q_proj,v_proj]",
     "training.batch_size=4",
 ]
-COMMON += ["training.log_every=1", "optimizer.epsilon=1e-4"]
+TRAIN += ["training.log_every=1", "optimizer.epsilon=1e-4"]
 
 
 class Job:
-    """A training job of one process or several on this machine. What is still alive at the end is killed."""
+    """A job of one process or several on this machine, a training if nothing else is said. What is still alive at the
+    end is killed.
+    """
 
-    def __init__(self, folder: Path, processes: int, devices: int, *arguments: str, cache: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        processes: int,
+        devices: int,
+        *arguments: str,
+        cache: Path | None = None,
+        command: Sequence[str] = TRAIN,
+    ):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[2])}
         environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
@@ -51,12 +64,13 @@ class Job:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 address = f"127.0.0.1:{server.getsockname()[1]}"
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-        mesh = [] if any(one.startswith("mesh.") for one in arguments) else ["mesh.data=4"]
-        command = [sys.executable, "-m", "jaxalign.train", *COMMON, *mesh, f"run.dir={folder}", *arguments]
+        mesh = ["mesh.data=4"] if command is TRAIN and not any(one.startswith("mesh.") for one in arguments) else []
+        place = f"run.{'root' if '-m' in arguments else 'dir'}={folder}"
+        line = [sys.executable, "-m", *command, *mesh, place, *arguments]
         self.folder = folder
         self.processes = [
             subprocess.Popen(
-                [part.replace("NUMBER", str(number)) for part in command],
+                [part.replace("NUMBER", str(number)) for part in line],
                 env=environment | {"JAX_PROCESS_ID": str(number)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -79,10 +93,14 @@ class Job:
                 process.wait()
         return found
 
-    def done(self) -> Path:
+    def printed(self) -> str:
         ended = self.ended()
         assert [status for status, _, _ in ended] == [0] * len(ended), ended
         assert [out for _, out, _ in ended[1:]] == [""] * (len(ended) - 1)  # the first alone prints
+        return ended[0][1]
+
+    def done(self) -> Path:
+        self.printed()
         return self.folder
 
 
@@ -180,6 +198,62 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     assert (first, second, out, nothing) == (2, 2, "", "")
     assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
     assert "it has other input than the first process: dataset was" in line
+
+
+GENERATE = ["jaxalign.generate", "model=tiny", "precision=float32", "sampling.max_tokens=20"]
+EVALUATE = ["jaxalign.evaluate", "model=tiny", "precision=float32", "benchmark.limit=10", "benchmark.choice=false"]
+EVALUATE += ["benchmark.max_tokens=4"]
+HOW = ("likelihood", "parse")
+
+
+@pytest.mark.slow
+def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path):
+    architecture, folders = from_config(preset("tiny")["config"]), [tmp_path / name for name in ("a", "b", "c")]
+    for seed, folder in enumerate(folders):
+        params = random_adapter(seed, 2, ("q_proj", "v_proj"), architecture)
+        write_adapter(folder, Adapter(folder.name, jax.device_get(params), 2, 0.1), dropout=0.0, card="")
+    mesh = ["mesh.adapter=2"]
+    (tmp_path / "prompts.txt").write_text("".join(f"Please tell me all about the number {n}?\n" for n in range(3)))
+    asked = ["-m", f"adapters=[{folders[0]},{folders[1]}]", *mesh, "sampling.n=2", "sampling.seed=0,1"]
+    asked += [f"prompts={tmp_path / 'prompts.txt'}"]
+    everyone = [f"adapters=[{','.join(map(str, folders))}]", *mesh]
+    answers, tables = [], []
+    for count in (2, 1):
+        job = Job(tmp_path / f"answers{count}", count, 4 // count, *asked, command=GENERATE)
+        named = re.findall(r"^job (\d) of 2 \(.*sampling\.seed=(\d)", job.printed(), re.MULTILINE)
+        assert named == [("1", "0"), ("2", "1")]
+        answers.append([(run / "answers.jsonl").read_text() for run in sorted(job.folder.iterdir())])
+        job = Job(tmp_path / f"asked{count}", count, 4 // count, *everyone, command=EVALUATE)
+        assert "adapters: 3 is not divided by mesh.adapter=2, so each device holds all of it" in job.printed()
+        rows = json.loads((job.folder / "summary.json").read_text())["rows"]
+        found = [((row["name"], row["reading"]), [*row["scores"].values(), row.get("perplexity")]) for row in rows]
+        tables.append({who: [number or 0.0 for number in numbers] for who, numbers in found})
+    assert answers[0] == answers[1] and len(set(answers[0])) == 2
+    assert tables[0].keys() == tables[1].keys() == {(name, how) for name in ("base", "a", "b", "c") for how in HOW}
+    for who, numbers in tables[0].items():
+        assert numbers == pytest.approx(tables[1][who], rel=1e-5, abs=1e-5), who
+    assert tables[0]["a", "likelihood"][-1] != pytest.approx(tables[0]["b", "likelihood"][-1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_that_answer_stops_both_and_the_same_command_draws_the_rest(tmp_path):
+    (tmp_path / "prompts.txt").write_text("".join(f"What about the number {n}?\n" for n in range(100)))
+    arguments = [f"prompts={tmp_path / 'prompts.txt'}", "sampling.n=4", "sampling.rows=8"]
+    job = Job(tmp_path / "stopped", 2, 1, *arguments, command=GENERATE)
+    drawn = job.folder / "generations.jsonl"
+    while not drawn.exists():
+        assert job.processes[0].poll() is None, job.ended()
+        time.sleep(0.02)
+    job.processes[1].send_signal(signal.SIGTERM)
+    ended = job.ended()
+    assert [status for status, _, _ in ended] == [130, 130], ended
+    assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
+    kept = drawn.read_bytes()
+    assert 0 < kept.count(b"\n") < 400 and not (job.folder / "answers.jsonl").exists()
+    again = Job(job.folder, 2, 1, *arguments, command=GENERATE).done()
+    assert drawn.read_bytes().startswith(kept)
+    alone = Job(tmp_path / "alone", 1, 1, *arguments, command=GENERATE).done()
+    assert (again / "answers.jsonl").read_bytes() == (alone / "answers.jsonl").read_bytes()
 
 
 WAITING = """

