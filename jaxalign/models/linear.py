@@ -121,7 +121,7 @@ def is_quantised(params: Any) -> bool:
     return isinstance(params["layers"], dict) and any(name in params["layers"]["q_proj"] for name in CODES)
 
 
-Adapter = tuple[Float32[Array, "in r"], Float32[Array, "r out"]] | None
+LowRank = tuple[Float32[Array, "in r"], Float32[Array, "r out"]] | None
 """The matrices (a, b) of a projection's adapter, or None. b already contains the scale, alpha / rank."""
 
 
@@ -129,7 +129,7 @@ Adapter = tuple[Float32[Array, "in r"], Float32[Array, "r out"]] | None
 def frozen_product(
     x: Float[Array, "*rows in"],
     kernel: Float[Array, "in out"] | Quantised,
-    adapter: Adapter = None,
+    adapter: LowRank = None,
     dropped: Float[Array, "*rows in"] | None = None,
     dtype: DTypeLike | None = None,
     placement: Placement | None = None,
@@ -168,7 +168,7 @@ def _by_rows(x: Float[Array, "*rows out"], placement: Placement | None, axis: st
 def _forward(
     x: Float[Array, "*rows in"],
     kernel: Float[Array, "in out"] | Quantised,
-    adapter: Adapter,
+    adapter: LowRank,
     dropped: Float[Array, "*rows in"] | None,
     dtype: DTypeLike | None,
     placement: Placement | None,

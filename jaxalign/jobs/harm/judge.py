@@ -203,10 +203,8 @@ def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: Load
         NOT_JUDGED if one.text is None else answer_state(one.text, harm.get(n), refusals.get(n))
         for n, one in enumerate(responses)
     ]
-    lines = [
-        _line(one, judges.judge_of(one.prompt), harm.get(n), state)
-        for n, (one, state) in enumerate(zip(responses, states, strict=True))
-    ]
+    each = enumerate(zip(responses, states, strict=True))
+    lines = [_line(one, judges.judge_of(one.prompt), harm.get(n), state) for n, (one, state) in each]
     write_atomic(run.path / JUDGED_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     measured = [loaded.calibration(one, "harm") for one in judges.harm.values()]
     if judges.refusal is not None:

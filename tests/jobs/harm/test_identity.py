@@ -43,7 +43,7 @@ class Models(JudgeModels):
         families = {"qwen": "qwen3", "mistral": "mistral", "gemma": "gemma2"}
         files = SimpleNamespace(
             identify=lambda: (read_probe(HARM_PROBE).base, f"{name} 1"),
-            architecture=SimpleNamespace(family=families.get(name, "llama")),
+            architecture=SimpleNamespace(family=families.get(name, "llama"), width=576),
             tokenizer=self.tokenizer,
         )
         return SimpleNamespace(files=files, encoder=Encoder(self.tokenizer, "plain", None))

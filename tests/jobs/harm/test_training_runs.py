@@ -10,6 +10,9 @@ from jaxalign.config.identity import plain
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.models.adapter import Adapter
+from jaxalign.values.schwartz import VALUES
+
+SCORES = dict.fromkeys(VALUES, 5.5)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,13 @@ def test_an_adapter_without_its_training_run_is_no_control_and_has_no_scores(tmp
 
 @pytest.mark.parametrize(
     ("questionnaire", "scores"),
-    [({"after": {"scores": {"power": 5.5}}}, {"power": 5.5}), ({"after": None}, None), ({}, None), ([], None)],
+    [
+        ({"after": {"scores": SCORES}}, SCORES),
+        ({"after": {"scores": {"power": 5.5}}}, None),  # damaged
+        ({"after": None}, None),
+        ({}, None),
+        ([], None),
+    ],
 )
 def test_the_scores_are_those_after_the_training(questionnaire, scores, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"questionnaire": questionnaire}))
