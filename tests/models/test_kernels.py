@@ -127,7 +127,7 @@ def test_the_forward_pass_of_splash_is_not_repeated_where_the_projections_are_sa
 @pytest.mark.parametrize("name", BOTH)
 def test_on_several_devices_each_one_attends_with_its_own_adapters_rows_and_heads(name):
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags}
     child = subprocess.run(
         [sys.executable, __file__, name], env=environment, capture_output=True, text=True, timeout=900

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags}
     command = [sys.executable, __file__, str(tmp_path_factory.mktemp("base"))]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)

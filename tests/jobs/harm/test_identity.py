@@ -175,7 +175,7 @@ def texts(tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / f"{name}.jsonl").write_text(text)
     for about in ("harm", "refusal"):
-        probe = ProbeWeights(about, read_probe(HARM_PROBE).base, np.ones(4, np.float32), 0.0)
+        probe = ProbeWeights(about, read_probe(HARM_PROBE).base, np.ones(576, np.float32), 0.0)
         write_probe(tmp_path / f"{about.upper()}.jsonl", probe)
 
     def replaced(text):
