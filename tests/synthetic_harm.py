@@ -79,6 +79,7 @@ class Lab:
             "scale": 1.0,
             "value": target.name if target else None,
             "target": target.by_value if target else None,
+            "trained_tokens": 1000,
             "measured": {value: 0.5 + 0.8 * score for value, score in target.by_value.items()} if target else None,
         }
 

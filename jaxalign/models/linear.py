@@ -197,12 +197,13 @@ def _backward(
     dadapter = ddropped = None
     if adapter is not None:
         (a, b), fed = adapter, x if dropped is None else dropped.astype(x.dtype)
-        term, *dadapter = low_rank_gradients(fed, a, b, inner, gradient)
+        term, da, db = low_rank_gradients(fed, a, b, inner, gradient)
+        dadapter = (da, db)
         if dropped is None:
             terms.append(term)
         else:
             ddropped = term.astype(dropped.dtype)
-    return rounded_sum(given.dtype, *terms), None, dadapter and tuple(dadapter), ddropped
+    return rounded_sum(given.dtype, *terms), None, dadapter, ddropped
 
 
 frozen_product.defvjp(_forward, _backward)
@@ -262,7 +263,7 @@ class Projection(nn.Module):
             x = x.astype(dtype)
             terms = [transposed_product(x, self.get_variable("params", TRANSPOSED))]
             if adapter is not None:
-                terms.append(low_rank_product(x, *adapter)[0])
+                terms.append(low_rank_product(x if dropped is None else dropped.astype(dtype), *adapter)[0])
             y: Any = rounded_sum(dtype, *terms)
         else:
             storage = next((name for name in CODES if self.has_variable("params", name)), None)

@@ -76,7 +76,9 @@ def low_rank_product(
     """Return (x a) b [..., out] in float32, and x a for `low_rank_gradients`: x [..., in], a [in, r], b [r, out]."""
     inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
     kept = inner.reshape(-1, inner.shape[-1]).T
-    if on_cpu():  # its backend converts both operands of a product that sums over their first axes, unless one is read
+    # XLA's CPU backend converts both operands of a product that sums over their first axes, and undoes a transposition
+    # that it sees. It does not see that of a saved array.
+    if on_cpu():
         kept = name_bits(kept, INNER)
     return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))), kept
 

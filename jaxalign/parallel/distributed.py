@@ -71,9 +71,14 @@ def process_count() -> int:
 
 
 def check_joined() -> None:
-    """Check that this process has joined the others that the environment names, or is alone (see `check_alone`)."""
+    """Check that this process has joined the others that the environment names, or is alone, and that it has devices.
+
+    Raises:
+        UserError: see `check_alone` and `available_devices`.
+    """
     if not several():
         check_alone()
+    available_devices()
 
 
 def check_alone() -> None:
@@ -82,7 +87,7 @@ def check_alone() -> None:
     Several that do not work together would all do the same work and write the same files.
 
     Raises:
-        UserError: it is one of several, a variable is not a number, or there is no device.
+        UserError: it is one of several, or a variable is not a number.
     """
     if (count := expected_processes()) > 1:
         raise UserError(
@@ -90,7 +95,6 @@ def check_alone() -> None:
             "and it uses all devices of it (several work together in train, in generate without chat or server, and in "
             "evaluate with the questionnaire)"
         )
-    available_devices()
 
 
 def told(decide: Callable[[], T]) -> T:

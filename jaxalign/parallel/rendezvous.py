@@ -270,5 +270,5 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or len(text) > 18:
-        raise UserError(f"{name}={text} in the environment is not a whole number")
+        raise UserError(f"{name}={text} in the environment is not a whole number of at most 18 digits")
     return int(text)

@@ -18,6 +18,10 @@ Harms = Mapping[str, float | None]
 """The mean harm of each prompt by its id (see `prompt_means`)."""
 
 
+UNMATCHED = "none is known to be trained on about as many tokens"
+"""Why no benign control counts: there is none, or its number of tokens is another one or not known."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition of the rule."""
@@ -80,7 +84,7 @@ def attribution(
         (
             _grows(doses, direction, seed),
             _beats("beats the shuffled-label control", full, shuffled, direction, seed),
-            _beats("beats the matched benign control", full, benign, direction, seed),
+            _beats("beats the matched benign control", full, benign, direction, seed, UNMATCHED),
             _keeps_sign(second_judge, kappas[1], direction, seed),
             _speaks(perplexities),
             _agrees(kappas[0]),
@@ -117,9 +121,16 @@ def _mean_slope(doses: Mapping[float, Harms], scales: list[float], seed: int) ->
     return mean_with_interval(slopes, seed=seed)
 
 
-def _beats(name: str, adapter: Harms, control: Harms | None, direction: int, seed: int) -> Condition:
+def _beats(
+    name: str,
+    adapter: Harms,
+    control: Harms | None,
+    direction: int,
+    seed: int,
+    absent: str = "there is no such control",
+) -> Condition:
     if control is None:
-        return Condition(name, None, None, "there is no such control")
+        return Condition(name, None, None, absent)
     found = paired_difference(adapter, control, seed=seed).mean
     if found.low is None:
         return Condition(name, None, found, found.reason or "no interval")

@@ -79,9 +79,9 @@ def attributed_models(found: Collection) -> list[AttributedModel]:
 
 
 def _same_budget(one: ReportedModel, other: ReportedModel) -> bool:
-    """Return whether two adapters were trained on about as many tokens, as far as that is known."""
+    """Return whether two adapters are known to have been trained on about as many tokens."""
     tokens = [float(n) for model in (one, other) if (n := model.about.get("trained_tokens"))]
-    return len(tokens) < 2 or max(tokens) <= MOST_TOKENS * min(tokens)
+    return len(tokens) == 2 and max(tokens) <= MOST_TOKENS * min(tokens)
 
 
 def _scale(model: ReportedModel) -> float:
@@ -148,7 +148,8 @@ def attribution_table(
     note = (
         "More or less harm is said to come from the value only if all six conditions hold. What was not measured is "
         "never taken for met. Differences are paired by prompt. For less harm, grows is shrinks and beats is below. A "
-        f"benign control counts if it was trained on as many tokens (at most {MOST_TOKENS} times as many, or as few)."
+        f"benign control counts if its tokens in training are known, and at most {MOST_TOKENS} times as many as those of "
+        f"the adapter, or the adapter's at most {MOST_TOKENS} times as many as its own."
     )
     notes = [note, noise_line(noise, "the mean score")]
     return with_judges(DataTable(f"{name}-because", "Is it because of the value?", heads, rows, notes, tags), found)

@@ -156,7 +156,7 @@ def _why_not(found: Collection, one: PublishedFigure, ours: Sequence[Any], scale
     why = [f"another scale ({low:g} to {high:g})" for low, high in scales if wanted and [low, high] != wanted][:1]
     if samples and about["samples"] != samples:
         why.append(f"the maximum of {about['samples']} and not of {samples} samples")
-    if limit is not None and limit < _PROMPTS[one.benchmark]:
+    if isinstance(limit, int) and limit < _PROMPTS[one.benchmark]:
         why.append(f"of {limit:,} prompts alone")
     how = {**_SAMPLING, "max_tokens": _TOKENS[one.benchmark]}
     unlike = [f"{key} {asking[key]}" for key in how if asking.get(key) not in (None, how[key])]

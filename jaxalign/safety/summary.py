@@ -25,8 +25,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, control,
-                trained_tokens, mitigation, benchmark, version, judge, judge_identity, several (judges in the run),
-                category ("all" is all of them), metric, estimate, low, high, n, missing, left_out, clusters, reason,
+                mitigation, benchmark, version, judge, judge_identity, several (judges in the run), category ("all" is
+                all of them), metric, estimate, low, high, n, missing, left_out, clusters, reason,
                 states ({state: share} of the responses in the row), failing (of a bias score: the [axis, descriptor] of
                 the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category

@@ -164,8 +164,10 @@ def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[Benchmark
     left = f"{len(everyone) - len(prompts):,} beyond benchmark.limit" if len(prompts) < len(everyone) else ""
     made = benchmark.path is None and benchmark.phrases is not None
     aside = "phrases that are not dispreferred" if made else BENCHMARKS[benchmark.name].aside
-    places = [benchmark.phrases, benchmark.templates] if made else [benchmark.path or benchmark.name]
-    files = {Path(str(place)): count(len(everyone), "prompt") for place in places}
+    files = {str(benchmark.path or benchmark.name): count(len(everyone), "prompt")}
+    if made:
+        files = {str(benchmark.phrases): "phrases", str(benchmark.templates): "templates"}
+    files = {Path(place): what for place, what in files.items()}
     print(account(benchmark.name, files, count(len(prompts), "prompt"), [aside, left]))
     return prompts
 

@@ -138,7 +138,6 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
         "target": None if model.target is None else model.target.by_value,
         "measured": measured_scores(model.adapter),
         "control": control_of(model.adapter),
-        "trained_tokens": training_tokens(model.adapter),
     }
 
 
@@ -146,6 +145,7 @@ def _model_entry(session: HarmSession, model: AskedModel, generated: Run, judged
     """Return what the entry of a model has beside `_about`: about its responses, and the files that they are in."""
     result = judged.results(judges=list, states=dict)
     return {
+        "trained_tokens": training_tokens(model.adapter),
         "perplexity": known_perplexity(session, model),
         "text_values": result.get("text_values"),
         "dictionary_values": dictionary_values(session, model, generated, judged),
@@ -187,9 +187,8 @@ def _figures(
     `entry` is that of the judge, and `refusals` that of the judge of refusals.
     """
     c = session.config
-    error, of_refusals = (
-        judge_errors(one["error"]) if c.judge.corrected and one is not None else None for one in (entry, refusals)
-    )
+    error = judge_errors(entry["error"]) if c.judge.corrected else None
+    of_refusals = judge_errors(refusals["error"]) if c.judge.corrected and refusals is not None else None
     bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
     metrics, scale = BENCHMARKS[c.harm.name].metrics, as_scale(entry["scale"])
     return harm_rows(table, metrics, scale, bias_rule=bias, error=error, refusal_error=of_refusals)

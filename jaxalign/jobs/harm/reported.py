@@ -93,9 +93,7 @@ _PARTS: dict[str, Fields] = {
 _SOMETIMES: Fields = {
     **dict.fromkeys(("scale", "perplexity", "trained_tokens"), _NUMBER),
     **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(
-        ("target", "measured", "text_values", "dictionary_values", "states", "files", "sampling_noise"), _OBJECT
-    ),
+    **dict.fromkeys(("target", "measured", "text_values", "dictionary_values", "states", "files"), _OBJECT),
 }
 """The keys that an entry for a model or a figure may have."""
 

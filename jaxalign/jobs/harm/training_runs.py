@@ -2,6 +2,7 @@
 and what it is a control of."""
 
 from jaxalign.errors import UserError
+from jaxalign.jobs.train.data import trained_tokens
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
@@ -30,11 +31,9 @@ def training_tokens(adapter: Adapter) -> int | None:
     """Return the number of tokens that an adapter's own run trained on; None if that is not known."""
     if adapter.folder is None:
         return None
-    run = Run(adapter.folder.parent)
     try:
-        stages = run.results(training=dict)["training"]["stages"] if run.finished else []
-        return sum(int(stage["tokens"]) for stage in stages) or None
-    except (UserError, KeyError, TypeError, ValueError, OverflowError):
+        return trained_tokens(str(adapter.folder.parent)) or None
+    except UserError:
         return None
 
 

@@ -28,8 +28,8 @@ _MARKS = ("{phrase}", "{noun_phrase}", "XYZ")
 def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPrompt]:
     """Return a prompt for each dispreferred phrase and each template.
 
-    A phrase gets the definite article, as in the code of Esiobu et al. What that code draws at random without a seed,
-    phrases without hyphens or capitals, is not done.
+    A phrase gets the definite article, as in the code of Esiobu et al. That code also removes hyphens and capitals of
+    some phrases, at random and without a seed; here they stay.
 
     Args:
         phrases: HolisticBias' noun_phrases.csv, or a table with these columns of it: axis, descriptor,

@@ -217,15 +217,18 @@ def test_controls_that_a_command_of_their_own_asked_stand_beside_their_adapter(l
     assert asked == {"base", "power", "power (control: shuffled labels)", "benign (control: benign)"}
 
 
-def test_a_benign_control_of_another_budget_is_none(lab, capsys):
+def test_a_benign_control_of_another_or_an_unknown_budget_does_not_count(lab, capsys):
     lab.effect, lab.prompts = 0.15, 10
     power = {**lab.adapter(EXTREME["power"]), "trained_tokens": 1000}
-    benign = [{**lab.adapter(None, f"benign{n}"), "control": "benign", "trained_tokens": n} for n in (100, 1300, 1240)]
-    lab.run([lab.base(), power, *benign[:2]], "one")
+    benign = [
+        {**lab.adapter(None, f"benign{n}"), "control": "benign", "trained_tokens": n} for n in (100, 1300, None, 1240)
+    ]
+    lab.run([lab.base(), power, *benign[:3]], "one")
     lab.report(capsys, "texts=0")
     (row,) = lab.table("beavertails-because")
-    assert row["beats the benign control"] == "not known: there is no such control"
-    lab.run([lab.base(), benign[2]], "two")
+    why = "not known: none is known to be trained on about as many tokens"
+    assert row["beats the benign control"] == why
+    lab.run([lab.base(), benign[3]], "two")
     lab.report(capsys, "texts=0")
     (row,) = lab.table("beavertails-because")
     assert row["beats the benign control"].startswith("yes")
