@@ -4,7 +4,6 @@ import atexit
 import compileall
 import gc
 import os
-import pickle
 import shutil
 import sys
 import tempfile
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -34,33 +32,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         compileall.compile_dir(Path(__file__).parents[1] / "jaxalign", quiet=2)
 CACHE = Path(os.environ["JAXALIGN_CACHE"])
 
-import jax  # noqa: E402 (the environment comes first)
-import omegaconf.omegaconf  # noqa: E402
+import hydra_once  # noqa: E402 (the environment comes first)
+import jax  # noqa: E402
 import pytest  # noqa: E402
-import yaml  # noqa: E402
-from hydra._internal.hydra import Hydra  # noqa: E402
 
-from jaxalign.config.presets import CONF  # noqa: E402
 from jaxalign.parallel.compilation import COMPILED, Programs, use_compilation_cache  # noqa: E402
 from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E402
 
 use_compilation_cache(CACHE / "xla")
 
-_SHIPPED: dict[str, bytes] = {}
-
-
-def load_yaml(stream: Any, Loader: Any) -> Any:
-    """Parse files of our own only once: a command reads 20 of them, and takes longer for that than for its work."""
-    path = str(getattr(stream, "name", ""))
-    if not path.startswith(f"{CONF}/"):
-        return yaml.load(stream, Loader)
-    if path not in _SHIPPED:
-        _SHIPPED[path] = pickle.dumps(yaml.load(stream, Loader))
-    return pickle.loads(_SHIPPED[path])
-
-
-omegaconf.omegaconf.yaml = SimpleNamespace(**vars(yaml) | {"load": load_yaml})
-Hydra.get_mode = lambda *_, **__: None  # it composes a whole configuration to find hydra.mode, which nothing here sets
+hydra_once.install()
 
 
 # Tracing makes millions of objects that stay; with Python's own settings a tenth of the suite is the search for
