@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # where a line of code stands takes a fifth of tracing
 os.fsync = lambda fd: None  # what a test writes need not outlive a power cut, and a slow disk takes 5 ms each time
 
 # Most of what the tests take is compilation. What is compiled here runs a few times on a few numbers, so it is compiled
