@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from child_process import Child
 from runs_of_tiny import QUIET, write_arguments
 
 from jaxalign.config.presets import preset
@@ -45,22 +46,20 @@ class Job:
 
     def __init__(self, folder: Path, processes: int, devices: int, *arguments: str, cache: Path | None = None):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = os.environ | {"XLA_FLAGS": flags}
         environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
         if processes > 1:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 address = f"127.0.0.1:{server.getsockname()[1]}"
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
         mesh = [] if any(one.startswith("mesh.") for one in arguments) else ["mesh.data=4"]
-        command = [sys.executable, "-m", "jaxalign.train", *COMMON, *mesh, f"run.dir={folder}", *arguments]
+        command = [*COMMON, *mesh, f"run.dir={folder}", *arguments]
         self.folder = folder
         self.processes = [
-            subprocess.Popen(
+            Child(
+                "jaxalign.train",
                 [part.replace("NUMBER", str(number)) for part in command],
-                env=environment | {"JAX_PROCESS_ID": str(number)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+                environment | {"JAX_PROCESS_ID": str(number)},
             )
             for number in range(processes)
         ]
@@ -72,7 +71,7 @@ class Job:
             for process in self.processes:
                 out, err = process.communicate(timeout=TOGETHER if found else PATIENCE)
                 lines = [line for line in out.splitlines() if "Gloo" not in line and "peer ranks" not in line]
-                found.append((process.returncode, "\n".join(lines), err))
+                found.append((process.poll(), "\n".join(lines), err))
         finally:
             for process in self.processes:
                 process.kill()
