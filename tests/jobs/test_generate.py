@@ -1,21 +1,17 @@
 """Answers from the command line, on the tiny random model and adapters that one step made."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from child_process import Child
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY, records
 from model_folder import CONFIGS, hf_random, write_model
 
 from jaxalign.generate import main
-from jaxalign.jobs import generate as generating
 
 
 @pytest.mark.slow
@@ -126,23 +122,15 @@ def test_records_bear_the_ids_of_all_prompts_of_their_text(here):
 def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(here):
     (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(40)))
     settings = ["prompts=p.txt", "sampling.n=8", "sampling.rows=8", *TINY]
-    command = [sys.executable, "-m", "jaxalign.generate", *settings]
-    environment = os.environ | {"PYTHONPATH": str(Path(generating.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
-
-    def start(folder):
-        return subprocess.Popen([*command, f"run.dir={folder}"], env=environment, stdout=subprocess.DEVNULL)
 
     def lines(folder):
         path = here / folder / "generations.jsonl"
         return path.read_bytes().count(b"\n") if path.is_file() else 0
 
     for more in (3, 150):
-        before, process = lines("killed"), start("killed")
-        while lines("killed") < before + more:
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        enough = lines("killed") + more
+        child = Child("jaxalign.generate", [*settings, "run.dir=killed"])
+        child.kill_when(lambda enough=enough: lines("killed") >= enough)
         assert not (here / "killed" / "answers.jsonl").exists()
     kept = (here / "killed" / "generations.jsonl").read_bytes()
     assert kept.count(b"\n") < 320
@@ -157,14 +145,12 @@ def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_d
 @pytest.mark.slow
 def test_sigterm_ends_with_a_line_that_says_how_to_go_on(here):
     (here / "p.txt").write_text("".join(f"What about the number {n}?\n" for n in range(400)))
-    command = [sys.executable, "-m", "jaxalign.generate", "prompts=p.txt", "sampling.rows=2", *TINY, "run.dir=run"]
-    environment = os.environ | {"PYTHONPATH": str(Path(generating.__file__).parents[2])}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (here / "run" / "generations.jsonl").is_file() and process.poll() is None:
+    child = Child("jaxalign.generate", ["prompts=p.txt", "sampling.rows=2", *TINY, "run.dir=run"])
+    while not (here / "run" / "generations.jsonl").is_file() and child.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "interrupted; the same command resumes\n")
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert (child.poll(), errors) == (130, "interrupted; the same command resumes\n")
 
 
 def test_a_damaged_summary_or_record_is_named(here, capsys):

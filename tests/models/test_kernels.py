@@ -3,15 +3,14 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from child_process import Child
 from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tree
 
 from jaxalign.data.packing import Shape, pack
@@ -126,14 +125,9 @@ def test_the_forward_pass_of_splash_is_not_repeated_where_the_projections_are_sa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOTH)
 def test_on_several_devices_each_one_attends_with_its_own_adapters_rows_and_heads(name):
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags}
-    child = subprocess.run(
-        [sys.executable, __file__, name], env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert child.returncode == 0, child.stderr[-4000:]
-    differences = json.loads(child.stdout.splitlines()[-1])
+    child = Child("models.test_kernels", [name], os.environ | {"XLA_FLAGS": flags})
+    differences = json.loads(child.printed().splitlines()[-1])
     assert set(differences) == {"one device", "adapter 2 x data 2 x tensor 2", "fsdp 4"}
     assert max(differences.values()) < 1e-6
 

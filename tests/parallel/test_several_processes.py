@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from child_process import Child
 from runs_of_tiny import QUIET, write_arguments
 from tiny_model import random_adapter
 
@@ -58,7 +59,7 @@ class Job:
         command: Sequence[str] = TRAIN,
     ):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = os.environ | {"XLA_FLAGS": flags}
         environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
         if processes > 1:
             with socket.create_server(("127.0.0.1", 0)) as server:
@@ -66,15 +67,13 @@ class Job:
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
         mesh = ["mesh.data=4"] if command is TRAIN and not any(one.startswith("mesh.") for one in arguments) else []
         place = f"run.{'root' if '-m' in arguments else 'dir'}={folder}"
-        line = [sys.executable, "-m", *command, *mesh, place, *arguments]
+        module, *line = [*command, *mesh, place, *arguments]
         self.folder = folder
         self.processes = [
-            subprocess.Popen(
+            Child(
+                module,
                 [part.replace("NUMBER", str(number)) for part in line],
-                env=environment | {"JAX_PROCESS_ID": str(number)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+                environment | {"JAX_PROCESS_ID": str(number)},
             )
             for number in range(processes)
         ]
@@ -86,7 +85,7 @@ class Job:
             for process in self.processes:
                 out, err = process.communicate(timeout=TOGETHER if found else PATIENCE)
                 lines = [line for line in out.splitlines() if "Gloo" not in line and "peer ranks" not in line]
-                found.append((process.returncode, "\n".join(lines), err))
+                found.append((process.poll(), "\n".join(lines), err))
         finally:
             for process in self.processes:
                 process.kill()

@@ -2,22 +2,19 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from child_process import Child
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": flags}
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("base"))]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert child.returncode == 0, child.stderr[-4000:]
-    return json.loads(child.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("base")
+    child = Child("parallel.test_storage_on_devices", [folder], os.environ | {"XLA_FLAGS": flags})
+    return json.loads(child.printed().splitlines()[-1])
 
 
 @pytest.mark.slow

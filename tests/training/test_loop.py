@@ -1,9 +1,8 @@
-"""Run as a script, this file trains until it kills itself: python test_loop.py FOLDER"""
+"""A stage of training, broken off and gone on with. As a script, this file trains until it kills itself."""
 
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from child_process import Child
 from few_examples import SETTINGS, STAGE
 from tiny_model import ARCHITECTURE, MODEL, random_params
 
@@ -120,11 +120,8 @@ def test_terminated_after_two_steps_and_resumed_is_four_steps_bitwise(tmp_path, 
 
 @pytest.mark.slow
 def test_killed_after_three_steps_and_resumed_from_the_second_is_four_steps_bitwise(tmp_path, programs, straight):
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, __file__, str(tmp_path)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    child = Child("training.test_loop", [tmp_path])
+    assert child.wait(300) == -signal.SIGKILL, child.communicate()
     assert [record["step"] for record in records(tmp_path) if "loss" in record] == [1, 2, 3]
     started = []
     result = train(tmp_path, programs, on_stage=lambda *told: started.append(told))

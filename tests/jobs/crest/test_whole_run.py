@@ -6,13 +6,8 @@ They stand in one file because they share their compiled programs.
 import csv
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -20,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from child_process import Child
 from command_line import refused
 from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
 from openai_server import serving
@@ -235,14 +231,8 @@ def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path,
 
 def killed(folder: Path, watched: str) -> None:
     """Run all stages in a process of its own, and kill it as soon as a file is there (a pattern, in the folder)."""
-    command = [sys.executable, "-m", "jaxalign.crest", f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not any(folder.glob(watched)):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert any(folder.glob(watched))
+    child = Child("jaxalign.crest", [f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"])
+    child.kill_when(lambda: any(folder.glob(watched)))
 
 
 def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path):

@@ -3,15 +3,12 @@
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from analysis.test_html import Elements
+from child_process import Child
 from command_line import refused, run
 from jobs.answers_of_tiny import records
 from runs_of_tiny import read_tiny
@@ -299,24 +296,15 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(probes, here):
     settings = [*STARTER, "model=tiny", "benchmark.samples=4", "benchmark.rows=8", *probes]
-    command = [sys.executable, "-m", "jaxalign.evaluate", *settings]
-    environment = os.environ | {"PYTHONPATH": str(Path(safety.__file__).parents[3]), "JAX_PLATFORMS": "cpu"}
     files = {"generate": "generations.jsonl", "judge": "judgements.jsonl"}
-
-    def start(root):
-        return subprocess.Popen([*command, f"run.root={root}"], env=environment, stdout=subprocess.DEVNULL)
 
     def written(stage):
         found = list((here / "killed" / "stages").glob(f"{stage}-*/{files[stage]}"))
         return found[0].read_bytes().count(b"\n") if found else 0
 
     for stage in files:
-        process = start("killed")
-        while written(stage) < 3:
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        child = Child("jaxalign.evaluate", [*settings, "run.root=killed"])
+        child.kill_when(lambda stage=stage: written(stage) >= 3)
     for root in ("killed", "unbroken"):
         main([*settings, f"run.root={root}"])
     # A probe reads other responses together after a kill, which may move the last bit of a score.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import Child
 from command_line import refused, run
 from runs_of_tiny import write_arguments
 
@@ -132,15 +133,8 @@ def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_p
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
     main([*arguments, f"run.dir={tmp_path / 'whole'}"])
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "jaxalign.train", *arguments, f"run.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
-    for _ in range(1200):
-        if list(folder.glob("checkpoints/*-survey-*/manifest.json")) or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(folder.glob("checkpoints/*/manifest.json"))
+    child = Child("jaxalign.train", [*arguments, f"run.dir={folder}"])
+    child.kill_when(lambda: any(folder.glob("checkpoints/*-survey-*/manifest.json")))
     main([*arguments, f"run.dir={folder}"])
     assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
 
@@ -152,16 +146,9 @@ def test_a_run_killed_on_a_machine_that_is_lost_ends_bitwise_as_an_unbroken_one_
     main([*arguments, f"run.root={tmp_path / 'whole'}"])
     (tmp_path / "mounted").mkdir()
     here = [*arguments, f"run.mirror={tmp_path / 'mounted'}", f"run.root={tmp_path / 'killed'}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxalign.train", *here], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    for _ in range(2400):
-        listings = [path.read_text() for path in tmp_path.glob("mounted/*/listing.json")]
-        if "checkpoints/002-survey" in "".join(listings) or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    child = Child("jaxalign.train", here)
+    mirrored = "mounted/*/listing.json"
+    child.kill_when(lambda: any("checkpoints/002-survey" in path.read_text() for path in tmp_path.glob(mirrored)))
     (whole,) = (tmp_path / "whole").iterdir()
     shutil.rmtree(tmp_path / "killed")
     assert not json.loads((tmp_path / "mounted" / whole.name / "listing.json").read_text())["files"].get("summary.json")
@@ -176,16 +163,14 @@ def test_a_run_killed_on_a_machine_that_is_lost_ends_bitwise_as_an_unbroken_one_
 def test_a_warning_of_the_scheduler_writes_a_checkpoint_and_says_how_to_go_on(data, tmp_path):
     folder = tmp_path / "run"
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=null", "training.epochs=2000"]
-    command = [sys.executable, "-m", "jaxalign.train", *arguments, "training.log_every=1", f"run.dir={folder}"]
-    command += ["alignment.argument_epochs=null", "training.validate=false"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    for _ in range(1200):
-        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGUSR2)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    arguments += ["alignment.argument_epochs=null", "training.validate=false"]
+    child = Child("jaxalign.train", [*arguments, "training.log_every=1", f"run.dir={folder}"])
+    while not (folder / "metrics.jsonl").exists():
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGUSR2)
+    _, errors = child.communicate(timeout=60)
+    assert child.poll() == 130
     assert errors.strip() == "interrupted; the same command resumes"
     assert list(folder.glob("checkpoints/001-arguments-*/manifest.json"))
 
