@@ -26,6 +26,7 @@ ready() { # a spot VM that is not READY never is again
   tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" "${spot[@]}"
 }
 
+# shellcheck disable=SC2016  # the workers expand $HOME
 install() { # on every worker before any of them begins, because the others would run into a time-out
   git -C "$(dirname "$0")/.." archive --prefix=jaxalign/ --output="$work/jaxalign.tar.gz" HEAD &&
     tpu scp "$work/jaxalign.tar.gz" "$NAME:" --worker=all &&

@@ -238,7 +238,7 @@ def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
     model = peft.PeftModel.from_pretrained(
         transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "x"
     ).eval()
-    tokens = np.random.default_rng(1).integers(0, 259, (1, 12))
+    tokens = np.random.default_rng(1).integers(0, 259, (1, 12), np.int32)
     with torch.no_grad():
         theirs = model(torch.tensor(tokens)).logits.numpy()
         with model.disable_adapter():
@@ -248,7 +248,7 @@ def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
     params, _ = load_params(ARCHITECTURE, SafetensorsFolder(base), jnp.float32)
     lora = found.effective()
     hidden = Transformer(ARCHITECTURE, jnp.float32).apply(
-        {"params": params, "lora": lora}, tokens, np.arange(12)[None], np.full((1, 12), 12)
+        {"params": params, "lora": lora}, tokens, np.arange(12, dtype=np.int32)[None], np.full((1, 12), 12, np.int32)
     )
     ours = hidden @ head_kernel(params, ARCHITECTURE).T
     np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-3)
