@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.config.safety import LabelConfig
+from jaxalign.data.account import Log, count
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.runs.directory import Run
@@ -136,7 +137,7 @@ def summary_of(path: Path) -> dict[str, Any]:
     return with_stage_places(found, path)
 
 
-def read_labels(path: str | None, split: str | None = None) -> list[LabelledResponse]:
+def read_labels(path: str | None, split: str | None = None, log: Log = print) -> list[LabelledResponse]:
     """Return labelled responses: of a file, of a run that people labelled (stage=label), or the shipped ones.
 
     Of a run, a third of the prompts are held out, always the same ones.
@@ -144,25 +145,30 @@ def read_labels(path: str | None, split: str | None = None) -> list[LabelledResp
     Args:
         path: a file (see `load_labelled`), or the directory of a run; None for the shipped responses.
         split: only the responses of this part; None for all.
+        log: called with a line if some of a run's labelled responses are not there.
 
     Raises:
-        UserError: the file or the run cannot be used, or nobody has labelled the run.
+        UserError: the file or the run cannot be used, nobody has labelled the run, or none of the responses is there.
     """
     if path is None or not Path(path).is_dir():
         return load_labelled(path, split)
     labels, responses = _labels_of(Path(path)).labels, _responses(summary_of(Path(path)))
-    if labels and not labels.keys() & responses.keys():
-        raise UserError(
-            f"{path} has labels, and its responses are not there (they stand in the folder stages beside it, or in "
+    there = labels.keys() & responses.keys()
+    if len(there) < len(labels):
+        which = f"{len(labels) - len(there):,} of its {len(labels):,} labelled" if there else "its"
+        lost = (
+            f"{path} has labels, and {which} responses are not there (they stand in the folder stages beside it, or in "
             "models inside it): bring them back, or type the command of the run again"
         )
+        if not there:
+            raise UserError(lost)
+        log(f"{lost}; used without them: {count(len(there), 'label')}")
     rows = []
-    for key, label in sorted(labels.items()):
-        if key in responses:
-            prompt = responses[key]["prompt"]
-            part = TRAIN_PART if int(prompt_hash(prompt), 16) % _PARTS else HELD_OUT_PART
-            category, text = responses[key]["category"], responses[key]["text"]
-            rows.append(LabelledResponse(key, category, prompt, text, label, split=part))
+    for key in sorted(there):
+        prompt = responses[key]["prompt"]
+        part = TRAIN_PART if int(prompt_hash(prompt), 16) % _PARTS else HELD_OUT_PART
+        category, text = responses[key]["category"], responses[key]["text"]
+        rows.append(LabelledResponse(key, category, prompt, text, labels[key], split=part))
     return [row for row in rows if split in (None, row.split)]
 
 
