@@ -13,6 +13,7 @@ from jaxalign.config.safety import LabelConfig
 from jaxalign.data.account import Log, count
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
+from jaxalign.jobs.harm.reported import generated_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
@@ -111,13 +112,12 @@ def _responses(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return the responses of a run that are not blank, of all models, by key: key, category, prompt and text."""
     found: dict[str, dict[str, str]] = {}
     for model in summary["models"]:
-        texts = read_records(Run(Path(model["generate"])).generations, key=str, text=str, prompt=str)
-        known = {record["key"]: record for record in texts}
-        for _, key, row in read_judged(Run(Path(model["judge"]))):
-            record = known.get(key)
-            if record is not None and not is_blank(record["text"]):
-                told = {"key": key, "category": row.category}
-                found[key] = told | {"prompt": record["prompt"], "text": record["text"]}
+        judged = [(key, row.category) for _, key, row in read_judged(Run(Path(model["judge"])))]
+        texts = generated_texts(Run(Path(model["generate"])).generations, {key for key, _ in judged})
+        for key, category in judged:
+            if key in texts and not is_blank(texts[key][1]):
+                prompt, text = texts[key]
+                found[key] = {"key": key, "category": category, "prompt": prompt, "text": text}
     return found
 
 

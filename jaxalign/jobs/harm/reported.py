@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
     again,
@@ -194,7 +195,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     if judged is None or generated is None:
         return {}
     rows = [one for one in judged_records_of(judged, wanted) if not one["sample"]]
-    texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
+    texts = generated_texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
             *texts[one["key"]][:1],
@@ -212,12 +213,16 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
     """Return (prompt, text) of a model's generations with these keys; none that are not there."""
     folder = stage_folder(model, "generate")
-    return {} if folder is None else _texts(folder / "generations.jsonl", keys)
+    return {} if folder is None else generated_texts(folder / "generations.jsonl", keys)
 
 
-def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
-    """Return (prompt, text) of the generations with these keys; other lines are not parsed."""
+def generated_texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
+    """Return (prompt, text) of the generations with these keys; other lines are not parsed.
+
+    Of several with one key, the first whole one counts (see `read_whole`); if there is none, the first.
+    """
     start = b'{"key": "'
+    cut: dict[str, tuple[str, str]] = {}
     found: dict[str, tuple[str, str]] = {}
     if not path.is_file():
         return found
@@ -227,8 +232,9 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
                 continue
             if line.endswith(b"\n"):  # else it is what a killed process left, and its response was drawn again
                 record = parse_record(line, path, number, again(path.parent), _RESPONSE)
-                found.setdefault(record["key"], (record["prompt"], record["text"]))
-    return found
+                mine = found if record.get("end") in ENDS else cut
+                mine.setdefault(record["key"], (record["prompt"], record["text"]))
+    return cut | found
 
 
 def prompts_asked(found: Collection) -> set[str]:

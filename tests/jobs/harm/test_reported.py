@@ -11,7 +11,7 @@ from synthetic_harm import Lab
 
 from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
-from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
+from jaxalign.jobs.harm.reported import find_harm_runs, generated_texts, perplexities, stage_folder
 from jaxalign.jobs.harm.training_runs import measured_scores
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main
@@ -147,3 +147,16 @@ def test_stages_and_adapters_are_found_by_their_names_in_a_summary(two_models, c
     two_models.run([], "half", finished=False)
     assert "~/runs/half is unfinished, and left aside" in run(main, [f"runs={two_models.root}"], capsys)
     assert str(two_models.root) not in (two_models.root / "report" / "index.html").read_text()
+
+
+def test_a_response_that_was_asked_for_again_is_shown_whole_and_not_as_it_was_cut(two_models):
+    file = stage(two_models, "generate").generations
+    lines = file.read_text().splitlines()
+    whole = next(record for record in map(json.loads, lines) if record["text"])
+    cut = json.dumps({**whole, "text": "A mi", "end": "content_filter"})
+    alone = json.dumps({**whole, "key": "0" * 32, "text": "A m", "end": "content_filter"})
+    file.write_text("\n".join([cut, *lines, cut, alone, ""]))
+    texts = generated_texts(file, {whole["key"], "0" * 32})
+    assert texts == {whole["key"]: (whole["prompt"], whole["text"]), "0" * 32: (whole["prompt"], "A m")}
+    found = sample_of_responses(summary_of(two_models.root / "one"), 1000, 0)
+    assert [one["text"] for one in found if one["key"] == whole["key"]] == [whole["text"]]
