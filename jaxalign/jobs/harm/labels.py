@@ -124,16 +124,19 @@ def _responses(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
 def summary_of(path: Path) -> dict[str, Any]:
     """Return the summary of a finished run of a benchmark of harm; UserError if it is none, or if it is damaged."""
     run = Run(path)
-    if not run.finished or run.results().get("kind") != "harm":
+    found = run.results() if run.finished else {}
+    if found.get("kind") != "harm":
         raise UserError(
             f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
             "finish it first"
         )
-    found = run.results(kind=str, models=list, judges=list, rows=list)
-    for number, about in enumerate(found["models"], start=1):
-        if problem := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
-            line = f"{run.summary} is damaged (models {number}: {problem})"
-            raise UserError(f"{line}; type the command of {path} again, which writes it anew")
+    problem = damage(found, dict.fromkeys(("models", "judges", "rows"), list))
+    for number, about in enumerate([] if problem else found["models"], start=1):
+        if wrong := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
+            problem = problem or f"models {number}: {wrong}"
+    if problem:
+        line = f"{run.summary} is damaged ({problem})"
+        raise UserError(f"{line}; type the command of {path} again, which writes it anew")
     return with_stage_places(found, path)
 
 

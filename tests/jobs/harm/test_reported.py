@@ -160,3 +160,13 @@ def test_a_response_that_was_asked_for_again_is_shown_whole_and_not_as_it_was_cu
     assert texts == {whole["key"]: (whole["prompt"], whole["text"]), "0" * 32: (whole["prompt"], "A m")}
     found = sample_of_responses(summary_of(two_models.root / "one"), 1000, 0)
     assert [one["text"] for one in found if one["key"] == whole["key"]] == [whole["text"]]
+
+
+def test_the_summary_of_a_run_is_parsed_once(two_models, monkeypatch):
+    parsed, results = [], Run.results
+    monkeypatch.setattr(
+        Run, "results", lambda run, *mend, **fields: parsed.append(run.path) or results(run, *mend, **fields)
+    )
+    find_harm_runs(two_models.root)
+    summary_of(two_models.root / "one")
+    assert parsed.count(two_models.root / "one") == 2
