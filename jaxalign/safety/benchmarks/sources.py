@@ -171,9 +171,9 @@ def _downloaded(source: BenchmarkSource, offline: bool) -> list[Path]:
     if source.repository is None:
         raise UserError(f"benchmark={source.name} does not come with this program: {source.access}")
     try:
-        return download(source.repository, source.revision, source.files, offline=offline)
+        return download(source.repository, source.revision, source.files, offline=offline, instead="benchmark.path")
     except UserError as error:
-        line = str(error).replace("dataset.path", "benchmark.path")
+        line = str(error)
         raise UserError(line if source.access in line else f"{line}; {source.access}") from error
 
 
