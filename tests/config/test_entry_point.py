@@ -442,6 +442,47 @@ def test_completion_offers_the_values(capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == "+value=power"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--vers"], "unrecognized arguments: --vers"),  # Hydra's own --version
+        (["--hel"], "unrecognized arguments: --hel"),
+        (["--run", "-m"], "--run does not go with --multirun"),
+        (["--info", "-m"], "--multirun does not go with --info"),
+        (["-sc"], "--shell-completion needs what to do, such as install=bash"),
+        (["-sc", "install=csh"], "--shell-completion needs what to do"),
+        (["-sc", "install=bash", "value=power"], "--shell-completion needs what to do"),
+        (["--config-dir", ""], "--config-path and --config-name need a name, and one of them is empty"),
+        (["-cp", ""], "need a name"),
+        (["-cn", ""], "need a name"),
+    ],
+)
+def test_flags_that_cannot_be_followed_are_one_line(capsys, arguments, said):
+    assert said in refusal(capsys, "value=power", *arguments)
+
+
+def test_a_pickle_of_hydra_s_is_never_loaded(capsys, tmp_path):
+    (tmp_path / "config.pickle").write_bytes(b"cos\nsystem\n(S'touch PICKLED'\ntR.")
+    line = refusal(capsys, "value=power", "--experimental-rerun", str(tmp_path / "config.pickle"))
+    assert line.startswith("--experimental-rerun is refused, because it runs code from a file (a pickle)")
+    assert not Path("PICKLED").exists()
+
+
+def test_two_dashes_before_the_overrides_mean_nothing():
+    assert (
+        configs("--", "value=power", "lora.rank=3")[0].lora.rank
+        == configs("value=power", "--", "lora.rank=3")[0].lora.rank
+        == 3
+    )
+
+
+def test_info_may_stand_before_the_overrides(capsys):
+    assert configs("--info", "searchpath", "value=power") == []
+    assert "Config search path" in capsys.readouterr().out
+    assert configs("value=power", "--info") == []
+    assert "Installed Hydra Plugins" in capsys.readouterr().out
+
+
 ODD = "/tmp/día [1],x=y {z}/a's (b):c.jsonl"
 """A path with most of what Hydra's grammar takes for its own."""
 
