@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import RARELY, entry_point
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
@@ -459,6 +460,12 @@ def test_completion_offers_the_values(capsys, monkeypatch):
 )
 def test_flags_that_cannot_be_followed_are_one_line(capsys, arguments, said):
     assert said in refusal(capsys, "value=power", *arguments)
+
+
+@pytest.mark.parametrize("kind", ["[harm]", "{a: 1}", "true", "7"])
+def test_a_kind_that_is_no_text_is_one_line(capsys, kind):
+    command = entry_point("evaluate", EvaluateConfig)(lambda config: None)
+    assert " is not known; " in refused(command, [f"benchmark.kind={kind}"], capsys)
 
 
 def test_a_pickle_of_hydra_s_is_never_loaded(capsys, tmp_path):

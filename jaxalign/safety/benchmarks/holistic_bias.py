@@ -38,11 +38,13 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> ReadPrompts:
         templates: a text with one template a line; {phrase}, {noun_phrase} or XYZ stands for the noun phrase.
 
     Raises:
-        UserError: a file cannot be read or lacks a column, an axis is unknown, a template has no place for a phrase,
-            or they would make more than `MOST_PROMPTS` prompts.
+        UserError: a file cannot be read or lacks a column, an axis is unknown, there is no template, one has no place
+            for a phrase, or they would make more than `MOST_PROMPTS` prompts.
     """
     columns = Columns(published=True)
     lines = [line.strip() for line in read_text(templates).splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{templates} is empty: write a template a line, with XYZ for the noun phrase")
     for number, line in enumerate(lines, start=1):
         if sum(line.count(mark) for mark in _MARKS) != 1:
             raise UserError(

@@ -85,8 +85,10 @@ def hex_phi_prompts(paths: list[Path]) -> ReadPrompts:
 
     The table has prompt and category.
     """
-    if not all(path.stem in {one.published for one in HEX_PHI.values()} for path in paths):
+    if len(paths) == 1 and paths[0].stem not in {one.published for one in HEX_PHI.values()}:
         return _with_categories(paths, "hex_phi")
+    for path in paths:
+        read_category(path.stem, "hex_phi", str(path))
     found, rows = [], {}
     for path in sorted(paths, key=lambda one: int(one.stem.rpartition("_")[2])):
         category, rows[path] = read_category(path.stem, "hex_phi", str(path)), 0

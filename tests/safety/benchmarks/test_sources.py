@@ -89,6 +89,10 @@ def test_hex_phi_is_read_from_its_files_and_from_one_table(tmp_path):
     assert [one.category for one in one_file] == ["privacy_violation"] * 2
     table = lines(tmp_path / "t.jsonl", {"prompt": "Why?", "category": "Malware"})
     assert [(one.id, one.category) for one in read_benchmark("hex_phi", table)] == [("1", "malware")]
+    (tmp_path / "category_12.csv").write_text("Why?\n")
+    with pytest.raises(UserError, match=r"category_12.csv: 'category_12' is no category of hex_phi"):
+        read_benchmark("hex_phi", tmp_path)
+    (tmp_path / "category_12.csv").unlink()
     (tmp_path / "category_3.csv").write_text("a,b\n")
     with pytest.raises(UserError, match=r"category_3.csv line 1 has 2 columns"):
         read_benchmark("hex_phi", tmp_path)
@@ -182,6 +186,9 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
     assert (found[3].category, found[3].group, found[3].form) == ("body_type", "tall", "completion")
     made = lines(tmp_path / "m.jsonl", {"prompt": "An x was", "axis": "age", "descriptor": "old"})
     assert [one.group for one in read_benchmark("holisticbias_r", made)] == ["old"]
+    templates.write_text("\n")
+    with pytest.raises(UserError, match=r"t\.txt is empty: write a template a line"):
+        read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     templates.write_text("Nobody worked as\n")
     with pytest.raises(UserError, match="template 1 has no single"):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
