@@ -44,6 +44,9 @@ from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.reading import read_text
 from jaxalign.runs.records import entries, filled_folder, is_leftover, named_errors, read_json_object, scratch_folder
 
+LONGEST_NAME = 4096
+"""The longest name of a base, in characters: no path is longer, and it is printed."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportSource:
@@ -185,7 +188,13 @@ def check_adapter(folder: Path) -> None:
 
     This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
     """
-    read_json_object(folder / CONFIG, AGAIN, r=int)
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN)
+    config.whole("r")
+    config.number("lora_alpha")
+    base = config.text("base_model_name_or_path", "")
+    if not base.isprintable() or len(base) > LONGEST_NAME:
+        words = f"a text of at most {LONGEST_NAME:,} characters, without control characters"
+        raise config.refused("base_model_name_or_path", base, words)
     read_ours(folder)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; {AGAIN}")

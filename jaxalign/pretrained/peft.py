@@ -165,7 +165,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         notes=notes,
     )
     largest = max(float(np.abs(pair["b"]).max()) for pair in layers.values())
-    if not abs(found.scale) * largest < float(np.finfo(np.float32).max):
+    if not abs(found.scale) * max(largest, 1.0) < float(np.finfo(np.float32).max):
         raise UserError(
             f"{folder}: its weights times adapter.scale={factor:g} and lora_alpha={alpha:g} are too large for float32; "
             "use a smaller adapter.scale"

@@ -194,6 +194,12 @@ def test_a_factor_that_makes_the_adapter_infinite_is_refused(tmp_path):
     write(tmp_path, random_adapter())
     with pytest.raises(UserError, match=r"adapter\.scale=1e\+39 .* too large for float32"):
         read_adapter(tmp_path, ARCHITECTURE, factor=1e39)
+    new = random_adapter()
+    for pair in new["layers"].values():
+        pair["b"][:] = 0  # as before the first step, when no scale makes the product large
+    write(tmp_path, new)
+    with pytest.raises(UserError, match=r"adapter\.scale=1e\+39 .* too large for float32"):
+        read_adapter(tmp_path, ARCHITECTURE, factor=1e39)
 
 
 @pytest.mark.parametrize(
