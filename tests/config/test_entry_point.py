@@ -549,6 +549,22 @@ def test_paths_of_a_list_and_of_a_multirun_are_written_as_they_are():
     assert [config.dataset.path for config in found] == ["/tmp/día [1]/a.jsonl", "b=c.jsonl"]
 
 
+def test_lists_of_paths_may_be_empty_and_a_multirun_takes_several_of_them():
+    seen = []
+    command = entry_point("generate", GenerateConfig)(seen.append)
+    for empty in ("[]", "[ ]"):
+        command(["prompt=?", f"adapters={empty}"])
+    command(["-m", "prompt=?", "adapters=[],[a b,c],[d=e]"])
+    assert [config.adapters for config in seen] == [(), (), (), ("a b", "c"), ("d=e",)]
+
+
+@pytest.mark.parametrize("key", ["dataset.path", "run.dir", "run.root", "adapter"])
+def test_an_empty_path_is_not_the_folder_one_is_in(capsys, key):
+    assert refusal(capsys, "value=power", f"{key}=").startswith(f"{key}='' is not allowed: give a path")
+    command = entry_point("generate", GenerateConfig)(lambda config: None)
+    assert "give a list of paths that are not empty" in refused(command, ["prompt=?", "adapters=[a,]"], capsys)
+
+
 def test_an_argument_that_is_no_text_is_refused(capsys):
     assert refusal(capsys, "value=power", "dataset.path=a\udcff") == r"'dataset.path=a\udcff' is not UTF-8 text"
 
