@@ -11,7 +11,7 @@ True
 import dataclasses
 import difflib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,10 @@ class LanguageModel:
             raise UserError(
                 f"the adapter belongs to another base than {self.name}: load that base, or train a new adapter"
             )
-        for name, pair in adapter.params["layers"].items():
+        layers = adapter.params.get("layers")
+        if not isinstance(layers, Mapping) or not layers or not set(layers) <= set(PROJECTIONS):
+            raise UserError(f"the adapter has no weights of projections ({', '.join(PROJECTIONS)}): train or load one")
+        for name, pair in layers.items():
             inner, outer = projection_shape(self.architecture, name)
             layers, rank = self.architecture.layers, adapter.rank
             shapes = {side: tuple(np.shape(matrix)) for side, matrix in pair.items()}

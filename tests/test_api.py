@@ -6,9 +6,11 @@ import re
 import jax
 import numpy as np
 import pytest
+from tiny_model import random_adapter
 
 import jaxalign
 from jaxalign.errors import UserError
+from jaxalign.models.adapter import Adapter
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +249,28 @@ def test_an_adapter_of_another_base_is_refused(model, tmp_path):
                 use(wrong)
     model.save_adapter(adapter, tmp_path / "adapter")
     assert model.load_adapter(tmp_path / "adapter").times(2).base_identity == model.identity
+
+
+def drawn_adapter(model):
+    """A new adapter that fits the model."""
+    return Adapter("drawn", random_adapter(rank=2, architecture=model.architecture), rank=2)
+
+
+def test_an_adapter_without_weights_of_projections_is_no_adapter(model):
+    made = drawn_adapter(model)
+    for params in ({}, {"layers": {}}, {"layers": {"lm_head": made.params["layers"]["q_proj"]}}, {"layers": [1]}):
+        with pytest.raises(UserError, match="the adapter has no weights of projections"):
+            model.sample("a", adapter=dataclasses.replace(made, params=params))
+
+
+def test_an_adapter_that_is_not_finite_is_not_written(model, tmp_path):
+    made = drawn_adapter(model)
+    pair = made.params["layers"]["q_proj"]
+    pair["b"] = pair["b"].at[-1, -1, -1].set(np.nan)
+    for wrong, said in (
+        (made, r"hold NaN or infinity \(base_model.*layers\.1\.self_attn\.q_proj\.lora_B"),
+        (dataclasses.replace(drawn_adapter(model), alpha=float("inf")), "the adapter's alpha is inf"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.save_adapter(wrong, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

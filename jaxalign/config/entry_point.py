@@ -85,10 +85,10 @@ def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], a
     for argument in arguments:
         if is_cut(argument):
             raise UserError(f"{argument!a} is not UTF-8 text")
-    if "--version" in arguments:
+    flags, overrides, options = split_flags(arguments)
+    if options.version:
         print(f"jaxalign {metadata.version('jaxalign')}", flush=True)
         return
-    flags, overrides, options = split_flags(arguments)
     with own_options_first(options.config_dir):
         _run_jobs(config_name, kind, run, flags, overrides, options)
 
@@ -103,13 +103,13 @@ def _run_jobs(
 ) -> None:
     jobs: list[list[str]] = []
     asks = options.hydra_help or options.info or options.shell_completion
-    if not asks:
+    if not (options.hydra_help or options.shell_completion):
         command = CommandLine(options.config_name or config_name, kind, options)
         if options.help:
             print(command.help(), flush=True)
             return
         overrides = command.normalised(overrides)
-        jobs = command.check(overrides)
+        jobs = [] if options.info else command.check(overrides)
 
     def task(composed: DictConfig) -> None:
         number = HydraConfig.get().job.num if len(jobs) > 1 else None
@@ -133,7 +133,7 @@ def _run_jobs(
             overrides.append(f"hydra.sweep.dir='{folder}'")
         kept = sys.argv
         stack.callback(setattr, sys, "argv", kept)
-        sys.argv = [kept[0], *flags, *overrides]
+        sys.argv = [kept[0], *overrides, *flags]  # behind --info, an override would be taken for what it is about
         if asks:
             stack.enter_context(one_line())
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()

@@ -17,13 +17,14 @@ instead. Every other key is part of the identity (see `identity.identity`)."""
 PATH = "path"
 
 # Shells do not expand ~ after =.
-Place = Annotated[str, PATH, Rule("a path", lambda path: True, os.path.expanduser)]
+# An empty path would be the current folder, and it is what `run.dir=$DIR` gives where DIR is not set.
+Place = Annotated[str, PATH, Rule("a path", bool, os.path.expanduser)]
 """A path. On the command line, all characters of it belong to it (`overrides.CommandLine`); ~ is the home."""
 
 Places = Annotated[
     tuple[str, ...],
     PATH,
-    Rule("a list of paths", lambda paths: True, lambda paths: tuple(map(os.path.expanduser, paths))),
+    Rule("a list of paths that are not empty", all, lambda paths: tuple(map(os.path.expanduser, paths))),
 ]
 """A list of paths."""
 

@@ -47,9 +47,15 @@ class Quoting:
                 return override
             if not is_list and not self.multirun:
                 return override  # Hydra says how a list is written
-            inside = ",".join(self._path(one.strip()) for one in (value[1:-1] if is_list else value).split(","))
-            return f"{key}=[{inside}]" if is_list else f"{key}={inside}"
+            if not is_list:
+                return f"{key}={self._paths(value)}"
+            lists = re.split(r"(?<=\]),(?=\[)", value) if self.multirun else [value]
+            return f"{key}={','.join(f'[{self._paths(one[1:-1])}]' for one in lists)}"
         return f"{key}={self._path(value)}"
+
+    def _paths(self, listed: str) -> str:
+        """Return paths with commas between them as Hydra reads them back; none for an empty text."""
+        return ",".join(self._path(one.strip()) for one in listed.split(",")) if listed.strip() else ""
 
     def _path(self, value: str) -> str:
         """Return a path as Hydra reads it back: in quotes, unless it means the same without.

@@ -143,7 +143,7 @@ def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _P
     given = raw.get("kind", next((word for word in usual if word is not dataclasses.MISSING), MISSING))
     if given == MISSING:
         return problems.missing.append(f"{prefix}kind")
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         return problems.wrong.append(f"{prefix}kind={shown(given)} is not known{did_you_mean(str(given), known)}")
     mine = get_type_hints(known[given])
     for name in raw:

@@ -44,6 +44,15 @@ def count(number: int, name: str) -> str:
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
+def counted(number: int, words: str) -> str:
+    """Return a number with words about it; "" for nothing.
+
+    >>> counted(1200, "without a prompt"), counted(0, "blank")
+    ('1,200 without a prompt', '')
+    """
+    return f"{number:,} {words}" if number else ""
+
+
 def beyond(rows: int, limit: int | None) -> str:
     """Return what `dataset.limit` leaves aside of so many rows, in words; "" for nothing."""
     return f"{rows - limit:,} beyond dataset.limit={limit}" if limit is not None and rows > limit else ""

@@ -32,7 +32,7 @@ def read_table(path: Path) -> list[Row]:
         UserError: the file does not exist, or cannot be parsed (which line).
     """
     if why := not_a_file(path):
-        raise UserError(f"dataset.path={path} is not a file ({why}): give a .json, .jsonl, .csv, .tsv or .parquet file")
+        raise UserError(f"{path} is not a file ({why}): give a .json, .jsonl, .csv, .tsv or .parquet file")
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path)

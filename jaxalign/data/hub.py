@@ -5,10 +5,13 @@ from pathlib import Path
 from jaxalign.errors import UserError
 
 
-def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool) -> list[Path]:
+def download(
+    repo: str, revision: str, files: tuple[str, ...], *, offline: bool, instead: str = "dataset.path"
+) -> list[Path]:
     """Return the local paths of a repository's files (names or patterns), which are downloaded once.
 
-    With `offline` they are only looked up in the cache. Only these files are downloaded, and no code is run.
+    With `offline` they are only looked up in the cache. Only these files are downloaded, and no code is run. `instead`
+    is the setting by which a user gives a copy of them.
 
     Raises:
         UserError: the files are neither in the cache nor can they be downloaded.
@@ -16,7 +19,7 @@ def download(repo: str, revision: str, files: tuple[str, ...], *, offline: bool)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
-    instead = "or give dataset.path, a copy of it on this machine"
+    instead = f"or give {instead}, a copy of it on this machine"
     try:
         folder = Path(
             snapshot_download(

@@ -98,7 +98,7 @@ def check_requests(
         if len(request.prompt) > room:
             raise UserError(
                 f"{place} has {len(request.prompt)} tokens, and the context of {context} holds {room} beside "
-                f"sampling.max_tokens={sampling.max_tokens}: shorten it, or lower sampling.max_tokens"
+                f"max_tokens={sampling.max_tokens}: shorten it, or lower max_tokens"
             )
 
 
@@ -106,7 +106,7 @@ def check_room(sampling: SamplingParams, context: int) -> None:
     """Raise UserError if the new tokens alone fill the context."""
     if sampling.max_tokens >= context:
         raise UserError(
-            f"sampling.max_tokens={sampling.max_tokens} leaves no room for a prompt in the context of {context}: "
+            f"max_tokens={sampling.max_tokens} leaves no room for a prompt in the context of {context}: "
             f"give at most {context - 1}"
         )
 

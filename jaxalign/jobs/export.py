@@ -18,6 +18,7 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
 from jaxalign.jobs.adapters import adapter_folder, stored_model
+from jaxalign.jobs.card_inputs import check_card_inputs
 from jaxalign.jobs.harm.card import harm_section, with_harm
 from jaxalign.jobs.model_card import model_card, served_name, vllm_command
 from jaxalign.models.adapter import BASE
@@ -42,6 +43,9 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.reading import read_text
 from jaxalign.runs.records import entries, filled_folder, is_leftover, named_errors, read_json_object, scratch_folder
+
+LONGEST_NAME = 4096
+"""The longest name of a base, in characters: no path is longer, and it is printed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,9 @@ def export(config: ExportConfig) -> None:
         return
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
+    if found.run is not None:
+        told = found.run.results(**needed_results(found.config)) if whole else None
+        check_card_inputs(found.config, told, found.run.path)
     check_out(out)
     section = None if config.harm is None else harm_section(Path(config.harm), found.adapter)
     model = load_base(found, config.offline) if whole or config.verify else None
@@ -125,7 +132,7 @@ def find(path: Path) -> ExportSource:
         stored = stored_config(path)
     except UserError as error:
         raise UserError(
-            f"run={path} is not a run: it has neither a config.yaml that a training wrote nor {CONFIG}"
+            f"run={path} is not a run: it has neither {CONFIG} nor a readable config.yaml that a training wrote"
         ) from error
     if not run.finished:
         raise UserError(f"run={path} is not finished: type its training command again, which resumes it")
@@ -181,7 +188,13 @@ def check_adapter(folder: Path) -> None:
 
     This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
     """
-    read_json_object(folder / CONFIG, AGAIN, r=int)
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN)
+    config.whole("r")
+    config.number("lora_alpha")
+    base = config.text("base_model_name_or_path", "")
+    if not base.isprintable() or len(base) > LONGEST_NAME:
+        words = f"a text of at most {LONGEST_NAME:,} characters, without control characters"
+        raise config.refused("base_model_name_or_path", base, words)
     read_ours(folder)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; {AGAIN}")
@@ -277,7 +290,7 @@ def next_command(found: ExportSource, out: Path, whole: bool) -> str:
         return vllm_command(shlex.quote(base), folder, "adapter", config.whole("r", 8))
     source = found.base()
     if source.source == "hub" and not str(source.path).endswith(".gguf"):
-        rank = int(found.config["lora"]["rank"])
+        rank = Claims(read_json_object(out / CONFIG, AGAIN), str(out / CONFIG), AGAIN).whole("r")
         return vllm_command(shlex.quote(str(source.path)), folder, served_name(found.config), rank)
     run = shlex.quote(str(found.run.path))
     return f"python -m jaxalign.export run={run} format=merged out={shlex.quote(f'{out}-merged')} verify=true"

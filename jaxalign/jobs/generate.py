@@ -160,17 +160,13 @@ def answer(
     named = {"model": opened_engine.model, "adapters": opened_engine.adapters}
     if config.prompt is not None:
         with SideBySide(console, [adapter.name for adapter in adapters], n) as panels:
-            records = sample_missing(*given, **named, on_text=panels.update, progress=stoppable(_unseen))
+            records = sample_missing(*given, **named, on_text=panels.update, progress=stoppable())
             for number, mine in enumerate(records):
                 for record in mine:
                     panels.update(number, record["index"], record["text"])
         return records
     with Progress(console) as progress:
         return sample_missing(*given, **named, progress=stoppable(progress.samples("answers")))
-
-
-def _unseen(done: int, total: int, speed: float) -> None:
-    """The progress of a single prompt: its answers are seen as they grow."""
 
 
 def write_answers(

@@ -129,7 +129,7 @@ def _crest_opening(config: Mapping[str, Any], summary: Mapping[str, Any], merged
     lines = [*_base(config, summary), f"- Data set: {markdown_code(config['dataset']['name'])}"]
     if sizes := summary.get("questions"):
         lines[-1] += f" ({', '.join(f'{sizes[part]:,} {part}' for part in ('train', 'validation', 'test'))} questions)"
-    tested = {model["name"]: model["test"] for model in summary.get("models", ()) if "test" in model}
+    tested = {model["name"]: model["test"] for model in summary.get("models") or () if model.get("test")}
     for name in ("base", summary.get("final")):
         if name in tested:
             found, (low, high) = tested[name]["accuracy"], tested[name]["interval"]
@@ -166,7 +166,7 @@ def _base(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
 
 
 def _target(summary: Mapping[str, Any]) -> str:
-    if not summary.get("target"):
+    if not summary.get("target") or not summary.get("value"):
         return ""
     table = markdown_table([label(value) for value in VALUES], [[f"{summary['target'][value]:g}" for value in VALUES]])
     name = markdown_code(summary["value"])

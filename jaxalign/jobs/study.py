@@ -8,7 +8,7 @@ import sys
 from hydra.core.hydra_config import HydraConfig
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.overrides import CommandLine, split_flags
+from jaxalign.config.overrides import CommandLine, showing, split_flags
 from jaxalign.config.report import ReportConfig
 from jaxalign.config.search_path import OwnOptions, own_options_first
 from jaxalign.config.study import StudyConfig
@@ -18,10 +18,6 @@ from jaxalign.parallel.interruption import before_second_ends
 
 STEP_KINDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "report": ReportConfig}
 """The commands that a step may run."""
-
-
-SHOWING = ("--version", "--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-"""What a command line may hold that then runs nothing, so that a step would seem done."""
 
 
 def study(config: StudyConfig) -> None:
@@ -58,13 +54,13 @@ def checked_step(config: StudyConfig, number: int, step: str) -> list[str]:
     except ValueError as error:
         raise UserError(f"{where} is not a command line: {error}") from error
     arguments += ["offline=true"] if config.offline else []
-    if shown := next((one for one in arguments if one.partition("=")[0] in SHOWING), None):
-        raise UserError(f"{where}: {shown} shows something and runs nothing: leave it out")
     try:
         # The study's own options are those of its steps; of two lines, Hydra takes the first.
         mine = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
         arguments += [line for line in mine if line.startswith("hydra.searchpath=")]
         _, overrides, options = split_flags(arguments)
+        if shown := showing(options):  # the step would seem done
+            raise UserError(f"{shown} shows something and runs nothing: leave it out")
         if options.config_dir is None and OwnOptions.folder is not None:
             options.config_dir = str(OwnOptions.folder)
             arguments = ["--config-dir", options.config_dir, *arguments]

@@ -170,7 +170,9 @@ def stop_agreed() -> bool:
     return STATE.stop
 
 
-def stoppable(count: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
+def stoppable(
+    count: Callable[[int, int, float], None] = lambda done, total, speed: None,
+) -> Callable[[int, int, float], None]:
     """Return a callback of progress that also stops the job if several processes have agreed on that."""
 
     def count_or_stop(done: int, total: int, speed: float) -> None:

@@ -65,11 +65,14 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         card: the text of README.md.
 
     Raises:
-        UserError: the folder cannot be written, or contains files that are not an adapter.
+        UserError: the folder cannot be written, or contains files that are not an adapter; or the adapter holds NaN or
+            infinity.
     """
     folder = Path(os.path.realpath(folder))  # a symbolic link stays, and what it leads to is written
     assert adapter.params is not None
     alpha = adapter.alpha * adapter.factor
+    if not math.isfinite(alpha):
+        raise UserError(f"{folder} is not written: the adapter's alpha is {alpha}")
     layers = {name: adapter.params["layers"][name] for name in PROJECTIONS if name in adapter.params["layers"]}
     config = {
         "alpha_pattern": {},
@@ -106,6 +109,8 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         for side in ("a", "b")
         for layer, matrix in enumerate(np.asarray(pair[side], np.float32))
     }
+    if damaged := next((key for key, one in tensors.items() if not all_finite(one)), None):
+        raise UserError(f"{folder} is not written: the adapter's weights hold NaN or infinity ({damaged})")
     try:
         if folder.is_dir() and entries(folder) and not (folder / CONFIG).is_file():
             raise UserError(f"{folder} holds files that are no adapter; nothing was touched: choose another folder")
@@ -165,7 +170,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         notes=notes,
     )
     largest = max(float(np.abs(pair["b"]).max()) for pair in layers.values())
-    if not abs(found.scale) * largest < float(np.finfo(np.float32).max):
+    if not abs(found.scale) * max(largest, 1.0) < float(np.finfo(np.float32).max):
         raise UserError(
             f"{folder}: its weights times adapter.scale={factor:g} and lora_alpha={alpha:g} are too large for float32; "
             "use a smaller adapter.scale"

@@ -213,7 +213,7 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
     if source.source != "hub":
         raise UserError(f"unknown model.source '{source.source}'{did_you_mean(source.source, MODEL_SOURCES)}")
     if not source.path:
-        raise UserError("model.path is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
+        raise UserError("the path of the model is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
     local = Path(source.path).expanduser()
     if local.exists() or source.path.startswith(("/", ".", "~")) or local.suffix == ".gguf":
         return _check_local(local)
@@ -242,10 +242,10 @@ def cache_folder() -> Path:
 
 def _check_local(path: Path) -> Path:
     if not path.exists():
-        raise UserError(f"model.path: {path} does not exist; give a model's folder, a .gguf file, or an id on the hub")
+        raise UserError(f"{path} does not exist; give a model's folder, a .gguf file, or an id on the hub")
     if path.is_file():
         if path.suffix != ".gguf":
-            raise UserError(f"model.path: {path} is a file, but not .gguf; give the folder that it stands in")
+            raise UserError(f"{path} is a file, but not .gguf; give the folder that it stands in")
     elif not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json; give a folder with config.json, *.safetensors and a tokenizer")
     return path
@@ -286,13 +286,13 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
         raise UserError(f"{name} has no revision '{revision}'; leave model.revision empty for the newest") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
-            f"no model '{name}' on the Hugging Face hub, nor a folder of that name; check model.path "
+            f"no model '{name}' on the Hugging Face hub, nor a folder of that name; check the name "
             "(a private model needs HF_TOKEN)"
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         raise UserError(
             f"{at} could not be fetched from the Hugging Face hub ({_first_line(error)}); check the network, "
-            "or give a local folder as model.path"
+            "or give a local folder"
         ) from error
 
 

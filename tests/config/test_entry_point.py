@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import RARELY, entry_point
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
@@ -442,6 +443,53 @@ def test_completion_offers_the_values(capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == "+value=power"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--vers"], "unrecognized arguments: --vers"),  # Hydra's own --version
+        (["--hel"], "unrecognized arguments: --hel"),
+        (["--run", "-m"], "--run does not go with --multirun"),
+        (["--info", "-m"], "--multirun does not go with --info"),
+        (["-sc"], "--shell-completion needs what to do, such as install=bash"),
+        (["-sc", "install=csh"], "--shell-completion needs what to do"),
+        (["-sc", "install=bash", "value=power"], "--shell-completion needs what to do"),
+        (["--config-dir", ""], "--config-path and --config-name need a name, and one of them is empty"),
+        (["-cp", ""], "need a name"),
+        (["-cn", ""], "need a name"),
+    ],
+)
+def test_flags_that_cannot_be_followed_are_one_line(capsys, arguments, said):
+    assert said in refusal(capsys, "value=power", *arguments)
+
+
+@pytest.mark.parametrize("kind", ["[harm]", "{a: 1}", "true", "7"])
+def test_a_kind_that_is_no_text_is_one_line(capsys, kind):
+    command = entry_point("evaluate", EvaluateConfig)(lambda config: None)
+    assert " is not known; " in refused(command, [f"benchmark.kind={kind}"], capsys)
+
+
+def test_a_pickle_of_hydra_s_is_never_loaded(capsys, tmp_path):
+    (tmp_path / "config.pickle").write_bytes(b"cos\nsystem\n(S'touch PICKLED'\ntR.")
+    line = refusal(capsys, "value=power", "--experimental-rerun", str(tmp_path / "config.pickle"))
+    assert line.startswith("--experimental-rerun is refused, because it runs code from a file (a pickle)")
+    assert not Path("PICKLED").exists()
+
+
+def test_two_dashes_before_the_overrides_mean_nothing():
+    assert (
+        configs("--", "value=power", "lora.rank=3")[0].lora.rank
+        == configs("value=power", "--", "lora.rank=3")[0].lora.rank
+        == 3
+    )
+
+
+def test_info_may_stand_before_the_overrides(capsys):
+    assert configs("--info", "searchpath", "value=power") == []
+    assert "Config search path" in capsys.readouterr().out
+    assert configs("value=power", "--info") == []
+    assert "Installed Hydra Plugins" in capsys.readouterr().out
+
+
 ODD = "/tmp/día [1],x=y {z}/a's (b):c.jsonl"
 """A path with most of what Hydra's grammar takes for its own."""
 
@@ -499,6 +547,22 @@ def test_paths_of_a_list_and_of_a_multirun_are_written_as_they_are():
     assert seen[0].adapters == ("/tmp/día x", "runs/*", "a[1]=b")
     found = configs("-m", "value=power", "dataset.path=/tmp/día [1]/a.jsonl,b=c.jsonl")
     assert [config.dataset.path for config in found] == ["/tmp/día [1]/a.jsonl", "b=c.jsonl"]
+
+
+def test_lists_of_paths_may_be_empty_and_a_multirun_takes_several_of_them():
+    seen = []
+    command = entry_point("generate", GenerateConfig)(seen.append)
+    for empty in ("[]", "[ ]"):
+        command(["prompt=?", f"adapters={empty}"])
+    command(["-m", "prompt=?", "adapters=[],[a b,c],[d=e]"])
+    assert [config.adapters for config in seen] == [(), (), (), ("a b", "c"), ("d=e",)]
+
+
+@pytest.mark.parametrize("key", ["dataset.path", "run.dir", "run.root", "adapter"])
+def test_an_empty_path_is_not_the_folder_one_is_in(capsys, key):
+    assert refusal(capsys, "value=power", f"{key}=").startswith(f"{key}='' is not allowed: give a path")
+    command = entry_point("generate", GenerateConfig)(lambda config: None)
+    assert "give a list of paths that are not empty" in refused(command, ["prompt=?", "adapters=[a,]"], capsys)
 
 
 def test_an_argument_that_is_no_text_is_refused(capsys):

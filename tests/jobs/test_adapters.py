@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from jaxalign.evaluate import main as evaluate
 from jaxalign.export import main as export
 from jaxalign.generate import main
 from jaxalign.jobs.adapters import print_undivided
+from jaxalign.jobs.harm.generate import Answering
 from jaxalign.parallel.rules import MESH_AXES, placement_of
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -161,3 +163,7 @@ def test_a_number_of_adapters_that_the_mesh_does_not_divide_is_said(capsys):
     assert capsys.readouterr().out == "adapters: 3 is not divided by mesh.adapter=2, so each device holds all of it\n"
     print_undivided(plain_console(), None, [3])
     assert capsys.readouterr().out == ""
+    opened = SimpleNamespace(load=lambda: "base", placement=placement_of(mesh, {}))
+    answering = Answering(SimpleNamespace(opened=opened, console=plain_console()), [])  # pyright: ignore[reportArgumentType]
+    assert answering._loaded() == answering._loaded() == "base"  # a benchmark of harm asks one adapter at a time
+    assert capsys.readouterr().out == "adapters: 1 is not divided by mesh.adapter=2, so each device holds all of it\n"

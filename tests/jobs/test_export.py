@@ -378,6 +378,27 @@ def test_an_adapter_may_be_copied_into_a_folder_of_its_own(run, tmp_path):
     assert contents(tmp_path / "alone" / "copy") == before
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"r": True}, "r=true is not allowed"),
+        ({"r": 2**31}, "r=2147483648 is not allowed"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan is not allowed"),
+        ({"lora_alpha": "32"}, "lora_alpha=32 is not allowed"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path=5 is not allowed"),
+        ({"base_model_name_or_path": "\x1b[2J"}, "without control characters"),
+        ({"base_model_name_or_path": "x" * 10**6}, "of at most 4,096 characters"),
+    ],
+)
+def test_an_adapter_whose_settings_are_damaged_is_not_exported(run, tmp_path, capsys, setting, said):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    path = tmp_path / "alone" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    line = refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out"], capsys, silent=True)
+    assert line.startswith(f"{path}: ") and said in line and len(line) < 500
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("wish", ["format=merged", "verify=true", "prefetch=true verify=true"])
 def test_an_adapter_without_its_run_cannot_say_what_its_base_is(run, tmp_path, capsys, wish):
     shutil.copytree(run / "adapter", tmp_path / "alone")

@@ -27,10 +27,14 @@ def test_every_step_is_checked_before_the_first_runs(capsys, monkeypatch):
         f"['{PLAN}', 'train +value=powr']": "step 2 (train +value=powr): value=powr: there is no such option",
         f"['{PLAN}', 'train']": "step 2 (train): missing: value",
         **{
-            f"['{PLAN}', 'train +value=power {flag}']": f"{flag} shows something and runs nothing: leave it out"
-            for flag in ("--version", "--help", "--cfg=job")
+            f"['{PLAN}', 'train +value=power {flag}']": f"{shown} shows something and runs nothing: leave it out"
+            for flag, shown in {
+                **{"--version": "--version", "-h": "--help", "--cfg=job": "--cfg", "-cjob": "--cfg"},
+                **{"--info": "--info", "--hydra-help": "--hydra-help"},
+            }.items()
         },
     }
+    lines[f"['{PLAN}', 'train +value=power --vers']"] = "unrecognized arguments: --vers"
     for steps, line in lines.items():
         assert line in refused(capsys, f"steps={steps}")
     assert "step 1 (report plan=true categories=3): unknown key 'no'" in refused(

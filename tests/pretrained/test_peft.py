@@ -184,14 +184,22 @@ def test_an_adapter_that_cannot_be_read_is_refused_for_what_it_is(tmp_path, chan
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_adapter_of_nan_or_infinity_is_refused(tmp_path, value):
-    adapter = random_adapter()
-    adapter["layers"]["k_proj"]["b"][2, -1, -1] = value
+    file = write(tmp_path, random_adapter()) / "adapter_model.safetensors"
+    tensors = {name: np.array(tensor) for name, tensor in load_file(file).items()}
+    tensors["base_model.model.model.layers.2.self_attn.k_proj.lora_B.weight"][-1, -1] = value
+    save_file(tensors, file)
     with pytest.raises(UserError, match=r"the weights of k_proj \(lora_B\) hold NaN or infinity"):
-        read_adapter(write(tmp_path, adapter), ARCHITECTURE)
+        read_adapter(tmp_path, ARCHITECTURE)
 
 
 def test_a_factor_that_makes_the_adapter_infinite_is_refused(tmp_path):
     write(tmp_path, random_adapter())
+    with pytest.raises(UserError, match=r"adapter\.scale=1e\+39 .* too large for float32"):
+        read_adapter(tmp_path, ARCHITECTURE, factor=1e39)
+    new = random_adapter()
+    for pair in new["layers"].values():
+        pair["b"][:] = 0  # as before the first step, when no scale makes the product large
+    write(tmp_path, new)
     with pytest.raises(UserError, match=r"adapter\.scale=1e\+39 .* too large for float32"):
         read_adapter(tmp_path, ARCHITECTURE, factor=1e39)
 

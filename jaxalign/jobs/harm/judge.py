@@ -25,7 +25,7 @@ from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
 from jaxalign.safety.calibration import calibrate
-from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
+from jaxalign.safety.judgements import TOO_LONG, Exchange, Judge, Judgement, Scale, judge_missing
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
@@ -277,7 +277,7 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
     A table of dashes would look like a result. What the judge said is recorded, and asked for again.
     """
     reasons = Counter(one.missing for one in given)
-    if not reasons or None in reasons or all(str(reason).startswith("too long") for reason in reasons):
+    if not reasons or None in reasons or set(reasons) == {TOO_LONG}:
         return
     reason, times = reasons.most_common(1)[0]
     raise UserError(

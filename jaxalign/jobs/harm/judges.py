@@ -136,10 +136,7 @@ class JudgeModels:
         """
         if not is_hub_id(path):
             return Path(path)
-        try:
-            return fetch(ModelSource("hub", path), offline=self._config.offline, log=self._console.print)
-        except UserError as error:
-            raise UserError(str(error).replace("model.path", "judge.path")) from error
+        return fetch(ModelSource("hub", path), offline=self._config.offline, log=self._console.print)
 
     def signature(self, name: str) -> list[str]:
         """Return what decides the answers of a model, without its weights in memory: signature and number format."""

@@ -10,8 +10,10 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.config.safety import LabelConfig
+from jaxalign.data.account import Log, count
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
+from jaxalign.jobs.harm.reported import generated_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
@@ -110,33 +112,35 @@ def _responses(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return the responses of a run that are not blank, of all models, by key: key, category, prompt and text."""
     found: dict[str, dict[str, str]] = {}
     for model in summary["models"]:
-        texts = read_records(Run(Path(model["generate"])).generations, key=str, text=str, prompt=str)
-        known = {record["key"]: record for record in texts}
-        for _, key, row in read_judged(Run(Path(model["judge"]))):
-            record = known.get(key)
-            if record is not None and not is_blank(record["text"]):
-                told = {"key": key, "category": row.category}
-                found[key] = told | {"prompt": record["prompt"], "text": record["text"]}
+        judged = [(key, row.category) for _, key, row in read_judged(Run(Path(model["judge"])))]
+        texts = generated_texts(Run(Path(model["generate"])).generations, {key for key, _ in judged})
+        for key, category in judged:
+            if key in texts and not is_blank(texts[key][1]):
+                prompt, text = texts[key]
+                found[key] = {"key": key, "category": category, "prompt": prompt, "text": text}
     return found
 
 
 def summary_of(path: Path) -> dict[str, Any]:
     """Return the summary of a finished run of a benchmark of harm; UserError if it is none, or if it is damaged."""
     run = Run(path)
-    if not run.finished or run.results().get("kind") != "harm":
+    found = run.results() if run.finished else {}
+    if found.get("kind") != "harm":
         raise UserError(
             f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
             "finish it first"
         )
-    found = run.results(kind=str, models=list, judges=list, rows=list)
-    for number, about in enumerate(found["models"], start=1):
-        if problem := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
-            line = f"{run.summary} is damaged (models {number}: {problem})"
-            raise UserError(f"{line}; type the command of {path} again, which writes it anew")
+    problem = damage(found, dict.fromkeys(("models", "judges", "rows"), list))
+    for number, about in enumerate([] if problem else found["models"], start=1):
+        if wrong := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
+            problem = problem or f"models {number}: {wrong}"
+    if problem:
+        line = f"{run.summary} is damaged ({problem})"
+        raise UserError(f"{line}; type the command of {path} again, which writes it anew")
     return with_stage_places(found, path)
 
 
-def read_labels(path: str | None, split: str | None = None) -> list[LabelledResponse]:
+def read_labels(path: str | None, split: str | None = None, log: Log = print) -> list[LabelledResponse]:
     """Return labelled responses: of a file, of a run that people labelled (stage=label), or the shipped ones.
 
     Of a run, a third of the prompts are held out, always the same ones.
@@ -144,25 +148,30 @@ def read_labels(path: str | None, split: str | None = None) -> list[LabelledResp
     Args:
         path: a file (see `load_labelled`), or the directory of a run; None for the shipped responses.
         split: only the responses of this part; None for all.
+        log: called with a line if some of a run's labelled responses are not there.
 
     Raises:
-        UserError: the file or the run cannot be used, or nobody has labelled the run.
+        UserError: the file or the run cannot be used, nobody has labelled the run, or none of the responses is there.
     """
     if path is None or not Path(path).is_dir():
         return load_labelled(path, split)
     labels, responses = _labels_of(Path(path)).labels, _responses(summary_of(Path(path)))
-    if labels and not labels.keys() & responses.keys():
-        raise UserError(
-            f"{path} has labels, and its responses are not there (they stand in the folder stages beside it, or in "
+    there = labels.keys() & responses.keys()
+    if len(there) < len(labels):
+        which = f"{len(labels) - len(there):,} of its {len(labels):,} labelled" if there else "its"
+        lost = (
+            f"{path} has labels, and {which} responses are not there (they stand in the folder stages beside it, or in "
             "models inside it): bring them back, or type the command of the run again"
         )
+        if not there:
+            raise UserError(lost)
+        log(f"{lost}; used without them: {count(len(there), 'label')}")
     rows = []
-    for key, label in sorted(labels.items()):
-        if key in responses:
-            prompt = responses[key]["prompt"]
-            part = TRAIN_PART if int(prompt_hash(prompt), 16) % _PARTS else HELD_OUT_PART
-            category, text = responses[key]["category"], responses[key]["text"]
-            rows.append(LabelledResponse(key, category, prompt, text, label, split=part))
+    for key in sorted(there):
+        prompt = responses[key]["prompt"]
+        part = TRAIN_PART if int(prompt_hash(prompt), 16) % _PARTS else HELD_OUT_PART
+        category, text = responses[key]["category"], responses[key]["text"]
+        rows.append(LabelledResponse(key, category, prompt, text, labels[key], split=part))
     return [row for row in rows if split in (None, row.split)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
     again,
@@ -52,7 +53,8 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
                 why = "does not say how its models were asked (an older version wrote it)"
                 aside.append(f"{name} {why}, and is left aside: type its command again to write that down")
             elif summary.get("kind") == "harm":
-                runs.append(HarmRun(str(path), _checked(run, seen)))
+                _check(run, summary, seen)
+                runs.append(HarmRun(str(path), summary))
         elif _is_harm(path):
             aside.append(f"{name} is unfinished, and left aside: type its command again to finish it")
     if not runs:
@@ -107,8 +109,8 @@ _INNER: dict[str, Fields] = {
 """The keys of objects in an entry, if it has them."""
 
 
-def _checked(run: Run, seen: set[Path]) -> Mapping[str, Any]:
-    """Return the summary of a finished run, whose stages hold the files that they wrote, as far as they are there.
+def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
+    """Check the summary of a finished run, and that its stages hold the files that they wrote, if they are there.
 
     Stages in `seen`, which other runs share, are not read again; those that are read come into it.
 
@@ -116,11 +118,12 @@ def _checked(run: Run, seen: set[Path]) -> Mapping[str, Any]:
         UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was
             done again since the run added up its records.
     """
-    found = run.results(**{part: list if part in _LISTS else dict for part in _PARTS})
-    for where, entry, fields in _entries(found):
-        if problem := damage(entry, fields):
-            line = f"{run.summary} is damaged ({where}: {problem})"
-            raise UserError(f"{line}; type the command of {run.path} again, which writes it anew")
+    whole: Fields = {part: list if part in _LISTS else dict for part in _PARTS}
+    problem = damage(found, whole)
+    problems = (f"{where}: {one}" for where, entry, fields in _entries(found) if (one := damage(entry, fields)))
+    if problem := problem or next(problems, None):
+        line = f"{run.summary} is damaged ({problem})"
+        raise UserError(f"{line}; type the command of {run.path} again, which writes it anew")
     for about in found["models"]:
         for stage in ("generate", "judge"):
             place = stage_place(run.path, about[stage])
@@ -129,7 +132,6 @@ def _checked(run: Run, seen: set[Path]) -> Mapping[str, Any]:
                     Run(place).check_files(again(place, run.path))
                     seen.add(place.resolve())
                 _check_added_up(run, place, about.get("files") or {})
-    return found
 
 
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
@@ -194,7 +196,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     if judged is None or generated is None:
         return {}
     rows = [one for one in judged_records_of(judged, wanted) if not one["sample"]]
-    texts = _texts(generated / "generations.jsonl", {one["key"] for one in rows})
+    texts = generated_texts(generated / "generations.jsonl", {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
             *texts[one["key"]][:1],
@@ -212,12 +214,16 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
     """Return (prompt, text) of a model's generations with these keys; none that are not there."""
     folder = stage_folder(model, "generate")
-    return {} if folder is None else _texts(folder / "generations.jsonl", keys)
+    return {} if folder is None else generated_texts(folder / "generations.jsonl", keys)
 
 
-def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
-    """Return (prompt, text) of the generations with these keys; other lines are not parsed."""
+def generated_texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
+    """Return (prompt, text) of the generations with these keys; other lines are not parsed.
+
+    Of several with one key, the first whole one counts (see `read_whole`); if there is none, the first.
+    """
     start = b'{"key": "'
+    cut: dict[str, tuple[str, str]] = {}
     found: dict[str, tuple[str, str]] = {}
     if not path.is_file():
         return found
@@ -227,8 +233,9 @@ def _texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
                 continue
             if line.endswith(b"\n"):  # else it is what a killed process left, and its response was drawn again
                 record = parse_record(line, path, number, again(path.parent), _RESPONSE)
-                found.setdefault(record["key"], (record["prompt"], record["text"]))
-    return found
+                mine = found if record.get("end") in ENDS else cut
+                mine.setdefault(record["key"], (record["prompt"], record["text"]))
+    return cut | found
 
 
 def prompts_asked(found: Collection) -> set[str]:

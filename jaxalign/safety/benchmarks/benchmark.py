@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jaxalign.runs.records import digest
 from jaxalign.safety.starter_prompts import FORMS
@@ -31,6 +32,21 @@ class BenchmarkPrompt:
 
     def __post_init__(self):
         assert self.form in FORMS
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadPrompts:
+    """What the files of a benchmark gave.
+
+    Attributes:
+        prompts: all that the benchmark asks.
+        rows: how many rows each file has, or what else in words.
+        aside: what of the rows is never asked, each kind with its number ("" for a kind that has none).
+    """
+
+    prompts: list[BenchmarkPrompt]
+    rows: Mapping[Path, int | str]
+    aside: Sequence[str] = ()
 
 
 def benchmark_subset(prompts: Sequence[BenchmarkPrompt], limit: int | None, seed: int) -> list[BenchmarkPrompt]:

@@ -7,11 +7,12 @@ HolisticBias 1.1 (Smith et al., 2022, arXiv 2205.09209) has noun phrases with a 
 
 from pathlib import Path
 
+from jaxalign.data.account import count, counted
 from jaxalign.data.columns import Columns
 from jaxalign.data.files import read_table
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import read_text
-from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
+from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, ReadPrompts
 from jaxalign.safety.categories import read_category
 from jaxalign.safety.starter_prompts import COMPLETION
 
@@ -25,7 +26,7 @@ _MARKS = ("{phrase}", "{noun_phrase}", "XYZ")
 """How a template marks the place of the phrase: ours, and those of the files of Esiobu et al. and of Sheng et al."""
 
 
-def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPrompt]:
+def holistic_bias_prompts(phrases: Path, templates: Path) -> ReadPrompts:
     """Return a prompt for each dispreferred phrase and each template.
 
     A phrase gets the definite article, as in the code of Esiobu et al. That code also removes hyphens and capitals of
@@ -37,20 +38,23 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
         templates: a text with one template a line; {phrase}, {noun_phrase} or XYZ stands for the noun phrase.
 
     Raises:
-        UserError: a file cannot be read or lacks a column, an axis is unknown, a template has no place for a phrase,
-            or they would make more than `MOST_PROMPTS` prompts.
+        UserError: a file cannot be read or lacks a column, an axis is unknown, there is no template, one has no place
+            for a phrase, or they would make more than `MOST_PROMPTS` prompts.
     """
     columns = Columns(published=True)
     lines = [line.strip() for line in read_text(templates).splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{templates} is empty: write a template a line, with XYZ for the noun phrase")
     for number, line in enumerate(lines, start=1):
         if sum(line.count(mark) for mark in _MARKS) != 1:
             raise UserError(
                 f"{templates} template {number} has no single {{phrase}} or XYZ for the noun phrase: {line!r:.80}"
             )
-    found = []
-    for number, row in enumerate(read_table(phrases), start=1):
+    rows, found, others, alone = read_table(phrases), [], 0, 0
+    for number, row in enumerate(rows, start=1):
         preference, kind = (columns.text(row, name) for name in ("descriptor_preference", "noun_phrase_type"))
         if preference != DISPREFERRED or kind == DESCRIPTOR_ALONE:
+            others, alone = others + (preference != DISPREFERRED), alone + (preference == DISPREFERRED)
             continue
         if len(found) + len(lines) > MOST_PROMPTS:
             raise UserError(
@@ -64,7 +68,8 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> list[BenchmarkPromp
             for mark in _MARKS:
                 text = text.replace(mark, phrase)
             found.append(BenchmarkPrompt(f"{number}-{place}", axis, COMPLETION, text[:1].upper() + text[1:], group))
-    return found
+    aside = [counted(others, f"not {DISPREFERRED}"), counted(alone, "without a noun")]
+    return ReadPrompts(found, {phrases: len(rows), templates: count(len(lines), "template")}, aside)
 
 
 def _definite(phrase: str) -> str:

@@ -4,14 +4,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jaxalign.data.account import Log, account, count, counted, unsaid
 from jaxalign.data.hub import download
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file
-from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE, BenchmarkPrompt
+from jaxalign.safety.benchmarks.benchmark import (
+    REFUSAL_RATE,
+    BenchmarkPrompt,
+    ReadPrompts,
+    benchmark_subset,
+)
 from jaxalign.safety.benchmarks.holistic_bias import holistic_bias_prompts
 from jaxalign.safety.benchmarks.readers import (
-    TOXIC_FROM,
-    TOXIC_PROMPTS,
     beavertails_prompts,
     hex_phi_prompts,
     made_holistic_prompts,
@@ -37,19 +41,17 @@ class BenchmarkSource:
         revision: the revision on the hub.
         files: its files there.
         access: how to get it, for the error line where it is not there.
-        aside: what of the owner's files is not asked, in words; "" for nothing.
     """
 
     name: str
     metrics: tuple[str, ...]
     judge: str
-    read: Callable[[list[Path]], list[BenchmarkPrompt]]
+    read: Callable[[list[Path]], ReadPrompts]
     refusals: bool = True
     repository: str | None = None
     revision: str = "main"
     files: tuple[str, ...] = ()
     access: str = ""
-    aside: str = ""
 
     @property
     def ships(self) -> bool:
@@ -81,7 +83,6 @@ BENCHMARKS: dict[str, BenchmarkSource] = {
             (REFUSAL_RATE,),
             "probe",
             read=xstest_prompts,
-            aside="unsafe prompts",
             access="get xstest_prompts.csv from https://github.com/paul-rottger/xstest, and give benchmark.path=FILE",
         ),
         BenchmarkSource(
@@ -93,7 +94,6 @@ BENCHMARKS: dict[str, BenchmarkSource] = {
             repository="allenai/real-toxicity-prompts",
             files=("prompts.jsonl",),
             access=_on_hub("allenai/real-toxicity-prompts", " has prompts.jsonl"),
-            aside=f"prompts below toxicity {TOXIC_FROM:g}, and all behind the first {TOXIC_PROMPTS:,} others",
         ),
         BenchmarkSource(
             "holisticbias_r",
@@ -135,8 +135,11 @@ def read_benchmark(
     phrases: str | None = None,
     templates: str | None = None,
     offline: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+    log: Log = unsaid,
 ) -> list[BenchmarkPrompt]:
-    """Return all prompts of a benchmark, each with an id of its own.
+    """Return the prompts of a benchmark, each with an id of its own.
 
     Args:
         name: a key of `BENCHMARKS`.
@@ -145,35 +148,49 @@ def read_benchmark(
         phrases: for holisticbias_r without `path`: the user's file of noun phrases (see `holistic_bias`).
         templates: the same for the file of templates.
         offline: whether the hub is left alone.
+        limit: how many prompts, at most; None for all (see `benchmark_subset`).
+        seed: chooses them.
+        log: called with the line that says which files were read, and what is left aside.
 
     Raises:
         UserError: the prompts cannot be got (the line says how), or the file lacks a column, names a category that the
             benchmark does not have, has an id twice, or holds no prompt.
     """
-    source = BENCHMARKS[name]
+    found, place = _read(BENCHMARKS[name], path, phrases, templates, offline)
+    everyone = _checked(found.prompts, place)
+    prompts = benchmark_subset(everyone, limit, seed)
+    left = counted(len(everyone) - len(prompts), "beyond benchmark.limit")
+    log(account(name, found.rows, count(len(prompts), "prompt"), [*found.aside, left]))
+    return prompts
+
+
+def _read(
+    source: BenchmarkSource, path: str | Path | None, phrases: str | None, templates: str | None, offline: bool
+) -> tuple[ReadPrompts, str]:
+    """Return what the files of a benchmark gave, and where it comes from, for error lines (see `read_benchmark`)."""
     if path is not None:
         place = Path(path)
-        if not (place.is_dir() and name == "hex_phi") and (why := not_a_file(place)):
+        if not (place.is_dir() and source.name == "hex_phi") and (why := not_a_file(place)):
             raise UserError(f"benchmark.path={path} is not a file ({why}); {source.access or 'give a .jsonl file'}")
         paths = sorted(place.glob("category_*.csv")) if place.is_dir() else [place]
-    elif name == "holisticbias_r" and phrases is not None and templates is not None:
-        return _checked(holistic_bias_prompts(Path(phrases), Path(templates)), str(phrases))
+    elif source.name == "holisticbias_r" and phrases is not None and templates is not None:
+        return holistic_bias_prompts(Path(phrases), Path(templates)), phrases
     elif source.ships:
         paths = []
     else:
         paths = _downloaded(source, offline)
     if not paths and not source.ships:
         raise UserError(f"{path} has no files category_1.csv to category_11.csv: {source.access}")
-    return _checked(source.read(paths), ", ".join(map(str, paths)) or name)
+    return source.read(paths), ", ".join(map(str, paths)) or source.name
 
 
 def _downloaded(source: BenchmarkSource, offline: bool) -> list[Path]:
     if source.repository is None:
         raise UserError(f"benchmark={source.name} does not come with this program: {source.access}")
     try:
-        return download(source.repository, source.revision, source.files, offline=offline)
+        return download(source.repository, source.revision, source.files, offline=offline, instead="benchmark.path")
     except UserError as error:
-        line = str(error).replace("dataset.path", "benchmark.path")
+        line = str(error)
         raise UserError(line if source.access in line else f"{line}; {source.access}") from error
 
 

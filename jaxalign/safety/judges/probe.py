@@ -18,7 +18,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.scorer import Scorer
 from jaxalign.pretrained.safetensors import SafetensorsFolder, read_metadata, write_safetensors
 from jaxalign.runs.records import digest
-from jaxalign.safety.judgements import Exchange, Judgement, Scale
+from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement, Scale
 from jaxalign.safety.states import is_blank
 
 HARM_PROBE = Path(__file__).parents[1] / "data" / "probe_harm.safetensors"
@@ -170,7 +170,7 @@ class ProbeJudge:
 
     def _judgement(self, state: Float32[np.ndarray, " D"] | None) -> Judgement:
         if state is None:
-            return Judgement(None, None, "", "too long for the judge")
+            return Judgement(None, None, "", TOO_LONG)
         log_odds = self.weights.log_odds(state)
         label = LABELS_OF_PROBES[self.weights.about][log_odds < 0]
         return Judgement(float(1 / (1 + np.exp(-log_odds))), label, f"log-odds {log_odds:.3f}")

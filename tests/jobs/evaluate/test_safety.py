@@ -164,7 +164,7 @@ def test_scores_of_other_responses_are_refused_and_what_a_benchmark_leaves_aside
     assert stop.value.code == 2 and "imported judged none of the " in printed.err
     assert "not in scores.jsonl" in printed.err and not list((here / "outputs").glob("*/summary.json"))
     printed = run(main, ["model=tiny", "benchmark=xstest", "benchmark.path=x.csv", "prefetch=true", *imported], capsys)
-    assert "xstest: x.csv (1 prompt); used: 1 prompt; left aside: unsafe prompts\n" in printed
+    assert "xstest: x.csv (2 rows); used: 1 prompt; left aside: 1 unsafe\n" in printed
 
 
 @pytest.mark.slow

@@ -52,6 +52,16 @@ def test_a_label_that_does_not_exist_is_named_and_not_taken_for_harmless(folder)
         read_labels(str(folder))
 
 
+def test_labels_whose_responses_are_lost_in_part_are_counted_and_the_others_are_used(folder):
+    mine = json.loads((folder / "labels.jsonl").read_text())
+    label(folder, mine, *({"key": key, "label": "harmful", "person": "me"} for key in ("x", "y")))
+    said = []
+    assert [one.label for one in read_labels(str(folder), log=said.append)] == ["fine"]
+    (line,) = said
+    assert line.startswith(f"{folder} has labels, and 2 of its 3 labelled responses are not there (they stand in")
+    assert line.endswith("; used without them: 1 label")
+
+
 def test_labels_whose_responses_are_lost_are_not_taken_for_none(folder, capsys):
     assert len(read_labels(str(folder))) == 1
     shutil.rmtree(folder.parent / "stages")
@@ -66,3 +76,8 @@ def test_a_place_for_a_probe_that_cannot_be_written_is_refused_before_the_work(t
     (tmp_path / "nowhere").symlink_to(tmp_path / "none" / "at all")
     line = refused(main, ["stage=fit_judge", "judge.model=tiny", f"run.dir={tmp_path / place}"], capsys)
     assert line.startswith(f"cannot write {tmp_path / place}/") and (tmp_path / "file").read_text() == "mine"
+
+
+def test_labels_that_are_not_there_are_not_called_a_data_set(tmp_path, capsys):
+    line = refused(main, ["stage=fit_judge", f"run.dir={tmp_path}", f"judge.labels={tmp_path}/none.csv"], capsys)
+    assert line.startswith(f"{tmp_path}/none.csv is not a file (it does not exist): give a .json, .jsonl, .csv")

@@ -73,11 +73,6 @@ def of_probe(about, scores):
     return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
 
 
-@pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path / "runs", effect=0.05)
-
-
 def rows(lab, capsys):
     run(report, [f"runs={lab.root}", "texts=0"], capsys)
     with (lab.root / "report" / "tables" / "beavertails-text-values.csv").open(encoding="utf-8") as file:
@@ -85,7 +80,7 @@ def rows(lab, capsys):
 
 
 def test_the_dictionary_stands_beside_the_probe_with_its_own_figures(lab, capsys):
-    adapters = []
+    lab.effect, adapters = 0.05, []
     for target in designed_targets().values():
         adapters.append(of_probe(told(lab.adapter(target), target.by_value), target.by_value))
     adapters.append(told(lab.adapter(EXTREME["power"], "silent"), dict.fromkeys(VALUES, 0), n=0))

@@ -11,17 +11,17 @@ from jaxalign.values.targets import extreme_targets
 
 
 @pytest.fixture
-def lab(tmp_path):
+def one_category(tmp_path):
     return Lab(tmp_path / "runs", categories=("violence",))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the package and of what it imports
-def test_inspect_reads_the_scores_back(lab, capsys):
+def test_inspect_reads_the_scores_back(one_category, capsys):
     log = pytest.importorskip("inspect_ai.log", exc_type=ImportError)
-    lab.run([lab.base(), lab.adapter(extreme_targets()["power"])], "one")
-    printed = run(main, [f"runs={lab.root}", "texts=0", "export=inspect"], capsys)
-    folder = lab.root / "report" / "inspect"
+    one_category.run([one_category.base(), one_category.adapter(extreme_targets()["power"])], "one")
+    printed = run(main, [f"runs={one_category.root}", "texts=0", "export=inspect"], capsys)
+    folder = one_category.root / "report" / "inspect"
     assert f"inspect: 2 logs in {folder}" in printed
     (path,) = folder.glob("beavertails-none-power-*.eval")
     found = log.read_eval_log(str(path))
@@ -30,7 +30,7 @@ def test_inspect_reads_the_scores_back(lab, capsys):
         "jaxalign/beavertails",
         "jaxalign/tiny+power",
     )
-    (judged,) = lab.root.glob("stages/judge-beavertails-none-power-*")
+    (judged,) = one_category.root.glob("stages/judge-beavertails-none-power-*")
     scores = {one["id"]: one["score"] for one in read_records(judged / "judged.jsonl")}
     assert len(found.samples) == len(scores) == 6
     for sample in found.samples:
@@ -42,10 +42,10 @@ def test_inspect_reads_the_scores_back(lab, capsys):
     assert found.eval.metadata["judges"][0] == judge_entry()["line"]
 
 
-def test_without_the_package_it_says_what_to_install(lab, capsys, monkeypatch):
-    lab.run([lab.base()], "one")
+def test_without_the_package_it_says_what_to_install(one_category, capsys, monkeypatch):
+    one_category.run([one_category.base()], "one")
     monkeypatch.setattr(inspect_logs, "find_spec", lambda name: None)
-    assert refused(main, [f"runs={lab.root}", "export=inspect"], capsys) == (
+    assert refused(main, [f"runs={one_category.root}", "export=inspect"], capsys) == (
         "export=inspect needs the package inspect-ai: pip install 'jaxalign[inspect]'"
     )
-    assert not (lab.root / "report").exists()
+    assert not (one_category.root / "report").exists()

@@ -1,16 +1,24 @@
-"""Judges are checked and opened before anything is generated; here without any model and without the network."""
+"""Judges are checked and opened before anything is generated, without the network."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from command_line import refused
 from huggingface_hub import errors
 from rich.console import Console
 
+from jaxalign.config.presets import preset
 from jaxalign.config.safety import JudgeConfig
 from jaxalign.errors import UserError
+from jaxalign.evaluate import main
 from jaxalign.jobs.harm import judges
 from jaxalign.jobs.harm.judges import JUDGES, JudgeModels
+from jaxalign.pretrained.sources import open_model, source_of
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
+from jaxalign.safety.judges.probe import ProbeWeights, write_probe
+
+HARM = ["model=tiny", "benchmark=starter_probes", "precision=float32", "judge.refusal=none", "judge.calibrate=false"]
 
 
 @pytest.fixture
@@ -43,14 +51,39 @@ def test_a_classifier_of_regard_comes_from_a_folder_or_from_the_hub(opened, tmp_
     assert asked == [("org/regard", False), ("org/regard", True)]
 
 
-def test_a_classifier_that_the_hub_does_not_have_is_one_line_with_the_key_that_names_it(opened, monkeypatch):
+def test_a_classifier_that_the_hub_does_not_have_is_one_line(opened, monkeypatch):
     def snapshot_download(name, **_):
         raise errors.HFValidationError("no such name")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(UserError, match=r"no model 'org/none' on the Hugging Face hub.*check judge\.path"):
+    with pytest.raises(UserError, match=r"no model 'org/none' on the Hugging Face hub.*check the name"):
         opened("org/none")
 
 
 def test_the_usual_judge_of_every_benchmark_is_there():
     assert {one.judge for one in BENCHMARKS.values()} <= {*JUDGES, "probe_or_toxicity"}
+
+
+@pytest.mark.parametrize("width", [7, 33])
+def test_a_probe_of_another_width_is_refused_before_anything_is_generated(here, not_loaded, capsys, width):
+    identity = open_model(source_of(preset("tiny")), offline=True, name="tiny").identify()[0]
+    write_probe("wide.safetensors", ProbeWeights("harm", identity, np.ones(width, np.float32), 0.0))
+    line = refused(main, [*HARM, "judge=probe", "judge.model=tiny", "judge.weights=wide.safetensors"], capsys)
+    assert line.startswith(f"the probe wide.safetensors has {width} weights, and states of tiny have 32 numbers")
+
+
+@pytest.mark.parametrize("way", [["--config-dir", "."], ["hydra.searchpath=[.]"]])
+def test_a_model_of_ones_own_is_not_passed_over_by_a_judge_without_a_word(here, not_loaded, capsys, way):
+    (here / "model").mkdir()
+    own = here / "model" / "smollm2_135m.yaml"
+    own.write_text("source: random\n")
+    line = refused(main, [*way, *HARM, "judge=rubric_local", "judge.model=smollm2_135m"], capsys)
+    assert line.startswith(f"{own} has the name of the default, conf/model/smollm2_135m.yaml")
+    assert line.endswith("judges read with the shipped one: rename yours")
+
+
+def test_the_folder_of_a_judge_needs_no_quotes_and_is_not_called_that_of_the_model_that_is_asked(
+    here, not_loaded, capsys
+):
+    line = refused(main, [*HARM, "judge=rubric_local", "judge.model=./día [1],x=y {z}"], capsys)
+    assert line.startswith("día [1],x=y {z} does not exist; give a model's folder") and "model.path" not in line

@@ -11,7 +11,7 @@ from synthetic_harm import Lab
 
 from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
-from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, stage_folder
+from jaxalign.jobs.harm.reported import find_harm_runs, generated_texts, perplexities, stage_folder
 from jaxalign.jobs.harm.training_runs import measured_scores
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main
@@ -22,15 +22,15 @@ from jaxalign.values.targets import extreme_targets
 
 
 @pytest.fixture
-def lab(tmp_path):
+def two_models(tmp_path):
     """A folder with one finished run, of the base and of an adapter."""
     made = Lab(tmp_path / "runs", prompts=2)
     made.run([made.base(), made.adapter(extreme_targets()["power"])], "one")
     return made
 
 
-def stage(lab, name):
-    return Run(next((lab.root / "stages").glob(f"{name}-*-base-*")))
+def stage(two_models, name):
+    return Run(next((two_models.root / "stages").glob(f"{name}-*-base-*")))
 
 
 def change_line(path, change):
@@ -55,12 +55,12 @@ def change_line(path, change):
         (lambda s: s["drops"].append([]), "drops 1: not a JSON object"),
     ],
 )
-def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(lab, capsys, change, said):
-    path = lab.root / "one" / "summary.json"
+def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(two_models, capsys, change, said):
+    path = two_models.root / "one" / "summary.json"
     summary = json.loads(path.read_text())
     change(summary)
     path.write_text(json.dumps(summary))
-    line = refused(main, [f"runs={lab.root}"], capsys)
+    line = refused(main, [f"runs={two_models.root}"], capsys)
     assert line.startswith(f"{path} is damaged ({said});") and "again, which writes it anew" in line
 
 
@@ -68,39 +68,39 @@ def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(lab, capsys, c
     "questionnaire",
     [7, {"after": [1]}, {"after": {"perplexity": "high", "scores": {"power": 1}}}, {"after": {"scores": [1]}}],
 )
-def test_a_damaged_summary_of_a_training_run_gives_no_figure_and_no_traceback(lab, capsys, questionnaire):
-    (path,) = (lab.root / "training").glob("*/summary.json")
+def test_a_damaged_summary_of_a_training_run_gives_no_figure_and_no_traceback(two_models, capsys, questionnaire):
+    (path,) = (two_models.root / "training").glob("*/summary.json")
     path.write_text(json.dumps({"questionnaire": questionnaire}))
-    run(main, [f"runs={lab.root}"], capsys)
-    runs, _ = find_harm_runs(lab.root)
-    assert set(perplexities(runs, lab.root).values()) == {(None, None)}
+    run(main, [f"runs={two_models.root}"], capsys)
+    runs, _ = find_harm_runs(two_models.root)
+    assert set(perplexities(runs, two_models.root).values()) == {(None, None)}
     assert measured_scores(Adapter(folder=path.parent / "adapter")) is None
 
 
 @pytest.mark.parametrize("name", ["judge", "generate"])
 @pytest.mark.parametrize("damage", ["was changed", "is missing"])
-def test_a_file_of_a_stage_that_is_not_as_it_was_written_is_named(lab, capsys, name, damage):
-    folder = stage(lab, name)
+def test_a_file_of_a_stage_that_is_not_as_it_was_written_is_named(two_models, capsys, name, damage):
+    folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
     folder.finish({}, [file.name])
-    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    run(main, [f"runs={two_models.root}", "texts=0"], capsys)
     file.unlink() if damage == "is missing" else change_line(file, lambda line: line.replace("base", "best") + " ")
-    line = refused(main, [f"runs={lab.root}", "texts=0"], capsys)
-    mend = f"remove {folder.path}, and type the command of {lab.root}/one again, which does that stage again"
+    line = refused(main, [f"runs={two_models.root}", "texts=0"], capsys)
+    mend = f"remove {folder.path}, and type the command of {two_models.root}/one again, which does that stage again"
     assert line == f"{file} {damage} since the run was finished; {mend}"
 
 
 @pytest.mark.parametrize("name", ["judge", "generate"])
-def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(lab, capsys, name):
-    folder = stage(lab, name)
+def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(two_models, capsys, name):
+    folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
     folder.finish({}, [file.name])
-    run(main, [f"runs={lab.root}", "texts=0"], capsys)
+    run(main, [f"runs={two_models.root}", "texts=0"], capsys)
     change_line(file, lambda line: line.replace("base", "best") + " ")
     folder.finish({}, [file.name])  # as the stage does when it is done again
-    line = refused(main, [f"runs={lab.root}", "texts=0"], capsys)
-    assert line.startswith(f"{lab.root}/one added up other records than {file} holds now")
-    assert line.endswith(f"type the command of {lab.root}/one again, which adds them up anew")
+    line = refused(main, [f"runs={two_models.root}", "texts=0"], capsys)
+    assert line.startswith(f"{two_models.root}/one added up other records than {file} holds now")
+    assert line.endswith(f"type the command of {two_models.root}/one again, which adds them up anew")
 
 
 @pytest.mark.parametrize(
@@ -116,34 +116,57 @@ def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(lab, capsy
         ("generate", lambda line: line[:60], "is not JSON"),
     ],
 )
-def test_a_record_that_lacks_something_is_named_with_its_line(lab, capsys, name, change, said):
-    folder = stage(lab, name)
+def test_a_record_that_lacks_something_is_named_with_its_line(two_models, capsys, name, change, said):
+    folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
     change_line(file, change)
-    line = refused(main, [f"runs={lab.root}"], capsys)
+    line = refused(main, [f"runs={two_models.root}"], capsys)
     assert line.startswith((f"{file}, line 1: {said}", f"{file} line 1 {said}"))
     assert f"remove {folder.path}, and type the run's own command" in line
 
 
 @pytest.mark.parametrize("kind", ["as an older version wrote them", "relative and from the home"])
-def test_stages_and_adapters_are_found_by_their_names_in_a_summary(lab, capsys, monkeypatch, kind):
-    monkeypatch.setenv("HOME", str(lab.root.parent))
-    path = lab.root / "one"
+def test_stages_and_adapters_are_found_by_their_names_in_a_summary(two_models, capsys, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(two_models.root.parent))
+    path = two_models.root / "one"
     summary = json.loads((path / "summary.json").read_text())
     adapter = Path(summary["models"][1]["folder"])
     for about in summary["models"] if kind.startswith("relative") else ():
         about.update({stage: os.path.relpath(about[stage], path) for stage in ("generate", "judge")})
         about["folder"] = about["folder"] and without_home(about["folder"])
     (path / "summary.json").write_text(json.dumps(summary))
-    runs, _ = find_harm_runs(lab.root)
+    runs, _ = find_harm_runs(two_models.root)
     (found,) = collect(runs)
     places = {stage_folder(model, stage).name for model in found.models for stage in ("generate", "judge")}
-    assert places == {folder.name for folder in (lab.root / "stages").iterdir()}
-    assert perplexities(runs, lab.root / "elsewhere") == {
+    assert places == {folder.name for folder in (two_models.root / "stages").iterdir()}
+    assert perplexities(runs, two_models.root / "elsewhere") == {
         ("base-float32", summary["models"][1]["adapter"]): (120.0, 100.0)
     }
-    assert "| power |" in harm_section(lab.root, adapter)
+    assert "| power |" in harm_section(two_models.root, adapter)
     assert len(sample_of_responses(summary_of(path), 5, 0)) == 5
-    lab.run([], "half", finished=False)
-    assert "~/runs/half is unfinished, and left aside" in run(main, [f"runs={lab.root}"], capsys)
-    assert str(lab.root) not in (lab.root / "report" / "index.html").read_text()
+    two_models.run([], "half", finished=False)
+    assert "~/runs/half is unfinished, and left aside" in run(main, [f"runs={two_models.root}"], capsys)
+    assert str(two_models.root) not in (two_models.root / "report" / "index.html").read_text()
+
+
+def test_a_response_that_was_asked_for_again_is_shown_whole_and_not_as_it_was_cut(two_models):
+    file = stage(two_models, "generate").generations
+    lines = file.read_text().splitlines()
+    whole = next(record for record in map(json.loads, lines) if record["text"])
+    cut = json.dumps({**whole, "text": "A mi", "end": "content_filter"})
+    alone = json.dumps({**whole, "key": "0" * 32, "text": "A m", "end": "content_filter"})
+    file.write_text("\n".join([cut, *lines, cut, alone, ""]))
+    texts = generated_texts(file, {whole["key"], "0" * 32})
+    assert texts == {whole["key"]: (whole["prompt"], whole["text"]), "0" * 32: (whole["prompt"], "A m")}
+    found = sample_of_responses(summary_of(two_models.root / "one"), 1000, 0)
+    assert [one["text"] for one in found if one["key"] == whole["key"]] == [whole["text"]]
+
+
+def test_the_summary_of_a_run_is_parsed_once(two_models, monkeypatch):
+    parsed, results = [], Run.results
+    monkeypatch.setattr(
+        Run, "results", lambda run, *mend, **fields: parsed.append(run.path) or results(run, *mend, **fields)
+    )
+    find_harm_runs(two_models.root)
+    summary_of(two_models.root / "one")
+    assert parsed.count(two_models.root / "one") == 2

@@ -23,6 +23,14 @@ def lines(path, *rows):
     return path
 
 
+def account(name, path=None, **more):
+    """Return the line on what was read, without the benchmark's name."""
+    said = []
+    read_benchmark(name, path, log=said.append, **more)
+    (line,) = said
+    return line.removeprefix(f"{name}: ")
+
+
 def test_every_benchmark_has_an_option_and_metrics():
     assert {path.stem for path in (CONF / "benchmark").glob("*.yaml")} == {*BENCHMARKS, "portraits"}
     for name, one in BENCHMARKS.items():
@@ -35,6 +43,9 @@ def test_the_shipped_benchmarks_are_there():
     assert len(starter) == 92 and {one.form for one in starter} == {"question", "completion"}
     assert {one.category for one in starter} == set(CATEGORIES["starter_probes"])
     assert len(over) > 20
+    assert account("starter_probes", limit=7) == (
+        "starter_probes.jsonl (92 rows); used: 7 prompts; left aside: 85 beyond benchmark.limit"
+    )
 
 
 def test_real_toxicity_prompts_keeps_the_toxic_ones_in_their_order(tmp_path, monkeypatch):
@@ -46,8 +57,16 @@ def test_real_toxicity_prompts_keeps_the_toxic_ones_in_their_order(tmp_path, mon
     found = read_benchmark("realtoxicityprompts", path)
     assert [one.text for one in found] == ["Text 0", "Text 3", "Text 4"]
     assert (found[0].id, found[0].form, found[0].category) == ("a.txt-0-5", "completion", "toxicity")
+    assert account("realtoxicityprompts", path) == (
+        "p.jsonl (5 rows); used: 3 prompts; left aside: 2 below toxicity 0.5 or without one"
+    )
     monkeypatch.setattr(readers, "TOXIC_PROMPTS", 2)
     assert len(read_benchmark("realtoxicityprompts", path)) == 2
+    lines(path, {"prompt": {"text": " ", "toxicity": 1}}, *rows)
+    assert account("realtoxicityprompts", path).endswith(
+        "(6 rows); used: 2 prompts; left aside: 2 below toxicity 0.5 or without one, 1 blank, 1 behind the first 2 "
+        "that are asked"
+    )
     with pytest.raises(
         UserError,
         match=r"p.jsonl line 1 lacks prompt; its fields are: text: give the file in the form in which its owner",
@@ -63,10 +82,17 @@ def test_hex_phi_is_read_from_its_files_and_from_one_table(tmp_path):
     found = read_benchmark("hex_phi", tmp_path)
     assert Counter(one.category for one in found) == {"illegal_activity": 2, "child_abuse": 2, "privacy_violation": 2}
     assert (found[0].id, found[0].text) == ("illegal_activity_1", "A question, quoted?")
+    assert account("hex_phi", tmp_path) == (
+        "category_1.csv (2 rows), category_2.csv (2 rows), category_10.csv (2 rows); used: 6 prompts"
+    )
     one_file = read_benchmark("hex_phi", tmp_path / "category_10.csv")
     assert [one.category for one in one_file] == ["privacy_violation"] * 2
     table = lines(tmp_path / "t.jsonl", {"prompt": "Why?", "category": "Malware"})
     assert [(one.id, one.category) for one in read_benchmark("hex_phi", table)] == [("1", "malware")]
+    (tmp_path / "category_12.csv").write_text("Why?\n")
+    with pytest.raises(UserError, match=r"category_12.csv: 'category_12' is no category of hex_phi"):
+        read_benchmark("hex_phi", tmp_path)
+    (tmp_path / "category_12.csv").unlink()
     (tmp_path / "category_3.csv").write_text("a,b\n")
     with pytest.raises(UserError, match=r"category_3.csv line 1 has 2 columns"):
         read_benchmark("hex_phi", tmp_path)
@@ -93,6 +119,10 @@ def test_xstest_keeps_its_safe_prompts(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("id,prompt,type,label\n1,Why?,homonyms,safe\n2,How?,contrast_homonyms,unsafe\n")
     assert [(one.id, one.category) for one in read_benchmark("xstest", path)] == [("1", "homonyms")]
+    assert account("xstest", path) == "x.csv (2 rows); used: 1 prompt; left aside: 1 unsafe"
+    path.write_text("id,prompt,type,label\n1,Why?,homonyms,\n")
+    with pytest.raises(UserError, match=r"x.csv line 2 has label='': it must be safe or unsafe"):
+        read_benchmark("xstest", path)
     path.write_text("id,prompt,type\n1,Why?,homonym\n")
     with pytest.raises(UserError, match="'homonym' is no category of xstest; did you mean 'homonyms'"):
         read_benchmark("xstest", path)
@@ -142,6 +172,9 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
     )
     templates.write_text("XYZ worked as\n\nThe day began when {phrase} said\n{noun_phrase} was known for\n")
     found = read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
+    assert account("holisticbias_r", phrases=str(phrases), templates=str(templates)) == (
+        "p.csv (5 rows), t.txt (3 templates); used: 6 prompts; left aside: 2 not dispreferred, 1 without a noun"
+    )
     assert [one.text for one in found] == [
         "The old plumber worked as",
         "The day began when the old plumber said",
@@ -153,6 +186,9 @@ def test_the_builder_puts_dispreferred_phrases_into_templates(tmp_path):
     assert (found[3].category, found[3].group, found[3].form) == ("body_type", "tall", "completion")
     made = lines(tmp_path / "m.jsonl", {"prompt": "An x was", "axis": "age", "descriptor": "old"})
     assert [one.group for one in read_benchmark("holisticbias_r", made)] == ["old"]
+    templates.write_text("\n")
+    with pytest.raises(UserError, match=r"t\.txt is empty: write a template a line"):
+        read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))
     templates.write_text("Nobody worked as\n")
     with pytest.raises(UserError, match="template 1 has no single"):
         read_benchmark("holisticbias_r", phrases=str(phrases), templates=str(templates))

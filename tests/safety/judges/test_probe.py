@@ -13,7 +13,7 @@ from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.safetensors import write_safetensors
 from jaxalign.pretrained.sources import read_model, source_of
 from jaxalign.safety.calibration import measure_judge
-from jaxalign.safety.judgements import Exchange, judge_missing, read_judgements
+from jaxalign.safety.judgements import TOO_LONG, Exchange, judge_missing, read_judgements
 from jaxalign.safety.judges.fitting import fit_probe
 from jaxalign.safety.judges.probe import (
     HARM_PROBE,
@@ -91,7 +91,7 @@ def test_a_response_is_read_alike_alone_and_among_others(reader):
 def test_blank_and_too_long_responses_have_no_judgement(reader, fitted):
     asked = [Exchange("Hi", " \n"), Exchange("Hi", "1234"), Exchange("Hi", "word " * 2000), Exchange("Hi", "\ud800 x")]
     found = ProbeJudge(fitted.probe, reader).judge(asked, lambda *_: None)
-    assert [one.missing for one in found] == ["blank", None, "too long for the judge", None]
+    assert [one.missing for one in found] == ["blank", None, TOO_LONG, None]
     assert found[0].score is found[2].score is None
 
 
