@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import jax_once
+
 JOBS = ("crest.pipeline", "evaluate.pipeline", "generate", "train.pipeline")
 FORKS: Any = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([f"jaxalign.jobs.{job}" for job in JOBS])
@@ -93,6 +95,7 @@ def _run(module: str, arguments: list[str], environment: dict[str, str], folder:
     for number, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     sys.argv = ["", *arguments]
+    jax_once.install()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -35,6 +35,7 @@ CACHE = Path(os.environ["JAXALIGN_CACHE"])
 
 import hydra_once  # noqa: E402 (the environment comes first)
 import jax  # noqa: E402
+import jax_once  # noqa: E402
 import pytest  # noqa: E402
 
 from jaxalign.parallel.compilation import COMPILED, Programs, use_compilation_cache  # noqa: E402
@@ -43,6 +44,7 @@ from jaxalign.pretrained.tokenizer import Tokenizer, tiny_tokenizer  # noqa: E40
 use_compilation_cache(CACHE / "xla")
 
 hydra_once.install()
+jax_once.install()
 
 
 # Tracing makes millions of objects that stay; with Python's own settings a tenth of the suite is the search for

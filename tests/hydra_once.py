@@ -2,56 +2,69 @@
 
 import os
 import pickle
-from types import SimpleNamespace
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-import omegaconf.omegaconf
-import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 
 from jaxalign.config.presets import CONF
 
-_SHIPPED: dict[str, bytes] = {}
+_LOADED: dict[tuple[str, str, str], bytes] = {}
 _COMPOSED: dict[str, bytes] = {}
 
 compose_anew = ConfigLoaderImpl._load_configuration_impl
 """Hydra's own function that composes a configuration."""
+load_anew = ConfigRepository.load_config
+"""Hydra's own function that reads a file."""
 
 
 def install() -> None:
     """Let every command of this process read and compose this way."""
-    omegaconf.omegaconf.yaml = SimpleNamespace(**vars(yaml) | {"load": load_yaml})
+    ConfigRepository.load_config = load
     ConfigLoaderImpl._load_configuration_impl = compose
     Hydra.get_mode = lambda *_, **__: None  # it composes a configuration to find hydra.mode, which nothing here sets
 
 
-def load_yaml(stream: Any, Loader: Any) -> Any:
-    """Parse files of our own only once: a command reads 20 of them."""
-    path = str(getattr(stream, "name", ""))
-    if not path.startswith(f"{CONF}/"):
-        return yaml.load(stream, Loader)
-    if path not in _SHIPPED:
-        _SHIPPED[path] = pickle.dumps(yaml.load(stream, Loader))
-    return pickle.loads(_SHIPPED[path])
+def load(repository: ConfigRepository, config_path: str) -> Any:
+    """Read shipped files and Hydra's own only once: a command reads 20 of them."""
+    source = repository._find_object_source(config_path, ObjectType.CONFIG)
+    if source is None or (source.scheme() == "file" and Path(source.path) != CONF):
+        return load_anew(repository, config_path)
+    place = (source.provider, source.path, config_path)
+    if place not in _LOADED:
+        _LOADED[place] = pickle.dumps(load_anew(repository, config_path))
+    return pickle.loads(_LOADED[place])
+
+
+def own_files(folders: Iterable[str]) -> list[tuple[str, bytes]]:
+    """Return the options in a test's own folders, which another test, or the next line of this one, may change."""
+    paths = [path for folder in folders for path in sorted(Path(folder.removeprefix("file://")).rglob("*.y*ml"))]
+    return [(str(path), path.read_bytes()) for path in paths]
 
 
 def compose(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], run_mode: RunMode, **how: Any) -> Any:
-    """Compose each choice of shipped options only once; the overrides of keys are applied to a copy, as Hydra does.
+    """Compose each choice of options only once; the overrides of keys are applied to a copy, as Hydra does.
 
     A command composes to check its overrides and again to run; and tests choose few options, but set many keys.
     """
     sources = [(source.provider, source.path) for source in loader.get_sources()]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    keys = [o for o in parsed if not loader.repository.group_exists(o.key_or_group)]
-    own = len(sources) > 3 or any(o.key_or_group == "hydra.searchpath" for o in keys)  # the files of a test may change
-    if own or any(o.is_sweep_override() for o in parsed):
+    where = [o for o in parsed if o.key_or_group == "hydra.searchpath"]
+    keys = [o for o in parsed if o not in where and not loader.repository.group_exists(o.key_or_group)]
+    if any(o.is_sweep_override() for o in parsed):
         return compose_anew(loader, config_name, overrides, run_mode, **how)
     options = [o.input_line for o in parsed if o not in keys]
-    asked = repr((config_name, options, run_mode, how, sources, JobRuntime.instance().conf))
+    folders = [path for provider, path in sources if provider not in ("hydra", "main", "schema")]
+    folders += [str(path) for o in where if isinstance(o.value(), list) for path in o.value()]
+    own = own_files(folders)
+    asked = repr((config_name, options, run_mode, how, sources, own, JobRuntime.instance().conf))
     if asked not in _COMPOSED:
         _COMPOSED[asked] = pickle.dumps(compose_anew(loader, config_name, options, run_mode, **how))
     composed = pickle.loads(_COMPOSED[asked])

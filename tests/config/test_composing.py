@@ -2,11 +2,14 @@
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra_once import compose, compose_anew
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra_once import compose, compose_anew, load, load_anew
 from omegaconf import OmegaConf
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
+from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 
 
@@ -14,7 +17,7 @@ from jaxalign.config.train import TrainConfig
     ("name", "kind", "arguments"),
     [
         ("train", TrainConfig, ["+value=designed/designed_07", "model=tiny", "training.seed=1", "run.dir=x y"]),
-        ("train", TrainConfig, ["-m", "+value=power,security", "model=tiny", "lora.rank=2,4", "hydra.verbose=true"]),
+        ("train", TrainConfig, ["-m", "+value=power,security", "model=tiny", "lora.rank=2", "hydra.verbose=true"]),
         ("crest", CrestConfig, ["experiment=star", "model=hub", "model.path=/x", "++model.config.rope_theta=3.0"]),
     ],
 )
@@ -24,7 +27,10 @@ def test_what_the_tests_compose_is_what_hydra_composes(name, kind, arguments, tm
     def both(loader, **asked):
         found = [way(loader, **asked) for way in (compose, compose_anew)]
         composed.append(
-            [(OmegaConf.to_yaml(one), {**one._metadata.flags}, {**one.hydra._metadata.flags}) for one in found]
+            [
+                (repr(OmegaConf.to_container(one)), {**one._metadata.flags}, {**one.hydra._metadata.flags})
+                for one in found
+            ]
         )
         return found[0]
 
@@ -33,3 +39,23 @@ def test_what_the_tests_compose_is_what_hydra_composes(name, kind, arguments, tm
         monkeypatch.chdir(folder)
         entry_point(name, kind)(lambda config: None)(arguments)
     assert len(composed) > 1 and all(ours == theirs for ours, theirs in composed)
+
+
+@pytest.mark.parametrize("file", ["crest", "value/power", "experiment/star", "hydra/config", "hydra/sweeper/basic"])
+def test_a_file_that_is_read_once_is_what_hydra_reads_and_a_copy_for_each(file):
+    repository = ConfigRepository(create_automatic_config_search_path(None, __name__, str(CONF)))
+    first, again, theirs = load(repository, file), load(repository, file), load_anew(repository, file)
+    for one in (first, again):
+        assert {**vars(one), "config": repr(one.config)} == {**vars(theirs), "config": repr(theirs.config)}
+    assert first.config is not again.config
+
+
+@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
+def test_options_of_ones_own_are_composed_again_when_they_change(way, tmp_path):
+    shipped, seen = (CONF / "value" / "power.yaml").read_text(encoding="utf-8"), []
+    (tmp_path / "value").mkdir()
+    where = ["--config-dir", str(tmp_path)] if way == "--config-dir" else [f"{way}=[{tmp_path}]"]
+    for score in (2, 3):
+        (tmp_path / "value" / "power.yaml").write_text(shipped.replace("power: 6", f"power: {score}"))
+        entry_point("train", TrainConfig)(seen.append)([*where, "value=power"])
+    assert [config.value.scores["power"] for config in seen] == [2, 3]
