@@ -2,9 +2,11 @@
 
 A command imports for longer than it works on the model `tiny`. So the fork server of the standard library imports once
 for all of a worker's commands, and each command begins as a copy of it: without a backend of JAX, and with one thread.
+What the worker has read and composed of configurations, a command does not compose anew.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import hydra_once
 import jax_once
 
 JOBS = ("crest.pipeline", "evaluate.pipeline", "generate", "train.pipeline")
@@ -40,9 +43,10 @@ class Child:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._printed = [folder / name for name in ("out", "err")]
         asked = (module, list(map(str, arguments)), dict(os.environ if environment is None else environment))
+        kept = dict(hydra_once.KEPT)
         for path in self._printed:
             path.touch()
-        self._process = FORKS.Process(target=_run, args=(*asked, os.getcwd(), self._printed), daemon=True)
+        self._process = FORKS.Process(target=_run, args=(*asked, os.getcwd(), self._printed, kept), daemon=True)
         self._process.start()
         threads = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/task")  # of Linux
         assert not threads.exists() or len(list(threads.iterdir())) == 1, "a copy of several threads may hang"
@@ -88,14 +92,24 @@ class Child:
         self.wait()
 
 
-def _run(module: str, arguments: list[str], environment: dict[str, str], folder: str, printed: list[Path]) -> None:
+def _run(
+    module: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    printed: list[Path],
+    kept: dict[str, bytes],
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     for number, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-    sys.argv = ["", *arguments]
+    hydra_once.install(kept)
+    gc.set_threshold(50_000, 20, 20)  # as the tests' own process has it (conftest.py)
+    gc.freeze()
     jax_once.install()
+    sys.argv = ["", *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

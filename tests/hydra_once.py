@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hydra.types import RunMode
 
 from jaxalign.config.presets import CONF
 
-_LOADED: dict[tuple[str, str, str], bytes] = {}
-_COMPOSED: dict[str, bytes] = {}
+KEPT: dict[str, bytes] = {}
+"""What is read and composed, by what was asked. `install` takes another process's."""
 
 compose_anew = ConfigLoaderImpl._load_configuration_impl
 """Hydra's own function that composes a configuration."""
@@ -25,8 +25,9 @@ load_anew = ConfigRepository.load_config
 """Hydra's own function that reads a file."""
 
 
-def install() -> None:
-    """Let every command of this process read and compose this way."""
+def install(kept: Mapping[str, bytes] | None = None) -> None:
+    """Let every command of this process read and compose this way, beginning with what is `kept`."""
+    KEPT.update(kept or {})
     ConfigRepository.load_config = load
     ConfigLoaderImpl._load_configuration_impl = compose
     Hydra.get_mode = lambda *_, **__: None  # it composes a configuration to find hydra.mode, which nothing here sets
@@ -37,10 +38,10 @@ def load(repository: ConfigRepository, config_path: str) -> Any:
     source = repository._find_object_source(config_path, ObjectType.CONFIG)
     if source is None or (source.scheme() == "file" and Path(source.path) != CONF):
         return load_anew(repository, config_path)
-    place = (source.provider, source.path, config_path)
-    if place not in _LOADED:
-        _LOADED[place] = pickle.dumps(load_anew(repository, config_path))
-    return pickle.loads(_LOADED[place])
+    place = repr((source.provider, source.path, config_path))
+    if place not in KEPT:
+        KEPT[place] = pickle.dumps(load_anew(repository, config_path))
+    return pickle.loads(KEPT[place])
 
 
 def own_files(folders: Iterable[str]) -> list[tuple[str, bytes]]:
@@ -65,9 +66,9 @@ def compose(loader: ConfigLoaderImpl, config_name: str, overrides: list[str], ru
     folders += [str(path) for o in where if isinstance(o.value(), list) for path in o.value()]
     own = own_files(folders)
     asked = repr((config_name, options, run_mode, how, sources, own, JobRuntime.instance().conf))
-    if asked not in _COMPOSED:
-        _COMPOSED[asked] = pickle.dumps(compose_anew(loader, config_name, options, run_mode, **how))
-    composed = pickle.loads(_COMPOSED[asked])
+    if asked not in KEPT:
+        KEPT[asked] = pickle.dumps(compose_anew(loader, config_name, options, run_mode, **how))
+    composed = pickle.loads(KEPT[asked])
     composed.hydra.runtime.cwd = os.getcwd()
     loader._apply_overrides_to_config(keys, composed)
     for name, theirs in (("hydra", True), ("task", False)):

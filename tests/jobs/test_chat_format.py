@@ -111,9 +111,12 @@ def test_a_template_that_cannot_be_trained_with_is_one_line(tmp_path, capsys, te
 def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
     model = [*model_with(tmp_path / "model", TEMPLATE)[:2], "precision=float32"]  # trains in the plain format
-    data, folder = write_arguments(tmp_path / "arguments.jsonl"), tmp_path / "run"
-    asked = [*model, f"dataset.path={data}", "+value=power", "training.questionnaire=false", "training.max_steps=1"]
-    asked += ["lora.rank=2", "alignment.regulariser.tokens=32", "alignment.regulariser.chats=9", f"run.dir={folder}"]
+    rows = [{"instruction": f"Say {i}", "input": "", "output": f"{i}"} for i in range(9)]
+    (tmp_path / "alpaca.json").write_text(json.dumps(rows))
+    folder = tmp_path / "run"  # instructions have one stage, and so one program of a step
+    asked = [*model, "dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", "training.max_steps=1"]
+    asked += ["released.unmatched_budget=true", "training.questionnaire=false", "lora.rank=2", f"run.dir={folder}"]
+    asked += ["alignment.regulariser.tokens=32", "alignment.regulariser.chats=9"]
     run(train, asked, capsys)
     chats = (folder / "chats.jsonl").read_bytes()
     records = read_records(folder / "chats.jsonl")
