@@ -1,6 +1,9 @@
 """What all figures share: colours, and a way to PNG and SVG without a display or pyplot's global state."""
 
+import contextlib
 import io
+import warnings
+from collections.abc import Iterator
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,16 +18,25 @@ OKABE_ITO = (BEFORE, AFTER, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000
 MARKERS = "osD^vPX*"
 
 
+@contextlib.contextmanager
+def _any_letter() -> Iterator[None]:
+    """Let a box stand for a character that the font lacks, without a warning for each; the tables have it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
 def as_png(figure: Figure) -> bytes:
     """Return the bytes of a figure as a PNG."""
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    with _any_letter():
+        FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()
 
 
 def as_svg(figure: Figure) -> bytes:
     """Return the bytes of a figure as an SVG, which are the same each time: it has no date and no random names."""
     picture = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "jaxalign", "svg.fonttype": "path"}):
+    with _any_letter(), matplotlib.rc_context({"svg.hashsalt": "jaxalign", "svg.fonttype": "path"}):
         FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
     return picture.getvalue()

@@ -13,6 +13,8 @@ FIELDS_BY_KIND = {
     "questions": ("id", "passage", "question", "options", "answer"),
 }
 """The fields of each kind of data."""
+MAY_BE_ABSENT = ("id", "messages", "passage")
+"""Fields that not every file has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +52,23 @@ class DatasetConfig:
     columns: ColumnsConfig = ColumnsConfig()
 
     def check_columns(self, kind: str) -> None:
-        """Raise UserError if a column belongs to another kind of data than `kind`."""
-        for name in self.columns.given:
+        """Raise UserError if a column belongs to another kind of data than `kind`, or stands for two fields of it."""
+        given = self.columns.given
+        for name in given:
             if name not in FIELDS_BY_KIND[kind]:
                 kinds = " or ".join(other for other, names in FIELDS_BY_KIND.items() if name in names)
                 raise UserError(
                     f"dataset.columns.{name} is for dataset.kind={kinds}, and dataset.kind={kind} has "
                     f"{', '.join(FIELDS_BY_KIND[kind])}"
+                )
+        fields: dict[str, str] = {}
+        for name in FIELDS_BY_KIND[kind]:
+            column = str(given.get(name, name))
+            other = fields.setdefault(column, name)
+            if other != name and not {name, other} & set(MAY_BE_ABSENT):
+                raise UserError(
+                    f"{name} and {other} would both be the column {column}: give each its own with "
+                    f"dataset.columns.{name}=COLUMN and dataset.columns.{other}=COLUMN"
                 )
 
 

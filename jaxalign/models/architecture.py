@@ -209,10 +209,14 @@ def _check_supported(found: Claims) -> None:
             raise UserError(f"{found.place} asks for {what} ({key}), which no supported model has; give another")
 
 
+LEAST_THETA = 0.001
+"""The limit of the base of rotary embeddings: no model has a smaller one, and a very small one overflows float32."""
+
+
 def _rope(found: Claims, context: int) -> tuple[float, RopeScaling | None]:
     # Transformers 5 writes rope_parameters; files from before hold rope_theta and rope_scaling.
     rope = found.part("rope_scaling" if found.get("rope_scaling") else "rope_parameters")
-    theta = rope.number("rope_theta", found.number("rope_theta", 10000.0, above=0.0), above=0.0)
+    theta = rope.number("rope_theta", found.number("rope_theta", 10000.0, above=LEAST_THETA), above=LEAST_THETA)
     kind = rope.text("rope_type", rope.text("type", "default"))
     if any(one.number("partial_rotary_factor", 1.0) != 1.0 for one in (found, rope)):
         raise UserError(f"{rope.place} turns a part of each head alone (partial_rotary_factor); give another model")

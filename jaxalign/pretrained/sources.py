@@ -214,7 +214,7 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
         raise UserError(f"unknown model.source '{source.source}'{did_you_mean(source.source, MODEL_SOURCES)}")
     if not source.path:
         raise UserError("the path of the model is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
-    local = Path(source.path).expanduser()
+    local = Path(os.path.expanduser(source.path))
     if local.exists() or source.path.startswith(("/", ".", "~")) or local.suffix == ".gguf":
         return _check_local(local)
     return _fetch_hub(source.path, source.revision, offline, log)
@@ -237,7 +237,7 @@ def cache_folder() -> Path:
         raise UserError(
             f"JAXALIGN_CACHE={place} is no folder of this machine: unset it; run.mirror keeps compiled programs, too"
         )
-    return Path(place).expanduser()
+    return Path(os.path.expanduser(place))
 
 
 def _check_local(path: Path) -> Path:

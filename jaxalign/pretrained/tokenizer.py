@@ -19,6 +19,8 @@ from jaxalign.runs.records import read_json_object
 
 # Without this, transformers warns that PyTorch is missing, which this program does not need.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# And about settings of a config.json that are checked here, and refused in one line.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _MARK = "jaxalign-mark"
 """A text that no template writes by itself; where it comes out shows where a message goes."""
@@ -166,6 +168,9 @@ class Tokenizer:
 def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     """Return a `Tokenizer` of a fast Hugging Face tokenizer, whose own truncation and padding are switched off.
 
+    So is its dropout of merges (Provilkov et al., 2020, arXiv 1910.13267), which would give a text other tokens each
+    time.
+
     `end_ids` are further tokens that end an answer, besides the EOS and the token with which the chat template ends an
     assistant's turn.
 
@@ -179,6 +184,8 @@ def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
         raise UserError("the tokenizer names no eos_token, so no answer could end; add it to tokenizer_config.json")
     backend.no_truncation()
     backend.no_padding()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
     prepends = hf.bos_token_id is not None and backend.encode("a").ids[:1] == [hf.bos_token_id]
     pad_id = hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id
     ends = tuple(dict.fromkeys([hf.eos_token_id, *end_ids]))
@@ -210,11 +217,11 @@ def from_folder(path: str | Path) -> Tokenizer:
     ) as error:  # for a damaged file, `tokenizers` raises bare Exception, and its panics are not even
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = ""
         if not (path / "tokenizer.json").is_file():
             hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
-        raise UserError(f"the tokenizer in {path} cannot be loaded: {reason[0]}{hint}") from error
+        raise UserError(f"the tokenizer in {path} cannot be loaded: {reason}{hint}") from error
     return from_hf(hf, [*_named_ends(path / "generation_config.json"), *_named_ends(path / "config.json")])
 
 

@@ -1,6 +1,7 @@
 """Arguments in JSON Lines: the starter arguments, which are shipped with this project, or a user's own file."""
 
 from pathlib import Path
+from typing import Any
 
 from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
@@ -44,8 +45,10 @@ def load_starter(
 
 
 def _argument(row: Row, columns: Columns) -> Argument:
-    place, fields = row.place, {name: columns.get(row, name) for name in STARTER_FIELDS}
-    fields["id"] = "" if fields["id"] is None else str(fields["id"])
+    place = row.place
+    fields: dict[str, Any] = {name: columns.get(row, name) for name in STARTER_FIELDS}
+    name = fields["id"]
+    fields["id"] = str(name) if isinstance(name, int | float) and not isinstance(name, bool) else name
     for name in STARTER_FIELDS[:-1]:
         if not isinstance(fields[name], str) or not tidy(fields[name]):
             raise UserError(f"{place} has {name}={fields[name]!r}: it must be a text")
@@ -54,7 +57,7 @@ def _argument(row: Row, columns: Columns) -> Argument:
         if value not in VALUES:
             raise UserError(f"{place} has an unknown value {value!r}{did_you_mean(str(value), VALUES)}")
     return Argument(
-        fields["id"],
+        str(fields["id"]),
         tidy(fields["conclusion"]),
         read_stance(fields["stance"], place),
         tidy(fields["premise"]),

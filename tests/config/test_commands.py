@@ -275,6 +275,10 @@ def test_a_key_or_a_column_of_another_kind_of_data_is_refused_with_that_kind():
         UserError, match=r"^dataset\.columns\.chosen is for dataset\.kind=pairs, and .*instructions has"
     ):
         config(*own, "dataset.columns.chosen=better")
+    for columns in (["prompt=response"], ["prompt=x", "response=x"]):
+        with pytest.raises(UserError, match=r"^response and prompt would both be the column (response|x): give each"):
+            config(*own, *(f"dataset.columns.{one}" for one in columns))
+    config(*own, "dataset.columns.prompt=response", "dataset.columns.response=prompt")
     with pytest.raises(UserError, match=r"^dataset\.kind=pair is not known; did you mean 'pairs'\?"):
         config(*own, "dataset.kind=pair")
 

@@ -118,6 +118,7 @@ def qwen3(**changed):
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan is not allowed: it must be a finite number above 0"),
         ({"rope_theta": float("inf")}, "rope_theta=inf is not allowed"),
         ({"rope_theta": 10**400}, "is not allowed: it must be a finite number above 0"),
+        ({"rope_theta": 1e-300}, "rope_theta=1e-300 is not allowed: it must be a finite number above 0.001"),
         ({"rope_scaling": {"rope_type": "linear"}}, "config.json: rope_scaling has no 'factor'"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0 is not allowed"),
         ({"rope_scaling": ["linear"]}, "rope_scaling=a list is not allowed: it must be keys and values"),

@@ -161,7 +161,7 @@ def test_a_folder_without_config_says_what_is_missing(tmp_path, monkeypatch):
             fetch(ModelSource("hub", path=path), offline=False)
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "missing.gguf"])
+@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "missing.gguf", "~nobody-at-all/model"])
 def test_a_path_that_is_not_there_is_not_taken_for_an_id(path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     with pytest.raises(UserError, match="does not exist"):

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from tokenizer_styles import hugging_face
 from tokenizers import processors
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -111,6 +112,27 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path, tokenizer):
     with pytest.raises(UserError, match="cannot be loaded") as error:
         from_folder(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_dropout_of_merges_is_off_so_that_a_text_has_the_same_tokens_each_time(tmp_path):
+    style = hugging_face("gpt2")
+    style.backend_tokenizer.model.dropout = 0.9
+    style.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["model"]["dropout"] == pytest.approx(0.9)
+    found = from_folder(tmp_path)
+    text = "Question: the answer is yes\nAnswer:"
+    assert {tuple(found.encode(text).tolist()) for _ in range(20)} == {tuple(hugging_face("gpt2").encode(text))}
+
+
+def test_why_a_tokenizer_cannot_be_loaded_is_told_whole(tmp_path, tokenizer, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("The class is not valid:\n    the width is no multiple of the heads" + "\nx" * 1000)
+
+    tokenizer.hf.save_pretrained(tmp_path)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(UserError, match="not valid: the width is no multiple of the heads") as caught:
+        from_folder(tmp_path)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_sentencepiece_file_that_cannot_be_loaded_hints_at_the_packages(tmp_path):

@@ -1,5 +1,6 @@
 """The part of an adapter's model card about harm: its figures beside those of the base and of the controls."""
 
+import os
 from pathlib import Path
 
 from jaxalign.analysis.data_tables import cell_text
@@ -48,7 +49,7 @@ def harm_section(runs: Path, adapter: Path) -> str:
 
 def _is_of(model: ReportedModel, adapter: Path) -> bool:
     folder = model.about.get("folder")
-    return folder is not None and Path(folder).expanduser().resolve() == adapter.resolve()
+    return folder is not None and Path(os.path.expanduser(folder)).resolve() == adapter.resolve()
 
 
 def _row(found: Collection, model: ReportedModel) -> list[str]:

@@ -4,8 +4,10 @@ import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
+from jaxalign.config.schema import LARGEST_FLOAT
 from jaxalign.errors import UserError
 from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
@@ -120,7 +122,7 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
     """
     whole: Fields = {part: list if part in _LISTS else dict for part in _PARTS}
     problem = damage(found, whole)
-    problems = (f"{where}: {one}" for where, entry, fields in _entries(found) if (one := damage(entry, fields)))
+    problems = (f"{where}: {one}" for where, entry, fields in _entries(found) if (one := _problem(entry, fields)))
     if problem := problem or next(problems, None):
         line = f"{run.summary} is damaged ({problem})"
         raise UserError(f"{line}; type the command of {run.path} again, which writes it anew")
@@ -132,6 +134,24 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
                     Run(place).check_files(again(place, run.path))
                     seen.add(place.resolve())
                 _check_added_up(run, place, about.get("files") or {})
+
+
+def _problem(entry: Any, fields: Fields) -> str | None:
+    """Return what is wrong with a part of a summary (see `damage`), or None."""
+    odd = (f"'{name}' is missing or damaged" for name, kind in fields.items() if not _is_sane(entry[name], kind))
+    return damage(entry, fields) or next(odd, None)
+
+
+def _is_sane(value: Any, kind: type | UnionType) -> bool:
+    """Return whether a value of a part is a number that can be drawn, or a text that may be a path, or something else.
+
+    True and false are numbers to Python, and not to a summary.
+    """
+    if isinstance(value, bool):
+        return kind is bool
+    if isinstance(value, int | float):
+        return abs(value) <= LARGEST_FLOAT  # and so no NaN
+    return not (isinstance(value, str) and "\0" in value)
 
 
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
@@ -258,8 +278,8 @@ def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[ModelKey, tuple[
     found: dict[ModelKey, tuple[float | None, float | None]] = {}
     for run in runs:
         models = run.summary["models"]
-        base = next((one.get("perplexity") for one in models if one["method"] == BASE_METHOD), None)
-        measured = [one for one in models if one.get("perplexity") is not None]
+        base = next((_positive(one.get("perplexity")) for one in models if one["method"] == BASE_METHOD), None)
+        measured = [one for one in models if _positive(one.get("perplexity")) is not None]
         if base is not None:
             found |= {_key(run, one): (one["perplexity"], base) for one in measured}
     for run in runs:
@@ -295,9 +315,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _positive(perplexity: Any) -> float | None:
+    """Return a perplexity if it is one, which is finite and above 0."""
+    return perplexity if _is_number(perplexity) and 0 < perplexity <= LARGEST_FLOAT else None
+
+
 def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:
     """Return the directory of the training run of a model, also where the runs were moved; None if it is not there."""
-    training = Path(about["folder"]).expanduser().parent
+    training = Path(os.path.expanduser(about["folder"])).parent
     places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
     return next((one for one in places if (one / "summary.json").is_file()), None)
 
@@ -310,7 +335,7 @@ def _perplexity(training: Path) -> tuple[float | None, float | None]:
     readings = readings if isinstance(readings, dict) else {}
     both = [readings.get(when) for when in ("after", "before")]
     after, before = (one.get("perplexity") if isinstance(one, dict) else None for one in both)
-    return after if _is_number(after) else None, before if _is_number(before) else None
+    return _positive(after), _positive(before)
 
 
 def tables_of(model: ReportedModel) -> dict[str, JudgedTable]:

@@ -53,6 +53,12 @@ def change_line(path, change):
         (lambda s: s["judges"][0]["kappa"].pop("n"), "judges 1, kappa: 'n' is missing or damaged"),
         (lambda s: s["rows"][2].pop("estimate"), "rows 3: 'estimate' is missing or damaged"),
         (lambda s: s["drops"].append([]), "drops 1: not a JSON object"),
+        (lambda s: s["rows"][2].update(estimate=float("nan")), "rows 3: 'estimate' is missing or damaged"),
+        (lambda s: s["rows"][2].update(high=1e308), "rows 3: 'high' is missing or damaged"),
+        (lambda s: s["rows"][2].update(n=10**300), "rows 3: 'n' is missing or damaged"),
+        (lambda s: s["judges"][0].update(scale=[0, float("inf"), 1]), "judges 1, scale: '1' is missing or damaged"),
+        (lambda s: s["models"][1]["target"].update(power=True), "models 2, target: 'power' is missing or damaged"),
+        (lambda s: s["models"][1].update(folder="a\0b"), "models 2: 'folder' is missing or damaged"),
     ],
 )
 def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(two_models, capsys, change, said):
@@ -170,3 +176,21 @@ def test_the_summary_of_a_run_is_parsed_once(two_models, monkeypatch):
     find_harm_runs(two_models.root)
     summary_of(two_models.root / "one")
     assert parsed.count(two_models.root / "one") == 2
+
+
+@pytest.mark.parametrize("wrong", [0, -3.5, float("inf")])
+def test_a_perplexity_that_is_none_is_as_if_it_had_not_been_measured(two_models, capsys, wrong):
+    training = next((two_models.root / "training").glob("*/summary.json"))
+    training.write_text(json.dumps({"questionnaire": {"before": {"perplexity": wrong}, "after": {"perplexity": 9.0}}}))
+    run(main, [f"runs={two_models.root}", "texts=0"], capsys)
+    assert {one["perplexity"] for one in two_models.table("beavertails-ability")} == {"", "9.0"}
+
+
+def test_a_home_that_nobody_has_and_letters_that_no_font_has_make_no_noise(two_models, capsys):
+    path = two_models.root / "one" / "summary.json"
+    summary = json.loads(path.read_text())
+    for part in (summary["models"][1], *(row for row in summary["rows"] if row["model"] == "power")):
+        part |= {"model": "\u65e5\u672c", "folder": "~nobody-at-all/adapter"}
+    path.write_text(json.dumps(summary))
+    main([f"runs={two_models.root}", "texts=0"])
+    assert capsys.readouterr().err == "" and "\u65e5\u672c" in two_models.page()
