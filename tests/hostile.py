@@ -1,6 +1,8 @@
 """Files that nobody means to give, for readers that must give a good result or one clear line, and nothing else."""
 
 import json
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,21 @@ def rows(fields: Sequence[str] | Mapping[str, Any]) -> st.SearchStrategy[list[di
     return st.lists(st.dictionaries(st.sampled_from(fields), VALUES, max_size=len(fields)), max_size=4)
 
 
+_TABLES: dict[str, st.SearchStrategy[bytes]] = {}
+
+
 def tables(fields: Sequence[str] | Mapping[str, Any], suffix: str) -> st.SearchStrategy[bytes]:
-    """The content of a damaged .json, .jsonl, .csv or .tsv file with some of these fields (see `rows`)."""
+    """The content of a damaged .json, .jsonl, .csv or .tsv file with some of these fields (see `rows`).
+
+    It is made once, because Hypothesis checks each new one, which takes as long as a few examples.
+    """
+    key = repr((fields, suffix))
+    if key not in _TABLES:
+        _TABLES[key] = _tables(fields, suffix)
+    return _TABLES[key]
+
+
+def _tables(fields: Sequence[str] | Mapping[str, Any], suffix: str) -> st.SearchStrategy[bytes]:
     if suffix == ".json":
         return damaged(rows(fields).map(json.dumps)) | st.binary(max_size=40)
     if suffix == ".jsonl":
@@ -71,8 +86,16 @@ def tables(fields: Sequence[str] | Mapping[str, Any], suffix: str) -> st.SearchS
     )
 
 
-def survives(read: Callable[[Path], object], path: Path, content: bytes) -> None:
-    """Check that a reader takes a file, or refuses it with one line that names the file or its folder."""
+FOLDER = Path(tempfile.mkdtemp(prefix="hostile-", dir=os.environ["JAXALIGN_CACHE"]))
+"""Where single files of examples stand, each in the place of the one before; it goes with the tests' cache."""
+
+
+def survives(read: Callable[[Path], object], path: Path | str, content: bytes) -> None:
+    """Check that a reader takes a file, or refuses it with one line that names the file or its folder.
+
+    A name without a folder is for a reader of this file alone.
+    """
+    path = FOLDER / path
     path.write_bytes(content)
     try:
         read(path)

@@ -1,6 +1,6 @@
 """Correlations with intervals and p-values, and what many tests at once do to the p-values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -147,32 +147,45 @@ def _limits(
 
 
 def _resampled_correlations(x: np.ndarray, y: np.ndarray, times: np.ndarray, method: str) -> np.ndarray:
-    rows = max(1, 500_000 // (len(x) * (x.shape[1] + y.shape[1])))  # as many draws at once as stay in the cache
-    parts = np.split(times.astype(np.float64), range(rows, len(times), rows))
-    return np.concatenate([_weighted(x, y, part, method) for part in parts])
-
-
-def _weighted(x: np.ndarray, y: np.ndarray, times: np.ndarray, method: str) -> np.ndarray:
     """Return the correlations [draws, V, C] of samples in which each unit is as often as `times` [draws, n] says."""
     both = np.concatenate([x, y], 1)
+    columns = x.shape[1]
+    rows = max(1, 500_000 // both.size)  # as many draws at once as stay in the cache
+    parts = np.split(times.astype(np.float64), range(rows, len(times), rows))
     if method == "spearman":
-        values = np.stack([_weighted_ranks(column, times) for column in both.T], 2)
-    else:
-        values = np.broadcast_to(both, (len(times), *both.shape))
+        ranks = _weighted_ranks(both)
+        return np.concatenate([_weighted(both, ranks(part), part, columns) for part in parts])
+    return np.concatenate([_weighted(both, np.broadcast_to(both, (len(p), *both.shape)), p, columns) for p in parts])
+
+
+def _weighted(both: np.ndarray, values: np.ndarray, times: np.ndarray, columns: int) -> np.ndarray:
+    """Return the correlations [draws, V, C] of the first `columns` of values [draws, n, V + C] with the others."""
     mean = np.einsum("dn,dnk->dk", times, values) / times.sum(1, keepdims=True)
     centred = values - mean[:, None]
     spread = np.einsum("dn,dnk->dk", times, np.square(centred))
-    a, b = centred[..., : x.shape[1]] * times[..., None], centred[..., x.shape[1] :]
-    size = np.sqrt(spread[:, : x.shape[1], None] * spread[:, None, x.shape[1] :])
+    a, b = centred[..., :columns] * times[..., None], centred[..., columns:]
+    size = np.sqrt(spread[:, :columns, None] * spread[:, None, columns:])
     return a.transpose(0, 2, 1) @ b / np.where(size > 1e-12 * np.square(both).max(initial=1e-300), size, np.nan)
 
 
-def _weighted_ranks(column: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the ranks [draws, n], with means for ties, of samples in which each unit is `times` [draws, n] there."""
-    _, level, count = np.unique(column, return_inverse=True, return_counts=True)
-    starts = np.cumsum(count) - count
-    there = np.add.reduceat(times[:, np.argsort(level, kind="stable")], starts, axis=1)
-    return (np.cumsum(there, 1) - there / 2 + 0.5)[:, level]
+def _weighted_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of how often each unit is in samples, `times` [draws, n]: the ranks [draws, n, columns] of
+    values [n, columns] in them, with means for ties."""
+    from scipy.stats import rankdata
+
+    column = np.arange(values.shape[1])
+    order = values.argsort(0, kind="stable")
+    # Of each unit the numbers of units before it and up to it, as places in the cumulative sums of all columns.
+    before = (rankdata(values, "min", axis=0).astype(int) - 1) * len(column) + column
+    upto = rankdata(values, "max", axis=0).astype(int) * len(column) + column
+
+    def ranks(times: np.ndarray) -> np.ndarray:
+        sums = np.zeros((len(times), len(values) + 1, len(column)))
+        np.cumsum(times[:, order], axis=1, out=sums[:, 1:])
+        flat = sums.reshape(len(times), -1)
+        return (flat[:, before] + flat[:, upto]) / 2 + 0.5
+
+    return ranks
 
 
 def _standard(values: np.ndarray, method: str) -> np.ndarray:

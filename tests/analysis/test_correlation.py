@@ -4,8 +4,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxalign.analysis import correlation as module
 from jaxalign.analysis.correlation import METHODS, benjamini_hochberg, correlation, correlations
-from jaxalign.analysis.permutations import MOST_ORDERS
+from jaxalign.analysis.permutations import MOST_ORDERS, block_orders
+
+
+@pytest.fixture
+def only_p_values(monkeypatch):
+    """Intervals come from few draws."""
+    monkeypatch.setattr(module, "DRAWS", 20)
+
+
+@pytest.fixture
+def only_intervals(monkeypatch):
+    """P-values come from few orders."""
+    monkeypatch.setattr(module, "block_orders", lambda n, blocks, seed: block_orders(n, blocks, seed, orders=20))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -31,7 +44,7 @@ def test_estimates_and_p_values_are_scipys(method):
         assert found.p == pytest.approx(wanted.pvalue, abs=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("only_p_values")
 @pytest.mark.parametrize(("method", "two_levels"), [("spearman", True), ("spearman", False), ("pearson", False)])
 def test_p_values_are_uniform_where_nothing_is_planted(method, two_levels):
     random = np.random.default_rng(2)
@@ -44,7 +57,7 @@ def test_p_values_are_uniform_where_nothing_is_planted(method, two_levels):
     assert two_levels or stats.kstest(p, "uniform").pvalue > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("only_intervals")
 @pytest.mark.parametrize("planted", [0.0, 0.6])
 @pytest.mark.parametrize("method", METHODS)
 def test_intervals_of_a_correlation_cover_it_as_often_as_they_say(method, planted):

@@ -4,8 +4,6 @@ import datetime
 import decimal
 import io
 import struct
-import tempfile
-from pathlib import Path
 
 import pyarrow
 import pytest
@@ -149,8 +147,7 @@ def number(value: int) -> bytes:
 @given(data=st.data())
 def test_any_columns_are_rows_or_one_line(reader, data):
     read, good = READERS[reader]
-    with tempfile.TemporaryDirectory() as folder:
-        survives(read, Path(folder) / "f.parquet", data.draw(files(good)))
+    survives(read, "f.parquet", data.draw(files(good)))
 
 
 WHOLE = written({"prompt": ["a" * 50, "b" * 50], "messages": [[{"role": "user", "content": "é"}], []], "n": [1, None]})
@@ -159,8 +156,7 @@ WHOLE = written({"prompt": ["a" * 50, "b" * 50], "messages": [[{"role": "user", 
 @few
 @given(content=damaged_files(WHOLE))
 def test_a_damaged_file_is_rows_or_one_line(content):
-    with tempfile.TemporaryDirectory() as folder:
-        survives(read_table, Path(folder) / "f.parquet", content)
+    survives(read_table, "f.parquet", content)
 
 
 ROWS = 8191

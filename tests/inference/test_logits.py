@@ -9,6 +9,8 @@ from jaxalign.inference import logits as module
 from jaxalign.inference.logits import BLOCK, sample_tokens
 
 RANDOM = np.random.default_rng(0)
+ROWS, SEVERAL = 2_000, 2 * BLOCK + 5
+"""The rows of most programs, and the tokens of those with several blocks."""
 
 
 @partial(jax.jit, static_argnames="filtered")
@@ -34,19 +36,19 @@ def expected(logits, temperature, top_k, top_p):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [7, BLOCK, 3 * BLOCK + 5])
+@pytest.mark.parametrize("size", [7, BLOCK, SEVERAL])
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.3, 0, 0.6), (0.9, 6, 0.8)]
 )
 def test_draws_follow_the_distribution(size, temperature, top_k, top_p):
     logits = 2 * np.random.default_rng(size).standard_normal(size).astype(np.float32)
     wanted = expected(logits, temperature, top_k, top_p)
-    draws = 8_000
+    draws = 2 * ROWS
     uniform = np.random.default_rng(1).random(draws, np.float32)
     tokens = np.concatenate(
         [
-            np.asarray(draw(np.tile(logits, (2_000, 1)), part, temperature, top_k, top_p))
-            for part in uniform.reshape(-1, 2_000)
+            np.asarray(draw(np.tile(logits, (ROWS, 1)), part, temperature, top_k, top_p))
+            for part in uniform.reshape(-1, ROWS)
         ]
     )
     counts = np.bincount(tokens, minlength=size)
@@ -106,21 +108,21 @@ def test_one_candidate_is_always_taken():
 
 
 def test_ties_at_the_threshold_are_kept():
-    logits = np.zeros((1000, 4), np.float32)
-    uniform = np.linspace(0, 1, 1000, endpoint=False, dtype=np.float32)
-    assert set(np.asarray(draw(logits, uniform, 1.0, 2, 1.0)).tolist()) == {0, 1, 2, 3}
+    logits = np.zeros((ROWS, 7), np.float32)
+    uniform = np.linspace(0, 1, ROWS, endpoint=False, dtype=np.float32)
+    assert set(np.asarray(draw(logits, uniform, 1.0, 2, 1.0)).tolist()) == set(range(7))
 
 
 def test_the_ends_of_the_unit_interval_give_possible_tokens():
-    logits = np.full((2, 3 * BLOCK), -np.inf, np.float32)
+    logits = np.full((ROWS, SEVERAL), -np.inf, np.float32)
     logits[:, [BLOCK + 1, BLOCK + 2]] = 0.0
-    nearly_one = np.nextafter(np.float32(1), np.float32(0))
-    np.testing.assert_array_equal(draw(logits, np.array([0, nearly_one]), filtered=False), [BLOCK + 1, BLOCK + 2])
+    ends = np.tile(np.array([0, np.nextafter(np.float32(1), np.float32(0))]), ROWS // 2)
+    np.testing.assert_array_equal(draw(logits, ends, filtered=False), [BLOCK + 1, BLOCK + 2] * (ROWS // 2))
 
 
 def test_unfiltered_and_filtered_agree_where_nothing_is_left_out():
-    logits = RANDOM.standard_normal((64, 1000)).astype(np.float32)
-    uniform = RANDOM.random(64, np.float32)
+    logits = RANDOM.standard_normal((ROWS, SEVERAL)).astype(np.float32)
+    uniform = RANDOM.random(ROWS, np.float32)
     np.testing.assert_array_equal(draw(logits, uniform), draw(logits, uniform, filtered=False))
 
 

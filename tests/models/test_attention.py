@@ -132,16 +132,17 @@ def test_what_no_block_lists_is_not_read():
     (q, k, v, _), (ends, positions, blocks) = a_case(4 * 64, 3)
     read = {key for listed in blocks[0] for key in listed}
     assert blocks.shape[2] < 8 and read >= set(range(8))
-    nan = jnp.full_like(k, jnp.nan)
+    args = (ends[:1], positions[:1], blocks[:1], jnp.int32(0), 0.4, None)
+    attend = jax.jit(lambda k, v: tree_attention(q[:1], k[:1], v[:1], *args))
     for number, listed in enumerate(blocks[0]):
         if blocks.shape[2] >= (number + 1) * 64 // 32:
             continue  # few keys stand before these queries: they are not gathered, but masked
         seen = np.isin(np.arange(4 * 64) // 32, listed)
-        keys, values = (jnp.where(seen[:, None], x, nan) for x in (k, v))
-        place = slice(64 * number, 64 * (number + 1))
-        args = (ends[:1], positions[:1], blocks[:1], jnp.int32(0), 0.4, None)
-        found = tree_attention(q[:1], keys[:1], values[:1], *args)[:, :, :, place]
-        np.testing.assert_allclose(found, tree_attention(q[:1], k[:1], v[:1], *args)[:, :, :, place])
+        found, wanted = (
+            np.asarray(attend(*arrays))[:, :, :, 64 * number : 64 * (number + 1)]
+            for arrays in ((np.where(seen[:, None], x, np.nan) for x in (k, v)), (k, v))
+        )
+        np.testing.assert_allclose(found, wanted)
 
 
 def test_a_window_counts_positions_on_the_path_and_not_places_in_the_row():

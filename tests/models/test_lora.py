@@ -2,12 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_program import value_and_vjp
 from tiny_model import ARCHITECTURE, random_adapter
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.models.linear import frozen_product
 from jaxalign.models.lora import adapter_hash, apply_dropout, effective, init_adapter
+
+drop = jax.jit(apply_dropout)
 
 
 @pytest.fixture
@@ -24,17 +27,16 @@ def lora_product(x, a, b):
 
 def test_the_product_and_its_gradients_are_those_of_two_plain_products(operands):
     *arguments, upstream = operands
-    found, pull = jax.vjp(lora_product, *arguments)
-    expected, plain_pull = jax.vjp(lambda x, a, b: x @ a @ b, *arguments)
+    found, gradients = value_and_vjp(lora_product, upstream, *arguments)
+    expected, references = value_and_vjp(lambda x, a, b: x @ a @ b, upstream, *arguments)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    for gradient, reference in zip(pull(upstream), plain_pull(upstream), strict=True):
+    for gradient, reference in zip(gradients, references, strict=True):
         np.testing.assert_allclose(gradient, reference, rtol=1e-5, atol=1e-4)
 
 
 def test_in_bfloat16_the_adapters_gradients_stay_float32(operands):
     x, a, b, upstream = operands
-    y, pull = jax.vjp(lora_product, x.astype(jnp.bfloat16), a, b)
-    gradients = pull(upstream.astype(jnp.bfloat16))
+    y, gradients = value_and_vjp(lora_product, upstream.astype(jnp.bfloat16), x.astype(jnp.bfloat16), a, b)
     assert [y.dtype, *(g.dtype for g in gradients)] == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
 
 
@@ -42,10 +44,11 @@ def test_products_of_many_adapters_are_those_of_each(operands):
     x, a, b, upstream = operands
     many_a, many_b = jnp.stack([a, 2 * a, -a]), jnp.stack([b, b + 1, b])
 
+    @jax.jit
     def gradients(a, b):
         return jax.vjp(lora_product, x, a, b)[1](upstream)
 
-    mapped = jax.vmap(gradients)(many_a, many_b)
+    mapped = jax.jit(jax.vmap(gradients))(many_a, many_b)
     for index in range(3):
         for one, all_of_them in zip(gradients(many_a[index], many_b[index]), mapped, strict=True):
             np.testing.assert_allclose(one, all_of_them[index], rtol=1e-5, atol=1e-4)
@@ -79,7 +82,7 @@ def test_the_scale_goes_into_b_alone():
 @pytest.mark.parametrize("rate", [0.05, 0.25, 0.5])
 def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     x = jnp.ones((3, 101, 333))  # not a multiple of four elements
-    dropped = apply_dropout(jax.random.key(0), jnp.float32(rate), x)
+    dropped = np.asarray(drop(jax.random.key(0), jnp.float32(rate), x))
     quantised = round(rate * 256) / 256
     assert abs((dropped == 0).mean() - quantised) < 0.005
     np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - quantised), rtol=1e-6)
@@ -88,10 +91,10 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
 def test_dropout_follows_from_its_key_and_a_rate_of_zero_drops_nothing():
     x = jnp.arange(1.0, 201.0).reshape(2, 100)
     rate = jnp.float32(0.5)
-    first = apply_dropout(jax.random.key(1), rate, x)
-    np.testing.assert_array_equal(first, apply_dropout(jax.random.key(1), rate, x))
-    assert np.any(first != apply_dropout(jax.random.key(2), rate, x))
-    np.testing.assert_array_equal(apply_dropout(jax.random.key(1), jnp.float32(0), x), x)
+    first = drop(jax.random.key(1), rate, x)
+    np.testing.assert_array_equal(first, drop(jax.random.key(1), rate, x))
+    assert np.any(first != drop(jax.random.key(2), rate, x))
+    np.testing.assert_array_equal(drop(jax.random.key(1), jnp.float32(0), x), x)
 
 
 def test_a_hash_is_of_the_weights_and_the_scale_wherever_they_lie():

@@ -27,10 +27,14 @@ def loss_and_gradient(model, params, adapter, batch):
     return jax.value_and_grad(loss)(adapter)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
-def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, rematerialisation):
-    model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
+def of_a_stack(model, params):
+    """`loss_and_gradient` of many adapters, as one program."""
+    return jax.jit(jax.vmap(partial(loss_and_gradient, model, params)))
+
+
+@pytest.fixture(scope="module")
+def stack(params):
+    """(adapters, a batch of each, and their losses and gradients where all blocks are read)."""
     random = np.random.default_rng(3)
     trees = [
         (
@@ -43,9 +47,15 @@ def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stac
     batches = stack_batches([pack([tree], shape) for tree in trees])
     assert batches.blocks.shape[3] < 192 // 32
     adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), random_adapter(0), random_adapter(1))
+    return adapters, batches, of_a_stack(MODEL, params)(adapters, batches.replace(blocks=None))
 
-    each = jax.jit(jax.vmap(partial(loss_and_gradient, model, params)))
-    found, every = each(adapters, batches), each(adapters, batches.replace(blocks=None))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rematerialisation", ["none", "projections", "full"])
+def test_reading_only_visible_blocks_changes_neither_loss_nor_gradient_of_a_stack(params, stack, rematerialisation):
+    adapters, batches, every = stack
+    model = dataclasses.replace(MODEL, rematerialisation=rematerialisation)
+    found = of_a_stack(model, params)(adapters, batches)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, every)
 
 
@@ -92,5 +102,5 @@ def test_packing_changes_neither_the_divergence_from_the_base_nor_its_gradient(p
 
 def test_an_adapter_without_effect_does_not_diverge_from_the_base(params):
     batch = pack(apart(*some_examples()), SHAPE)
-    found = mean_divergence(MODEL, params, effective(random_adapter(), 0.0), batch)
+    found = jax.jit(mean_divergence, static_argnums=0)(MODEL, params, effective(random_adapter(), 0.0), batch)
     np.testing.assert_allclose(found, 0.0, atol=1e-6)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_program import value_and_vjp
 
 from jaxalign.objectives import log_probs as module
 from jaxalign.objectives.log_probs import branch_log_probs, gather_sources, prediction_log_probs
@@ -28,10 +29,10 @@ def a_case(count, dtype=jnp.float32):
 def test_chunks_give_the_values_and_gradients_of_a_plain_log_softmax(count, softcap):
     hidden, head, target = a_case(count)
     weight = jnp.asarray(np.random.default_rng(0).standard_normal((2, count)), jnp.float32)
-    found, pull = jax.vjp(lambda hidden: prediction_log_probs(hidden, head, target, softcap), hidden)
-    expected, plain_pull = jax.vjp(lambda hidden: plain(hidden, head, target, softcap), hidden)
+    found, (gradient,) = value_and_vjp(lambda x: prediction_log_probs(x, head, target, softcap), weight, hidden)
+    expected, (reference,) = value_and_vjp(lambda x: plain(x, head, target, softcap), weight, hidden)
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    np.testing.assert_allclose(pull(weight)[0], plain_pull(weight)[0], atol=2e-5)
+    np.testing.assert_allclose(gradient, reference, atol=2e-5)
 
 
 @pytest.mark.parametrize(("backend", "each"), [("cpu", 64), ("gpu", 512), ("tpu", 512)])
@@ -57,23 +58,24 @@ def test_reading_without_a_gradient_gives_the_same_numbers():
 
 def test_huge_logits_overflow_nowhere():
     hidden, head, target = a_case(5)
-    found, pull = jax.vjp(lambda hidden: prediction_log_probs(1e4 * hidden, head, target, None), hidden)
-    assert np.all(np.isfinite(found))
-    assert np.all(np.isfinite(pull(jnp.ones_like(found))[0]))
+    ones = np.ones(target.shape, np.float32)
+    found, (gradient,) = value_and_vjp(lambda x: prediction_log_probs(1e4 * x, head, target, None), ones, hidden)
+    assert np.all(np.isfinite(found)) and np.all(np.isfinite(gradient))
 
 
 def test_a_frozen_head_has_no_gradient():
     hidden, head, target = a_case(5)
-    assert not np.any(jax.grad(lambda head: prediction_log_probs(hidden, head, target, None).sum())(head))
+    gradient = jax.jit(jax.grad(lambda head: prediction_log_probs(hidden, head, target, None).sum()))
+    assert not np.any(gradient(head))
 
 
 def test_bfloat16_states_give_float32_log_probabilities():
     hidden, head, target = a_case(30, jnp.bfloat16)
-    found, pull = jax.vjp(lambda hidden: prediction_log_probs(hidden, head, target, None), hidden)
-    wide = plain(hidden.astype(jnp.float32), head.astype(jnp.float32), target, None)
-    assert found.dtype == jnp.float32
+    ones = np.ones(target.shape, np.float32)
+    found, (gradient,) = value_and_vjp(lambda x: prediction_log_probs(x, head, target, None), ones, hidden)
+    wide = jax.jit(plain, static_argnums=3)(hidden.astype(jnp.float32), head.astype(jnp.float32), target, None)
+    assert found.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
     np.testing.assert_allclose(found, wide, atol=1e-4)
-    assert pull(jnp.ones_like(found))[0].dtype == jnp.bfloat16
 
 
 def test_one_state_may_predict_several_tokens():

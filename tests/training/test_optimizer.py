@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,25 +14,28 @@ def test_steps_equal_those_of_optax_adamw():
     params = {"a": jnp.asarray(random.standard_normal((4, 3)), jnp.float32), "b": jnp.ones(5)}
     hyper = jax.tree.map(jnp.float32, Hyperparameters(3e-3, b1=0.8, b2=0.95, eps=1e-6, weight_decay=0.1))
     ours, reference = adamw(hyper), optax.adamw(3e-3, b1=0.8, b2=0.95, eps=1e-6, weight_decay=0.1)
-    found, expected = (params, ours.init(params)), (params, reference.init(params))
-    for _ in range(3):
-        gradient = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape), jnp.float32), params)
-        steps = []
-        for optimizer, (values, state) in ((ours, found), (reference, expected)):
+    gradients = [{k: random.standard_normal(x.shape).astype(np.float32) for k, x in params.items()} for _ in range(3)]
+
+    @partial(jax.jit, static_argnums=0)
+    def three_steps(optimizer, values):
+        state = optimizer.init(values)
+        for gradient in gradients:
             updates, state = optimizer.update(gradient, state, values)
-            steps.append((optax.apply_updates(values, updates), state))
-        found, expected = steps
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found[0], expected[0])
-    assert np.abs(found[0]["b"] - params["b"]).min() > 1e-4
+            values = optax.apply_updates(values, updates)
+        return values
+
+    found, expected = three_steps(ours, params), three_steps(reference, params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
+    assert np.abs(found["b"] - np.asarray(params["b"])).min() > 1e-4
 
 
 @pytest.mark.parametrize(("clip", "factor"), [(np.inf, 1.0), (1.0, 0.2), (5.0, 1.0), (50.0, 1.0)])
 def test_the_gradient_is_clipped_to_its_global_norm_and_never_raised_to_it(clip, factor):
-    gradient = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([4.0])}
-    params = jax.tree.map(jnp.zeros_like, gradient)
+    gradient = {"a": np.array([3.0, 0.0], np.float32), "b": np.array([4.0], np.float32)}
+    params = jax.tree.map(np.zeros_like, gradient)
     # With so large an epsilon AdamW's first step is the gradient itself, but for a constant.
     optimizer = adamw(jax.tree.map(jnp.float32, Hyperparameters(1.0, eps=1e6, weight_decay=0.0, clip=clip)))
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    updates, _ = jax.jit(lambda: optimizer.update(gradient, optimizer.init(params), params))()
     expected = jax.tree.map(lambda g: -factor * g / 1e6, gradient)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), updates, expected)
 

@@ -1,7 +1,5 @@
 import json
-import tempfile
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 from hostile import few, survives, tables
@@ -99,5 +97,4 @@ def test_an_absent_empty_or_one_row_file_is_refused(tmp_path):
 def test_any_bytes_are_arguments_or_one_line(data):
     suffix = data.draw(st.sampled_from((".json", ".jsonl", ".csv", ".tsv", ".txt")))
     content = data.draw(tables(STARTER_FIELDS, ".jsonl" if suffix == ".txt" else suffix))
-    with tempfile.TemporaryDirectory() as folder:
-        survives(lambda path: load_starter(path=str(path)), Path(folder) / f"f{suffix}", content)
+    survives(lambda path: load_starter(path=str(path)), f"f{suffix}", content)
