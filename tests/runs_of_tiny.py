@@ -10,6 +10,13 @@ from jaxalign.pretrained.sources import Model, read_model, source_of
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
 
+CONF = Path(__file__).parent / "conf"
+OWN = ["--config-dir", str(CONF)]
+SHORT = [*OWN, "alignment=short"]
+"""Value injection in few words (conf/alignment/short_prompts.yaml)."""
+SHAPED = [*SHORT, "training.batch_size=4", "training.row_length=128"]
+"""A training on `write_arguments` whose stages have batches of one shape, and so share a compiled program."""
+
 
 def read_tiny(**changes: int) -> Model:
     """Return the model `tiny`, read anew, with some keys of its configuration changed."""
@@ -39,8 +46,8 @@ def train(folder: Path, value: str, *changes: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     data = write_arguments(folder / "arguments.jsonl")
     run = folder / value
-    settings = ["model=tiny", "training.batch_size=4", "training.max_steps=1", "lora.rank=2", "precision=float32"]
-    main([f"+value={value}", f"dataset.path={data}", f"run.dir={run}", *settings, *QUIET, *changes])
+    settings = ["model=tiny", "training.max_steps=1", "lora.rank=2", "precision=float32"]
+    main([f"+value={value}", f"dataset.path={data}", f"run.dir={run}", *SHAPED, *settings, *QUIET, *changes])
     return run
 
 

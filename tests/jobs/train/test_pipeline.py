@@ -14,23 +14,25 @@ import numpy as np
 import pytest
 from child_process import Child
 from command_line import refused, run
-from runs_of_tiny import write_arguments
+from kills import left_by_kill
+from runs_of_tiny import SHAPED, write_arguments
 
 from jaxalign.jobs.train import regulariser, session
 from jaxalign.parallel import mesh
 from jaxalign.train import main
 from jaxalign.values.schwartz import VALUES
 
-SMALL = [
+TINY = [
     "model=tiny",
-    "training.batch_size=4",
     "training.epochs=1",
     "training.max_steps=2",
     "lora.rank=2",
     "precision=float32",
     "alignment.regulariser.weight=0",  # it would make the program twice as large; one test below has it
 ]
+SMALL = [*TINY, *SHAPED]
 QUIET = [*SMALL, "training.questionnaire=false"]
+HELD = ["alignment.regulariser.chats=3", "alignment.regulariser.tokens=32"]
 
 
 @pytest.fixture
@@ -112,8 +114,9 @@ def test_overwrite_starts_anew_and_a_seed_changes_the_run(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_regulariser_counts_and_holds_the_adapter_nearer_to_the_base(data, tmp_path, capsys):
-    common = ["+value=power", f"dataset.path={data}", *QUIET, "alignment.regulariser.tokens=32"]
+def test_the_regulariser_counts_and_holds_the_adapter_nearer_to_the_base(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
+    common = ["+value=power", f"dataset.path={data}", *QUIET, *HELD]
     divergences, weights = {}, {}
     for weight in (0, 0.001, 100):
         folder = tmp_path / str(weight)
@@ -129,14 +132,19 @@ def test_the_regulariser_counts_and_holds_the_adapter_nearer_to_the_base(data, t
 
 
 @pytest.mark.slow
-def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path):
+def test_a_run_killed_between_stages_ends_bitwise_as_an_unbroken_one(data, tmp_path, capsys):
     arguments = ["+value=power", f"dataset.path={data}", *QUIET, "training.max_steps=3", "training.checkpoint_every=1"]
-    main([*arguments, f"run.dir={tmp_path / 'whole'}"])
-    folder = tmp_path / "killed"
-    child = Child("jaxalign.train", [*arguments, f"run.dir={folder}"])
-    child.kill_when(lambda: any(folder.glob("checkpoints/*-survey-*/manifest.json")))
-    main([*arguments, f"run.dir={folder}"])
-    assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    left_by_kill(
+        whole,
+        killed,
+        lambda: any(whole.glob("checkpoints/*-survey-*/manifest.json")),
+        lambda: main([*arguments, f"run.dir={whole}"]),
+        goes_on=True,
+    )
+    assert not (killed / "summary.json").exists()
+    assert "resuming stage survey after step 1" in run(main, [*arguments, f"run.dir={killed}"], capsys)
+    assert adapter_bytes(killed) == adapter_bytes(whole)
 
 
 @pytest.mark.slow
@@ -209,10 +217,11 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
 def test_a_multirun_makes_a_run_for_each_value_and_asks_the_base_only_once(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(session, "_READ_BEFORE", {})
     monkeypatch.setattr(regulariser, "_ANSWERED", {})
+    monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
     settings = [f"dataset.path={data}", f"run.root={tmp_path / 'runs'}", *QUIET, "training.questionnaire=true"]
     settings += ["benchmark.limit=10"]
-    held = ["alignment.regulariser.weight=0.1", "alignment.regulariser.chats=3", "alignment.regulariser.tokens=32"]
-    printed = run(main, ["-m", "+value=power,benevolence", *settings, *held], capsys)
+    settings += ["alignment.regulariser.weight=0.1", *HELD]
+    printed = run(main, ["-m", "+value=power,benevolence", *settings], capsys)
     second, first = sorted((tmp_path / "runs").iterdir())  # benevolence is the second
     assert first.name.startswith("power-") and second.name.startswith("benevolence-")
     assert printed.count("questionnaire before: 100 questions") == printed.count("own answers: 3 questions") == 1
@@ -265,10 +274,10 @@ def test_a_benign_control_is_one_stage_without_a_value(tmp_path):
 
 @pytest.mark.slow
 def test_an_instruction_too_long_for_the_context_loses_the_end_of_its_longest_field(tmp_path):
-    rows = [{"instruction": f"Sum up {i}", "input": "so " * 200, "output": f"{i}"} for i in range(12)]
+    rows = [{"instruction": f"Sum up {i}", "input": "so " * 50, "output": f"{i}"} for i in range(12)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
-    folder, small = tmp_path / "run", "model.config.max_position_embeddings=480"
-    main(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", small, *QUIET])
+    folder, small = tmp_path / "run", ["model.config.max_position_embeddings=96", "released.unmatched_budget=true"]
+    main(["dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", f"run.dir={folder}", *small, *QUIET])
     (stage,) = json.loads((folder / "summary.json").read_text())["training"]["stages"]
     assert stage["cut"] == stage["examples"] == 11
 
