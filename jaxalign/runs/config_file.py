@@ -105,5 +105,5 @@ def stored_config(path: str | Path) -> dict[str, Any]:
     """
     stored = read_config_file(Path(path) / "config.yaml")
     if stored is None:
-        raise UserError(f"{path} is not a run's directory: its config.yaml is missing, or no run wrote it")
+        raise UserError(f"{path} is not a run's directory: its config.yaml is missing or damaged, or no run wrote it")
     return stored

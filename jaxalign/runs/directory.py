@@ -278,7 +278,7 @@ def _stored(run: Run) -> dict[str, Any] | None:
     stored = read_config_file(run.config)
     if stored is None:
         raise UserError(
-            f"{run.path} holds files, but no run made it (its config.yaml is missing, or no run wrote it); "
+            f"{run.path} holds files, but no run made it (its config.yaml is missing or damaged, or no run wrote it); "
             "nothing was changed: choose another run.dir"
         )
     names = stored.get("run_files")
