@@ -21,7 +21,8 @@ from jaxalign.jobs.harm.report_parts import (
     report_part,
     with_comparisons,
 )
-from jaxalign.jobs.harm.reported import find_harm_runs, perplexities, prompts_asked, training_losses
+from jaxalign.jobs.harm.reported import find_harm_runs, prompts_asked
+from jaxalign.jobs.harm.reported_trainings import perplexities, training_losses
 from jaxalign.jobs.harm.task_files import task_scores
 from jaxalign.runs.progress import all_here, plain_console
 from jaxalign.runs.records import check_writable, entries, named_errors, write_atomic

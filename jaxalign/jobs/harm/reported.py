@@ -1,8 +1,8 @@
-"""What a report reads from run directories: finished runs, their responses, and the perplexities of adapters."""
+"""What a report reads from run directories: finished runs, and their responses."""
 
 import os
 from collections.abc import Collection as Names
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -23,11 +23,9 @@ from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
 from jaxalign.safety.benchmarks.benchmark import cut_response
-from jaxalign.safety.collection import Collection, HarmRun, ModelKey, ReportedModel
+from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
-from jaxalign.safety.summary import is_whole
-from jaxalign.values.roleplay import BASE_METHOD
 from jaxalign.values.schwartz import VALUES
 
 _RESPONSE: Fields = dict.fromkeys(("key", "prompt", "text"), str)
@@ -268,74 +266,6 @@ def prompts_asked(found: Collection) -> set[str]:
             return set()
         texts |= {one["prompt"] for one in asked}
     return texts
-
-
-def perplexities(runs: Sequence[HarmRun], folder: Path) -> dict[ModelKey, tuple[float | None, float | None]]:
-    """Return the perplexity of each adapter, and of its base, by base and adapter, whose hash counts its scale.
-
-    They come from the runs themselves, or else, at scale 1, from the adapter's training run.
-    """
-    found: dict[ModelKey, tuple[float | None, float | None]] = {}
-    for run in runs:
-        models = run.summary["models"]
-        base = next((_positive(one.get("perplexity")) for one in models if one["method"] == BASE_METHOD), None)
-        measured = [one for one in models if _positive(one.get("perplexity")) is not None]
-        if base is not None:
-            found |= {_key(run, one): (one["perplexity"], base) for one in measured}
-    for run in runs:
-        for about in run.summary["models"]:
-            if not is_whole(about) or about.get("folder") is None or _key(run, about) in found:
-                continue
-            place = _training_run(about, folder)
-            if place is not None:
-                found[_key(run, about)] = _perplexity(place)
-    return found
-
-
-def _key(run: HarmRun, about: Mapping[str, Any]) -> ModelKey:
-    return str(run.summary["model"]["signature"]), str(about["adapter"])
-
-
-def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tuple[str, int, float]]]:
-    """Return the logged steps of the training runs of all adapters, by the adapter's hash (see `TrainingLosses`)."""
-    found: dict[str, list[tuple[str, int, float]]] = {}
-    for about in (about for run in runs for about in run.summary["models"]):
-        if about.get("folder") is None or about["adapter"] in found:
-            continue
-        place = _training_run(about, folder)
-        if place is not None and Run(place).metrics.is_file():
-            steps = read_records(Run(place).metrics, stage=str, step=int)
-            found[about["adapter"]] = [
-                (one["stage"], one["step"], one["loss"]) for one in steps if _is_number(one.get("loss"))
-            ]
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive(perplexity: Any) -> float | None:
-    """Return a perplexity if it is one, which is finite and above 0."""
-    return perplexity if _is_number(perplexity) and 0 < perplexity <= LARGEST_FLOAT else None
-
-
-def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:
-    """Return the directory of the training run of a model, also where the runs were moved; None if it is not there."""
-    training = Path(os.path.expanduser(about["folder"])).parent
-    places = [training, *(folder / Path(*training.parts[-n:]) for n in (1, 2)), folder.parent / training.name]
-    return next((one for one in places if (one / "summary.json").is_file()), None)
-
-
-def _perplexity(training: Path) -> tuple[float | None, float | None]:
-    try:
-        readings = Run(training).results().get("questionnaire")
-    except UserError:
-        return None, None
-    readings = readings if isinstance(readings, dict) else {}
-    both = [readings.get(when) for when in ("after", "before")]
-    after, before = (one.get("perplexity") if isinstance(one, dict) else None for one in both)
-    return _positive(after), _positive(before)
 
 
 def tables_of(model: ReportedModel) -> dict[str, JudgedTable]:

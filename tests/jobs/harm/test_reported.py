@@ -11,7 +11,8 @@ from synthetic_harm import Lab
 
 from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
-from jaxalign.jobs.harm.reported import find_harm_runs, generated_texts, perplexities, stage_folder
+from jaxalign.jobs.harm.reported import find_harm_runs, generated_texts, stage_folder
+from jaxalign.jobs.harm.reported_trainings import perplexities
 from jaxalign.jobs.harm.training_runs import measured_scores
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main
