@@ -6,7 +6,6 @@ What the worker has read and composed of configurations, a command does not comp
 """
 
 import atexit
-import gc
 import multiprocessing
 import os
 import runpy
@@ -23,11 +22,9 @@ from typing import Any
 from unittest.mock import patch
 
 import hydra_once
-import jax_once
 
-JOBS = ("crest.pipeline", "evaluate.pipeline", "generate", "train.pipeline")
 FORKS: Any = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([f"jaxalign.jobs.{job}" for job in JOBS])
+FORKS.set_forkserver_preload(["child_server"])
 
 
 class Child:
@@ -74,6 +71,10 @@ class Child:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait until it ends, and return what it has printed, and its errors."""
         self.wait(timeout)
+        return self.so_far()
+
+    def so_far(self) -> tuple[str, str]:
+        """Return what it has printed by now, and its errors."""
         out, err = (path.read_text() for path in self._printed)
         return out, err
 
@@ -105,10 +106,7 @@ def _run(
     os.chdir(folder)
     for number, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-    hydra_once.install(kept)
-    gc.set_threshold(50_000, 20, 20)  # as the tests' own process has it (conftest.py)
-    gc.freeze()
-    jax_once.install()
+    hydra_once.KEPT.update(kept)
     sys.argv = ["", *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

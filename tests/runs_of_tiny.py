@@ -41,6 +41,14 @@ def write_arguments(path: Path) -> Path:
     return path
 
 
+def short_questionnaire(folder: Path) -> list[str]:
+    """Write ten portraits of one word, and return the settings that ask them and nothing else, in few words."""
+    path = folder / "portraits.jsonl"
+    rows = [{"number": number, "value": value, "text": value[:4]} for number, value in enumerate(VALUES)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [*SHORT, f"benchmark.portraits={path}", "benchmark.choice=false"]
+
+
 def train(folder: Path, value: str, *changes: str) -> Path:
     """Train one step towards a value, without the questionnaire, and return the run's directory."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def main(folder: Path) -> None:
     settings = dataclasses.replace(few_examples.SETTINGS, hyper=hyper, **changes)
     dpo_settings = dataclasses.replace(settings, batch_size=4, validate=False, max_rows=None)
     trees = [random_tree(random, 6) for _ in range(6)]
-    prompts = [random_tokens(random, 5, 40) for _ in range(4)]
+    prompts = [random_tokens(random, 17, 24) for _ in range(4)]  # one program prefills all
     report: dict = {name: {} for name in MESHES} | {"collectives": {}, "gathers in loops": {}, "sizes": {}}
 
     def sft(base: BaseModel, name: str, **changes) -> list:
