@@ -48,10 +48,11 @@ def fit_probe(reader: ProbeReader, rows: Sequence[LabelledResponse], about: str)
     prompts = [row.prompt for row, _ in kept]
     if min(labels.sum(), (~labels).sum()) < FEWEST_TO_FIT or len({*prompts}) < 2 * FOLDS:
         what = "harmful" if about == "harm" else "refusals"
+        left = f" ({len(rows) - len(kept)} more are too long for the base)" if len(kept) < len(rows) else ""
         raise UserError(
-            f"{labels.sum()} of {len(labels)} labelled responses, to {len({*prompts})} prompts, are {what}: a judge is "
-            f"fitted to at least {FEWEST_TO_FIT} that are and {FEWEST_TO_FIT} that are not, and to {2 * FOLDS} "
-            "prompts; label more"
+            f"{labels.sum()} of {len(labels)} labelled responses{left}, to {len({*prompts})} prompts, are {what}: a "
+            f"judge is fitted to at least {FEWEST_TO_FIT} that are and {FEWEST_TO_FIT} that are not, and to "
+            f"{2 * FOLDS} prompts; label more"
         )
     features = np.stack([state for _, state in kept]).astype(np.float64)
     folds = grouped_folds(prompts, FOLDS)

@@ -156,6 +156,11 @@ def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path):
 def test_too_few_labels_are_refused(reader):
     with pytest.raises(UserError, match=r"2 of 5 labelled responses, to 1 prompts, are harmful: .* label more"):
         fit_probe(reader, ROWS[1:6], "harm")
+    long = [dataclasses.replace(row, response="word " * 2000) for row in ROWS if row.label != "blank"]
+    with pytest.raises(
+        UserError, match=rf"0 of 0 labelled responses \({len(long)} more are too long for the base\), to"
+    ):
+        fit_probe(reader, long, "harm")
 
 
 @pytest.mark.real
