@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from aggregating import aggregate, prepare, report
 
 HERE = Path(__file__).parent.parent
 
@@ -20,13 +22,10 @@ def test_drawn_records_go_through_the_real_stage_and_the_report(tmp_path):
     assert "beavertails, judged by probe: 10 models" in done.stderr and not list(tmp_path.glob("jaxalign-bench-*"))
 
 
-@pytest.mark.slow
 def test_the_stage_and_the_report_find_what_the_adapters_training_runs_measured(tmp_path):
-    for part in ("prepare", "aggregate", "report"):
-        command = [sys.executable, "benchmarks/aggregating.py", "--adapters", "3", "--records", "70"]
-        environment = {"PYTHONPATH": str(HERE), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-        command += ["--contender", part, "--work", tmp_path]
-        subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    asked = Namespace(adapters=3, records=70, work=tmp_path, profile=False)
+    for part in (prepare, aggregate, report):
+        part(asked)
     models = json.loads((tmp_path / "runs" / "all" / "summary.json").read_text())["models"]
     assert [one["measured"] == one["target"] for one in models] == [True] * 4 and models[1]["measured"]
     assert "| 120" in (tmp_path / "runs" / "report" / "tables" / "beavertails-ability.md").read_text()
