@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-JOBS = ("crest.pipeline", "evaluate.pipeline", "generate", "train.pipeline")
 FORKS: Any = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([f"jaxalign.jobs.{job}" for job in JOBS])
+FORKS.set_forkserver_preload(["child_server"])
 
 
 class Child:
@@ -68,6 +67,10 @@ class Child:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait until it ends, and return what it has printed, and its errors."""
         self.wait(timeout)
+        return self.so_far()
+
+    def so_far(self) -> tuple[str, str]:
+        """Return what it has printed by now, and its errors."""
         out, err = (path.read_text() for path in self._printed)
         return out, err
 
