@@ -1,22 +1,28 @@
-"""Two processes of four devices each train as one process does; all of them stop, and end, together."""
+"""Two processes of two devices each train as one process does; all of them stop, and end, together.
 
+Run as a script, this file trains or answers slowly, or does nothing, until a signal comes.
+"""
+
+import contextlib
+import importlib
 import json
 import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import jax
 import numpy as np
 import pytest
 from child_process import Child
 from runs_of_tiny import QUIET, write_arguments
+from short_wording import short_questionnaire
 from tiny_model import random_adapter
 
 from jaxalign.config.presets import preset
@@ -43,6 +49,9 @@ TRAIN = [
 ]
 TRAIN += ["training.log_every=1", "optimizer.epsilon=1e-4"]
 
+THIS = "parallel.test_several_processes"
+"""The name of this file as a module."""
+
 
 class Job:
     """A job of one process or several on this machine, a training if nothing else is said. What is still alive at the
@@ -55,17 +64,15 @@ class Job:
         processes: int,
         devices: int,
         *arguments: str,
-        cache: Path | None = None,
         command: Sequence[str] = TRAIN,
     ):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags}
-        environment |= {"JAXALIGN_CACHE": str(cache)} if cache else {}
         if processes > 1:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 address = f"127.0.0.1:{server.getsockname()[1]}"
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-        mesh = ["mesh.data=4"] if command is TRAIN and not any(one.startswith("mesh.") for one in arguments) else []
+        mesh = [f"mesh.data={min(2, processes * devices)}"] if command is TRAIN else []
         place = f"run.{'root' if '-m' in arguments else 'dir'}={folder}"
         module, *line = [*command, *mesh, place, *arguments]
         self.folder = folder
@@ -141,8 +148,8 @@ def test_two_processes_write_the_files_of_one(tmp_path):
     arguments = ["+value=power", f"dataset.path={data}", "training.max_steps=2"]
     # The base answers four questions in its chats; their prompts begin with the same tokens, which are read once.
     arguments += ["alignment.regulariser.chats=4", "alignment.regulariser.tokens=32", "model.prompt_format=chat"]
-    arguments += ["model.system=You answer briefly and politely.", "benchmark.limit=10", "benchmark.choice=false"]
-    two, one = (Job(tmp_path / str(count), count, 8 // count, *arguments).done() for count in (2, 1))
+    arguments += ["model.system=You answer briefly and politely.", *short_questionnaire(tmp_path)]
+    two, one = (Job(tmp_path / str(count), count, devices, *arguments).done() for count, devices in ((2, 2), (1, 1)))
     assert files(two) == files(one) and checkpoints(two) == checkpoints(one)
     assert (two / "chats.jsonl").read_bytes() == (one / "chats.jsonl").read_bytes()
     assert apart(two, one) < 1e-6
@@ -152,7 +159,7 @@ def test_two_processes_write_the_files_of_one(tmp_path):
         assert ours[when]["scores"] == pytest.approx(theirs[when]["scores"], abs=1e-5)
         assert ours[when]["perplexity"] == pytest.approx(theirs[when]["perplexity"], rel=1e-5)
     assert ours["before"]["perplexity"] != pytest.approx(ours["after"]["perplexity"], rel=1e-5)
-    ((_, out, _), _) = again = Job(two, 2, 4, *arguments).ended()
+    ((_, out, _), _) = again = Job(two, 2, 2, *arguments).ended()
     assert [status for status, _, _ in again] == [0, 0] and "this run is done" in out and "adapter: " in out
 
 
@@ -166,10 +173,9 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
         "dataset=pairs",
         f"dataset.path={tmp_path / 'pairs.jsonl'}",
     ]
-    arguments += ["training.questionnaire=false", "training.validate=false", "training.max_steps=20"]
-    cache = tmp_path / "cache"  # empty, so that the signal comes before the first step
-    job = Job(tmp_path / "stopped", 2, 4, *arguments, cache=cache)
-    while not (job.folder / "reference.jsonl").exists():  # next, the step is compiled
+    arguments += ["training.questionnaire=false", "training.validate=false", "training.max_steps=8"]
+    job = Job(tmp_path / "stopped", 2, 2, *arguments, "mesh.data=2", command=[THIS, "train", *TRAIN[1:]])
+    while not (job.folder / "reference.jsonl").exists():  # next come the steps
         assert job.processes[0].poll() is None, job.ended()
         time.sleep(0.05)
     job.processes[1].send_signal(signal.SIGTERM)
@@ -177,14 +183,14 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
     assert [status for status, _, _ in ended] == [130, 130], ended
     assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
     step = len(losses(job.folder))
-    assert 0 < step < 20 and checkpoints(job.folder) == [f"001-preferences-{step:07}"]
+    assert 0 < step < 8 and checkpoints(job.folder) == [f"001-preferences-{step:07}"]
     for count in ("2x1", "1"):
         shutil.copytree(job.folder, tmp_path / count)
-    whole = Job(tmp_path / "whole", 2, 4, *arguments, cache=cache).done()
-    assert "resuming stage preferences" in Job(job.folder, 2, 4, *arguments, cache=cache).ended()[0][1]
+    whole = Job(tmp_path / "whole", 2, 2, *arguments).done()
+    assert "resuming stage preferences" in Job(job.folder, 2, 2, *arguments).ended()[0][1]
     assert adapter(job.folder).keys() == adapter(whole).keys() and apart(job.folder, whole) == 0
-    assert apart(Job(tmp_path / "2x1", 1, 2, *arguments, "mesh.data=2").done(), whole) < 1e-6
-    assert apart(Job(tmp_path / "1", 1, 1, *arguments, "mesh.data=1").done(), whole) < 1e-6
+    assert apart(Job(tmp_path / "2x1", 1, 2, *arguments).done(), whole) < 1e-6
+    assert apart(Job(tmp_path / "1", 1, 1, *arguments).done(), whole) < 1e-6
 
 
 @pytest.mark.slow
@@ -192,22 +198,23 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     for number in range(2):
         write_arguments(tmp_path / f"{number}.jsonl")
     (tmp_path / "1.jsonl").write_text((tmp_path / "1.jsonl").read_text().replace("it suits me 3", "it suits us 3"))
-    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", "mesh.data=2", *QUIET)
+    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", *QUIET)
     (first, _, line), (second, out, nothing) = job.ended()
     assert (first, second, out, nothing) == (2, 2, "", "")
     assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
     assert "it has other input than the first process: dataset was" in line
 
 
-GENERATE = ["jaxalign.generate", "model=tiny", "precision=float32", "sampling.max_tokens=20"]
-EVALUATE = ["jaxalign.evaluate", "model=tiny", "precision=float32", "benchmark.limit=10", "benchmark.choice=false"]
-EVALUATE += ["benchmark.max_tokens=4"]
+ONE_LAYER = ["model=tiny", "model.config.num_hidden_layers=1", "precision=float32"]  # the sampler compiles each layer
+GENERATE = ["jaxalign.generate", *ONE_LAYER, "sampling.max_tokens=20"]
+EVALUATE = ["jaxalign.evaluate", *ONE_LAYER, "benchmark.max_tokens=4", "alignment.validation_fraction=0.002"]
 HOW = ("likelihood", "parse")
 
 
 @pytest.mark.slow
 def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path):
-    architecture, folders = from_config(preset("tiny")["config"]), [tmp_path / name for name in ("a", "b", "c")]
+    architecture = from_config(preset("tiny")["config"] | {"num_hidden_layers": 1})
+    folders = [tmp_path / name for name in ("a", "b", "c")]
     for seed, folder in enumerate(folders):
         params = random_adapter(seed, 2, ("q_proj", "v_proj"), architecture)
         write_adapter(folder, Adapter(folder.name, jax.device_get(params), 2, 0.1), dropout=0.0, card="")
@@ -215,7 +222,7 @@ def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path)
     (tmp_path / "prompts.txt").write_text("".join(f"Please tell me all about the number {n}?\n" for n in range(3)))
     asked = ["-m", f"adapters=[{folders[0]},{folders[1]}]", *mesh, "sampling.n=2", "sampling.seed=0,1"]
     asked += [f"prompts={tmp_path / 'prompts.txt'}"]
-    everyone = [f"adapters=[{','.join(map(str, folders))}]", *mesh]
+    everyone = [f"adapters=[{','.join(map(str, folders))}]", *mesh, *short_questionnaire(tmp_path)]
     answers, tables = [], []
     for count in (2, 1):
         job = Job(tmp_path / f"answers{count}", count, 4 // count, *asked, command=GENERATE)
@@ -236,9 +243,9 @@ def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path)
 
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_that_answer_stops_both_and_the_same_command_draws_the_rest(tmp_path):
-    (tmp_path / "prompts.txt").write_text("".join(f"What about the number {n}?\n" for n in range(100)))
+    (tmp_path / "prompts.txt").write_text("".join(f"What about the number {n}?\n" for n in range(16)))
     arguments = [f"prompts={tmp_path / 'prompts.txt'}", "sampling.n=4", "sampling.rows=8"]
-    job = Job(tmp_path / "stopped", 2, 1, *arguments, command=GENERATE)
+    job = Job(tmp_path / "stopped", 2, 1, *arguments, command=[THIS, "generate", *GENERATE[1:]])
     drawn = job.folder / "generations.jsonl"
     while not drawn.exists():
         assert job.processes[0].poll() is None, job.ended()
@@ -248,37 +255,11 @@ def test_a_signal_to_one_of_two_that_answer_stops_both_and_the_same_command_draw
     assert [status for status, _, _ in ended] == [130, 130], ended
     assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
     kept = drawn.read_bytes()
-    assert 0 < kept.count(b"\n") < 400 and not (job.folder / "answers.jsonl").exists()
+    assert 0 < kept.count(b"\n") < 64 and not (job.folder / "answers.jsonl").exists()
     again = Job(job.folder, 2, 1, *arguments, command=GENERATE).done()
     assert drawn.read_bytes().startswith(kept)
     alone = Job(tmp_path / "alone", 1, 1, *arguments, command=GENERATE).done()
     assert (again / "answers.jsonl").read_bytes() == (alone / "answers.jsonl").read_bytes()
-
-
-WAITING = """
-import contextlib, sys, time
-from jaxalign.parallel.distributed import stop_agreed, stopping_together
-from jaxalign.parallel.interruption import interruptible
-from jaxalign.parallel.joining import all_processes
-
-def work(asks, hangs):
-    with stopping_together() if asks else contextlib.nullcontext():
-        for number in range(2000):
-            time.sleep(0.05)
-            if asks and stop_agreed():
-                print(f"stopped at {number}", file=sys.stderr)
-                raise KeyboardInterrupt
-            if number == 0:
-                print("ready", file=sys.stderr, flush=True)
-            while hangs:
-                time.sleep(0.05)
-
-try:
-    with interruptible(), all_processes():
-        work("asks" in sys.argv, "hangs" in sys.argv)
-except KeyboardInterrupt:
-    raise SystemExit(130)
-"""
 
 
 @pytest.mark.slow
@@ -290,27 +271,16 @@ except KeyboardInterrupt:
         ("asks hangs", 2, [143, 143], "interrupted: process 1 of 2 ("),
     ],
 )
-def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals, statuses, line):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{server.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
-    job = Job.__new__(Job)
-    job.processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WAITING, *how.split()],
-            env=environment | {"JAX_PROCESS_ID": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals, statuses, line, tmp_path):
+    job = Job(tmp_path, 2, 1, command=[THIS, "wait", *how.split()])
     try:
         for process in job.processes:
-            assert "ready\n" in iter(process.stderr.readline, "")
-        for _ in range(signals):
+            while "ready\n" not in process.so_far()[1]:
+                assert process.poll() is None, process.so_far()
+                time.sleep(0.02)
+        for number in range(signals):
+            time.sleep(2 * (number > 0))  # signals that come together count as one
             job.processes[1].send_signal(signal.SIGTERM)
-            time.sleep(2)
     except BaseException:
         for process in job.processes:
             process.kill()
@@ -320,3 +290,49 @@ def test_a_signal_to_one_of_two_stops_both_and_a_second_one_at_once(how, signals
     assert line in ended[0][2]
     at = [re.findall("stopped at [0-9]+", errors) for _, _, errors in ended]
     assert at[0] == at[1] and len(at[0]) == (how == "asks")  # at one step
+
+
+def run_slowly(command: str) -> None:
+    """Run a command with a pause before each step or decode call, so that a signal finds it at work."""
+    from jaxalign.inference.sampler import _Decoder
+    from jaxalign.training.loop import MetricLogger
+
+    owner, name = {"generate": (_Decoder, "decode"), "train": (MetricLogger, "flush")}[command]
+    work = getattr(owner, name)
+
+    def slowly(*arguments):
+        time.sleep(0.4)
+        return work(*arguments)
+
+    with patch.object(owner, name, slowly):
+        importlib.import_module(f"jaxalign.{command}").main()
+
+
+def wait() -> None:
+    """Wait for a signal beside the other process, and ask together whether one came, or do not, or hang."""
+    from jaxalign.parallel.distributed import stop_agreed, stopping_together
+    from jaxalign.parallel.interruption import interruptible
+    from jaxalign.parallel.joining import all_processes
+
+    asks, hangs = "asks" in sys.argv, "hangs" in sys.argv
+    try:
+        with interruptible(), all_processes(), stopping_together() if asks else contextlib.nullcontext():
+            for number in range(2000):
+                time.sleep(0.05)
+                if asks and stop_agreed():
+                    print(f"stopped at {number}", file=sys.stderr)
+                    raise KeyboardInterrupt
+                if number == 0:
+                    print("ready", file=sys.stderr, flush=True)
+                while hangs:
+                    time.sleep(0.05)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    asked = sys.argv.pop(1)
+    if asked == "wait":
+        wait()
+    else:
+        run_slowly(asked)
