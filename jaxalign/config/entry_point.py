@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 
 from jaxalign.config.commands import Config, read_config
 from jaxalign.config.export import ExportConfig
+from jaxalign.config.flags import split_flags
 from jaxalign.config.output import show_all_characters, unusable_output
-from jaxalign.config.overrides import CommandLine, one_line, resolved, split_flags, spoken
+from jaxalign.config.overrides import CommandLine, one_line, resolved, spoken
 from jaxalign.config.presets import CONF
 from jaxalign.config.report import ReportConfig
 from jaxalign.config.search_path import own_options_first

@@ -44,10 +44,10 @@ def count(number: int, name: str) -> str:
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
-def counted(number: int, words: str) -> str:
+def so_many(number: int, words: str) -> str:
     """Return a number with words about it; "" for nothing.
 
-    >>> counted(1200, "without a prompt"), counted(0, "blank")
+    >>> so_many(1200, "without a prompt"), so_many(0, "blank")
     ('1,200 without a prompt', '')
     """
     return f"{number:,} {words}" if number else ""

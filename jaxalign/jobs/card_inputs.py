@@ -11,7 +11,7 @@ from jaxalign.errors import UserError
 from jaxalign.runs.reading import is_cut
 from jaxalign.values.schwartz import VALUES
 
-Shape = Any
+Wanted = Any
 """What a value must be: a type, one of a set of texts, the keys of an object, [each item of a list], or `Maybe`;
 a tuple for a list of that length."""
 
@@ -20,14 +20,14 @@ a tuple for a list of that length."""
 class Maybe:
     """A value that may also be null or missing."""
 
-    shape: Shape
+    shape: Wanted
 
 
 _NUMBER, _SCORE = int | float, Maybe(int | float)
-_TEN_SCORES: dict[str, Shape] = dict.fromkeys(VALUES, int | float | None)
+_TEN_SCORES: dict[str, Wanted] = dict.fromkeys(VALUES, int | float | None)
 
-_SERVED: dict[str, Shape] = {"value": Maybe({"name": str}), "objective": {"name": str}}
-_BASE: dict[str, Shape] = {
+_SERVED: dict[str, Wanted] = {"value": Maybe({"name": str}), "objective": {"name": str}}
+_BASE: dict[str, Wanted] = {
     "model": {
         **{"name": str, "source": {"package", "hub", "random"}, "prompt_format": {"plain", "chat"}},
         "path": str | None,
@@ -38,7 +38,7 @@ _BASE: dict[str, Shape] = {
     "lora": {"rank": int},
     "precision": {"bfloat16", "float32"},
 }
-_CONFIG: dict[str, Shape] = {
+_CONFIG: dict[str, Wanted] = {
     **_BASE,
     "dataset": {"name": str, "kind": str, "limit": Maybe(int)},
     **_SERVED,
@@ -55,33 +55,33 @@ _CONFIG: dict[str, Shape] = {
     },
     "released": dict,
 }
-_PREFERENCES: dict[str, Shape] = {
+_PREFERENCES: dict[str, Wanted] = {
     "objective": {
         **dict.fromkeys(("loss", "batching"), str),
         **dict.fromkeys(("beta", "label_smoothing", "likelihood"), _NUMBER),
     }
 }
 
-_ACCURACY: dict[str, Shape] = {"accuracy": _NUMBER, "interval": (_NUMBER, _NUMBER)}
-_CREST: dict[str, Shape] = {
+_ACCURACY: dict[str, Wanted] = {"accuracy": _NUMBER, "interval": (_NUMBER, _NUMBER)}
+_CREST: dict[str, Wanted] = {
     "questions": Maybe(dict.fromkeys(("train", "validation", "test"), int)),
     "models": Maybe([{"name": str, "test": Maybe(_ACCURACY)}]),
     "final": Maybe(str),
     "model": Maybe({"identity": Maybe(str)}),
 }
-_READING: dict[str, Shape] = {
+_READING: dict[str, Wanted] = {
     "scores": _TEN_SCORES,
     "choice_scores": Maybe(_TEN_SCORES),
     **dict.fromkeys(("nmse", "nmse_centred", "pearson", "spearman", "missing"), _SCORE),
     **dict.fromkeys(("perplexity", "named_value_accuracy"), _SCORE),
 }
-_STAGE: dict[str, Shape] = {
+_STAGE: dict[str, Wanted] = {
     "name": str,
     **dict.fromkeys(("examples", "validation_examples", "positives", "cut", "tokens", "steps"), _SCORE),
     **dict.fromkeys(("pairs", "validation_pairs", "distinct_responses", "truncated_prompts"), _SCORE),
     **dict.fromkeys(("first_loss", "last_loss", "best_validation_loss"), _SCORE),
 }
-_SUMMARY: dict[str, Shape] = {
+_SUMMARY: dict[str, Wanted] = {
     "value": Maybe(str),
     "target": Maybe(dict.fromkeys(VALUES, _NUMBER)),
     "questionnaire": Maybe({"before": Maybe(_READING), "after": Maybe(_READING)}),
@@ -100,7 +100,7 @@ def check_card_inputs(config: Mapping[str, Any], summary: Mapping[str, Any] | No
         UserError: a key is missing or damaged (which), so that this version cannot describe the run.
     """
     crest = "crest" in config
-    checked: list[tuple[str, Any, Shape]] = [("config.yaml", config, {} if crest else _SERVED)]
+    checked: list[tuple[str, Any, Wanted]] = [("config.yaml", config, {} if crest else _SERVED)]
     if summary is not None:
         checked.append(("config.yaml", config, _BASE if crest else _CONFIG))
         if not crest and isinstance(config.get("objective"), Mapping) and config["objective"].get("name") == "dpo":
@@ -114,7 +114,7 @@ def check_card_inputs(config: Mapping[str, Any], summary: Mapping[str, Any] | No
             )
 
 
-def _flaw(found: Any, shape: Shape) -> str | None:
+def _flaw(found: Any, shape: Wanted) -> str | None:
     """Return the key of the first value that is not as `shape` says; None if all are."""
     if isinstance(shape, Maybe):
         return None if found is None else _flaw(found, shape.shape)

@@ -8,7 +8,8 @@ import sys
 from hydra.core.hydra_config import HydraConfig
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.overrides import CommandLine, showing, split_flags
+from jaxalign.config.flags import showing, split_flags
+from jaxalign.config.overrides import CommandLine
 from jaxalign.config.report import ReportConfig
 from jaxalign.config.search_path import OwnOptions, own_options_first
 from jaxalign.config.study import StudyConfig

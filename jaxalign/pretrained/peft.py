@@ -27,24 +27,9 @@ CONFIG, WEIGHTS, OURS, CARD = "adapter_config.json", "adapter_model.safetensors"
 AGAIN = "get the adapter again"
 
 _REFUSED = (
-    "use_dora",
-    "use_qalora",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "layer_replication",
-    "layers_to_transform",
-    "exclude_modules",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_bdlora",
-    "velora_config",
-    "monteclora_config",
-    "arrow_config",
-    "kasa_config",
+    *("use_dora", "use_qalora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
+    *("layer_replication", "layers_to_transform", "exclude_modules", "trainable_token_indices", "target_parameters"),
+    *("alora_invocation_tokens", "use_bdlora", "velora_config", "monteclora_config", "arrow_config", "kasa_config"),
 )
 """Settings of PEFT that change the meaning of the weights, and that this program does not have."""
 

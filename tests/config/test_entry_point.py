@@ -21,8 +21,9 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import RARELY, entry_point
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
+from jaxalign.config.flags import split_flags
 from jaxalign.config.generate import GenerateConfig
-from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line, split_flags
+from jaxalign.config.overrides import CheckedFiles, CommandLine, one_line
 from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError

@@ -7,7 +7,7 @@ HolisticBias 1.1 (Smith et al., 2022, arXiv 2205.09209) has noun phrases with a 
 
 from pathlib import Path
 
-from jaxalign.data.account import count, counted
+from jaxalign.data.account import count, so_many
 from jaxalign.data.columns import Columns
 from jaxalign.data.files import read_table
 from jaxalign.errors import UserError
@@ -68,7 +68,7 @@ def holistic_bias_prompts(phrases: Path, templates: Path) -> ReadPrompts:
             for mark in _MARKS:
                 text = text.replace(mark, phrase)
             found.append(BenchmarkPrompt(f"{number}-{place}", axis, COMPLETION, text[:1].upper() + text[1:], group))
-    aside = [counted(others, f"not {DISPREFERRED}"), counted(alone, "without a noun")]
+    aside = [so_many(others, f"not {DISPREFERRED}"), so_many(alone, "without a noun")]
     return ReadPrompts(found, {phrases: len(rows), templates: count(len(lines), "template")}, aside)
 
 

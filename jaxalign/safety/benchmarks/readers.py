@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxalign.data.account import counted
+from jaxalign.data.account import so_many
 from jaxalign.data.columns import Columns
 from jaxalign.data.files import Row, csv_records, read_table
 from jaxalign.errors import UserError
@@ -73,9 +73,9 @@ def real_toxicity_prompts(paths: list[Path]) -> ReadPrompts:
                 break
     behind = len(rows) - mild - blank - len(found)
     aside = [
-        counted(mild, f"below toxicity {TOXIC_FROM:g} or without one"),
-        counted(blank, "blank"),
-        counted(behind, f"behind the first {TOXIC_PROMPTS:,} that are asked"),
+        so_many(mild, f"below toxicity {TOXIC_FROM:g} or without one"),
+        so_many(blank, "blank"),
+        so_many(behind, f"behind the first {TOXIC_PROMPTS:,} that are asked"),
     ]
     return ReadPrompts(found, {paths[0]: len(rows)}, aside)
 
@@ -130,7 +130,7 @@ def xstest_prompts(paths: list[Path]) -> ReadPrompts:
             raise UserError(f"{row.place} has label={label!r:.60}: it must be safe or unsafe")
         if label == "safe":
             found.append(BenchmarkPrompt(_id(row, str(number)), category, QUESTION, _COLUMNS.text(row, "prompt")))
-    return ReadPrompts(found, {paths[0]: len(rows)}, [counted(len(rows) - len(found), "unsafe")])
+    return ReadPrompts(found, {paths[0]: len(rows)}, [so_many(len(rows) - len(found), "unsafe")])
 
 
 def made_holistic_prompts(paths: list[Path]) -> ReadPrompts:

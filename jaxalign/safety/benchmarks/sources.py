@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxalign.data.account import Log, account, count, counted, unsaid
+from jaxalign.data.account import Log, account, count, so_many, unsaid
 from jaxalign.data.hub import download
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file
@@ -159,7 +159,7 @@ def read_benchmark(
     found, place = _read(BENCHMARKS[name], path, phrases, templates, offline)
     everyone = _checked(found.prompts, place)
     prompts = benchmark_subset(everyone, limit, seed)
-    left = counted(len(everyone) - len(prompts), "beyond benchmark.limit")
+    left = so_many(len(everyone) - len(prompts), "beyond benchmark.limit")
     log(account(name, found.rows, count(len(prompts), "prompt"), [*found.aside, left]))
     return prompts
 
