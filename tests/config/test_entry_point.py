@@ -1,6 +1,7 @@
 import functools
 import gc
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -478,6 +479,17 @@ def test_two_dashes_before_the_overrides_mean_nothing():
     )
 
 
+@pytest.fixture
+def logging_kept():
+    """Take back what Hydra does to the log for --info, which would print in all tests that come after."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("logging_kept")
 def test_info_may_stand_before_the_overrides(capsys):
     assert configs("--info", "searchpath", "value=power") == []
     assert "Config search path" in capsys.readouterr().out

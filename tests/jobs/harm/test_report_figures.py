@@ -5,7 +5,8 @@ from pathlib import Path
 
 from synthetic_harm import Lab
 
-from jaxalign.jobs.harm.reported import find_harm_runs, training_losses
+from jaxalign.jobs.harm.reported import find_harm_runs
+from jaxalign.jobs.harm.reported_trainings import training_losses
 from jaxalign.report import main
 from jaxalign.values.designed import designed_targets
 
