@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analysis.test_html import Elements
-from child_process import Child
 from command_line import refused, run
 from jobs.answers_of_tiny import records
-from runs_of_tiny import read_tiny
+from kills import left_by_kill
+from runs_of_tiny import OWN, read_tiny
 
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
@@ -35,7 +35,8 @@ def probes(tmp_path_factory):
 
 
 STARTER = ["benchmark=starter_probes", "precision=float32", "benchmark.max_tokens=6", "benchmark.temperature=1"]
-FEW = [*STARTER, "benchmark.limit=8"]
+STARTER += ["alignment.validation_fraction=0.02"]  # perplexity is then of 13 texts
+FEW = [*STARTER, "benchmark.limit=8"]  # everywhere, so that the tests share their compiled programs
 TINY = ["model=tiny", *FEW]
 
 
@@ -129,7 +130,7 @@ def test_the_responses_to_some_prompts_are_read_without_parsing_the_others(probe
 def test_perplexity_is_of_the_plain_text_that_this_command_holds_out(here, capsys):
     few = [*TINY, "benchmark.limit=2", "judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
     main(few)
-    printed = run(main, [*few, "alignment.validation_fraction=0.5"], capsys)
+    printed = run(main, [*few, "alignment.validation_fraction=0.03"], capsys)
     assert "base: generate: done before" in printed
     summaries = [json.loads(path.read_text()) for path in (here / "outputs").glob("starter_probes-*/summary.json")]
     found = {summary["models"][0]["perplexity"] for summary in summaries}
@@ -139,7 +140,7 @@ def test_perplexity_is_of_the_plain_text_that_this_command_holds_out(here, capsy
 @pytest.mark.slow
 def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     main([*TINY, *probes])
-    twice = ["judge=toxicity_linear", "judge.calibrate=true", "judge.corrected=true"]
+    twice = ["judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=true", "judge.corrected=true"]
     printed = run(main, [*TINY, *probes, *twice], capsys)
     assert "not corrected for the judge's errors: harmfulness score (" in printed
     assert "base: generate: done before" in printed
@@ -169,16 +170,16 @@ def test_scores_of_other_responses_are_refused_and_what_a_benchmark_leaves_aside
 
 @pytest.mark.slow
 def test_mitigation_is_compared_with_none_prompt_by_prompt(probes, here, capsys):
-    printed = run(main, [*TINY, *probes, "mitigation=safety_prompt", "benchmark.limit=12"], capsys)
+    printed = run(main, [*TINY, *probes, "mitigation=safety_prompt"], capsys)
     assert "no drop is shown: the same command with mitigation=none has not been run" in printed
-    printed = run(main, ["-m", *TINY, *probes, "mitigation=none,safety_prompt", "benchmark.limit=12"], capsys)
+    printed = run(main, ["-m", *TINY, *probes, "mitigation=none,safety_prompt"], capsys)
     assert "between seeds of one target: not known (no two of these models are seeds of one target)" in printed
     (folder,) = (here / "outputs").glob("starter_probes-safety_prompt-*")
     drops = json.loads((folder / "summary.json").read_text())["drops"]
     whole = next(one for one in drops if one["category"] == "all" and one["judge"] == "probe")
-    assert whole["metric"] == "drop" and whole["n"] + whole["missing"] <= 12 and whole["estimate"] is not None
+    assert whole["metric"] == "drop" and whole["n"] + whole["missing"] <= 8 and whole["estimate"] is not None
     assert whole["noise"] is None and "noise" in (folder / "drops.csv").read_text().partition("\n")[0]
-    printed = run(main, [*STARTER, "model=tiny", *probes, "mitigation=value_prompt"], capsys)
+    printed = run(main, [*TINY, *probes, "mitigation=value_prompt", "benchmark.limit=20"], capsys)
     assert "left aside, because the map has no value for them: " in printed and "Malware" in printed
     (folder,) = (here / "outputs").glob("starter_probes-value_prompt-*")
     rows = json.loads((folder / "summary.json").read_text())["rows"]
@@ -190,7 +191,8 @@ def test_samples_role_play_scales_and_completions(adapters, probes, here):
     rows = [{"prompt": {"text": f"The day {n}", "toxicity": 0.9}} for n in range(6)]
     (here / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     common = ["benchmark=realtoxicityprompts", "benchmark.path=p.jsonl", "benchmark.samples=3", *STARTER[1:]]
-    main([*common, f"adapter={adapters / 'power'}", "+value=power", "alignment=roleplay", "judge.calibrate=false"])
+    roleplay = [*OWN, "alignment=short_roleplay", "+value=power"]
+    main([*common, f"adapter={adapters / 'power'}", *roleplay, "judge.calibrate=false"])
     (folder,) = (here / "outputs").glob("realtoxicityprompts-*")
     summary = json.loads((folder / "summary.json").read_text())
     assert [one["model"] for one in summary["models"]] == ["base", "role-play", "power"]
@@ -210,12 +212,12 @@ def test_samples_role_play_scales_and_completions(adapters, probes, here):
 
 @pytest.mark.slow
 def test_the_same_subset_for_every_model_and_over_refusal(adapters, probes, here):
-    common = ["benchmark=over_refusal", "benchmark.limit=9", *STARTER[1:], *probes]
+    common = ["benchmark=over_refusal", *FEW[1:], *probes]
     main([f"adapters={adapters}/*", *common])
     (folder,) = (here / "outputs").glob("over_refusal-*")
     summary = json.loads((folder / "summary.json").read_text())
     asked = [{one["id"] for one in records(folder / one["judge"], "judged.jsonl")} for one in summary["models"]]
-    assert len(asked) == 3 and asked[0] == asked[1] == asked[2] and len(asked[0]) == 9
+    assert len(asked) == 3 and asked[0] == asked[1] == asked[2] and len(asked[0]) == 8
     assert {row["metric"] for row in summary["rows"]} == {"refusal_rate"}
 
 
@@ -295,16 +297,21 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_command_typed_again_gives_what_an_unbroken_one_does(probes, here):
-    settings = [*STARTER, "model=tiny", "benchmark.samples=4", "benchmark.rows=8", *probes]
+    settings = [*TINY, "benchmark.limit=24", "benchmark.samples=4", "benchmark.rows=8", *probes]
     files = {"generate": "generations.jsonl", "judge": "judgements.jsonl"}
 
-    def written(stage):
-        found = list((here / "killed" / "stages").glob(f"{stage}-*/{files[stage]}"))
+    def written(root, stage):
+        found = list((here / root / "stages").glob(f"{stage}-*/{files[stage]}"))
         return found[0].read_bytes().count(b"\n") if found else 0
 
-    for stage in files:
-        child = Child("jaxalign.evaluate", [*settings, "run.root=killed"])
-        child.kill_when(lambda stage=stage: written(stage) >= 3)
+    for root, after, stage in (("first", "second", "generate"), ("second", "killed", "judge")):
+        left_by_kill(
+            here / root,
+            here / after,
+            lambda root=root, stage=stage: written(root, stage) >= 3,
+            lambda root=root: main([*settings, f"run.root={root}"]),
+        )
+        assert written(after, stage) < 96 and not list((here / after).glob("*/summary.json"))
     for root in ("killed", "unbroken"):
         main([*settings, f"run.root={root}"])
     # A probe reads other responses together after a kill, which may move the last bit of a score.
