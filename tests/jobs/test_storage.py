@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from command_line import refused, run
-from runs_of_tiny import train
+from runs_of_tiny import SHAPED, train
 
 from jaxalign.evaluate import main as evaluate
 from jaxalign.export import main as export
@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_its_own_storage_alone(trained, capsys):
     stored = yaml.safe_load((trained / "config.yaml").read_text())
     assert stored["model"]["storage"] == "int8" and stored["identity"]["content"]["model"].startswith("int8-")
     given = ["model=tiny", "training.max_steps=1", f"dataset.path={trained.parent / 'arguments.jsonl'}", *QUICK]
-    given += ["training.validate=false", "optimizer.learning_rate=0.5", "alignment.regulariser.weight=0"]
+    given += [*SHAPED, "training.validate=false", "optimizer.learning_rate=0.5", "alignment.regulariser.weight=0"]
     given += [f"run.dir={trained}"]
     printed = run(main, [*given, "model.storage=int8"], capsys)
     assert "this run is done" in printed and "base: int8 (embedding and head float32)" in printed
