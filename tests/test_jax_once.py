@@ -19,7 +19,6 @@ def test_programs_that_share_a_context_are_those_with_one_of_their_own(monkeypat
     shared = [lowered(n) for n in (2, 3, 4)]
     assert mlir.make_ir_context() is mlir.make_ir_context()
     monkeypatch.setattr(mlir, "make_ir_context", jax_once.make_anew)
-    assert mlir.make_ir_context() is not mlir.make_ir_context()
     assert shared == [lowered(n) for n in (2, 3, 4)]
 
 
