@@ -107,6 +107,17 @@ def sentences() -> list[str]:
     return [HARMFULNESS.task, *(f"{argument.premise}." for argument in load_starter())]
 
 
+def whole_verdicts(judge: Any, exchange: Any) -> tuple[Any, list[Any]]:
+    """Return the tokens of an exchange, and those of all verdicts, of which the judge reads the beginnings."""
+    answers = [f" {step.answer}" for step in judge.rubric.steps]
+    return judge.encoder.branches(judge.rubric.text(exchange, judge._marks), answers, f"{judge.rubric.asked}:")
+
+
+def shared(texts: list[list[int]]) -> int:
+    """Return how many tokens all texts begin with in common."""
+    return next(n for n, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
+
+
 def exchanges(args: argparse.Namespace, tokenizer: Any) -> list[Any]:
     """Return prompts with responses of about `--response` tokens."""
     import numpy as np
@@ -132,8 +143,12 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
     model, source = load(offline=False)
     judge, asked = judge_of(args, None, model.tokenizer), exchanges(args, model.tokenizer)
-    read = [judge._asked(exchange) for exchange in asked]
+    read = [whole_verdicts(judge, exchange) for exchange in asked]
     tokens = [[trunk.tolist(), [text.tolist() for text in texts]] for trunk, texts in read]
+    decided = [len(text) for text in judge._asked(asked[0])[1]]
+    same = shared(tokens[0][1])
+    if decided != [same + 1] * len(decided):
+        raise SystemExit("the verdicts of this benchmark must differ in one token, at the same place")
     (args.work / "tokens.json").write_text(json.dumps(tokens[: args.slow]))
     base = args.work / "base"
     base.mkdir()
@@ -213,11 +228,9 @@ def transformers(args: argparse.Namespace) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         shares = []
         for trunk, texts in asked[:4]:
-            sums = []
-            for text in texts:
-                logits = model(torch.tensor([trunk + text])).logits[0, len(trunk) - 1 : -1].double().log_softmax(-1)
-                sums.append(logits[range(len(text)), text].sum())
-            shares.append(torch.stack(sums).softmax(0).tolist())
+            same = shared(texts)
+            logits = model(torch.tensor([trunk + texts[0][:same]])).logits[0, -1].double()
+            shares.append(logits[[text[same] for text in texts]].softmax(0).tolist())
     return {"responses": len(asked), "seconds": seconds, "computed": computed, "shares": shares}
 
 

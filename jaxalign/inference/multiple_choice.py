@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int32
 
-from jaxalign.data.trees import Segment, Tree, radix
+from jaxalign.data.trees import Segment, Tokens, Tree, radix, shared_length
 
 
 class ChoiceTree(NamedTuple):
@@ -30,6 +30,18 @@ def choice_tree(prompt: Int32[np.ndarray, " n"], answers: Sequence[Int32[np.ndar
     """
     (tree,), (ends,) = radix([(Segment(prompt, -1), *(Segment(answer, 0, True) for answer in answers))])
     return ChoiceTree(tree, tuple(segment for _, segment in ends[1:]))
+
+
+def until_decided(answers: Sequence[Tokens]) -> list[Tokens]:
+    """Return each answer up to the first token with which it differs from all others, and that token.
+
+    Whoever writes one of the answers has chosen it with that token. The tokens behind it follow from the choice, so
+    they need not be read, and a choice with rare words behind it is not taken for an unlikely one.
+    """
+    return [
+        answer[: 1 + max((shared_length((answer, other)) for other in (*answers[:n], *answers[n + 1 :])), default=0)]
+        for n, answer in enumerate(answers)
+    ]
 
 
 def choice_log_probs(question: ChoiceTree, scores: Float[np.ndarray, " S"]) -> Float64[np.ndarray, " answers"]:

@@ -1,6 +1,12 @@
 import numpy as np
 
-from jaxalign.inference.multiple_choice import best_option, choice_log_probs, choice_tree, probabilities
+from jaxalign.inference.multiple_choice import (
+    best_option,
+    choice_log_probs,
+    choice_tree,
+    probabilities,
+    until_decided,
+)
 
 
 def tokens(text):
@@ -21,6 +27,13 @@ def test_an_answer_scores_the_sum_along_its_path():
     question = choice_tree(tokens("Q:"), [tokens(answer) for answer in ("ab", "ac", "a")])
     scores = -np.arange(len(question.tree), dtype=np.float64)  # prompt, a, b, c
     assert choice_log_probs(question, scores).tolist() == [-3.0, -4.0, -1.0]
+
+
+def test_an_answer_is_cut_behind_the_token_that_tells_it_from_all_others():
+    cut = until_decided([tokens(answer) for answer in ("s1 low", "s2 high", "s23 high", "none")])
+    assert ["".join(map(chr, answer)) for answer in cut] == ["s1", "s2 ", "s23", "n"]
+    assert [answer.tolist() for answer in until_decided([tokens("ab")])] == [tokens("a").tolist()]
+    assert [len(answer) for answer in until_decided([tokens("a"), tokens("ab")])] == [1, 2]
 
 
 def test_probabilities_sum_to_one_however_small_they_are():

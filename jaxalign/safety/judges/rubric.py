@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
-from jaxalign.inference.multiple_choice import probabilities
+from jaxalign.inference.multiple_choice import probabilities, until_decided
 from jaxalign.inference.scorer import Scorer
 from jaxalign.runs.records import digest
 from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement, Scale
@@ -98,6 +98,7 @@ class RubricLocal:
 
     The log-probabilities of all answers behind the same exchange are read as one tree, and what all exchanges begin
     with, the rubric, is computed once for many of them. The model writes nothing, so no answer of its own is misread.
+    An answer is read up to the token that tells it from all others; what it goes on with changes no score.
 
     Args:
         rubric: the rubric.
@@ -134,7 +135,8 @@ class RubricLocal:
     def _asked(self, exchange: Exchange) -> Asked:
         answers = [f" {step.answer}" for step in self.rubric.steps]
         text = self.rubric.text(exchange, self._marks)
-        return self.encoder.branches(text, answers, f"{self.rubric.asked}:")
+        trunk, texts = self.encoder.branches(text, answers, f"{self.rubric.asked}:")
+        return trunk, until_decided(texts)
 
     def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds the probability of each answer among the answers.

@@ -51,6 +51,17 @@ def test_scores_are_those_of_every_answer_read_by_itself():
     assert means[1].score == pytest.approx(shares @ [1, 2, 9], abs=1e-4)
 
 
+def test_an_answer_of_many_tokens_is_read_up_to_the_one_that_decides():
+    steps = [Step(f'{{"score": {n}, "label": "{label}"}}', n, label, "so.") for n, label in enumerate(("low", "high"))]
+    one = judge(Rubric("json", "Judge.", tuple(steps)))
+    trunk, answers = one._asked(ASKED[0])
+    assert [one.encoder.tokenizer.decode(answer) for answer in answers] == [' {"score": 0', ' {"score": 1']
+    trees = [(Segment(trunk, -1), Segment(answer, 0, True)) for answer in answers]
+    shares = np.exp([scores.sum() for scores in dataclasses.replace(one.scorer, share=False).score(trees)])
+    (found,) = one.judge(ASKED[:1], lambda *_: None)
+    np.testing.assert_allclose(list(json.loads(found.raw).values()), shares / shares.sum(), atol=2e-5)
+
+
 def test_the_rubric_is_read_once_for_many_responses():
     one = judge()
     trees = [one._asked(exchange)[0] for exchange in ASKED]
