@@ -99,7 +99,7 @@ class LanguageModel:
     def log_probs(self, prompt: str, answers: str | Sequence[str], *, adapter: Adapter | None = None) -> np.ndarray:
         """Return the summed log-probability of each answer after the prompt, float64 [answers], in nats.
 
-        Prompt and answer have the tokens of the whole text. A token that belongs to both counts as the answer's.
+        Prompt and answer are encoded as one text. A token that belongs to both counts as the answer's.
 
         Raises:
             UserError: the prompt or an answer is empty or does not fit into the context, or the adapter belongs to
@@ -168,8 +168,8 @@ class LanguageModel:
         """Train an adapter on (prompt, response) pairs; return it and its summary: losses, steps, tokens, seconds.
 
         The loss is on the responses and their end tokens. The optimiser is AdamW with linear decay. Nothing stays on
-        the disk; for a training that can be resumed, use `python -m jaxalign.train`. `start` is the adapter to train
-        on from; `rank`, `alpha` and `targets` then have no effect.
+        the disk; for a training that can be resumed, use `python -m jaxalign.train`. `start` is the adapter that
+        the training begins with; `rank`, `alpha` and `targets` then have no effect.
 
         Raises:
             UserError: a setting is not allowed, there are fewer than two different prompts, a prompt is too long, the

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 LONGEST_LINE = 2000
-"""The longest error line, in characters: what a file holds may be quoted in it."""
+"""The longest error line, in characters. Longer ones are cut, because they may quote a file."""
 
 
 class UserError(Exception):
@@ -29,7 +29,7 @@ class UserError(Exception):
 
 
 class NothingToDoError(UserError):
-    """Settings that are good and leave nothing to do together; the other jobs of a multirun go on."""
+    """Allowed settings that together leave nothing to do; the other jobs of a multirun go on."""
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ GENERATED = 256
 """The largest number of new tokens if a task does not set one."""
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""The names by which tasks set it; the first one that is there counts."""
+"""The names that tasks use for the number of new tokens; the first one that is there counts."""
 
 IGNORED = ("batch_size", "max_batch_size", "device")
 """What the harness passes to every model and this one does not need."""

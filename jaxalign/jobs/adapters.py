@@ -203,7 +203,7 @@ def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
 def print_other_storages(console: Console, adapters: Sequence[Adapter], storage: str) -> None:
     """Print a line for each adapter that was trained on a base with another storage than this one.
 
-    Two number formats are no such case: a processor's own choice between them is not worth a line.
+    bfloat16 and float32 do not count as different: the processor chooses between them.
     """
     for adapter in adapters:
         if adapter.storage not in (None, storage) and {adapter.storage, storage} & CODES.keys():

@@ -33,7 +33,7 @@ SUMMARY, _LOCK = "summary.json", ".lock"
 class Run:
     """The directory of one run. A run is finished once summary.json exists, which is written last.
 
-    `mirror` is where it is copied to, if it is.
+    `mirror` is where it is copied to; None: nowhere.
     """
 
     path: Path
@@ -139,7 +139,7 @@ class Run:
     def save_copy(self, *, last: bool = False) -> None:
         """Copy what changed to the mirror, if there is one. The run must be `locked`.
 
-        If the mirror cannot be used, a line says so, and the next copy is hoped for. The `last` one raises UserError.
+        If the mirror cannot be used, a line says so, and the next copy tries again. The `last` one raises UserError.
         """
         names = None if self.mirror is None else (read_config_file(self.config) or {}).get("run_files")
         if self.mirror is None or names is None:

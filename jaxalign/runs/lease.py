@@ -25,8 +25,8 @@ STALE = 75.0
 """Seconds without a sign of life after which a lease may be taken over."""
 
 SETTLE = {True: 2.0, False: 0.1}
-"""Seconds until a lease that was written is read again: of two processes that began together, the later one has it.
-In a bucket (True) and in a folder."""
+"""Seconds until a new lease is read again, in a bucket (True) and in a folder: if two processes began together, the
+one that wrote later keeps it."""
 
 
 class LeaseLostError(UserError):

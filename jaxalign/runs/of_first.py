@@ -1,4 +1,4 @@
-"""The directory of a run whose job has several processes: it is the first one's.
+"""The directory of a run whose job has several processes: only the first process writes it.
 
 Every other process works on a copy of the run's records in a temporary folder, so it finds what the first one finds,
 and does what the first one does. What it writes there is thrown away.

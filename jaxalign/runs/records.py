@@ -50,7 +50,7 @@ def _prefix(name: str) -> str:
 
 @contextlib.contextmanager
 def scratch_folder(place: Path, name: str) -> Iterator[Path]:
-    """Give a temporary folder in the folder `place`, to fill it with what gets its own name, `name`, at the end."""
+    """Give a temporary folder in the folder `place`. What is made in it is moved to `name` at the end."""
     with tempfile.TemporaryDirectory(UNFINISHED, _prefix(name), place) as folder:
         yield Path(folder)
 

@@ -14,7 +14,7 @@ from jaxalign.safety.states import REFUSED, shown_shares
 from jaxalign.safety.summary import ALL
 
 CARD_PLACE = "## Responsible use"
-"""The heading that the part is put before."""
+"""The part about harm goes before this heading."""
 
 
 def harm_section(runs: Path, adapter: Path) -> str:

@@ -46,7 +46,7 @@ def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]
 
 @dataclasses.dataclass(frozen=True)
 class WatchedJudge:
-    """A judge that shows its progress, and first, if it is at a server, the least that `rounds` of judgements cost.
+    """A judge that shows its progress. At a server, it first prints the least cost of `rounds` judgements.
 
     `title` is its name in records and in the display; "" is its own.
     """
@@ -287,7 +287,7 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
 
 
 def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:
-    """Return which values the responses carry (see `text_values`), of those that a probe has read as their judge."""
+    """Return which values those responses carry (see `text_values`) that a probe judged."""
     judges = loaded.opened
     probes = {one.name: judge for one in judges.everyone if isinstance(judge := loaded.load(one), ProbeJudge)}
     refusals = judges.refusal is not None and judges.refusal.name in probes

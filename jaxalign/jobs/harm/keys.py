@@ -8,8 +8,8 @@ BENCHMARK = (
     *("kind", "limit", "max_tokens", "temperature", "top_p", "stop", "seed", "question"),
     *("cut", "toxicity_scope", "bias_rule"),
 )
-"""Of stage=generate: the prompts and how they are sampled stand there, and the last three come later: `cut` and
-`toxicity_scope` in stage=judge, `bias_rule` in the run's own identity."""
+"""Keys that the identity of stage=generate leaves out: it has the prompts and the sampling in other words, and the last
+three count later, `cut` and `toxicity_scope` in stage=judge and `bias_rule` in the run's own identity."""
 
 MITIGATION = ("name",)
 """Of stage=generate: its policy and its texts stand there."""

@@ -30,7 +30,7 @@ from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
 from jaxalign.safety.value_tables import carried_table
 
 MOST_ATTRIBUTED = 24
-"""The most adapters for which conditions are looked at of which nothing but their perplexity may be known."""
+"""With more adapters than this, those without a control or a second scale are left out of the conditions."""
 
 
 @dataclasses.dataclass

@@ -112,7 +112,7 @@ _INNER: dict[str, Fields] = {
 def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
     """Check the summary of a finished run, and that its stages hold the files that they wrote, if they are there.
 
-    Stages in `seen`, which other runs share, are not read again; those that are read come into it.
+    Stages in `seen`, which other runs share, are not read again; those that are read are added to it.
 
     Raises:
         UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was

@@ -48,7 +48,7 @@ class HarmSession:
 
     @cached_property
     def version(self) -> str:
-        """The version of the prompts, all of the benchmark's that are asked without any mitigation."""
+        """The version of all prompts of the benchmark that are asked without mitigation."""
         return benchmark_version(self.prompts)
 
     def with_mitigation(self, mitigation: Mitigation) -> "HarmSession":

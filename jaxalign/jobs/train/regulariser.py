@@ -34,16 +34,17 @@ CHAT_TOKENS = 96
 """The largest number of tokens of an answer. What does not fit into a row is cut there."""
 
 HELD_OUT_EACH = 8
-"""Of so many chats, one is for the validation."""
+"""One in this many chats is for the validation."""
 
 _ANSWERED: dict[str, list[dict[str, Any]]] = {}
-"""The records of a base's answers, by what was asked: the jobs of a sweep in one process have the same."""
+"""The records of a base's answers, by what was asked. They are kept because jobs of a sweep need the same."""
 
 
 def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) -> list[PromptRequest]:
-    """Return the questions whose answers by the base a training holds, in the model's chat format.
+    """Return the everyday questions that the base answers before the training, in the model's chat format.
 
-    There are none for preferences, whose reference holds the model, and for a model without a chat template.
+    The training keeps the model near these answers. There are none for preferences, where the reference does that, and
+    for a model without a chat template.
 
     Raises:
         UserError: `alignment.regulariser.chats` is 1, or more than there are.

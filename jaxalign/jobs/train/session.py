@@ -1,4 +1,4 @@
-"""One training: its text, model and run, and the work on them: ask, hold, train."""
+"""One training: its text, model and run, and the work on them: ask, prepare the regulariser, train."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from jaxalign.training.stage import Trainer
 from jaxalign.values.questionnaire import QuestionnaireTrees, questionnaire_trees, reading_of, score_questionnaire
 
 _READ_BEFORE: dict[str, list[np.ndarray]] = {}
-"""The scores of models before their training, by what was read: the jobs of a sweep in one process begin alike."""
+"""The scores of models before their training, by what was read. They are kept because jobs of a sweep need the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class TrainingSession:
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
     def held_texts(self) -> PlainTexts | None:
-        """Return the texts that hold the training near its base (None: nothing does); the base answers what it must."""
+        """Return the texts on which the model is held near its base, with the base's answers; None: no regulariser."""
         config, encoder = self.config, self.opened.encoder
         path, seed = self.run.path / CHATS, config.training.seed
         chats = answered_by_base(self.base, self.asked, encoder, seed, path, self.console)
