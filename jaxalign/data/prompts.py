@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxalign.data.account import Log, account, count, unsaid
+from jaxalign.data.account import Log, account, count, if_any, unsaid
 from jaxalign.data.files import note_id, read_table
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file, read_text
@@ -32,6 +32,7 @@ def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
     path = Path(path)
     if why := not_a_file(path):
         raise UserError(f"prompts={path} is not a file ({why}): give a prompt a line, or .jsonl with a field 'prompt'")
+    over = 0
     if path.suffix.lower() in TABLES:
         found, places = [], {}
         for number, row in enumerate(read_table(path), start=1):
@@ -43,6 +44,7 @@ def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
             name = str(row.fields["id"] if named else number)
             note_id(places, name, row.place if named else f"{row.place} (which has no id but its number)")
             found.append(Prompt(name, text, f"{row.place} (id {name})" if named else row.place))
+            over += row.fields.get("messages") not in (None, "")
         rows = len(found)
     else:
         # `splitlines` would also split at a form feed or U+2028 inside a prompt.
@@ -52,6 +54,6 @@ def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
         rows = len(lines)
     if not found:
         raise UserError(f"prompts={path} is empty: write a prompt a line, or .jsonl with a field 'prompt'")
-    blank = f"{rows - len(found):,} blank" if rows > len(found) else ""
-    log(account("prompts", {path: rows}, count(len(found), "prompt"), [blank]))
+    aside = [if_any(rows - len(found), "blank"), f"messages beside prompt in {count(over, 'row')}" if over else ""]
+    log(account("prompts", {path: rows}, count(len(found), "prompt"), aside))
     return found

@@ -77,3 +77,9 @@ def test_an_id_that_two_prompts_have_is_refused_with_both_rows(tmp_path, rows, s
 def test_prompts_whose_id_is_null_have_their_numbers(tmp_path):
     path = written(tmp_path, "p.jsonl", '{"prompt": "a", "id": null}\n{"prompt": "b", "id": null}\n')
     assert [prompt.id for prompt in read_prompts(path)] == ["1", "2"]
+
+
+def test_a_conversation_beside_a_prompt_is_said_to_be_left_aside(tmp_path):
+    path, notes = written(tmp_path, "p.jsonl", '{"prompt": "a", "messages": [{}]}\n{"prompt": "b"}\n'), []
+    read_prompts(path, notes.append)
+    assert notes == ["prompts: p.jsonl (2 rows); used: 2 prompts; left aside: messages beside prompt in 1 row"]
