@@ -187,8 +187,8 @@ class Harness(LM):  # type: ignore[misc]
         prefix, if there are fewer than `least`."""
         tokenizer = self.language.tokenizer
         special = not text.startswith(tokenizer.decode([self.prefix]))
-        ids = tokenizer.hf.backend_tokenizer.encode(text, add_special_tokens=special).ids
-        return np.array(ids if len(ids) >= least else [self.prefix], np.int32)
+        ids = tokenizer.encode_with_special(text) if special else tokenizer.encode(text)
+        return ids if len(ids) >= least else np.array([self.prefix], np.int32)
 
     def _pair(self, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of both. White space at the end of the context goes to the continuation.

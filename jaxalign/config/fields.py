@@ -28,6 +28,9 @@ Places = Annotated[
 ]
 """A list of paths."""
 
+Address = Annotated[str, PATH]
+"""The address of a server. On the command line, all characters of it belong to it, as with a path."""
+
 ProjectionName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "bfloat16", "float32"]

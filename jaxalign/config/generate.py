@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from jaxalign.config.fields import (
+    Address,
     Count,
     Natural,
     NotNegative,
@@ -63,7 +64,7 @@ class EngineConfig:
     """
 
     name: Literal["jaxalign", "openai"]
-    url: Uncounted[str | None] = None
+    url: Uncounted[Address | None] = None
     models: Uncounted[tuple[str, ...] | None] = None
     concurrency: Uncounted[Annotated[int, whole(1, 1024)]] = 1
     retries: Uncounted[Natural] = 0
@@ -101,10 +102,16 @@ def _names_more(url: str) -> bool:
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises ValueError if the port is not a number
+        no_port = parts.port == 0  # raises ValueError if the port is not a number
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and not set(url) & set(" \t\n")
+    return (
+        not no_port
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and url.isascii()
+        and not set(url) & set(" \t\n")
+    )
 
 
 def check_served(engine: EngineConfig, asked: AskedAdaptersConfig) -> None:

@@ -95,6 +95,19 @@ def csv_records(path: Path, text: str, mark: str = ",") -> Iterator[tuple[int, l
             yield reader.line_num, cells
 
 
+def note_id(places: dict[str, str], id: str, place: str) -> None:
+    """Note in `places` where an id stands.
+
+    Raises:
+        UserError: the id is empty, or stands at another place already (both are named).
+    """
+    if not id.strip():
+        raise UserError(f"{place} has an empty id: every row needs its own")
+    if id in places:
+        raise UserError(f"{place}: id {id} occurs twice (first: {places[id]}): every id must be its own")
+    places[id] = place
+
+
 def _check_header(path: Path, header: Sequence[str]) -> None:
     twice = [name for number, name in enumerate(header) if name in header[:number]]
     if twice:

@@ -22,6 +22,9 @@ from jaxalign.pretrained.tokenizer import Tokenizer
 FILTERED = "content_filter"
 """The end of an answer that the server cut because of its content. It is recorded, and drawn again on resuming."""
 
+MOST_BYTES = 1024
+"""The most bytes of text in UTF-8 for each token that was asked for. The longest (runs of spaces) have hundreds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenAIEngine:
@@ -133,7 +136,8 @@ class OpenAIEngine:
         """Return the sample that stands in the server's JSON.
 
         Raises:
-            Fault: there is no whole answer in it: no text, or an end that is neither `stop` nor `length`.
+            Fault: there is no whole answer in it: no text, an end that is neither `stop` nor `length`, or more text
+                than the tokens that were asked for can have.
             UserError: the server answers with the secret key.
         """
         try:
@@ -143,9 +147,11 @@ class OpenAIEngine:
                 text = ""
             if not isinstance(text, str):
                 raise TypeError
-            text.encode()  # records are UTF-8
+            size = len(text.encode())  # records are UTF-8
         except (KeyError, IndexError, TypeError, AttributeError, UnicodeEncodeError):
             raise Fault(f"gave no completion ({said(json.dumps(answer))})") from None
+        if size > MOST_BYTES * sampling.max_tokens:
+            raise Fault(f"answered with {size:,} bytes of text, and max_tokens={sampling.max_tokens} was asked for")
         if reason not in ("stop", "length", FILTERED):
             raise Fault(f"ended an answer with finish_reason={said(json.dumps(reason))}, so it may not be whole")
         key = secret_key()

@@ -30,11 +30,27 @@ _REFUSED = (
     *("use_dora", "use_qalora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
     *("layer_replication", "layers_to_transform", "exclude_modules", "trainable_token_indices", "target_parameters"),
     *("alora_invocation_tokens", "use_bdlora", "velora_config", "monteclora_config", "arrow_config", "kasa_config"),
+    "megatron_config",
 )
 """Settings of PEFT that change the meaning of the weights, and that this program does not have."""
 
-_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations (`init_lora_weights`) that change the base: such an adapter fits the changed base only."""
+_READ = frozenset(
+    {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "bias", "target_modules"}
+    | {"init_lora_weights"}
+)
+"""Settings that are read, or checked, one by one."""
+
+_WITHOUT_EFFECT = frozenset(
+    {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "runtime_config"}
+    | {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}  # how training began: see `_STARTS`
+    | {"layers_pattern", "megatron_core", "qalora_group_size", "ensure_weight_tying"}  # of settings that are refused
+    | {"merge_weights"}  # of early versions: whether a model that answers adds the adapter to its weights
+)
+"""Settings that change nothing of what a trained adapter computes (PEFT 0.21), whatever their value is."""
+
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+"""Initialisations (`init_lora_weights`) that leave the base as it is. With PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA, an
+adapter fits the changed base only."""
 
 
 def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card: str) -> None:
@@ -188,16 +204,27 @@ def _check_config(folder: Path, config: Claims) -> tuple[int, float]:
     kind = config.text("peft_type", "nameless")
     if kind != "LORA":
         raise UserError(f"{folder} is a {brief(kind)} adapter; give a LORA adapter")
-    faults = [key for key in _REFUSED if config.get(key)]
+    used = [key for key, value in config.values.items() if not _is_off(value)]
+    faults = [key for key in _REFUSED if key in used]
     if config.text("bias", "none") != "none":
         faults.append("bias")
-    start = brief(config.get("init_lora_weights"))
-    if start.lower().startswith(_BASE_CHANGING):
-        faults.append(f"init_lora_weights={start}")
+    start = config.get("init_lora_weights")
+    if (start.lower() if isinstance(start, str) else start) not in _STARTS or type(start) in (int, float):  # 1 == True
+        faults.append(f"init_lora_weights={brief(start)}")
     if faults:
         raise UserError(f"{folder} uses {', '.join(faults)}, which cannot be read; train it as plain LoRA")
+    if unknown := [key for key in used if key not in _READ | _WITHOUT_EFFECT]:
+        raise UserError(
+            f"{folder / CONFIG} has {brief(unknown[0])}={brief(config.get(unknown[0]))}, which this version does not "
+            "know, and which may change what the adapter computes; if it does not, take it out of the file"
+        )
     rank, alpha = config.whole("r"), config.number("lora_alpha")
     return rank, alpha * math.sqrt(rank) if config.flag("use_rslora", False) else alpha
+
+
+def _is_off(value: Any) -> bool:
+    """Return whether a setting is null, false or empty. 0 is not: it may be the number of a layer."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
 def _read_layers(

@@ -1,8 +1,9 @@
 """From text to tokens and back. No special token is added to a text."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,24 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 _MARK = "jaxalign-mark"
 """A text that no template writes by itself; where it comes out shows where a message goes."""
+
+
+@contextlib.contextmanager
+def _one_line(what: str, hint: str = "") -> Iterator[None]:
+    """Turn what the package `tokenizers` raises into a UserError that begins with `what`. Its panics, such as for a
+    regular expression that backtracks too often, are no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{what}: {reason}{hint}") from error
+
+
+def _encoding(backend: Any, text: str, *, special: bool) -> Any:
+    with _one_line(f"the model's tokenizer cannot read a text of {len(text):,} characters"):
+        return backend.encode(text, add_special_tokens=special)
 
 
 class Turn(NamedTuple):
@@ -58,16 +77,25 @@ class Tokenizer:
     date: str = DATE
 
     def encode(self, text: str) -> Int32[np.ndarray, " T"]:
-        """Return the ids [T] of a text. No token is added; special tokens that are spelled out in it are recognised."""
-        return np.array(self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        """Return the ids [T] of a text. No token is added; special tokens that are spelled out in it are recognised.
+
+        Raises:
+            UserError: the tokenizer fails at this text.
+        """
+        return np.array(_encoding(self.hf.backend_tokenizer, text, special=False).ids, np.int32)
+
+    def encode_with_special(self, text: str) -> Int32[np.ndarray, " T"]:
+        """Return the ids [T] of a text with the special tokens that the tokenizer itself adds; errors as `encode`."""
+        return np.array(_encoding(self.hf.backend_tokenizer, text, special=True).ids, np.int32)
 
     def encode_cut(self, text: str, at: int) -> tuple[Int32[np.ndarray, " n"], Int32[np.ndarray, " m"]]:
         """Return the ids of a whole text in two parts: those that end before character `at`, and those behind them.
 
         A token that stands on both sides of the cut is in the second part. Texts that are encoded one by one may have
         other tokens than the whole: SentencePiece puts a space before each (Llama 2, Mistral), and merges are lost.
+        Errors as `encode`.
         """
-        found = self.hf.backend_tokenizer.encode(text, add_special_tokens=False)
+        found = _encoding(self.hf.backend_tokenizer, text, special=False)
         ids = np.array(found.ids, np.int32)
         count = next((place for place, (_, end) in enumerate(found.offsets) if end > at), len(ids))
         return ids[:count], ids[count:]
@@ -175,7 +203,7 @@ def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     assistant's turn.
 
     Raises:
-        UserError: the tokenizer has no EOS, or is not based on the package `tokenizers`.
+        UserError: the tokenizer has no EOS, is not based on the package `tokenizers`, or fails at a text of one letter.
     """
     backend = getattr(hf, "backend_tokenizer", None)
     if backend is None:
@@ -186,7 +214,7 @@ def from_hf(hf: Any, end_ids: Sequence[int] = ()) -> Tokenizer:
     backend.no_padding()
     if getattr(backend.model, "dropout", None):
         backend.model.dropout = None
-    prepends = hf.bos_token_id is not None and backend.encode("a").ids[:1] == [hf.bos_token_id]
+    prepends = hf.bos_token_id is not None and _encoding(backend, "a", special=True).ids[:1] == [hf.bos_token_id]
     pad_id = hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id
     ends = tuple(dict.fromkeys([hf.eos_token_id, *end_ids]))
     found = Tokenizer(hf, hf.bos_token_id if prepends else None, hf.eos_token_id, pad_id, ends)
@@ -210,18 +238,11 @@ def from_folder(path: str | Path) -> Tokenizer:
     if not any((path / name).is_file() for name in names):
         raise UserError(f"{path} has no tokenizer (tokenizer.json or tokenizer.model); copy it beside the weights")
     check_tokenizer_files(path)
-    try:
+    hint = ""
+    if not (path / "tokenizer.json").is_file():
+        hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
+    with _one_line(f"the tokenizer in {path} cannot be loaded", hint):
         hf = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except (
-        BaseException
-    ) as error:  # for a damaged file, `tokenizers` raises bare Exception, and its panics are not even
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        hint = ""
-        if not (path / "tokenizer.json").is_file():
-            hint = " (a tokenizer.model alone needs `pip install sentencepiece protobuf`; a tokenizer.json does not)"
-        raise UserError(f"the tokenizer in {path} cannot be loaded: {reason}{hint}") from error
     return from_hf(hf, [*_named_ends(path / "generation_config.json"), *_named_ends(path / "config.json")])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row, note_id, read_table
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.safety.categories import read_category
 from jaxalign.safety.judgements import Exchange
@@ -84,14 +84,13 @@ def load_labelled(path: str | Path | None = None, split: str | None = None) -> l
             in both parts.
     """
     files = (LABELLED_FILE, GENERATIONS_FILE) if path is None else (Path(path),)
-    found: dict[str, LabelledResponse] = {}
+    places: dict[str, str] = {}
+    rows = []
     for file in files:
         for row in read_table(file):
             one = _labelled(row, by_model=file == GENERATIONS_FILE)
-            if one.id in found:
-                raise UserError(f"{row.place} repeats the id {one.id!r}: give each response an id of its own")
-            found[one.id] = one
-    rows = list(found.values())
+            note_id(places, one.id, row.place)
+            rows.append(one)
     for what, values in (("prompt", [row.prompt for row in rows]), ("style", [row.style for row in rows])):
         _check_apart(files[0], what, values, rows)
     return [row for row in rows if split in (None, row.split)]

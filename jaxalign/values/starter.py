@@ -6,7 +6,7 @@ from typing import Any
 from jaxalign.data.account import Log, account, beyond, count, unsaid
 from jaxalign.data.columns import Columns
 from jaxalign.data.examples import take
-from jaxalign.data.files import Row
+from jaxalign.data.files import Row, note_id
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument, read_stance, tidy
@@ -29,15 +29,14 @@ def load_starter(
             repeated (each with its line); or there are fewer than two arguments.
     """
     file = FILE if path is None else Path(path)
-    arguments: dict[str, Argument] = {}
+    arguments: list[Argument] = []
+    places: dict[str, str] = {}
     columns = columns or Columns()
     for row in columns.read(file):
-        argument = _argument(row, columns)
-        if argument.id in arguments:
-            raise UserError(f"{row.place} repeats the id {argument.id!r}")
-        arguments[argument.id] = argument
+        arguments.append(_argument(row, columns))
+        note_id(places, arguments[-1].id, row.place)
     source = "the starter data" if path is None else f"dataset.path={path}"
-    held = [argument for argument in arguments.values() if argument.values]
+    held = [argument for argument in arguments if argument.values]
     used = take(held, limit, source)
     without = f"{len(arguments) - len(held):,} without a value" if len(held) < len(arguments) else ""
     log(account("data", {file: len(arguments)}, count(len(used), "argument"), [without, beyond(len(held), limit)]))

@@ -512,6 +512,33 @@ def test_a_path_is_written_as_it_is(path):
     assert config.run.root == f"./{path}"
 
 
+ADDRESSES = ["http://[::1]:8000/v1", "http://localhost:8000/v1", "https://host/a,b=(c)/v1"]
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_the_address_of_a_server_is_written_as_it_is(url):
+    seen = []
+    command = entry_point("generate", GenerateConfig)(seen.append)
+    for written in (url, f"'{url}'", f'"{url}"'):
+        command(["prompt=?", "engine=openai", f"engine.url={written}"])
+    assert [config.engine.url for config in seen] == [url] * 3
+
+
+def test_a_multirun_takes_several_addresses():
+    seen = []
+    entry_point("generate", GenerateConfig)(seen.append)(
+        ["-m", "prompt=?", "engine=openai", f"engine.url={','.join(ADDRESSES[:2])}"]
+    )
+    assert [config.engine.url for config in seen] == ADDRESSES[:2]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://[x]/v1", "http://localhost:0/v1", "localhost:8000", "/v1"])
+def test_what_is_no_address_is_refused_as_it_was_written(url, capsys):
+    command = entry_point("generate", GenerateConfig)(lambda config: None)
+    line = refused(command, ["prompt=?", "engine=openai", f"engine.url={url}"], capsys)
+    assert f"engine.url={url} is not the address of a server: give http:// or https://" in line
+
+
 def test_every_key_that_is_a_path_is_marked_as_one():
     from jaxalign.config.commands import Config
     from jaxalign.config.fields import PATH
@@ -531,7 +558,7 @@ def test_every_key_that_is_a_path_is_marked_as_one():
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map", "harm"),
         "root",
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),
-        *("judge.model", "judge.refusal_model"),
+        *("judge.model", "judge.refusal_model", "engine.url"),
     }
 
 

@@ -212,6 +212,21 @@ def test_an_answer_that_is_no_completion_is_asked_for_again(make, server, answer
         make(concurrency=1).sample(requests(0), SAMPLING)
 
 
+def test_an_answer_that_is_longer_than_its_tokens_can_be_is_asked_for_again_and_never_kept(make, server):
+    answers = iter(["é" * 4609, "x" * 7_000_000, "é" * 4608])
+    server.reply = lambda body: {"text": next(answers), "finish_reason": "length"}
+    request = [Request(np.arange(3, 6, dtype=np.int32))]
+    ((completion,),) = make(concurrency=1).sample(request, SAMPLING)
+    assert completion.text == "é" * 4608  # 9 tokens, 1,024 bytes for each
+    server.reply = lambda body: {"text": "x" * 7_000_000, "finish_reason": "stop"}
+    kept = []
+    with pytest.raises(UserError) as caught:
+        make().sample(request, SAMPLING, on_done=lambda *done: kept.append(done))
+    line = str(caught.value)
+    assert "answered with 7,000,000 bytes of text, and max_tokens=9 was asked for; tried 3 times" in line
+    assert not kept and len(line) < 300 and "\n" not in line
+
+
 @pytest.mark.parametrize("reason", ["abort", "error", "tool_calls", "", None, 7])
 def test_an_answer_with_an_unknown_end_is_never_taken_for_whole(make, server, reason):
     reasons = iter([reason, reason, "stop"])

@@ -109,6 +109,16 @@ def test_rank_stabilised_scaling_becomes_an_alpha_of_the_same_scale(tmp_path):
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
         ({"layers_to_transform": [0]}, "uses layers_to_transform"),
         ({"exclude_modules": ["k_proj"]}, "uses exclude_modules"),
+        ({"layers_to_transform": 0}, "uses layers_to_transform"),
+        ({"lora_bias": True}, "uses lora_bias"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "uses layer_replication"),
+        ({"trainable_token_indices": [1]}, "uses trainable_token_indices"),
+        ({"megatron_config": {"fp16": True}}, "uses megatron_config"),
+        ({"init_lora_weights": "corda", "corda_config": {"corda_method": "kpm"}}, "uses init_lora_weights=corda"),
+        ({"init_lora_weights": "of_next_year"}, "uses init_lora_weights=of_next_year"),
+        ({"init_lora_weights": 1}, "uses init_lora_weights=1"),
+        ({"use_next": True}, r"adapter_config\.json has use_next=true, which this version does not know"),
+        ({"next_size": 0}, "has next_size=0, which this version does not know, .*take it out of the file"),
         ({"r": 0}, "r=0 is not allowed: it must be a whole number from 1"),
         ({"r": 3.0}, r"r=3\.0 is not allowed: it must be a whole number"),
         ({"r": 2}, r"is \[3, 32\] where \[2, 32\] is needed; adapter_config\.json says r=2"),
@@ -128,6 +138,16 @@ def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, setting, message):
     change(tmp_path, **setting)
     with pytest.raises(UserError, match=message):
         read_adapter(tmp_path, ARCHITECTURE)
+
+
+def test_settings_that_are_off_or_change_nothing_of_what_is_computed_are_passed_over(tmp_path):
+    write(tmp_path, random_adapter())
+    before = read_adapter(tmp_path, ARCHITECTURE)
+    off = {"use_next": False, "next_config": None, "next_pattern": {}, "next_name": "", "lora_bias": False}
+    change(tmp_path, **off, megatron_core="megatron.core", qalora_group_size=16, peft_version="0.21.2")
+    change(tmp_path, init_lora_weights="EVA", eva_config={"rho": 1.0}, inference_mode=False, revision="main")
+    found = read_adapter(tmp_path, ARCHITECTURE)
+    assert (found.rank, found.alpha) == (before.rank, before.alpha)
 
 
 @pytest.mark.parametrize(

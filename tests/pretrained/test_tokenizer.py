@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 from tokenizer_styles import hugging_face
-from tokenizers import processors
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import Regex, processors
+from tokenizers.pre_tokenizers import ByteLevel, Split
 
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError
@@ -122,6 +122,28 @@ def test_dropout_of_merges_is_off_so_that_a_text_has_the_same_tokens_each_time(t
     found = from_folder(tmp_path)
     text = "Question: the answer is yes\nAnswer:"
     assert {tuple(found.encode(text).tolist()) for _ in range(20)} == {tuple(hugging_face("gpt2").encode(text))}
+
+
+def test_a_regular_expression_that_backtracks_too_often_is_one_line_and_no_panic():
+    found = tiny_tokenizer()
+    found.hf.backend_tokenizer.pre_tokenizer = Split(Regex("(?=(a+)+b)a"), "isolated")
+    text = "a" * 26
+    for ask in (found.encode, found.encode_with_special, lambda text: found.encode_cut(text, 3)):
+        with pytest.raises(
+            UserError, match=r"the model's tokenizer cannot read a text of 26 characters: .*retry-limit"
+        ):
+            ask(text)
+
+
+def test_ctrl_c_in_a_tokenizer_is_no_fault_of_the_tokenizer(monkeypatch):
+    class Interrupted:
+        def encode(self, *_, **__):
+            raise KeyboardInterrupt
+
+    found = tiny_tokenizer()
+    monkeypatch.setattr(found.hf, "backend_tokenizer", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        found.encode("a")
 
 
 def test_why_a_tokenizer_cannot_be_loaded_is_told_whole(tmp_path, tokenizer, monkeypatch):

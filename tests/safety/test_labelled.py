@@ -96,7 +96,7 @@ ROW = {"id": "1", "category": "malware", "prompt": "Hello?", "response": "Yes.",
         ([{"response": None}], "line 1 has response=None, which must be a text"),
         ([{"response": " . "}], "has the label 'fine' for a response with no letters or digits"),
         ([{"label": "blank"}], "has the label 'blank' for a response with letters or digits"),
-        ([{}, {}], "line 2 repeats the id '1'"),
+        ([{}, {}], "line 2: id 1 occurs twice"),
         ([{}, {"id": "2", "split": "held_out"}], "has the prompt 'Hello?' in both parts"),
         (
             [{"style": "short"}, {"id": "2", "prompt": "And?", "style": "short", "split": "held_out"}],

@@ -72,7 +72,7 @@ def test_a_users_own_arguments_are_read_in_the_same_format(tmp_path):
         ({**ROW, "id": True}, "line 2 has id=True: it must be a text"),
         ({**ROW, "id": None}, "line 2 has id=None: it must be a text"),
         ({"id": "S2"}, "line 2 lacks conclusion; its fields are: id"),
-        (ROW, "line 2 repeats the id 'S1'"),
+        (ROW, "line 2: id S1 occurs twice (first: "),
         ([1], "line 2 is not an object with named fields"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxalign.data.columns import Columns
-from jaxalign.data.files import Row, read_table
+from jaxalign.data.files import Row, note_id, read_table
 from jaxalign.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
@@ -71,11 +71,7 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
     for number, row in enumerate(rows, start=1):
         parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}", way)
         id = "" if parts.id is None else str(parts.id)
-        if not id:
-            raise UserError(f"{row.place} has an empty id: every question needs its own")
-        if id in places:
-            raise UserError(f"{row.place}: id {id} occurs twice (first: {places[id]}): every id must be its own")
-        places[id] = row.place
+        note_id(places, id, row.place)
         found.append(_checked(row, id, parts))
     return found
 

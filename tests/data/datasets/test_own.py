@@ -44,6 +44,37 @@ def test_instructions_are_read_in_every_form(tmp_path, row, names, prompt):
 
 
 @pytest.mark.parametrize(
+    ("rows", "aside"),
+    [
+        ([{"prompt": "Is it late?", "messages": [ASK, YES]}] * 2, "prompt beside messages in 2 rows"),
+        ([{"messages": [ASK, YES]}, {"response": "No.", "messages": [ASK, YES]}], "response beside messages in 1 row"),
+        (
+            [{"prompt": "Is it late?", "response": "Yes.", "completion": "No."}] * 2,
+            "completion beside response in 2 rows",
+        ),
+        ([{"prompt": "Is it late?", "response": "Yes.", "messages": None}, {"messages": [ASK, YES]}], ""),
+        ([{"prompt": "", "response": "", "messages": [ASK, YES]}] * 2, ""),
+    ],
+)
+def test_a_field_that_is_passed_over_for_another_is_said(tmp_path, rows, aside):
+    notes = []
+    examples = load_own_instructions(write(tmp_path / "mine.jsonl", *rows), log=notes.append)
+    assert [one.response for one in examples] == ["Yes.", "Yes."]
+    assert notes == [f"data: mine.jsonl (2 rows); used: 2 examples{aside and f'; left aside: {aside}'}"]
+
+
+@pytest.mark.parametrize("name", ["response", "completion"])
+def test_a_row_in_both_forms_is_refused_until_one_is_named(tmp_path, name):
+    path = write(tmp_path / "mine.jsonl", *[{"prompt": "Late?", name: "No.", "messages": [ASK, YES]}] * 2)
+    with pytest.raises(
+        UserError, match=rf"line 1 has prompt, {name} and messages: say which .*columns\.messages=messages"
+    ):
+        load_own_instructions(path)
+    for names, response in (({"messages": "messages"}, "Yes."), ({"prompt": "prompt", "response": name}, "No.")):
+        assert load_own_instructions(path, columns=Columns(names))[0].response == response
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"question": "a", "response": "b"}, r"line 1 lacks prompt; its fields are: question, response: say which"),
