@@ -23,12 +23,15 @@ compose_anew = ConfigLoaderImpl._load_configuration_impl
 """Hydra's own function that composes a configuration."""
 load_anew = ConfigRepository.load_config
 """Hydra's own function that reads a file."""
+parse_anew = OverridesParser.parse_rule
+"""Hydra's own function that parses an override."""
 
 
 def install(kept: Mapping[str, bytes] | None = None) -> None:
     """Let every command of this process read and compose this way, beginning with what is `kept`."""
     KEPT.update(kept or {})
     ConfigRepository.load_config = load
+    OverridesParser.parse_rule = parse
     ConfigLoaderImpl._load_configuration_impl = compose
     Hydra.get_mode = lambda *_, **__: None  # it composes a configuration to find hydra.mode, which nothing here sets
 
@@ -41,6 +44,19 @@ def load(repository: ConfigRepository, config_path: str) -> Any:
     place = repr((source.provider, source.path, config_path))
     if place not in KEPT:
         KEPT[place] = pickle.dumps(load_anew(repository, config_path))
+    return pickle.loads(KEPT[place])
+
+
+def parse(parser: OverridesParser, text: str, rule: str) -> Any:
+    """Parse an override only once: a command parses all of its own three times.
+
+    What calls a function is parsed anew, as `shuffle(...)` gives something else each time.
+    """
+    if rule != "override" or "(" in text:
+        return parse_anew(parser, text, rule)
+    place = repr(("override", text))
+    if place not in KEPT:
+        KEPT[place] = pickle.dumps(parse_anew(parser, text, rule))
     return pickle.loads(KEPT[place])
 
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs_of_tiny import SHAPED, SHORT, write_arguments
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = ["model=tiny", "precision=float32", "training.max_steps=1", "training.batch_size=1"]
+TINY = ["model=tiny", "precision=float32", "training.max_steps=1"]
 QUICK = ["training.questionnaire=false", "training.validate=false", "alignment.regulariser.weight=0"]
 
 
@@ -30,7 +31,10 @@ def test_the_python_interface_in_one_script(tmp_path):
 
 
 def test_a_sweep_trains_every_rank_and_puts_all_into_one_table_whatever_the_seed(tmp_path):
-    run(tmp_path, str(EXAMPLES / "sweep.sh"), *TINY, *QUICK, "training.seed=1", "dataset.limit=40", VALUES="power")
+    data = f"dataset.path={write_arguments(tmp_path / 'arguments.jsonl')}"
+    table = " ".join([*SHORT, "benchmark.limit=10", "benchmark.choice=false", "alignment.validation_fraction=0.02"])
+    settings = [*TINY, *QUICK, *SHAPED, data, "training.seed=1"]
+    run(tmp_path, str(EXAMPLES / "sweep.sh"), *settings, VALUES="power", TABLE=table)
     (folder,) = (tmp_path / "outputs").iterdir()  # and not outputs/sweep, where the runs of the default settings are
     assert folder.name.startswith("sweep-")
     summary = json.loads((folder / "table" / "summary.json").read_text())
@@ -40,7 +44,7 @@ def test_a_sweep_trains_every_rank_and_puts_all_into_one_table_whatever_the_seed
 
 
 def test_ones_own_data_set_is_looked_at_and_trained_on(tmp_path):
-    said = run(tmp_path, str(EXAMPLES / "own_data.sh"), *TINY, *QUICK)
+    said = run(tmp_path, str(EXAMPLES / "own_data.sh"), *TINY, *QUICK, "training.batch_size=1")
     assert "How do you" in said
     (folder,) = (tmp_path / "outputs").iterdir()  # named by a hash of the settings, so that others do not meet it
     assert folder.name.startswith("jsonl-tiny-seed0-") and (folder / "adapter").is_dir()

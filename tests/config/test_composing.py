@@ -4,7 +4,9 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_automatic_config_search_path
-from hydra_once import compose, compose_anew, load, load_anew
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra_once import compose, compose_anew, load, load_anew, parse, parse_anew
 from omegaconf import OmegaConf
 
 from jaxalign.config.crest import CrestConfig
@@ -48,6 +50,36 @@ def test_a_file_that_is_read_once_is_what_hydra_reads_and_a_copy_for_each(file):
     for one in (first, again):
         assert {**vars(one), "config": repr(one.config)} == {**vars(theirs), "config": repr(theirs.config)}
     assert first.config is not again.config
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.dir=x y",
+        "+value=power,security",
+        "dataset.links=[1,{a: 2}]",
+        "~model.config",
+        'a.b="q"',
+        "shuffle=1.5",
+        "key=int(2.5)",
+    ],
+)
+def test_an_override_that_is_parsed_once_is_what_hydra_parses_and_a_copy_for_each(override):
+    parser = OverridesParser.create()
+    first, again, theirs = [way(parser, override, "override") for way in (parse, parse, parse_anew)]
+    assert first == again == theirs and first is not again
+    first.key_or_group = "another"
+    assert parse(parser, override, "override") == theirs
+
+
+def test_a_value_is_not_taken_for_an_override_and_what_cannot_be_parsed_is_refused_each_time():
+    parser = OverridesParser.create()
+    assert parse(parser, "a=b", "override").value() == "b" and parse(parser, "[1, 2]", "value") == [1, 2]
+    for _ in range(2):
+        with pytest.raises(HydraException):
+            parse(parser, "a=[1", "override")
+    drawn = {tuple(parse(parser, f"a=shuffle({[*range(20)]})", "override").value()) for _ in range(5)}
+    assert len(drawn) > 1
 
 
 @pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])

@@ -26,7 +26,10 @@ SMALL = [
 differ, and that its answers can be read."""
 
 ROOMY = "model.config.max_position_embeddings=2048"
-"""A context that holds the worked examples, too."""
+"""A context that holds the shipped worked examples, too."""
+
+WORKED = """dataset.examples=[{question: "Who?", options: ["Al", "Bo"], rationale: "It is Al.", answer: A}]"""
+"""A worked example that a small context holds, too."""
 
 ADAPTER = "adapter/adapter_model.safetensors"
 QUESTIONS = ["sun", "sea", "oak", "owl", "ice", "tin"]

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from child_process import Child
 from command_line import refused
-from jobs.crest.runs_of_crest import ADAPTER, ROOMY, SMALL
+from jobs.crest.runs_of_crest import ADAPTER, SMALL, WORKED
+from kills import left_by_kill
 from openai_server import serving
 from runs_of_tiny import read_tiny
 
@@ -155,10 +156,10 @@ def test_a_stage_is_done_anew_where_that_is_asked_for(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     stage = folder / "stages" / "sft"
-    for changes, tolerance in ((["crest.tolerance=2"], 2), (["crest.tolerance=2"], 2)):
-        main([f"run.dir={folder}", *SMALL, "stage=sft", *changes, "run.overwrite=true"])
+    for _ in range(2):
+        main([f"run.dir={folder}", *SMALL, "stage=sft", "crest.tolerance=2", "sft.epochs=1", "run.overwrite=true"])
         assert len(read_records(stage / "sessions.jsonl")) == 1 and not (folder / "summary.json").exists()
-        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == tolerance
+        assert yaml.safe_load((stage / "config.yaml").read_text())["identity"]["crest"]["tolerance"] == 2
     command = [f"run.dir={folder}", *SMALL, "stage=sft", "crest.samples=5", "run.overwrite=true"]
     assert "give stage=rationales run.overwrite=true first, or another run.dir" in refused(main, command, capsys)
 
@@ -229,24 +230,33 @@ def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path,
         assert resumed | dict.fromkeys(TOOK) == summary | dict.fromkeys(TOOK)
 
 
-def killed(folder: Path, watched: str) -> None:
-    """Run all stages in a process of its own, and kill it as soon as a file is there (a pattern, in the folder)."""
-    child = Child("jaxalign.crest", [f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"])
-    child.kill_when(lambda: any(folder.glob(watched)))
-
-
 def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path):
-    folder = tmp_path / "run"
-    for watched in (
-        "stages/seed/checkpoints/*/manifest.json",
-        "stages/rationales/generations.jsonl",
-        "stages/sft/epochs/2",
-        "stages/preferences/pairs.jsonl",
-        "stages/dpo/checkpoints/*round-2*/manifest.json",
-        "generations.jsonl",
+    begun = tmp_path / "begun"
+
+    def command(folder: Path) -> list[str]:
+        return [f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"]
+
+    for number, watched in enumerate(
+        (
+            "stages/seed/checkpoints/*/manifest.json",
+            "stages/rationales/generations.jsonl",
+            "stages/preferences/pairs.jsonl",
+            "stages/dpo/checkpoints/*round-2*/manifest.json",
+            "generations.jsonl",
+        )
     ):
-        killed(folder, watched)
+        folder = tmp_path / f"killed-{number}"
+        left_by_kill(
+            begun,
+            folder,
+            lambda begun=begun, watched=watched: any(begun.glob(watched)),
+            lambda begun=begun: main(command(begun)),
+        )
+        if number == 1:  # once in earnest, so that another process goes on
+            child = Child("jaxalign.crest", command(folder))
+            child.kill_when(lambda folder=folder: (folder / "stages/sft/epochs/2").exists())
         assert not (folder / "summary.json").exists()
+        begun = folder
     main([f"run.dir={folder}", *SMALL])
     for name in ("rationales.jsonl", "pairs.jsonl", "table.csv", ADAPTER):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -282,12 +292,15 @@ def run_in(root: Path, *changes: str) -> Path:
     return made
 
 
+ONE = ["dataset.validation=1", "dataset.test=1"]
+
+
 @pytest.mark.parametrize(
     ("changes", "models"),
     [
         (["experiment=zero_shot"], ["base", "seed"]),
-        (["experiment=few_shot", ROOMY], ["base", "seed"]),
-        (["experiment=self_consistency", "test.samples=3", ROOMY], ["base", "seed"]),
+        (["experiment=few_shot", WORKED, *ONE], ["base", "seed"]),
+        (["experiment=self_consistency", "test.samples=3", WORKED, *ONE], ["base", "seed"]),
         (["experiment=rft", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=label_only", "sft.epochs=1"], ["base", "seed", "sft"]),
         (["experiment=lmsi", "sft.epochs=1"], ["base", "seed", "sft"]),
@@ -303,7 +316,7 @@ def test_baselines_are_configurations(changes, models, shared):
 
 def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_path, capsys):
     small = [one for one in SMALL if not one.startswith(("crest.samples", "crest.tolerance"))]
-    small += ["experiment=star", "crest.iterations=2", "sft.epochs=1", "sampling.temperature=1", "dataset.train=30"]
+    small += ["experiment=star", "crest.iterations=2", "sft.epochs=1", "sampling.temperature=1"]
     main([f"run.dir={tmp_path / 'run'}", *small])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [model["name"] for model in summary["models"]] == ["base", "seed", "sft", "sft-2"]
@@ -326,7 +339,10 @@ def test_star_gives_hints_begins_anew_at_the_start_and_goes_stage_by_stage(tmp_p
     ]
     assert identities[0] == identities[1] != ""
     folder = tmp_path / "by stage"
-    for stage in ("seed", "rationales", "evaluate", "sft", "rationales", "evaluate"):
+    for stage in ("seed", "rationales", "evaluate"):  # the test of a whole run by stages does these itself
+        shutil.copytree(tmp_path / "run" / "stages" / stage, folder / "stages" / stage)
+    shutil.copy(tmp_path / "run" / "config.yaml", folder)
+    for stage in ("sft", "rationales", "evaluate"):
         main([f"run.dir={folder}", *small, f"stage={stage}"])
     assert re.search(r"^evaluate-2: \d+ s", capsys.readouterr().out, re.MULTILINE)
     assert "stage=test needs the results of stage=sft" in refused(
@@ -370,14 +386,14 @@ def test_released_behaviours_run(shared, switches, monkeypatch):
 
 
 def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path, capsys):
-    root = tmp_path / "outputs"
+    root, small = tmp_path / "outputs", [*SMALL, "sft.epochs=1"]
     for changes in (
         ["dpo.rounds=0"],
         ["dpo.rounds=1"],
         ["experiment=zero_shot", "test.max_tokens=12"],
         ["experiment=zero_shot"],
     ):
-        main([f"run.root={root}", *SMALL, *changes])
+        main([f"run.root={root}", *small, *changes])
     shown = capsys.readouterr().out
     assert shown.count("seed: done before") == 3 and shown.count("rationales: done before") == 1
     for stage in ("seed", "rationales", "evaluate", "sft", "dpo"):
@@ -389,7 +405,7 @@ def test_a_sweep_shares_what_comes_before_and_compare_says_what_differs(tmp_path
         assert f": crest.iterations{settings}" in shown
     assert "do not compare" not in shown
     # Other questions, and another judge.
-    main([f"run.root={root}", *SMALL, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
+    main([f"run.root={root}", *small, "experiment=zero_shot", "dataset.test=5", "seed.learning_rate=0.02"])
     capsys.readouterr()
     main([f"compare={root}/crest-*"])
     alike, other = r"\d \d \d \d", r"\d"
