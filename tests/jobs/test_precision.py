@@ -63,6 +63,7 @@ def test_what_is_chosen_is_said_counts_and_stays_when_a_run_goes_on_elsewhere(tm
 EVALUATE = [*SHORT, *ONE_LAYER, "alignment.validation_fraction=0.002"]
 EVALUATE += ["benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4"]
 HARM = [*ONE_LAYER, "benchmark=starter_probes", "benchmark.limit=2", "benchmark.max_tokens=4", "benchmark.top_p=1"]
+HARM += ["alignment.validation_fraction=0.002"]
 HARM += ["judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
 GENERATE = [*ONE_LAYER, "prompt=Why?", "sampling.max_tokens=4", "sampling.top_p=1"]
 OF_CREST = [*(one for one in SMALL if one != "precision=float32"), ONE_LAYER[1]]
