@@ -6,7 +6,7 @@ import pytest
 import yaml
 from command_line import run
 from jobs.crest.runs_of_crest import SMALL
-from runs_of_tiny import write_arguments
+from runs_of_tiny import SHAPED, SHORT, write_arguments
 
 from jaxalign.crest import main as crest
 from jaxalign.evaluate import main as evaluate
@@ -14,11 +14,12 @@ from jaxalign.generate import main as generate
 from jaxalign.jobs import precision
 from jaxalign.train import main
 
+ONE_LAYER = ["model=tiny", "model.config.num_hidden_layers=1"]  # the sampler compiles each layer
 QUICK = [
+    *SHAPED,
     "+value=power",
     "model=tiny",
     "alignment.regulariser.weight=0",
-    "training.batch_size=1",
     "training.max_steps=1",
     "lora.rank=2",
 ]
@@ -59,10 +60,14 @@ def test_what_is_chosen_is_said_counts_and_stays_when_a_run_goes_on_elsewhere(tm
     assert f"this run is done: {made}" in said
 
 
-EVALUATE = ["model=tiny", "benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4"]
-HARM = ["model=tiny", "benchmark=starter_probes", "benchmark.limit=2", "benchmark.max_tokens=4"]
+EVALUATE = [*SHORT, *ONE_LAYER, "alignment.validation_fraction=0.002"]
+EVALUATE += ["benchmark.limit=10", "benchmark.choice=false", "benchmark.max_tokens=4"]
+HARM = [*ONE_LAYER, "benchmark=starter_probes", "benchmark.limit=2", "benchmark.max_tokens=4", "benchmark.top_p=1"]
+HARM += ["alignment.validation_fraction=0.002"]
 HARM += ["judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
-OF_CREST = [one for one in SMALL if one != "precision=float32"]
+GENERATE = [*ONE_LAYER, "prompt=Why?", "sampling.max_tokens=4", "sampling.top_p=1"]
+OF_CREST = [*(one for one in SMALL if one != "precision=float32"), ONE_LAYER[1]]
+OF_CREST += ["dataset.train=2", "dataset.solved=1", "sampling.top_p=1"]
 
 
 def folders(root):
@@ -78,7 +83,7 @@ def folders(root):
         (evaluate, EVALUATE, EVALUATE),
         (evaluate, [*HARM, "stage=generate"], [*HARM, "stage=generate"]),
         (evaluate, [*HARM, "stage=generate"], HARM),
-        (generate, ["model=tiny", "prompt=Why?", "sampling.max_tokens=4"], None),
+        (generate, GENERATE, None),
         (crest, [*OF_CREST, "stage=seed"], [*OF_CREST, "stage=seed"]),
         (crest, [*OF_CREST, "stage=seed"], [*OF_CREST, "stage=rationales"]),
     ],

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from command_line import refused, run
-from runs_of_tiny import SHAPED, train
+from runs_of_tiny import SHAPED, short_questionnaire, train
 
 from jaxalign.evaluate import main as evaluate
 from jaxalign.export import main as export
@@ -13,13 +13,14 @@ from jaxalign.generate import main as generate
 from jaxalign.train import main
 
 STATED = "stored as int8"
+ONE_LAYER = "model.config.num_hidden_layers=1"  # the sampler compiles each layer
 QUICK = ["+value=power", "training.batch_size=4", "lora.rank=2", "precision=float32", "training.questionnaire=false"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on the tiny model in int8."""
-    return train(tmp_path_factory.mktemp("runs"), "power", "model.storage=int8")
+    return train(tmp_path_factory.mktemp("runs"), "power", "model.storage=int8", ONE_LAYER)
 
 
 @pytest.mark.slow
@@ -34,7 +35,13 @@ def test_an_adapter_says_the_storage_that_it_was_trained_on(trained):
 def test_a_run_goes_on_with_its_own_storage_alone(trained, capsys):
     stored = yaml.safe_load((trained / "config.yaml").read_text())
     assert stored["model"]["storage"] == "int8" and stored["identity"]["content"]["model"].startswith("int8-")
-    given = ["model=tiny", "training.max_steps=1", f"dataset.path={trained.parent / 'arguments.jsonl'}", *QUICK]
+    given = [
+        "model=tiny",
+        ONE_LAYER,
+        "training.max_steps=1",
+        f"dataset.path={trained.parent / 'arguments.jsonl'}",
+        *QUICK,
+    ]
     given += [*SHAPED, "training.validate=false", "optimizer.learning_rate=0.5", "alignment.regulariser.weight=0"]
     given += [f"run.dir={trained}"]
     printed = run(main, [*given, "model.storage=int8"], capsys)
@@ -46,12 +53,19 @@ def test_a_run_goes_on_with_its_own_storage_alone(trained, capsys):
 
 @pytest.mark.slow
 def test_an_adapter_is_asked_on_its_storage_and_another_one_is_said(trained, tmp_path, capsys):
-    asked = [f"adapter={trained}", "prompt=Why?", "sampling.max_tokens=2", "precision=float32", f"run.root={tmp_path}"]
+    asked = [
+        f"adapter={trained}",
+        "prompt=Why?",
+        "sampling.max_tokens=2",
+        "sampling.top_p=1",
+        "precision=float32",
+        f"run.root={tmp_path}",
+    ]
     assert STATED not in run(generate, asked, capsys)
     said = "power was trained on a base stored as int8, and is used with one stored as"
-    assert f"{said} float32" in run(generate, [*asked, "model=tiny"], capsys)
-    portraits = [f"adapter={trained}", "benchmark.limit=10", "benchmark.choice=false", "precision=float32"]
-    portraits += [f"run.root={tmp_path}", "model.storage=bfloat16"]
+    assert f"{said} float32" in run(generate, [*asked, "model=tiny", ONE_LAYER], capsys)
+    portraits = [f"adapter={trained}", *short_questionnaire(tmp_path), "benchmark.max_tokens=2", "precision=float32"]
+    portraits += ["alignment.validation_fraction=0.002", f"run.root={tmp_path}", "model.storage=bfloat16"]
     assert f"{said} bfloat16" in run(evaluate, portraits, capsys)
     assert len(list(tmp_path.glob("*-*"))) == 3  # each has a run of its own
 

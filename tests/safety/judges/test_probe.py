@@ -168,6 +168,7 @@ def test_too_few_labels_are_refused(reader):
 @pytest.mark.usefixtures("optimised")
 def test_the_shipped_probes_agree_with_labels_that_were_held_out(monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
+    monkeypatch.setattr("jaxalign.safety.judges.probe.READ_TOGETHER", 10_000)  # one program reads all
     reader = probe_reader(base_of("smollm2_135m", fast_precision()[0]))
     # Models' responses to a quarter of the prompts: docs/safety.md has the figures of all, which take minutes.
     held_out = load_labelled(split="held_out")
