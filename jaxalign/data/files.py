@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, shown
 from jaxalign.runs.reading import not_a_file, parse_json, read_text
 
 csv.field_size_limit(2**31 - 1)  # Python's own limit, 131,072 characters, is less than a long document
@@ -95,17 +95,21 @@ def csv_records(path: Path, text: str, mark: str = ",") -> Iterator[tuple[int, l
             yield reader.line_num, cells
 
 
-def note_id(places: dict[str, str], id: str, place: str) -> None:
-    """Note in `places` where an id stands.
+def note_id(places: dict[str, str], value: Any, place: str) -> str:
+    """Return an id, a text or a number, as a text; note in `places` where it stands.
 
     Raises:
-        UserError: the id is empty, or stands at another place already (both are named).
+        UserError: it is null, empty or something else, or stands at another place already (both are named).
     """
+    id = "" if value is None else str(value)
+    if isinstance(value, bool | list | dict):
+        raise UserError(f"{place} has id={shown(value):.60}: it must be a text or a number")
     if not id.strip():
         raise UserError(f"{place} has an empty id: every row needs its own")
     if id in places:
         raise UserError(f"{place}: id {id} occurs twice (first: {places[id]}): every id must be its own")
     places[id] = place
+    return id
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:

@@ -41,8 +41,8 @@ def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
                 fields = ", ".join(map(str, row.fields)) or "none"
                 raise UserError(f"{row.place} has no text in the field 'prompt'; its fields are: {fields}")
             named = row.fields.get("id") is not None
-            name = str(row.fields["id"] if named else number)
-            note_id(places, name, row.place if named else f"{row.place} (which has no id but its number)")
+            place = row.place if named else f"{row.place} (which has no id but its number)"
+            name = note_id(places, row.fields["id"] if named else number, place)
             found.append(Prompt(name, text, f"{row.place} (id {name})" if named else row.place))
             over += row.fields.get("messages") not in (None, "")
         rows = len(found)

@@ -22,7 +22,7 @@ from jaxalign.pretrained.tokenizer import Tokenizer
 FILTERED = "content_filter"
 """The end of an answer that the server cut because of its content. It is recorded, and drawn again on resuming."""
 
-MOST_BYTES = 1024
+BYTES_A_TOKEN = 1024
 """The most bytes of text in UTF-8 for each token that was asked for. The longest (runs of spaces) have hundreds."""
 
 
@@ -150,7 +150,7 @@ class OpenAIEngine:
             size = len(text.encode())  # records are UTF-8
         except (KeyError, IndexError, TypeError, AttributeError, UnicodeEncodeError):
             raise Fault(f"gave no completion ({said(json.dumps(answer))})") from None
-        if size > MOST_BYTES * sampling.max_tokens:
+        if size > BYTES_A_TOKEN * sampling.max_tokens:
             raise Fault(f"answered with {size:,} bytes of text, and max_tokens={sampling.max_tokens} was asked for")
         if reason not in ("stop", "length", FILTERED):
             raise Fault(f"ended an answer with finish_reason={said(json.dumps(reason))}, so it may not be whole")

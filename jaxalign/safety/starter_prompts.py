@@ -7,7 +7,7 @@ None asks for anything that would do harm if it were answered in full.
 import dataclasses
 from pathlib import Path
 
-from jaxalign.data.files import read_table
+from jaxalign.data.files import note_id, read_table
 from jaxalign.errors import UserError
 from jaxalign.safety.categories import read_category
 from jaxalign.safety.labelled import one_of, text_field
@@ -39,19 +39,20 @@ def load_starter_prompts(path: str | Path | None = None) -> list[StarterPrompt]:
             id or a prompt is repeated.
     """
     file = STARTER_FILE if path is None else Path(path)
-    found: dict[str, StarterPrompt] = {}
+    found: list[StarterPrompt] = []
+    places: dict[str, str] = {}
     prompts: set[str] = set()
     for row in read_table(file):
         category = read_category(text_field(row, "category"), "starter_probes", row.place)
         starter = StarterPrompt(text_field(row, "id"), category, one_of(row, "form", FORMS), text_field(row, "prompt"))
         if not starter.prompt.strip():
             raise UserError(f"{row.place} has an empty prompt")
-        for what, value, known in (("id", starter.id, found), ("prompt", starter.prompt, prompts)):
-            if value in known:
-                raise UserError(f"{row.place} repeats the {what} {value!r}")
-        found[starter.id] = starter
+        note_id(places, starter.id, row.place)
+        if starter.prompt in prompts:
+            raise UserError(f"{row.place} repeats the prompt {starter.prompt!r}")
+        found.append(starter)
         prompts.add(starter.prompt)
-    return list(found.values())
+    return found
 
 
 def load_over_refusal(path: str | Path | None = None) -> list[StarterPrompt]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jaxalign.data.account import Log, account, beyond, count, file_names, unsaid
 from jaxalign.data.examples import take
-from jaxalign.data.files import read_tsv
+from jaxalign.data.files import note_id, read_tsv
 from jaxalign.data.hub import download
 from jaxalign.errors import UserError
 from jaxalign.values.schwartz import LEVEL2, VALUES
@@ -141,10 +141,9 @@ def _pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
 
 
 def _published(texts: Path, labels: Path) -> Iterator[Argument]:
-    flags = {}
+    flags, places = {}, {}
     for place, row in read_tsv(labels, (ID, *LEVEL2)):
-        if row[ID] in flags:
-            raise UserError(f"{place} repeats the id {row[ID]}")
+        note_id(places, row[ID], place)
         flags[row[ID]] = _values({column: row[column] for column in LEVEL2}, place)
     rows = read_tsv(texts, (ID, *TEXT_COLUMNS))
     ids = {row[ID] for _, row in rows}

@@ -43,6 +43,8 @@ def test_json_lines_may_name_their_prompts(tmp_path):
             "line 2 has no text in the field 'prompt'; its fields",
         ),
         ("p.jsonl", '{"prompt": " "}\n', "line 1 has no text"),
+        ("p.jsonl", '{"prompt": "a", "id": ["x"]}\n', "line 1 has id=.*: it must be a text or a number"),
+        ("p.jsonl", '{"prompt": "a", "id": true}\n', "line 1 has id=true: it must be a text or a number"),
         ("p.csv", "id,prompt\na,Who?\n,Why?\n", "line 3 has an empty id"),
     ],
 )

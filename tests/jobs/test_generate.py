@@ -211,9 +211,10 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         (["prompt=Why?", "engine=openai", "engine.url=http:///v1"], "is not the address of a server: give http://"),
         (["prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1"], "engine.url has more than an address"),
         (["prompt=Why?", "engine=openai", "engine.url='http://a/v1?key=passw0rd'"], "give the address alone"),
+        (["prompt=Why?", "engine=openai", "engine.url=http://a/v1?key=passw0rd"], "give the address alone"),
         (
-            ["prompt=Why?", "engine=openai", "engine.url=http://a/v1?key=passw0rd"],
-            "cannot read 'engine.url=http://a/v1?*",
+            ["prompt=Why?", "engine=openai", "engine.models=http://a/v1?key=passw0rd"],
+            "cannot read 'engine.models=http://a/v1?*",
         ),
         (["-m", "prompt=Why?", "engine=openai", "engine.url=http://me:passw0rd@a/v1,http://b/v1"], "//***@a/v1"),
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),

@@ -140,7 +140,7 @@ def test_every_category_has_starter_prompts_of_both_forms():
         (['{"id": "a", "category": "malware", "form": "essay", "prompt": "Hi"}'], "unknown form 'essay'"),
         (['{"id": "a", "category": "malware", "prompt": "Hi"}'], "lacks the field 'form'"),
         (['{"id": "a", "category": "malware", "form": "question", "prompt": " "}'], "has an empty prompt"),
-        (['{"id": "a", "category": "malware", "form": "question", "prompt": "Hi"}'] * 2, "repeats the id 'a'"),
+        (['{"id": "a", "category": "malware", "form": "question", "prompt": "Hi"}'] * 2, "line 2: id a occurs twice"),
     ],
 )
 def test_a_damaged_file_of_starter_prompts_is_named_in_one_line(tmp_path, lines, line):

@@ -95,7 +95,7 @@ def edit(folder, name, change):
             lambda text: text.replace("A2\t1", "A2\t2"),
             "line 3 has the label '2' in column 'Self",
         ),
-        ("labels-training.tsv", lambda text: text.replace("A2", "A1"), "line 3 repeats the id A1"),
+        ("labels-training.tsv", lambda text: text.replace("A2", "A1"), "line 3: id A1 occurs twice (first: "),
         (
             "labels-training.tsv",
             lambda text: text.replace("A2\t1", "A2"),

@@ -70,8 +70,7 @@ def read_file(path: Path, places: dict[str, str], own: Columns | None) -> list[Q
     way = None if own is None else _own_way(rows, own)
     for number, row in enumerate(rows, start=1):
         parts = _parts(row) if own is None else _own_parts(row, own, f"{path.stem}-{number}", way)
-        id = "" if parts.id is None else str(parts.id)
-        note_id(places, id, row.place)
+        id = note_id(places, parts.id, row.place)
         found.append(_checked(row, id, parts))
     return found
 
