@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from command_line import refused, run
 from golden_model import FAMILY_GOLDENS, assert_logits_equal, golden_model
+from runs_of_tiny import CONF
 
 from jaxalign.jobs.harm.judges import JUDGES
 from jaxalign.jobs.readers import ARGUMENT_READERS
@@ -25,8 +27,8 @@ from jaxalign.values.touche import Argument
 RECIPES = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 QUICK = [
-    *("model=tiny", "precision=float32", "lora.rank=2", "training.max_steps=2", "training.batch_size=2"),
-    "alignment.regulariser.weight=0",
+    *("model=tiny", "precision=float32", "lora.rank=2", "training.max_steps=2", "training.batch_size=4"),
+    *("alignment=short", "alignment.regulariser.weight=0", "training.row_length=128"),
     *("training.questionnaire=false", "training.log_every=1", "+value=power"),
 ]
 
@@ -53,6 +55,7 @@ def added(tmp_path, monkeypatch):
         (tmp_path / "conf" / group).mkdir(parents=True)
         name = text.split()[1]
         (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
+    shutil.copytree(CONF / "alignment", tmp_path / "conf" / "alignment")
     return [
         "--config-dir",
         str(tmp_path / "conf"),
@@ -107,7 +110,9 @@ def manners(tmp_path, monkeypatch):
     return ask
 
 
-TINY_HARM = ["model=tiny", "precision=float32", "benchmark.max_tokens=4", "benchmark.samples=2", "run.dir=run"]
+TINY_HARM = ["model=tiny", "model.config.num_hidden_layers=1", "precision=float32", "run.dir=run"]
+TINY_HARM += ["benchmark.max_tokens=4", "benchmark.samples=2", "benchmark.top_p=1"]
+TINY_HARM += ["alignment.validation_fraction=0.002"]  # of the texts whose perplexity is read
 
 
 @pytest.mark.slow
