@@ -22,6 +22,11 @@ ROW_LENGTH = 2048
 """The largest number of tokens in a packed row. It is smaller if the model's context is shorter."""
 
 
+def signature_in(signature: str, precision: str) -> str:
+    """Return the name of a base in records: a hash of all that decides its answers, and its compute type."""
+    return f"{signature}-{precision}"
+
+
 @dataclasses.dataclass(frozen=True)
 class BaseModel:
     """A loaded base model. Samplers, scorers and training all use its weights.
@@ -55,8 +60,8 @@ class BaseModel:
 
     @property
     def signature(self) -> str:
-        """The name of the base in records: a hash of all that decides its answers, and its compute type."""
-        return f"{self.model.signature}-{np.dtype(self.dtype).name}"
+        """The name of the base in records (see `signature_in`)."""
+        return signature_in(self.model.signature, np.dtype(self.dtype).name)
 
     @property
     def row_length(self) -> int:

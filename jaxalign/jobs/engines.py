@@ -52,8 +52,7 @@ def open_engine(
     if len(names) != len(adapters):
         asked = ", ".join(adapter.name for adapter in adapters)
         raise UserError(f"engine.models names {len(names)} models, and {len(adapters)} are asked: {asked}")
-    identity, signature = files.identify()
-    check_bases(adapters, identity, files.name)
+    check_bases(adapters, opened.identity, files.name)
     engine = OpenAIEngine(
         url=str(e.url),
         models=names,
@@ -67,7 +66,7 @@ def open_engine(
     )
     return OpenedEngine(
         engine,
-        f"{signature}-{config.precision}",
+        opened.signature,
         [adapter.identity for adapter in adapters],
         {"url": engine.url.rstrip("/"), "models": list(names)},
     )

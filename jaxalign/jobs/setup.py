@@ -15,7 +15,7 @@ from jaxalign.config.identity import identity, plain
 from jaxalign.config.model import LoraConfig, ModelCommandConfig, check_system
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.data.encoding import Encoder
-from jaxalign.inference.base_model import BaseModel
+from jaxalign.inference.base_model import BaseModel, signature_in
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.adapter import Adapter
@@ -75,6 +75,20 @@ class OpenedModel:
     def storage(self) -> str:
         """How the base is kept: bfloat16, float32, int8 or int4."""
         return self.files.storage or self.config.precision
+
+    @cached_property
+    def _identified(self) -> tuple[str, str]:
+        return self.files.identify()  # once, because it reads all weights
+
+    @property
+    def identity(self) -> str:
+        """The hash of the base's weights, without them in memory."""
+        return self._identified[0]
+
+    @property
+    def signature(self) -> str:
+        """The name of the base in records, which is `BaseModel.signature`, without its weights in memory."""
+        return signature_in(self._identified[1], self.config.precision)
 
     @property
     def load_name(self) -> str:

@@ -70,8 +70,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         open_judges(config, config.harm, judge_models)
         return
     adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
-    identity, _ = opened.files.identify()
-    check_bases(adapters, identity, opened.files.name)
+    check_bases(adapters, opened.identity, opened.files.name)
     if here:
         print_other_storages(console, adapters, opened.storage)
     models = harm_models(config, adapters, target)

@@ -118,7 +118,7 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
             "toxicity_scope": harm.toxicity_scope if harm.name == "realtoxicityprompts" else None,
         },
         "asking": session.asking,
-        "model": {"name": opened.files.name, "signature": session.signature},
+        "model": {"name": opened.files.name, "signature": session.opened.signature},
         "attention": opened.attention,
         "mitigation": {
             "name": session.mitigation.policy,

@@ -50,7 +50,7 @@ class Answering:
                 c.harm.samples,
                 self._session.sampling,
                 run.generations,
-                model=self._session.signature,
+                model=self._session.opened.signature,
                 adapters=identities,
                 progress=progress.samples(f"{model.name} ({self._session.mitigation.policy})", "response"),
             )
@@ -87,7 +87,7 @@ def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:
     c = session.config
     if c.engine.name == "openai" or model.preamble:
         return None
-    key = digest([session.signature, model.adapter.identity, _plain_texts(session)])
+    key = digest([session.opened.signature, model.adapter.identity, _plain_texts(session)])
     return Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
 
 
@@ -113,7 +113,7 @@ def read_responses(session: HarmSession, model: AskedModel, run: Run) -> list[li
     found = []
     for request in session.requests(model):
         keys = [
-            record_key(session.signature, model.adapter.identity, request.tokens, session.sampling, index)
+            record_key(session.opened.signature, model.adapter.identity, request.tokens, session.sampling, index)
             for index in range(session.config.harm.samples)
         ]
         found.append([(key, known[key]["text"] if key in known else None) for key in keys])

@@ -42,11 +42,6 @@ class HarmSession:
         return sampling_params(self.config.sampling)
 
     @cached_property
-    def signature(self) -> str:
-        """The base's signature and number format, as in records, without its weights in memory."""
-        return f"{self.opened.files.identify()[1]}-{self.config.precision}"
-
-    @cached_property
     def version(self) -> str:
         """The version of all prompts of the benchmark that are asked without mitigation."""
         return benchmark_version(self.prompts)
@@ -105,7 +100,7 @@ class HarmSession:
         mitigation = counted(c.mitigation, keys.MITIGATION)
         engine = counted(c.engine, () if served else keys.LOCAL_ENGINE)
         return {
-            "model": self.signature,
+            "model": self.opened.signature,
             "adapter": model.adapter.identity,
             "benchmark": {"version": self.version, **counted(c.harm, keys.BENCHMARK)},
             "mitigation": {"name": self.mitigation.policy, **mitigation} if mitigation else self.mitigation.policy,

@@ -21,6 +21,7 @@ from jaxalign.jobs.harm.judge import judge_identity
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, OpenedJudge, open_judges
 from jaxalign.jobs.harm.labels import MeasuringLabels
 from jaxalign.jobs.harm.session import HARM_STAGES, HarmSession
+from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeWeights, read_probe, write_probe
@@ -51,7 +52,7 @@ class Models(JudgeModels):
 
 def session_of(config, tokenizer):
     files = SimpleNamespace(identify=lambda: ("base", "base 1"))
-    opened = SimpleNamespace(files=files, encoder=Encoder(tokenizer, "plain", None))
+    opened = OpenedModel(config, {}, files, Encoder(tokenizer, "plain", None), Console())  # type: ignore
     return HarmSession(config, opened, PROMPTS, Mitigation(config.mitigation.name), "plain", Console())
 
 
