@@ -166,7 +166,7 @@ def open_base(
     tokenizer = dataclasses.replace(files.tokenizer, date=keys.get("date") or DATE)
     files = dataclasses.replace(files, tokenizer=tokenizer).stored_as(keys.get("storage"), config.precision)
     if keys["prompt_format"] is None:
-        keys = {**keys, "prompt_format": "chat" if tokenizer.has_template else "plain"}
+        keys = {**keys, "prompt_format": tokenizer.prompt_format}
         check_system(keys)
     if keys["prompt_format"] == "chat" and tokenizer.template.asks_date:
         log(f"the chat template asks for the date, and gets {tokenizer.date} (model.date)")

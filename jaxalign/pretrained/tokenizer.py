@@ -116,6 +116,11 @@ class Tokenizer:
         """Whether the model has a chat template."""
         return bool(self._template_source)
 
+    @property
+    def prompt_format(self) -> str:
+        """The prompt format of a model for which none is chosen: chat if it has a chat template, else plain."""
+        return "chat" if self.has_template else "plain"
+
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template; UserError if the model has none."""

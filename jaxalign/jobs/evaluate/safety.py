@@ -23,7 +23,7 @@ from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judg
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run
+from jaxalign.jobs.setup import open_base, open_job_run
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
@@ -63,8 +63,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     target = None if config.value is None else configured_target(config.value)
     here = config.engine.name == "jaxalign"
     config = settle_precision(config, console, say=here, beside=("judge", "mitigation", "adapter"))
-    chosen = dataclasses.replace(config.model, prompt_format=config.model.prompt_format or "chat")
-    opened = open_base(config, console, keys_of_base(chosen, folders, here=here))
+    opened = open_base(config, console, keys_of_base(config.model, folders, as_trained=False, here=here))
     judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
     if opened is None:
         open_judges(config, config.harm, judge_models)
@@ -74,7 +73,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     if here:
         print_other_storages(console, adapters, opened.storage)
     models = harm_models(config, adapters, target)
-    session = HarmSession(config, opened, prompts, mitigation, _format(config, opened), console)
+    session = HarmSession(config, opened, prompts, mitigation, console)
     check_prompts(session, models)
     judges = None if config.stage == "generate" else open_judges(config, config.harm, judge_models)
     run = open_harm_run(session, models)
@@ -140,13 +139,6 @@ def _generate(session: HarmSession, models: Sequence[AskedModel]) -> list[Run] |
             answering().measure_perplexity(model)
         found.append(run)
     return found
-
-
-def _format(config: EvaluateConfig, opened: OpenedModel) -> str:
-    """Return the format of questions: as configured, or the chat template of a model that has one."""
-    if config.model.prompt_format is not None:
-        return config.model.prompt_format
-    return "chat" if opened.files.tokenizer.hf.chat_template else "plain"
 
 
 def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[BenchmarkPrompt]:

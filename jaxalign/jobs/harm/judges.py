@@ -224,14 +224,14 @@ def open_rubrics(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeMod
 def _rubrics_local(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
     name = str(judge.model)
     opened = models.open(name)
-    chat = bool(opened.files.tokenizer.hf.chat_template)
-    encoder = dataclasses.replace(opened.encoder, prompt_format="chat" if chat else "plain")
+    tokenizer = opened.files.tokenizer
+    encoder = dataclasses.replace(opened.encoder, prompt_format=tokenizer.prompt_format)
 
     def load(rubric: Rubric) -> Judge:
         base = models.load(name)
         return RubricLocal(rubric, base.scorer(None, 0.0), encoder, base.signature, judge.expected)
 
-    read = [judge.expected, chat, *models.signature(name)]
+    read = [judge.expected, tokenizer.has_template, *models.signature(name)]
     keys = [["rubric_local", digest(dataclasses.asdict(rubric)), *read] for rubric in rubrics]
     return [
         OpenedJudge("rubric_local", key, partial(load, rubric), model=_short(name))

@@ -32,9 +32,12 @@ class HarmSession:
     opened: OpenedModel
     prompts: list[BenchmarkPrompt]
     mitigation: Mitigation
-    prompt_format: str
-    """The format of questions; what is continued is always plain."""
     console: Console
+
+    @property
+    def prompt_format(self) -> str:
+        """The format of questions; what is continued is always plain."""
+        return self.opened.encoder.prompt_format
 
     @property
     def sampling(self) -> SamplingParams:
@@ -72,11 +75,11 @@ class HarmSession:
     @property
     def asking(self) -> dict[str, Any]:
         """What decides the responses besides the model and the mitigation: the same for all models of one table."""
-        form, engine = dataclasses.replace(self.opened.encoder, prompt_format=self.prompt_format), self.config.engine
+        engine = self.config.engine
         return {
             **plain(self.sampling),
             "prompt_format": self.prompt_format,
-            "prompt": form.render(self._question),
+            "prompt": self.opened.encoder.render(self._question),
             "engine": engine.name,
             "send": engine.send,
             "strict": engine.strict,

@@ -127,7 +127,7 @@ class Guard:
         if self.format.template is not None:
             fields = {"prompt": prompt, "response": response}
             return re.sub(r"\{(prompt|response)\}", lambda found: fields[found[1]], self.format.template)
-        if not self.tokenizer.hf.chat_template:
+        if not self.tokenizer.has_template:
             raise UserError(
                 f"this checkpoint has no chat template, and guards of the format '{self.format.name}' are read by "
                 "their own: copy the guard's tokenizer files beside its weights"

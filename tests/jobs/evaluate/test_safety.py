@@ -16,6 +16,8 @@ from runs_of_tiny import OWN, read_tiny
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
 from jaxalign.jobs.harm import judged_file
+from jaxalign.jobs.setup import OpenedModel
+from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.report import main as report
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
 
@@ -105,10 +107,9 @@ def test_stages_alone_give_what_all_give_and_the_last_two_do_not_load_the_model(
     assert "next: the same command with stage=judge" in printed
     assert not stage_folders(here / "outputs", "judge")
     monkeypatch.setattr(safety.Answering, "sample", lambda *_: pytest.fail("the judged model was used"))
-    monkeypatch.setattr(safety.OpenedModel, "load", safety.OpenedModel.load)
     printed = run(main, [*TINY, *probes, "stage=judge"], capsys)
     assert "next: the same command with stage=aggregate" in printed
-    monkeypatch.setattr(safety.OpenedModel, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(OpenedModel, "load", lambda *_: pytest.fail("a model was loaded"))
     main([*TINY, *probes, "stage=aggregate"])
     one, other = (next((here / root).glob("starter_probes-*")) for root in ("whole", "outputs"))
     assert (one / "table.csv").read_bytes() == (other / "table.csv").read_bytes()
@@ -135,6 +136,17 @@ def test_perplexity_is_of_the_plain_text_that_this_command_holds_out(here, capsy
     summaries = [json.loads(path.read_text()) for path in (here / "outputs").glob("starter_probes-*/summary.json")]
     found = {summary["models"][0]["perplexity"] for summary in summaries}
     assert len(summaries) == len(found) == 2 and None not in found
+
+
+@pytest.mark.slow
+def test_a_base_without_a_chat_template_is_asked_in_plain_text(here, capsys, monkeypatch):
+    tokenizer = tiny_tokenizer()
+    tokenizer.hf.chat_template = None
+    monkeypatch.setattr("jaxalign.pretrained.sources.tiny_tokenizer", lambda: tokenizer)
+    few = [*TINY, "benchmark.limit=2", "judge=toxicity_linear", "judge.refusal=none", "judge.calibrate=false"]
+    main([*few, "run.dir=run"])
+    asking = json.loads((here / "run" / "summary.json").read_text())["asking"]
+    assert asking["prompt_format"] == "plain" and asking["prompt"].strip() != "{prompt}"
 
 
 @pytest.mark.slow

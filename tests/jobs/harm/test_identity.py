@@ -53,7 +53,7 @@ class Models(JudgeModels):
 def session_of(config, tokenizer):
     files = SimpleNamespace(identify=lambda: ("base", "base 1"))
     opened = OpenedModel(config, {}, files, Encoder(tokenizer, "plain", None), Console())  # type: ignore
-    return HarmSession(config, opened, PROMPTS, Mitigation(config.mitigation.name), "plain", Console())
+    return HarmSession(config, opened, PROMPTS, Mitigation(config.mitigation.name), Console())
 
 
 def identities(config, tokenizer):
