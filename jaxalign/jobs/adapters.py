@@ -194,12 +194,6 @@ def read_adapters(folders: Sequence[Path], architecture: Architecture, factor: f
     return distinct
 
 
-def check_bases(adapters: Sequence[Adapter], identity: str, name: str) -> None:
-    """Raise UserError for the first adapter whose base is not the model `name` with the hash of weights `identity`."""
-    for adapter in adapters:
-        adapter.check_base(identity, name, "ask it by itself, or with its own model=...")
-
-
 def print_other_storages(console: Console, adapters: Sequence[Adapter], storage: str) -> None:
     """Print a line for each adapter that was trained on a base with another storage than this one.
 

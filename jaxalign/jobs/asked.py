@@ -1,9 +1,18 @@
-"""The models that an evaluation asks: the base, the base in a role, and adapters."""
+"""The models that a command asks, opened and checked together: the base, the base in a role, and adapters."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
+
+from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.model import AskedModelConfig
+from jaxalign.inference.base_model import BaseModel
+from jaxalign.jobs.adapters import find_adapters, keys_of_base, print_other_storages, read_adapters
+from jaxalign.jobs.precision import settle_precision
+from jaxalign.jobs.setup import OpenedModel, open_base
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.models.claims import Claims
 from jaxalign.pretrained.peft import AGAIN, OURS
@@ -11,6 +20,66 @@ from jaxalign.runs.records import digest
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD, make_role_prompts, preamble
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import HIGHEST, Target
+
+AskingConfig = TypeVar("AskingConfig", GenerateConfig, EvaluateConfig)
+
+
+def open_asked(
+    config: AskingConfig,
+    console: Console,
+    *,
+    model: AskedModelConfig | None = None,
+    as_trained: bool = True,
+    beside: Sequence[str] = (),
+) -> tuple[AskingConfig, OpenedModel | None, list[Adapter]]:
+    """Find the adapters of a command, settle its precision, open their base, and read them.
+
+    Args:
+        config: the configuration of the command.
+        console: prints the precision, and what `open_base` prints.
+        model: the model that is asked; None takes `config.model`.
+        as_trained: whether the adapters set a prompt format that is left open (see `keys_of_base`).
+        beside: see `settle_precision`.
+
+    Returns:
+        The configuration with its precision, the base, and the adapters. With `prefetch` the base is None, and there
+        are no adapters.
+
+    Raises:
+        UserError: as `find_adapters`, `keys_of_base`, `open_base` and `read_adapters`.
+    """
+    folders, here = find_adapters(*config.named), config.engine.name == "jaxalign"
+    config = settle_precision(config, console, say=here, beside=beside)
+    keys = keys_of_base(model or config.model, folders, as_trained=as_trained, here=here)
+    opened = open_base(config, console, keys)
+    if opened is None:
+        return config, None, []
+    return config, opened, read_adapters(folders, opened.files.architecture, config.adapter.scale)
+
+
+def load_asked(opened: OpenedModel, adapters: Sequence[Adapter]) -> BaseModel:
+    """Load the base of adapters, and check them as `check_bases` does."""
+    base = opened.load()
+    check_bases(opened, adapters, base.model.identity)
+    return base
+
+
+def check_bases(opened: OpenedModel, adapters: Sequence[Adapter], identity: str, *, here: bool = True) -> None:
+    """Check that adapters belong to their base, and print which of them were trained with another storage of it.
+
+    Args:
+        opened: the base.
+        adapters: the adapters.
+        identity: the hash of the base's weights.
+        here: whether this program runs the base; how a server stores it is not known.
+
+    Raises:
+        UserError: an adapter belongs to another base.
+    """
+    for adapter in adapters:
+        adapter.check_base(identity, opened.files.name, "ask it by itself, or with its own model=...")
+    if here:
+        print_other_storages(opened.console, adapters, opened.storage)
 
 
 @dataclasses.dataclass(frozen=True)

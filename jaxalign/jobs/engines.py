@@ -12,7 +12,8 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine, PromptRequest
 from jaxalign.inference.sampling_params import Completion, Request, SamplingParams
-from jaxalign.jobs.adapters import TOGETHER, check_bases, print_other_storages, print_undivided
+from jaxalign.jobs.adapters import TOGETHER, print_undivided
+from jaxalign.jobs.asked import check_bases, load_asked
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 
@@ -52,7 +53,7 @@ def open_engine(
     if len(names) != len(adapters):
         asked = ", ".join(adapter.name for adapter in adapters)
         raise UserError(f"engine.models names {len(names)} models, and {len(adapters)} are asked: {asked}")
-    check_bases(adapters, opened.identity, files.name)
+    check_bases(opened, adapters, opened.identity, here=False)
     engine = OpenAIEngine(
         url=str(e.url),
         models=names,
@@ -76,9 +77,7 @@ def local_engine(
     config: GenerateConfig | EvaluateConfig, opened: OpenedModel, adapters: Sequence[Adapter]
 ) -> OpenedEngine:
     """Load the model, and return it as the engine; UserError if an adapter belongs to another base."""
-    base = opened.load()
-    check_bases(adapters, base.model.identity, base.model.name)
-    print_other_storages(opened.console, adapters, opened.storage)
+    base = load_asked(opened, adapters)
     engine = InTurns(base, adapters, config.sampling.rows)
     print_undivided(opened.console, opened.placement, map(len, engine.turns))
     return OpenedEngine(engine, base.signature, [adapter.identity for adapter in adapters])

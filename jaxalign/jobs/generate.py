@@ -14,10 +14,10 @@ from jaxalign.data.prompts import Prompt, read_prompts
 from jaxalign.errors import UserError
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import ENDS, Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import check_together, find_adapters, keys_of_base, read_adapters
+from jaxalign.jobs.adapters import check_together
+from jaxalign.jobs.asked import open_asked
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
-from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places, sampling_params
+from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places, sampling_params
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told
@@ -47,17 +47,14 @@ def generate(config: GenerateConfig) -> None:
 
 def _generate(config: GenerateConfig) -> None:
     console = plain_console()
-    folders = find_adapters(*config.named)
     prompts = read_configured_prompts(config)
     # A chat needs the model's chat template, and a prompt goes through it unless told otherwise, whatever prompt format
     # the adapter was trained with: a bare prompt tells an assistant neither who speaks nor that an answer is wanted.
     model = dataclasses.replace(config.model, prompt_format="chat") if config.chats else config.model
-    here = config.engine.name == "jaxalign"
-    config = settle_precision(config, console, say=here)
-    opened = open_base(config, console, keys_of_base(model, folders, as_trained=False, here=here))
+    config, opened, adapters = open_asked(config, console, model=model, as_trained=False)
     if opened is None:
         return
-    adapters = answering_adapters(config, read_adapters(folders, opened.files.architecture, config.adapter.scale))
+    adapters = answering_adapters(config, adapters)
     sampling = sampling_params(config.sampling)
     if config.chats:
         check_chat(opened.files, sampling)

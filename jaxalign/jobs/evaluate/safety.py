@@ -13,8 +13,7 @@ from typing import Any
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
 from jaxalign.inference.sampling_params import Request, check_requests
-from jaxalign.jobs.adapters import check_bases, find_adapters, keys_of_base, print_other_storages, read_adapters
-from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
+from jaxalign.jobs.asked import AskedModel, check_bases, models_to_ask, open_asked, role_of
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
@@ -23,7 +22,7 @@ from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judg
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_base, open_job_run
+from jaxalign.jobs.setup import open_job_run
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
@@ -53,7 +52,6 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         fit_judge(settle_precision(config, console, of=config.judge.labels or config.run.dir), console)
         return
     check_judge(config.judge.name)
-    folders = find_adapters(*config.named)
     prompts = read_harm_prompts(config.harm, offline=config.offline)
     value_map = read_value_map(config.mitigation.map)
     mitigation = Mitigation(config.mitigation.name, value_map.values)
@@ -61,17 +59,13 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         value_map.check_other_prompts(prompt.text for prompt in prompts)
     mitigation.covered(prompts)
     target = None if config.value is None else configured_target(config.value)
-    here = config.engine.name == "jaxalign"
-    config = settle_precision(config, console, say=here, beside=("judge", "mitigation", "adapter"))
-    opened = open_base(config, console, keys_of_base(config.model, folders, as_trained=False, here=here))
+    shared = ("judge", "mitigation", "adapter")
+    config, opened, adapters = open_asked(config, console, as_trained=False, beside=shared)
     judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
     if opened is None:
         open_judges(config, config.harm, judge_models)
         return
-    adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
-    check_bases(adapters, opened.identity, opened.files.name)
-    if here:
-        print_other_storages(console, adapters, opened.storage)
+    check_bases(opened, adapters, opened.identity, here=config.engine.name == "jaxalign")
     models = harm_models(config, adapters, target)
     session = HarmSession(config, opened, prompts, mitigation, console)
     check_prompts(session, models)

@@ -14,18 +14,9 @@ from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
-from jaxalign.jobs.adapters import (
-    TOGETHER,
-    check_bases,
-    find_adapters,
-    keys_of_base,
-    print_other_storages,
-    print_undivided,
-    read_adapters,
-)
-from jaxalign.jobs.asked import AskedModel, models_to_ask, role_of
-from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import OpenedModel, open_base, open_job_run, print_places
+from jaxalign.jobs.adapters import TOGETHER, print_undivided
+from jaxalign.jobs.asked import AskedModel, load_asked, models_to_ask, open_asked, role_of
+from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
 from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.parallel.distributed import is_first, of_first, stoppable, stopping_together, told
@@ -57,20 +48,15 @@ def evaluate_values(config: EvaluateConfig) -> None:
 
 def _evaluate_values(config: EvaluateConfig) -> None:
     console = plain_console()
-    folders = find_adapters(*config.named)
     questionnaire = read_questionnaire_text(config)
     target = None if config.value is None else configured_target(config.value)
-    config = settle_precision(config, console)
-    opened = open_base(config, console, keys_of_base(config.model, folders))
+    config, opened, adapters = open_asked(config, console)
     if opened is None:
         return
-    adapters = read_adapters(folders, opened.files.architecture, config.adapter.scale)
     check_codings(adapters, config.value, target)
     asked = models_to_ask(adapters, target, role_of(config, target))
     check_questions(config, questionnaire, asked, opened.encoder, opened.context)
-    base = opened.load()
-    check_bases(adapters, base.model.identity, base.model.name)
-    print_other_storages(console, adapters, opened.storage)
+    base = load_asked(opened, adapters)
     print_undivided(console, opened.placement, map(len, together(asked)))
     run = open_job_run(
         config,
