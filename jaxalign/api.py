@@ -202,7 +202,7 @@ class LanguageModel:
             max_steps=r.max_steps,
             batch_size=r.batch_size,
             seed=r.seed,
-            row_length=self._base.row_length,
+            row_length=self._base.row_length(),
             hyper=Hyperparameters(r.learning_rate, weight_decay=0.0, clip=1.0, scale=start.scale, dropout=r.dropout),
         )
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:

@@ -63,10 +63,9 @@ class BaseModel:
         """The name of the base in records (see `signature_in`)."""
         return signature_in(self.model.signature, np.dtype(self.dtype).name)
 
-    @property
-    def row_length(self) -> int:
-        """The largest number of tokens in a packed row."""
-        return min(self.model.architecture.context, ROW_LENGTH)
+    def row_length(self, configured: int | None = None) -> int:
+        """Return the largest number of tokens in a packed row: the configured one, or else as `ROW_LENGTH` says."""
+        return configured or min(self.model.architecture.context, ROW_LENGTH)
 
     def sampler(self, adapters: LoraParams | None, rows: int = 64) -> Sampler:
         """Return a sampler; for `adapters` and `rows` see `Sampler`."""
@@ -96,5 +95,5 @@ class BaseModel:
             raw = placed(placement, adapter, *(["adapters"] if np.ndim(scale) else []))
             network = network.clone(placement=placement)
         parts = 1 if placement is None else placement.parts("rows") * placement.parts("adapters")
-        row_length, tokens = row_length or self.row_length, (PASS_TOKENS if on_cpu() else LARGE_PASS_TOKENS) * parts
-        return Scorer(network, self.base_weights, raw, scale, self.programs, row_length, tokens)
+        length, tokens = self.row_length(row_length), (PASS_TOKENS if on_cpu() else LARGE_PASS_TOKENS) * parts
+        return Scorer(network, self.base_weights, raw, scale, self.programs, length, tokens)

@@ -40,7 +40,7 @@ class Scorer:
     scale: float | Float[np.ndarray, " A"]
     """The adapter's scale (alpha / rank), or the scales of a stack. 0 scores with the bare base."""
     programs: Programs
-    row_length: int = 2048
+    row_length: int
     """The largest number of tokens in a packed row."""
     batch_tokens: int = PASS_TOKENS
     """The largest number of tokens in one pass, over all adapters."""

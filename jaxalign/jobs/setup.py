@@ -282,12 +282,12 @@ def stage_settings(
         loss: the settings of a preference loss.
         scale: the adapter's scale, alpha / rank.
         dropout: the dropout rate on the adapter's input.
-        row_length: the longest packed row, in tokens, if the configuration does not set it.
+        row_length: the longest packed row, in tokens.
         divergence: the weight of the divergence from the base.
         settings: the other fields of `StageSettings`: epochs, batch_size, ...
     """
     return StageSettings(
-        row_length=training.row_length or row_length,
+        row_length=row_length,
         max_rows=training.max_rows,
         seed=training.seed,
         log_every=training.log_every,

@@ -103,7 +103,7 @@ def scorer():
     architecture = from_config(CONFIG | {"vocab_size": 260})
     model = Transformer(architecture, np.float32)
     adapter = random_adapter(architecture=architecture)
-    return Scorer(model, random_weights(architecture), adapter, 1.0, Programs())
+    return Scorer(model, random_weights(architecture), adapter, 1.0, Programs(), 2048)
 
 
 @pytest.mark.slow

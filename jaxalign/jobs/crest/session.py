@@ -169,7 +169,7 @@ class CrestSession:
             c.dpo,
             scale=adapter.scale,
             dropout=c.lora.dropout if dropout is None else dropout,
-            row_length=self.base.row_length,
+            row_length=self.base.row_length(c.training.row_length),
             validate=False,
             **settings,
         )

@@ -134,7 +134,7 @@ class TrainingSession:
             divergence=config.alignment.regulariser.weight,
             scale=adapter.scale,
             dropout=self.dropout,
-            row_length=self.base.row_length,
+            row_length=self.base.row_length(training.row_length),
             epochs=epochs,
             batch_size=training.batch_size,
             max_steps=training.max_steps,
