@@ -37,9 +37,9 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.jobs.adapters import find_adapters
+from jaxalign.jobs.setup import fresh_adapter
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
-from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -189,8 +189,7 @@ class LanguageModel:
         }
         r = given_settings(AdapterArguments, given)
         if start is None:
-            params = init_adapter(jax.random.key(r.seed), self.architecture, r.rank, r.targets)
-            start = Adapter("trained", params, r.rank, r.alpha, base_identity=self.identity, base_name=self.name)
+            start = fresh_adapter(r, self._base.model, r.seed)
         start = self._checked(start)
         if start.params is None:
             raise UserError("start is the bare base, which has no adapter to train: leave it out for a new adapter")
