@@ -1,7 +1,7 @@
 """The configuration of python -m jaxalign.crest (conf/crest.yaml)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from jaxalign.config.dataset import AnyDatasetConfig, QuestionsConfig
 from jaxalign.config.fields import (
@@ -21,6 +21,11 @@ from jaxalign.config.model import LoraConfig, ModelCommandConfig, ModelConfig, c
 from jaxalign.config.safety import JudgeConfig
 from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
 from jaxalign.errors import UserError
+
+CrestStage = Literal["seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test", "grade"]
+STAGES: tuple[str, ...] = get_args(CrestStage)
+"""All stages, in their order. Those of a later iteration are called rationales-2 and so on. The last two work in the
+run itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +116,7 @@ class CrestConfig(ModelCommandConfig):
     model: ModelConfig
     dataset: AnyDatasetConfig
     reasoning: dict[str, Any]
-    stage: Uncounted[Literal["all", "seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test", "grade"]]
+    stage: Uncounted[Literal["all", CrestStage]]
     compare: Uncounted[Places]
     crest: CrestMethodConfig
     sampling: SamplingConfig

@@ -50,10 +50,10 @@ class DatasetConfig:
     name: str
     limit: Limit | None = None
     columns: ColumnsConfig = ColumnsConfig()
+    kind: str
 
-    def check_columns(self, kind: str) -> None:
-        """Raise UserError if a column belongs to another kind of data than `kind`, or stands for two fields of it."""
-        given = self.columns.given
+    def __post_init__(self):
+        given, kind = self.columns.given, self.kind
         for name in given:
             if name not in FIELDS_BY_KIND[kind]:
                 kinds = " or ".join(other for other, names in FIELDS_BY_KIND.items() if name in names)
@@ -79,9 +79,6 @@ class ArgumentsConfig(DatasetConfig):
     kind: Literal["arguments"]
     path: Uncounted[Place | None] = None
 
-    def __post_init__(self):
-        self.check_columns(self.kind)
-
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionsConfig(DatasetConfig):
@@ -95,9 +92,6 @@ class InstructionsConfig(DatasetConfig):
     match: Uncounted[Place | None] = None
     prompt: str | None = None
 
-    def __post_init__(self):
-        self.check_columns(self.kind)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig(DatasetConfig):
@@ -105,9 +99,6 @@ class PairsConfig(DatasetConfig):
 
     kind: Literal["pairs"]
     path: Uncounted[Place | None] = None
-
-    def __post_init__(self):
-        self.check_columns(self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +120,6 @@ class QuestionsConfig(DatasetConfig):
     test: Uncounted[QuestionCount | None] = None
     links: Uncounted[tuple[int, ...]] = ()
     turned: Uncounted[Unit] = 0.0
-
-    def __post_init__(self):
-        self.check_columns(self.kind)
 
 
 AnyDatasetConfig = ArgumentsConfig | InstructionsConfig | PairsConfig | QuestionsConfig

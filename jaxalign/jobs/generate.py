@@ -1,7 +1,6 @@
 """The generate job, from its configuration to its answers: find the models, sample, show the answers and keep them."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,11 +21,11 @@ from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told
 from jaxalign.parallel.joining import all_processes
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console
-from jaxalign.runs.records import digest, write_atomic
+from jaxalign.runs.records import digest, write_records
 
-GENERATE_FILES = ("generations.jsonl", "answers.jsonl")
+GENERATE_FILES = (GENERATIONS, "answers.jsonl")
 
 
 def generate(config: GenerateConfig) -> None:
@@ -182,8 +181,8 @@ def write_answers(
         mine = records[number * len(adapters) : (number + 1) * len(adapters)]
         texts = [[record["text"] if record["end"] in ENDS else None for record in found] for found in mine]
         answers = {a.name: found for a, found in zip(adapters, texts, strict=True)}
-        lines.append(json.dumps({"id": prompt.id, "prompt": prompt.text, "answers": answers}, ensure_ascii=False))
-    write_atomic(run.path / "answers.jsonl", "".join(f"{line}\n" for line in lines))
+        lines.append({"id": prompt.id, "prompt": prompt.text, "answers": answers})
+    write_records(run.path / "answers.jsonl", lines)
     engines = Counter({record["key"]: record["engine"] for found in records for record in found}.values())
     run.finish({"engines": dict(engines), "samples": engines.total(), "agreement": agreement})
 

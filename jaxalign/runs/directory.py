@@ -26,7 +26,7 @@ from jaxalign.runs.records import (
     write_atomic,
 )
 
-SUMMARY, _LOCK = "summary.json", ".lock"
+SUMMARY, GENERATIONS, _LOCK = "summary.json", "generations.jsonl", ".lock"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Run:
     @property
     def generations(self) -> Path:
         """One JSON record for each sample."""
-        return self.path / "generations.jsonl"
+        return self.path / GENERATIONS
 
     @property
     def summary(self) -> Path:

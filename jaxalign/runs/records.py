@@ -144,13 +144,21 @@ def without_home(text: str) -> str:
     return text if home == os.sep else text.replace(f"{home}{os.sep}", f"~{os.sep}")
 
 
+def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as the JSON lines of a file, whole or not at all; for the errors see `atomic_file`."""
+    write_atomic(path, _lines(records))
+
+
 def append_record(path: str | Path, *records: Mapping[str, Any]) -> None:
     """Append records as JSON lines, which are safely on the disk when this function returns.
 
     An incomplete last line, which an earlier crash left, is removed first.
     """
-    path = Path(path)
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path, lines = Path(path), _lines(records)
     with named_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:

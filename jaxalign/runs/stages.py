@@ -6,7 +6,6 @@ earlier ones, and each stage resumes by itself. Nothing here knows what the stag
 
 import dataclasses
 import glob
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.config_file import is_older
+from jaxalign.runs.config_file import is_older, safe_name
 from jaxalign.runs.directory import Run, open_run, run_path
 from jaxalign.runs.mirror import Mirror
 from jaxalign.runs.progress import duration
@@ -142,7 +141,7 @@ class Stages:
         }
 
     def _shared_name(self, base: str) -> str:
-        return f"{base}-{self.label}".replace(os.sep, "-")
+        return safe_name(f"{base}-{self.label}")
 
     @contextmanager
     def timed(self, run: Run) -> Iterator[dict[str, Any]]:

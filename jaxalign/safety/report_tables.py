@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
+from jaxalign.runs.directory import GENERATIONS
 from jaxalign.safety.attribution import MOST_PERPLEXITY
 from jaxalign.safety.calibration import REFUSALS
 from jaxalign.safety.categories import category_title
@@ -182,7 +183,7 @@ def judges_table(found: Collection, name: str) -> DataTable:
 
 def records_table(found: Collection, name: str) -> DataTable:
     """Return the hashes of the files whose records the figures of each model are of."""
-    files = ("generations.jsonl", "judged.jsonl")
+    files = (GENERATIONS, "judged.jsonl")
     rows: list[list[Cell]] = []
     for model in found.models:
         hashes = model.about.get("files") or {}

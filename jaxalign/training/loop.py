@@ -6,7 +6,6 @@ settings, the seed and its number alone. So a stage that was stopped goes on, bi
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 import time
@@ -28,7 +27,7 @@ from jaxalign.parallel.distributed import several, stop_agreed, told
 from jaxalign.parallel.interruption import STOP_SIGNALS, second_ends
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import append_record, read_records, write_atomic
+from jaxalign.runs.records import append_record, read_records, write_records
 from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.optimizer import learning_rates
@@ -338,5 +337,5 @@ def resume_point(
             r for r in records if r["stage"] in done or (r["stage"] == progress.stage and r["step"] <= progress.step)
         ]
         if len(kept) < len(records):
-            write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
+            write_records(path, kept)
     return None if found is None else (arrays, progress, meta)

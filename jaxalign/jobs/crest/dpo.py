@@ -23,17 +23,17 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.preferences import RationalePair
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.stages import StageSpec
 from jaxalign.training.preference import PreferenceStage
 
 DPO_STAGE = StageSpec(
     files=(
-        *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
+        *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", GENERATIONS),
         *("reference.jsonl", "shapes.jsonl"),
     ),
-    records=("generations.jsonl",),
+    records=(GENERATIONS,),
     without=(*keys.METHOD, *keys.SEED, *keys.SFT),
 )
 

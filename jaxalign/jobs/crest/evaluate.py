@@ -1,7 +1,6 @@
 """stage=evaluate: the answer that each rationale leads to, and whether its follow-up questions agree."""
 
 import dataclasses
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,15 @@ from jaxalign.reasoning import released
 from jaxalign.reasoning.filtering import count_rationales
 from jaxalign.reasoning.followups import followup_trees, read_followups
 from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read_answers, relabel
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, read_records, write_atomic
+from jaxalign.runs.records import append_record, read_records, write_records
 from jaxalign.runs.stages import StageSpec
 
 RATIONALES = "rationales.jsonl"
 
 EVALUATE_STAGE = StageSpec(
-    files=(RATIONALES, SHAPES, "generations.jsonl"),
+    files=(RATIONALES, SHAPES, GENERATIONS),
     records=(RATIONALES,),
     without=(
         *(*keys.SEED, *keys.SFT, *keys.DPO, *keys.TEST, *keys.LORA, *keys.OPTIMIZER, *keys.TRAINING),
@@ -219,5 +218,5 @@ def _whole_parts(run: Run, parts: Sequence[Sequence[str]], samples: int) -> int:
     ids = {id for part in parts[:done] for id in part}
     kept = [record for record in records if record["question"] in ids and record["copies"]]
     if len(kept) < len(records):
-        write_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        write_records(path, kept)
     return done

@@ -8,10 +8,6 @@ from jaxalign.jobs.readers import QUESTION_READERS, reader_of
 from jaxalign.reasoning.answers import answer_tokens
 from jaxalign.reasoning.wording import Wording
 
-STAGES = ("seed", "rationales", "evaluate", "sft", "preferences", "dpo", "test", "grade")
-"""All stages, in their order. Those of a later iteration are called rationales-2 and so on. The last two work in the
-run itself."""
-
 
 def read_questions(config: CrestConfig, wording: Wording) -> Questions:
     """Return the questions, read from files or made by the program, and print which files gave how many rows.

@@ -7,14 +7,14 @@ each stage resumes by itself.
 import dataclasses
 from collections.abc import Sequence
 
-from jaxalign.config.crest import CrestConfig
+from jaxalign.config.crest import STAGES, CrestConfig
 from jaxalign.config.identity import plain
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.compare import compare
 from jaxalign.jobs.crest.dpo import dpo_stage
 from jaxalign.jobs.crest.evaluate import evaluate_stage
 from jaxalign.jobs.crest.grade import base_without_weights, grade_stage
-from jaxalign.jobs.crest.inputs import STAGES, check_lengths, check_method, read_questions, reads_rationales, stages_of
+from jaxalign.jobs.crest.inputs import check_lengths, check_method, read_questions, reads_rationales, stages_of
 from jaxalign.jobs.crest.preferences import preferences_stage
 from jaxalign.jobs.crest.rationales import rationales_stage
 from jaxalign.jobs.crest.report import report_crest

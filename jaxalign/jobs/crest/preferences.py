@@ -1,6 +1,5 @@
 """stage=preferences: the preference pairs of each round, right over wrong and more over less consistent."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Rational
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import read_records, write_atomic
+from jaxalign.runs.records import read_records, write_records
 from jaxalign.runs.stages import StageSpec
 
 PAIRS = "pairs.jsonl"
@@ -92,7 +91,7 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
         if one["drawn"] < one["wanted"]:
             short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, but {one['wanted']:,} were wanted"
             session.console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
-    write_atomic(run.path / PAIRS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_records(run.path / PAIRS, lines)
     responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}
     return {"there": sizes, "rounds": reports, "distinct_responses": len(responses)}
 

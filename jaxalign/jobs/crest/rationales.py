@@ -9,13 +9,13 @@ from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.stages import StageSpec
 
 RATIONALES_STAGE = StageSpec(
-    files=("generations.jsonl",),
-    records=("generations.jsonl",),
+    files=(GENERATIONS,),
+    records=(GENERATIONS,),
     without=(
         *(*keys.SEED, *keys.SFT, *keys.DPO, *keys.TEST, *keys.LORA, *keys.OPTIMIZER, *keys.TRAINING, *keys.RELEASED),
         *("crest.tolerance", "crest.mixing", "crest.deduplicate", "crest.label", "crest.hint", "crest.iterations"),

@@ -7,6 +7,8 @@ from rich.console import Console
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
+from jaxalign.jobs.crest.evaluate import RATIONALES
+from jaxalign.jobs.crest.preferences import PAIRS
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.report import (
     accuracy_figure,
@@ -90,7 +92,7 @@ def report_crest(console: Console, run: Run) -> None:
     for grading in read_gradings(run):
         console.print(table_of_grades(summary, grading))
         console.print(grading_in_words(grading), style="dim")
-    files = ("report.md", "table.csv", GRADES, "rationales.jsonl", "pairs.jsonl", "figures/accuracy.png", "adapter")
+    files = ("report.md", "table.csv", GRADES, RATIONALES, PAIRS, "figures/accuracy.png", "adapter")
     for name in files:
         if (run.path / name).exists():
             console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)

@@ -19,13 +19,13 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.filtering import passes
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.stages import StageSpec
 from jaxalign.training.supervised import SupervisedStage
 
 SFT_STAGE = StageSpec(
-    files=("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", "generations.jsonl"),
-    records=("generations.jsonl",),
+    files=("checkpoints", "adapter", "epochs", "metrics.jsonl", "validation.jsonl", GENERATIONS),
+    records=(GENERATIONS,),
     without=(*keys.SEED, *keys.DPO, "crest.mixing", "crest.iterations", "released.prompt_without_question"),
 )
 

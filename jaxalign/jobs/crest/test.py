@@ -23,14 +23,14 @@ from jaxalign.reasoning.answers import Answered, measures
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records, without_home, write_atomic
 
 JUDGED = "judged.jsonl"
 
 CREST_FILES = (
-    *("generations.jsonl", JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
+    *(GENERATIONS, JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
     *("table.csv", "table.md", "report.md", GRADES, JUDGEMENTS),
 )
 

@@ -21,7 +21,7 @@ from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.parallel.distributed import is_first, of_first, stoppable, stopping_together, told
 from jaxalign.parallel.joining import all_processes
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import append_record, read_records, write_atomic
 from jaxalign.values.injection import survey_question
@@ -33,7 +33,7 @@ from jaxalign.values.schwartz import VALUES
 from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, fitting_table
 from jaxalign.values.targets import Target
 
-EVALUATE_FILES = ("questionnaire.jsonl", "generations.jsonl", "figures", "table.csv", "table.md")
+EVALUATE_FILES = ("questionnaire.jsonl", GENERATIONS, "figures", "table.csv", "table.md")
 
 
 def evaluate_values(config: EvaluateConfig) -> None:

@@ -14,13 +14,13 @@ from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.engines import InTurns, open_engine
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.train.data import perplexity_texts
-from jaxalign.runs.directory import Run
+from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json_object, write_atomic
 from jaxalign.runs.stages import StageSpec
 from jaxalign.values.questionnaire import read_perplexity
 
-GENERATE_STAGE = StageSpec(files=("generations.jsonl",), records=("generations.jsonl",))
+GENERATE_STAGE = StageSpec(files=(GENERATIONS,), records=(GENERATIONS,))
 
 
 class Answering:

@@ -1,7 +1,6 @@
 """stage=judge: judges read the responses of one model, without that model."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import without_home, write_atomic
+from jaxalign.runs.records import without_home, write_records
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
 from jaxalign.safety.calibration import calibrate
@@ -205,7 +204,7 @@ def _judge(session: HarmSession, model: AskedModel, generated: Run, loaded: Load
     ]
     each = enumerate(zip(responses, states, strict=True))
     lines = [_line(one, judges.judge_of(one.prompt), harm.get(n), state) for n, (one, state) in each]
-    write_atomic(run.path / JUDGED_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_records(run.path / JUDGED_FILE, lines)
     measured = [loaded.calibration(one, "harm") for one in judges.harm.values()]
     if judges.refusal is not None:
         measured.append(loaded.calibration(judges.refusal, "refusal"))

@@ -214,7 +214,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
     if judged is None or generated is None:
         return {}
     rows = [one for one in judged_records_of(judged, wanted) if not one["sample"]]
-    texts = generated_texts(generated / "generations.jsonl", {one["key"] for one in rows})
+    texts = generated_texts(Run(generated).generations, {one["key"] for one in rows})
     return {
         one["id"]: ShownResponse(
             *texts[one["key"]][:1],
@@ -232,7 +232,7 @@ def shown_responses(model: ReportedModel, wanted: Names[str], cut: str) -> dict[
 def texts_of(model: ReportedModel, keys: Names[str]) -> dict[str, tuple[str, str]]:
     """Return (prompt, text) of a model's generations with these keys; none that are not there."""
     folder = stage_folder(model, "generate")
-    return {} if folder is None else generated_texts(folder / "generations.jsonl", keys)
+    return {} if folder is None else generated_texts(Run(folder).generations, keys)
 
 
 def generated_texts(path: Path, keys: Names[str]) -> dict[str, tuple[str, str]]:
@@ -261,7 +261,7 @@ def prompts_asked(found: Collection) -> set[str]:
     texts: set[str] = set()
     for model in found.under():
         folder = stage_folder(model, "generate")
-        asked = [] if folder is None else read_records(folder / "generations.jsonl", again(folder), **_RESPONSE)
+        asked = [] if folder is None else read_records(Run(folder).generations, again(folder), **_RESPONSE)
         if not asked:
             return set()
         texts |= {one["prompt"] for one in asked}

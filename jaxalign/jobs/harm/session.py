@@ -15,6 +15,7 @@ from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm import keys
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.setup import OpenedModel, sampling_params
+from jaxalign.runs.config_file import safe_name
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import Stages
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_version
@@ -128,7 +129,7 @@ class HarmSession:
     def stages(self, model: AskedModel) -> Stages:
         """Return the stages of one model; commands with other models or judges share them."""
         c = self.config
-        folder = f"{self.mitigation.policy}-{model.name}".replace("/", "-")
+        folder = safe_name(f"{self.mitigation.policy}-{model.name}")
         return Stages(
             names=HARM_STAGES,
             asked=c.stage,
