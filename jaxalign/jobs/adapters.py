@@ -22,6 +22,7 @@ from jaxalign.pretrained.peft import CONFIG, read_adapter, read_ours
 from jaxalign.pretrained.sources import is_hub_id
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 
 TOGETHER = 8
 """The largest number of adapters that answer in one program."""
@@ -202,7 +203,7 @@ def print_other_storages(console: Console, adapters: Sequence[Adapter], storage:
     for adapter in adapters:
         if adapter.storage not in (None, storage) and {adapter.storage, storage} & CODES.keys():
             line = f"{adapter.name} was trained on a base stored as {adapter.storage}, and is used with one stored as"
-            console.print(f"{line} {storage}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{line} {storage}")
 
 
 def print_undivided(console: Console, placement: Placement | None, counts: Iterable[int]) -> None:
@@ -211,7 +212,7 @@ def print_undivided(console: Console, placement: Placement | None, counts: Itera
         return
     for count in sorted(set(counts)):
         for line in undivided_lines(placement.mesh, {"adapters": count}):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:

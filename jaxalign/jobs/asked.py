@@ -49,7 +49,7 @@ def open_asked(
         UserError: as `find_adapters`, `keys_of_base`, `open_base` and `read_adapters`.
     """
     folders, here = find_adapters(*config.named), config.engine.name == "jaxalign"
-    config = settle_precision(config, console, say=here, beside=beside)
+    config = settle_precision(config, console, shown=here, beside=beside)
     keys = keys_of_base(model or config.model, folders, as_trained=as_trained, here=here)
     opened = open_base(config, console, keys)
     if opened is None:

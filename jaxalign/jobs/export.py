@@ -40,7 +40,7 @@ from jaxalign.pretrained.verify import (
 )
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import all_here, plain_console
+from jaxalign.runs.progress import all_here, plain_console, say
 from jaxalign.runs.reading import read_text
 from jaxalign.runs.records import entries, filled_folder, is_leftover, named_errors, read_json_object, scratch_folder
 
@@ -86,7 +86,7 @@ def export(config: ExportConfig) -> None:
         what = "nothing but the run itself"
         if whole or config.verify:
             what = str(fetch(found.base(), offline=config.offline))
-        console.print(all_here(what), highlight=False, soft_wrap=True)
+        say(console, all_here(what))
         return
     if whole and found.run is None:
         raise UserError(f"run={config.run} is an adapter without its run: format=merged needs the run's directory")
@@ -108,12 +108,12 @@ def export(config: ExportConfig) -> None:
             card.write_text(with_harm(text, section), encoding="utf-8")
     if whole and (storage := found.config["model"].get("storage")):
         line = f"trained on a base stored as {storage}, and merged into the original weights of the base"
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+        say(console, line)
+    say(console, f"written: {out}")
     if config.verify:
         assert model is not None
         verify(console, found, model, out, whole)
-    console.print(f"next:    {next_command(found, out, whole)}", highlight=False, soft_wrap=True)
+    say(console, f"next:    {next_command(found, out, whole)}")
 
 
 def find(path: Path) -> ExportSource:
@@ -263,9 +263,7 @@ def verify(console: Console, found: ExportSource, model: Model, out: Path, whole
             checks.append(check_whole(out, base, adapted, tokens, dtype))
     for check in checks:
         mark = ("ok    ", "green") if check.passed else ("FAILED", "red")
-        console.print(
-            Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"), highlight=False, soft_wrap=True
-        )
+        say(console, Text.assemble(f"{check.name + ':':9}", mark, f" {check.finding}"))
     failed = [check.name for check in checks if not check.passed]
     if failed:
         raise UserError(f"verification failed ({', '.join(failed)}); do not use {out}")

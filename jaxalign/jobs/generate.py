@@ -22,7 +22,7 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told
 from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
-from jaxalign.runs.progress import Progress, plain_console
+from jaxalign.runs.progress import Progress, plain_console, say
 from jaxalign.runs.records import digest, write_records
 
 GENERATE_FILES = (GENERATIONS, "answers.jsonl")
@@ -62,7 +62,7 @@ def _generate(config: GenerateConfig) -> None:
         return
     if model.prompt_format is None and opened.keys["prompt_format"] == "chat":
         line = "prompts are put into the model's chat template (model.prompt_format=plain gives the bare text)"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     asked = prompt_requests(prompts, adapters, opened.encoder)
     requests = [Request(one.tokens) for one in asked[:: len(adapters)]]
     check_requests(requests, sampling, opened.context, [prompt.place for prompt in prompts])
@@ -192,4 +192,4 @@ def report_ends(console: Console, records: Sequence[Sequence[Mapping[str, Any]]]
     ends = {record["key"]: record["end"] for found in records for record in found if record["end"] not in ENDS}
     for end, count in Counter(ends.values()).items():
         line = f"answers cut by the server ({end}) and null in answers.jsonl: {count}; the same command asks again"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)

@@ -19,12 +19,13 @@ from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.runs.config_file import flat, parsed_config, stored_config
 from jaxalign.runs.mirror import Mirror
+from jaxalign.runs.progress import say
 
 C = TypeVar("C", bound=ModelCommandConfig)
 
 
 def settle_precision(
-    config: C, console: Console, *, say: bool = True, beside: Sequence[str] = (), of: str | None = None
+    config: C, console: Console, *, shown: bool = True, beside: Sequence[str] = (), of: str | None = None
 ) -> C:
     """Return the configuration with bfloat16 or float32 in the place of `precision=auto`, and print which and why.
 
@@ -35,7 +36,7 @@ def settle_precision(
     Args:
         config: the configuration of a command.
         console: prints the line.
-        say: whether the line is printed; a command that multiplies nothing here does not need it.
+        shown: whether the line is printed; a command that multiplies nothing here does not need it.
         beside: parts of the configuration, such as `judge`. If no run has the same settings, one that differs in these
             parts alone decides, because it shares responses with this one, or stands in one table with it.
         of: the directory of another run, whose format is taken, because this command works on what that run has made.
@@ -53,8 +54,8 @@ def settle_precision(
         return chosen, reason
 
     chosen, reason = told(choose)
-    if say and not config.prefetch:
-        console.print(f"precision: {chosen} ({reason})", highlight=False, soft_wrap=True)
+    if shown and not config.prefetch:
+        say(console, f"precision: {chosen} ({reason})")
     return dataclasses.replace(config, precision=chosen)
 
 

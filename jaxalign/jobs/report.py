@@ -24,7 +24,7 @@ from jaxalign.jobs.harm.report_parts import (
 from jaxalign.jobs.harm.reported import find_harm_runs, prompts_asked
 from jaxalign.jobs.harm.reported_trainings import perplexities, training_losses
 from jaxalign.jobs.harm.task_files import task_scores
-from jaxalign.runs.progress import all_here, plain_console
+from jaxalign.runs.progress import all_here, plain_console, say
 from jaxalign.runs.records import check_writable, entries, named_errors, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, HarmRun, collect
@@ -66,7 +66,7 @@ def report(config: ReportConfig) -> None:
     ability, left = ({}, []) if config.ability is None else task_scores(config.ability, runs)
     aside = [*aside, *left]
     for line in aside:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     collections = collect(runs)
     if config.plan:
         print_plans_of_runs(console, collections)
@@ -76,7 +76,7 @@ def report(config: ReportConfig) -> None:
     parts = make_parts(runs, folder, collections, ability, paper=config.paper)
     if config.paper and not PUBLISHED_ON & {part.found.name for part in parts}:
         line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     page = report_page(runs, parts, aside, config.texts)
     if not (out / PAGE_FILE).exists():  # a report that is killed before its page is there is known by this one
         write_atomic(out / PAGE_FILE, UNFINISHED_PAGE, OTHER_OUT)
@@ -87,7 +87,7 @@ def report(config: ReportConfig) -> None:
         logs = out / INSPECT_FOLDER
         number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
         line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def print_plans_of_targets(console: Console, categories: int) -> None:
@@ -108,7 +108,7 @@ def _print_plan(console: Console, title: str, scores: np.ndarray, categories: in
     counted = f"{categories} categories, and all together" if whole else "1 category"
     console.print(f"{title}, against {counted}:")
     for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        say(console, f"  {line}")
 
 
 def make_parts(
@@ -208,13 +208,11 @@ def print_parts(console: Console, parts: Sequence[ReportPart], runs: Sequence[Ha
             said = f"{count(findings, 'finding')} among {len(part.risks)} pairs of a value and a category"
             said += f"; {len(silent)} of these pairs have no correlation ({why})" if silent else ""
         models = models_in_words(part.found)
-        console.print(
-            "; ".join(one for one in (f"{part.title}: {models}", said) if one), highlight=False, soft_wrap=True
-        )
+        say(console, "; ".join(one for one in (f"{part.title}: {models}", said) if one))
         for line in judge_notes(part.found):
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
+            say(console, f"  {line}")
     console.print(f"{count(len(runs), 'run')} read", highlight=False)
     places = (("page", PAGE_FILE), ("tables", TABLES_FOLDER), ("figures", FIGURES_FOLDER), ("map", LEARNED_FILE))
     for name, place in places:
         if (out / place).exists():
-            console.print(f"{name + ':':9}{out / place}", highlight=False, soft_wrap=True)
+            say(console, f"{name + ':':9}{out / place}")

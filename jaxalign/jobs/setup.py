@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from jaxalign.pretrained.weights import abstract_params, bytes_on_device
 from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.of_first import open_run_of_first
-from jaxalign.runs.progress import compilations
+from jaxalign.runs.progress import compilations, say
 from jaxalign.training.feed import StageSettings
 from jaxalign.training.optimizer import Hyperparameters
 
@@ -129,7 +129,7 @@ class OpenedModel:
             if files.storage == "int4":
                 undivided = [f"{line} (int4 is divided in groups of {SCALE_GROUP})" for line in undivided]
             for line in (f"{first}; attention: {attention}; {base}", *more, *undivided):
-                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+                say(self.console, line)
         return held
 
 
@@ -152,16 +152,13 @@ def open_base(
     assert keys is not None
     source = source_of(keys)
     if config.prefetch:
-        console.print(sources.prefetch(source, offline=config.offline), highlight=False, soft_wrap=True)
+        say(console, sources.prefetch(source, offline=config.offline))
         return None
     check_joined()
     told(lambda: check_attention(config.attention, jnp.dtype(config.precision)))
     use_compilation_cache(cache_folder() / "xla")
     open_mirror(config)
-
-    def log(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
+    log = partial(say, console)
     files = sources.open_model(source, offline=config.offline, name=keys["name"], log=log)
     tokenizer = dataclasses.replace(files.tokenizer, date=keys.get("date") or DATE)
     files = dataclasses.replace(files, tokenizer=tokenizer).stored_as(keys.get("storage"), config.precision)
@@ -222,13 +219,13 @@ def open_job_run(
     if older and not made.finished:
         listed = ", ".join(str(path) for path in older[:3])
         line = f"made by another version of jaxalign, and left as it is: {listed}"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     if made.finished and not more:
         told(made.check_files)
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"
-    console.print(line, highlight=False, soft_wrap=True)
+    say(console, line)
     return made
 
 
@@ -236,7 +233,7 @@ def print_places(console: Console, **places: Path) -> None:
     """Print the path of each file or folder that exists, in a line with its name."""
     for name, path in places.items():
         if path.exists():
-            console.print(f"{name + ':':9}{path}", highlight=False, soft_wrap=True)
+            say(console, f"{name + ':':9}{path}")
 
 
 def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:

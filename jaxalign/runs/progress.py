@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.text import Text
 
 
 def plain_console() -> Console:
@@ -16,6 +17,11 @@ def plain_console() -> Console:
     if not console.width:  # as COLUMNS=0 says it where there is no terminal
         console.width = 80
     return console
+
+
+def say(console: Console, line: str | Text) -> None:
+    """Print a line as it is, which a narrow terminal breaks itself."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Progress:

@@ -11,6 +11,7 @@ from jaxalign.errors import UserError, shown
 from jaxalign.reasoning.comparison import comparison_table, no_comparison
 from jaxalign.runs.config_file import flat, stored_config
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import digest
 
 APART = ("identity", "run_files", "run_format", "run", "stage", "judge", "compare", "prefetch", "offline")
@@ -34,7 +35,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
     console.print(comparison_table(summaries))
     settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):
-        console.print(f"{number}: {path}{differing and f': {differing}'}", highlight=False, soft_wrap=True)
+        say(console, f"{number}: {path}{differing and f': {differing}'}")
     for line in no_comparison(summaries):
         console.print(line, highlight=False)
 

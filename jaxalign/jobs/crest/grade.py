@@ -32,6 +32,7 @@ from jaxalign.pretrained.sources import Model
 from jaxalign.reasoning.answers import Answered
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import delete_entry, digest, write_atomic
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.judgements import Exchange, Judgement, judge_missing, missing_exchanges
@@ -89,7 +90,7 @@ def grade_stage(
     title = judge_title(graders[0].name, graders[0].model)
     rationales = {} if evaluated is None else read_rationales(evaluated, session.questions.train)
     if key in gradings and not gradings[key]["missing"]:
-        session.console.print(f"grade: done before by {title}", highlight=False, soft_wrap=True)
+        say(session.console, f"grade: done before by {title}")
         write_page(run, summary, rationales, session.by_id)  # in case an earlier command ended before this
         return
     tested = {model["name"] for model in summary["models"] if "test" in model}

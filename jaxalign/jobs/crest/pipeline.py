@@ -6,6 +6,7 @@ each stage resumes by itself.
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 from jaxalign.config.crest import STAGES, CrestConfig
 from jaxalign.config.identity import plain
@@ -30,7 +31,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import plain_console
+from jaxalign.runs.progress import plain_console, say
 from jaxalign.runs.stages import Stages, missing_stage, next_stage
 from jaxalign.safety.judges.rubrics import RATIONALE_RUBRICS
 
@@ -65,7 +66,7 @@ def crest(config: CrestConfig) -> None:
         label=f"{config.dataset.name}-{config.model.name}",
         overwrite=config.run.overwrite,
         mirror=mirror_of(config),
-        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+        say=partial(say, console),
         in_words=counts_in_words,
     )
     stages.check_input(there)

@@ -12,6 +12,7 @@ from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, Rational
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import read_records, write_records
 from jaxalign.runs.stages import StageSpec
 
@@ -90,7 +91,7 @@ def write_pairs(session: CrestSession, run: Run, rationales: Mapping[str, Sequen
     for kind, one in reports[0].items():
         if one["drawn"] < one["wanted"]:
             short = f"{one['there']:,} pairs {PAIR_KIND_NAMES[kind]}, but {one['wanted']:,} were wanted"
-            session.console.print(f"preferences: there are only {short}", highlight=False, soft_wrap=True)
+            say(session.console, f"preferences: there are only {short}")
     write_records(run.path / PAIRS, lines)
     responses = {(line["question"], line[side]) for line in lines for side in ("better", "other")}
     return {"there": sizes, "rounds": reports, "distinct_responses": len(responses)}

@@ -23,6 +23,7 @@ from jaxalign.reasoning.report import (
     table_of_models,
 )
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.reading import parse_json, read_text
 from jaxalign.runs.records import write_atomic
 
@@ -82,7 +83,7 @@ def report_crest(console: Console, run: Run) -> None:
     summary = run.results(models=list, stages=dict, judge=str)
     run.check_files()
     for name, words in stages_in_words(summary).items():
-        console.print(f"{name}: {', '.join(words)}", highlight=False, soft_wrap=True)
+        say(console, f"{name}: {', '.join(words)}")
     console.print(table_of_models(summary))
     console.print(
         "accuracy over all questions; intervals: 95 %, bootstrap; consistency: mean share of follow-ups that agree "
@@ -95,6 +96,6 @@ def report_crest(console: Console, run: Run) -> None:
     files = ("report.md", "table.csv", GRADES, RATIONALES, PAIRS, "figures/accuracy.png", "adapter")
     for name in files:
         if (run.path / name).exists():
-            console.print(f"{name.partition('.')[0]}: {run.path / name}", highlight=False, soft_wrap=True)
+            say(console, f"{name.partition('.')[0]}: {run.path / name}")
     if run.adapter.exists():
-        console.print(f"next: python -m jaxalign.generate adapter={run.path}", highlight=False, soft_wrap=True)
+        say(console, f"next: python -m jaxalign.generate adapter={run.path}")

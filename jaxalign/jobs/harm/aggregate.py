@@ -22,6 +22,7 @@ from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import without_home, write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
@@ -247,9 +248,9 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
         console.print(_table(DROP_HEADS, [(cells, "") for cells in drop_cells(summary["drops"])]))
     elif summary["mitigation"]["name"] != NO_MITIGATION:
         line = "no drop is shown: the same command with mitigation=none has not been run"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     for line in table_lines(summary):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     print_places(console, table=run.path / "table.csv", markdown=run.path / "table.md", summary=run.summary)
 
 

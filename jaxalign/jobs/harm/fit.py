@@ -8,6 +8,7 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judges import JudgeModels
 from jaxalign.jobs.harm.labels import LABELS_FILE, read_labels
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import check_writable
 from jaxalign.safety.calibration import PURPOSES, measure_judge
 from jaxalign.safety.judges.fitting import fit_probe
@@ -33,7 +34,7 @@ def fit_judge(config: EvaluateConfig, console: Console) -> None:
     folder = Path(config.run.dir or Path(config.run.root) / "probe")
     check_writable(folder)
     rows = read_labels(labels)
-    console.print(f"labels: {labels or 'the shipped ones'}; {len(rows):,} responses", highlight=False, soft_wrap=True)
+    say(console, f"labels: {labels or 'the shipped ones'}; {len(rows):,} responses")
     fitted = [row for row in rows if row.split == TRAIN_PART]
     held_out = [row for row in rows if row.split == HELD_OUT_PART]
     reader = JudgeModels(config, console).reader(str(config.judge.model))
@@ -49,10 +50,10 @@ def fit_judge(config: EvaluateConfig, console: Console) -> None:
         measured = measure_judge(ProbeJudge(found.probe, reader), held_out, about)
         line = measured.line if held_out else "not measured, because no label is in the part held_out"
         line = f"{path}: {found.fitted} labels, penalty {found.penalty:g}; {line}"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
         written.append(f"judge.{key}={path}")
     if not written:
         raise UserError("; ".join(refused))
     for line in refused:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"next: judge=probe {' '.join(written)}", highlight=False, soft_wrap=True)
+        say(console, line)
+    say(console, f"next: judge=probe {' '.join(written)}")

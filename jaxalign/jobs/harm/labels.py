@@ -15,6 +15,7 @@ from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.jobs.harm.reported import generated_texts
 from jaxalign.runs.directory import Run
+from jaxalign.runs.progress import say
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, kappa_text, merge_labels
@@ -94,7 +95,7 @@ def label_responses(
                 append_record(path, {"key": one["key"], "label": _KEYS[said], "person": label.person})
                 break
     if line := agreement_line(path):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     console.print(
         "next: the command of the run with stage=aggregate puts the agreement under its table", soft_wrap=True
     )

@@ -16,6 +16,7 @@ from jaxalign.jobs.harm import keys
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.setup import OpenedModel, sampling_params
 from jaxalign.runs.config_file import safe_name
+from jaxalign.runs.progress import say
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import Stages
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, benchmark_version
@@ -139,7 +140,7 @@ class HarmSession:
             label=f"{c.harm.name}-{folder}",
             overwrite=c.run.overwrite,
             mirror=mirror_of(c),
-            say=lambda line: self.console.print(f"{model.name}: {line}", highlight=False, soft_wrap=True),
+            say=lambda line: say(self.console, f"{model.name}: {line}"),
             in_words=_in_words,
         )
 

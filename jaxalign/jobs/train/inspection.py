@@ -12,6 +12,7 @@ from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.examples import Example, TextStage
 from jaxalign.data.trees import Segment, Tree, merge, path_lengths
 from jaxalign.pretrained.tokenizer import Tokenizer
+from jaxalign.runs.progress import say
 from jaxalign.training.supervised import SupervisedStage
 
 TRAINED, SPECIAL, NOTE, WARNING = "green", "reverse", "dim", "yellow"
@@ -55,7 +56,7 @@ def print_examples(
     legend.append("green" if colour else "⟦marked so⟧", TRAINED)
     legend.append(", special tokens are ")
     legend.append("<|so|>" if colour else "as the tokenizer spells them", SPECIAL if colour else "")
-    console.print(legend.append(", ↵ is a newline"), highlight=False, soft_wrap=True)
+    say(console, legend.append(", ↵ is a newline"))
     for text, data in zip(text_stages, stages, strict=True):
         cut = data.train.cut
         start = min(cut.index(True) if True in cut else 0, max(len(text.train) - count, 0))
@@ -75,7 +76,7 @@ def print_examples(
         for item in items:
             if not len(item.response):
                 line = f"example {item.example.id} is left out: nothing of its response remained"
-                console.print(Text(line, WARNING), highlight=False, soft_wrap=True)
+                say(console, Text(line, WARNING))
 
 
 def _pair(examples: Sequence[Example], encoded: Encoded, encoder: Encoder) -> list[ShownExample]:

@@ -32,7 +32,7 @@ from jaxalign.parallel.distributed import is_first, of_first, stopping_together,
 from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import duration, plain_console
+from jaxalign.runs.progress import duration, plain_console, say
 from jaxalign.runs.records import digest
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.training.supervised import SupervisedStage
@@ -219,7 +219,7 @@ def report_training(console: Console, run: Run) -> None:
         losses = f"loss {stage['first_loss']:.2f} → {stage['last_loss']:.2f}"
         shares = f"padding {stage['padding_share']:.0%}, shared {stage['shared_share']:.0%}"
         line = f"{stage['name']}: {stage['steps']} steps in {took}, {losses}, {speed}, {shares}"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     answers = summary["questionnaire"]
     if answers["before"] is not None:
         console.print(profile_table(summary["target"], answers["before"], answers["after"]))
@@ -227,4 +227,4 @@ def report_training(console: Console, run: Run) -> None:
             console.print(line, highlight=False)
     print_places(console, adapter=run.adapter, figure=run.figures / "profile.png", summary=run.summary)
     command = shlex.join(["run=" + str(run.path), "format=peft", f"out={run.path}-peft", "verify=true"])
-    console.print(f"next:    python -m jaxalign.export {command}", highlight=False, soft_wrap=True)
+    say(console, f"next:    python -m jaxalign.export {command}")

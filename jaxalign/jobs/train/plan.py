@@ -16,7 +16,7 @@ from jaxalign.jobs.train.regulariser import regularising_texts
 from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.parallel.mesh import too_large
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import duration
+from jaxalign.runs.progress import duration, say
 from jaxalign.training.feed import Stage
 from jaxalign.training.planning import planned_step
 from jaxalign.training.preference import PreferenceStage
@@ -51,4 +51,4 @@ def print_plan(
         compiled = f"the train step of {step.rows} tokens, compiled in {duration(time.perf_counter() - start)}"
         line = f"{stage.name}: {sum(memory.values()) / 1e6:,.0f} MB on each device for {compiled}: {parts}"
         for words in (line, *too_large(sum(memory.values()))):
-            console.print(words, highlight=False, soft_wrap=True)
+            say(console, words)
