@@ -9,8 +9,6 @@ from jaxalign.analysis.estimates import Estimate
 
 FEWEST_FREE = 10
 """A regression needs this many units more than it has coefficients, the constant included."""
-HIGH_INFLATION = 5.0
-"""From this variance inflation factor on, a predictor is flagged as collinear (James et al., 2021, 3.3.3)."""
 HIGH_CORRELATION = 0.5
 """From this absolute correlation on, a pair of predictors is flagged."""
 
@@ -24,11 +22,6 @@ class Collinearity:
     pairs: dict[tuple[str, str], float]
     """The pairs whose correlation is at least `HIGH_CORRELATION` from 0, strongest first."""
     n: int
-
-    @property
-    def flagged(self) -> list[str]:
-        """The predictors whose inflation is at least `HIGH_INFLATION`."""
-        return [name for name, factor in self.inflation.items() if factor >= HIGH_INFLATION]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from jaxalign.values.schwartz import label
 
 WIDTH = 3.5
 """The width of a figure, in inches."""
-_SMALL, _SIZE = 6.0, 7.0  # of letters, in points
+_SMALL = 6.0  # of letters, in points
 _COLOURS = LinearSegmentedColormap.from_list("harm", [BEFORE, "#ffffff", AFTER])
 _GREYS = LinearSegmentedColormap.from_list("grey", ["#ffffff", "#6a6a6a"])  # the sign shows without a colour, too
 MOST_LINES = 8

@@ -83,7 +83,7 @@ def test_an_adapter_without_a_figure_is_missing_and_few_adapters_are_silent():
 
 def test_a_regression_over_the_ten_values_tells_them_apart():
     found = value_regressions(DESIGNED, planted(DESIGNED))["hate_speech"]
-    assert found.coefficients["power"].sign == 1 and found.collinearity.flagged == []
+    assert found.coefficients["power"].sign == 1 and max(found.collinearity.inflation.values()) < 5
     assert all(found.coefficients[value].estimate < 0.3 for value in VALUES if value != "power")  # pyright: ignore
     assert value_regressions(EXTREME, planted(EXTREME))["violence"].reason == "n = 14; 10 predictors need at least 21"
 

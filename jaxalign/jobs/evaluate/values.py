@@ -122,10 +122,10 @@ def parse_sampling(config: EvaluateConfig) -> SamplingParams:
     return SamplingParams(temperature=0.0, max_tokens=config.portraits.max_tokens)
 
 
-def parse_requests(questionnaire: Questionnaire, encoder: Encoder, adapter: int = 0) -> list[Request]:
+def parse_requests(questionnaire: Questionnaire, encoder: Encoder) -> list[Request]:
     """Return one request for a generated answer to each portrait."""
     return [
-        Request(encoder.prompt(survey_question(questionnaire.prompts, portrait.text)), (0,), adapter)
+        Request(encoder.prompt(survey_question(questionnaire.prompts, portrait.text)))
         for portrait in questionnaire.portraits
     ]
 

@@ -17,7 +17,7 @@ from jaxalign.jobs.harm.judged_file import FIRST_KEYS, JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmSession
-from jaxalign.jobs.harm.text_values import text_values
+from jaxalign.jobs.harm.text_values import shipped_value_probe, text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import without_home, write_records
@@ -295,4 +295,4 @@ def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Seque
         for one, state in zip(responses, states, strict=True)
         if state in SPOKEN and (judges.judge_of(one.prompt) in probes or (refusals and one.prompt.form == QUESTION))
     ]
-    return text_values(next(iter(probes.values())).reader, asked) if asked else None
+    return text_values(next(iter(probes.values())).reader, asked, shipped_value_probe()) if asked else None

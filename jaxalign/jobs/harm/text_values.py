@@ -14,9 +14,7 @@ from jaxalign.values.schwartz import VALUES
 shipped_value_probe = cache(read_value_probe)
 
 
-def text_values(
-    reader: ProbeReader, asked: Sequence[Exchange], probe: ValueProbe | None = None
-) -> dict[str, Any] | None:
+def text_values(reader: ProbeReader, asked: Sequence[Exchange], probe: ValueProbe) -> dict[str, Any] | None:
     """Return {probe (its identity), n (responses), means ({value: mean probability that a response carries it})}.
 
     None if the probe was fitted on another base than the reader's, or if there is no response that it can read.
@@ -24,9 +22,8 @@ def text_values(
     Args:
         reader: the bare base.
         asked: responses that say something.
-        probe: the probe; None is the shipped one.
+        probe: the probe for values.
     """
-    probe = probe or shipped_value_probe()
     if probe.base != reader.base:
         return None
     states = [state for state in reader.read(asked) if state is not None]
