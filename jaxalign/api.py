@@ -64,7 +64,8 @@ class LanguageModel:
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
         self.storage = model.storage or precision
         self.programs = Programs()
-        self._base = BaseModel(model, jnp.dtype(precision), self.programs)
+        self.base = BaseModel(model, jnp.dtype(precision), self.programs)
+        """The base model, for samplers and scorers of one's own (see `BaseModel`)."""
 
     def sample(
         self,
@@ -91,7 +92,7 @@ class LanguageModel:
         usual = dataclasses.asdict(SamplingParams())
         r = given_settings(SampleArguments, {**usual, "n": n, "rows": rows, **sampling})
         asked = given_texts("prompts", prompts)
-        sampler = self._base.sampler(stack_adapters([self._checked(adapter)]), r.rows)
+        sampler = self.base.sampler(stack_adapters([self._checked(adapter)]), r.rows)
         requests = [Request(self.encoder.prompt(prompt), tuple(range(r.n))) for prompt in asked]
         found = sampler.sample(requests, SamplingParams(r.temperature, r.top_k, r.top_p, r.max_tokens, r.stop, r.seed))
         return [[one.text for one in completions] for completions in found]
@@ -121,7 +122,7 @@ class LanguageModel:
                 )
         if not branches:
             return np.zeros(0)
-        scorer = self._base.scorer(asked.params, asked.scale)
+        scorer = self.base.scorer(asked.params, asked.scale)
         choice = choice_tree(root, branches)
         return choice_log_probs(choice, scorer.score([choice.tree])[0])
 
@@ -189,7 +190,7 @@ class LanguageModel:
         }
         r = given_settings(AdapterArguments, given)
         if start is None:
-            start = fresh_adapter(r, self._base.model, r.seed)
+            start = fresh_adapter(r, self.base.model, r.seed)
         start = self._checked(start)
         if start.params is None:
             raise UserError("start is the bare base, which has no adapter to train: leave it out for a new adapter")
@@ -201,13 +202,13 @@ class LanguageModel:
             max_steps=r.max_steps,
             batch_size=r.batch_size,
             seed=r.seed,
-            row_length=self._base.row_length(),
+            row_length=self.base.row_length(),
             hyper=Hyperparameters(r.learning_rate, weight_decay=0.0, clip=1.0, scale=start.scale, dropout=r.dropout),
         )
         with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
             run = open_run({}, {}, dir=Path(folder) / "run")
-            network, quiet = self._base.network("projections"), Console(quiet=True)
-            trainer = Trainer(network, self._base.weights(False), self.programs, run, quiet)
+            network, quiet = self.base.network("projections"), Console(quiet=True)
+            trainer = Trainer(network, self.base.weights(False), self.programs, run, quiet)
             stage = SupervisedStage("pairs", train, validation)
             params, summary = trainer.train_stage(stage, settings, start.params)
         return start.trained(jax.device_get(params), "trained"), summary

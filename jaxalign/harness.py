@@ -122,7 +122,7 @@ class Harness(LM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, str]:
         """Return what the harness writes into its results on the model: hashes of the base and of the adapter ("" for
         none), by which `jaxalign.report ability=` knows them, and the number format."""
-        base = self.language._base
+        base = self.language.base
         names = (base.model.signature, np.dtype(base.dtype).name, self.adapter.identity)
         return dict(zip((OF_MODEL["base"], OF_MODEL["precision"], OF_MODEL["adapter"]), names, strict=True))
 
@@ -223,10 +223,10 @@ class Harness(LM):  # type: ignore[misc]
         return [(Segment(before, -1), Segment(rest, 0, True)) for before, rest in pairs]
 
     def _scorer(self):
-        return self.language._base.scorer(self.adapter.params, self.adapter.scale)
+        return self.language.base.scorer(self.adapter.params, self.adapter.scale)
 
     def _sample(self, requests: Sequence[Request], sampling: SamplingParams):
-        return self.language._base.sampler(stack_adapters([self.adapter]), self.rows).sample(requests, sampling)
+        return self.language.base.sampler(stack_adapters([self.adapter]), self.rows).sample(requests, sampling)
 
 
 def task_sampling_params(settings: Mapping[str, Any]) -> SamplingParams:
