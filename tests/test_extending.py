@@ -7,7 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 from command_line import refused, run
 from golden_model import FAMILY_GOLDENS, assert_logits_equal, golden_model
@@ -16,62 +15,76 @@ from runs_of_tiny import CONF
 from jaxalign.jobs.harm.judges import JUDGES
 from jaxalign.jobs.readers import ARGUMENT_READERS
 from jaxalign.models.families import FAMILIES, Family
-from jaxalign.objectives.sft import sft_loss
 from jaxalign.report import main as report
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
-from jaxalign.train import main
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.touche import Argument
 
 RECIPES = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 QUICK = [
     *("model=tiny", "precision=float32", "lora.rank=2", "training.max_steps=2", "training.batch_size=4"),
     *("alignment=short", "alignment.regulariser.weight=0", "training.row_length=128"),
-    *("training.questionnaire=false", "training.log_every=1", "+value=power"),
+    *("training.questionnaire=false", "training.log_every=1"),
 ]
 
 
-def read_proverbs(dataset, offline):
-    """Return the arguments of a data set of one's own."""
-    texts = [f"rule {number} serves us all" for number in range(12)][: dataset.limit]
-    return [Argument(f"p{n}", "We need it", "in favor of", text, (VALUES[n % 10],)) for n, text in enumerate(texts)]
+def recipe(title):
+    """The files of a recipe by name, which are a worked example under 40 lines."""
+    part = RECIPES.split(f"## Recipe: {title}\n")[1].split("\n## ")[0]
+    files = {text.split()[1].rstrip(":"): text for _, text in re.findall(r"```(python|yaml)\n(.*?)```", part, re.S)}
+    assert sum(len(text.splitlines()) for text in files.values()) < 40
+    return files
 
 
-def focal(log_probs, batch, hyper):
-    """Weigh tokens down that are certain already (Lin et al., 2017): (1 - p)^2 times minus the log-probability."""
-    weight = batch.weight * (1.0 - jnp.exp(log_probs)) ** 2
-    total, _ = sft_loss(log_probs, weight)
-    return total, batch.weight.sum(), {"confidence": (jnp.exp(log_probs) * batch.weight).sum()}
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def forget(monkeypatch, registry, name):
+    """Take a name from a registry when the test ends."""
+    monkeypatch.setitem(registry, name, None)
+    del registry[name]
+
+
+def execute(monkeypatch, script, arguments):
+    """Run a recipe's script as its first line types it, with further arguments."""
+    name, *typed = script.splitlines()[0].split(": python ")[1].split()
+    monkeypatch.setattr(sys, "argv", [name, *typed, *arguments])
+    exec(compile(script, name, "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture
 def added(tmp_path, monkeypatch):
-    """The two registered, and a folder with an option for each."""
-    monkeypatch.setitem(ARGUMENT_READERS, "proverbs", read_proverbs)
-    monkeypatch.setitem(OBJECTIVES, "focal", focal)
-    for group, text in {"dataset": "name: proverbs\nkind: arguments\n", "objective": "name: focal\n"}.items():
-        (tmp_path / "conf" / group).mkdir(parents=True)
-        name = text.split()[1]
-        (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
-    shutil.copytree(CONF / "alignment", tmp_path / "conf" / "alignment")
-    return [
-        "--config-dir",
-        str(tmp_path / "conf"),
-        "dataset=proverbs",
-        "objective=focal",
-        f"run.dir={tmp_path / 'run'}",
-    ]
+    """The recipes of a data set and an objective: their files in a folder, and what trains with both of them."""
+    data, objective = recipe("add a data set"), recipe("add an objective")
+    assert {*data, *objective} == {"my_train.py", "my_conf/dataset/proverbs.yaml", "my_conf/objective/focal.yaml"}
+    write(tmp_path, {**data, **objective})
+    rows = [f"We need it\trule {number} serves us all\t{VALUES[number % 10]}\n" for number in range(12)]
+    (tmp_path / "proverbs.tsv").write_text("".join(rows))
+    shutil.copytree(CONF / "alignment", tmp_path / "my_conf" / "alignment")
+    monkeypatch.chdir(tmp_path)
+    forget(monkeypatch, ARGUMENT_READERS, "proverbs")
+    forget(monkeypatch, OBJECTIVES, "focal")
+
+    def train(arguments):
+        registers, runs = data["my_train.py"].rsplit("main()", 1)
+        assert runs == "\n"
+        exec(compile(registers, "my_train.py", "exec"), {})
+        execute(monkeypatch, objective["my_train.py"], ["dataset=proverbs", "run.dir=run", *arguments])
+
+    return train
 
 
 @pytest.mark.slow
 def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
-    main([*added, *QUICK])
+    added(QUICK)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [stage["examples"] for stage in summary["training"]["stages"]] == [11, 11]
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(0 < record["confidence"] < 1 for record in records)
+    assert all(0 < record["certain"] < 1 for record in records)
 
 
 @pytest.mark.parametrize(
@@ -83,31 +96,20 @@ def test_a_data_set_and_an_objective_are_added_from_outside(added, tmp_path):
     ],
 )
 def test_a_name_that_nobody_registered_is_refused_in_one_line(added, change, said, capsys):
-    assert said in refused(main, [*added, *QUICK, change], capsys)
+    assert said in refused(added, [*QUICK, change], capsys)
 
 
 @pytest.fixture
 def manners(tmp_path, monkeypatch):
     """The recipe of a benchmark and a judge: its files in a folder, and what runs it with further arguments."""
-    recipe = RECIPES.split("## Recipe: add a benchmark of harm or a judge\n")[1].split("\n## ")[0]
-    files = {text.split()[1].rstrip(":"): text for _, text in re.findall(r"```(python|yaml)\n(.*?)```", recipe, re.S)}
+    files = recipe("add a benchmark of harm or a judge")
     assert set(files) == {"my_evaluate.py", "my_conf/benchmark/manners.yaml", "my_conf/judge/shouting.yaml"}
-    assert sum(len(text.splitlines()) for text in files.values()) < 40
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write(tmp_path, files)
     (tmp_path / "manners.txt").write_text("What is polite?\nWho may speak first?\nIs it rude to sing?\n")
     monkeypatch.chdir(tmp_path)
-    for registry, name in ((BENCHMARKS, "manners"), (JUDGES, "shouting")):
-        monkeypatch.setitem(registry, name, None)
-        del registry[name]  # at the end of the test, it goes again
-
-    def ask(arguments):
-        typed = files["my_evaluate.py"].splitlines()[0].split("python my_evaluate.py ")[1].split()
-        monkeypatch.setattr(sys, "argv", ["my_evaluate.py", *typed, *arguments])
-        exec(compile(files["my_evaluate.py"], "my_evaluate.py", "exec"), {"__name__": "__main__"})
-
-    return ask
+    forget(monkeypatch, BENCHMARKS, "manners")
+    forget(monkeypatch, JUDGES, "shouting")
+    return lambda arguments: execute(monkeypatch, files["my_evaluate.py"], arguments)
 
 
 TINY_HARM = ["model=tiny", "model.config.num_hidden_layers=1", "precision=float32", "run.dir=run"]
