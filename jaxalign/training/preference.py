@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int32
 
 from jaxalign.data.bucketing import fits, plan, shape_for
 from jaxalign.data.order import Stream, batches
@@ -144,13 +145,9 @@ class PreferenceFeed:
                         branch[responses[old - 1]] = len(branch)
                 pieces.append(piece)
         mine = [pair for pair in pairs if pair.chosen in branch]
-        indices = np.zeros((self._pairs, 2), np.int32)
-        weight, reference = np.zeros(self._pairs, np.float32), np.zeros(self._branches, np.float32)
-        indices[: len(mine)] = [(branch[chosen], branch[rejected]) for chosen, rejected in mine]
-        weight[: len(mine)] = 1.0
-        for response, number in branch.items():
-            reference[number] = self.data.reference[response]
-        batch = pack(pieces, shape).replace(preferences=Preferences(indices, weight, reference))  # type: ignore
+        numbers = np.array([(branch[chosen], branch[rejected]) for chosen, rejected in mine], np.int32).reshape(-1, 2)
+        preferences = _padded(numbers, self.data.reference[list(branch)], self._pairs, self._branches)
+        batch = pack(pieces, shape).replace(preferences=preferences)  # type: ignore
         return batch, sum(map(tree_length, pieces))
 
     def tokens(self, members: Sequence[int]) -> int:
@@ -180,3 +177,12 @@ class PreferenceFeed:
             "distinct_responses": len(used),
             "truncated_prompts": sum(self.data.cut) / len(self.data.prompts),
         }
+
+
+def _padded(pairs: Int32[np.ndarray, "n 2"], reference: Float[np.ndarray, " r"], most: int, wide: int) -> Preferences:
+    """Return pairs of weight 1 and the reference of their branches, padded with zeros to [most] and [wide]."""
+    numbers, weight = np.zeros((most, 2), np.int32), np.zeros(most, np.float32)
+    numbers[: len(pairs)], weight[: len(pairs)] = pairs, 1.0
+    of_branches = np.zeros(wide, np.float32)
+    of_branches[: len(reference)] = reference
+    return Preferences(numbers, weight, of_branches)

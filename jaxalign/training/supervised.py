@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from jaxalign.data.bucketing import plan, shape_for
 from jaxalign.data.encoding import Encoded
@@ -82,8 +84,13 @@ class Packer:
         rows = shape.rows if self.max_rows is None else min(shape.rows, self.max_rows)
         count = -(-shape.rows // rows)
         packed = pack(trees, dataclasses.replace(shape, rows=count * rows), alone=self.alone)
-        stacked = jax.tree.map(lambda x: np.asarray(x).reshape(count, rows, *x.shape[1:]), packed)
+        stacked = jax.tree.map(partial(_micro_batches, rows), packed)
         return stacked, sum(map(tree_length, trees))
+
+
+def _micro_batches(rows: int, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[np.ndarray, "M B ..."]:
+    """Return a field of a batch cut into micro-batches of B = `rows` rows."""
+    return np.asarray(x).reshape(-1, rows, *x.shape[1:])
 
 
 class SupervisedFeed:
