@@ -14,7 +14,7 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoded, Encoder
 from jaxalign.data.order import batches, epoch_order
 from jaxalign.inference.base_model import ROW_LENGTH
-from jaxalign.jobs.setup import fresh_adapter
+from jaxalign.jobs.settings import fresh_adapter
 from jaxalign.jobs.train.data import encode_stages, read_training_text
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import reader

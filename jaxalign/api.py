@@ -37,7 +37,7 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.jobs.adapters import find_adapters
-from jaxalign.jobs.setup import fresh_adapter
+from jaxalign.jobs.settings import fresh_adapter
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.parallel.compilation import Programs

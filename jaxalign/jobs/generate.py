@@ -16,7 +16,8 @@ from jaxalign.inference.sampling_params import ENDS, Request, SamplingParams, ch
 from jaxalign.jobs.adapters import check_together
 from jaxalign.jobs.asked import open_asked
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
-from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places, sampling_params
+from jaxalign.jobs.settings import sampling_params
+from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told

@@ -10,18 +10,13 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from jaxalign.config.generate import SamplingConfig
 from jaxalign.config.identity import identity, plain
-from jaxalign.config.model import LoraConfig, ModelCommandConfig, check_system
-from jaxalign.config.training import AdamConfig, PreferenceLossConfig, ScheduleConfig, TrainingConfig
+from jaxalign.config.model import ModelCommandConfig, check_system
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel, signature_in
-from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
-from jaxalign.models.adapter import Adapter
 from jaxalign.models.kernels import check_attention, choose_attention
 from jaxalign.models.linear import CODES, SCALE_GROUP, stored_sizes
-from jaxalign.models.lora import init_adapter
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.parallel.distributed import check_joined, told
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
@@ -34,8 +29,6 @@ from jaxalign.runs.config_file import older_runs
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.of_first import open_run_of_first
 from jaxalign.runs.progress import compilations, say
-from jaxalign.training.feed import StageSettings
-from jaxalign.training.optimizer import Hyperparameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,77 +227,3 @@ def print_places(console: Console, **places: Path) -> None:
     for name, path in places.items():
         if path.exists():
             say(console, f"{name + ':':9}{path}")
-
-
-def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
-    """Return a new adapter of the configured shape, drawn from the seed; before training, it changes no output.
-
-    Raises:
-        UserError: the rank is too large (see `init_adapter`).
-    """
-    params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
-    return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity, base_name=model.name)
-
-
-def sampling_params(config: SamplingConfig, *stops: str) -> SamplingParams:
-    """Return the settings of the configuration as `SamplingParams`; `stops` also end a sample."""
-    return SamplingParams(
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        max_tokens=config.max_tokens,
-        stop=(*config.stop, *(stop for stop in stops if stop not in config.stop)),
-        seed=config.seed,
-    )
-
-
-def stage_settings(
-    training: TrainingConfig,
-    adam: AdamConfig,
-    schedule: ScheduleConfig,
-    loss: PreferenceLossConfig,
-    *,
-    scale: float,
-    dropout: float,
-    row_length: int,
-    divergence: float = 0.0,
-    **settings: Any,
-) -> StageSettings:
-    """Return the settings of a stage, collected from parts of the configuration.
-
-    Args:
-        training: seed, logging, checkpoints and rows.
-        adam: the optimiser's settings.
-        schedule: the learning rate and its schedule.
-        loss: the settings of a preference loss.
-        scale: the adapter's scale, alpha / rank.
-        dropout: the dropout rate on the adapter's input.
-        row_length: the longest packed row, in tokens.
-        divergence: the weight of the divergence from the base.
-        settings: the other fields of `StageSettings`: epochs, batch_size, ...
-    """
-    return StageSettings(
-        row_length=row_length,
-        max_rows=training.max_rows,
-        seed=training.seed,
-        log_every=training.log_every,
-        checkpoint_every=training.checkpoint_every,
-        keep_checkpoints=training.keep_checkpoints,
-        schedule=schedule.schedule,
-        warmup_steps=schedule.warmup_steps,
-        hyper=Hyperparameters(
-            learning_rate=schedule.learning_rate,
-            b1=adam.betas[0],
-            b2=adam.betas[1],
-            eps=adam.epsilon,
-            weight_decay=adam.weight_decay,
-            clip=float("inf") if adam.clip is None else adam.clip,
-            scale=scale,
-            dropout=dropout,
-            beta=loss.beta,
-            label_smoothing=loss.label_smoothing,
-            likelihood=loss.likelihood,
-            divergence=divergence,
-        ),
-        **settings,
-    )

@@ -20,7 +20,8 @@ from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import Engine
 from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.model_card import model_card
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter, sampling_params, stage_settings
+from jaxalign.jobs.settings import fresh_adapter, sampling_params, stage_settings
+from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter

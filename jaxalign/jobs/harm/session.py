@@ -14,7 +14,8 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm import keys
 from jaxalign.jobs.mirroring import mirror_of
-from jaxalign.jobs.setup import OpenedModel, sampling_params
+from jaxalign.jobs.settings import sampling_params
+from jaxalign.jobs.setup import OpenedModel
 from jaxalign.runs.config_file import safe_name
 from jaxalign.runs.progress import say
 from jaxalign.runs.records import digest

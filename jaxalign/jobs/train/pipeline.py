@@ -19,7 +19,8 @@ from jaxalign.inference.generations import PromptRequest
 from jaxalign.jobs.adapters import print_other_storages
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import fresh_adapter, open_base, open_job_run, print_places
+from jaxalign.jobs.settings import fresh_adapter
+from jaxalign.jobs.setup import open_base, open_job_run, print_places
 from jaxalign.jobs.train.data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.jobs.train.inspection import print_examples
 from jaxalign.jobs.train.plan import print_plan

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from jaxalign.config.train import TrainConfig
 from jaxalign.inference.generations import PromptRequest
-from jaxalign.jobs.setup import OpenedModel, fresh_adapter
+from jaxalign.jobs.settings import fresh_adapter
+from jaxalign.jobs.setup import OpenedModel
 from jaxalign.jobs.train.data import TrainingText
 from jaxalign.jobs.train.regulariser import regularising_texts
 from jaxalign.jobs.train.session import TrainingSession

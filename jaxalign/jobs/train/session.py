@@ -12,7 +12,8 @@ from jaxalign.config.train import TrainConfig
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.reference import read_reference
-from jaxalign.jobs.setup import OpenedModel, stage_settings
+from jaxalign.jobs.settings import stage_settings
+from jaxalign.jobs.setup import OpenedModel
 from jaxalign.jobs.train.data import TrainingText
 from jaxalign.jobs.train.regulariser import CHATS, answered_by_base, regularising_texts
 from jaxalign.models.adapter import Adapter

@@ -7,7 +7,7 @@ from reasoning.few_questions import THREE
 from jaxalign.config.generate import SamplingConfig
 from jaxalign.crest import main
 from jaxalign.jobs.crest.evaluate import _repeated
-from jaxalign.jobs.setup import sampling_params
+from jaxalign.jobs.settings import sampling_params
 from jaxalign.reasoning.rationales import distinct
 from jaxalign.runs.records import read_records
 
