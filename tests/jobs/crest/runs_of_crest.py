@@ -18,12 +18,13 @@ SMALL = [
     ),
     *("dataset.solved=4", "dataset.train=12", "dataset.validation=4", "dataset.test=4", "dataset.links=[1,2]"),
     *("dataset.reply={letter}: {text}", "sampling.max_tokens=8", "test.max_tokens=16", "training.log_every=1"),
+    "sampling.rows=4",
     *("crest.samples=6", "crest.tolerance=null", "seed.epochs=1", "seed.learning_rate=0.01"),
     *("sft.epochs=3", "sft.batch_size=4", "sft.learning_rate=0.03"),
     *("dpo.steps=4", "dpo.batch_size=4", "dpo.learning_rate=0.003"),
 ]
 """A random model, taught just enough that it is right about some questions and wrong about others, that its follow-ups
-differ, and that its answers can be read."""
+differ, and that its answers can be read. It draws four samples together, so that calls of many sizes share programs."""
 
 ROOMY = "model.config.max_position_embeddings=2048"
 """A context that holds the shipped worked examples, too."""

@@ -231,7 +231,7 @@ def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path,
 
 
 def test_a_kill_at_any_moment_loses_nothing_that_changes_the_result(whole, tmp_path):
-    begun = tmp_path / "begun"
+    begun = folder = tmp_path / "begun"
 
     def command(folder: Path) -> list[str]:
         return [f"run.dir={folder}", *SMALL, "training.checkpoint_every=1"]
