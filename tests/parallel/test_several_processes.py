@@ -148,6 +148,7 @@ def test_two_processes_write_the_files_of_one(tmp_path):
     # The base answers four questions in its chats; their prompts begin with the same tokens, which are read once.
     arguments += ["alignment.regulariser.chats=4", "alignment.regulariser.tokens=32", "model.prompt_format=chat"]
     arguments += ["model.system=You answer briefly and politely.", *short_questionnaire(tmp_path)]
+    arguments += ["model.config.num_hidden_layers=1", "alignment.validation_fraction=0.002"]
     two, one = (Job(tmp_path / str(count), count, devices, *arguments).done() for count, devices in ((2, 4), (1, 1)))
     assert files(two) == files(one) and checkpoints(two) == checkpoints(one)
     assert (two / "chats.jsonl").read_bytes() == (one / "chats.jsonl").read_bytes()
@@ -243,7 +244,7 @@ def test_two_processes_ask_adapters_as_one_does_and_name_each_job_once(tmp_path)
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_that_answer_stops_both_and_the_same_command_draws_the_rest(tmp_path):
     (tmp_path / "prompts.txt").write_text("".join(f"What about the number {n}?\n" for n in range(16)))
-    arguments = [f"prompts={tmp_path / 'prompts.txt'}", "sampling.n=4", "sampling.rows=8"]
+    arguments = [f"prompts={tmp_path / 'prompts.txt'}", "sampling.n=4", "sampling.rows=8", "sampling.top_p=1"]
     job = Job(tmp_path / "stopped", 2, 1, *arguments, command=[THIS, "generate", *GENERATE[1:]])
     drawn = job.folder / "generations.jsonl"
     while not drawn.exists():
