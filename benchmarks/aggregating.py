@@ -134,13 +134,12 @@ def lab(args: argparse.Namespace) -> Any:
     )
     return SimpleNamespace(
         config=config,
-        opened=SimpleNamespace(files=SimpleNamespace(name="none"), attention="blocks"),
+        opened=SimpleNamespace(files=SimpleNamespace(name="none"), attention="blocks", signature="none-float32"),
         models=models,
         prompts=[],
         asked=[None] * (args.records // SAMPLES),
         asking={"temperature": 0.1},
         version="0123456789abcdef",
-        signature="none-float32",
         mitigation=SimpleNamespace(policy=NO_MITIGATION, covered=lambda prompts: ([], [])),
         with_mitigation=lambda policy: None,
         stages=lambda model: stages(args.work, model),

@@ -77,7 +77,7 @@ def judging(tokenizer, monkeypatch):
     weights, adapter = random_weights(ARCHITECTURE), random_adapter(architecture=ARCHITECTURE)
 
     def session(after=99):
-        scorer = Killed(network, weights, adapter, 1.0, PROGRAMS, after=after)
+        scorer = Killed(network, weights, adapter, 1.0, PROGRAMS, 2048, after=after)
         parts = (None, Base(scorer), Opened(Encoder(tokenizer)), WORDING, None, None, Console(file=io.StringIO()))
         return CrestSession(*parts)  # type: ignore[arg-type]
 
