@@ -41,7 +41,7 @@ from jaxalign.jobs.settings import fresh_adapter
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.models.architecture import PROJECTIONS, projection_shape
 from jaxalign.parallel.compilation import Programs
-from jaxalign.parallel.processor import fast_precision
+from jaxalign.parallel.processor import check_settings, fast_precision
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.pretrained.sources import Model, ModelSource, source_of
 from jaxalign.pretrained.sources import read_model as load
@@ -275,6 +275,7 @@ def load_model(
     if name not in known and near and not Path(name).exists():  # nearly all ids on the hub have a slash
         raise UserError(f"no model is called '{name}'; did you mean '{near[0]}'?")
     source = source_of(preset(name)) if name in known else ModelSource("hub", name)
+    check_settings()
     precision = fast_precision()[0] if r.precision == "auto" else r.precision
     model = load(source, jnp.dtype(precision), offline=r.offline, name=name, storage=r.storage)
     if r.date is not None:

@@ -20,7 +20,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        line = re.sub(r"(://)[^/\s@]*@", r"\1***@", " ".join(message.split()))
+        line = re.sub(r"(://)\S*@", r"\1***@", " ".join(message.split()))
         line = re.sub(r"(://[^\s?]*\?)[^\s']+", r"\1***", line)
         line = "".join(one if one.isprintable() else "\ufffd" for one in line)
         super().__init__(

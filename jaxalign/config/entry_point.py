@@ -85,7 +85,7 @@ def _fail(line: str) -> None:
 def _main(config_name: str, kind: type[Config], run: Callable[[Config], None], arguments: list[str]) -> None:
     for argument in arguments:
         if is_cut(argument):
-            raise UserError(f"{argument!a} is not UTF-8 text")
+            raise UserError(f"{argument!a} is not UTF-8 text; if you typed it as such, set PYTHONUTF8=1")
     flags, overrides, options = split_flags(arguments)
     if options.version:
         print(f"jaxalign {metadata.version('jaxalign')}", flush=True)

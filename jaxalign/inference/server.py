@@ -98,7 +98,14 @@ class JsonServer:
             # No time-outs of single reads: each request has a deadline instead.
             return httpx2.AsyncClient(timeout=None, limits=kept, follow_redirects=False)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:  # from HTTP_PROXY, ALL_PROXY, ...
-            raise UserError(f"the proxy that the environment names cannot be used: {said(str(error))}") from None
+            names = [
+                name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+            ]
+            why = f" ({said(str(error))})" if isinstance(error, ImportError) else ""  # others may quote a password
+            raise UserError(
+                f"the proxy of {' or '.join(sorted(names))} cannot be used{why}: unset it, or write it as "
+                "http://HOST:PORT, with all but letters and digits of a name or a password as %XX"
+            ) from None
         except OSError as error:  # from SSL_CERT_FILE or SSL_CERT_DIR
             raise UserError(
                 f"the certificates cannot be read ({said(str(error))}): set SSL_CERT_FILE to a file that has them"

@@ -1,5 +1,6 @@
 """The terminal: a chat in the model's chat template, and the answers of several models side by side."""
 
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +11,21 @@ from rich.panel import Panel
 from rich.text import Text
 
 from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
 from jaxalign.inference.generations import Engine
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_room
 from jaxalign.pretrained.sources import ModelFiles
 
 
 def check_chat(files: ModelFiles, sampling: SamplingParams) -> None:
-    """Raise UserError if the model has no chat template, or if its answers leave no room for a question."""
+    """Check that a chat is possible.
+
+    Raises:
+        UserError: there is no standard input, the model has no chat template, or its answers leave no room for a
+            question.
+    """
+    if sys.stdin is None:  # closed by `<&-`
+        raise UserError("there is no input to chat with: give prompt='...' or prompts=FILE")
     files.tokenizer.chat([{"role": "user", "content": "?"}])
     check_room(sampling, files.architecture.context)
 

@@ -1,7 +1,8 @@
-"""What the processor at hand multiplies fast."""
+"""The devices at hand, JAX's settings, and what the processor multiplies fast."""
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,40 @@ def cpu_instructions(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(found[1].split()) if found else frozenset()
 
 
+SETTINGS: Mapping[str, Any] = {
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_random_seed_offset": 0,
+    "jax_enable_x64": False,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_disable_jit": False,
+    "jax_transfer_guard": None,
+}
+"""The values of JAX's own settings with which jaxalign computes, which are its defaults. With others, results differ
+under the same name, or programs cannot be compiled."""
+
+
+def check_settings() -> None:
+    """Raise UserError if a setting of JAX, from the environment or from a program's own lines, is not as `SETTINGS`."""
+    for name, wanted in SETTINGS.items():
+        found = getattr(jax.config, name, wanted)  # a later JAX may have no such setting
+        found = getattr(found, "value", found)
+        if found != wanted and not (name == "jax_transfer_guard" and found == "allow"):
+            raise UserError(
+                f"JAX's setting {name} is {found}, and jaxalign computes with {wanted}: unset {name.upper()} in the "
+                "environment, or leave the setting as it is in your own program"
+            )
+
+
 def available_devices() -> list[Any]:
-    """Return the devices; UserError if there are none of the kind that JAX_PLATFORMS names, or they cannot be used."""
+    """Return the devices.
+
+    Raises:
+        UserError: there are none of the kind that JAX_PLATFORMS names, or they cannot be used; or see `check_settings`.
+    """
+    check_settings()
     try:
         return jax.devices()
     except RuntimeError as error:

@@ -255,6 +255,9 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
     import huggingface_hub
     from huggingface_hub import errors
 
+    if "://" in name:  # it may hold a password, so it is not shown
+        raise UserError("model.path is an address (with ://): give the model's id on the hub (OWNER/NAME), or a folder")
+
     def snapshot(local: bool) -> Path:
         return _check_local(
             Path(

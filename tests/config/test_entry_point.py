@@ -600,7 +600,8 @@ def test_an_empty_path_is_not_the_folder_one_is_in(capsys, key):
 
 
 def test_an_argument_that_is_no_text_is_refused(capsys):
-    assert refusal(capsys, "value=power", "dataset.path=a\udcff") == r"'dataset.path=a\udcff' is not UTF-8 text"
+    line = refusal(capsys, "value=power", "dataset.path=a\udcff")
+    assert line == r"'dataset.path=a\udcff' is not UTF-8 text; if you typed it as such, set PYTHONUTF8=1"
 
 
 @pytest.mark.parametrize(

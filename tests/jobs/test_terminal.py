@@ -57,6 +57,12 @@ def test_what_a_model_says_does_not_steer_the_terminal(capsys):
 
 
 @pytest.mark.usefixtures("not_loaded", "here")
+def test_a_chat_without_any_input_is_refused_first(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert "there is no input to chat with: give prompt=" in refused(main, TINY, capsys)
+
+
+@pytest.mark.usefixtures("not_loaded", "here")
 def test_a_chat_with_a_model_without_a_template_is_refused_first(capsys, monkeypatch):
     tokenizer = tiny_tokenizer()
     tokenizer.hf.chat_template = None

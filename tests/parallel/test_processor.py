@@ -1,11 +1,12 @@
 """Which number format is fast is read from the processor's instructions."""
 
+import jax
 import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.parallel import processor
 from jaxalign.parallel.distributed import check_joined
-from jaxalign.parallel.processor import cpu_instructions, fast_precision
+from jaxalign.parallel.processor import available_devices, check_settings, cpu_instructions, fast_precision
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,29 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch, ask):
     monkeypatch.setattr(processor.jax, "devices", devices)
     with pytest.raises(UserError, match="JAX finds no device that it can use: Unable to initialize backend 'cuda'"):
         ask()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("threefry_partitionable", False),
+        ("default_prng_impl", "rbg"),
+        ("random_seed_offset", 7),
+        ("enable_x64", True),
+        ("default_matmul_precision", "bfloat16"),
+        ("numpy_dtype_promotion", "strict"),
+        ("numpy_rank_promotion", "raise"),
+        ("disable_jit", True),
+        ("transfer_guard", "disallow"),
+    ],
+)
+def test_a_setting_of_jax_that_changes_results_or_cannot_be_compiled_with_is_refused(name, other):
+    check_settings()
+    before = getattr(jax.config, f"jax_{name}")
+    jax.config.update(f"jax_{name}", other)
+    try:
+        with pytest.raises(UserError, match=f"jax_{name} is {other}, .*: unset JAX_{name.upper()} in the environment"):
+            available_devices()
+    finally:
+        jax.config.update(f"jax_{name}", getattr(before, "value", before))
+    check_settings()

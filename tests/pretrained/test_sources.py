@@ -259,3 +259,16 @@ def test_other_end_tokens_give_other_answers():
     one = load(RANDOM)
     longer = dataclasses.replace(one, tokenizer=dataclasses.replace(one.tokenizer, end_ids=(2, 0)))
     assert one.signature == load(RANDOM).signature != longer.signature
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "s3/cret"])
+@pytest.mark.parametrize("offline", [True, False])
+def test_an_address_is_no_id_on_the_hub_and_is_not_shown(secret, offline):
+    said = []
+    with pytest.raises(UserError, match=r"model.path is an address") as caught:
+        open_model(ModelSource("hub", path=f"https://me:{secret}@host/x"), offline=offline, name="m", log=said.append)
+    assert "cret" not in f"{caught.value} {said}"
+
+
+def test_a_secret_with_a_slash_is_left_out_of_an_error():
+    assert str(UserError("at https://me:s3/cret@host/v1, so")) == "at https://***@host/v1, so"

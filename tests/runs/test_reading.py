@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import check_yaml, parse_json, parse_json_lines, read_bytes, read_text
-from jaxalign.runs.records import parse_record, read_json_object, read_records
+from jaxalign.runs.records import parse_record, read_json_object, read_records, without_home
 
 
 @pytest.mark.parametrize(
@@ -165,3 +165,14 @@ def test_a_file_of_records_is_read_as_its_lines_one_by_one(tmp_path, lines):
             return str(error)
 
     assert result(lambda: read_records(path, "mend it", a=float | int)) == result(one_by_one)
+
+
+def test_the_home_of_the_user_is_left_out_where_a_path_begins(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/u")
+    assert without_home("run.dir=/home/u/x '/home/u/y z'") == "run.dir=~/x '~/y z'"
+    assert without_home("/mnt/home/u/x and /home/u2/x") == "/mnt/home/u/x and /home/u2/x"
+    monkeypatch.setenv("HOME", "/")
+    assert without_home("/x") == "/x"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container's user whom nothing names
+    assert without_home("/home/u/x") == "/home/u/x"
