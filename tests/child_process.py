@@ -22,6 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 import hydra_once
+import jax
 
 FORKS: Any = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["child_server"])
@@ -107,6 +108,7 @@ def _run(
     for number, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     hydra_once.KEPT.update(kept)
+    atexit.register(jax.distributed.shutdown)  # from Python 3.13 on, a fork forgets what JAX does at the end
     sys.argv = ["", *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
