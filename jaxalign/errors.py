@@ -3,8 +3,10 @@
 import contextlib
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 LONGEST_LINE = 2000
@@ -60,3 +62,13 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return "''" if value == "" else str(value).replace("\n", r"\n")
+
+
+def without_home(text: str) -> str:
+    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # a user whom no list of users names, as in some containers
+        return text
+    begins = re.compile(rf"(?<![\w.~-]){re.escape(home + os.sep)}")  # not in the middle of /mnt/home/me/
+    return text if home == os.sep else begins.sub(lambda _: f"~{os.sep}", text)

@@ -259,17 +259,14 @@ def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[st
         raise UserError("model.path is an address (with ://): give the model's id on the hub (OWNER/NAME), or a folder")
 
     def snapshot(local: bool) -> Path:
-        return _check_local(
-            Path(
-                huggingface_hub.snapshot_download(
-                    name,
-                    revision=revision,
-                    allow_patterns=ALLOW_PATTERNS,
-                    ignore_patterns=IGNORE_PATTERNS,
-                    local_files_only=local,
-                )
-            )
+        folder = huggingface_hub.snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=ALLOW_PATTERNS,
+            ignore_patterns=IGNORE_PATTERNS,
+            local_files_only=local,
         )
+        return _check_local(Path(folder))
 
     at = f"{name} at {revision}" if revision else name
     if offline:

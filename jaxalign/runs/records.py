@@ -5,7 +5,6 @@ import hashlib
 import json
 import operator
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -137,16 +136,6 @@ def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
             raise
         _sync_folder(path.parent)
-
-
-def without_home(text: str) -> str:
-    """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
-    try:
-        home = str(Path.home())
-    except RuntimeError:  # a user whom no list of users names, as in some containers
-        return text
-    begins = re.compile(rf"(?<![\w.~-]){re.escape(home + os.sep)}")  # not in the middle of /mnt/home/me/
-    return text if home == os.sep else begins.sub(lambda _: f"~{os.sep}", text)
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> str:

@@ -6,9 +6,9 @@ from hostile import BOMB, VALUES, damaged, few, survives
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, without_home
 from jaxalign.runs.reading import check_yaml, parse_json, parse_json_lines, read_bytes, read_text
-from jaxalign.runs.records import parse_record, read_json_object, read_records, without_home
+from jaxalign.runs.records import parse_record, read_json_object, read_records
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.trees import tree_length
+from jaxalign.errors import without_home
 from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.jobs.crest.evaluate import QUESTIONS_AT_A_TIME, RATIONALES, read_rationales
 from jaxalign.jobs.crest.preferences import PAIRS
@@ -25,7 +26,7 @@ from jaxalign.reasoning.followups import followup_trees, judged, read_followups
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import append_record, digest, read_records, without_home, write_atomic
+from jaxalign.runs.records import append_record, digest, read_records, write_atomic
 
 JUDGED = "judged.jsonl"
 

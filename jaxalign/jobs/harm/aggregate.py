@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxalign.analysis.tables import widest_that_fits
+from jaxalign.errors import without_home
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import dictionary_values
 from jaxalign.jobs.harm.generate import known_perplexity
@@ -23,7 +24,7 @@ from jaxalign.jobs.harm.training_runs import control_of, measured_scores, traini
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import say
-from jaxalign.runs.records import without_home, write_atomic
+from jaxalign.runs.records import write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import REFUSALS, calibrate

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.identity import counted
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, without_home
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
@@ -20,7 +20,7 @@ from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import shipped_value_probe, text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
-from jaxalign.runs.records import without_home, write_records
+from jaxalign.runs.records import write_records
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
 from jaxalign.safety.calibration import calibrate

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any
 
 from jaxalign.config.schema import LARGEST_FLOAT
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, without_home
 from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
@@ -21,7 +21,7 @@ from jaxalign.jobs.harm.judged_file import (
 )
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import damage, named_errors, parse_record, read_records, without_home
+from jaxalign.runs.records import damage, named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable

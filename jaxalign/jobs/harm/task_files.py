@@ -4,8 +4,7 @@ import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxalign.errors import UserError
-from jaxalign.runs.records import without_home
+from jaxalign.errors import UserError, without_home
 from jaxalign.safety.collection import HarmRun
 from jaxalign.safety.task_results import TaskFigure, TaskResults, read_task_results
 from jaxalign.safety.task_tables import TaskScores, base_hash

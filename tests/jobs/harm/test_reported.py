@@ -9,6 +9,7 @@ import pytest
 from command_line import refused, run
 from synthetic_harm import Lab
 
+from jaxalign.errors import without_home
 from jaxalign.jobs.harm.card import harm_section
 from jaxalign.jobs.harm.labels import sample_of_responses, summary_of
 from jaxalign.jobs.harm.reported import find_harm_runs, generated_texts, stage_folder
@@ -17,7 +18,6 @@ from jaxalign.jobs.harm.training_runs import measured_scores
 from jaxalign.models.adapter import Adapter
 from jaxalign.report import main
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import without_home
 from jaxalign.safety.collection import collect
 from jaxalign.values.targets import extreme_targets
 
