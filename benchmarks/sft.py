@@ -130,7 +130,10 @@ def report(
     print(f"\nSmolLM2-135M, rank {args.rank}, batch {args.batch} (8 as released), {processor()}")
     tried = ", ".join(f"{took:.2f} s in {name}" for name, took in formats.items())
     best = min(formats, key=lambda name: formats[name])
-    print(f"jaxalign in {ours['precision']}; PEFT best configured in {best} ({tried} a step), as released in float32")
+    print(
+        f"jaxalign in {ours['precision']}; PEFT best configured in {best} ({tried} for a step of two examples), as "
+        "released in float32"
+    )
     for stage in stages:
         found = ours["stages"][stage]
         print(
