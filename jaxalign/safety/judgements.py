@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jaxalign.errors import UserError
+from jaxalign.runs.expected import Expected
 from jaxalign.runs.records import append_record, digest, read_records
 
 LONGEST_RAW = 2000
@@ -83,6 +83,12 @@ def judgement_key(judge: Judge, exchange: Exchange) -> str:
     return digest([judge.identity, exchange.prompt, exchange.response], 32)
 
 
+_RECORD: dict[str, Expected] = {
+    **dict.fromkeys(("key", "judge", "raw"), str),
+    **{"score": int | float | None, "label": str | None, "missing": str | None},
+}
+
+
 def read_judgements(path: Path) -> dict[str, Judgement]:
     """Return the judgements in a file by key, without missing ones; none if the file does not exist.
 
@@ -92,15 +98,9 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
         UserError: a line is not a judgement's record.
     """
     known: dict[str, Judgement] = {}
-    for number, record in enumerate(read_records(path, key=str, judge=str, raw=str), start=1):
-        score, label, missing = (record.get(name) for name in ("score", "label", "missing"))
-        number_or_none = score is None or (isinstance(score, int | float) and not isinstance(score, bool))
-        if not number_or_none or not all(text is None or isinstance(text, str) for text in (label, missing)):
-            raise UserError(
-                f"{path}, line {number}: the judgement is damaged; remove the line, and type the command again"
-            )
-        if missing is None:
-            known.setdefault(record["key"], Judgement(score, label, record["raw"]))
+    for record in read_records(path, **_RECORD):
+        if record["missing"] is None:
+            known.setdefault(record["key"], Judgement(record["score"], record["label"], record["raw"]))
     return known
 
 

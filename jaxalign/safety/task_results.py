@@ -7,12 +7,12 @@ asked is written into it by `jaxalign.harness`.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.runs.expected import Each, Expected, Maybe, damage
 from jaxalign.runs.reading import parse_json, read_text
-from jaxalign.runs.records import damage, digest
+from jaxalign.runs.records import digest
 
 LARGEST_RESULTS = 100_000_000
 """The largest file of results, in bytes."""
@@ -20,11 +20,11 @@ LARGEST_RESULTS = 100_000_000
 OF_MODEL = {"base": "jaxalign_base", "precision": "jaxalign_precision", "adapter": "jaxalign_adapter"}
 """The keys that `jaxalign.harness` writes into the file's `config`: hashes of base and adapter, "" for none."""
 
-_NUMBER = int | float
-_FILE: Mapping[str, type | UnionType] = {
-    **dict.fromkeys(("results", "config", "configs", "versions", "n-shot", "higher_is_better", "n-samples"), dict),
-    "group_subtasks": dict,
-    "date": _NUMBER,
+_FILE: Expected = {
+    **dict.fromkeys(("results", "configs", "n-samples", "higher_is_better"), Each(dict)),
+    **{"groups": Maybe(Each(dict)), "group_subtasks": Each(list)},
+    **dict.fromkeys(("config", "versions", "n-shot"), dict),
+    "date": int | float,
 }
 _NO_ERROR = (None, "N/A")
 """What lm-eval writes in the place of a standard error that it does not compute."""
@@ -90,17 +90,9 @@ def read_task_results(path: Path) -> TaskResults | str:
     told = parse_json(
         read_text(path, largest=LARGEST_RESULTS, hint=hint), path, expected="a results file of lm-eval", hint=hint
     )
-
-    def check(found: Any, fields: Mapping[str, type | UnionType], where: str = "") -> None:
-        if problem := damage(found, fields):
-            raise UserError(f"{path} is no results file of lm-eval ({where}{problem}): {hint}")
-
-    check(told, _FILE)
-    every = {**(told["groups"] if isinstance(told.get("groups"), dict) else {}), **told["results"]}
-    for part in ("configs", "higher_is_better", "n-samples", "group_subtasks"):
-        kind = list if part == "group_subtasks" else dict
-        check(told[part], dict.fromkeys(told[part], kind), f"{part}: ")
-    check(every, dict.fromkeys(every, dict), "results: ")
+    if problem := damage(told, _FILE):
+        raise UserError(f"{path} is no results file of lm-eval ({problem}): {hint}")
+    every = {**(told.get("groups") or {}), **told["results"]}
     if odd := next((name for one in every for name in (one, *every[one]) if not name.isprintable()), None):
         raise UserError(f"{path} is no results file of lm-eval (it names a task or metric {odd!r:.60}): {hint}")
     config = told["config"]

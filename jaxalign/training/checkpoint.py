@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
 from jaxalign.parallel.distributed import arrays_of_first, several, told
-from jaxalign.runs.records import file_hash, write_atomic
+from jaxalign.runs.records import file_hash, read_json_object, write_atomic
 
 MANIFEST = "manifest.json"
 META = "meta.json"
@@ -140,7 +140,7 @@ def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, A
         path = (folder / name).absolute()
         problem = _damage(path)
         if problem is None:
-            return path, json.loads((path / META).read_text())
+            return path, read_json_object(path / META, "")
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
         (path / MANIFEST).unlink()
     return None
@@ -148,10 +148,8 @@ def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, A
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError, RecursionError):
-        expected = None
-    if not isinstance(expected, dict):
+        expected = read_json_object(path / MANIFEST, "")
+    except UserError:
         return f"{MANIFEST} cannot be read"
     found = {str(file.relative_to(path)) for file in _files(path)}
     missing = sorted(set(expected) - found)

@@ -79,8 +79,9 @@ def known_perplexity(session: HarmSession, model: AskedModel) -> float | None:
     text), and where it is not finite.
     """
     path = _perplexity_file(session, model)
-    known = None if path is None or not path.is_file() else read_json_object(path, "remove it").get("perplexity")
-    return float(known) if isinstance(known, int | float) else None
+    if path is None or not path.is_file():
+        return None
+    return read_json_object(path, "remove it", perplexity=int | float | None)["perplexity"]
 
 
 def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
-from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
+from jaxalign.runs.expected import Expected
 from jaxalign.runs.records import named_errors, parse_record, read_records
 from jaxalign.safety.judged import JudgedRow, JudgedTable, columns_as_table
 from jaxalign.safety.judgements import Judgement
@@ -18,8 +17,9 @@ JUDGED_FILE = "judged.jsonl"
 FIRST_KEYS = ("id", "category")
 """The keys that each line begins with, so that the lines of a prompt can be found without parsing the others."""
 
-_FIELDS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("id", "category", "group", "key", "judge", "state"), str),
+_FIELDS: dict[str, Expected] = {
+    **dict.fromkeys(("id", "category", "group", "key", "judge"), str),
+    "state": set(STATES),
     "sample": int,
     "score": int | float | None,
     **dict.fromkeys(("label", "missing"), str | None),
@@ -34,11 +34,7 @@ def again(folder: Path, run: Path | None = None) -> str:
 
 def judged_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a finished judge stage, none if it has no such file; UserError if one is damaged."""
-    found = read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
-    if not {one["state"] for one in found} <= set(STATES):
-        for number, one in enumerate(found, start=1):
-            _check_state(one, folder, number)
-    return found
+    return read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
 
 
 def judged_records_of(folder: Path, ids: Collection[str]) -> list[dict[str, Any]]:
@@ -57,20 +53,8 @@ def judged_records_of(folder: Path, ids: Collection[str]) -> list[dict[str, Any]
             if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
                 continue
             if line.endswith(b"\n"):
-                found.append(_judged_record(line, folder, number))
+                found.append(parse_record(line, path, number, again(folder), _FIELDS))
     return [one for one in found if one["id"] in ids]
-
-
-def _judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
-    """Return the record in line `number` of a judge stage's file; UserError if it is damaged."""
-    found = parse_record(line, folder / JUDGED_FILE, number, again(folder), _FIELDS)
-    _check_state(found, folder, number)
-    return found
-
-
-def _check_state(record: Mapping[str, Any], folder: Path, number: int) -> None:
-    if (state := record["state"]) not in STATES:
-        raise UserError(f"{folder / JUDGED_FILE}, line {number}: no state is called {state!r:.40}; {again(folder)}")
 
 
 def stage_place(run: Path, told: str) -> Path | None:

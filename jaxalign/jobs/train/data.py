@@ -229,7 +229,7 @@ def trained_tokens(folder: str) -> int:
     """Return the number of tokens that a finished run trained on, over all stages; UserError for any other folder."""
     path = Path(folder) / "summary.json"
     try:
-        stages = read_json_object(path, "give another run")["training"]["stages"]
-        return sum(int(stage["tokens"]) for stage in stages)
-    except (UserError, ValueError, KeyError, TypeError, OverflowError) as error:
+        found = read_json_object(path, "give another run", training={"stages": [{"tokens": int}]})
+    except UserError as error:
         raise UserError(f"dataset.match={folder} is not a finished run: {path} cannot be read as a summary") from error
+    return sum(stage["tokens"] for stage in found["training"]["stages"])
