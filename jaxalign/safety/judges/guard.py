@@ -177,7 +177,7 @@ class Guard:
             asked.append((tokens, self._answers[policy]))
         return asked
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds what the guard would write, and the shares.
 
         Raises:
@@ -193,7 +193,7 @@ class Guard:
             found.append(judged)
             on_done(number, judged)
 
-        read_answers_behind(self.scorer, self._asked, asked, keep)
+        read_answers_behind(self.scorer, self._asked, exchanges, keep)
         return found
 
     def verdict(self, log_probs: np.ndarray) -> Verdict:

@@ -20,7 +20,7 @@ Asked = tuple[Tokens, Sequence[Tokens]]
 def read_answers_behind(
     scorer: Scorer,
     encode: Callable[[Exchange], Sequence[Asked]],
-    asked: Sequence[Exchange],
+    exchanges: Sequence[Exchange],
     on_done: Callable[[int, list[np.ndarray] | None], None],
 ) -> None:
     """Read exchanges; `on_done` is called with (number, what was found) as soon as one has been read.
@@ -31,15 +31,15 @@ def read_answers_behind(
     Args:
         scorer: the judging model.
         encode: returns the prompts that an exchange is put into, with their answers.
-        asked: the exchanges.
+        exchanges: what is judged.
         on_done: see above.
 
     Raises:
         UserError: the model's logits are not finite.
     """
     context = scorer.network.architecture.context
-    for start in range(0, len(asked), PART):
-        part = [encode(exchange) for exchange in asked[start : start + PART]]
+    for start in range(0, len(exchanges), PART):
+        part = [encode(exchange) for exchange in exchanges[start : start + PART]]
         fits = [all(len(p) + max(map(len, texts)) <= context for p, texts in prompts) for prompts in part]
         trees = [[choice_tree(*one) for one in mine] if good else [] for mine, good in zip(part, fits, strict=True)]
         scores = iter(scorer.score([one.tree for mine in trees for one in mine]))

@@ -138,7 +138,7 @@ class RubricLocal:
         trunk, texts = self.encoder.branches(text, answers, f"{self.rubric.asked}:")
         return trunk, until_decided(texts)
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds the probability of each answer among the answers.
 
         Raises:
@@ -151,7 +151,7 @@ class RubricLocal:
             found.append(judged)
             on_done(number, judged)
 
-        read_answers_behind(self.scorer, lambda exchange: [self._asked(exchange)], asked, keep)
+        read_answers_behind(self.scorer, lambda exchange: [self._asked(exchange)], exchanges, keep)
         return found
 
     def _judgement(self, log_probs: np.ndarray) -> Judgement:
