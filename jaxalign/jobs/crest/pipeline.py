@@ -59,7 +59,7 @@ def crest(config: CrestConfig) -> None:
     check_lengths(config, questions, opened.encoder, wording, opened.context)
     stages = Stages(
         names=STAGES,
-        asked=config.stage,
+        wanted=config.stage,
         config=plain(config),
         dir=config.run.dir,
         root=config.run.root,

@@ -113,7 +113,7 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
         "benchmark": {
             "name": harm.name,
             "version": session.version,
-            "prompts": len(session.asked),
+            "prompts": len(session.covered_prompts),
             "samples": harm.samples,
             "limit": harm.limit,
             "cut": harm.cut,
@@ -226,7 +226,7 @@ def _judge_entries(
     if not path.is_file():
         return told
     found = dict(told)
-    hashes = {one.id: prompt_hash(one.text) for one in session.asked}
+    hashes = {one.id: prompt_hash(one.text) for one in session.covered_prompts}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
     labelled, agreed = labelled_rows(path, judged), agreement_line(path)
     people = f" ({agreed})" if agreed else ""

@@ -168,7 +168,7 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
         UserError: a judge cannot judge; see `Stages.do`, too.
     """
     stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
-    if stages.asked in ("all", "judge"):
+    if stages.wanted in ("all", "judge"):
         before = stages.run_of("judge", identity)
         if before.finished and before.results().get("again"):
             before.summary.unlink()
@@ -223,7 +223,7 @@ def _read(session: HarmSession, model: AskedModel, generated: Run) -> list[_Resp
     cut = session.config.harm.cut
     return [
         _Response(prompt, number, key, None if text is None else cut_response(text, cut))
-        for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True)
+        for prompt, samples in zip(session.covered_prompts, read_responses(session, model, generated), strict=True)
         for number, (key, text) in enumerate(samples)
     ]
 

@@ -57,7 +57,7 @@ class HarmSession:
         return dataclasses.replace(self, mitigation=mitigation)
 
     @cached_property
-    def asked(self) -> list[BenchmarkPrompt]:
+    def covered_prompts(self) -> list[BenchmarkPrompt]:
         """The prompts that the mitigation has a text for."""
         return self.mitigation.covered(self.prompts)[0]
 
@@ -97,7 +97,7 @@ class HarmSession:
                 model.number,
                 {"id": prompt.id, "from": model.name},
             )
-            for prompt in self.asked
+            for prompt in self.covered_prompts
         ]
 
     def identity(self, model: AskedModel) -> dict[str, Any]:
@@ -118,9 +118,8 @@ class HarmSession:
     def _prompts_hash(self, model: AskedModel) -> str:
         """Return the hash of all prompts as a model gets them, which are the same for all models without a role."""
         if model.preamble not in self._hashes:
-            encoders = [self.encoder(prompt, model) for prompt in self.asked]
-            rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
-            self._hashes[model.preamble] = digest([[one.id for one in self.asked], rendered])
+            rendered = [self.encoder(one, model).render(self.text(one)) for one in self.covered_prompts]
+            self._hashes[model.preamble] = digest([[one.id for one in self.covered_prompts], rendered])
         return self._hashes[model.preamble]
 
     @cached_property
@@ -134,7 +133,7 @@ class HarmSession:
         folder = safe_name(f"{self.mitigation.policy}-{model.name}")
         return Stages(
             names=HARM_STAGES,
-            asked=c.stage,
+            wanted=c.stage,
             config=plain(c),
             dir=None if c.run.dir is None else f"{c.run.dir}/models/{folder}",
             root=c.run.root,
