@@ -41,7 +41,7 @@ class TaskFigure:
         error: its standard error; None if lm-eval gives none.
         higher: whether more is better; None if that is not known.
         n: how many questions were asked; None for a group.
-        asked: what decides the questions besides the model; two models can be compared if it is the same.
+        conditions: what decides the questions besides the model; two models can be compared if it is the same.
     """
 
     task: str
@@ -50,7 +50,7 @@ class TaskFigure:
     error: float | None
     higher: bool | None
     n: int | None
-    asked: Mapping[str, Any]
+    conditions: Mapping[str, Any]
 
     @property
     def is_rate(self) -> bool:
@@ -74,9 +74,9 @@ class TaskResults:
         """The hashes of the base and of the adapter, which tell the model from others."""
         return self.base, self.adapter
 
-    def asked(self, task: str) -> Mapping[str, Any]:
+    def conditions(self, task: str) -> Mapping[str, Any]:
         """Return what decides the questions of a task that it has figures of (see `TaskFigure`)."""
-        return next(figure.asked for figure in self.figures if figure.task == task)
+        return next(figure.conditions for figure in self.figures if figure.task == task)
 
 
 def read_task_results(path: Path) -> TaskResults | str:
@@ -109,7 +109,7 @@ def _figures(told: Any, task: str, found: Mapping[str, Any], precision: Any, pat
     size = told["n-samples"].get(task, {}).get("effective")
     whole = bool(told["group_subtasks"].get(task))
     n = None if whole or not isinstance(size, int) else size
-    asked, better = _asked(told, task, precision), told["higher_is_better"].get(task, {})
+    conditions, better = _conditions(told, task, precision), told["higher_is_better"].get(task, {})
     figures = []
     for key, value in found.items():
         metric, comma, how = key.partition(",")
@@ -128,13 +128,13 @@ def _figures(told: Any, task: str, found: Mapping[str, Any], precision: Any, pat
                 None if error in _NO_ERROR else float(error),
                 higher if isinstance(higher, bool) else None,
                 n,
-                asked,
+                conditions,
             )
         )
     return figures
 
 
-def _asked(told: Mapping[str, Any], task: str, precision: Any) -> dict[str, Any]:
+def _conditions(told: Mapping[str, Any], task: str, precision: Any) -> dict[str, Any]:
     """Return what decides the questions of a task and how the model was asked, without the model's own names."""
     config = told["config"]
     # A task's metadata holds the arguments of the model.
