@@ -241,8 +241,8 @@ def fit(
             epoch, members = steps[number]
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
-            plain = () if settings.plain is None else (settings.plain.batch(settings.seed, number),)
-            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *plain)))
+            texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, number),)
+            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *texts)))
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1
@@ -275,7 +275,7 @@ def fit(
 def measure_validation(
     model: Transformer, params: Any, adapter: LoraParams, feed: Feed, settings: StageSettings, programs: Programs
 ) -> dict[str, float] | None:
-    """Return `validation_loss`, and with `settings.plain` the `divergence` from the base on held-out texts, in nats.
+    """Return `validation_loss`, and with `settings.regularising` the `divergence` from the base on held-out texts.
 
     None if there is no validation data.
     """
@@ -283,8 +283,8 @@ def measure_validation(
     if loss is None:
         return None
     found = {"validation_loss": loss}
-    if settings.plain is not None:
-        texts = on_mesh(model.placement, settings.plain.validation())
+    if settings.regularising is not None:
+        texts = on_mesh(model.placement, settings.regularising.validation())
         arguments = (params, adapter, np.float32(settings.hyper.scale), texts)
         program = programs.get("divergence", divergence_program, (model,), arguments)
         found["divergence"] = float(program(*arguments))

@@ -41,7 +41,7 @@ RELEASED_LENGTH = 128
 class TrainingText:
     """The target and all text of a run.
 
-    Either `stages` or `pairs` is empty. `plain` are the plain texts of the regulariser: (train, validation).
+    Either `stages` or `pairs` is empty. `regularising` are the plain texts of the regulariser: (train, validation).
     `fingerprint` is a hash of the texts that are trained on.
     """
 
@@ -49,7 +49,7 @@ class TrainingText:
     stages: list[TextStage]
     pairs: list[PairText]
     questionnaire: Questionnaire
-    plain: tuple[list[str], list[str]]
+    regularising: tuple[list[str], list[str]]
     fingerprint: str
 
     @property
@@ -90,10 +90,10 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     questionnaire = read_questionnaire_text(config, training.seed, None if sides is None else sides[1])
     if sides is None:
         sides = split_arguments(load_starter(), training.seed, config.alignment.validation_fraction)
-    plain = [plain_text(argument) for argument in sides[0]], [plain_text(argument) for argument in sides[1]]
+    regularising = [plain_text(argument) for argument in sides[0]], [plain_text(argument) for argument in sides[1]]
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]  # without their places, which name the file
-    return TrainingText(target, stages, pairs, questionnaire, plain, digest([parts, texts]))
+    return TrainingText(target, stages, pairs, questionnaire, regularising, digest([parts, texts]))
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
@@ -110,11 +110,11 @@ def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Tar
 
 
 def read_questionnaire_text(
-    config: TrainConfig | EvaluateConfig, seed: int = 0, plain: Sequence[Argument] | None = None
+    config: TrainConfig | EvaluateConfig, seed: int = 0, held_out: Sequence[Argument] | None = None
 ) -> Questionnaire:
     """Read and check the questionnaire.
 
-    Its plain texts are the first `PLAIN_TEXTS` of `plain`; None takes the starter arguments that the split by `seed`
+    Its plain texts are the first `PLAIN_TEXTS` of `held_out`; None takes the starter arguments that the split by `seed`
     holds out.
 
     Raises:
@@ -127,12 +127,12 @@ def read_questionnaire_text(
     left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""
     print(account("portraits", {portraits_file(benchmark.portraits): len(found)}, f"{len(portraits)}", [left]))
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
-    if plain is None:
+    if held_out is None:
         shipped = load_starter()
-        _, plain = split_arguments(shipped, seed, alignment.validation_fraction)
-        used = f"{len(plain[:PLAIN_TEXTS])} held-out arguments"
+        _, held_out = split_arguments(shipped, seed, alignment.validation_fraction)
+        used = f"{len(held_out[:PLAIN_TEXTS])} held-out arguments"
         print(account("perplexity", {STARTER_ARGUMENTS: len(shipped)}, used))
-    texts = [plain_text(argument) for argument in plain[:PLAIN_TEXTS]]
+    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 
 

@@ -72,9 +72,9 @@ def _train(config: TrainConfig) -> None:
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
-    asked = held_questions(config, text, opened.encoder)
+    questions = held_questions(config, text, opened.encoder)
     if config.plan:
-        print_plan(config, text, opened, stages, budget, asked, console)
+        print_plan(config, text, opened, stages, budget, questions, console)
         return
     base = opened.load(describe=True)
     fresh = config.adapter is None
@@ -83,13 +83,13 @@ def _train(config: TrainConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=training_content(config, text, base, adapter, budget, asked, opened.encoder),
+        content=training_content(config, text, base, adapter, budget, questions, opened.encoder),
         name=run_name(config, text),
         files=TRAIN_FILES,
     )
     if not run.finished:
         with of_first(run.locked()), stopping_together():
-            session = TrainingSession(config, text, opened, base, budget, asked, run, console)
+            session = TrainingSession(config, text, opened, base, budget, questions, run, console)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
@@ -147,7 +147,7 @@ def training_content(
     base: BaseModel,
     start: Adapter,
     budget: int | None,
-    asked: Sequence[PromptRequest],
+    questions: Sequence[PromptRequest],
     encoder: Encoder,
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
@@ -164,7 +164,8 @@ def training_content(
     if isinstance(config.dataset, InstructionsConfig):
         found["tokens"] = budget
     if config.alignment.regulariser.weight and not text.pairs:
-        found["plain"] = digest([text.plain, [one.tokens.tolist() for one in asked]] if asked else text.plain)
+        texts = text.regularising
+        found["plain"] = digest([texts, [one.tokens.tolist() for one in questions]] if questions else texts)
     return found
 
 
@@ -192,7 +193,7 @@ def finish(
         "training": {
             "stages": stages,
             "compilation_seconds": session.base.programs.seconds,
-            "held_chats": len(session.asked),
+            "held_chats": len(session.questions),
         },
         "model": {"name": model.name, "identity": model.identity, "storage": session.opened.storage},
         "attention": session.base.attention,
