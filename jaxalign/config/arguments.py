@@ -72,11 +72,11 @@ def given_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
         UserError: an argument is not known, or its value is not allowed.
     """
 
-    def plain(value: Any) -> Any:
+    def builtin(value: Any) -> Any:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return value.tolist() if hasattr(value, "tolist") else value
 
-    return schema.read(kind, {name: plain(value) for name, value in given.items()})
+    return schema.read(kind, {name: builtin(value) for name, value in given.items()})
 
 
 def given_texts(name: str, given: Any) -> list[str]:

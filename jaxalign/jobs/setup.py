@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from jaxalign.config.identity import identity, plain
+from jaxalign.config.identity import as_dict, identity
 from jaxalign.config.model import ModelCommandConfig, check_system
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel, signature_in
@@ -141,7 +141,7 @@ def open_base(
         UserError: a file of the model is missing, damaged or not supported, the mesh or the attention does not fit the
             devices, `run.mirror` cannot be used, or the job has several processes and works in one.
     """
-    keys = plain(config)["model"] if keys is None else keys
+    keys = as_dict(config)["model"] if keys is None else keys
     assert keys is not None
     source = source_of(keys)
     if config.prefetch:
@@ -198,7 +198,7 @@ def open_job_run(
         run_identity,
         lambda: open_run(
             run_identity,
-            plain(config),
+            as_dict(config),
             files=files,
             dir=config.run.dir,
             root=config.run.root,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from jaxalign.config.crest import STAGES, CrestConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.compare import compare
 from jaxalign.jobs.crest.dpo import dpo_stage
@@ -60,7 +60,7 @@ def crest(config: CrestConfig) -> None:
     stages = Stages(
         names=STAGES,
         wanted=config.stage,
-        config=plain(config),
+        config=as_dict(config),
         dir=config.run.dir,
         root=config.run.root,
         label=f"{config.dataset.name}-{config.model.name}",

@@ -28,12 +28,12 @@ def report_page(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Seq
         return html_page("Values and harm", lines, sections, _filters(parts), shown, _text_lines(shown))
 
     most = max(len(table.rows) for part in parts for table in part.tables)
-    plain = made(most, [])
-    while len(plain.encode()) > (LARGEST_PAGE if not texts else LARGEST_PAGE // 2) and most > 100:
+    without_texts = made(most, [])
+    while len(without_texts.encode()) > (LARGEST_PAGE if not texts else LARGEST_PAGE // 2) and most > 100:
         most //= 2
-        plain = made(most, [])
-    sets = shown_sets(parts, texts, LARGEST_PAGE - len(plain.encode()))
-    return made(most, sets) if sets else plain
+        without_texts = made(most, [])
+    sets = shown_sets(parts, texts, LARGEST_PAGE - len(without_texts.encode()))
+    return made(most, sets) if sets else without_texts
 
 
 def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.identity import counted, plain
+from jaxalign.config.identity import as_dict, counted
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.sampling_params import SamplingParams
@@ -80,7 +80,7 @@ class HarmSession:
         """What decides the responses besides the model and the mitigation: the same for all models of one table."""
         engine = self.config.engine
         return {
-            **plain(self.sampling),
+            **as_dict(self.sampling),
             "prompt_format": self.prompt_format,
             "prompt": self.opened.encoder.render(self._question),
             "engine": engine.name,
@@ -111,7 +111,7 @@ class HarmSession:
             "benchmark": {"version": self.version, **counted(c.harm, keys.BENCHMARK)},
             "mitigation": {"name": self.mitigation.policy, **mitigation} if mitigation else self.mitigation.policy,
             "prompts": self._prompts_hash(model),
-            "sampling": plain(self.sampling),
+            "sampling": as_dict(self.sampling),
             "engine": {**engine, "url": c.engine.url, "models": c.engine.models} if served else engine,
         }
 
@@ -134,7 +134,7 @@ class HarmSession:
         return Stages(
             names=HARM_STAGES,
             wanted=c.stage,
-            config=plain(c),
+            config=as_dict(c),
             dir=None if c.run.dir is None else f"{c.run.dir}/models/{folder}",
             root=c.run.root,
             label=f"{c.harm.name}-{folder}",

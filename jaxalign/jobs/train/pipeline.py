@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.dataset import InstructionsConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
@@ -209,7 +209,7 @@ def finish(
     opened = session.opened
     written = adapter.to_write(opened.load_name, model.identity, config.model.prompt_format, opened.storage, **notes)
     shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
-    write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
+    write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(as_dict(config), summary))
     run.finish(summary)
 
 
