@@ -7,7 +7,7 @@ import jax
 
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
-from jaxalign.parallel.distributed import told
+from jaxalign.parallel.distributed import by_first
 from jaxalign.parallel.processor import cpu_instructions
 from jaxalign.pretrained.sources import cache_folder
 from jaxalign.runs.mirror import Mirror, SharedPrograms
@@ -41,7 +41,7 @@ def open_mirror(config: ModelCommandConfig) -> None:
     mirror = mirror_of(config)
     if mirror is None:
         return
-    told(mirror.bucket.probe)
+    by_first(mirror.bucket.probe)
     # A program for another processor may not run on this one, and a part of each runs on the processor.
     kind = digest([jax.devices()[0].device_kind, sorted(cpu_instructions())], 12)
     mirror.programs = SharedPrograms(mirror.bucket, f"{PROGRAMS}/{kind}", cache_folder() / "xla")

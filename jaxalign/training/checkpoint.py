@@ -18,7 +18,7 @@ import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
-from jaxalign.parallel.distributed import arrays_of_first, several, told
+from jaxalign.parallel.distributed import arrays_of_first, by_first, several
 from jaxalign.runs.records import file_hash, read_json_object, write_atomic
 
 MANIFEST = "manifest.json"
@@ -67,7 +67,7 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
         UserError: it cannot be written.
     """
     tree = jax.device_get(tree)
-    told(lambda: _save(folder, name, tree, meta, keep))
+    by_first(lambda: _save(folder, name, tree, meta, keep))
 
 
 def _save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
@@ -113,7 +113,7 @@ def load_newest(
         found = _load_newest(folder, like, say)
         return None if found is None else found[1]
 
-    meta = told(newest)
+    meta = by_first(newest)
     return None if meta is None else (arrays_of_first(None if found is None else found[0], like(meta)), meta)
 
 
@@ -124,7 +124,7 @@ def newest_meta(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | No
         found = _newest(folder, say)
         return None if found is None else found[1]
 
-    return told(newest)
+    return by_first(newest)
 
 
 def _load_newest(

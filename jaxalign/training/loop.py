@@ -23,7 +23,7 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.parallel.distributed import several, stop_agreed, told
+from jaxalign.parallel.distributed import by_first, several, stop_agreed
 from jaxalign.parallel.interruption import STOP_SIGNALS, second_ends
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
@@ -229,7 +229,7 @@ def fit(
             loss += float(settings.hyper.divergence) * measured["divergence"]  # type: ignore[arg-type]
         if not math.isfinite(loss):
             raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
-        agreed = told(partial(float, loss))  # what is kept hangs on its last bits
+        agreed = by_first(partial(float, loss))  # what is kept hangs on its last bits
         if progress.best_validation_loss is not None and agreed >= progress.best_validation_loss:
             return False
         progress.best_validation_loss = agreed

@@ -29,7 +29,7 @@ from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
-from jaxalign.parallel.distributed import is_first, of_first, stopping_together, told
+from jaxalign.parallel.distributed import by_first, is_first, of_first, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
@@ -94,7 +94,7 @@ def _train(config: TrainConfig) -> None:
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
             readings["after"] = session.ask("after", adapter)
-            told(lambda: finish(session, adapter, readings, summaries))
+            by_first(lambda: finish(session, adapter, readings, summaries))
     if is_first():
         report_training(console, run)
 
