@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
-from jaxalign.runs.expected import Expected, Maybe, flaw
+from jaxalign.runs.expected import Each, Expected, Maybe, flaw
 from jaxalign.runs.lease import LeaseLostError
 from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
@@ -181,12 +181,13 @@ class Run:
         """
         return read_json_object(self.summary, mend or self._again, **fields)
 
-    def check_files(self, mend: str = "") -> None:
-        """Raise UserError if summary.json is damaged, or a file was changed or lost since the run was finished.
+    def hashes(self, mend: str = "") -> dict[str, str]:
+        """Return the hashes of the files by name, as `finish` wrote them; for `mend` and the errors see `results`."""
+        return self.results(mend, files=Maybe(Each(str))).get("files") or {}
 
-        `mend` says what to do; "" says how to write the files anew.
-        """
-        before = self.results(mend, files=Maybe(dict)).get("files") or {}
+    def check_files(self, mend: str = "") -> None:
+        """Raise UserError if summary.json is damaged, or a file was changed or lost (for `mend` see `results`)."""
+        before = self.hashes(mend)
         there = content_hashes(self.path, before)
         for name, one in before.items():
             if there.get(name) != one:

@@ -161,7 +161,7 @@ def _model_entry(
         "moved": result.get("moved"),
         "generate": os.path.relpath(generated.path, run.path),
         "judge": os.path.relpath(judged.path, run.path),
-        "files": {**generated.results().get("files", {}), **result.get("files", {})},
+        "files": {**generated.hashes(), **result.get("files", {})},
     }
 
 

@@ -35,7 +35,7 @@ def dictionary_values(session: HarmSession, model: AskedModel, generated: Run, j
         judged: the run that judged them, which knows which of them say something.
     """
     dictionary, path = value_dictionary(), judged.path / DICTIONARY_FILE
-    of = judged.results().get("files", {})  # the hash of what was judged
+    of = judged.hashes()
     known = _known(path)
     if (
         known is not None

@@ -92,7 +92,7 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
 
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
     """Raise UserError if a stage has other records than those with the hashes `added_up`, which a run added up."""
-    for name, now in Run(stage).results().get("files", {}).items():
+    for name, now in Run(stage).hashes().items():
         if added_up.get(name, now) != now:
             raise UserError(
                 f"{run.path} added up other records than {stage / name} holds now, because that stage was done again: "
