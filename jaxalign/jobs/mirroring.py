@@ -26,7 +26,7 @@ def mirror_of(config: ModelCommandConfig) -> Mirror | None:
     run = config.run
     if run.mirror is None:
         return None
-    mirror = _mirror(run.mirror, Path(run.root if run.dir is None else run.dir).absolute(), run.dir is not None)
+    mirror = _mirror(run.mirror, Path(run.folder).absolute(), run.dir is not None)
     if config.offline and mirror.bucket.is_remote:
         raise UserError(f"offline=true uses no network, and run.mirror={run.mirror} is in it: give a mounted folder")
     return mirror

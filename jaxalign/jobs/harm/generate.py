@@ -88,7 +88,7 @@ def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:
     if c.engine.name == "openai" or model.preamble:
         return None
     key = digest([session.opened.signature, model.adapter.identity, _plain_texts(session)])
-    return Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
+    return Path(c.run.folder) / "stages" / "perplexity" / f"{key}.json"
 
 
 def _plain_texts(session: HarmSession) -> list[str]:

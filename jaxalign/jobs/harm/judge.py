@@ -123,7 +123,7 @@ class LoadedJudges:
             if c.judge.calibrate and one.about_harm:
                 rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
                 rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
-            place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
+            place = Path(c.run.folder) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
             model = without_home(one.model)  # a server or a file may have it as a path
