@@ -4,12 +4,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxalign.analysis.tables import widest_that_fits
+from jaxalign.analysis.tables import terminal_table, widest_that_fits
 from jaxalign.errors import without_home
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import dictionary_values
@@ -281,9 +280,7 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("category", "model", "metric") else "right")
+    table = terminal_table(heads, left=("model", "metric"))
     for cells, style in rows:
         table.add_row(*map(Text, cells), style=style)
     return table
