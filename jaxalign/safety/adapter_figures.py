@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MUTED, OKABE_ITO
 from jaxalign.safety.collection import Collection, ReportedModel
-from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, frame, legend
+from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, legend, plot_figure, shortened
 from jaxalign.safety.report_tables import TrainingLosses
 from jaxalign.values.schwartz import label
 
@@ -80,8 +80,7 @@ def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
             lines += axes.plot(*around, style, color=colour, linewidth=0.9)
         handles = handles or lines
         name, _, kind = model.title.partition(" (")  # such as a control
-        name = name if len(name) < 20 else f"{name[:18]}…"
-        axes.text(x, y + 0.44, name, fontsize=5.5, color=INK, ha="center", parse_math=False)
+        axes.text(x, y + 0.44, shortened(name, 20), fontsize=5.5, color=INK, ha="center", parse_math=False)
         axes.text(x, y + 0.52, kind[:-1], fontsize=4.2, color=MUTED, ha="center", parse_math=False)
     legend(figure, handles, ["target", "measured"])
     return figure
@@ -114,12 +113,7 @@ def training_curves(found: Collection, losses: TrainingLosses, title: str, note:
         return None
     few = len(models) <= MOST_LINES
     names = [model.title for model in models] if few else [f"each of {len(models)} adapters", "their median"]
-    rows = (len(names) + 1) // 2
-    height = 2.2 + 0.12 * rows
-    figure = column_figure(height, title, note)
-    low = 0.36 + 0.12 * rows
-    axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
-    frame(axes)
+    figure, axes = plot_figure(2.2, len(names), title, note, "step, one stage after the other", "loss")
     logged = [losses[str(model.about["adapter"])] for model in models]
     begins = _begins(logged)
     curves = [{begins[stage] + step: loss for stage, step, loss in one} for one in logged]
@@ -135,7 +129,5 @@ def training_curves(found: Collection, losses: TrainingLosses, title: str, note:
         handles = [handles[0], *axes.plot(shared, medians, color=AFTER, linewidth=1.2)]
     for begin in list(begins.values())[1:]:
         axes.axvline(begin + 0.5, color=LINK, linewidth=0.6, linestyle=(0, (4, 3)))
-    axes.set_xlabel("step, one stage after the other", fontsize=6.0, color=INK, labelpad=1.5)
-    axes.set_ylabel("loss", fontsize=6.0, color=INK, labelpad=2)
     legend(figure, handles, names)
     return figure
