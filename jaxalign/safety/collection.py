@@ -174,6 +174,10 @@ class Collection:
         """Return the models under one mitigation."""
         return [model for model in self.models if model.mitigation == mitigation]
 
+    def untuned(self) -> ReportedModel | None:
+        """Return the base without a role and without mitigation; None if it was not asked."""
+        return next((model for model in self.under() if model.is_base), None)
+
 
 def judge_key(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the identities of the judges of a summary."""

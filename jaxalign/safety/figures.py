@@ -224,7 +224,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
 
     The base stands at the scale 0 of adapters that were not asked there. More than `MOST_LINES` adapters are cut.
     """
-    base = next((model for model in found.under() if model.is_base), None)
+    base = found.untuned()
     doses: dict[str, dict[float, Estimate]] = {}
     for model in found.under():
         figure = as_estimate(model.row(ALL, found.metric))

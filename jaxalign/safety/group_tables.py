@@ -141,7 +141,7 @@ def beside_base_table(found: Collection, name: str, read: ReadFigures) -> DataTa
 
     For the arguments see `groups_table`.
     """
-    base = next((model for model in found.under() if model.is_base), None)
+    base = found.untuned()
     models = [model for model in found.under() if not model.is_base]
     if base is None or not models:
         return None

@@ -179,7 +179,7 @@ def _attributions(
     def second(model: ReportedModel) -> tuple[Harms, Harms, Estimate | None] | None:
         for other in others:
             mine = next((one for one in other.under() if one.title == model.title), None)
-            base = next((one for one in other.under() if one.is_base), None)
+            base = other.untuned()
             if mine is not None and base is not None:
                 return figures.harms(other, mine), figures.harms(other, base), harm_kappa(other, mine)
         return None
