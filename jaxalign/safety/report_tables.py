@@ -14,7 +14,7 @@ from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
-from jaxalign.safety.summary import ALL
+from jaxalign.safety.summary import ALL, judge_line
 
 Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
@@ -259,7 +259,7 @@ def with_judges(table: DataTable, *found: Collection) -> DataTable:
 
 def judge_notes(found: Collection) -> list[str]:
     """Return the lines on the judges and their κ."""
-    lines = [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in found.judges]
+    lines = [judge_line(one) for one in found.judges]
     if found.weak:
         lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")
     return lines

@@ -128,16 +128,13 @@ class LoadedJudges:
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
             model = without_home(one.model)  # a server or a file may have it as a path
             found = calibrate(one.name, judge.scale, rows, given, about, model)
-            error = found.error
             self._calibrations[one.name] = {
                 "judge": one.name,
                 "model": model,
                 "identity": judge.identity,
                 "about": about,
                 "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
-                "kappa": None if found.agreement is None else dataclasses.asdict(found.agreement.kappa),
-                "area": None if found.area is None else dataclasses.asdict(found.area),
-                "error": None if error is None else list(dataclasses.astuple(error)),
+                **found.figures,
                 "labels": without_home(c.judge.labels or "shipped, held out"),
                 "line": found.line,
                 "weak": found.is_weak,
