@@ -9,9 +9,10 @@ from jaxalign.data.account import count
 from jaxalign.jobs.harm.report_parts import ReportPart
 from jaxalign.jobs.harm.reported import judged_places, shown_responses
 from jaxalign.safety import report_tables as tables
+from jaxalign.safety.benchmarks.benchmark import balanced_subset
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
-from jaxalign.safety.shown_responses import choose_prompts, shown_set
+from jaxalign.safety.shown_responses import shown_set
 from jaxalign.values.schwartz import label
 
 LARGEST_PAGE = 4_900_000
@@ -50,7 +51,7 @@ def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> list[dic
 def _shown(part: ReportPart, most: int) -> dict[str, Any] | None:
     found = part.found
     places = dict.fromkeys(place for model in found.under()[:1] or found.models[:1] for place in judged_places(model))
-    prompts = choose_prompts(list(places), most)
+    prompts = balanced_subset(list(places), most)
     ids = {one.id for one in prompts}
     cut = str(found.benchmark.get("cut") or "whole")
     responses: list[tuple[ReportedModel, Any]] = [(model, shown_responses(model, ids, cut)) for model in found.models]
