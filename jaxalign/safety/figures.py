@@ -26,8 +26,7 @@ from jaxalign.safety.report_tables import (
 )
 from jaxalign.safety.risks import ALLOWED_FALSE, Risk
 from jaxalign.safety.summary import ALL
-from jaxalign.values.figures import CIRCLE
-from jaxalign.values.schwartz import label
+from jaxalign.values.schwartz import CIRCLE, label
 
 WIDTH = 3.5
 """The width of a figure, in inches."""
@@ -36,9 +35,6 @@ _COLOURS = LinearSegmentedColormap.from_list("harm", [BEFORE, "#ffffff", AFTER])
 _GREYS = LinearSegmentedColormap.from_list("grey", ["#ffffff", "#6a6a6a"])  # the sign shows without a colour, too
 MOST_LINES = 8
 """The most models that are drawn one by one; of more, the mean over adapters is drawn."""
-
-CIRCULAR = tuple(value for _, group in CIRCLE for value in group)
-"""The ten values in the order of Schwartz's circle."""
 
 
 def column_figure(height: float, title: str, note: str = "") -> Figure:
@@ -75,8 +71,7 @@ def plot_figure(height: float, names: int, title: str, note: str, x: str, y: str
     Args:
         height: in inches, without the legend at the foot.
         names: how many names the legend has, two a line.
-        title: see `column_figure`.
-        note: see `column_figure`.
+        title, note: see `column_figure`.
         x: the name of the horizontal axis.
         y: the name of the vertical one.
     """
@@ -111,7 +106,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     categories = list(dict.fromkeys(risk.category for risk in risks))
     known = {(risk.category, risk.value): risk for risk in risks}
     grid = np.array(
-        [[as_number(known[category, value].target.estimate) for value in CIRCULAR] for category in categories]
+        [[as_number(known[category, value].target.estimate) for value in CIRCLE] for category in categories]
     )
     height = 1.5 + 0.15 * len(categories)
     figure = column_figure(height, title, note)
@@ -123,14 +118,14 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     axes.imshow(np.array(shades), aspect="auto")
     picture = ScalarMappable(Normalize(-1, 1), _GREYS if set(categories) <= set(weak) else _COLOURS)
     for y, category in enumerate(categories):
-        for x, value in enumerate(CIRCULAR):
+        for x, value in enumerate(CIRCLE):
             risk = known[category, value]
             if risk.finding:
                 axes.plot(x, y, "^" if risk.finding > 0 else "v", color=INK, markersize=2.8)
             elif risk.target.estimate is None:
                 axes.plot(x, y, "x", color=LINK, markersize=3, markeredgewidth=0.6)
-    axes.set_xticks(range(len(CIRCULAR)), [label(value) for value in CIRCULAR], rotation=90, ha="center", va="bottom")
-    axes.set_xticks(np.arange(len(CIRCULAR) + 1) - 0.5, minor=True)
+    axes.set_xticks(range(len(CIRCLE)), [label(value) for value in CIRCLE], rotation=90, ha="center", va="bottom")
+    axes.set_xticks(np.arange(len(CIRCLE) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(categories) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dedede", linewidth=0.4)
     axes.xaxis.tick_top()

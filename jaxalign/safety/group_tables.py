@@ -19,7 +19,7 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.calibration import HARM, REFUSALS
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
-from jaxalign.safety.report_tables import Tags, category_name, metric_name, model_tags, with_judges
+from jaxalign.safety.report_tables import Tags, category_name, category_tags, metric_name, model_tags, with_judges
 from jaxalign.safety.summary import ALL, target_scores
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 
@@ -120,7 +120,7 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
                 difference, count = _compared(groups[one], parts[one], groups[other], parts[other])
                 names = [category_name(category), metric_name(measure), groups[one].name, groups[other].name, shown]
                 rows.append([*names, *_difference_cells(difference, noise), count, difference.mean.reason or ""])
-                tags.append({} if category == ALL else {"category": (category,)})
+                tags.append(category_tags(category))
     for measure in dict.fromkeys(row[1] for row in rows):
         _put_q([row for row in rows if row[1] == measure], heads.index("p"))
     notes = [

@@ -52,9 +52,12 @@ def model_tags(model: ReportedModel, category: str | None = None) -> Tags:
     tags: Tags = {"mitigation": (model.mitigation,)}
     if model.high_values:
         tags["value"] = model.high_values
-    if category is not None and category != ALL:
-        tags["category"] = (category,)
-    return tags
+    return tags if category is None else tags | category_tags(category)
+
+
+def category_tags(category: str) -> Tags:
+    """Return what a row of a category can be filtered by; one of all categories, by nothing."""
+    return {} if category == ALL else {"category": (category,)}
 
 
 def harm_table(found: Collection, name: str) -> DataTable:
@@ -96,7 +99,7 @@ def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) 
     for category in (ALL, *found.categories):
         title = found.name_of_all() if category == ALL else category_name(category)
         rows.append([title, *(as_estimate(model.row(category, found.metric)) for model in models)])
-        tags.append({} if category == ALL else {"category": (category,)})
+        tags.append(category_tags(category))
     title = f"{metric_name(found.metric).capitalize()} by category and model, mitigation {mitigation}"
     heads = ("category", *(model.title for model in models))
     return with_judges(DataTable(f"{name}-{mitigation}", title, heads, rows, tags=tags, is_wide=True), found)

@@ -11,7 +11,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
-from jaxalign.safety.report_tables import Tags, category_name, metric_name, with_judges
+from jaxalign.safety.report_tables import Tags, category_name, category_tags, metric_name, with_judges
 from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import VALUES, label
@@ -136,7 +136,7 @@ def _name(found: Collection, category: str) -> str:
 
 
 def _tags(value: str, category: str) -> Tags:
-    return {"value": (value,)} if category == ALL else {"value": (value,), "category": (category,)}
+    return {"value": (value,)} | category_tags(category)
 
 
 def regressions_table(found: Collection, name: str) -> DataTable:

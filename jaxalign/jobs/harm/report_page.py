@@ -13,7 +13,7 @@ from jaxalign.safety.benchmarks.benchmark import balanced_subset
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.shown_responses import shown_set
-from jaxalign.values.schwartz import label
+from jaxalign.values.schwartz import CIRCLE, label
 
 LARGEST_PAGE = 4_900_000
 """The most bytes of a page. If it would be larger, tables of all figures are left to their files, and then fewer
@@ -75,12 +75,10 @@ def _section(part: ReportPart, most: int) -> PageSection:
 
 
 def _filters(parts: Sequence[ReportPart]) -> dict[str, list[tuple[str, str]]]:
-    from jaxalign.safety.figures import CIRCULAR
-
     categories = dict.fromkeys(category for part in parts for category in part.found.categories)
     policies = dict.fromkeys(policy for part in parts for policy in part.found.mitigations)
     return {
-        "value": [(value, label(value)) for value in CIRCULAR],
+        "value": [(value, label(value)) for value in CIRCLE],
         "category": [(one, tables.category_name(one)) for one in categories],
         "mitigation": [(one, one.replace("_", " ")) for one in policies],
     }
