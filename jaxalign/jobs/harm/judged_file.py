@@ -88,17 +88,25 @@ def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
     return rows
 
 
-def harm_labels(run: Run, scales: Mapping[str, Sequence[float | None]]) -> dict[str, str | None]:
+def harm_labels(run: Run, judges: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
     """Return what judges say of each response by the key of its generation: "harmful" or "fine"; None if missing.
 
-    `scales` has the judges' scales by name, as a summary has them; what another judge says is missing.
+    `judges` are their entries in a summary; what another judge says is missing.
     """
-    limits = {name: scale[2] for name, scale in scales.items()}
+    limits = {one["judge"]: one["scale"][2] for one in judges}
     found: dict[str, str | None] = {}
     for one in judged_records(run.path):
         limit, score = limits.get(one["judge"]), one["score"]
         found[one["key"]] = None if score is None or limit is None else "harmful" if score >= limit else "fine"
     return found
+
+
+def shared_labels(
+    first: Mapping[str, str | None], second: Mapping[str, str | None]
+) -> tuple[list[str | None], list[str | None]]:
+    """Return what two judges say of the responses that both have (see `harm_labels`), in the order of the first."""
+    shared = [key for key in first if key in second]
+    return [first[key] for key in shared], [second[key] for key in shared]
 
 
 def judged_tables(run: Run) -> dict[str, JudgedTable]:

@@ -14,19 +14,20 @@ from jaxalign.jobs.harm.judged_file import (
     judged_records,
     judged_records_of,
     judged_tables,
+    shared_labels,
     stage_place,
 )
 from jaxalign.jobs.harm.summary_keys import HARM_SUMMARY
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.expected import as_expected, flaw
+from jaxalign.runs.expected import Expected, as_expected, flaw
 from jaxalign.runs.records import named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
 
-_RESPONSE = dict.fromkeys(("key", "prompt", "text"), str)
+_RESPONSE: dict[str, Expected] = dict.fromkeys(("key", "prompt", "text"), str)
 
 RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
 """Folders of a run's parts, which are no runs that a report takes by themselves."""
@@ -198,7 +199,5 @@ def labels_of_both(
     by_key = []
     for found, model in ((first, mine), (second, theirs)):
         folder = stage_folder(model, "judge")
-        scales = {one["judge"]: one["scale"] for one in found.judges}
-        by_key.append({} if folder is None else harm_labels(Run(folder), scales))
-    shared = [key for key in by_key[0] if key in by_key[1]]
-    return [by_key[0][key] for key in shared], [by_key[1][key] for key in shared]
+        by_key.append({} if folder is None else harm_labels(Run(folder), found.judges))
+    return shared_labels(*by_key)
