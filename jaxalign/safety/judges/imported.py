@@ -77,9 +77,8 @@ def _key(row: Row) -> str:
         return key
     prompt, response = _text(row, "prompt"), _text(row, "response")
     if prompt is None or response is None:
-        fields = ", ".join(map(str, row.fields)) or "none"
         raise UserError(
-            f"{row.place} does not say what it judges (its fields are: {fields}): it needs prompt and response, or hash"
+            f"{row.place} does not say what it judges ({row.in_words}): it needs prompt and response, or hash"
         )
     return _bare_hash(Exchange(prompt, response))
 
