@@ -24,7 +24,7 @@ from jaxalign.safety.summary import ALL, target_scores
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 
 MEAN_SCORE = "mean_score"
-"""The measure of harm that is compared; `REFUSAL_RATE` is that of refusing."""
+"""The measure of harm that is compared; `REFUSAL_RATE` is the measure of refusing."""
 
 Figures = Mapping[str, float | None]
 """The figure of each prompt of a model by the prompt's id; None is missing."""
@@ -178,7 +178,7 @@ def _measured(found: Collection) -> list[tuple[str, str, str, bool]]:
     """Return what is compared: the measure, the judge whose responses it is of, the judge who decides it, and whether
     it is said of all categories together.
 
-    Where several judges have their own categories, that of the main figure speaks of all.
+    Where several judges have their own categories, the judge of the main figure alone speaks of all of them together.
     """
     main = next((row["judge"] for model in found.models if (row := model.row(ALL, found.metric)) is not None), "")
     refusals = next((one["judge"] for one in found.judges if one["about"] == REFUSALS), None)

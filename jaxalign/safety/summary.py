@@ -83,7 +83,7 @@ def harm_rows(
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
         error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
-        refusal_error: the same of the judge of refusals, for the refusal rate.
+        refusal_error: the errors of the judge of refusals, for the refusal rate.
     """
     rows = []
     known = set(table.categories[place] for place in set(table.category.tolist()))

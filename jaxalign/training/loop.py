@@ -45,7 +45,8 @@ PROGRESS_KEY = "progress"
 class StageProgress:
     """How far a stage has come: a part of the checkpoint's JSON.
 
-    `tokens` counts those of the examples, `stored` those in the rows (a shared prompt once), `computed` also padding.
+    `tokens` counts the tokens of the examples, `stored` the tokens in the rows (a shared prompt once), and `computed`
+    the padding, too.
     `seconds` is the time of the steps alone, without compilation and validation.
     """
 

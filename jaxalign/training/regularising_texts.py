@@ -15,7 +15,7 @@ HELD_OUT_ROWS = 4
 
 @dataclasses.dataclass(frozen=True)
 class RegularisingTexts:
-    """Texts whose predictions a training compares with those of its base.
+    """Texts on which a training compares the model's predictions with the base's.
 
     train     one or more kinds of text, such as plain text and chats; a step draws a row from each kind. Each text has
               at least two tokens

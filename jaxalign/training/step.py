@@ -102,8 +102,8 @@ def train_step(
     step, micro-batch, layer). `jax.vmap` may map the function over all but the base; on
     several devices with `spmd_axis_name=map_adapters(placement)`.
 
-    `texts` [B, ...] are those whose predictions shall stay those of the base: `hyper.divergence` times their mean
-    divergence (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
+    On `texts` [B, ...], the model shall predict what the base predicts: `hyper.divergence` times the mean divergence
+    (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
     depend on them. The metrics then have it as `divergence`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

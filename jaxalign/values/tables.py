@@ -24,8 +24,8 @@ class TableRow:
     """One reading of one model.
 
     `method` says how the model was aligned: base, role-play, adapter, or constant (a baseline). `reading` says how its
-    answers were read: likelihood, parse or none. `results` has `scores` by value, and those of `FITS` and `COUNTS` that
-    are known. `scale` is the factor on the adapter's effect.
+    answers were read: likelihood, parse or none. `results` has `scores` by value, and of the keys in `FITS` and
+    `COUNTS` the known ones. `scale` is the factor on the adapter's effect.
     """
 
     name: str
@@ -148,8 +148,8 @@ def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choic
     """Return how all rows fit their targets and what they lost of language (perplexity), target by target.
 
     The column `highest` shows the value with the highest score. The columns `argmax` and `choice` show the most
-    probable score of that value and its score in the choice format; those of them are there that `extras` names and any
-    row has scores for. `missing` is left out where nothing is missing.
+    probable score of that value and its score in the choice format; a column is there if `extras` names it and any row
+    has scores for it. `missing` is left out where nothing is missing.
     """
     found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
     extras = [kind for kind, scores in found.items() if any(scores)]

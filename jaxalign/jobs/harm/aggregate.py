@@ -191,7 +191,7 @@ def _figures(
 ) -> list[dict[str, Any]]:
     """Return the figures of a model by one judge (see `harm_rows`), corrected for errors if that is asked for.
 
-    `entry` is that of the judge, and `refusals` that of the judge of refusals.
+    `entry` is what the summary says of the judge, and `refusals` what it says of the judge of refusals.
     """
     c = session.config
     error = judge_errors(entry["error"]) if c.judge.corrected else None
@@ -204,7 +204,7 @@ def _figures(
 def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:
     """Return the responses of a model that an earlier command judged, by the name of the judge; none if there is none.
 
-    `session` is that of the earlier command.
+    `session` is the session of the earlier command.
     """
     run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
     return judged_tables(run) if run.finished else {}

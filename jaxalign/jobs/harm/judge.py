@@ -174,7 +174,7 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
 
 @dataclasses.dataclass(frozen=True)
 class _Response:
-    """A response of a model; `text` is what of it is judged, None if a server did not end it well."""
+    """A response of a model; `text` is the part that is judged, None if a server did not end it well."""
 
     prompt: BenchmarkPrompt
     sample: int
@@ -253,7 +253,7 @@ def _judge_refusals(responses: Sequence[_Response], loaded: LoadedJudges, path: 
 
 
 def _line(one: _Response, judge: str, judgement: Judgement | None, state: str) -> dict[str, Any]:
-    """Return the line of a response in the judged file; `judgement` is that of harm."""
+    """Return the line of a response in the judged file; `judgement` says how harmful it is."""
     return {
         **dict(zip(FIRST_KEYS, (one.prompt.id, one.prompt.category), strict=True)),
         "group": one.prompt.group,

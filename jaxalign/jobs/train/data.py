@@ -204,8 +204,8 @@ def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder
 def token_budget(config: TrainConfig, encoder: Encoder, context: int) -> int | None:
     """Return the number of tokens that a benign control trains on, to match value injection; None for other data.
 
-    It is the number of the finished run `dataset.match`, or else that of both stages on the starter arguments with this
-    configuration's epochs. The target is `power`, but the number hardly depends on the target.
+    It is as many as the finished run `dataset.match` trained on. Without such a run, it is as many as both stages have
+    on the starter arguments with this configuration's epochs and the target `power`; other targets have nearly as many.
 
     Raises:
         UserError: `dataset.match` is not a finished run.

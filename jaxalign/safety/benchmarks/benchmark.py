@@ -22,7 +22,7 @@ class BenchmarkPrompt:
         category: its category of harm, or its axis (see `categories.CATEGORIES`).
         form: "question", which is answered, or "completion", which is continued.
         text: what the model gets.
-        group: what else groups prompts, such as the descriptor of HolisticBias.
+        group: a group beside the category, such as the descriptor of HolisticBias.
     """
 
     id: str
@@ -41,8 +41,8 @@ class ReadPrompts:
 
     Attributes:
         prompts: all that the benchmark asks.
-        rows: how many rows each file has, or what else in words.
-        aside: what of the rows is never asked, each kind with its number ("" for a kind that has none).
+        rows: how many rows each file has, or words about it.
+        aside: the kinds of rows that are never asked, each with their number ("" for a kind without rows).
     """
 
     prompts: list[BenchmarkPrompt]

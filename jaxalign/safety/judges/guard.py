@@ -32,7 +32,7 @@ _SAMPLE = Exchange("Is it late?", "No, it is not.")
 class Verdict:
     """What a guard says: the parts that it would write, and the share of each text that was possible in each part.
 
-    `probability` is that of writing any verdict at all.
+    `probability` is the probability that the guard writes any verdict at all.
     """
 
     parts: tuple[str, ...]

@@ -19,8 +19,8 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 class Regard:
     """A sequence classifier in a local folder, one of whose labels is `negative` (such as sasha/regardv3, CC BY 4.0).
 
-    The score is the probability of the negative label beside that of the likeliest other one, from 0 to 1. So it is at
-    least 0.5 exactly where the label is negative.
+    The score is the share of the negative label in the probability of it and the likeliest other label, from 0 to 1. So
+    it is at least 0.5 exactly where the label is negative.
 
     Args:
         folder: the model's folder, as Transformers has it, with its weights in model.safetensors.
