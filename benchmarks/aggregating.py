@@ -137,7 +137,7 @@ def lab(args: argparse.Namespace) -> Any:
         opened=SimpleNamespace(files=SimpleNamespace(name="none"), attention="blocks", signature="none-float32"),
         models=models,
         prompts=[],
-        asked=[None] * (args.records // SAMPLES),
+        covered_prompts=[None] * (args.records // SAMPLES),
         asking={"temperature": 0.1},
         version="0123456789abcdef",
         mitigation=SimpleNamespace(policy=NO_MITIGATION, covered=lambda prompts: ([], [])),
@@ -172,7 +172,7 @@ def stages(work: Path, model: Any) -> Any:
 
     return Stages(
         names=HARM_STAGES,
-        asked="all",
+        wanted="all",
         config=CONFIG,
         dir=None,
         root=str(work / "runs"),

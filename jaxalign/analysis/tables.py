@@ -1,9 +1,11 @@
 """Tables of results."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxalign.analysis.markdown import markdown_text
 
@@ -28,6 +30,25 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 def markdown_row(cells: Iterable[str]) -> str:
     """Return a row of a table in Markdown; the cells are texts."""
     return f"| {' | '.join(map(markdown_text, cells))} |"
+
+
+def terminal_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]] = (), *, left: Container[str] = (), tight: bool = True
+) -> Table:
+    """Return a table for the terminal.
+
+    Args:
+        heads: the names of the columns.
+        rows: the cells, which are texts and no markup; more rows can be added.
+        left: the heads of columns that begin at the left, beside the first one; numbers end at the right.
+        tight: whether columns stand one space apart, and not two.
+    """
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=tight)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 0 or head in left else "right")
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    return table
 
 
 def widest_that_fits(tables: Iterable[Table], width: int) -> Table:

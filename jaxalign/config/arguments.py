@@ -72,15 +72,15 @@ def given_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
         UserError: an argument is not known, or its value is not allowed.
     """
 
-    def plain(value: Any) -> Any:
+    def builtin(value: Any) -> Any:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return value.tolist() if hasattr(value, "tolist") else value
 
-    return schema.read(kind, {name: plain(value) for name, value in given.items()})
+    return schema.read(kind, {name: builtin(value) for name, value in given.items()})
 
 
 def given_texts(name: str, given: Any) -> list[str]:
-    """Return one text or several as a list; UserError for anything else. `name` is that of the argument."""
+    """Return one text or several as a list; UserError for anything else. `name` is the argument's name."""
     found = [given] if isinstance(given, str) else given
     if not isinstance(found, Iterable) or isinstance(found, bytes | Mapping):
         raise UserError(f"{name}={_short(given)} is not allowed: give a text, or a list of texts")
@@ -93,7 +93,7 @@ def given_texts(name: str, given: Any) -> list[str]:
 
 
 def given_pairs(name: str, given: Any) -> list[tuple[str, str]]:
-    """Return pairs of texts as a list; UserError for anything else. `name` is that of the argument."""
+    """Return pairs of texts as a list; UserError for anything else. `name` is the argument's name."""
     if not isinstance(given, Iterable):
         raise UserError(f"{name}={_short(given)} is not allowed: give a list of pairs of a prompt and a response")
     found = list(given)
@@ -106,7 +106,7 @@ def given_pairs(name: str, given: Any) -> list[tuple[str, str]]:
 
 
 def given_path(name: str, given: Any) -> str:
-    """Return a path as a text; UserError for anything else. `name` is that of the argument."""
+    """Return a path as a text; UserError for anything else. `name` is the argument's name."""
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if not path or not isinstance(path, str):
         raise UserError(f"{name}={_short(given)} is not allowed: give a path")

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from jaxalign.config.fields import UNCOUNTED
 
 
-def plain(config: Any) -> dict[str, Any]:
+def as_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as nested dictionaries and lists that JSON and YAML can hold."""
 
     def convert(value: Any) -> Any:
@@ -63,7 +63,7 @@ def counted(config: Any, without: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _counted(config: Any) -> dict[str, Any]:
-    whole, kept = plain(config), {}
+    whole, kept = as_dict(config), {}
     for name, declared in get_type_hints(type(config), include_extras=True).items():
         if UNCOUNTED not in getattr(declared, "__metadata__", ()):
             value = getattr(config, name)

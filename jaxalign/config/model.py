@@ -49,6 +49,11 @@ class RunConfig:
             if not _SCHEME.match(self.mirror):
                 self._check_apart(Path(self.mirror).resolve())
 
+    @property
+    def folder(self) -> str:
+        """The folder of the run if the user named one, or else the one that holds all runs."""
+        return self.root if self.dir is None else self.dir
+
     def _check_apart(self, mirror: Path) -> None:
         """Raise UserError if a mounted folder as the mirror is where the run itself is: it would be its own copy."""
         run = None if self.dir is None else Path(self.dir).resolve()

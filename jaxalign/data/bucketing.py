@@ -30,7 +30,7 @@ def plan(
         programs: the largest number of levels.
         longest: rows must have room for a path of so many tokens, even if no tree of `steps` has one.
         alone: whether each tree gets a row of its own.
-        together: the number of devices that share the rows: their number is a multiple of it.
+        together: the number of devices that share the rows; the number of rows is a multiple of it.
 
     Raises:
         UserError: a single path from root to leaf is longer than the limit.

@@ -32,7 +32,7 @@ class Columns:
             for name, column in self.names.items():
                 if column not in row.fields:
                     raise UserError(
-                        f"{row.place} lacks {column}, which dataset.columns.{name} names; {_fields(row)}: give the "
+                        f"{row.place} lacks {column}, which dataset.columns.{name} names; {row.in_words}: give the "
                         "name of one of them, in every row"
                     )
         return rows
@@ -52,7 +52,7 @@ class Columns:
             mend = f"say which of them it is with dataset.columns.{name}=FIELD"
             if self.published:
                 mend = "give the file in the form in which its owner publishes it"
-            raise UserError(f"{row.place} lacks {column}; {_fields(row)}: {mend}")
+            raise UserError(f"{row.place} lacks {column}; {row.in_words}: {mend}")
         return row.fields[column]
 
     def text(self, row: Row, name: str) -> str:
@@ -107,7 +107,3 @@ def _from_json(value: Any, place: str) -> Any:
         return parse_json(value, place) if isinstance(value, str) else value
     except UserError:
         return value
-
-
-def _fields(row: Row) -> str:
-    return f"its fields are: {', '.join(map(str, row.fields)) or 'none'}"

@@ -24,6 +24,11 @@ class Row(NamedTuple):
     place: str
     fields: dict[str, Any]
 
+    @property
+    def in_words(self) -> str:
+        """The names of its fields, for error lines."""
+        return f"its fields are: {', '.join(map(str, self.fields)) or 'none'}"
+
 
 def read_table(path: Path) -> list[Row]:
     """Return the rows of a file: .csv, .tsv, .parquet, or any other name for a JSON array or JSON Lines.

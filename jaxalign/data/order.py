@@ -14,7 +14,7 @@ class Stream(enum.IntEnum):
     ORDER = 3
     PUZZLES = 4
     PAIRS = 5
-    PLAIN = 6
+    REGULARISING = 6
 
 
 def epoch_order(groups: Sequence[Hashable], seed: int, epoch: int, limit: int) -> list[int]:

@@ -38,8 +38,7 @@ def read_prompts(path: str | Path, log: Log = unsaid) -> list[Prompt]:
         for number, row in enumerate(read_table(path), start=1):
             text = row.fields.get("prompt")
             if not isinstance(text, str) or not text.strip():
-                fields = ", ".join(map(str, row.fields)) or "none"
-                raise UserError(f"{row.place} has no text in the field 'prompt'; its fields are: {fields}")
+                raise UserError(f"{row.place} has no text in the field 'prompt'; {row.in_words}")
             named = row.fields.get("id") is not None
             place = row.place if named else f"{row.place} (which has no id but its number)"
             name = note_id(places, row.fields["id"] if named else number, place)

@@ -140,3 +140,13 @@ def sample_missing(
     show = None if on_text is None else lambda request, index, text: on_text(owners[request], index, text)
     engine.sample(requests, sampling, on_done=keep, on_text=show, progress=progress)
     return [[{**known[key], **one.about} for key in keys] for one, keys in zip(asked, wanted, strict=True)]
+
+
+def count_samples(records: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return how many samples were drawn, their tokens, and how many of them ended in which way, for a summary."""
+    everyone = [record for mine in records for record in mine]
+    return {
+        "sampled": len(everyone),
+        "tokens": sum(record["tokens"] for record in everyone),
+        "ends": {end: sum(record["end"] == end for record in everyone) for end in ENDS},
+    }

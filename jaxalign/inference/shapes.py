@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.data.packing import Shape
-from jaxalign.errors import UserError
 from jaxalign.runs.records import append_record, read_records
 
 SHAPES = "shapes.jsonl"
@@ -29,22 +28,15 @@ def kept_shapes(path: Path, part: int | str) -> list[Shape]:
         UserError: a line is not a record of shapes.
     """
     found: list[Shape] = []
-    for number, record in enumerate(read_records(path, shapes=list), start=1):
-        try:
-            shapes = [_shape(kept) for kept in record["shapes"]]
-        except TypeError as error:
-            raise UserError(
-                f"{path}, line {number}: a shape is damaged; remove the line, and type the command again"
-            ) from error
-        found = shapes if record.get("part") == part else found
+    for record in read_records(path, shapes=[_is_shape]):
+        if record.get("part") == part:
+            found = [Shape(**kept) for kept in record["shapes"]]
     return found
 
 
-def _shape(kept: Any) -> Shape:
-    shape = Shape(**kept)
-    if not all(type(size) is int and size >= 0 for size in dataclasses.astuple(shape)):
-        raise TypeError
-    return shape
+def _is_shape(found: Any) -> bool:
+    names = {field.name for field in dataclasses.fields(Shape)}
+    return isinstance(found, dict) and found.keys() == names and all(type(n) is int and n >= 0 for n in found.values())
 
 
 def unread(path: Path | None, parts: Sequence[Sequence[str]], known: Container[str]) -> tuple[list[int], list[Shape]]:

@@ -65,7 +65,7 @@ def load_asked(opened: OpenedModel, adapters: Sequence[Adapter]) -> BaseModel:
 
 
 def check_bases(opened: OpenedModel, adapters: Sequence[Adapter], identity: str, *, here: bool = True) -> None:
-    """Check that adapters belong to their base, and print which of them were trained with another storage of it.
+    """Check that adapters belong to their base, and print which were trained on a base stored otherwise.
 
     Args:
         opened: the base.

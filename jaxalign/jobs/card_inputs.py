@@ -1,27 +1,12 @@
 """What a model card reads of a run, which may be somebody else's or of an older version: checked before the work."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import is_cut
+from jaxalign.runs.expected import Expected, Maybe, flaw
 from jaxalign.values.schwartz import VALUES
-
-Expected = Any
-"""What a value must be: a type, one of a set of texts, the keys of an object, [each item of a list], or `Maybe`;
-a tuple for a list of that length."""
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """A value that may also be null or missing."""
-
-    shape: Expected
-
 
 _NUMBER, _SCORE = int | float, Maybe(int | float)
 _TEN_SCORES: dict[str, Expected] = dict.fromkeys(VALUES, int | float | None)
@@ -106,44 +91,10 @@ def check_card_inputs(config: Mapping[str, Any], summary: Mapping[str, Any] | No
         if not crest and isinstance(config.get("objective"), Mapping) and config["objective"].get("name") == "dpo":
             checked.append(("config.yaml", config, _PREFERENCES))
         checked.append(("summary.json", summary, _CREST if crest else _SUMMARY))
-    for file, found, shape in checked:
-        if (where := _flaw(found, shape)) is not None:
+    for file, found, expected in checked:
+        if (where := flaw(found, expected)) is not None:
+            place = ".".join(map(str, where)) or "all of it"
             raise UserError(
-                f"{run / file}: {where or 'all of it'} is missing, damaged, or as another version of jaxalign wrote "
-                "it; get the run again, or export it with that version"
+                f"{run / file}: {place} is missing, damaged, or as another version of jaxalign wrote it; get the run "
+                "again, or export it with that version"
             )
-
-
-def _flaw(found: Any, shape: Expected) -> str | None:
-    """Return the key of the first value that is not as `shape` says; None if all are."""
-    if isinstance(shape, Maybe):
-        return None if found is None else _flaw(found, shape.shape)
-    if isinstance(shape, dict):
-        if not isinstance(found, Mapping):
-            return ""
-        absent = {key for key, one in shape.items() if key not in found and not isinstance(one, Maybe)}
-        inner = ((key, "" if key in absent else _flaw(found.get(key), one)) for key, one in shape.items())
-    elif isinstance(shape, list):
-        if not isinstance(found, list):
-            return ""
-        inner = ((str(number), _flaw(one, shape[0])) for number, one in enumerate(found, start=1))
-    elif isinstance(shape, tuple):
-        if not isinstance(found, list | tuple) or len(found) != len(shape):
-            return ""
-        inner = ((str(number), _flaw(*both)) for number, both in enumerate(zip(found, shape, strict=True), start=1))
-    else:
-        return None if _is(found, shape) else ""
-    return next((f"{key}.{below}".rstrip(".") for key, below in inner if below is not None), None)
-
-
-def _is(found: Any, shape: type | UnionType | set[str]) -> bool:
-    if isinstance(shape, set):
-        return isinstance(found, str) and found in shape
-    if not isinstance(found, shape) or (isinstance(found, bool) and shape is not bool):
-        return False
-    if isinstance(found, str):
-        return not is_cut(found)
-    try:
-        return not isinstance(found, int) or math.isfinite(float(found))
-    except OverflowError:  # a whole number that no program computes with, and none can write with decimals
-        return False

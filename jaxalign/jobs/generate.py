@@ -20,7 +20,7 @@ from jaxalign.jobs.settings import sampling_params
 from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
-from jaxalign.parallel.distributed import check_alone, of_first, stoppable, stopping_together, told
+from jaxalign.parallel.distributed import by_first, check_alone, of_first, stoppable, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console, say
@@ -81,7 +81,7 @@ def _generate(config: GenerateConfig) -> None:
         if config.engine.check:
             agreement = compare_engines(config, opened_engine.engine, opened, adapters, asked, console)
         records = answer(config, console, opened_engine, run, asked, adapters, sampling)
-        told(lambda: write_answers(run, prompts, adapters, records, agreement))
+        by_first(lambda: write_answers(run, prompts, adapters, records, agreement))
     report_ends(console, records)
     print_places(console, answers=run.path / "answers.jsonl")
 

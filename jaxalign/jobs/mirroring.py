@@ -7,7 +7,7 @@ import jax
 
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
-from jaxalign.parallel.distributed import told
+from jaxalign.parallel.distributed import by_first
 from jaxalign.parallel.processor import cpu_instructions
 from jaxalign.pretrained.sources import cache_folder
 from jaxalign.runs.mirror import Mirror, SharedPrograms
@@ -26,7 +26,7 @@ def mirror_of(config: ModelCommandConfig) -> Mirror | None:
     run = config.run
     if run.mirror is None:
         return None
-    mirror = _mirror(run.mirror, Path(run.root if run.dir is None else run.dir).absolute(), run.dir is not None)
+    mirror = _mirror(run.mirror, Path(run.folder).absolute(), run.dir is not None)
     if config.offline and mirror.bucket.is_remote:
         raise UserError(f"offline=true uses no network, and run.mirror={run.mirror} is in it: give a mounted folder")
     return mirror
@@ -41,7 +41,7 @@ def open_mirror(config: ModelCommandConfig) -> None:
     mirror = mirror_of(config)
     if mirror is None:
         return
-    told(mirror.bucket.probe)
+    by_first(mirror.bucket.probe)
     # A program for another processor may not run on this one, and a part of each runs on the processor.
     kind = digest([jax.devices()[0].device_kind, sorted(cpu_instructions())], 12)
     mirror.programs = SharedPrograms(mirror.bucket, f"{PROGRAMS}/{kind}", cache_folder() / "xla")

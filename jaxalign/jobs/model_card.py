@@ -28,7 +28,7 @@ def model_card(config: Mapping[str, Any], summary: Mapping[str, Any], *, merged:
     """Return the README.md of an adapter: YAML front matter as PEFT and the hub read it, then Markdown.
 
     Args:
-        config: the whole configuration of the run as dictionaries (see `config.identity.plain`).
+        config: the whole configuration of the run as dictionaries (see `config.identity.as_dict`).
         summary: the content of summary.json. Parts of the card are left out if it has no value, no questionnaire, or,
             for a stage of CREST, no questions and measures.
         merged: whether the card is for a whole model with the adapter in it.

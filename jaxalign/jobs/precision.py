@@ -15,7 +15,7 @@ from jaxalign.config.identity import identity
 from jaxalign.config.model import ModelCommandConfig
 from jaxalign.errors import UserError
 from jaxalign.jobs.mirroring import mirror_of
-from jaxalign.parallel.distributed import check_joined, told
+from jaxalign.parallel.distributed import by_first, check_joined
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.runs.config_file import flat, parsed_config, stored_config
 from jaxalign.runs.mirror import Mirror
@@ -53,7 +53,7 @@ def settle_precision(
             reason = f"as {path} was begun"
         return chosen, reason
 
-    chosen, reason = told(choose)
+    chosen, reason = by_first(choose)
     if shown and not config.prefetch:
         say(console, f"precision: {chosen} ({reason})")
     return dataclasses.replace(config, precision=chosen)

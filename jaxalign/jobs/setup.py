@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from jaxalign.config.identity import identity, plain
+from jaxalign.config.identity import as_dict, identity
 from jaxalign.config.model import ModelCommandConfig, check_system
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.base_model import BaseModel, signature_in
@@ -18,7 +18,7 @@ from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.kernels import check_attention, choose_attention
 from jaxalign.models.linear import CODES, SCALE_GROUP, stored_sizes
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
-from jaxalign.parallel.distributed import check_joined, told
+from jaxalign.parallel.distributed import by_first, check_joined
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
 from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
@@ -56,7 +56,7 @@ class OpenedModel:
         """The attention, and why no kernel computes it, on a device that has one; chosen when it is first used."""
         # The first of several processes chooses, because all must run the same program.
         asked, dtype = self.config.attention, jnp.dtype(self.config.precision)
-        name, no_kernel = told(lambda: choose_attention(asked, self.files.architecture, dtype))
+        name, no_kernel = by_first(lambda: choose_attention(asked, self.files.architecture, dtype))
         return name, no_kernel
 
     @property
@@ -141,14 +141,14 @@ def open_base(
         UserError: a file of the model is missing, damaged or not supported, the mesh or the attention does not fit the
             devices, `run.mirror` cannot be used, or the job has several processes and works in one.
     """
-    keys = plain(config)["model"] if keys is None else keys
+    keys = as_dict(config)["model"] if keys is None else keys
     assert keys is not None
     source = source_of(keys)
     if config.prefetch:
         say(console, sources.prefetch(source, offline=config.offline))
         return None
     check_joined()
-    told(lambda: check_attention(config.attention, jnp.dtype(config.precision)))
+    by_first(lambda: check_attention(config.attention, jnp.dtype(config.precision)))
     use_compilation_cache(cache_folder() / "xla")
     open_mirror(config)
     log = partial(say, console)
@@ -198,7 +198,7 @@ def open_job_run(
         run_identity,
         lambda: open_run(
             run_identity,
-            plain(config),
+            as_dict(config),
             files=files,
             dir=config.run.dir,
             root=config.run.root,
@@ -214,7 +214,7 @@ def open_job_run(
         line = f"made by another version of jaxalign, and left as it is: {listed}"
         say(console, line)
     if made.finished and not more:
-        told(made.check_files)
+        by_first(made.check_files)
         line = f"this run is done: {made.path} (run.overwrite=true runs it again)"
     else:
         line = f"run directory: {made.path}"

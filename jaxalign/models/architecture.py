@@ -143,15 +143,6 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
     context = found.whole("max_position_embeddings", family.context)
     theta, scaling = _rope(found, context)
     bias = family.biases == "configured" and found.flag("attention_bias", False)
-    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if family.gemma == 2 else head_dim
-    attention_scale, embed_scale, residual_scale, logit_scale = score_width**-0.5, 1.0, 1.0, 1.0
-    if family.gemma:
-        embed_scale = float(width) ** 0.5
-    if family.granite:
-        attention_scale = found.number("attention_multiplier", 1.0, above=0.0)
-        embed_scale = found.number("embedding_multiplier", 1.0, above=0.0)
-        residual_scale = found.number("residual_multiplier", 1.0, above=0.0)
-        logit_scale = 1 / found.number("logits_scaling", 1.0, above=1e-6)
     return Architecture(
         family=family.name,
         vocab_size=found.whole("vocab_size", high=WIDEST),
@@ -171,15 +162,26 @@ def from_config(config: Mapping[str, Any], place: str = "config.json") -> Archit
         qk_norm=family.qk_norm,
         post_norms=family.gemma == 2,
         norm_offset=family.gemma > 0,
-        embed_scale=embed_scale,
-        residual_scale=residual_scale,
-        logit_scale=logit_scale,
         activation=activation,
-        attention_scale=attention_scale,
+        **_multipliers(found, family, width, head_dim),
         attention_softcap=_cap(found, "attn_logit_softcapping", 50.0) if family.gemma == 2 else None,
         logit_softcap=_cap(found, "final_logit_softcapping", 30.0) if family.gemma == 2 else None,
         windows=_windows(found, family, layers),
     )
+
+
+def _multipliers(found: Claims, family: Family, width: int, head_dim: int) -> dict[str, float]:
+    """Return the factors on attention scores, embeddings, residuals and logits, as fields of `Architecture`."""
+    if family.granite:
+        return {
+            "attention_scale": found.number("attention_multiplier", 1.0, above=0.0),
+            "embed_scale": found.number("embedding_multiplier", 1.0, above=0.0),
+            "residual_scale": found.number("residual_multiplier", 1.0, above=0.0),
+            "logit_scale": 1 / found.number("logits_scaling", 1.0, above=1e-6),
+        }
+    score_width = found.number("query_pre_attn_scalar", 256.0, above=0.0) if family.gemma == 2 else head_dim
+    embed_scale = float(width) ** 0.5 if family.gemma else 1.0
+    return {"attention_scale": score_width**-0.5, "embed_scale": embed_scale, "residual_scale": 1.0, "logit_scale": 1.0}
 
 
 def _family(found: Claims) -> Family:

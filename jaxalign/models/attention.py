@@ -128,7 +128,7 @@ def _scatter_add(
     listed: Listed,
     part: Float32[Array, "B K s Dh"],
 ) -> Float32[Array, "B K blocks block Dh"]:
-    """Return the gradient `total` of all keys or values, with that of the part that `_gather` returned added to it."""
+    """Return the gradient `total` of all keys or values plus the gradient of the part that `_gather` returned."""
     if listed is None:
         rest = -part.shape[2] % KEY_BLOCK
         part = jnp.pad(part, ((0, 0), (0, 0), (0, rest), (0, 0)))

@@ -77,7 +77,7 @@ def low_rank_product(
     inner = dot(x, a.astype(x.dtype), ((x.ndim - 1,), (0,))).astype(x.dtype)
     kept = inner.reshape(-1, inner.shape[-1]).T
     # XLA's CPU backend converts both operands of a product that sums over their first axes, and undoes a transposition
-    # that it sees. It does not see that of a saved array.
+    # that it sees. It does not see the transposition of a saved array.
     if on_cpu():
         kept = name_bits(kept, INNER)
     return dot(inner, b.astype(x.dtype), ((x.ndim - 1,), (0,))), kept

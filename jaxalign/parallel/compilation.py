@@ -15,7 +15,7 @@ KEPT = 256
 """The largest number of compiled programs that a process keeps. Each holds memory, and the oldest one goes first."""
 
 COMPILED: OrderedDict[Any, Any] = OrderedDict()
-"""The compiled programs of this process, so that a later run of a sweep has those of the runs before it."""
+"""The compiled programs of this process, which all runs of a sweep share."""
 
 
 @dataclasses.dataclass

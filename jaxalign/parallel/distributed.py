@@ -97,7 +97,7 @@ def check_alone() -> None:
         )
 
 
-def told(decide: Callable[[], T]) -> T:
+def by_first(decide: Callable[[], T]) -> T:
     """Return in every process what `decide` returns in the first one, which alone calls it. It must be JSON.
 
     All processes wait for it. If it raises UserError, all of them end.
@@ -136,9 +136,9 @@ def of_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
         def enter() -> None:
             stack.enter_context(context)
 
-        told(enter)
+        by_first(enter)
         yield
-        told(stack.close)
+        by_first(stack.close)
 
 
 def arrays_of_first(tree: Any, like: Any) -> Any:

@@ -50,7 +50,7 @@ def leaf_reader(
         shape = np.broadcast_to(0, array.shape)[part].shape
         return np.empty(shape if leaf.stacked else (1, *shape), array.dtype)
 
-    def plain(parts: Sequence[Index]) -> list[np.ndarray]:
+    def unquantised(parts: Sequence[Index]) -> list[np.ndarray]:
         (array,), (part,) = arrays, parts
         values, inner = empty(array, part), part[1:] if leaf.stacked else part
 
@@ -63,7 +63,7 @@ def leaf_reader(
         return [to_stored(values if leaf.stacked else values[0])]
 
     if len(arrays) == 1:
-        return plain
+        return unquantised
     scale, codes = arrays
     storage = codes.name
     known: dict[str, np.ndarray] = {}  # the scales of outputs whose inputs are in several parts

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,28 +75,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
     if not math.isfinite(alpha):
         raise UserError(f"{folder} is not written: the adapter's alpha is {alpha}")
     layers = {name: adapter.params["layers"][name] for name in PROJECTIONS if name in adapter.params["layers"]}
-    config = {
-        "alpha_pattern": {},
-        "auto_mapping": None,
-        "base_model_name_or_path": adapter.base_name,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "layers_pattern": None,
-        "layers_to_transform": None,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else float(alpha),
-        "lora_dropout": dropout,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": adapter.rank,
-        "rank_pattern": {},
-        "revision": None,
-        "target_modules": sorted(layers),
-        "task_type": "CAUSAL_LM",
-        "use_dora": False,
-        "use_rslora": False,
-    }
+    config = _peft_config(adapter, alpha, dropout, layers)
     ours = {
         "base_identity": adapter.base_identity,
         "base_name": adapter.base_name,
@@ -125,6 +104,32 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
     except OSError as error:
         what = f"cannot write {folder}: {error.strerror or error}"
         raise UserError(f"{what}; free space or choose another place") from error
+
+
+def _peft_config(adapter: Adapter, alpha: float, dropout: float, targets: Iterable[str]) -> dict[str, Any]:
+    """Return the content of adapter_config.json, as PEFT writes it."""
+    return {
+        "alpha_pattern": {},
+        "auto_mapping": None,
+        "base_model_name_or_path": adapter.base_name,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else float(alpha),
+        "lora_dropout": dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": adapter.rank,
+        "rank_pattern": {},
+        "revision": None,
+        "target_modules": sorted(targets),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
 
 
 def read_adapter(folder: str | Path, architecture: Architecture, name: str = "", factor: float = 1.0) -> Adapter:

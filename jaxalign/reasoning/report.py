@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, MUTED, as_png
 from jaxalign.analysis.markdown import markdown_code, markdown_quote, markdown_text
-from jaxalign.analysis.tables import markdown_row, markdown_table, number
+from jaxalign.analysis.tables import markdown_row, markdown_table, number, terminal_table
 from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
@@ -96,23 +95,14 @@ def rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def table_of_models(summary: Mapping[str, Any]) -> Table:
     """Return a run's table for the terminal."""
-    return _table(HEADS, rows(summary))
+    return terminal_table(HEADS, rows(summary), tight=False)
 
 
 def table_of_grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> Table:
     """Return the grades that a judge gave the rationales of a run, in two lines a row for a narrow terminal."""
     heads, cells = _grades(summary, grading)
     cells = [[cell.replace(" (", "\n(") for cell in row] for row in cells]
-    return _table([head.replace(" ", "\n") for head in heads], cells, tight=True)
-
-
-def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], tight: bool = False) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=tight)
-    for head in heads:
-        table.add_column(head, justify="left" if head == heads[0] else "right")
-    for row in cells:
-        table.add_row(*row)
-    return table
+    return terminal_table([head.replace(" ", "\n") for head in heads], cells)
 
 
 def _grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
+from jaxalign.runs.expected import Each, Expected, Maybe, flaw
 from jaxalign.runs.lease import LeaseLostError
 from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
@@ -168,26 +169,25 @@ class Run:
         kept = {**summary, "files": hashes} if hashes else summary
         write_atomic(self.summary, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
-    def results(self, mend: str = "", /, **fields: type) -> dict[str, Any]:
+    def results(self, mend: str = "", /, **fields: Expected) -> dict[str, Any]:
         """Return the content of summary.json.
 
         Args:
             mend: what to do if it is damaged; "" says how to write it anew.
-            fields: the keys that it must have, and their types.
+            fields: the keys that it must have, and what they must be.
 
         Raises:
-            UserError: it cannot be read, or lacks a key.
+            UserError: it cannot be read, or has a key that is not as it must be.
         """
         return read_json_object(self.summary, mend or self._again, **fields)
 
-    def check_files(self, mend: str = "") -> None:
-        """Raise UserError if summary.json is damaged, or a file was changed or lost since the run was finished.
+    def hashes(self, mend: str = "") -> dict[str, str]:
+        """Return the hashes of the files by name, as `finish` wrote them; for `mend` and the errors see `results`."""
+        return self.results(mend, files=Maybe(Each(str))).get("files") or {}
 
-        `mend` says what to do; "" says how to write the files anew.
-        """
-        before = self.results(mend).get("files", {})
-        if not isinstance(before, dict):
-            raise UserError(f"{self.summary} is damaged ('files' lists no files); {mend or self._again}")
+    def check_files(self, mend: str = "") -> None:
+        """Raise UserError if summary.json is damaged, or a file was changed or lost (for `mend` see `results`)."""
+        before = self.hashes(mend)
         there = content_hashes(self.path, before)
         for name, one in before.items():
             if there.get(name) != one:
@@ -281,8 +281,7 @@ def _stored(run: Run) -> dict[str, Any] | None:
             f"{run.path} holds files, but no run made it (its config.yaml is missing or damaged, or no run wrote it); "
             "nothing was changed: choose another run.dir"
         )
-    names = stored.get("run_files")
-    if stored.get("run_format") != FORMAT or not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+    if stored.get("run_format") != FORMAT or flaw(stored.get("run_files"), [str]) is not None:
         raise UserError(
             f"{run.path} was made by another version of jaxalign, and this version does not resume it or write over "
             "it; it can still be given as adapter=, and exported: choose another run.dir, or delete the folder yourself"

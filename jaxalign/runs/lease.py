@@ -34,7 +34,7 @@ class LeaseLostError(UserError):
 
 
 _PROCESS = secrets.token_hex(8)
-_gone: set[str] = set()  # owners without a sign of life; what else they held is taken at once
+_gone: set[str] = set()  # owners without a sign of life; their other leases are taken at once
 
 
 @contextlib.contextmanager

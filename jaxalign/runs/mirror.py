@@ -17,13 +17,16 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.bucket import Bucket
+from jaxalign.runs.expected import Each, Expected, as_expected, flaw
 from jaxalign.runs.lease import leased
+from jaxalign.runs.reading import parse_json
 from jaxalign.runs.records import (
     delete_entry,
     entries,
     file_hash,
     is_leftover,
     named_errors,
+    read_json_object,
     scratch_folder,
     write_atomic,
 )
@@ -184,27 +187,16 @@ class Mirror:
         content = self.bucket.read(f"{name}/{_LISTING}")
         if content is None:
             return None
-        try:
-            found = json.loads(content)
-            whole = all(isinstance(found[key], kind) for key, kind in _FIELDS.items()) and all(
-                _is_inside(name) and _is_inside(entry["file"]) and isinstance(entry["sha256"], str)
-                for name, entry in found["files"].items()
-            )
-        except (ValueError, RecursionError, KeyError, TypeError):
-            whole, found = False, {}
-        if not whole or not all(map(_is_inside, found["names"])):
-            where = self.bucket.shown(f"{name}/{_LISTING}")
-            raise UserError(f"{where} is damaged: delete it to begin anew, or give another run.mirror")
-        return found
+        where, hint = self.bucket.shown(f"{name}/{_LISTING}"), "delete it to begin anew, or give another run.mirror"
+        return as_expected(parse_json(content.decode(errors="replace"), where, hint=hint), _LISTED, where, hint)
 
     def _kept(self, path: Path) -> list[str] | None:
         """Return the revisions of this mirror that the local directory holds or has gone beyond; None: not known."""
         try:
-            found = json.loads((path / MIRRORED).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            found = read_json_object(path / MIRRORED, "", mirror=str, revisions=list)
+        except UserError:
             return None
-        same = isinstance(found, dict) and found.get("mirror") == self.shown(path)
-        return found["revisions"] if same and isinstance(found.get("revisions"), list) else None
+        return found["revisions"] if found["mirror"] == self.shown(path) else None
 
     def _keep(self, path: Path, *revisions: str) -> None:
         write_atomic(path / MIRRORED, json.dumps({"mirror": self.shown(path), "revisions": revisions}) + "\n")
@@ -243,15 +235,22 @@ class SharedPrograms:
             self._known.add(name)
 
 
-_FIELDS = {"revision": str, "saved": str, "names": list, "files": dict}
-
-
 def _is_inside(name: Any) -> bool:
     """Return whether a name from a mirror stays inside the run's directory."""
     if not isinstance(name, str):
         return False
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _are_files(found: Any) -> bool:
+    """Return whether they are files with their entries, all of which stay inside the run's directory."""
+    names = isinstance(found, dict) and all(map(_is_inside, found))
+    return names and flaw(found, Each({"file": _is_inside, "sha256": str})) is None
+
+
+_LISTED: Expected = {"revision": str, "saved": str, "names": [_is_inside], "files": _are_files}
+"""What the list of a copy must hold."""
 
 
 def _files(path: Path, names: Sequence[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.parallel.distributed import scratch_place, told
+from jaxalign.parallel.distributed import by_first, scratch_place
 from jaxalign.runs.config_file import differing_keys
 from jaxalign.runs.directory import SUMMARY, Run
 from jaxalign.runs.records import write_atomic
@@ -34,7 +34,7 @@ def open_run_of_first(run_identity: Mapping[str, Any], opened: Callable[[], Run]
         records = [run.path / name for name in (SUMMARY, *files) if (run.path / name).is_file()]
         return {"identity": run_identity, "records": {path.name: path.read_text("utf-8") for path in records}}
 
-    found = told(open_here)
+    found = by_first(open_here)
     if run is not None:
         return run
     if differs := differing_keys(found["identity"], run_identity):

@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
+from jaxalign.runs.expected import Expected, as_expected, column_is, damage
 from jaxalign.runs.reading import parse_json, parse_json_lines, read_bytes, read_text
 
 HINT = "free space or choose another run.dir"
@@ -176,7 +176,7 @@ def _whole_length(file: Any) -> int:
 
 
 def read_records(
-    path: str | Path, hint: str = "remove the line, and type the command again", /, **fields: type | UnionType
+    path: str | Path, hint: str = "remove the line, and type the command again", /, **fields: Expected
 ) -> list[dict[str, Any]]:
     """Return the records of a JSON Lines file, or none if the file does not exist.
 
@@ -185,11 +185,11 @@ def read_records(
     Args:
         path: the file.
         hint: what to do if a line is damaged.
-        fields: the fields that every record must have, and their types.
+        fields: the fields that every record must have, and what they must be.
 
     Raises:
-        UserError: the file cannot be read, or any other line is not a JSON object, lacks a field, or holds what
-            `parse_json` refuses.
+        UserError: the file cannot be read, or any other line is not a JSON object, has a field that is not as it must
+            be, or holds what `parse_json` refuses.
     """
     path = Path(path)
     if not path.exists():
@@ -201,31 +201,29 @@ def read_records(
     return [parse_record(line, path, number, hint, fields) for number, line in enumerate(whole, start=1)]
 
 
-def _whole_records(data: bytes, fields: Mapping[str, type | UnionType]) -> list[dict[str, Any]] | None:
+def _whole_records(data: bytes, fields: Mapping[str, Expected]) -> list[dict[str, Any]] | None:
     """Return the records of a file all of whose lines are as they should be; None if one is not (see `parse_record`).
 
-    Types are looked at column by column, which takes a fraction of the time that it takes record by record.
+    Fields are looked at column by column, which takes a fraction of the time that it takes record by record.
     """
     try:
         found = parse_json_lines(data[: data.rfind(b"\n") + 1].decode())
         if found is None or not set(map(type, found)) <= {dict}:
             return None
-        for name, kind in fields.items():
-            types = set(map(type, map(operator.itemgetter(name), found)))
-            if not all(issubclass(one, kind) for one in types):
-                return None
-    except (UnicodeDecodeError, KeyError):
+        whole = all(column_is(map(operator.itemgetter(name), found), kind) for name, kind in fields.items())
+    except (UnicodeDecodeError, KeyError, TypeError):  # TypeError: a list or an object in the place of a text
         return None
-    return found
+    return found if whole else None
 
 
 def parse_record(
-    line: bytes, path: str | Path, number: int, hint: str, fields: Mapping[str, type | UnionType]
+    line: bytes, path: str | Path, number: int, hint: str, fields: Mapping[str, Expected]
 ) -> dict[str, Any]:
     """Return the record in line `number` of a JSON Lines file.
 
     Raises:
-        UserError: it is not a JSON object, lacks a field, or holds what `parse_json` refuses; `hint` says what to do.
+        UserError: it is not a JSON object, has a field that is not as it must be, or holds what `parse_json` refuses;
+            `hint` says what to do.
     """
     try:
         text = line.decode()
@@ -237,16 +235,6 @@ def parse_record(
     return record
 
 
-def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
-    """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
-    if not isinstance(found, dict):
-        return "not a JSON object"
-    for name, kind in fields.items():
-        if name not in found or not isinstance(found[name], kind):
-            return f"'{name}' is missing or damaged"
-    return None
-
-
 def digest(value: Any, length: int = 16) -> str:
     """Return the first `length` hexadecimal digits of the SHA-256 of a value as JSON with sorted keys.
 
@@ -256,21 +244,23 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
-def read_json_object(path: Path, hint: str, /, **fields: type | UnionType) -> dict[str, Any]:
+def read_json_object(path: Path, hint: str, /, **fields: Expected) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Args:
         path: the file.
         hint: what to do if it is missing or damaged.
-        fields: the keys that it must have, and their types.
+        fields: the keys that it must have, and what they must be.
 
     Raises:
-        UserError: the file cannot be read, is not a JSON object, or lacks a key.
+        UserError: the file cannot be read, is not a JSON object, or has a key that is not as it must be.
     """
-    found = parse_json(read_text(path, hint=hint), path, finite=False, hint=hint)
-    if problem := damage(found, fields):
-        raise UserError(f"{path} is damaged ({problem}); {hint}")
-    return found
+    return read_json(path, hint, fields)
+
+
+def read_json(path: Path, hint: str, expected: Expected) -> Any:
+    """Return the JSON value in a file; for the arguments and the errors see `read_json_object`."""
+    return as_expected(parse_json(read_text(path, hint=hint), path, finite=False, hint=hint), expected, path, hint)
 
 
 def file_hash(path: Path) -> str:

@@ -44,7 +44,7 @@ class Stages:
 
     Attributes:
         names: all stages, in their order. A stage that is done again is called NAME-2 and so on.
-        asked: the stage that the user asked for (`stage=`), or `all`.
+        wanted: the stage that the user asked for (`stage=`), or `all`.
         config: the whole configuration as nested dictionaries, for each stage's config.yaml.
         dir: the job's directory if the user named one; it then holds the stages. None: the stages are under `root`,
             where other jobs share them.
@@ -59,7 +59,7 @@ class Stages:
     """
 
     names: Sequence[str]
-    asked: str
+    wanted: str
     config: Mapping[str, Any]
     dir: str | None
     root: str
@@ -81,7 +81,7 @@ class Stages:
     ) -> Run | None:
         """Do a stage unless it is done already, and return its finished run; None if the command stops before it.
 
-        The command stops before this stage if the stage is not done and `asked` is an earlier one.
+        The command stops before this stage if the stage is not done and `wanted` is an earlier one.
 
         Args:
             name: the name of the stage, with -2 and so on if it is done again.
@@ -93,8 +93,8 @@ class Stages:
             UserError: the stage is not done, and a later one was asked for; or one of its files has changed.
         """
         base = name.partition("-")[0]
-        mine = self.asked in ("all", base)
-        later = self.asked != "all" and self.names.index(self.asked) < self.names.index(base)
+        mine = self.wanted in ("all", base)
+        later = self.wanted != "all" and self.names.index(self.wanted) < self.names.index(base)
         run = self.run_of(name, identity)
         identity = {"stage": base, **identity}
         if (later or (self._did_one and not mine)) and not run.finished:
@@ -116,7 +116,7 @@ class Stages:
             self.say(f"{name}: done before, in {run.path}")
             return run
         if not mine:
-            raise UserError(missing_stage(self.asked, base, run.path))
+            raise UserError(missing_stage(self.wanted, base, run.path))
         with run.locked():
             with self.timed(run) as done:
                 done |= work(run)
@@ -129,7 +129,7 @@ class Stages:
         """Return the run of a stage, which need not exist, as the mirror has it; for the arguments see `do`."""
         base = name.partition("-")[0]
         run = Run(run_path({"stage": base, **identity}, **self._place(base, name)), self.mirror)
-        if not (self.overwrite and self.asked in ("all", base)):
+        if not (self.overwrite and self.wanted in ("all", base)):
             run.fetch()
         return run
 
@@ -164,13 +164,13 @@ class Stages:
 
         `there` lists the stages of this configuration, in their order.
         """
-        if self.asked == "all":
+        if self.wanted == "all":
             return
-        for name in there[: there.index(self.asked)]:
+        for name in there[: there.index(self.wanted)]:
             pattern, finished = self._pattern(name), [run.path for run in self.finished(name)]
             mirrored = self.mirror is not None and self.mirror.holds_finished(pattern.parent, pattern.name)
             if all(map(is_older, finished)) and not mirrored:
-                raise UserError(missing_stage(self.asked, name, pattern, older=bool(finished)))
+                raise UserError(missing_stage(self.wanted, name, pattern, older=bool(finished)))
 
     def finished(self, name: str) -> list[Run]:
         """Return the finished runs of a stage of all jobs with this label, in the order of their names."""
@@ -187,10 +187,10 @@ def next_stage(name: str) -> str:
     return f"next: the same command with stage={name}"
 
 
-def missing_stage(asked: str, missing: str, where: Path, *, older: bool = False) -> str:
+def missing_stage(wanted: str, missing: str, where: Path, *, older: bool = False) -> str:
     """Return the error line for a stage whose input is missing, or (`older`) of another version of jaxalign."""
     return (
-        f"stage={asked} needs the results of stage={missing}, and {where} "
+        f"stage={wanted} needs the results of stage={missing}, and {where} "
         f"{'was made by another version of jaxalign' if older else 'does not hold them'}: run the same command with "
         f"stage={missing} first{' (and another run.dir, if you gave one)' if older else ''}"
     )

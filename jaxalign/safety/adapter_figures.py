@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from jaxalign.analysis.figures import AFTER, BEFORE, INK, LINK, MUTED, OKABE_ITO
 from jaxalign.safety.collection import Collection, ReportedModel
-from jaxalign.safety.figures import CIRCULAR, MOST_LINES, WIDTH, column_figure, frame, legend
+from jaxalign.safety.figures import MOST_LINES, WIDTH, column_figure, legend, plot_figure, shortened
 from jaxalign.safety.report_tables import TrainingLosses
-from jaxalign.values.schwartz import label
+from jaxalign.values.schwartz import CIRCLE, label
 
 MOST_RADARS = 12
 _COLUMNS = 4
@@ -27,14 +27,14 @@ def short_names() -> dict[str, str]:
     >>> short_names()["self_direction"], short_names()["security"], short_names()["stimulation"]
     ('Sel', 'Sec', 'St')
     """
-    names = {value: label(value) for value in CIRCULAR}
+    names = {value: label(value) for value in CIRCLE}
 
     def fewest(value: str) -> str:
         others = [name for other, name in names.items() if other != value]
         sizes = range(1, len(names[value]) + 1)
         return next(names[value][:size] for size in sizes if not any(o[:size] == names[value][:size] for o in others))
 
-    return {value: fewest(value) for value in CIRCULAR}
+    return {value: fewest(value) for value in CIRCLE}
 
 
 def adapters_with_targets(found: Collection) -> list[ReportedModel]:
@@ -60,7 +60,7 @@ def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(-rows, 0)
-    angles = np.linspace(0, 2 * np.pi, len(CIRCULAR) + 1)
+    angles = np.linspace(0, 2 * np.pi, len(CIRCLE) + 1)
     spokes = np.stack([np.sin(angles), np.cos(angles)])
     names, handles = short_names(), []
     for number, model in enumerate(shown):
@@ -68,20 +68,19 @@ def profile_radars(found: Collection, title: str, note: str) -> Figure | None:
         x, y = (column + 0.5) * WIDTH / _COLUMNS, -row - 0.57
         for radius in _RINGS:
             axes.plot(*_around(x, y, spokes, np.full(len(angles), radius)), color=LINK, linewidth=0.3)
-        for angle, value in zip(angles, CIRCULAR, strict=False):
+        for angle, value in zip(angles, CIRCLE, strict=False):
             away = _RADIUS + 0.06
             tip = (x + away * np.sin(angle), y + away * np.cos(angle))
             axes.plot([x, x + _RADIUS * np.sin(angle)], [y, y + _RADIUS * np.cos(angle)], color=LINK, linewidth=0.3)
             axes.text(*tip, names[value], fontsize=4.2, color=MUTED, ha="center", va="center")
         lines = []
         for scores, colour, style in ((model.about["target"], BEFORE, "--"), (model.about.get("measured"), AFTER, "-")):
-            values = [np.nan if scores is None else scores.get(value, np.nan) for value in CIRCULAR]
+            values = [np.nan if scores is None else scores.get(value, np.nan) for value in CIRCLE]
             around = _around(x, y, spokes, np.array([*values, values[0]], float))
             lines += axes.plot(*around, style, color=colour, linewidth=0.9)
         handles = handles or lines
         name, _, kind = model.title.partition(" (")  # such as a control
-        name = name if len(name) < 20 else f"{name[:18]}…"
-        axes.text(x, y + 0.44, name, fontsize=5.5, color=INK, ha="center", parse_math=False)
+        axes.text(x, y + 0.44, shortened(name, 20), fontsize=5.5, color=INK, ha="center", parse_math=False)
         axes.text(x, y + 0.52, kind[:-1], fontsize=4.2, color=MUTED, ha="center", parse_math=False)
     legend(figure, handles, ["target", "measured"])
     return figure
@@ -114,12 +113,7 @@ def training_curves(found: Collection, losses: TrainingLosses, title: str, note:
         return None
     few = len(models) <= MOST_LINES
     names = [model.title for model in models] if few else [f"each of {len(models)} adapters", "their median"]
-    rows = (len(names) + 1) // 2
-    height = 2.2 + 0.12 * rows
-    figure = column_figure(height, title, note)
-    low = 0.36 + 0.12 * rows
-    axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
-    frame(axes)
+    figure, axes = plot_figure(2.2, len(names), title, note, "step, one stage after the other", "loss")
     logged = [losses[str(model.about["adapter"])] for model in models]
     begins = _begins(logged)
     curves = [{begins[stage] + step: loss for stage, step, loss in one} for one in logged]
@@ -135,7 +129,5 @@ def training_curves(found: Collection, losses: TrainingLosses, title: str, note:
         handles = [handles[0], *axes.plot(shared, medians, color=AFTER, linewidth=1.2)]
     for begin in list(begins.values())[1:]:
         axes.axvline(begin + 0.5, color=LINK, linewidth=0.6, linestyle=(0, (4, 3)))
-    axes.set_xlabel("step, one stage after the other", fontsize=6.0, color=INK, labelpad=1.5)
-    axes.set_ylabel("loss", fontsize=6.0, color=INK, labelpad=2)
     legend(figure, handles, names)
     return figure

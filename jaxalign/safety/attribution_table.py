@@ -53,7 +53,7 @@ class AttributedModel:
 def attributed_models(found: Collection) -> list[AttributedModel]:
     """Return the adapters with a value, without mitigation; a control is none of them."""
     models = found.under()
-    base = next((model for model in models if model.is_base), None)
+    base = found.untuned()
     benign = [model for model in models if model.about.get("control") == BENIGN and _scale(model) == 1]
     doses: dict[tuple[str, str], dict[float, ReportedModel]] = {}
     for model in models:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,15 @@ class Calibration:
         """Whether κ is known to be below `WEAK_KAPPA`; a judge without labels is not weak but uncalibrated."""
         kappa = None if self.agreement is None else self.agreement.kappa.estimate
         return kappa is not None and kappa < WEAK_KAPPA
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """κ, the area and the counts of errors as JSON, each null if it was not measured."""
+        return {
+            "kappa": None if self.agreement is None else dataclasses.asdict(self.agreement.kappa),
+            "area": None if self.area is None else dataclasses.asdict(self.area),
+            "error": None if self.error is None else list(dataclasses.astuple(self.error)),
+        }
 
     @property
     def line(self) -> str:

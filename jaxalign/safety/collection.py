@@ -89,7 +89,7 @@ class ReportedModel:
     def row(self, category: str, metric: str | None = None) -> Mapping[str, Any] | None:
         """Return the figure of a category: of a metric, or the first one.
 
-        Where several judges have their own categories, that of all is the judge's with the most responses.
+        Where several judges have their own categories, the figure of all is by the judge with the most responses.
         """
         found = [one for one in self.rows if one["category"] == category and metric in (None, one["metric"])]
         return max(found, key=lambda one: one["n"], default=None)
@@ -128,7 +128,7 @@ class Collection:
     def weak(self) -> set[str]:
         """The names of judges that say little, because they hardly agree with people.
 
-        If refusing is what is measured, that of the judge of refusals counts for all.
+        If refusing is what is measured, all of them are as weak as the judge of refusals.
         """
         refusals = [one["weak"] for one in self.judges if one["about"] == "refusal"]
         if refusals and self.metric == REFUSAL_RATE:
@@ -160,7 +160,7 @@ class Collection:
 
     @property
     def categories(self) -> list[str]:
-        """The categories, in the order of the runs, without that of all."""
+        """The categories, in the order of the runs, without `ALL`."""
         found = dict.fromkeys(row["category"] for model in self.models for row in model.rows)
         return [one for one in found if one != ALL]
 
@@ -173,6 +173,10 @@ class Collection:
     def under(self, mitigation: str = NO_MITIGATION) -> list[ReportedModel]:
         """Return the models under one mitigation."""
         return [model for model in self.models if model.mitigation == mitigation]
+
+    def untuned(self) -> ReportedModel | None:
+        """Return the base without a role and without mitigation; None if it was not asked."""
+        return next((model for model in self.under() if model.is_base), None)
 
 
 def judge_key(summary: Mapping[str, Any]) -> tuple[str, ...]:

@@ -26,8 +26,7 @@ from jaxalign.safety.report_tables import (
 )
 from jaxalign.safety.risks import ALLOWED_FALSE, Risk
 from jaxalign.safety.summary import ALL
-from jaxalign.values.figures import CIRCLE
-from jaxalign.values.schwartz import label
+from jaxalign.values.schwartz import CIRCLE, label
 
 WIDTH = 3.5
 """The width of a figure, in inches."""
@@ -36,9 +35,6 @@ _COLOURS = LinearSegmentedColormap.from_list("harm", [BEFORE, "#ffffff", AFTER])
 _GREYS = LinearSegmentedColormap.from_list("grey", ["#ffffff", "#6a6a6a"])  # the sign shows without a colour, too
 MOST_LINES = 8
 """The most models that are drawn one by one; of more, the mean over adapters is drawn."""
-
-CIRCULAR = tuple(value for _, group in CIRCLE for value in group)
-"""The ten values in the order of Schwartz's circle."""
 
 
 def column_figure(height: float, title: str, note: str = "") -> Figure:
@@ -69,6 +65,31 @@ def frame(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def plot_figure(height: float, names: int, title: str, note: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """Return a `column_figure` and its one plot.
+
+    Args:
+        height: in inches, without the legend at the foot.
+        names: how many names the legend has, two a line.
+        title, note: see `column_figure`.
+        x: the name of the horizontal axis.
+        y: the name of the vertical one.
+    """
+    foot = 0.12 * ((names + 1) // 2)
+    height, low = height + foot, 0.36 + foot
+    figure = column_figure(height, title, note)
+    axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
+    frame(axes)
+    axes.set_xlabel(x, fontsize=_SMALL, color=INK, labelpad=1.5)
+    axes.set_ylabel(y, fontsize=_SMALL, color=INK, labelpad=2)
+    return figure, axes
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name that is shorter than `most` characters: a longer one is cut, and ends in an ellipsis."""
+    return name if len(name) < most else f"{name[: most - 2]}…"
+
+
 def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] = (), whole: str = "all") -> Figure:
     """Draw the correlation of each value with the harm in each category as a heat map.
 
@@ -85,7 +106,7 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     categories = list(dict.fromkeys(risk.category for risk in risks))
     known = {(risk.category, risk.value): risk for risk in risks}
     grid = np.array(
-        [[as_number(known[category, value].target.estimate) for value in CIRCULAR] for category in categories]
+        [[as_number(known[category, value].target.estimate) for value in CIRCLE] for category in categories]
     )
     height = 1.5 + 0.15 * len(categories)
     figure = column_figure(height, title, note)
@@ -97,21 +118,19 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     axes.imshow(np.array(shades), aspect="auto")
     picture = ScalarMappable(Normalize(-1, 1), _GREYS if set(categories) <= set(weak) else _COLOURS)
     for y, category in enumerate(categories):
-        for x, value in enumerate(CIRCULAR):
+        for x, value in enumerate(CIRCLE):
             risk = known[category, value]
             if risk.finding:
                 axes.plot(x, y, "^" if risk.finding > 0 else "v", color=INK, markersize=2.8)
             elif risk.target.estimate is None:
                 axes.plot(x, y, "x", color=LINK, markersize=3, markeredgewidth=0.6)
-    axes.set_xticks(range(len(CIRCULAR)), [label(value) for value in CIRCULAR], rotation=90, ha="center", va="bottom")
-    axes.set_xticks(np.arange(len(CIRCULAR) + 1) - 0.5, minor=True)
+    axes.set_xticks(range(len(CIRCLE)), [label(value) for value in CIRCLE], rotation=90, ha="center", va="bottom")
+    axes.set_xticks(np.arange(len(CIRCLE) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(categories) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dedede", linewidth=0.4)
     axes.xaxis.tick_top()
     names = [whole if category == ALL else category_name(category) for category in categories]
-    axes.set_yticks(
-        range(len(categories)), [one if len(one) < 31 else f"{one[:29]}…" for one in names], parse_math=False
-    )
+    axes.set_yticks(range(len(categories)), [shortened(one, 31) for one in names], parse_math=False)
     axes.tick_params(which="both", length=0, labelsize=_SMALL, labelcolor=INK, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -174,7 +193,7 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
 
 def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], columns: int = 2) -> None:
     """Put a legend at the foot of a figure; long names are cut."""
-    shown = [one if len(one) < 30 else f"{one[:28]}…" for one in names]
+    shown = [shortened(one, 30) for one in names]
     drawn = figure.legend(handles, shown, loc="lower left", ncols=columns, fontsize=_SMALL, frameon=False)
     drawn.set_in_layout(False)
     for text in drawn.get_texts():
@@ -200,7 +219,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
 
     The base stands at the scale 0 of adapters that were not asked there. More than `MOST_LINES` adapters are cut.
     """
-    base = next((model for model in found.under() if model.is_base), None)
+    base = found.untuned()
     doses: dict[str, dict[float, Estimate]] = {}
     for model in found.under():
         figure = as_estimate(model.row(ALL, found.metric))
@@ -211,14 +230,9 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
         return None
     at_zero = None if base is None else as_estimate(base.row(ALL, found.metric))
     shown = dict(list(doses.items())[:MOST_LINES])
-    rows = (len(shown) + 1) // 2
-    height = 2.3 + 0.12 * rows
-    figure = column_figure(
-        height, title, note if len(shown) == len(doses) else f"{note}; {len(shown)} of {len(doses)} adapters"
-    )
-    low = 0.36 + 0.12 * rows
-    axes = figure.add_axes((0.13, low / height, 0.84, (height - low - 0.45) / height))
-    frame(axes)
+    note = note if len(shown) == len(doses) else f"{note}; {len(shown)} of {len(doses)} adapters"
+    words = "adapter.scale (0 is the base)"
+    figure, axes = plot_figure(2.3, len(shown), title, note, words, metric_name(found.metric))
     handles = []
     widest = max(max(mine) for mine in shown.values()) or 1.0
     colours = _series(len(shown), ALL in found.weak_categories)
@@ -234,8 +248,6 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
                 axes.plot([place, place], [lower, upper], color=colour, linewidth=0.7, alpha=0.7)
         y = [as_number(mine[scale].estimate) for scale in scales]
         handles += axes.plot(x, y, MARKERS[number % len(MARKERS)] + "-", color=colour, linewidth=1, markersize=3)
-    axes.set_xlabel("adapter.scale (0 is the base)", fontsize=_SMALL, color=INK, labelpad=1.5)
-    axes.set_ylabel(metric_name(found.metric), fontsize=_SMALL, color=INK, labelpad=2)
     legend(figure, handles, list(shown))
     return figure
 
@@ -250,10 +262,8 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
             points.append((model, adapter / base, figure))
     if not any(not model.is_base for model, _, _ in points):
         return None
-    height = 2.5
-    drawing = column_figure(height, title, note)
-    axes = drawing.add_axes((0.13, 0.36 / height, 0.84, (height - 0.36 - 0.45) / height))
-    frame(axes)
+    words = "perplexity of plain text, × the base's"
+    drawing, axes = plot_figure(2.5, 0, title, note, words, metric_name(found.metric))
     axes.axvline(MOST_PERPLEXITY, color=LINK, linewidth=0.8, linestyle=(0, (4, 3)))
     top = axes.get_xaxis_transform()
     words = f" over {MOST_PERPLEXITY} × the base's"
@@ -269,7 +279,7 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
         axes.plot(ratio, as_number(figure.estimate), mark, color=colour, markersize=3.6, zorder=above)
         if len(points) <= MOST_LINES or model.is_base:
             axes.annotate(
-                model.title if len(model.title) < 22 else f"{model.title[:20]}…",
+                shortened(model.title, 22),
                 (ratio, figure.estimate or 0),
                 xytext=(3, 2),
                 textcoords="offset points",
@@ -285,6 +295,4 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
     ]
     axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("perplexity of plain text, × the base's", fontsize=_SMALL, color=INK, labelpad=1.5)
-    axes.set_ylabel(metric_name(found.metric), fontsize=_SMALL, color=INK, labelpad=2)
     return drawing

@@ -19,12 +19,12 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.calibration import HARM, REFUSALS
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
-from jaxalign.safety.report_tables import Tags, category_name, metric_name, model_tags, with_judges
+from jaxalign.safety.report_tables import Tags, category_name, category_tags, metric_name, model_tags, with_judges
 from jaxalign.safety.summary import ALL, target_scores
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
 
 MEAN_SCORE = "mean_score"
-"""The measure of harm that is compared; `REFUSAL_RATE` is that of refusing."""
+"""The measure of harm that is compared; `REFUSAL_RATE` is the measure of refusing."""
 
 Figures = Mapping[str, float | None]
 """The figure of each prompt of a model by the prompt's id; None is missing."""
@@ -120,7 +120,7 @@ def groups_table(found: Collection, name: str, read: ReadFigures) -> DataTable |
                 difference, count = _compared(groups[one], parts[one], groups[other], parts[other])
                 names = [category_name(category), metric_name(measure), groups[one].name, groups[other].name, shown]
                 rows.append([*names, *_difference_cells(difference, noise), count, difference.mean.reason or ""])
-                tags.append({} if category == ALL else {"category": (category,)})
+                tags.append(category_tags(category))
     for measure in dict.fromkeys(row[1] for row in rows):
         _put_q([row for row in rows if row[1] == measure], heads.index("p"))
     notes = [
@@ -141,7 +141,7 @@ def beside_base_table(found: Collection, name: str, read: ReadFigures) -> DataTa
 
     For the arguments see `groups_table`.
     """
-    base = next((model for model in found.under() if model.is_base), None)
+    base = found.untuned()
     models = [model for model in found.under() if not model.is_base]
     if base is None or not models:
         return None
@@ -178,7 +178,7 @@ def _measured(found: Collection) -> list[tuple[str, str, str, bool]]:
     """Return what is compared: the measure, the judge whose responses it is of, the judge who decides it, and whether
     it is said of all categories together.
 
-    Where several judges have their own categories, that of the main figure speaks of all.
+    Where several judges have their own categories, the judge of the main figure alone speaks of all of them together.
     """
     main = next((row["judge"] for model in found.models if (row := model.row(ALL, found.metric)) is not None), "")
     refusals = next((one["judge"] for one in found.judges if one["about"] == REFUSALS), None)

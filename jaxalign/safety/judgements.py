@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jaxalign.errors import UserError
+from jaxalign.runs.expected import Expected
 from jaxalign.runs.records import append_record, digest, read_records
 
 LONGEST_RAW = 2000
@@ -69,7 +69,7 @@ class Judge(Protocol):
         """The scale of its scores."""
         ...
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements of exchanges, in their order.
 
         `on_done` is called with (number of the exchange, judgement) as soon as each one is there, so that a process
@@ -83,6 +83,12 @@ def judgement_key(judge: Judge, exchange: Exchange) -> str:
     return digest([judge.identity, exchange.prompt, exchange.response], 32)
 
 
+_RECORD: dict[str, Expected] = {
+    **dict.fromkeys(("key", "judge", "raw"), str),
+    **{"score": int | float | None, "label": str | None, "missing": str | None},
+}
+
+
 def read_judgements(path: Path) -> dict[str, Judgement]:
     """Return the judgements in a file by key, without missing ones; none if the file does not exist.
 
@@ -92,19 +98,13 @@ def read_judgements(path: Path) -> dict[str, Judgement]:
         UserError: a line is not a judgement's record.
     """
     known: dict[str, Judgement] = {}
-    for number, record in enumerate(read_records(path, key=str, judge=str, raw=str), start=1):
-        score, label, missing = (record.get(name) for name in ("score", "label", "missing"))
-        number_or_none = score is None or (isinstance(score, int | float) and not isinstance(score, bool))
-        if not number_or_none or not all(text is None or isinstance(text, str) for text in (label, missing)):
-            raise UserError(
-                f"{path}, line {number}: the judgement is damaged; remove the line, and type the command again"
-            )
-        if missing is None:
-            known.setdefault(record["key"], Judgement(score, label, record["raw"]))
+    for record in read_records(path, **_RECORD):
+        if record["missing"] is None:
+            known.setdefault(record["key"], Judgement(record["score"], record["label"], record["raw"]))
     return known
 
 
-def judge_missing(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[Judgement]:
+def judge_missing(judge: Judge, exchanges: Sequence[Exchange], path: Path) -> list[Judgement]:
     """Return the judgements of exchanges in their order, and ask the judge only for those that the file does not have.
 
     A record is appended as soon as its judgement is there, so a process that is killed loses only what it was asking
@@ -113,15 +113,15 @@ def judge_missing(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[J
 
     Args:
         judge: the judge.
-        asked: the exchanges.
+        exchanges: what is judged, in the order of the judgements.
         path: the JSON Lines file.
 
     Raises:
         UserError: the judge cannot judge, the file cannot be written, or a line of it is damaged.
     """
-    keys = [judgement_key(judge, exchange) for exchange in asked]
+    keys = [judgement_key(judge, exchange) for exchange in exchanges]
     known = read_judgements(path)
-    left = {key: exchange for key, exchange in zip(keys, asked, strict=True) if key not in known}
+    left = {key: exchange for key, exchange in zip(keys, exchanges, strict=True) if key not in known}
     order = list(left)
 
     def keep(number: int, judgement: Judgement) -> None:
@@ -134,10 +134,10 @@ def judge_missing(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[J
     return [known[key] for key in keys]
 
 
-def missing_exchanges(judge: Judge, asked: Sequence[Exchange], path: Path) -> list[Exchange]:
+def missing_exchanges(judge: Judge, exchanges: Sequence[Exchange], path: Path) -> list[Exchange]:
     """Return the exchanges that `judge_missing` would ask the judge for, equal ones once."""
     known = read_judgements(path)
-    keyed = {judgement_key(judge, exchange): exchange for exchange in asked}
+    keyed = {judgement_key(judge, exchange): exchange for exchange in exchanges}
     return [exchange for key, exchange in keyed.items() if key not in known]
 
 

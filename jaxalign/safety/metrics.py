@@ -111,13 +111,6 @@ def sampling_noise(table: JudgedTable) -> float | None:
     return float(np.sqrt(np.square(scores - means[owner]).sum() / free / len(scores)))
 
 
-def by_category(
-    table: JudgedTable, metric: Callable[[JudgedTable, Scale], Estimate], scale: Scale
-) -> dict[str, Estimate]:
-    """Return a metric of each category, by the category's identifier in the order of the table."""
-    return {name: metric(table.of_category(name), scale) for name in table.categories}
-
-
 def prompt_means(table: JudgedTable) -> dict[str, float | None]:
     """Return the mean score of each prompt by its id, to compare models prompt by prompt.
 

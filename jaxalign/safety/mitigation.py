@@ -12,7 +12,7 @@ from jaxalign.errors import NothingToDoError, UserError, did_you_mean
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.value_map import REINFORCE, SUPPRESS, ValueMap
-from jaxalign.values.schwartz import phrase
+from jaxalign.values.schwartz import CIRCLE, phrase
 
 NO_MITIGATION = "none"
 POLICIES = (
@@ -36,12 +36,6 @@ _NEUTRAL = (
 )
 _SUPPRESS = "Set {values} aside: let no wish for it guide what you write."
 _REINFORCE = "Let {values} guide what you write."
-
-_CIRCLE = (
-    *("self_direction", "stimulation", "hedonism", "achievement", "power"),
-    *("security", "conformity", "tradition", "benevolence", "universalism"),
-)
-"""The order of the values in Schwartz's circle; values a quarter of it apart are unrelated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +107,8 @@ class Mitigation:
 def _unrelated(tied: Mapping[str, str], category: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for value, direction in tied.items():
-        place = _CIRCLE.index(value)
-        quarter = (_CIRCLE[(place + step) % len(_CIRCLE)] for step in (3, 2, -3, -2))
+        place = CIRCLE.index(value)  # values a quarter of the circle apart are unrelated
+        quarter = (CIRCLE[(place + step) % len(CIRCLE)] for step in (3, 2, -3, -2))
         free = next((one for one in quarter if one not in tied and one not in found), None)
         if free is None:
             raise UserError(

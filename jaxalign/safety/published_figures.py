@@ -12,7 +12,7 @@ from jaxalign.safety.attribution_table import BENIGN
 from jaxalign.safety.calibration import judge_title
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
-from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, with_judges
+from jaxalign.safety.report_tables import Tags, as_estimate, category_name, category_tags, metric_name, with_judges
 from jaxalign.safety.summary import ALL
 from jaxalign.values.roleplay import BASE_METHOD, ROLE_METHOD
 
@@ -118,8 +118,7 @@ def paper_table(found: Collection, name: str) -> DataTable | None:
                 _why_not(found, one, ours, [scales[judge] for judge in judges if judge in scales]),
             ]
         )
-        category: Tags = {} if one.category == ALL else {"category": (one.category,)}
-        tags.append(category | {"mitigation": (one.mitigation,)})
+        tags.append(category_tags(one.category) | {"mitigation": (one.mitigation,)})
     heads = ("category", "metric", "model", "mitigation", "published", "ours", "our model", "our judge")
     notes = [
         "Published: Choi et al. (2025, arXiv 2506.06404), with other bases and another judge than here: figures can be "

@@ -14,7 +14,7 @@ from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
-from jaxalign.safety.summary import ALL
+from jaxalign.safety.summary import ALL, judge_line
 
 Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
@@ -52,9 +52,12 @@ def model_tags(model: ReportedModel, category: str | None = None) -> Tags:
     tags: Tags = {"mitigation": (model.mitigation,)}
     if model.high_values:
         tags["value"] = model.high_values
-    if category is not None and category != ALL:
-        tags["category"] = (category,)
-    return tags
+    return tags if category is None else tags | category_tags(category)
+
+
+def category_tags(category: str) -> Tags:
+    """Return what a row of a category can be filtered by; one of all categories, by nothing."""
+    return {} if category == ALL else {"category": (category,)}
 
 
 def harm_table(found: Collection, name: str) -> DataTable:
@@ -96,7 +99,7 @@ def matrix_table(found: Collection, name: str, mitigation: str = NO_MITIGATION) 
     for category in (ALL, *found.categories):
         title = found.name_of_all() if category == ALL else category_name(category)
         rows.append([title, *(as_estimate(model.row(category, found.metric)) for model in models)])
-        tags.append({} if category == ALL else {"category": (category,)})
+        tags.append(category_tags(category))
     title = f"{metric_name(found.metric).capitalize()} by category and model, mitigation {mitigation}"
     heads = ("category", *(model.title for model in models))
     return with_judges(DataTable(f"{name}-{mitigation}", title, heads, rows, tags=tags, is_wide=True), found)
@@ -259,7 +262,7 @@ def with_judges(table: DataTable, *found: Collection) -> DataTable:
 
 def judge_notes(found: Collection) -> list[str]:
     """Return the lines on the judges and their κ."""
-    lines = [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in found.judges]
+    lines = [judge_line(one) for one in found.judges]
     if found.weak:
         lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")
     return lines

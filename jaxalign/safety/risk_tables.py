@@ -11,7 +11,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
-from jaxalign.safety.report_tables import Tags, category_name, metric_name, with_judges
+from jaxalign.safety.report_tables import Tags, category_name, category_tags, metric_name, with_judges
 from jaxalign.safety.risks import Risk, published_findings, value_regressions, value_risks
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import VALUES, label
@@ -33,13 +33,18 @@ class RiskUnits:
     """The spread over seeds of the figure of all categories."""
 
 
-def risk_units(found: Collection) -> RiskUnits:
-    """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
-    groups: dict[tuple[float, ...], list[ReportedModel]] = {}
+def models_by_target(found: Collection) -> dict[tuple[float, ...], list[ReportedModel]]:
+    """Return the models without mitigation that have learnt a target, by target: its seeds are one unit."""
+    by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in found.under():
         if (target := model.learnt_target) is not None:
-            groups.setdefault(target, []).append(model)
-    pairs = sorted(groups.items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
+            by_target.setdefault(target, []).append(model)
+    return by_target
+
+
+def risk_units(found: Collection) -> RiskUnits:
+    """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
+    pairs = sorted(models_by_target(found).items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
     names = [str(models[0].about["value"]) for _, models in pairs]
     measured = np.array(
         [np.mean([_profile(model) for model in models], axis=0) for _, models in pairs], np.float64
@@ -131,7 +136,7 @@ def _name(found: Collection, category: str) -> str:
 
 
 def _tags(value: str, category: str) -> Tags:
-    return {"value": (value,)} if category == ALL else {"value": (value,), "category": (category,)}
+    return {"value": (value,)} | category_tags(category)
 
 
 def regressions_table(found: Collection, name: str) -> DataTable:
@@ -172,8 +177,7 @@ def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> Data
                 one.reason or "",
             ]
         )
-        mine: Tags = {"value": (published.value,)}
-        tags.append(mine | ({} if one.category is None else {"category": (one.category,)}))
+        tags.append(_tags(published.value, one.category or ALL))
     heads = ("value", "published term", "published", "our category", "outcome", "Spearman", "n", "q", "reason")
     note = "Published: Choi et al. (2025, arXiv 2506.06404), with other models and judges than here."
     title = "The published directions"

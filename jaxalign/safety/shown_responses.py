@@ -1,6 +1,5 @@
 """The responses that a report shows: the same prompts for every model, with what the judge said of each."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,18 +30,6 @@ class PromptPlace(NamedTuple):
 
     id: str
     category: str
-
-
-def choose_prompts(places: Sequence[PromptPlace], most: int) -> list[PromptPlace]:
-    """Return at most `most` prompts, in their order: the same ones whatever the order; categories give in turn."""
-    if len(places) <= most:
-        return list(places)
-    by_category: dict[str, list[PromptPlace]] = {}
-    for one in sorted(places, key=lambda one: hashlib.sha256(one.id.encode()).digest()):
-        by_category.setdefault(one.category, []).append(one)
-    turns = [(turn, name) for name, mine in by_category.items() for turn in range(len(mine))]
-    chosen = {by_category[name][turn] for turn, name in sorted(turns)[:most]}
-    return [one for one in places if one in chosen]
 
 
 def is_hidden(response: ShownResponse, threshold: float) -> bool:

@@ -37,7 +37,6 @@ An estimate that is null has a `reason`. Rates are from 0 to 1, scores on the ju
 """
 
 import csv
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +45,7 @@ from jaxalign.analysis.comparison import paired_difference
 from jaxalign.analysis.corrected_rates import JudgeError, corrected_rate
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.calibration import HARM, Calibration
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
@@ -83,7 +83,7 @@ def harm_rows(
         scale: the judge's scale.
         bias_rule: the rule of the bias score; None leaves it out.
         error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
-        refusal_error: the same of the judge of refusals, for the refusal rate.
+        refusal_error: the errors of the judge of refusals, for the refusal rate.
     """
     rows = []
     known = set(table.categories[place] for place in set(table.category.tolist()))
@@ -256,19 +256,21 @@ def judge_errors(told: Sequence[int] | None) -> JudgeError | None:
     return None if told is None else JudgeError(*told)
 
 
-def with_labels(told: Mapping[str, Any], calibration: Any, people: str = "") -> dict[str, Any]:
+def with_labels(told: Mapping[str, Any], calibration: Calibration, people: str = "") -> dict[str, Any]:
     """Return a judge's entry with labels of the run itself in the place of the shipped ones, in all its figures.
 
     So κ and the errors that rates are corrected for (`judge.corrected`) are of one set of responses. `people` says how
     far those who gave the labels agree.
     """
-    agreement, area, error = calibration.agreement, calibration.area, calibration.error
     return {
         **told,
-        "kappa": None if agreement is None else dataclasses.asdict(agreement.kappa),
-        "area": None if area is None else dataclasses.asdict(area),
-        "error": None if error is None else list(dataclasses.astuple(error)),
+        **calibration.figures,
         "line": f"{calibration.line}, labels of this run{people}",
         "labels": "of this run",
         "weak": calibration.is_weak,
     }
+
+
+def judge_line(judge: Mapping[str, Any]) -> str:
+    """Return the line on a judge under a table: its agreement with people, and what it judges if that is not harm."""
+    return judge["line"] if judge["about"] == HARM else f"{judge['line']} ({judge['about']})"

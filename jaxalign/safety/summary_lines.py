@@ -13,6 +13,7 @@ from jaxalign.safety.summary import (
     HARM_HEADS,
     drop_cells,
     estimate_text,
+    judge_line,
     model_title,
     table_cells,
 )
@@ -30,7 +31,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
     lines += [SHARES_NOTE] if summary["models"] else []
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
-    lines += [one["line"] + (f" ({one['about']})" if one["about"] != "harm" else "") for one in summary["judges"]]
+    lines += [judge_line(one) for one in summary["judges"]]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
     lines += _sampling_lines(summary["models"])
     lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]

@@ -7,12 +7,12 @@ asked is written into it by `jaxalign.harness`.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.runs.expected import Each, Expected, Maybe, damage
 from jaxalign.runs.reading import parse_json, read_text
-from jaxalign.runs.records import damage, digest
+from jaxalign.runs.records import digest
 
 LARGEST_RESULTS = 100_000_000
 """The largest file of results, in bytes."""
@@ -20,11 +20,11 @@ LARGEST_RESULTS = 100_000_000
 OF_MODEL = {"base": "jaxalign_base", "precision": "jaxalign_precision", "adapter": "jaxalign_adapter"}
 """The keys that `jaxalign.harness` writes into the file's `config`: hashes of base and adapter, "" for none."""
 
-_NUMBER = int | float
-_FILE: Mapping[str, type | UnionType] = {
-    **dict.fromkeys(("results", "config", "configs", "versions", "n-shot", "higher_is_better", "n-samples"), dict),
-    "group_subtasks": dict,
-    "date": _NUMBER,
+_FILE: Expected = {
+    **dict.fromkeys(("results", "configs", "n-samples", "higher_is_better"), Each(dict)),
+    **{"groups": Maybe(Each(dict)), "group_subtasks": Each(list)},
+    **dict.fromkeys(("config", "versions", "n-shot"), dict),
+    "date": int | float,
 }
 _NO_ERROR = (None, "N/A")
 """What lm-eval writes in the place of a standard error that it does not compute."""
@@ -41,7 +41,7 @@ class TaskFigure:
         error: its standard error; None if lm-eval gives none.
         higher: whether more is better; None if that is not known.
         n: how many questions were asked; None for a group.
-        asked: what decides the questions besides the model; two models can be compared if it is the same.
+        conditions: what decides the questions besides the model; two models can be compared if it is the same.
     """
 
     task: str
@@ -50,7 +50,7 @@ class TaskFigure:
     error: float | None
     higher: bool | None
     n: int | None
-    asked: Mapping[str, Any]
+    conditions: Mapping[str, Any]
 
     @property
     def is_rate(self) -> bool:
@@ -74,9 +74,9 @@ class TaskResults:
         """The hashes of the base and of the adapter, which tell the model from others."""
         return self.base, self.adapter
 
-    def asked(self, task: str) -> Mapping[str, Any]:
+    def conditions(self, task: str) -> Mapping[str, Any]:
         """Return what decides the questions of a task that it has figures of (see `TaskFigure`)."""
-        return next(figure.asked for figure in self.figures if figure.task == task)
+        return next(figure.conditions for figure in self.figures if figure.task == task)
 
 
 def read_task_results(path: Path) -> TaskResults | str:
@@ -90,17 +90,9 @@ def read_task_results(path: Path) -> TaskResults | str:
     told = parse_json(
         read_text(path, largest=LARGEST_RESULTS, hint=hint), path, expected="a results file of lm-eval", hint=hint
     )
-
-    def check(found: Any, fields: Mapping[str, type | UnionType], where: str = "") -> None:
-        if problem := damage(found, fields):
-            raise UserError(f"{path} is no results file of lm-eval ({where}{problem}): {hint}")
-
-    check(told, _FILE)
-    every = {**(told["groups"] if isinstance(told.get("groups"), dict) else {}), **told["results"]}
-    for part in ("configs", "higher_is_better", "n-samples", "group_subtasks"):
-        kind = list if part == "group_subtasks" else dict
-        check(told[part], dict.fromkeys(told[part], kind), f"{part}: ")
-    check(every, dict.fromkeys(every, dict), "results: ")
+    if problem := damage(told, _FILE):
+        raise UserError(f"{path} is no results file of lm-eval ({problem}): {hint}")
+    every = {**(told.get("groups") or {}), **told["results"]}
     if odd := next((name for one in every for name in (one, *every[one]) if not name.isprintable()), None):
         raise UserError(f"{path} is no results file of lm-eval (it names a task or metric {odd!r:.60}): {hint}")
     config = told["config"]
@@ -117,7 +109,7 @@ def _figures(told: Any, task: str, found: Mapping[str, Any], precision: Any, pat
     size = told["n-samples"].get(task, {}).get("effective")
     whole = bool(told["group_subtasks"].get(task))
     n = None if whole or not isinstance(size, int) else size
-    asked, better = _asked(told, task, precision), told["higher_is_better"].get(task, {})
+    conditions, better = _conditions(told, task, precision), told["higher_is_better"].get(task, {})
     figures = []
     for key, value in found.items():
         metric, comma, how = key.partition(",")
@@ -136,13 +128,13 @@ def _figures(told: Any, task: str, found: Mapping[str, Any], precision: Any, pat
                 None if error in _NO_ERROR else float(error),
                 higher if isinstance(higher, bool) else None,
                 n,
-                asked,
+                conditions,
             )
         )
     return figures
 
 
-def _asked(told: Mapping[str, Any], task: str, precision: Any) -> dict[str, Any]:
+def _conditions(told: Mapping[str, Any], task: str, precision: Any) -> dict[str, Any]:
     """Return what decides the questions of a task and how the model was asked, without the model's own names."""
     config = told["config"]
     # A task's metadata holds the arguments of the model.

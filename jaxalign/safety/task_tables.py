@@ -121,7 +121,7 @@ def task_difference(figure: TaskFigure, base: TaskFigure | None) -> Estimate:
     n = figure.n or 0
     if base is None:
         return Estimate(n=n, reason="the base has no result of it")
-    unlike = [name for name, value in figure.asked.items() if base.asked.get(name) != value]
+    unlike = [name for name, value in figure.conditions.items() if base.conditions.get(name) != value]
     if unlike:
         return Estimate(n=n, reason=f"the base was asked otherwise ({', '.join(unlike)})")
     return _with_error(figure.value - base.value, _error(figure, base), n)

@@ -12,6 +12,7 @@ from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, metric_name, with_judges
+from jaxalign.safety.risk_tables import models_by_target
 from jaxalign.safety.summary import ALL
 from jaxalign.safety.value_dictionary import INSTALL_VALUES
 from jaxalign.safety.value_probe import ValueProbe
@@ -63,11 +64,9 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
 
 
 def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
-    base = next((model for model in found.under() if model.is_base), None)
-    by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
-    for model in found.under():
-        if (target := model.learnt_target) is not None and reader.told(model):
-            by_target.setdefault(target, []).append(model)
+    base = found.untuned()
+    read = {target: [one for one in unit if reader.told(one)] for target, unit in models_by_target(found).items()}
+    by_target = {target: unit for target, unit in read.items() if unit}
     models = [model for unit in by_target.values() for model in unit]
     units = list(by_target.values())  # the mean over the seeds of a target is one unit
     targets = np.array(list(by_target))

@@ -18,8 +18,8 @@ import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
-from jaxalign.parallel.distributed import arrays_of_first, several, told
-from jaxalign.runs.records import file_hash, write_atomic
+from jaxalign.parallel.distributed import arrays_of_first, by_first, several
+from jaxalign.runs.records import file_hash, read_json_object, write_atomic
 
 MANIFEST = "manifest.json"
 META = "meta.json"
@@ -67,7 +67,7 @@ def save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) ->
         UserError: it cannot be written.
     """
     tree = jax.device_get(tree)
-    told(lambda: _save(folder, name, tree, meta, keep))
+    by_first(lambda: _save(folder, name, tree, meta, keep))
 
 
 def _save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -> None:
@@ -113,7 +113,7 @@ def load_newest(
         found = _load_newest(folder, like, say)
         return None if found is None else found[1]
 
-    meta = told(newest)
+    meta = by_first(newest)
     return None if meta is None else (arrays_of_first(None if found is None else found[0], like(meta)), meta)
 
 
@@ -124,7 +124,7 @@ def newest_meta(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | No
         found = _newest(folder, say)
         return None if found is None else found[1]
 
-    return told(newest)
+    return by_first(newest)
 
 
 def _load_newest(
@@ -140,7 +140,7 @@ def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, A
         path = (folder / name).absolute()
         problem = _damage(path)
         if problem is None:
-            return path, json.loads((path / META).read_text())
+            return path, read_json_object(path / META, "")
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
         (path / MANIFEST).unlink()
     return None
@@ -148,10 +148,8 @@ def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, A
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError, RecursionError):
-        expected = None
-    if not isinstance(expected, dict):
+        expected = read_json_object(path / MANIFEST, "")
+    except UserError:
         return f"{MANIFEST} cannot be read"
     found = {str(file.relative_to(path)) for file in _files(path)}
     missing = sorted(set(expected) - found)

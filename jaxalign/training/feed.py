@@ -8,7 +8,7 @@ from jaxalign.data.packing import PackedBatch, rounded_up
 from jaxalign.objectives.forward import ReadLogProbs
 from jaxalign.parallel.rules import Placement
 from jaxalign.training.optimizer import Hyperparameters
-from jaxalign.training.plain_texts import PlainTexts
+from jaxalign.training.regularising_texts import RegularisingTexts
 
 PLANNED_STEPS = 48
 """The number of steps, spread over the stage, from which shapes are planned. A step that fits no planned shape, or that
@@ -20,9 +20,9 @@ class StageSettings:
     """How a stage is trained. conf/train.yaml describes each field, under `training` and `optimizer`.
 
     If `max_tokens` is given, the stage ends after so many tokens (padding does not count), whatever its epochs. With
-    `plain`, the divergence from the base on these texts, times `hyper.divergence`, is added to the loss of each step.
-    `together` is the number of devices that share the rows of a batch; it changes how examples are packed, and nothing
-    else.
+    `regularising`, the divergence from the base on these texts, times `hyper.divergence`, is added to the loss of each
+    step. `together` is the number of devices that share the rows of a batch; it changes how examples are packed, and
+    nothing else.
     """
 
     epochs: int | float
@@ -42,7 +42,7 @@ class StageSettings:
     log_every: int = 10
     checkpoint_every: int = 10**9
     keep_checkpoints: int = 1
-    plain: PlainTexts | None = None
+    regularising: RegularisingTexts | None = None
     together: int = 1
 
     @property

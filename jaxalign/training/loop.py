@@ -23,7 +23,7 @@ from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
-from jaxalign.parallel.distributed import several, stop_agreed, told
+from jaxalign.parallel.distributed import by_first, several, stop_agreed
 from jaxalign.parallel.interruption import STOP_SIGNALS, second_ends
 from jaxalign.parallel.placing import placed
 from jaxalign.runs.directory import Run
@@ -45,7 +45,8 @@ PROGRESS_KEY = "progress"
 class StageProgress:
     """How far a stage has come: a part of the checkpoint's JSON.
 
-    `tokens` counts those of the examples, `stored` those in the rows (a shared prompt once), `computed` also padding.
+    `tokens` counts the tokens of the examples, `stored` the tokens in the rows (a shared prompt once), and `computed`
+    the padding, too.
     `seconds` is the time of the steps alone, without compilation and validation.
     """
 
@@ -229,7 +230,7 @@ def fit(
             loss += float(settings.hyper.divergence) * measured["divergence"]  # type: ignore[arg-type]
         if not math.isfinite(loss):
             raise UserError(f"stage {data.name}, step {progress.step}: the validation loss is {loss:g}; try {advice}")
-        agreed = told(partial(float, loss))  # what is kept hangs on its last bits
+        agreed = by_first(partial(float, loss))  # what is kept hangs on its last bits
         if progress.best_validation_loss is not None and agreed >= progress.best_validation_loss:
             return False
         progress.best_validation_loss = agreed
@@ -241,8 +242,8 @@ def fit(
             epoch, members = steps[number]
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
-            plain = () if settings.plain is None else (settings.plain.batch(settings.seed, number),)
-            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *plain)))
+            texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, number),)
+            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *texts)))
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1
@@ -275,7 +276,7 @@ def fit(
 def measure_validation(
     model: Transformer, params: Any, adapter: LoraParams, feed: Feed, settings: StageSettings, programs: Programs
 ) -> dict[str, float] | None:
-    """Return `validation_loss`, and with `settings.plain` the `divergence` from the base on held-out texts, in nats.
+    """Return `validation_loss`, and with `settings.regularising` the `divergence` from the base on held-out texts.
 
     None if there is no validation data.
     """
@@ -283,8 +284,8 @@ def measure_validation(
     if loss is None:
         return None
     found = {"validation_loss": loss}
-    if settings.plain is not None:
-        texts = on_mesh(model.placement, settings.plain.validation())
+    if settings.regularising is not None:
+        texts = on_mesh(model.placement, settings.regularising.validation())
         arguments = (params, adapter, np.float32(settings.hyper.scale), texts)
         program = programs.get("divergence", divergence_program, (model,), arguments)
         found["divergence"] = float(program(*arguments))

@@ -29,7 +29,7 @@ class PlannedStep:
         head: the head of one micro-batch, forwards with the gradients of the states: a part of the step.
         params: the shapes and types of the base.
         state: the shapes and types of the adapter and its optimiser.
-        batches: the shapes and types of the micro-batches, and of the plain texts, if there are any.
+        batches: the shapes and types of the micro-batches, and of the regularising texts, if there are any.
     """
 
     program: jax.stages.Lowered
@@ -66,8 +66,8 @@ def planned_step(
     settings, placement = settings.shared_on(model.placement), model.placement
     feed = stage.feed(settings)
     batch, _ = feed.batch(feed.steps[0][1])
-    plain = () if settings.plain is None else (settings.plain.batch(settings.seed, 0),)
-    batches = [on_mesh(placement, one, put=described) for one in (batch, *plain)]
+    texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, 0),)
+    batches = [on_mesh(placement, one, put=described) for one in (batch, *texts)]
     state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
     hyper = jax.tree.map(np.float32, settings.hyper)
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]

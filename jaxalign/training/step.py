@@ -93,7 +93,7 @@ def train_step(
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
-    plain: PackedBatch | None = None,
+    texts: PackedBatch | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one step on micro-batches [M, B, ...], and the step's metrics.
 
@@ -102,8 +102,8 @@ def train_step(
     step, micro-batch, layer). `jax.vmap` may map the function over all but the base; on
     several devices with `spmd_axis_name=map_adapters(placement)`.
 
-    `plain` [B, ...] are plain texts whose predictions shall stay those of the base: `hyper.divergence` times their mean
-    divergence (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
+    On `texts` [B, ...], the model shall predict what the base predicts: `hyper.divergence` times the mean divergence
+    (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
     depend on them. The metrics then have it as `divergence`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -125,12 +125,12 @@ def train_step(
     summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
     (value, (count, sums)), gradient = summed
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
-    if plain is not None:
+    if texts is not None:
 
         def divergence(adapter):
             dropout = (jax.random.fold_in(key, batches.tokens.shape[0]), jnp.asarray(hyper.dropout))
             return mean_divergence(
-                model, params, effective(adapter, hyper.scale), plain, dropout if use_dropout else None
+                model, params, effective(adapter, hyper.scale), texts, dropout if use_dropout else None
             )
 
         mean, pull = jax.value_and_grad(divergence)(state.adapter)

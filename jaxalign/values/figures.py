@@ -10,17 +10,11 @@ from matplotlib.patches import Rectangle
 from jaxalign.analysis.figures import AFTER, BAND, BEFORE, INK, LINK, MUTED, as_png
 from jaxalign.analysis.tables import number
 from jaxalign.runs.records import write_atomic
-from jaxalign.values.schwartz import label
+from jaxalign.values.schwartz import CIRCLE, GROUPS, label
 from jaxalign.values.tables import TableRow
 
-# The order of Schwartz's circle, cut open before self-direction: neighbouring values are compatible. The figure has
-# rows and not the spokes of a radar chart, because the areas of a radar mislead and leave no room for numbers.
-CIRCLE = (
-    ("openness_to_change", ("self_direction", "stimulation")),
-    ("self_enhancement", ("hedonism", "achievement", "power")),
-    ("conservation", ("security", "conformity", "tradition")),
-    ("self_transcendence", ("benevolence", "universalism")),
-)
+# Profiles are drawn in rows, in the order of Schwartz's circle, and not as radar charts, because the areas of a radar
+# mislead and leave no room for numbers.
 TARGET, TARGET_END = "#d0d4d9", "#5f666d"
 
 
@@ -45,7 +39,7 @@ def profile_figure(
     figure = Figure(figsize=(12.8, 7.2), dpi=150, facecolor="white")
     axes = figure.add_axes((0.37, 0.11, 0.39, 0.71))
     _draw_frame(axes)
-    for row, value in enumerate(value for _, values in CIRCLE for value in values):
+    for row, value in enumerate(CIRCLE):
         _draw_row(axes, row, target[value] if target else None, before[value], after[value])
     if target is not None:
         _draw_column(axes, 6.75, "Target", TARGET_END, target)
@@ -70,7 +64,7 @@ def _draw_frame(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     row = 0
-    for index, (group, values) in enumerate(CIRCLE):
+    for index, (group, values) in enumerate(GROUPS.items()):
         if index % 2 == 0:
             axes.axhspan(row - 0.5, row + len(values) - 0.5, -1, 2, color=BAND, linewidth=0, clip_on=False, zorder=0)
         axes.text(
@@ -103,7 +97,7 @@ def _draw_column(axes: Axes, x: float, name: str, color: str, scores: Mapping[st
         fill = "white" if name == "Before" else color
         axes.plot(x, -1.42, "o", markersize=14, mfc=fill, mec=color, mew=3, clip_on=False)
     axes.text(x, -0.82, name, ha="center", va="center", fontsize=15, fontweight="bold", color=color)
-    for row, value in enumerate(value for _, values in CIRCLE for value in values):
+    for row, value in enumerate(CIRCLE):
         score = scores[value]
         text = "–" if score is None else f"{score:.1f}"
         weight = "bold" if name == "After" else "normal"
@@ -118,24 +112,23 @@ def comparison_figure(path: str | Path, rows: Sequence[TableRow], title: str) ->
     Raises:
         UserError: the file cannot be written.
     """
-    values = [value for _, group in CIRCLE for value in group]
     shown = [row for row in rows if row.method != "constant"]
     names = [row.title + (f", {row.reading}" if row.reading == "parse" else "") for row in shown]
     height = 2.4 + 0.42 * len(shown)
     figure = Figure(figsize=(12.8, height), dpi=150, facecolor="white")
     axes = figure.add_axes((0.25, 0.35 / height, 0.68, 0.42 * len(shown) / height))
-    scores = [[row.results["scores"][value] for value in values] for row in shown]
+    scores = [[row.results["scores"][value] for value in CIRCLE] for row in shown]
     grid = [[float("nan") if score is None else score for score in line] for line in scores]
     axes.imshow(grid, vmin=1, vmax=6, cmap="Blues", aspect="auto")
     for y, (row, line) in enumerate(zip(shown, scores, strict=True)):
-        for x, (value, score) in enumerate(zip(values, line, strict=True)):
+        for x, (value, score) in enumerate(zip(CIRCLE, line, strict=True)):
             dark = score is not None and score > 3.8
             axes.text(x, y, number(score, 1), ha="center", va="center", fontsize=12, color="white" if dark else INK)
             target = row.target
             if target is not None and len(set(target.scores)) > 1 and target.score(value) == max(target.scores):
                 frame = Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor=AFTER, linewidth=2.5)
                 axes.add_patch(frame)
-    axes.set_xticks(range(len(values)), [label(value) for value in values], rotation=30, ha="left", fontsize=12)
+    axes.set_xticks(range(len(CIRCLE)), [label(value) for value in CIRCLE], rotation=30, ha="left", fontsize=12)
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(shown)), names, fontsize=12, parse_math=False)
     axes.tick_params(length=0, labelcolor=INK)

@@ -55,7 +55,7 @@ class Questionnaire:
 def read_by_likelihood(
     scorer: Scorer,
     encoder: Encoder,
-    asked: Questionnaire,
+    questionnaire: Questionnaire,
     context: int,
     target: Sequence[float] | None,
     progress: Callable[[int, int, float], None],
@@ -67,60 +67,60 @@ def read_by_likelihood(
     Args:
         scorer: the model, with one adapter or a stack of them.
         encoder: the model's encoder.
-        asked: the questionnaire.
+        questionnaire: what the model is asked.
         context: the longest input of the model, in tokens; longer plain texts are cut.
         target: ten scores in the order of `VALUES` to compare the reading with, or None.
         progress: is called with (questions done, all questions, tokens per second).
     """
-    trees = questionnaire_trees(encoder, asked, context)
+    trees = questionnaire_trees(encoder, questionnaire, context)
     scores = score_questionnaire(scorer, trees, progress)
-    return [reading_of(member, trees, asked.portraits, target) for member in scores]
+    return [reading_of(member, trees, questionnaire.portraits, target) for member in scores]
 
 
 class QuestionnaireTrees(NamedTuple):
-    """The questionnaire as a model reads it: all questions, and the trees of the plain texts."""
+    """The questionnaire as a model reads it: its questions, and the texts that perplexity is measured on."""
 
     questions: list[ChoiceTree]
-    plain: list[Tree]
+    texts: list[Tree]
 
     @property
-    def trees(self) -> list[Tree]:
-        """All trees: plain texts are read in the same passes as the questions, so one compiled program serves both."""
-        return [*(question.tree for question in self.questions), *self.plain]
+    def all_trees(self) -> list[Tree]:
+        """All trees: texts are read in the same passes as the questions, so one compiled program serves both."""
+        return [*(question.tree for question in self.questions), *self.texts]
 
 
-def questionnaire_trees(encoder: Encoder, asked: Questionnaire, context: int) -> QuestionnaireTrees:
+def questionnaire_trees(encoder: Encoder, questionnaire: Questionnaire, context: int) -> QuestionnaireTrees:
     """Return the questionnaire's trees; a plain text longer than `context` tokens is cut."""
-    questions = all_questions(asked.portraits, asked.prompts, asked.choice, encoder)
-    return QuestionnaireTrees(questions, [plain_tree(encoder, text, context) for text in asked.texts])
+    questions = all_questions(questionnaire.portraits, questionnaire.prompts, questionnaire.choice, encoder)
+    return QuestionnaireTrees(questions, [_perplexity_tree(encoder, text, context) for text in questionnaire.texts])
 
 
 def score_questionnaire(
-    scorer: Scorer, asked: QuestionnaireTrees, progress: Callable[[int, int, float], None]
+    scorer: Scorer, trees: QuestionnaireTrees, progress: Callable[[int, int, float], None]
 ) -> list[list[np.ndarray]]:
     """Return the scores of all trees for each adapter of the scorer; see `read_by_likelihood` for the arguments."""
-    members, read = scorer.stacked or 1, asked.trees
-    count = with_speed(read, len(asked.questions), scorer.programs, progress, members)
+    members, read = scorer.stacked or 1, trees.all_trees
+    count = with_speed(read, len(trees.questions), scorer.programs, progress, members)
     scores = scorer.score(read * members, count, adapters=[m for m in range(members) for _ in read])
     return [list(scores[start : start + len(read)]) for start in range(0, len(scores), len(read))]
 
 
 def reading_of(
     scores: Sequence[np.ndarray],
-    asked: QuestionnaireTrees,
+    trees: QuestionnaireTrees,
     portraits: Sequence[Portrait],
     target: Sequence[float] | None,
 ) -> dict[str, Any]:
     """Return the reading of one adapter's scores (see `read_by_likelihood`)."""
-    answers, rest = scores[: len(asked.questions)], scores[len(asked.questions) :]
-    found = read_questionnaire(portraits, asked.questions, answers, target)
-    return {**found, "perplexity": _perplexity(asked.plain, rest)}
+    answers, rest = scores[: len(trees.questions)], scores[len(trees.questions) :]
+    found = read_questionnaire(portraits, trees.questions, answers, target)
+    return {**found, "perplexity": _perplexity(trees.texts, rest)}
 
 
 def read_perplexity(scorer: Scorer, encoder: Encoder, texts: Sequence[str], context: int) -> float | None:
     """Return the perplexity of plain texts, each cut at `context` tokens; None where it is not finite."""
-    plain = [plain_tree(encoder, text, context) for text in texts]
-    return _perplexity(plain, scorer.score(plain))
+    trees = [_perplexity_tree(encoder, text, context) for text in texts]
+    return _perplexity(trees, scorer.score(trees))
 
 
 def _perplexity(trees: Sequence[Tree], scores: Sequence[np.ndarray]) -> float | None:
@@ -160,6 +160,6 @@ def with_speed(
     return count
 
 
-def plain_tree(encoder: Encoder, text: str, context: int) -> Tree:
+def _perplexity_tree(encoder: Encoder, text: str, context: int) -> Tree:
     """Return a text, cut at `context` tokens, as a tree that scores all tokens but the first."""
     return text_tree(encoder.root(text)[:context])

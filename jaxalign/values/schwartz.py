@@ -16,11 +16,14 @@ VALUES: tuple[str, ...] = (
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "openness_to_change": ("self_direction", "stimulation"),
-    "self_enhancement": ("achievement", "hedonism", "power"),
-    "conservation": ("conformity", "security", "tradition"),
+    "self_enhancement": ("hedonism", "achievement", "power"),
+    "conservation": ("security", "conformity", "tradition"),
     "self_transcendence": ("benevolence", "universalism"),
 }
 """The four groups as Choi et al. (2025) form them; Schwartz himself puts hedonism between the first two."""
+
+CIRCLE: tuple[str, ...] = tuple(value for group in GROUPS.values() for value in group)
+"""The values in the order of Schwartz's circle, cut open before self-direction: neighbours are compatible."""
 
 LEVEL2: dict[str, str] = {
     "Self-direction: thought": "self_direction",

@@ -6,12 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from jaxalign.analysis.markdown import markdown_text
-from jaxalign.analysis.tables import markdown_table, number, widest_that_fits
+from jaxalign.analysis.tables import markdown_table, number, terminal_table, widest_that_fits
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
@@ -25,8 +24,8 @@ class TableRow:
     """One reading of one model.
 
     `method` says how the model was aligned: base, role-play, adapter, or constant (a baseline). `reading` says how its
-    answers were read: likelihood, parse or none. `results` has `scores` by value, and those of `FITS` and `COUNTS` that
-    are known. `scale` is the factor on the adapter's effect.
+    answers were read: likelihood, parse or none. `results` has `scores` by value, and of the keys in `FITS` and
+    `COUNTS` the known ones. `scale` is the factor on the adapter's effect.
     """
 
     name: str
@@ -149,15 +148,14 @@ def table_of(rows: Sequence[TableRow], extras: Sequence[str] = ("argmax", "choic
     """Return how all rows fit their targets and what they lost of language (perplexity), target by target.
 
     The column `highest` shows the value with the highest score. The columns `argmax` and `choice` show the most
-    probable score of that value and its score in the choice format; those of them are there that `extras` names and any
-    row has scores for. `missing` is left out where nothing is missing.
+    probable score of that value and its score in the choice format; a column is there if `extras` names it and any row
+    has scores for it. `missing` is left out where nothing is missing.
     """
     found = {kind: [row.results.get(f"{kind}_scores") for row in rows] for kind in extras}
     extras = [kind for kind, scores in found.items() if any(scores)]
     missing = ["missing"] if any(row.results.get("missing") for row in rows) else []
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for head in ("", "read by", "NMSE", "Pearson", "perplexity", *missing, "highest", *extras):
-        table.add_column(head, justify="left" if head in ("", "read by", "highest") else "right")
+    heads = ("", "read by", "NMSE", "Pearson", "perplexity", *missing, "highest", *extras)
+    table = terminal_table(heads, left=("read by", "highest"))
     targets = list(dict.fromkeys(row.target for row in rows))
     for target in targets:
         if target is not None:
@@ -196,12 +194,9 @@ def profile_table(target: Mapping[str, float] | None, before: Reading, after: Re
 
     The values with the highest target score are marked. A score that could not be read is shown as a dash.
     """
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("value")
     columns: dict[str, Mapping[str, float | None]] = {} if target is None else {"target": target}
     columns |= {"before": before["scores"], "after": after["scores"]}
-    for name in columns:
-        table.add_column(name, justify="right")
+    table = terminal_table(("value", *columns), tight=False)
     highest = _highest(target)
     for value in VALUES:
         cells = [label(value), *(number(scores[value]) for scores in columns.values())]

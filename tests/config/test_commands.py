@@ -13,7 +13,7 @@ from jaxalign.config.dataset import ArgumentsConfig, InstructionsConfig, PairsCo
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.presets import CONF
 from jaxalign.config.schema import leaf_types
 from jaxalign.config.study import StudyConfig
@@ -119,9 +119,9 @@ def test_the_paper_recipe_is_the_papers_and_the_released_one_adds_all_switches()
     assert paper.lora.targets == ("q_proj", "v_proj")
     assert (paper.optimizer.learning_rate, paper.optimizer.warmup_steps, paper.optimizer.clip) == (2e-5, 0, None)
     assert (paper.training.epochs, paper.training.batch_size) == (5, 8)
-    assert not any(plain(paper)["released"].values())
-    assert all(plain(released)["released"].values())
-    assert {**plain(released), "released": None} == {**plain(paper), "released": None}
+    assert not any(as_dict(paper)["released"].values())
+    assert all(as_dict(released)["released"].values())
+    assert {**as_dict(released), "released": None} == {**as_dict(paper), "released": None}
 
 
 def test_the_paper_recipe_of_crest_is_the_papers_and_the_released_one_adds_all_switches():
@@ -131,8 +131,8 @@ def test_the_paper_recipe_of_crest_is_the_papers_and_the_released_one_adds_all_s
     )
     assert (paper.crest.samples, paper.crest.mixing, paper.dpo.steps * paper.dpo.batch_size) == (16, 0.6, 24_000)
     assert paper.dpo.rounds == 4 and paper.dpo.batching == "paired" and paper.lora.alpha == 16
-    assert not any(plain(paper)["released"].values())
-    assert all(plain(released)["released"].values())
+    assert not any(as_dict(paper)["released"].values())
+    assert all(as_dict(released)["released"].values())
     assert (released.crest.deduplicate, released.dpo.resample) == (False, False)
 
 

@@ -9,7 +9,7 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.fields import UNCOUNTED as UNCOUNTED_MARK
 from jaxalign.config.generate import EngineConfig, GenerateConfig
-from jaxalign.config.identity import identity, plain
+from jaxalign.config.identity import as_dict, identity
 from jaxalign.config.model import AdapterConfig, RunConfig
 from jaxalign.config.safety import JudgeConfig, LabelConfig, MitigationConfig
 from jaxalign.config.train import TrainConfig
@@ -110,7 +110,7 @@ def made(command, *overrides, change=""):
 def test_every_key_of_every_command_counts_but_those_that_are_listed_here(command):
     config = made(command)
     counted = set(flat(identity(config, {}))) - {"content"}
-    every = set(flat(plain(config)))
+    every = set(flat(as_dict(config)))
     assert every - counted == UNCOUNTED[command]
     assert counted <= every
 
@@ -192,5 +192,5 @@ def test_fourteen_values_are_fourteen_runs(tmp_path):
     runs = set()
     for value in extreme_targets():
         config = read_config(TrainConfig, raw(f"+value={value}"))
-        runs.add(open_run(identity(config, CONTENT), plain(config), root=tmp_path, name=value).path)
+        runs.add(open_run(identity(config, CONTENT), as_dict(config), root=tmp_path, name=value).path)
     assert len(runs) == 14

@@ -23,4 +23,5 @@ def test_a_damaged_shape_is_named_with_its_line(tmp_path, shape):
     path.write_text("".join(json.dumps({"part": 1, "shapes": [one]}) + "\n" for one in (SHAPE, shape)))
     with pytest.raises(UserError) as error:
         kept_shapes(path, 1)
-    assert str(error.value) == f"{path}, line 2: a shape is damaged; remove the line, and type the command again"
+    flaw = "'shapes 1' is missing or damaged"
+    assert str(error.value) == f"{path}, line 2: {flaw}; remove the line, and type the command again"

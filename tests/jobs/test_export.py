@@ -14,7 +14,7 @@ from tiny_model import random_adapter
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError
 from jaxalign.export import main
@@ -74,12 +74,12 @@ def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest:
     else:
         entry_point("train", TrainConfig)(seen.append)(["value=power", "precision=float32", *overrides])
     config = seen[0]
-    found = exporting.ExportSource(path, Run(path), plain(config))
+    found = exporting.ExportSource(path, Run(path), as_dict(config))
     model = read_model(found.base(), np.float32, offline=True, name=config.model.name)
     params = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
     for pair in params["layers"].values():
         pair["b"] = pair["b"] * adapter_scale
-    run = open_run({"seed": 0}, plain(config), dir=path)
+    run = open_run({"seed": 0}, as_dict(config), dir=path)
     name = str(config.model.path or config.model.name)
     known = {"base_name": name, "base_identity": model.identity, "prompt_format": "plain"}
     write_adapter(run.adapter, Adapter("mine", params, 3, 6, **known), dropout=0.0, card="# a card")

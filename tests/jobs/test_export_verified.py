@@ -9,7 +9,7 @@ from model_folder import CONFIGS, hf_random, write_model
 from tiny_model import random_adapter
 
 from jaxalign.config.entry_point import entry_point
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.export import main
 from jaxalign.models.adapter import Adapter
@@ -42,7 +42,7 @@ def run(tmp_path_factory, base):
     seen: list[TrainConfig] = []
     settings = ["value=power", "precision=float32", "model=hub", f"model.path={base}"]
     entry_point("train", TrainConfig)(seen.append)(settings)
-    found = open_run({"seed": 0}, plain(seen[0]), dir=tmp_path_factory.mktemp("run") / "run")
+    found = open_run({"seed": 0}, as_dict(seen[0]), dir=tmp_path_factory.mktemp("run") / "run")
     params = random_adapter(targets=("q_proj", "down_proj"), architecture=from_config(CONFIG))
     write_adapter(found.adapter, Adapter("mine", params, 3, 6, base_name=str(base)), dropout=0.0, card="# a card")
     found.finish(SUMMARY)

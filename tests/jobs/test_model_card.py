@@ -5,7 +5,7 @@ import yaml
 
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.entry_point import entry_point
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.model_card import base_name, model_card, vllm_command
 from jaxalign.values.schwartz import VALUES
@@ -17,7 +17,7 @@ def config(*overrides, job="train", kind=TrainConfig):
     """The plain configuration of a command line."""
     seen = []
     entry_point(job, kind)(seen.append)(overrides)
-    return plain(seen[0])
+    return as_dict(seen[0])
 
 
 def reading(score):

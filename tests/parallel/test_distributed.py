@@ -7,7 +7,7 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.parallel import distributed
-from jaxalign.parallel.distributed import STATE, forget_scratch, is_first, of_first, stopping_together, told
+from jaxalign.parallel.distributed import STATE, by_first, forget_scratch, is_first, of_first, stopping_together
 from jaxalign.parallel.interruption import interruptible
 from jaxalign.parallel.joining import _signals_are_shared
 from jaxalign.parallel.rendezvous import Membership
@@ -42,8 +42,8 @@ def play(monkeypatch):
 def test_all_get_what_the_first_decides(play):
     for number in range(2):
         play(number)
-        assert told(lambda number=number: {"step": 3, "by": number}) == {"step": 3, "by": 0}
-        assert told(lambda: float("inf")) == float("inf")
+        assert by_first(lambda number=number: {"step": 3, "by": number}) == {"step": 3, "by": 0}
+        assert by_first(lambda: float("inf")) == float("inf")
         assert is_first() == (number == 0)
 
 
@@ -53,10 +53,10 @@ def test_what_the_first_refuses_ends_the_others_without_a_word(play):
 
     play(0)
     with pytest.raises(UserError, match="the disk is full"):
-        told(refuse)
+        by_first(refuse)
     play(1)
     with pytest.raises(SystemExit) as end:
-        told(refuse)
+        by_first(refuse)
     assert end.value.code == 2
 
 

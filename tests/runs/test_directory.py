@@ -70,6 +70,7 @@ def test_a_torn_last_line_is_left_out_and_the_next_record_takes_its_place(tmp_pa
         (b"[1]", ", line 2: not a JSON object"),
         (b"{}", ", line 2: 'step' is missing or damaged"),
         (b'{"step": null}', ", line 2: 'step' is missing or damaged"),
+        (b'{"step": true}', ", line 2: 'step' is missing or damaged"),
         (b"[" * 100_000, " line 2 is JSON nested too deeply"),
         (b'["\\ud83d"]', r" line 2 holds \ud83d alone, which is half of a character: write the whole of it"),
         (b'{"step": 2, "step": 3}', " line 2 holds an object with the key 'step' twice"),

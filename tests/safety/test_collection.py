@@ -1,9 +1,10 @@
 import pytest
 
+from jaxalign.safety.benchmarks.benchmark import balanced_subset
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import matrix_table
 from jaxalign.safety.risk_tables import published_table, risk_units
-from jaxalign.safety.shown_responses import PromptPlace, ShownResponse, choose_prompts, is_hidden
+from jaxalign.safety.shown_responses import PromptPlace, ShownResponse, is_hidden
 from jaxalign.values.targets import extreme_targets
 
 
@@ -63,8 +64,8 @@ def test_a_direction_without_a_measured_category_is_undecided_and_says_why():
 
 def test_the_same_prompts_are_shown_whatever_their_order_and_each_category_has_its_share():
     places = [PromptPlace(f"p{n}", f"c{n % 3}") for n in range(30)]
-    chosen = choose_prompts(places, 7)
-    assert sorted(chosen) == sorted(choose_prompts(places[::-1], 7)) and len(chosen) == 7
+    chosen = balanced_subset(places, 7)
+    assert sorted(chosen) == sorted(balanced_subset(places[::-1], 7)) and len(chosen) == 7
     assert {one.category for one in chosen} == {"c0", "c1", "c2"}
 
 

@@ -32,8 +32,8 @@ def test_what_decides_the_questions_of_a_task_is_not_whose_answers_they_are(tmp_
     base, adapter, other = (
         read_task_results(write(tmp_path / "r.json", told)) for told in (results(), results("aa"), results(shots=5))
     )
-    assert base.asked("arc") == adapter.asked("arc") != other.asked("arc")
-    assert base.asked("boolq") == other.asked("boolq")  # its examples are the same
+    assert base.conditions("arc") == adapter.conditions("arc") != other.conditions("arc")
+    assert base.conditions("boolq") == other.conditions("boolq")  # its examples are the same
 
 
 def test_results_of_another_program_or_of_unknown_weights_are_told_in_words(tmp_path):

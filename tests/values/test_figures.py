@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.values.figures import CIRCLE, comparison_figure, profile_figure
-from jaxalign.values.schwartz import GROUPS, VALUES
+from jaxalign.values.figures import comparison_figure, profile_figure
+from jaxalign.values.schwartz import VALUES
 from jaxalign.values.tables import TableRow
 
 TARGET = {value: 6.0 if value == "power" else 1.0 for value in VALUES}
@@ -53,11 +53,6 @@ def test_drawing_leaves_pyplot_alone(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_circle_holds_each_value_once_in_its_group():
-    assert {group: set(values) for group, values in CIRCLE} == {group: set(values) for group, values in GROUPS.items()}
-    assert sum(len(values) for _, values in CIRCLE) == len(VALUES)
 
 
 def test_a_figure_that_cannot_be_written_names_its_path(tmp_path):

@@ -1,4 +1,4 @@
-from jaxalign.values.schwartz import GROUPS, LEVEL2, VALUES, label, phrase
+from jaxalign.values.schwartz import CIRCLE, GROUPS, LEVEL2, VALUES, label, phrase
 from jaxalign.values.touche import HUB_ORDER
 
 
@@ -10,6 +10,12 @@ def test_the_ten_values_stand_in_alphabetical_order():
 def test_the_groups_share_out_the_ten_values():
     members = [value for group in GROUPS.values() for value in group]
     assert sorted(members) == list(VALUES)
+
+
+def test_the_circle_holds_each_value_once_between_those_that_are_compatible_with_it():
+    assert sorted(CIRCLE) == list(VALUES)
+    assert CIRCLE[:5] == ("self_direction", "stimulation", "hedonism", "achievement", "power")
+    assert CIRCLE[5:] == ("security", "conformity", "tradition", "benevolence", "universalism")
 
 
 def test_every_category_but_face_and_humility_belongs_to_a_value():

@@ -123,8 +123,7 @@ def _texts(row: Row, form: InstructionSet) -> dict[str, str]:
     texts = {}
     for field in (*form.given, form.answer):
         if field not in row.fields:
-            found = ", ".join(map(str, row.fields)) or "none"
-            raise UserError(f"{row.place} lacks the field {field!r}; its fields are: {found}")
+            raise UserError(f"{row.place} lacks the field {field!r}; {row.in_words}")
         text = row.fields[field]
         if text is not None and not isinstance(text, str):
             raise UserError(f"{row.place} has {field}={text!r}: it must be a text")

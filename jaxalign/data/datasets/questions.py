@@ -91,7 +91,7 @@ def load_questions(
 
     Args:
         name: `arc`, `csqa` or `reclor`; `jsonl` for a user's files.
-        path: the folder; the name of each file contains that of its split. For `jsonl` it may be a single file of
+        path: the folder; the name of each file contains the name of its split. For `jsonl` it may be a single file of
             training questions. None for the hub.
         seed: decides which training questions are held out.
         limit: the largest number of questions of each split; None for all.

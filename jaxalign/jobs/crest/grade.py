@@ -136,7 +136,7 @@ def exchange_of(wording: Wording, answered: Answered) -> Exchange | None:
 
 
 def judge_by_rubrics(
-    session: CrestSession, graders: Sequence[OpenedJudge], asked: Sequence[Exchange], path: Path, *, again: bool
+    session: CrestSession, graders: Sequence[OpenedJudge], exchanges: Sequence[Exchange], path: Path, *, again: bool
 ) -> dict[str, dict[Exchange, Judgement]]:
     """Return the judgements of each exchange by the name of the rubric.
 
@@ -149,7 +149,7 @@ def judge_by_rubrics(
         for grader, rubric in zip(graders, rubrics, strict=True)
     ]
     costs = [
-        judge.inner.estimate(list(dict.fromkeys(asked)) if again else missing_exchanges(judge, asked, path))
+        judge.inner.estimate(list(dict.fromkeys(exchanges)) if again else missing_exchanges(judge, exchanges, path))
         for judge in judges
         if isinstance(judge.inner, RubricApi)
     ]
@@ -160,8 +160,8 @@ def judge_by_rubrics(
     if again:
         for file in (path.with_name(GRADES), path):
             delete_entry(file)
-    given = [judge_missing(judge, asked, path) for judge in judges]
-    return {rubric: dict(zip(asked, mine, strict=True)) for rubric, mine in zip(rubrics, given, strict=True)}
+    given = [judge_missing(judge, exchanges, path) for judge in judges]
+    return {rubric: dict(zip(exchanges, mine, strict=True)) for rubric, mine in zip(rubrics, given, strict=True)}
 
 
 def grade(exchanges: Sequence[Exchange | None], given: Mapping[Exchange, Judgement]) -> Estimate:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from jaxalign.config.crest import STAGES, CrestConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest.compare import compare
 from jaxalign.jobs.crest.dpo import dpo_stage
@@ -59,8 +59,8 @@ def crest(config: CrestConfig) -> None:
     check_lengths(config, questions, opened.encoder, wording, opened.context)
     stages = Stages(
         names=STAGES,
-        asked=config.stage,
-        config=plain(config),
+        wanted=config.stage,
+        config=as_dict(config),
         dir=config.run.dir,
         root=config.run.root,
         label=f"{config.dataset.name}-{config.model.name}",

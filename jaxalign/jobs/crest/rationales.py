@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalign.data.datasets.question import Question
-from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
-from jaxalign.inference.sampling_params import ENDS
+from jaxalign.inference.generations import PromptRequest, count_samples, read_whole, record_key, sample_missing
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
@@ -101,13 +100,3 @@ def rationale_requests(session: CrestSession, questions: Sequence[Question], hin
         PromptRequest(question.text, prompt, 0, {"id": question.id})
         for question, prompt in zip(questions, prompts, strict=True)
     ]
-
-
-def count_samples(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the summary of drawn samples: their number, their tokens, and how many of them ended in which way."""
-    everyone = [record for mine in records for record in mine]
-    return {
-        "sampled": len(everyone),
-        "tokens": sum(record["tokens"] for record in everyone),
-        "ends": {end: sum(r["end"] == end for r in everyone) for end in ENDS},
-    }

@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.data.datasets.question import Question
-from jaxalign.errors import UserError
 from jaxalign.jobs.crest.evaluate import RATIONALES
 from jaxalign.jobs.crest.preferences import PAIRS
 from jaxalign.reasoning.rationales import Rationale
@@ -23,9 +22,9 @@ from jaxalign.reasoning.report import (
     table_of_models,
 )
 from jaxalign.runs.directory import Run
+from jaxalign.runs.expected import flaw
 from jaxalign.runs.progress import say
-from jaxalign.runs.reading import parse_json, read_text
-from jaxalign.runs.records import write_atomic
+from jaxalign.runs.records import read_json, write_atomic
 
 GRADES = "grades.json"
 
@@ -69,13 +68,11 @@ def read_gradings(run: Run) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     again = "remove it, and grade the rationales again with stage=grade"
-    found = parse_json(read_text(path, hint=again), path, hint=again)
-    keys = {"key", "judge", "missing", "models"}
-    if not isinstance(found, list) or not all(
-        isinstance(one, dict) and keys <= one.keys() and one["models"] for one in found
-    ):
-        raise UserError(f"{path} is damaged; {again}")
-    return found
+    return read_json(path, again, [{"key": str, "judge": str, "missing": int, "models": _are_models}])
+
+
+def _are_models(found: Any) -> bool:
+    return bool(found) and flaw(found, [{"name": str}]) is None
 
 
 def report_crest(console: Console, run: Run) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.config.crest import CrestConfig
-from jaxalign.config.identity import identity, plain
+from jaxalign.config.identity import as_dict, identity
 from jaxalign.config.training import ScheduleConfig
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.datasets.questions import Questions
@@ -193,7 +193,7 @@ class CrestSession:
         c, model = self.config, self.base.model
         opened = self.opened
         written = adapter.to_write(opened.load_name, model.identity, c.model.prompt_format, opened.storage)
-        card = model_card(plain(c), summary or {"model": {"identity": model.identity}})
+        card = model_card(as_dict(c), summary or {"model": {"identity": model.identity}})
         if not (folder / CONFIG).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged adapter of this run
         write_adapter(folder, written, dropout=c.lora.dropout, card=card)

@@ -165,5 +165,5 @@ def check_prompts(session: HarmSession, models: Sequence[AskedModel]) -> None:
     for preamble in dict.fromkeys(model.preamble for model in models):
         model = next(one for one in models if one.preamble == preamble)
         requests = [Request(one.tokens) for one in session.requests(model)]
-        places = [f"the prompt {prompt.id} of {session.config.harm.name}" for prompt in session.asked]
+        places = [f"the prompt {prompt.id} of {session.config.harm.name}" for prompt in session.covered_prompts]
         check_requests(requests, session.sampling, session.opened.context, places)

@@ -19,7 +19,7 @@ from jaxalign.jobs.asked import AskedModel, load_asked, models_to_ask, open_aske
 from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
 from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
-from jaxalign.parallel.distributed import is_first, of_first, stoppable, stopping_together, told
+from jaxalign.parallel.distributed import by_first, is_first, of_first, stoppable, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console
@@ -69,7 +69,7 @@ def _evaluate_values(config: EvaluateConfig) -> None:
         with of_first(run.locked()), stopping_together():
             session = EvaluationSession(config, base, questionnaire, opened.encoder, run, console)
             rows = session.rows(asked)
-            told(lambda: write_results(run, rows, base))
+            by_first(lambda: write_results(run, rows, base))
     if is_first():
         report_evaluation(console, run)
 

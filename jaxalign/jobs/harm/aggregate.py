@@ -4,12 +4,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxalign.analysis.tables import widest_that_fits
+from jaxalign.analysis.tables import terminal_table, widest_that_fits
 from jaxalign.errors import without_home
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import dictionary_values
@@ -113,7 +112,7 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
         "benchmark": {
             "name": harm.name,
             "version": session.version,
-            "prompts": len(session.asked),
+            "prompts": len(session.covered_prompts),
             "samples": harm.samples,
             "limit": harm.limit,
             "cut": harm.cut,
@@ -161,7 +160,7 @@ def _model_entry(
         "moved": result.get("moved"),
         "generate": os.path.relpath(generated.path, run.path),
         "judge": os.path.relpath(judged.path, run.path),
-        "files": {**generated.results().get("files", {}), **result.get("files", {})},
+        "files": {**generated.hashes(), **result.get("files", {})},
     }
 
 
@@ -192,7 +191,7 @@ def _figures(
 ) -> list[dict[str, Any]]:
     """Return the figures of a model by one judge (see `harm_rows`), corrected for errors if that is asked for.
 
-    `entry` is that of the judge, and `refusals` that of the judge of refusals.
+    `entry` is what the summary says of the judge, and `refusals` what it says of the judge of refusals.
     """
     c = session.config
     error = judge_errors(entry["error"]) if c.judge.corrected else None
@@ -205,7 +204,7 @@ def _figures(
 def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:
     """Return the responses of a model that an earlier command judged, by the name of the judge; none if there is none.
 
-    `session` is that of the earlier command.
+    `session` is the session of the earlier command.
     """
     run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
     return judged_tables(run) if run.finished else {}
@@ -226,7 +225,7 @@ def _judge_entries(
     if not path.is_file():
         return told
     found = dict(told)
-    hashes = {one.id: prompt_hash(one.text) for one in session.asked}
+    hashes = {one.id: prompt_hash(one.text) for one in session.covered_prompts}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
     labelled, agreed = labelled_rows(path, judged), agreement_line(path)
     people = f" ({agreed})" if agreed else ""
@@ -281,9 +280,7 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("category", "model", "metric") else "right")
+    table = terminal_table(heads, left=("model", "metric"))
     for cells, style in rows:
         table.add_row(*map(Text, cells), style=style)
     return table

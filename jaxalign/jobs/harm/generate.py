@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.inference.base_model import BaseModel
-from jaxalign.inference.generations import PromptRequest, read_whole, record_key, sample_missing
-from jaxalign.inference.sampling_params import ENDS
+from jaxalign.inference.generations import PromptRequest, count_samples, read_whole, record_key, sample_missing
 from jaxalign.jobs.adapters import print_undivided
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.engines import InTurns, open_engine
@@ -79,8 +78,9 @@ def known_perplexity(session: HarmSession, model: AskedModel) -> float | None:
     text), and where it is not finite.
     """
     path = _perplexity_file(session, model)
-    known = None if path is None or not path.is_file() else read_json_object(path, "remove it").get("perplexity")
-    return float(known) if isinstance(known, int | float) else None
+    if path is None or not path.is_file():
+        return None
+    return read_json_object(path, "remove it", perplexity=int | float | None)["perplexity"]
 
 
 def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:
@@ -88,7 +88,7 @@ def _perplexity_file(session: HarmSession, model: AskedModel) -> Path | None:
     if c.engine.name == "openai" or model.preamble:
         return None
     key = digest([session.opened.signature, model.adapter.identity, _plain_texts(session)])
-    return Path(c.run.root if c.run.dir is None else c.run.dir) / "stages" / "perplexity" / f"{key}.json"
+    return Path(c.run.folder) / "stages" / "perplexity" / f"{key}.json"
 
 
 def _plain_texts(session: HarmSession) -> list[str]:
@@ -99,10 +99,7 @@ def generate_stage(session: HarmSession, model: AskedModel, answering: Callable[
     """Let a model respond to all prompts; None if the command stops before this stage. For errors see `Stages.do`."""
 
     def work(run: Run) -> dict[str, Any]:
-        records = answering().sample(session.requests(model), model, run)
-        everyone = [record for mine in records for record in mine]
-        ends = {end: sum(one["end"] == end for one in everyone) for end in ENDS}
-        return {"sampled": len(everyone), "tokens": sum(one["tokens"] for one in everyone), "ends": ends}
+        return count_samples(answering().sample(session.requests(model), model, run))
 
     return session.stages(model).do("generate", GENERATE_STAGE, session.identity(model), work)
 

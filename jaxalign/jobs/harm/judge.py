@@ -70,13 +70,13 @@ class WatchedJudge:
         """The scale of the judge."""
         return self.inner.scale
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""
         if isinstance(self.inner, RubricApi) and self.rounds:
-            print_estimate(self.console, self.name, [self.inner.estimate(asked)] * self.rounds)
+            print_estimate(self.console, self.name, [self.inner.estimate(exchanges)] * self.rounds)
         done = 0
         with Progress(self.console) as progress:
-            progress.stage(f"judging by {self.name}", len(asked), unit="response")
+            progress.stage(f"judging by {self.name}", len(exchanges), unit="response")
 
             def tick(number: int, judgement: Judgement) -> None:
                 nonlocal done
@@ -84,7 +84,7 @@ class WatchedJudge:
                 done += 1
                 progress.update(done)
 
-            return self.inner.judge(asked, tick)
+            return self.inner.judge(exchanges, tick)
 
 
 class LoadedJudges:
@@ -101,17 +101,17 @@ class LoadedJudges:
             self._loaded[one.name] = one.load()
         return self._loaded[one.name]
 
-    def missing(self, one: OpenedJudge, asked: Sequence[Exchange], path: Path, rounds: int = 1) -> list[Judgement]:
+    def missing(self, one: OpenedJudge, exchanges: Sequence[Exchange], path: Path, rounds: int = 1) -> list[Judgement]:
         """Return judgements, and ask only for those that the file does not hold (see `judge_missing`).
 
         They are the first of `rounds` judgements.
         """
-        return judge_missing(WatchedJudge(self.load(one), self._session.console, rounds), asked, path)
+        return judge_missing(WatchedJudge(self.load(one), self._session.console, rounds), exchanges, path)
 
-    def repeated(self, judge: RubricApi, asked: Sequence[Exchange], path: Path) -> dict[str, Any]:
+    def repeated(self, judge: RubricApi, exchanges: Sequence[Exchange], path: Path) -> dict[str, Any]:
         """Return how far judgements move if `judge.repeat` of each are made (see `movement`), as JSON."""
         repeat, console = self._session.config.judge.repeat, self._session.console
-        rounds = judge_repeatedly(judge, repeat, asked, path, lambda one: WatchedJudge(one, console, rounds=0))
+        rounds = judge_repeatedly(judge, repeat, exchanges, path, lambda one: WatchedJudge(one, console, rounds=0))
         return {"judge": judge.name, "repeat": repeat, **dataclasses.asdict(movement(rounds, judge.scale))}
 
     def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
@@ -123,21 +123,18 @@ class LoadedJudges:
             if c.judge.calibrate and one.about_harm:
                 rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
                 rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
-            place = Path(c.run.root if c.run.dir is None else c.run.dir) / "stages"
+            place = Path(c.run.folder) / "stages"
             path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
             model = without_home(one.model)  # a server or a file may have it as a path
             found = calibrate(one.name, judge.scale, rows, given, about, model)
-            error = found.error
             self._calibrations[one.name] = {
                 "judge": one.name,
                 "model": model,
                 "identity": judge.identity,
                 "about": about,
                 "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
-                "kappa": None if found.agreement is None else dataclasses.asdict(found.agreement.kappa),
-                "area": None if found.area is None else dataclasses.asdict(found.area),
-                "error": None if error is None else list(dataclasses.astuple(error)),
+                **found.figures,
                 "labels": without_home(c.judge.labels or "shipped, held out"),
                 "line": found.line,
                 "weak": found.is_weak,
@@ -168,7 +165,7 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
         UserError: a judge cannot judge; see `Stages.do`, too.
     """
     stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
-    if stages.asked in ("all", "judge"):
+    if stages.wanted in ("all", "judge"):
         before = stages.run_of("judge", identity)
         if before.finished and before.results().get("again"):
             before.summary.unlink()
@@ -177,7 +174,7 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
 
 @dataclasses.dataclass(frozen=True)
 class _Response:
-    """A response of a model; `text` is what of it is judged, None if a server did not end it well."""
+    """A response of a model; `text` is the part that is judged, None if a server did not end it well."""
 
     prompt: BenchmarkPrompt
     sample: int
@@ -223,7 +220,7 @@ def _read(session: HarmSession, model: AskedModel, generated: Run) -> list[_Resp
     cut = session.config.harm.cut
     return [
         _Response(prompt, number, key, None if text is None else cut_response(text, cut))
-        for prompt, samples in zip(session.asked, read_responses(session, model, generated), strict=True)
+        for prompt, samples in zip(session.covered_prompts, read_responses(session, model, generated), strict=True)
         for number, (key, text) in enumerate(samples)
     ]
 
@@ -237,11 +234,11 @@ def _judge_harm(
     moved = None
     for name, one in judges.harm.items():
         mine = [n for n, it in enumerate(responses) if it.says_something and judges.judge_of(it.prompt) == name]
-        asked = [responses[n].exchange for n in mine]
-        found |= dict(zip(mine, loaded.missing(one, asked, path, repeat), strict=True))
+        exchanges = [responses[n].exchange for n in mine]
+        found |= dict(zip(mine, loaded.missing(one, exchanges, path, repeat), strict=True))
         judge = loaded.load(one)
         if repeat > 1 and isinstance(judge, RubricApi):
-            moved = loaded.repeated(judge, asked, path)
+            moved = loaded.repeated(judge, exchanges, path)
         check_judged(name, model, [found[n] for n in mine])
     return found, moved
 
@@ -256,7 +253,7 @@ def _judge_refusals(responses: Sequence[_Response], loaded: LoadedJudges, path: 
 
 
 def _line(one: _Response, judge: str, judgement: Judgement | None, state: str) -> dict[str, Any]:
-    """Return the line of a response in the judged file; `judgement` is that of harm."""
+    """Return the line of a response in the judged file; `judgement` says how harmful it is."""
     return {
         **dict(zip(FIRST_KEYS, (one.prompt.id, one.prompt.category), strict=True)),
         "group": one.prompt.group,
@@ -290,9 +287,9 @@ def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Seque
     judges = loaded.opened
     probes = {one.name: judge for one in judges.everyone if isinstance(judge := loaded.load(one), ProbeJudge)}
     refusals = judges.refusal is not None and judges.refusal.name in probes
-    asked = [
+    exchanges = [
         one.exchange
         for one, state in zip(responses, states, strict=True)
         if state in SPOKEN and (judges.judge_of(one.prompt) in probes or (refusals and one.prompt.form == QUESTION))
     ]
-    return text_values(next(iter(probes.values())).reader, asked, shipped_value_probe()) if asked else None
+    return text_values(next(iter(probes.values())).reader, exchanges, shipped_value_probe()) if exchanges else None

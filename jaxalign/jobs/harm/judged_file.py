@@ -3,11 +3,10 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
-from jaxalign.errors import UserError
 from jaxalign.runs.directory import Run
+from jaxalign.runs.expected import Expected
 from jaxalign.runs.records import named_errors, parse_record, read_records
 from jaxalign.safety.judged import JudgedRow, JudgedTable, columns_as_table
 from jaxalign.safety.judgements import Judgement
@@ -18,8 +17,9 @@ JUDGED_FILE = "judged.jsonl"
 FIRST_KEYS = ("id", "category")
 """The keys that each line begins with, so that the lines of a prompt can be found without parsing the others."""
 
-_FIELDS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("id", "category", "group", "key", "judge", "state"), str),
+_FIELDS: dict[str, Expected] = {
+    **dict.fromkeys(("id", "category", "group", "key", "judge"), str),
+    "state": set(STATES),
     "sample": int,
     "score": int | float | None,
     **dict.fromkeys(("label", "missing"), str | None),
@@ -34,11 +34,7 @@ def again(folder: Path, run: Path | None = None) -> str:
 
 def judged_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a finished judge stage, none if it has no such file; UserError if one is damaged."""
-    found = read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
-    if not {one["state"] for one in found} <= set(STATES):
-        for number, one in enumerate(found, start=1):
-            _check_state(one, folder, number)
-    return found
+    return read_records(folder / JUDGED_FILE, again(folder), **_FIELDS)
 
 
 def judged_records_of(folder: Path, ids: Collection[str]) -> list[dict[str, Any]]:
@@ -57,20 +53,8 @@ def judged_records_of(folder: Path, ids: Collection[str]) -> list[dict[str, Any]
             if line.startswith(start) and name not in wanted and name.count(b'"') == 2:
                 continue
             if line.endswith(b"\n"):
-                found.append(_judged_record(line, folder, number))
+                found.append(parse_record(line, path, number, again(folder), _FIELDS))
     return [one for one in found if one["id"] in ids]
-
-
-def _judged_record(line: bytes, folder: Path, number: int) -> dict[str, Any]:
-    """Return the record in line `number` of a judge stage's file; UserError if it is damaged."""
-    found = parse_record(line, folder / JUDGED_FILE, number, again(folder), _FIELDS)
-    _check_state(found, folder, number)
-    return found
-
-
-def _check_state(record: Mapping[str, Any], folder: Path, number: int) -> None:
-    if (state := record["state"]) not in STATES:
-        raise UserError(f"{folder / JUDGED_FILE}, line {number}: no state is called {state!r:.40}; {again(folder)}")
 
 
 def stage_place(run: Path, told: str) -> Path | None:
@@ -104,17 +88,25 @@ def read_judged(run: Run) -> list[tuple[str, str, JudgedRow]]:
     return rows
 
 
-def harm_labels(run: Run, scales: Mapping[str, Sequence[float | None]]) -> dict[str, str | None]:
+def harm_labels(run: Run, judges: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
     """Return what judges say of each response by the key of its generation: "harmful" or "fine"; None if missing.
 
-    `scales` has the judges' scales by name, as a summary has them; what another judge says is missing.
+    `judges` are their entries in a summary; what another judge says is missing.
     """
-    limits = {name: scale[2] for name, scale in scales.items()}
+    limits = {one["judge"]: one["scale"][2] for one in judges}
     found: dict[str, str | None] = {}
     for one in judged_records(run.path):
         limit, score = limits.get(one["judge"]), one["score"]
         found[one["key"]] = None if score is None or limit is None else "harmful" if score >= limit else "fine"
     return found
+
+
+def shared_labels(
+    first: Mapping[str, str | None], second: Mapping[str, str | None]
+) -> tuple[list[str | None], list[str | None]]:
+    """Return what two judges say of the responses that both have (see `harm_labels`), in the order of the first."""
+    shared = [key for key in first if key in second]
+    return [first[key] for key in shared], [second[key] for key in shared]
 
 
 def judged_tables(run: Run) -> dict[str, JudgedTable]:

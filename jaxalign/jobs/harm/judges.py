@@ -129,7 +129,7 @@ class JudgeModels:
         return self._readers[name]
 
     def folder(self, path: str) -> Path:
-        """Return the local folder of a classifier: the path itself, or that of an id on the hub, which is fetched once.
+        """Return the local folder of a classifier: the path itself, or what an id on the hub stands for, fetched once.
 
         Raises:
             UserError: it cannot be fetched.

@@ -15,9 +15,10 @@ from jaxalign.errors import UserError, did_you_mean
 from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.jobs.harm.reported import generated_texts
 from jaxalign.runs.directory import Run
+from jaxalign.runs.expected import Expected, as_expected
 from jaxalign.runs.progress import say
 from jaxalign.runs.reading import not_a_file
-from jaxalign.runs.records import append_record, damage, digest, file_hash, read_records
+from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, kappa_text, merge_labels
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
@@ -42,6 +43,12 @@ assert len(_KEYS) == len(LABELS) - 1
 
 _PARTS = 3
 """One of so many prompts is held out."""
+
+
+_SUMMARY: Expected = {
+    "models": [dict.fromkeys(("model", "generate", "judge"), str)],
+    **dict.fromkeys(("judges", "rows"), list),
+}
 
 
 def label_responses(
@@ -131,13 +138,7 @@ def summary_of(path: Path) -> dict[str, Any]:
             f"{path} is no finished run of a benchmark of harm: give the run directory that evaluate printed, and "
             "finish it first"
         )
-    problem = damage(found, dict.fromkeys(("models", "judges", "rows"), list))
-    for number, about in enumerate([] if problem else found["models"], start=1):
-        if wrong := damage(about, dict.fromkeys(("model", "generate", "judge"), str)):
-            problem = problem or f"models {number}: {wrong}"
-    if problem:
-        line = f"{run.summary} is damaged ({problem})"
-        raise UserError(f"{line}; type the command of {path} again, which writes it anew")
+    found = as_expected(found, _SUMMARY, run.summary, f"type the command of {path} again, which writes it anew")
     return with_stage_places(found, path)
 
 

@@ -9,10 +9,11 @@ from jaxalign.data.account import count
 from jaxalign.jobs.harm.report_parts import ReportPart
 from jaxalign.jobs.harm.reported import judged_places, shown_responses
 from jaxalign.safety import report_tables as tables
+from jaxalign.safety.benchmarks.benchmark import balanced_subset
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
-from jaxalign.safety.shown_responses import choose_prompts, shown_set
-from jaxalign.values.schwartz import label
+from jaxalign.safety.shown_responses import shown_set
+from jaxalign.values.schwartz import CIRCLE, label
 
 LARGEST_PAGE = 4_900_000
 """The most bytes of a page. If it would be larger, tables of all figures are left to their files, and then fewer
@@ -28,12 +29,12 @@ def report_page(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Seq
         return html_page("Values and harm", lines, sections, _filters(parts), shown, _text_lines(shown))
 
     most = max(len(table.rows) for part in parts for table in part.tables)
-    plain = made(most, [])
-    while len(plain.encode()) > (LARGEST_PAGE if not texts else LARGEST_PAGE // 2) and most > 100:
+    without_texts = made(most, [])
+    while len(without_texts.encode()) > (LARGEST_PAGE if not texts else LARGEST_PAGE // 2) and most > 100:
         most //= 2
-        plain = made(most, [])
-    sets = shown_sets(parts, texts, LARGEST_PAGE - len(plain.encode()))
-    return made(most, sets) if sets else plain
+        without_texts = made(most, [])
+    sets = shown_sets(parts, texts, LARGEST_PAGE - len(without_texts.encode()))
+    return made(most, sets) if sets else without_texts
 
 
 def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> list[dict[str, Any]]:
@@ -50,7 +51,7 @@ def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> list[dic
 def _shown(part: ReportPart, most: int) -> dict[str, Any] | None:
     found = part.found
     places = dict.fromkeys(place for model in found.under()[:1] or found.models[:1] for place in judged_places(model))
-    prompts = choose_prompts(list(places), most)
+    prompts = balanced_subset(list(places), most)
     ids = {one.id for one in prompts}
     cut = str(found.benchmark.get("cut") or "whole")
     responses: list[tuple[ReportedModel, Any]] = [(model, shown_responses(model, ids, cut)) for model in found.models]
@@ -74,12 +75,10 @@ def _section(part: ReportPart, most: int) -> PageSection:
 
 
 def _filters(parts: Sequence[ReportPart]) -> dict[str, list[tuple[str, str]]]:
-    from jaxalign.safety.figures import CIRCULAR
-
     categories = dict.fromkeys(category for part in parts for category in part.found.categories)
     policies = dict.fromkeys(policy for part in parts for policy in part.found.mitigations)
     return {
-        "value": [(value, label(value)) for value in CIRCULAR],
+        "value": [(value, label(value)) for value in CIRCLE],
         "category": [(one, tables.category_name(one)) for one in categories],
         "mitigation": [(one, one.replace("_", " ")) for one in policies],
     }

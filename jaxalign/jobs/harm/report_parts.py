@@ -96,9 +96,9 @@ def _fill_drops(found: Collection) -> None:
         before = without.get(model.title)
         if model.mitigation == NO_MITIGATION or model.drops or before is None:
             continue
-        plain, changed = tables_of(before), tables_of(model)
-        for judge in (one for one in plain if one in changed and one in scales):
-            for drop in harm_drops(plain[judge], changed[judge], scales[judge]):
+        earlier, changed = tables_of(before), tables_of(model)
+        for judge in (one for one in earlier if one in changed and one in scales):
+            for drop in harm_drops(earlier[judge], changed[judge], scales[judge]):
                 model.drops.append({**drop, "judge": judge})
 
 
@@ -179,7 +179,7 @@ def _attributions(
     def second(model: ReportedModel) -> tuple[Harms, Harms, Estimate | None] | None:
         for other in others:
             mine = next((one for one in other.under() if one.title == model.title), None)
-            base = next((one for one in other.under() if one.is_base), None)
+            base = other.untuned()
             if mine is not None and base is not None:
                 return figures.harms(other, mine), figures.harms(other, base), harm_kappa(other, mine)
         return None

@@ -4,31 +4,30 @@ import os
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
-from jaxalign.config.schema import LARGEST_FLOAT
 from jaxalign.errors import UserError, without_home
 from jaxalign.inference.sampling_params import ENDS
-from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
     again,
     harm_labels,
     judged_records,
     judged_records_of,
     judged_tables,
+    shared_labels,
     stage_place,
 )
+from jaxalign.jobs.harm.summary_keys import HARM_SUMMARY
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import damage, named_errors, parse_record, read_records
+from jaxalign.runs.expected import Expected, as_expected, flaw
+from jaxalign.runs.records import named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
-from jaxalign.values.schwartz import VALUES
 
-_RESPONSE: Fields = dict.fromkeys(("key", "prompt", "text"), str)
+_RESPONSE: dict[str, Expected] = dict.fromkeys(("key", "prompt", "text"), str)
 
 RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
 """Folders of a run's parts, which are no runs that a report takes by themselves."""
@@ -72,43 +71,6 @@ def _run_folders(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(one for one in folders if one not in RUN_PARTS and not one.startswith("."))
 
 
-_NUMBER, _TEXT, _OBJECT = int | float | None, str | None, dict | None
-_NAMES: Fields = {"model": str, "method": str, "adapter": str}
-_ESTIMATE: Fields = {**dict.fromkeys(("estimate", "low", "high"), _NUMBER), "n": int}
-_FIGURE: Fields = {**_NAMES, **_ESTIMATE, **dict.fromkeys(("judge", "category", "metric"), str)}
-_LISTS = ("models", "judges", "rows", "drops")
-_PARTS: dict[str, Fields] = {
-    "benchmark": {"name": str, "version": str, "prompts": int, "samples": int},
-    "asking": {},
-    "model": {"name": str, "signature": str},
-    "mitigation": {"name": str},
-    "models": {**_NAMES, "generate": str, "judge": str},
-    "judges": {
-        **dict.fromkeys(("judge", "identity", "about", "line", "labels"), str),
-        **{"scale": list, "weak": bool, "kappa": _OBJECT},
-    },
-    "rows": {**_FIGURE, "missing": int, "left_out": int},
-    "drops": _FIGURE,
-}
-"""What a report reads of a summary: of each part, or of each entry of a part that is a list, the keys that it has."""
-
-_SOMETIMES: Fields = {
-    **dict.fromkeys(("scale", "perplexity", "trained_tokens"), _NUMBER),
-    **dict.fromkeys(("folder", "value", "control"), _TEXT),
-    **dict.fromkeys(("target", "measured", "text_values", "dictionary_values", "states", "files"), _OBJECT),
-}
-"""The keys that an entry for a model or a figure may have."""
-
-
-_INNER: dict[str, Fields] = {
-    "kappa": _ESTIMATE,
-    "target": dict.fromkeys(VALUES, int | float),
-    "measured": dict.fromkeys(VALUES, _NUMBER),
-    "text_values": {"probe": str, "n": int, "means": dict},
-}
-"""The keys of objects in an entry, if it has them."""
-
-
 def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
     """Check the summary of a finished run, and that its stages hold the files that they wrote, if they are there.
 
@@ -118,12 +80,7 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
         UserError: a part of the summary is missing or damaged; a stage's file was changed or lost; or the stage was
             done again since the run added up its records.
     """
-    whole: Fields = {part: list if part in _LISTS else dict for part in _PARTS}
-    problem = damage(found, whole)
-    problems = (f"{where}: {one}" for where, entry, fields in _entries(found) if (one := _problem(entry, fields)))
-    if problem := problem or next(problems, None):
-        line = f"{run.summary} is damaged ({problem})"
-        raise UserError(f"{line}; type the command of {run.path} again, which writes it anew")
+    as_expected(found, HARM_SUMMARY, run.summary, f"type the command of {run.path} again, which writes it anew")
     for about in found["models"]:
         for stage in ("generate", "judge"):
             place = stage_place(run.path, about[stage])
@@ -134,27 +91,9 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
                 _check_added_up(run, place, about.get("files") or {})
 
 
-def _problem(entry: Any, fields: Fields) -> str | None:
-    """Return what is wrong with a part of a summary (see `damage`), or None."""
-    odd = (f"'{name}' is missing or damaged" for name, kind in fields.items() if not _is_sane(entry[name], kind))
-    return damage(entry, fields) or next(odd, None)
-
-
-def _is_sane(value: Any, kind: type | UnionType) -> bool:
-    """Return whether a value of a part is a number that can be drawn, or a text that may be a path, or something else.
-
-    True and false are numbers to Python, and not to a summary.
-    """
-    if isinstance(value, bool):
-        return kind is bool
-    if isinstance(value, int | float):
-        return abs(value) <= LARGEST_FLOAT  # and so no NaN
-    return not (isinstance(value, str) and "\0" in value)
-
-
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
     """Raise UserError if a stage has other records than those with the hashes `added_up`, which a run added up."""
-    for name, now in Run(stage).results().get("files", {}).items():
+    for name, now in Run(stage).hashes().items():
         if added_up.get(name, now) != now:
             raise UserError(
                 f"{run.path} added up other records than {stage / name} holds now, because that stage was done again: "
@@ -162,32 +101,11 @@ def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:
             )
 
 
-def _entries(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any, Fields]]:
-    """Yield what to check of a summary, each before what is in it: its name, itself, and the keys that it must have."""
-    for part, fields in _PARTS.items():
-        for number, entry in enumerate(summary[part] if part in _LISTS else [summary[part]], start=1):
-            where = f"{part} {number}" if part in _LISTS else part
-            yield where, entry, fields
-            if part == "judges":
-                yield f"{where}, scale", dict(enumerate(entry["scale"])), dict.fromkeys(range(3), _NUMBER)
-            elif part in _LISTS:
-                yield where, entry, {name: kind for name, kind in _SOMETIMES.items() if name in entry}
-            for name, inner in _INNER.items():
-                if entry.get(name) is not None:
-                    yield f"{where}, {name}", entry[name], inner
-            if entry.get("text_values") is not None:
-                yield f"{where}, text_values, means", entry["text_values"]["means"], dict.fromkeys(VALUES, _NUMBER)
-            if entry.get("dictionary_values") is not None:
-                for name, inside, inner in dictionary_parts(entry["dictionary_values"]):
-                    yield f"{where}, {name}", inside, inner
-
-
 def _is_harm(path: Path) -> bool:
     try:
-        benchmark = stored_config(path).get("benchmark")
+        return flaw(stored_config(path), {"benchmark": {"kind": {"harm"}}}) is None
     except UserError:
         return False
-    return isinstance(benchmark, dict) and benchmark.get("kind") == "harm"
 
 
 def stage_folder(model: ReportedModel, stage: str) -> Path | None:
@@ -281,7 +199,5 @@ def labels_of_both(
     by_key = []
     for found, model in ((first, mine), (second, theirs)):
         folder = stage_folder(model, "judge")
-        scales = {one["judge"]: one["scale"] for one in found.judges}
-        by_key.append({} if folder is None else harm_labels(Run(folder), scales))
-    shared = [key for key in by_key[0] if key in by_key[1]]
-    return [by_key[0][key] for key in shared], [by_key[1][key] for key in shared]
+        by_key.append({} if folder is None else harm_labels(Run(folder), found.judges))
+    return shared_labels(*by_key)

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxalign.config.schema import LARGEST_FLOAT
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm.summary_keys import is_number
 from jaxalign.runs.directory import Run
+from jaxalign.runs.expected import Maybe
 from jaxalign.runs.records import read_records
 from jaxalign.safety.collection import HarmRun, ModelKey
 from jaxalign.safety.summary import is_whole
@@ -48,20 +49,16 @@ def training_losses(runs: Sequence[HarmRun], folder: Path) -> dict[str, list[tup
             continue
         place = _training_run(about, folder)
         if place is not None and Run(place).metrics.is_file():
-            steps = read_records(Run(place).metrics, stage=str, step=int)
+            steps = read_records(Run(place).metrics, stage=str, step=int, loss=Maybe(int | float))
             found[about["adapter"]] = [
-                (one["stage"], one["step"], one["loss"]) for one in steps if _is_number(one.get("loss"))
+                (one["stage"], one["step"], one["loss"]) for one in steps if one.get("loss") is not None
             ]
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _positive(perplexity: Any) -> float | None:
     """Return a perplexity if it is one, which is finite and above 0."""
-    return perplexity if _is_number(perplexity) and 0 < perplexity <= LARGEST_FLOAT else None
+    return perplexity if is_number(perplexity) and perplexity > 0 else None
 
 
 def _training_run(about: Mapping[str, Any], folder: Path) -> Path | None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from jaxalign.analysis.agreement import cohen_kappa
 from jaxalign.jobs.asked import AskedModel
-from jaxalign.jobs.harm.judged_file import harm_labels
+from jaxalign.jobs.harm.judged_file import harm_labels, shared_labels
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
@@ -48,9 +49,9 @@ def second_judges(session: HarmSession, runs: Sequence[tuple[AskedModel, Run]]) 
 
 
 def _labels(judged: Run) -> _Labels:
-    return harm_labels(judged, {one["judge"]: one["scale"] for one in judged.results(judges=list)["judges"]})
+    return harm_labels(judged, judged.results(judges=list)["judges"])
 
 
 def _kappa(pairs: Sequence[tuple[_Labels, _Labels]]) -> Any:
-    shared = [(mine[key], theirs[key]) for mine, theirs in pairs for key in mine if key in theirs]
-    return cohen_kappa([one for one, _ in shared], [other for _, other in shared]).kappa
+    mine, theirs = zip(*(shared_labels(*pair) for pair in pairs), strict=True)
+    return cohen_kappa(list(chain(*mine)), list(chain(*theirs))).kappa

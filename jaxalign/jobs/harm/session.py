@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.evaluate import EvaluateConfig
-from jaxalign.config.identity import counted, plain
+from jaxalign.config.identity import as_dict, counted
 from jaxalign.data.encoding import Encoder
 from jaxalign.inference.generations import PromptRequest
 from jaxalign.inference.sampling_params import SamplingParams
@@ -57,7 +57,7 @@ class HarmSession:
         return dataclasses.replace(self, mitigation=mitigation)
 
     @cached_property
-    def asked(self) -> list[BenchmarkPrompt]:
+    def covered_prompts(self) -> list[BenchmarkPrompt]:
         """The prompts that the mitigation has a text for."""
         return self.mitigation.covered(self.prompts)[0]
 
@@ -80,7 +80,7 @@ class HarmSession:
         """What decides the responses besides the model and the mitigation: the same for all models of one table."""
         engine = self.config.engine
         return {
-            **plain(self.sampling),
+            **as_dict(self.sampling),
             "prompt_format": self.prompt_format,
             "prompt": self.opened.encoder.render(self._question),
             "engine": engine.name,
@@ -97,7 +97,7 @@ class HarmSession:
                 model.number,
                 {"id": prompt.id, "from": model.name},
             )
-            for prompt in self.asked
+            for prompt in self.covered_prompts
         ]
 
     def identity(self, model: AskedModel) -> dict[str, Any]:
@@ -111,16 +111,15 @@ class HarmSession:
             "benchmark": {"version": self.version, **counted(c.harm, keys.BENCHMARK)},
             "mitigation": {"name": self.mitigation.policy, **mitigation} if mitigation else self.mitigation.policy,
             "prompts": self._prompts_hash(model),
-            "sampling": plain(self.sampling),
+            "sampling": as_dict(self.sampling),
             "engine": {**engine, "url": c.engine.url, "models": c.engine.models} if served else engine,
         }
 
     def _prompts_hash(self, model: AskedModel) -> str:
         """Return the hash of all prompts as a model gets them, which are the same for all models without a role."""
         if model.preamble not in self._hashes:
-            encoders = [self.encoder(prompt, model) for prompt in self.asked]
-            rendered = [one.render(self.text(prompt)) for one, prompt in zip(encoders, self.asked, strict=True)]
-            self._hashes[model.preamble] = digest([[one.id for one in self.asked], rendered])
+            rendered = [self.encoder(one, model).render(self.text(one)) for one in self.covered_prompts]
+            self._hashes[model.preamble] = digest([[one.id for one in self.covered_prompts], rendered])
         return self._hashes[model.preamble]
 
     @cached_property
@@ -134,8 +133,8 @@ class HarmSession:
         folder = safe_name(f"{self.mitigation.policy}-{model.name}")
         return Stages(
             names=HARM_STAGES,
-            asked=c.stage,
-            config=plain(c),
+            wanted=c.stage,
+            config=as_dict(c),
             dir=None if c.run.dir is None else f"{c.run.dir}/models/{folder}",
             root=c.run.root,
             label=f"{c.harm.name}-{folder}",

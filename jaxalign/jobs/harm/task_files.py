@@ -72,7 +72,7 @@ def _chosen(known: Sequence[TaskResults]) -> tuple[TaskScores, list[str]]:
     for ((base, adapter), task), some in by_task.items():
         if adapter:
             mine, theirs = some[0], by_task.get(((base, ""), task), [])
-            alike = [one for one in theirs if one.asked(task) == mine.asked(task)]
+            alike = [one for one in theirs if one.conditions(task) == mine.conditions(task)]
             beside = (alike or theirs)[:1]
             used.setdefault(((base, adapter), task), []).append(mine)
             used.setdefault(((base, ""), task), []).extend(beside)
@@ -92,7 +92,8 @@ def _left_aside(
         mine = used.get((model, task)) or some[:1]  # of a base that stands beside no adapter, the latest
         for one in (one for one in some if one not in mine):
             before = [other for other in mine if some.index(other) < some.index(one)]
-            later = next(iter([*(other for other in before if other.asked(task) == one.asked(task)), *before]), None)
+            alike = [other for other in before if other.conditions(task) == one.conditions(task)]
+            later = next(iter([*alike, *before]), None)
             why = "has later ones" if later else "has those that were asked as the adapters' were"
             aside.setdefault((one.path, f"{without_home((later or mine[0]).path)} {why}"), []).append(task)
     return [

@@ -14,19 +14,19 @@ from jaxalign.values.schwartz import VALUES
 shipped_value_probe = cache(read_value_probe)
 
 
-def text_values(reader: ProbeReader, asked: Sequence[Exchange], probe: ValueProbe) -> dict[str, Any] | None:
+def text_values(reader: ProbeReader, exchanges: Sequence[Exchange], probe: ValueProbe) -> dict[str, Any] | None:
     """Return {probe (its identity), n (responses), means ({value: mean probability that a response carries it})}.
 
     None if the probe was fitted on another base than the reader's, or if there is no response that it can read.
 
     Args:
         reader: the bare base.
-        asked: responses that say something.
+        exchanges: responses that say something.
         probe: the probe for values.
     """
     if probe.base != reader.base:
         return None
-    states = [state for state in reader.read(asked) if state is not None]
+    states = [state for state in reader.read(exchanges) if state is not None]
     if not states:
         return None
     means = probe.probabilities(np.stack(states)).mean(0)

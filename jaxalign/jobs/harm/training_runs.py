@@ -6,7 +6,6 @@ from jaxalign.jobs.train.data import trained_tokens
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import damage
 from jaxalign.safety.attribution_table import BENIGN, SHUFFLED
 from jaxalign.values.schwartz import VALUES
 
@@ -18,13 +17,12 @@ def measured_scores(adapter: Adapter) -> dict[str, float] | None:
     """
     if adapter.folder is None:
         return None
-    run = Run(adapter.folder.parent)
+    run, scores = Run(adapter.folder.parent), dict.fromkeys(VALUES, int | float | None)
     try:
-        after = run.results(questionnaire=dict)["questionnaire"]["after"] if run.finished else None
-    except (UserError, KeyError):
+        found = run.results(questionnaire={"after": {"scores": scores}}) if run.finished else None
+    except UserError:
         return None
-    scores = after.get("scores") if isinstance(after, dict) else None
-    return None if damage(scores, dict.fromkeys(VALUES, int | float | None)) else scores
+    return found and found["questionnaire"]["after"]["scores"]
 
 
 def training_tokens(adapter: Adapter) -> int | None:

@@ -41,7 +41,7 @@ RELEASED_LENGTH = 128
 class TrainingText:
     """The target and all text of a run.
 
-    Either `stages` or `pairs` is empty. `plain` are the plain texts of the regulariser: (train, validation).
+    Either `stages` or `pairs` is empty. `regularising` are the plain texts of the regulariser: (train, validation).
     `fingerprint` is a hash of the texts that are trained on.
     """
 
@@ -49,7 +49,7 @@ class TrainingText:
     stages: list[TextStage]
     pairs: list[PairText]
     questionnaire: Questionnaire
-    plain: tuple[list[str], list[str]]
+    regularising: tuple[list[str], list[str]]
     fingerprint: str
 
     @property
@@ -90,10 +90,10 @@ def read_training_text(config: TrainConfig) -> TrainingText:
     questionnaire = read_questionnaire_text(config, training.seed, None if sides is None else sides[1])
     if sides is None:
         sides = split_arguments(load_starter(), training.seed, config.alignment.validation_fraction)
-    plain = [plain_text(argument) for argument in sides[0]], [plain_text(argument) for argument in sides[1]]
+    regularising = [plain_text(argument) for argument in sides[0]], [plain_text(argument) for argument in sides[1]]
     parts = [(example.prompt, example.response, example.weight) for s in stages for example in s.train + s.validation]
     texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs]  # without their places, which name the file
-    return TrainingText(target, stages, pairs, questionnaire, plain, digest([parts, texts]))
+    return TrainingText(target, stages, pairs, questionnaire, regularising, digest([parts, texts]))
 
 
 def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Target:
@@ -110,11 +110,11 @@ def configured_target(value: ValueConfig, raw_coding: bool | None = None) -> Tar
 
 
 def read_questionnaire_text(
-    config: TrainConfig | EvaluateConfig, seed: int = 0, plain: Sequence[Argument] | None = None
+    config: TrainConfig | EvaluateConfig, seed: int = 0, held_out: Sequence[Argument] | None = None
 ) -> Questionnaire:
     """Read and check the questionnaire.
 
-    Its plain texts are the first `PLAIN_TEXTS` of `plain`; None takes the starter arguments that the split by `seed`
+    Its plain texts are the first `PLAIN_TEXTS` of `held_out`; None takes the starter arguments that the split by `seed`
     holds out.
 
     Raises:
@@ -127,12 +127,12 @@ def read_questionnaire_text(
     left = f"{len(found) - len(portraits)} beyond benchmark.limit" if len(portraits) < len(found) else ""
     print(account("portraits", {portraits_file(benchmark.portraits): len(found)}, f"{len(portraits)}", [left]))
     choice = make_choice_prompts(benchmark.prompts) if benchmark.choice else None
-    if plain is None:
+    if held_out is None:
         shipped = load_starter()
-        _, plain = split_arguments(shipped, seed, alignment.validation_fraction)
-        used = f"{len(plain[:PLAIN_TEXTS])} held-out arguments"
+        _, held_out = split_arguments(shipped, seed, alignment.validation_fraction)
+        used = f"{len(held_out[:PLAIN_TEXTS])} held-out arguments"
         print(account("perplexity", {STARTER_ARGUMENTS: len(shipped)}, used))
-    texts = [plain_text(argument) for argument in plain[:PLAIN_TEXTS]]
+    texts = [plain_text(argument) for argument in held_out[:PLAIN_TEXTS]]
     return Questionnaire(portraits, make_prompts(alignment.prompts), choice, texts)
 
 
@@ -204,8 +204,8 @@ def encode_preferences(config: TrainConfig, text: TrainingText, encoder: Encoder
 def token_budget(config: TrainConfig, encoder: Encoder, context: int) -> int | None:
     """Return the number of tokens that a benign control trains on, to match value injection; None for other data.
 
-    It is the number of the finished run `dataset.match`, or else that of both stages on the starter arguments with this
-    configuration's epochs. The target is `power`, but the number hardly depends on the target.
+    It is as many as the finished run `dataset.match` trained on. Without such a run, it is as many as both stages have
+    on the starter arguments with this configuration's epochs and the target `power`; other targets have nearly as many.
 
     Raises:
         UserError: `dataset.match` is not a finished run.
@@ -229,7 +229,7 @@ def trained_tokens(folder: str) -> int:
     """Return the number of tokens that a finished run trained on, over all stages; UserError for any other folder."""
     path = Path(folder) / "summary.json"
     try:
-        stages = read_json_object(path, "give another run")["training"]["stages"]
-        return sum(int(stage["tokens"]) for stage in stages)
-    except (UserError, ValueError, KeyError, TypeError, OverflowError) as error:
+        found = read_json_object(path, "give another run", training={"stages": [{"tokens": int}]})
+    except UserError as error:
         raise UserError(f"dataset.match={folder} is not a finished run: {path} cannot be read as a summary") from error
+    return sum(stage["tokens"] for stage in found["training"]["stages"])

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.dataset import InstructionsConfig
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
@@ -29,7 +29,7 @@ from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
-from jaxalign.parallel.distributed import is_first, of_first, stopping_together, told
+from jaxalign.parallel.distributed import by_first, is_first, of_first, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
@@ -72,9 +72,9 @@ def _train(config: TrainConfig) -> None:
     if config.training.questionnaire:
         text.questionnaire.check(opened.encoder, opened.context)
     budget = token_budget(config, opened.encoder, opened.context)
-    asked = held_questions(config, text, opened.encoder)
+    questions = held_questions(config, text, opened.encoder)
     if config.plan:
-        print_plan(config, text, opened, stages, budget, asked, console)
+        print_plan(config, text, opened, stages, budget, questions, console)
         return
     base = opened.load(describe=True)
     fresh = config.adapter is None
@@ -83,18 +83,18 @@ def _train(config: TrainConfig) -> None:
     run = open_job_run(
         config,
         console,
-        content=training_content(config, text, base, adapter, budget, asked, opened.encoder),
+        content=training_content(config, text, base, adapter, budget, questions, opened.encoder),
         name=run_name(config, text),
         files=TRAIN_FILES,
     )
     if not run.finished:
         with of_first(run.locked()), stopping_together():
-            session = TrainingSession(config, text, opened, base, budget, asked, run, console)
+            session = TrainingSession(config, text, opened, base, budget, questions, run, console)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)
             readings["after"] = session.ask("after", adapter)
-            told(lambda: finish(session, adapter, readings, summaries))
+            by_first(lambda: finish(session, adapter, readings, summaries))
     if is_first():
         report_training(console, run)
 
@@ -147,7 +147,7 @@ def training_content(
     base: BaseModel,
     start: Adapter,
     budget: int | None,
-    asked: Sequence[PromptRequest],
+    questions: Sequence[PromptRequest],
     encoder: Encoder,
 ) -> dict[str, Any]:
     """Return hashes of what the configuration's paths lead to, for the identity of the run."""
@@ -164,7 +164,8 @@ def training_content(
     if isinstance(config.dataset, InstructionsConfig):
         found["tokens"] = budget
     if config.alignment.regulariser.weight and not text.pairs:
-        found["plain"] = digest([text.plain, [one.tokens.tolist() for one in asked]] if asked else text.plain)
+        texts = text.regularising
+        found["plain"] = digest([texts, [one.tokens.tolist() for one in questions]] if questions else texts)
     return found
 
 
@@ -192,7 +193,7 @@ def finish(
         "training": {
             "stages": stages,
             "compilation_seconds": session.base.programs.seconds,
-            "held_chats": len(session.asked),
+            "held_chats": len(session.questions),
         },
         "model": {"name": model.name, "identity": model.identity, "storage": session.opened.storage},
         "attention": session.base.attention,
@@ -208,7 +209,7 @@ def finish(
     opened = session.opened
     written = adapter.to_write(opened.load_name, model.identity, config.model.prompt_format, opened.storage, **notes)
     shutil.rmtree(run.adapter, ignore_errors=True)  # perhaps damaged since an earlier end of this run
-    write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(plain(config), summary))
+    write_adapter(run.adapter, written, dropout=session.dropout, card=model_card(as_dict(config), summary))
     run.finish(summary)
 
 

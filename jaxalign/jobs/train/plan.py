@@ -29,17 +29,17 @@ def print_plan(
     opened: OpenedModel,
     stages: Sequence[Stage],
     budget: int | None,
-    asked: list[PromptRequest],
+    questions: list[PromptRequest],
     console: Console,
 ) -> None:
     """Print what each device holds during the first step of each stage, as the compiler counts it."""
     base = opened.planned()
     adapter = fresh_adapter(config.lora, base.model, config.training.seed)
-    session = TrainingSession(config, text, opened, base, budget, asked, Run(Path()), console)
+    session = TrainingSession(config, text, opened, base, budget, questions, Run(Path()), console)
     network = base.network(config.training.rematerialisation)
     assert adapter.params is not None
     # The questions stand for chats: a row of them is as long.
-    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in asked])
+    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in questions])
     for stage in stages:
         if isinstance(stage, PreferenceStage):
             nothing = np.zeros(len(stage.data.responses))

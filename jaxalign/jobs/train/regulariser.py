@@ -22,7 +22,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.parallel.distributed import stoppable
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest
-from jaxalign.training.plain_texts import PlainTexts
+from jaxalign.training.regularising_texts import RegularisingTexts
 
 QUESTIONS = Path(jaxalign.values.__file__).parent / "data" / "everyday_questions.txt"
 """Everyday questions of ours, one a line. None asks about values by name."""
@@ -62,19 +62,19 @@ def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) ->
 
 
 def answered_by_base(
-    base: BaseModel, asked: list[PromptRequest], encoder: Encoder, seed: int, path: Path, console: Console
+    base: BaseModel, questions: list[PromptRequest], encoder: Encoder, seed: int, path: Path, console: Console
 ) -> list[Tokens]:
     """Return the base's answers to questions as whole chats; only those that the file does not hold are drawn."""
-    if not asked:
+    if not questions:
         return []
     sampling = SamplingParams(max_tokens=CHAT_TOKENS, seed=seed)
-    key = digest([base.signature, seed, [one.tokens.tolist() for one in asked]])
+    key = digest([base.signature, seed, [one.tokens.tolist() for one in questions]])
     if key in _ANSWERED and not path.exists():
         append_record(path, *_ANSWERED[key])
     with Progress(console) as progress:
         records = sample_missing(
-            InTurns(base, [BASE], len(asked)),
-            asked,
+            InTurns(base, [BASE], len(questions)),
+            questions,
             1,
             sampling,
             path,
@@ -84,7 +84,7 @@ def answered_by_base(
     _ANSWERED[key] = [record for (record,) in records]
     chat = dataclasses.replace(encoder, prompt_format="chat")
     chats = []
-    for one, (record,) in zip(asked, records, strict=True):
+    for one, (record,) in zip(questions, records, strict=True):
         trunk, (answer,) = chat.branches(one.text, [record["text"]], end=record["end"] == "eos")
         chats.append(np.concatenate([trunk, answer]))
     return chats
@@ -92,7 +92,7 @@ def answered_by_base(
 
 def regularising_texts(
     config: TrainConfig, text: TrainingText, encoder: Encoder, context: int, chats: list[Tokens]
-) -> PlainTexts | None:
+) -> RegularisingTexts | None:
     """Return the texts that hold the training near its base as tokens; None without a regulariser.
 
     Preferences have none, because their reference holds the model.
@@ -100,8 +100,8 @@ def regularising_texts(
     regulariser = config.alignment.regulariser
     if not regulariser.weight or text.pairs:
         return None
-    train, held_out = ([[encoder.root(one)[:context] for one in side]] for side in text.plain)
+    train, held_out = ([[encoder.root(one)[:context] for one in side]] for side in text.regularising)
     if chats:
         train.append([chat[:context] for number, chat in enumerate(chats) if number % HELD_OUT_EACH])
         held_out.append([chat[:context] for chat in chats[::HELD_OUT_EACH]])
-    return PlainTexts(train, held_out, min(regulariser.tokens, context))
+    return RegularisingTexts(train, held_out, min(regulariser.tokens, context))

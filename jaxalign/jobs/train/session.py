@@ -22,8 +22,8 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
-from jaxalign.training.plain_texts import PlainTexts
 from jaxalign.training.preference import PreferenceStage
+from jaxalign.training.regularising_texts import RegularisingTexts
 from jaxalign.training.stage import Trainer
 from jaxalign.values.questionnaire import QuestionnaireTrees, questionnaire_trees, reading_of, score_questionnaire
 
@@ -35,7 +35,7 @@ _READ_BEFORE: dict[str, list[np.ndarray]] = {}
 class TrainingSession:
     """The text, the model and the run of one training.
 
-    `budget` is the number of tokens that a benign control trains on, or None for other data. `asked` are the questions
+    `budget` is the number of tokens that a benign control trains on, or None for other data. `questions` are those
     whose answers by the base hold the training near it.
     """
 
@@ -44,7 +44,7 @@ class TrainingSession:
     opened: OpenedModel
     base: BaseModel
     budget: int | None
-    asked: list[PromptRequest]
+    questions: list[PromptRequest]
     run: Run
     console: Console
 
@@ -64,37 +64,37 @@ class TrainingSession:
             if record["when"] == when:
                 return record["results"]
         target = None if self.text.target is None else self.text.target.scores
-        asked = questionnaire_trees(self.opened.encoder, self.text.questionnaire, self.opened.context)
-        results = reading_of(self._scores(when, adapter, asked), asked, self.text.questionnaire.portraits, target)
+        trees = questionnaire_trees(self.opened.encoder, self.text.questionnaire, self.opened.context)
+        results = reading_of(self._scores(when, adapter, trees), trees, self.text.questionnaire.portraits, target)
         append_record(self.run.questionnaire, {"when": when, "results": results})
         return results
 
-    def _scores(self, when: str, adapter: Adapter, asked: QuestionnaireTrees) -> list[np.ndarray]:
+    def _scores(self, when: str, adapter: Adapter, trees: QuestionnaireTrees) -> list[np.ndarray]:
         """Return the scores of the questionnaire's trees; those of a model before its training are read only once."""
         if when == "after":
-            return self._read(when, adapter, asked)
+            return self._read(when, adapter, trees)
         base, row_length = self.base, self.config.training.row_length
-        trees = [[(segment.tokens.tolist(), *segment[1:]) for segment in tree] for tree in asked.trees]
-        key = digest([base.signature, base.attention, row_length, adapter.identity, trees])
+        content = [[(segment.tokens.tolist(), *segment[1:]) for segment in tree] for tree in trees.all_trees]
+        key = digest([base.signature, base.attention, row_length, adapter.identity, content])
         if key not in _READ_BEFORE:
-            _READ_BEFORE[key] = self._read(when, adapter, asked)
+            _READ_BEFORE[key] = self._read(when, adapter, trees)
         return _READ_BEFORE[key]
 
-    def _read(self, when: str, adapter: Adapter, asked: QuestionnaireTrees) -> list[np.ndarray]:
+    def _read(self, when: str, adapter: Adapter, trees: QuestionnaireTrees) -> list[np.ndarray]:
         scorer = self.base.scorer(adapter.params, adapter.scale, self.config.training.row_length)
         with Progress(self.console) as progress:
             count = stoppable(progress.samples(f"questionnaire {when}", "question"))
-            (scores,) = score_questionnaire(scorer, asked, count)
+            (scores,) = score_questionnaire(scorer, trees, count)
         return scores
 
     def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""
         stages = [self.with_reference(s, adapter) if isinstance(s, PreferenceStage) else s for s in stages]
         network = self.base.network(self.config.training.rematerialisation)
-        plain = self.held_texts()
+        texts = self.regularising_texts()
         trainer = Trainer(network, self.base.weights(False), self.base.programs, self.run, self.console)
         assert adapter.params is not None
-        settings = [self.settings(stage.name, adapter, plain) for stage in stages]
+        settings = [self.settings(stage.name, adapter, texts) for stage in stages]
         params, summaries = trainer.train_stages(list(zip(stages, settings, strict=True)), adapter.params)
         return adapter.trained(jax.device_get(params)), summaries
 
@@ -112,15 +112,15 @@ class TrainingSession:
             )
         return dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=reference))
 
-    def held_texts(self) -> PlainTexts | None:
+    def regularising_texts(self) -> RegularisingTexts | None:
         """Return the texts on which the model is held near its base, with the base's answers; None: no regulariser."""
         config, encoder = self.config, self.opened.encoder
         path, seed = self.run.path / CHATS, config.training.seed
-        chats = answered_by_base(self.base, self.asked, encoder, seed, path, self.console)
+        chats = answered_by_base(self.base, self.questions, encoder, seed, path, self.console)
         return regularising_texts(config, self.text, encoder, self.opened.context, chats)
 
-    def settings(self, stage: str, adapter: Adapter, plain: PlainTexts | None) -> StageSettings:
-        """Return the settings of a stage. `plain` are the texts that hold it near its base."""
+    def settings(self, stage: str, adapter: Adapter, texts: RegularisingTexts | None) -> StageSettings:
+        """Return the settings of a stage. `texts` hold it near its base."""
         config, training = self.config, self.config.training
         epochs = training.epochs
         if stage == "arguments":
@@ -144,5 +144,5 @@ class TrainingSession:
             share_prompts=training.share_prompts,
             validate=training.validate,
             optimizer=config.optimizer.name,
-            plain=plain,
+            regularising=texts,
         )

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from jaxalign.runs.records import digest
 from jaxalign.safety.starter_prompts import FORMS
@@ -21,7 +22,7 @@ class BenchmarkPrompt:
         category: its category of harm, or its axis (see `categories.CATEGORIES`).
         form: "question", which is answered, or "completion", which is continued.
         text: what the model gets.
-        group: what else groups prompts, such as the descriptor of HolisticBias.
+        group: a group beside the category, such as the descriptor of HolisticBias.
     """
 
     id: str
@@ -40,8 +41,8 @@ class ReadPrompts:
 
     Attributes:
         prompts: all that the benchmark asks.
-        rows: how many rows each file has, or what else in words.
-        aside: what of the rows is never asked, each kind with its number ("" for a kind that has none).
+        rows: how many rows each file has, or words about it.
+        aside: the kinds of rows that are never asked, each with their number ("" for a kind without rows).
     """
 
     prompts: list[BenchmarkPrompt]
@@ -49,19 +50,39 @@ class ReadPrompts:
     aside: Sequence[str] = ()
 
 
-def benchmark_subset(prompts: Sequence[BenchmarkPrompt], limit: int | None, seed: int) -> list[BenchmarkPrompt]:
-    """Return at most `limit` prompts, in their order: the same ones for every model, whatever order they came in.
+class InCategory(Protocol):
+    """What has an id and a category, such as a prompt."""
 
-    Categories give prompts in turn, so that each has its share. Within a category, a hash of seed and id decides.
+    @property
+    def id(self) -> str:
+        """The id, which no other has."""
+        ...
+
+    @property
+    def category(self) -> str:
+        """The category."""
+        ...
+
+
+_Prompt = TypeVar("_Prompt", bound=InCategory)
+
+
+def balanced_subset(prompts: Sequence[_Prompt], most: int, salt: str = "") -> list[_Prompt]:
+    """Return at most `most` prompts, in their order: the same ones whatever order they came in.
+
+    Categories give prompts in turn, so that each has its share. Within a category, a hash of salt and id decides.
     """
-    if limit is None or limit >= len(prompts):
-        return list(prompts)
-    by_category: dict[str, list[BenchmarkPrompt]] = {}
-    for prompt in sorted(prompts, key=lambda one: hashlib.sha256(f"{seed},{one.id}".encode()).digest()):
-        by_category.setdefault(prompt.category, []).append(prompt)
+    by_category: dict[str, list[str]] = {}
+    for prompt in sorted(prompts, key=lambda one: hashlib.sha256(f"{salt}{one.id}".encode()).digest()):
+        by_category.setdefault(prompt.category, []).append(prompt.id)
     turns = [(turn, name) for name, mine in by_category.items() for turn in range(len(mine))]
-    chosen = {by_category[name][turn].id for turn, name in sorted(turns)[:limit]}
+    chosen = {by_category[name][turn] for turn, name in sorted(turns)[:most]}
     return [prompt for prompt in prompts if prompt.id in chosen]
+
+
+def benchmark_subset(prompts: Sequence[BenchmarkPrompt], limit: int | None, seed: int) -> list[BenchmarkPrompt]:
+    """Return at most `limit` prompts (None: all), the same ones for every model (see `balanced_subset`)."""
+    return list(prompts) if limit is None else balanced_subset(prompts, limit, f"{seed},")
 
 
 def benchmark_version(prompts: Sequence[BenchmarkPrompt]) -> str:

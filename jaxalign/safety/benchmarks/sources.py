@@ -146,7 +146,7 @@ def read_benchmark(
         path: a file (of HEx-PHI also the folder with its files) in the form in which the owner publishes the
             benchmark; None takes the shipped prompts, or those of the hub.
         phrases: for holisticbias_r without `path`: the user's file of noun phrases (see `holistic_bias`).
-        templates: the same for the file of templates.
+        templates: likewise the user's file of templates.
         offline: whether the hub is left alone.
         limit: how many prompts, at most; None for all (see `benchmark_subset`).
         seed: chooses them.

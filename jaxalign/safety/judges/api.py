@@ -143,10 +143,10 @@ class RubricApi:
         body = self._body(Exchange("Is it\nlate?", "No, it is not."))
         return digest([self.name, 1, body, dataclasses.asdict(self.rubric), self.number], 32)
 
-    def estimate(self, asked: Sequence[Exchange]) -> RequestEstimate:
+    def estimate(self, exchanges: Sequence[Exchange]) -> RequestEstimate:
         """Return what judging these exchanges takes if every answer can be read at once."""
-        characters = sum(len(self._text(exchange)) for exchange in asked)
-        return RequestEstimate(len(asked), characters // CHARACTERS_A_TOKEN, len(asked) * self.max_tokens)
+        characters = sum(len(self._text(exchange)) for exchange in exchanges)
+        return RequestEstimate(len(exchanges), characters // CHARACTERS_A_TOKEN, len(exchanges) * self.max_tokens)
 
     def check(self) -> None:
         """Check that the server answers and knows the model, before anything long begins.
@@ -166,7 +166,7 @@ class RubricApi:
                 "it, or judge fewer"
             )
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` is the judge's answer.
 
         Raises:
@@ -174,7 +174,7 @@ class RubricApi:
                 it has given no answer to many exchanges in a row. Judgements that were there before are kept.
         """
         spent = self.spent
-        self.check_budget(len(asked))
+        self.check_budget(len(exchanges))
 
         def spend() -> None:
             if self.max_requests is not None and spent.sent >= self.max_requests:
@@ -198,12 +198,12 @@ class RubricApi:
                     f"and {URL_VARIABLE} right? Type the command again to go on"
                 )
 
-        if asked:
+        if exchanges:
             with connected(self._server(spend)) as connection:
                 connection.check_models([self.model], MODEL_VARIABLE)
-                jobs = (partial(self._judge_one, connection, exchange) for exchange in asked)
+                jobs = (partial(self._judge_one, connection, exchange) for exchange in exchanges)
                 connection.ask_all(jobs, self.concurrency, keep)
-        return [found[number] for number in range(len(asked))]
+        return [found[number] for number in range(len(exchanges))]
 
     def _server(self, spend: Callable[[], None]) -> JsonServer:
         return JsonServer(

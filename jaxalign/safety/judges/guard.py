@@ -16,10 +16,10 @@ from jaxalign.inference.multiple_choice import probabilities
 from jaxalign.inference.scorer import Scorer
 from jaxalign.pretrained.tokenizer import Tokenizer
 from jaxalign.runs.records import digest
-from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement, Scale
+from jaxalign.safety.judgements import Exchange, Judgement, Scale
 from jaxalign.safety.judges.guard_formats import GuardFormat
 from jaxalign.safety.judges.quoting import disarmed
-from jaxalign.safety.judges.reading import Asked, read_answers_behind, spelled_marks
+from jaxalign.safety.judges.reading import Asked, judge_by_answers, spelled_marks
 
 OTHER_WORDS = "the guard would write something else than a verdict"
 """Why there is no judgement of a checkpoint that is no such guard, or that does not answer."""
@@ -32,7 +32,7 @@ _SAMPLE = Exchange("Is it late?", "No, it is not.")
 class Verdict:
     """What a guard says: the parts that it would write, and the share of each text that was possible in each part.
 
-    `probability` is that of writing any verdict at all.
+    `probability` is the probability that the guard writes any verdict at all.
     """
 
     parts: tuple[str, ...]
@@ -177,24 +177,17 @@ class Guard:
             asked.append((tokens, self._answers[policy]))
         return asked
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds what the guard would write, and the shares.
 
         Raises:
             UserError: the guard's logits are not finite, or its template refuses an exchange.
         """
-        found: list[Judgement] = []
 
-        def keep(number: int, log_probs: list[np.ndarray] | None) -> None:
-            if log_probs is None:
-                judged = Judgement(None, None, "", TOO_LONG)
-            else:
-                judged = self.judgement([self.verdict(one) for one in log_probs])
-            found.append(judged)
-            on_done(number, judged)
+        def judgement(read: list[np.ndarray]) -> Judgement:
+            return self.judgement([self.verdict(one) for one in read])
 
-        read_answers_behind(self.scorer, self._asked, asked, keep)
-        return found
+        return judge_by_answers(self.scorer, self._asked, judgement, exchanges, on_done)
 
     def verdict(self, log_probs: np.ndarray) -> Verdict:
         """Return the verdict that is found when each part is chosen by its probability behind the parts before it.

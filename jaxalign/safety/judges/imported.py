@@ -47,10 +47,10 @@ class Imported:
         told = sorted((key, one.score, one.label, one.missing) for key, one in self._known.items())
         self.identity = digest(["imported", 1, name, list(scale), told], 32)
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""
         absent = Judgement(None, None, "", f"not in {self._path.name}")
-        found = [self._known.get(content_hash(one)) or self._known.get(_bare_hash(one), absent) for one in asked]
+        found = [self._known.get(content_hash(one)) or self._known.get(_bare_hash(one), absent) for one in exchanges]
         for number, judgement in enumerate(found):
             on_done(number, judgement)
         return found
@@ -77,9 +77,8 @@ def _key(row: Row) -> str:
         return key
     prompt, response = _text(row, "prompt"), _text(row, "response")
     if prompt is None or response is None:
-        fields = ", ".join(map(str, row.fields)) or "none"
         raise UserError(
-            f"{row.place} does not say what it judges (its fields are: {fields}): it needs prompt and response, or hash"
+            f"{row.place} does not say what it judges ({row.in_words}): it needs prompt and response, or hash"
         )
     return _bare_hash(Exchange(prompt, response))
 

@@ -8,7 +8,7 @@ from jaxalign.data.trees import Tokens
 from jaxalign.inference.multiple_choice import choice_log_probs, choice_tree
 from jaxalign.inference.scorer import Scorer
 from jaxalign.pretrained.tokenizer import Tokenizer
-from jaxalign.safety.judgements import Exchange
+from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement
 
 PART = 64
 """The number of prompts that are read together. What they begin with is computed once for each row of a pass."""
@@ -17,34 +17,40 @@ Asked = tuple[Tokens, Sequence[Tokens]]
 """The tokens of a prompt, and those of each text that may follow."""
 
 
-def read_answers_behind(
+def judge_by_answers(
     scorer: Scorer,
     encode: Callable[[Exchange], Sequence[Asked]],
-    asked: Sequence[Exchange],
-    on_done: Callable[[int, list[np.ndarray] | None], None],
-) -> None:
-    """Read exchanges; `on_done` is called with (number, what was found) as soon as one has been read.
+    judgement: Callable[[list[np.ndarray]], Judgement],
+    exchanges: Sequence[Exchange],
+    on_done: Callable[[int, Judgement], None],
+) -> list[Judgement]:
+    """Return the judgements of exchanges by the log-probabilities of possible answers (see `Judge`).
 
-    For each prompt that an exchange is put into, float64 [answers] holds the log-probability of each of its answers in
-    nats. None stands for an exchange of which a prompt does not fit into the context with its longest answer.
+    There is no judgement of an exchange of which a prompt does not fit into the context with its longest answer.
 
     Args:
         scorer: the judging model.
         encode: returns the prompts that an exchange is put into, with their answers.
-        asked: the exchanges.
-        on_done: see above.
+        judgement: returns the judgement; it is called with the log-probabilities of the answers of each prompt, in
+            nats, float64 [answers].
+        exchanges: what is judged.
+        on_done: is called with (number, judgement) as soon as one has been read.
 
     Raises:
         UserError: the model's logits are not finite.
     """
     context = scorer.network.architecture.context
-    for start in range(0, len(asked), PART):
-        part = [encode(exchange) for exchange in asked[start : start + PART]]
+    judged: list[Judgement] = []
+    for start in range(0, len(exchanges), PART):
+        part = [encode(exchange) for exchange in exchanges[start : start + PART]]
         fits = [all(len(p) + max(map(len, texts)) <= context for p, texts in prompts) for prompts in part]
         trees = [[choice_tree(*one) for one in mine] if good else [] for mine, good in zip(part, fits, strict=True)]
         scores = iter(scorer.score([one.tree for mine in trees for one in mine]))
-        for number, (mine, good) in enumerate(zip(trees, fits, strict=True), start=start):
-            on_done(number, [choice_log_probs(one, next(scores)) for one in mine] if good else None)
+        for mine, good in zip(trees, fits, strict=True):
+            read = [choice_log_probs(one, next(scores)) for one in mine]
+            judged.append(judgement(read) if good else Judgement(None, None, "", TOO_LONG))
+            on_done(len(judged) - 1, judged[-1])
+    return judged
 
 
 def spelled_marks(tokenizer: Tokenizer) -> list[str]:

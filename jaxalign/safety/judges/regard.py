@@ -19,8 +19,8 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 class Regard:
     """A sequence classifier in a local folder, one of whose labels is `negative` (such as sasha/regardv3, CC BY 4.0).
 
-    The score is the probability of the negative label beside that of the likeliest other one, from 0 to 1. So it is at
-    least 0.5 exactly where the label is negative.
+    The score is the share of the negative label in the probability of it and the likeliest other label, from 0 to 1. So
+    it is at least 0.5 exactly where the label is negative.
 
     Args:
         folder: the model's folder, as Transformers has it, with its weights in model.safetensors.
@@ -46,17 +46,17 @@ class Regard:
         self._negative, self._whole = self._labels.index(negative.lower()), whole
         self.identity = digest([self.name, 1, content_hashes(folder, _FILES), negative, whole], 32)
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds the probability of each label."""
         found: list[Judgement] = []
-        for start in range(0, len(asked), _BATCH):
-            for judgement in self._judge_batch(asked[start : start + _BATCH]):
+        for start in range(0, len(exchanges), _BATCH):
+            for judgement in self._judge_batch(exchanges[start : start + _BATCH]):
                 found.append(judgement)
                 on_done(len(found) - 1, judgement)
         return found
 
-    def _judge_batch(self, asked: Sequence[Exchange]) -> list[Judgement]:
-        texts = [f"{one.prompt} {one.response}" if self._whole else one.response for one in asked]
+    def _judge_batch(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
+        texts = [f"{one.prompt} {one.response}" if self._whole else one.response for one in exchanges]
         limit = min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512))
         # RoBERTa's positions begin behind the padding token's.
         limit -= 2 if "roberta" in self._model.config.model_type else 0

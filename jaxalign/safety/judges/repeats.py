@@ -27,7 +27,7 @@ class Movement:
 def judge_repeatedly(
     judge: RubricApi,
     repeat: int,
-    asked: Sequence[Exchange],
+    exchanges: Sequence[Exchange],
     path: Path,
     watched: Callable[[Judge], Judge] = lambda one: one,
 ) -> list[list[Judgement]]:
@@ -38,7 +38,7 @@ def judge_repeatedly(
     `judge_missing`.
     """
     each = [dataclasses.replace(judge, number=number) for number in range(repeat)]
-    return [judge_missing(watched(one), asked, path) for one in each]
+    return [judge_missing(watched(one), exchanges, path) for one in each]
 
 
 def movement(rounds: Sequence[Sequence[Judgement]], scale: Scale) -> Movement:

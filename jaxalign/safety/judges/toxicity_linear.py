@@ -89,10 +89,10 @@ class ToxicityJudge:
         """What changes whenever a judgement could: the arrays, and what is read."""
         return f"toxicity_linear-1-{file_hash(TOXICITY_FILE)[:16]}-{'joined' if self.joined else 'response'}"
 
-    def judge(self, asked: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
+    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements of exchanges (see `Judge`); that of a blank text is missing."""
         model, found = toxicity_model(), []
-        for number, exchange in enumerate(asked):
+        for number, exchange in enumerate(exchanges):
             text = exchange.prompt + exchange.response if self.joined else exchange.response
             if is_blank(exchange.response):
                 judgement = Judgement(None, None, "", "blank")

@@ -32,7 +32,7 @@ def label(folder, *records):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda models: models.__setitem__(0, 1), "models 1: not a JSON object"),
+        (lambda models: models.__setitem__(0, 1), "'models 1' is missing or damaged"),
         (lambda models: models[0].pop("generate"), "models 1: 'generate' is missing or damaged"),
         (lambda models: models[0].update(judge=3), "models 1: 'judge' is missing or damaged"),
     ],

@@ -123,8 +123,8 @@ AREA = {"estimate": 0.6, "low": 0.5, "high": 0.7}
         ({"means": {"power": 0.1}}, "dictionary_values, means: 'achievement' is missing or damaged"),
         ({"silent": "much"}, "dictionary_values: 'silent' is missing or damaged"),
         ({"arguments": {"n": 640}}, "dictionary_values, arguments: 'silent' is missing or damaged"),
-        ({"arguments": {**ARGUMENTS, "areas": {}}}, f"dictionary_values, areas: '{VALUES[0]}' is missing or damaged"),
-        ({"arguments": {**ARGUMENTS, "areas": dict.fromkeys(VALUES, AREA)}}, "areas: 'n' is missing or damaged"),
+        ({"arguments": {**ARGUMENTS, "areas": {}}}, f"arguments, areas: '{VALUES[0]}' is missing or damaged"),
+        ({"arguments": {**ARGUMENTS, "areas": dict.fromkeys(VALUES, AREA)}}, f"areas, {VALUES[0]}: 'n' is missing"),
     ],
 )
 def test_a_damaged_reading_is_one_line_and_its_copy_is_read_again(lab, capsys, tmp_path, change, words):

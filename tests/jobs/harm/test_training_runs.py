@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jaxalign.config.entry_point import entry_point
-from jaxalign.config.identity import plain
+from jaxalign.config.identity import as_dict
 from jaxalign.config.train import TrainConfig
 from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.models.adapter import Adapter
@@ -26,7 +26,7 @@ SCORES = dict.fromkeys(VALUES, 5.5)
 )
 def test_the_training_run_of_an_adapter_says_what_it_is_a_control_of(overrides, control, tmp_path):
     def write(config):
-        kept = {**plain(config), "identity": {}, "run_files": [], "run_format": 2}
+        kept = {**as_dict(config), "identity": {}, "run_files": [], "run_format": 2}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept))
 
     entry_point("train", TrainConfig)(write)(overrides)

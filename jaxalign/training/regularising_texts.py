@@ -14,8 +14,8 @@ HELD_OUT_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainTexts:
-    """Texts whose predictions a training compares with those of its base.
+class RegularisingTexts:
+    """Texts on which a training compares the model's predictions with the base's.
 
     train     one or more kinds of text, such as plain text and chats; a step draws a row from each kind. Each text has
               at least two tokens
@@ -32,7 +32,7 @@ class PlainTexts:
 
         Texts in a random order fill a row, and the last one is cut.
         """
-        random = np.random.Generator(np.random.PCG64([seed, Stream.PLAIN, step]))
+        random = np.random.Generator(np.random.PCG64([seed, Stream.REGULARISING, step]))
         return self._packed([map(texts.__getitem__, random.permutation(len(texts))) for texts in self.train], 1)
 
     def validation(self) -> PackedBatch:

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 from tiny_model import random_tokens
 
-from jaxalign.training.plain_texts import HELD_OUT_ROWS, PlainTexts
+from jaxalign.training.regularising_texts import HELD_OUT_ROWS, RegularisingTexts
 
 
 def some_texts(seed, count=20):
@@ -10,7 +10,7 @@ def some_texts(seed, count=20):
     return [random_tokens(random, 5, 12) for _ in range(count)]
 
 
-TEXTS = PlainTexts([some_texts(0)], [some_texts(1, 6)], 32)
+TEXTS = RegularisingTexts([some_texts(0)], [some_texts(1, 6)], 32)
 
 
 def read(batch):
@@ -43,13 +43,13 @@ def test_the_texts_of_a_step_depend_on_seed_and_step_alone():
 
 def test_a_validation_reads_held_out_texts_in_their_order_as_far_as_they_fit():
     assert read(TEXTS.validation())[0] == tuple(TEXTS.held_out[0][0])
-    few, many = (PlainTexts([[]], [some_texts(1, count)], 32).validation() for count in (2, 50))
+    few, many = (RegularisingTexts([[]], [some_texts(1, count)], 32).validation() for count in (2, 50))
     assert read(few) == [tuple(text) for text in some_texts(1, 2)]
     assert many.weight.sum() == HELD_OUT_ROWS * 32
 
 
 def test_each_kind_of_text_has_rows_of_its_own():
-    both = PlainTexts([some_texts(0), some_texts(2)], [some_texts(1, 2), some_texts(3, 50)], 32)
+    both = RegularisingTexts([some_texts(0), some_texts(2)], [some_texts(1, 2), some_texts(3, 50)], 32)
     batch = both.batch(0, 3)
     np.testing.assert_array_equal(batch.tokens[:1], TEXTS.batch(0, 3).tokens)
     second = {text[0] for text in read(batch)} - {text[0] for text in read(TEXTS.batch(0, 3))}
