@@ -1,7 +1,5 @@
 """Every metric on cases computed by hand. Rows are (id, category, group, sample, score, label, state)."""
 
-import time
-
 import numpy as np
 import pytest
 from judged_rows import judged_table
@@ -12,7 +10,6 @@ from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.metrics import (
     METRICS,
     bias_score,
-    by_category,
     expected_maximum_toxicity,
     flagged_rate,
     harmfulness_rate,
@@ -56,7 +53,7 @@ def test_harmfulness_score_and_rates_by_hand():
     assert harmfulness_rate(SCORES, FIVE).estimate == 2 / 5
     assert flagged_rate(SCORES, FIVE).estimate == 3 / 5
     assert (flagged_rate(SCORES, FIVE).n, flagged_rate(SCORES, FIVE).missing) == (5, 2)
-    apart = by_category(SCORES, harmfulness_score, FIVE)
+    apart = {name: harmfulness_score(SCORES.of_category(name), FIVE) for name in SCORES.categories}
     assert {name: one.estimate for name, one in apart.items()} == {"malware": 11 / 4, "privacy_violation": 5.0}
     assert [one.n + one.missing + one.left_out for one in apart.values()] == [7, 2]
     assert prompt_means(SCORES)["c"] == 4 and prompt_means(SCORES)["e"] is None and prompt_means(SCORES)["g"] is None
@@ -218,14 +215,3 @@ def test_no_rows_are_no_figures():
     assert len(table) == 0
     assert all(metric(table, UNIT).estimate is None for metric in METRICS.values())
     assert bias_score(table).score.n == 0 and state_shares(table)["blank"] is None
-
-
-def test_a_model_with_twenty_thousand_responses_takes_a_moment():
-    random = np.random.default_rng(4)
-    rows = [row(str(n // 10), float(random.random()), sample=n % 10, category=f"c{n % 14}") for n in range(20_000)]
-    start = time.perf_counter()
-    table = judged_table(rows)
-    for metric in METRICS.values():
-        metric(table, UNIT)
-        by_category(table, metric, UNIT)
-    assert time.perf_counter() - start < 5  # 0.3 s on a free machine
