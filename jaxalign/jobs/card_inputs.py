@@ -1,30 +1,15 @@
 """What a model card reads of a run, which may be somebody else's or of an older version: checked before the work."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.reading import is_cut
+from jaxalign.runs.expected import Expected, Maybe, flaw
 from jaxalign.values.schwartz import VALUES
-
-Expected = Any
-"""What a value must be: a type, one of a set of texts, the keys of an object, [each item of a list], or `Maybe`;
-a tuple for a list of that length."""
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """A value that may also be null or missing."""
-
-    shape: Expected
-
+from jaxalign.values.tables import READING
 
 _NUMBER, _SCORE = int | float, Maybe(int | float)
-_TEN_SCORES: dict[str, Expected] = dict.fromkeys(VALUES, int | float | None)
 
 _SERVED: dict[str, Expected] = {"value": Maybe({"name": str}), "objective": {"name": str}}
 _BASE: dict[str, Expected] = {
@@ -69,12 +54,6 @@ _CREST: dict[str, Expected] = {
     "final": Maybe(str),
     "model": Maybe({"identity": Maybe(str)}),
 }
-_READING: dict[str, Expected] = {
-    "scores": _TEN_SCORES,
-    "choice_scores": Maybe(_TEN_SCORES),
-    **dict.fromkeys(("nmse", "nmse_centred", "pearson", "spearman", "missing"), _SCORE),
-    **dict.fromkeys(("perplexity", "named_value_accuracy"), _SCORE),
-}
 _STAGE: dict[str, Expected] = {
     "name": str,
     **dict.fromkeys(("examples", "validation_examples", "positives", "cut", "tokens", "steps"), _SCORE),
@@ -84,7 +63,7 @@ _STAGE: dict[str, Expected] = {
 _SUMMARY: dict[str, Expected] = {
     "value": Maybe(str),
     "target": Maybe(dict.fromkeys(VALUES, _NUMBER)),
-    "questionnaire": Maybe({"before": Maybe(_READING), "after": Maybe(_READING)}),
+    "questionnaire": Maybe({"before": Maybe(READING), "after": Maybe(READING)}),
     "best_constant_nmse": _SCORE,
     "training": {"stages": [_STAGE], "held_chats": Maybe(int)},
     "model": Maybe({"identity": Maybe(str)}),
@@ -107,43 +86,8 @@ def check_card_inputs(config: Mapping[str, Any], summary: Mapping[str, Any] | No
             checked.append(("config.yaml", config, _PREFERENCES))
         checked.append(("summary.json", summary, _CREST if crest else _SUMMARY))
     for file, found, shape in checked:
-        if (where := _flaw(found, shape)) is not None:
+        if (where := flaw(found, shape)) is not None:
             raise UserError(
                 f"{run / file}: {where or 'all of it'} is missing, damaged, or as another version of jaxalign wrote "
                 "it; get the run again, or export it with that version"
             )
-
-
-def _flaw(found: Any, shape: Expected) -> str | None:
-    """Return the key of the first value that is not as `shape` says; None if all are."""
-    if isinstance(shape, Maybe):
-        return None if found is None else _flaw(found, shape.shape)
-    if isinstance(shape, dict):
-        if not isinstance(found, Mapping):
-            return ""
-        absent = {key for key, one in shape.items() if key not in found and not isinstance(one, Maybe)}
-        inner = ((key, "" if key in absent else _flaw(found.get(key), one)) for key, one in shape.items())
-    elif isinstance(shape, list):
-        if not isinstance(found, list):
-            return ""
-        inner = ((str(number), _flaw(one, shape[0])) for number, one in enumerate(found, start=1))
-    elif isinstance(shape, tuple):
-        if not isinstance(found, list | tuple) or len(found) != len(shape):
-            return ""
-        inner = ((str(number), _flaw(*both)) for number, both in enumerate(zip(found, shape, strict=True), start=1))
-    else:
-        return None if _is(found, shape) else ""
-    return next((f"{key}.{below}".rstrip(".") for key, below in inner if below is not None), None)
-
-
-def _is(found: Any, shape: type | UnionType | set[str]) -> bool:
-    if isinstance(shape, set):
-        return isinstance(found, str) and found in shape
-    if not isinstance(found, shape) or (isinstance(found, bool) and shape is not bool):
-        return False
-    if isinstance(found, str):
-        return not is_cut(found)
-    try:
-        return not isinstance(found, int) or math.isfinite(float(found))
-    except OverflowError:  # a whole number that no program computes with, and none can write with decimals
-        return False

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
+from jaxalign.runs.expected import Expected
 from jaxalign.runs.lease import LeaseLostError
 from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
@@ -168,12 +169,12 @@ class Run:
         kept = {**summary, "files": hashes} if hashes else summary
         write_atomic(self.summary, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
-    def results(self, mend: str = "", /, **fields: type) -> dict[str, Any]:
+    def results(self, mend: str = "", /, **fields: Expected) -> dict[str, Any]:
         """Return the content of summary.json.
 
         Args:
             mend: what to do if it is damaged; "" says how to write it anew.
-            fields: the keys that it must have, and their types.
+            fields: the keys that it must have, and their shapes (see `expected.flaw`).
 
         Raises:
             UserError: it cannot be read, or lacks a key.

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, BinaryIO
 
 from jaxalign.errors import UserError
+from jaxalign.runs.expected import Expected, flaw
 from jaxalign.runs.reading import parse_json, parse_json_lines, read_bytes, read_text
 
 HINT = "free space or choose another run.dir"
@@ -176,7 +177,7 @@ def _whole_length(file: Any) -> int:
 
 
 def read_records(
-    path: str | Path, hint: str = "remove the line, and type the command again", /, **fields: type | UnionType
+    path: str | Path, hint: str = "remove the line, and type the command again", /, **fields: Expected
 ) -> list[dict[str, Any]]:
     """Return the records of a JSON Lines file, or none if the file does not exist.
 
@@ -185,7 +186,7 @@ def read_records(
     Args:
         path: the file.
         hint: what to do if a line is damaged.
-        fields: the fields that every record must have, and their types.
+        fields: the fields that every record must have, and their shapes (see `expected.flaw`).
 
     Raises:
         UserError: the file cannot be read, or any other line is not a JSON object, lacks a field, or holds what
@@ -201,7 +202,7 @@ def read_records(
     return [parse_record(line, path, number, hint, fields) for number, line in enumerate(whole, start=1)]
 
 
-def _whole_records(data: bytes, fields: Mapping[str, type | UnionType]) -> list[dict[str, Any]] | None:
+def _whole_records(data: bytes, fields: Mapping[str, Expected]) -> list[dict[str, Any]] | None:
     """Return the records of a file all of whose lines are as they should be; None if one is not (see `parse_record`).
 
     Types are looked at column by column, which takes a fraction of the time that it takes record by record.
@@ -211,8 +212,14 @@ def _whole_records(data: bytes, fields: Mapping[str, type | UnionType]) -> list[
         if found is None or not set(map(type, found)) <= {dict}:
             return None
         for name, kind in fields.items():
-            types = set(map(type, map(operator.itemgetter(name), found)))
-            if not all(issubclass(one, kind) for one in types):
+            column = list(map(operator.itemgetter(name), found))
+            if not isinstance(kind, type | UnionType):
+                whole = all(flaw(one, kind) is None for one in column)
+            else:  # true and false are whole numbers to Python, and not to a record
+                whole = all(
+                    issubclass(one, kind) and (one is not bool or kind is bool) for one in set(map(type, column))
+                )
+            if not whole:
                 return None
     except (UnicodeDecodeError, KeyError):
         return None
@@ -220,7 +227,7 @@ def _whole_records(data: bytes, fields: Mapping[str, type | UnionType]) -> list[
 
 
 def parse_record(
-    line: bytes, path: str | Path, number: int, hint: str, fields: Mapping[str, type | UnionType]
+    line: bytes, path: str | Path, number: int, hint: str, fields: Mapping[str, Expected]
 ) -> dict[str, Any]:
     """Return the record in line `number` of a JSON Lines file.
 
@@ -237,14 +244,12 @@ def parse_record(
     return record
 
 
-def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
-    """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
-    if not isinstance(found, dict):
-        return "not a JSON object"
-    for name, kind in fields.items():
-        if name not in found or not isinstance(found[name], kind):
-            return f"'{name}' is missing or damaged"
-    return None
+def damage(found: Any, fields: Mapping[str, Expected]) -> str | None:
+    """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with shapes."""
+    where = flaw(found, dict(fields))
+    if where is None:
+        return None
+    return f"'{where}' is missing or damaged" if isinstance(found, dict) else "not a JSON object"
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -256,13 +261,13 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
-def read_json_object(path: Path, hint: str, /, **fields: type | UnionType) -> dict[str, Any]:
+def read_json_object(path: Path, hint: str, /, **fields: Expected) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Args:
         path: the file.
         hint: what to do if it is missing or damaged.
-        fields: the keys that it must have, and their types.
+        fields: the keys that it must have, and their shapes (see `expected.flaw`).
 
     Raises:
         UserError: the file cannot be read, is not a JSON object, or lacks a key.
