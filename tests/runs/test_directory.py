@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -342,3 +343,19 @@ def test_the_parts_of_a_record_and_of_a_summary_are_checked(tmp_path):
     path.write_text('{"n": true}\n')
     with pytest.raises(UserError, match="line 1: 'n' is missing or damaged"):
         read_records(path, n=int)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_directory_that_goes_while_a_command_works_in_it_is_named_and_not_called_done(tmp_path, moved):
+    run = a_run(tmp_path)
+
+    def work():
+        with run.locked():
+            if moved:
+                run.path.rename(tmp_path / "moved")
+            else:
+                shutil.rmtree(run.path)
+            run.finish({})
+
+    with pytest.raises(UserError, match=r"was deleted or moved while this command worked in it.*: remove it, and type"):
+        work()
