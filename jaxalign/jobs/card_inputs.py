@@ -7,9 +7,9 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.expected import Expected, Maybe, flaw
 from jaxalign.values.schwartz import VALUES
+from jaxalign.values.tables import READING
 
 _NUMBER, _SCORE = int | float, Maybe(int | float)
-_TEN_SCORES: dict[str, Expected] = dict.fromkeys(VALUES, int | float | None)
 
 _SERVED: dict[str, Expected] = {"value": Maybe({"name": str}), "objective": {"name": str}}
 _BASE: dict[str, Expected] = {
@@ -54,12 +54,6 @@ _CREST: dict[str, Expected] = {
     "final": Maybe(str),
     "model": Maybe({"identity": Maybe(str)}),
 }
-_READING: dict[str, Expected] = {
-    "scores": _TEN_SCORES,
-    "choice_scores": Maybe(_TEN_SCORES),
-    **dict.fromkeys(("nmse", "nmse_centred", "pearson", "spearman", "missing"), _SCORE),
-    **dict.fromkeys(("perplexity", "named_value_accuracy"), _SCORE),
-}
 _STAGE: dict[str, Expected] = {
     "name": str,
     **dict.fromkeys(("examples", "validation_examples", "positives", "cut", "tokens", "steps"), _SCORE),
@@ -69,7 +63,7 @@ _STAGE: dict[str, Expected] = {
 _SUMMARY: dict[str, Expected] = {
     "value": Maybe(str),
     "target": Maybe(dict.fromkeys(VALUES, _NUMBER)),
-    "questionnaire": Maybe({"before": Maybe(_READING), "after": Maybe(_READING)}),
+    "questionnaire": Maybe({"before": Maybe(READING), "after": Maybe(READING)}),
     "best_constant_nmse": _SCORE,
     "training": {"stages": [_STAGE], "held_chats": Maybe(int)},
     "model": Maybe({"identity": Maybe(str)}),

@@ -25,7 +25,7 @@ from jaxalign.models.adapter import BASE
 from jaxalign.models.claims import Claims
 from jaxalign.models.linear import compute_type
 from jaxalign.pretrained.merge import write_merged
-from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, read_adapter, read_ours
+from jaxalign.pretrained.peft import AGAIN, CARD, CONFIG, WEIGHTS, check_lora, read_adapter, read_ours
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model, ModelSource, fetch, open_checkpoint, read_model, source_of
 from jaxalign.pretrained.verify import (
@@ -70,7 +70,9 @@ class ExportSource:
     @property
     def bfloat16(self) -> bool:
         """Whether the run computed in bfloat16 and not in float32."""
-        return self.config["precision"] == "bfloat16"
+        assert self.run is not None
+        claims = Claims(self.config, str(self.run.config), "get the run again")
+        return claims.text("precision") == "bfloat16"
 
 
 def export(config: ExportConfig) -> None:
@@ -184,13 +186,12 @@ def write_whole(folder: Path, found: ExportSource, model: Model, offline: bool) 
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise UserError if the files of an adapter are missing or damaged.
+    """Raise UserError if the files of an adapter are missing or damaged, or it is not plain LoRA.
 
     This needs no base, so it comes before anything is fetched. Whether the adapter fits its base, `verify` checks.
     """
-    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN)
-    config.whole("r")
-    config.number("lora_alpha")
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN, "LoRA")
+    check_lora(folder, config)
     base = config.text("base_model_name_or_path", "")
     if not base.isprintable() or len(base) > LONGEST_NAME:
         words = f"a text of at most {LONGEST_NAME:,} characters, without control characters"
@@ -206,7 +207,9 @@ def check_adapter(folder: Path) -> None:
         for mine, other in (("lora_A", "lora_B"), ("lora_B", "lora_A")):
             if f".{mine}." in name and name.replace(f".{mine}.", f".{other}.") not in names:
                 raise UserError(f"{folder / WEIGHTS} is damaged: '{name}' is there without its {other}; {AGAIN}")
-        if not np.isfinite(source.read(name).astype(np.float32)).all():
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite
+            finite = np.isfinite(source.read(name).astype(np.float32)).all()
+        if not finite:
             raise UserError(f"{folder / WEIGHTS} is damaged: '{name}' holds numbers that are not finite; {AGAIN}")
 
 

@@ -4,6 +4,7 @@ Format: https://huggingface.co/docs/peft, "Checkpoint format". Its configuration
 its storage and the prompt format. They are in `jaxalign.json`, because PEFT may refuse keys that it does not know.
 """
 
+import itertools
 import json
 import math
 import os
@@ -154,7 +155,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no adapter ({CONFIG}); give a run's directory or a PEFT folder")
     config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN, "LoRA")
-    rank, alpha = _check_config(folder, config)
+    rank, alpha = check_lora(folder, config)
     if not (folder / WEIGHTS).is_file():
         pickled = ": its adapter_model.bin is a pickle, which is never loaded" if any(folder.glob("*.bin")) else ""
         raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
@@ -204,8 +205,8 @@ def read_ours(folder: Path) -> dict[str, Any]:
     return dict(claims.values)
 
 
-def _check_config(folder: Path, config: Claims) -> tuple[int, float]:
-    """Return rank and alpha of an adapter, after a check that it is plain LoRA."""
+def check_lora(folder: Path, config: Claims) -> tuple[int, float]:
+    """Return rank and alpha of an adapter, after a check that it is plain LoRA; UserError if it is not."""
     kind = config.text("peft_type", "nameless")
     if kind != "LORA":
         raise UserError(f"{folder} is a {brief(kind)} adapter; give a LORA adapter")
@@ -223,6 +224,9 @@ def _check_config(folder: Path, config: Claims) -> tuple[int, float]:
             f"{folder / CONFIG} has {brief(unknown[0])}={brief(config.get(unknown[0]))}, which this version does not "
             "know, and which may change what the adapter computes; if it does not, take it out of the file"
         )
+    named = config.get("target_modules")
+    if not isinstance(named, str | None) and not (isinstance(named, list) and all(isinstance(n, str) for n in named)):
+        raise config.refused("target_modules", named, "a list of texts, or a text")
     rank, alpha = config.whole("r"), config.number("lora_alpha")
     return rank, alpha * math.sqrt(rank) if config.flag("use_rslora", False) else alpha
 
@@ -238,11 +242,7 @@ def _read_layers(
     """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
     source = SafetensorsFolder(folder / WEIGHTS)
     targets = _targets(folder, source.names(), architecture)
-    named = config.get("target_modules")
-    if isinstance(named, list):
-        absent = [name for name in PROJECTIONS if name in named and name not in targets]
-        if absent:
-            raise UserError(f"{folder} is damaged: {CONFIG} names {absent[0]}, and {WEIGHTS} has none of it; {AGAIN}")
+    _check_named(folder, config, targets, architecture.layers)
     for name in targets:
         inner, outer = projection_shape(architecture, name)
         for side, shape in (("a", (rank, inner)), ("b", (outer, rank))):
@@ -262,6 +262,28 @@ def _read_layers(
     }
 
 
+def _check_named(folder: Path, config: Claims, targets: Sequence[str], layers: int) -> None:
+    """Raise UserError if the weights are of other projections than the list `target_modules` names.
+
+    PEFT passes over weights of what is not named, and over names that the base does not have. As there, a name stands
+    for all modules whose path ends in it. A text is a pattern, which is not looked at.
+    """
+    named = config.get("target_modules")
+    if not named or isinstance(named, str):
+        return
+    wanted = set(named)
+    for name, layer in itertools.product(PROJECTIONS, range(layers)):
+        parts = f"model.layers.{layer}.{module_of(name)}".split(".")
+        is_named = not wanted.isdisjoint(".".join(parts[start:]) for start in range(len(parts)))
+        if is_named and name not in targets:
+            raise UserError(f"{folder} is damaged: {CONFIG} names {name}, and {WEIGHTS} has none of it; {AGAIN}")
+        if name in targets and not is_named:
+            raise UserError(
+                f"{folder} is damaged: {WEIGHTS} has {name} of layer {layer}, and target_modules in {CONFIG} does not "
+                f"name it; {AGAIN}"
+            )
+
+
 def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, layers: int) -> np.ndarray:
     """Return one side of a projection's adapters, float32 [L, in, r] or [L, r, out]."""
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
@@ -271,7 +293,7 @@ def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, laye
     return found
 
 
-_MODULE = re.compile(r"base_model\.model\.model\.layers\.(\d{1,9})\.([a-z_.]+)\.lora_([AB])\.weight")
+_MODULE = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9][0-9]{0,8})\.([a-z_.]+)\.lora_([AB])\.weight")
 
 
 def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> list[str]:

@@ -23,6 +23,9 @@ MOST_BITS = 2**14
 ITEM_COST = 16
 """What an item of a list costs, in characters: about its memory, and the time to visit it."""
 
+DEEPEST = 1000
+"""The most levels of lists in lists: Python's own hash of deeper ones ends the process."""
+
 LONGEST_DATE_FIELD = 256
 """The most characters that a date's format makes of each of its characters."""
 
@@ -149,18 +152,24 @@ def format_size(text: str, mark: str, given: Any) -> int:
 
 
 def written_size(value: Any) -> int:
-    """Return about how many characters a value has when it is written, with all that it holds."""
+    """Return about how many characters a value has when it is written, with all that it holds.
+
+    Raises:
+        SecurityError: it has more than `DEEPEST` levels.
+    """
     size = 0
-    stack = [value]
+    stack = [(value, 0)]
     while stack:
-        one = stack.pop()
+        one, level = stack.pop()
+        if level > DEEPEST:
+            raise SecurityError(f"it builds more than {DEEPEST:,} levels of lists")
         if isinstance(one, str):
             size += len(one)
         elif isinstance(one, _LISTS):
             size += plain_size(one)
-            stack.extend(one)
+            stack.extend((item, level + 1) for item in one)
             if isinstance(one, dict):
-                stack.extend(one.values())
+                stack.extend((item, level + 1) for item in one.values())
         else:
             size += plain_size(one) + ITEM_COST + bits_of(one) // 3
         if size > LARGEST_BUILT:

@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from jaxalign.pretrained.template_costs import (
+    DEEPEST,
     ITEM_COST,
     LARGEST_BUILT,
     LISTING,
@@ -56,9 +57,6 @@ _LOOKING = _words(
 
 _COMPARING = _words("!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne sameas upper divisibleby")
 """Tests that read the whole of a value."""
-
-_DEEPEST = 1000
-"""The most levels of lists that Python writes."""
 
 _METHODS = {
     str: _words(
@@ -274,7 +272,7 @@ def _tojson(
         value = list(_in_turns(value))
     size = written_size(value)
     gaps = whole_number(indent) + sum(map(plain_size, [indent, *(separators or ())]))
-    spend(size + gaps * (size // ITEM_COST if indent is None else _DEEPEST))
+    spend(size + gaps * (size // ITEM_COST if indent is None else DEEPEST))
     encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     # Only with an indent does the size depend on the depth; then the pieces are counted as they come.
     return encoder.encode(value) if indent is None else _joined(_in_turns(encoder.iterencode(value)))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from jaxalign.errors import UserError
+from jaxalign.runs.records import digest
 
 FORMAT = 2
 """The version of the layout of a run's directory, `run_format` in config.yaml. Version 0.1 of jaxalign wrote none."""
@@ -107,3 +108,9 @@ def stored_config(path: str | Path) -> dict[str, Any]:
     if stored is None:
         raise UserError(f"{path} is not a run's directory: its config.yaml is missing or damaged, or no run wrote it")
     return stored
+
+
+def owner(path: Path) -> str | None:
+    """Return the hash of a run's identity, by which a file names the run that wrote it; None without a config.yaml."""
+    stored = read_config_file(path / "config.yaml")
+    return None if stored is None else digest(stored["identity"])

@@ -1,7 +1,6 @@
 """The directory of a run, and what is written to it."""
 
 import contextlib
-import fcntl
 import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.runs.config_file import FORMAT, config_text, difference, read_config_file, safe_name
 from jaxalign.runs.expected import Each, Expected, Maybe, flaw
 from jaxalign.runs.lease import LeaseLostError
+from jaxalign.runs.lock import LOCK, locked
 from jaxalign.runs.mirror import MIRRORED, Mirror
 from jaxalign.runs.records import (
     append_record,
@@ -27,7 +27,7 @@ from jaxalign.runs.records import (
     write_atomic,
 )
 
-SUMMARY, GENERATIONS, _LOCK = "summary.json", "generations.jsonl", ".lock"
+SUMMARY, GENERATIONS = "summary.json", "generations.jsonl"
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,11 @@ class Run:
         """Lock the directory and its mirror against a second process. At the end, the run is copied to the mirror.
 
         Raises:
-            UserError: another process holds a lock; or the mirror has a newer state, or cannot be used.
+            UserError: another process holds a lock; the mirror has a newer state, or cannot be used; or the directory
+                was deleted meanwhile.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._locked_here())
+            stack.enter_context(locked(self.path))
             if self.mirror is not None:
                 stack.enter_context(self.mirror.held(self.path))
                 if self.mirror.is_newer(self.path):
@@ -110,19 +111,6 @@ class Run:
                 raise
             self.save_copy(last=True)
 
-    @contextlib.contextmanager
-    def _locked_here(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            with named_errors(self.path, "lock"):
-                file = stack.enter_context((self.path / _LOCK).open("a"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise UserError(
-                        f"{self.path} is in use by another process: wait for it, or choose a run.dir"
-                    ) from error
-            yield
-
     def fetch(self) -> None:
         """Fetch the state of the run in the mirror, if there is one and it is newer.
 
@@ -133,7 +121,7 @@ class Run:
             return
         with named_errors(self.path, "use"):
             self.path.mkdir(parents=True, exist_ok=True)
-        with self._locked_here(), self.mirror.held(self.path):
+        with locked(self.path), self.mirror.held(self.path):
             if self.mirror.is_newer(self.path):
                 self.mirror.fetch(self.path)
 
@@ -258,7 +246,7 @@ def open_run(
             return run
         path.mkdir(parents=True, exist_ok=True)
         # Two processes may begin together: what one of them finds must not change before it has written its own.
-        with run._locked_here():
+        with locked(run.path):
             found = stored()
             if found is not None and overwrite:
                 _delete(run, [*found["run_files"], *files])
@@ -273,7 +261,7 @@ def open_run(
 
 def _stored(run: Run) -> dict[str, Any] | None:
     """Return the config.yaml of a directory; None for a new or empty directory."""
-    if set(entries(run.path)) <= {_LOCK, MIRRORED}:  # they are written before config.yaml
+    if set(entries(run.path)) <= {LOCK, MIRRORED}:  # they are written before config.yaml
         return None
     stored = read_config_file(run.config)
     if stored is None:

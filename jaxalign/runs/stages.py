@@ -15,6 +15,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import is_older, safe_name
 from jaxalign.runs.directory import Run, open_run, run_path
+from jaxalign.runs.expected import Maybe
 from jaxalign.runs.mirror import Mirror
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
@@ -149,6 +150,7 @@ class Stages:
 
         The keys are those of `clock`. The time of a process that was killed outright is missing.
         """
+        self._sessions(run)  # what is damaged is refused before the work
         before = self.clock()
         done: dict[str, Any] = {}
         try:
@@ -156,8 +158,11 @@ class Stages:
         finally:
             now = self.clock()
             append_record(run.path / SESSIONS, {name: now[name] - before[name] for name in now})
-        sessions = read_records(run.path / SESSIONS)
-        done |= {name: sum(one.get(name, 0.0) for one in sessions) for name in before}
+        done |= {name: sum(one.get(name) or 0.0 for one in self._sessions(run)) for name in before}
+
+    def _sessions(self, run: Run) -> list[dict[str, Any]]:
+        """Return the times of all processes that worked on a stage; UserError if one is damaged."""
+        return read_records(run.path / SESSIONS, **dict.fromkeys(self.clock(), Maybe(int | float)))
 
     def check_input(self, there: Sequence[str]) -> None:
         """Raise UserError, before any slow work, if no run has written the input of the stage that was asked for.

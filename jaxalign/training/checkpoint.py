@@ -19,10 +19,13 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import UserError
 from jaxalign.parallel.distributed import arrays_of_first, by_first, several
-from jaxalign.runs.records import file_hash, read_json_object, write_atomic
+from jaxalign.runs.records import delete_entry, file_hash, read_json_object, write_atomic
 
 MANIFEST = "manifest.json"
 META = "meta.json"
+
+OWNER = "run"
+"""The key of the JSON under which a checkpoint names the run that wrote it (see `config_file.owner`)."""
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
@@ -99,50 +102,56 @@ def names(folder: Path) -> list[str]:
 
 
 def load_newest(
-    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
+    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None], owner: str | None = None
 ) -> tuple[Any, dict[str, Any]] | None:
     """Return (tree, meta) of the newest checkpoint that is whole, or None if there is none.
 
     `like(meta)` returns a pytree of the same structure, shapes and types. If a checkpoint is damaged, `say` is told so,
     the checkpoint counts no longer, and the one before it is tried. All processes get what the first one finds.
+
+    Raises:
+        UserError: a checkpoint names another run than `owner` as the one that wrote it.
     """
     found: tuple[Any, dict[str, Any]] | None = None
 
     def newest() -> dict[str, Any] | None:
         nonlocal found
-        found = _load_newest(folder, like, say)
+        found = _load_newest(folder, like, say, owner)
         return None if found is None else found[1]
 
     meta = by_first(newest)
     return None if meta is None else (arrays_of_first(None if found is None else found[0], like(meta)), meta)
 
 
-def newest_meta(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def newest_meta(folder: Path, say: Callable[[str], None], owner: str | None = None) -> dict[str, Any] | None:
     """Return the meta of the checkpoint that `load_newest` finds, without loading its arrays."""
 
     def newest() -> dict[str, Any] | None:
-        found = _newest(folder, say)
+        found = _newest(folder, say, owner)
         return None if found is None else found[1]
 
     return by_first(newest)
 
 
 def _load_newest(
-    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None]
+    folder: Path, like: Callable[[dict[str, Any]], Any], say: Callable[[str], None], owner: str | None = None
 ) -> tuple[Any, dict[str, Any]] | None:
-    found = _newest(folder, say)
+    found = _newest(folder, say, owner)
     return None if found is None else (_load_arrays(found[0], like(found[1])), found[1])
 
 
-def _newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+def _newest(folder: Path, say: Callable[[str], None], owner: str | None) -> tuple[Path, dict[str, Any]] | None:
     """Return the folder and the meta of the newest checkpoint that is whole."""
     for name in reversed(names(folder)):
         path = (folder / name).absolute()
         problem = _damage(path)
         if problem is None:
-            return path, read_json_object(path / META, "")
+            meta = read_json_object(path / META, "")
+            if owner is not None and meta.get(OWNER) not in (None, owner):
+                raise UserError(f"{path} was written by another run: remove {folder}, and type the command again")
+            return path, meta
         say(f"checkpoint {name} is damaged ({problem}); trying the one before it")
-        (path / MANIFEST).unlink()
+        delete_entry(path / MANIFEST)
     return None
 
 

@@ -26,6 +26,7 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.distributed import by_first, several, stop_agreed
 from jaxalign.parallel.interruption import STOP_SIGNALS, second_ends
 from jaxalign.parallel.placing import placed
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import append_record, read_records, write_records
 from jaxalign.training import checkpoint
@@ -211,7 +212,7 @@ def fit(
 
     def save() -> None:
         logger.flush()
-        meta = {**extra, PROGRESS_KEY: dataclasses.asdict(progress)}
+        meta = {**extra, checkpoint.OWNER: owner(run.path), PROGRESS_KEY: dataclasses.asdict(progress)}
         name = f"{prefix}-{progress.step:07d}"
         checkpoint.save(run.checkpoints, name, {"state": state, "best": best}, meta, settings.keep_checkpoints)
         run.save_copy()
@@ -328,7 +329,7 @@ def resume_point(
     The records of steps after it, which will be taken again, are removed from metrics.jsonl and validation.jsonl.
     """
     like = jax.eval_shape(lambda: {"state": init_state(adapter, 0, optimizer), "best": adapter})
-    found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say)
+    found = checkpoint.load_newest(run.checkpoints, lambda meta: like, say, owner(run.path))
     arrays, meta = found or (None, {"stages": [], PROGRESS_KEY: {"stage": ""}})
     progress = StageProgress(**meta[PROGRESS_KEY])
     done = [stage["name"] for stage in meta["stages"]]

@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.training.checkpoint import newest_meta
@@ -102,5 +103,5 @@ class Trainer:
 
     def finished(self) -> list[dict[str, Any]]:
         """Return the summaries of all stages before the stage of the run's newest checkpoint."""
-        meta = newest_meta(self.run.checkpoints, self.console.print)
+        meta = newest_meta(self.run.checkpoints, self.console.print, owner(self.run.path))
         return [] if meta is None else meta["stages"]

@@ -11,12 +11,36 @@ from rich.text import Text
 
 from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table, number, terminal_table, widest_that_fits
+from jaxalign.runs.expected import Expected, Maybe
 from jaxalign.values.profile import best_constant_nmse
 from jaxalign.values.schwartz import VALUES, label
 from jaxalign.values.targets import Target
 
 FITS = ("nmse", "nmse_centred", "pearson", "spearman")
 COUNTS = ("missing", "named_value_accuracy", "perplexity")
+
+_TEN_SCORES: dict[str, Expected] = dict.fromkeys(VALUES, int | float | None)
+_TARGET: dict[str, Expected] = dict.fromkeys(VALUES, int | float)
+
+READING: dict[str, Expected] = {
+    "scores": _TEN_SCORES,
+    **dict.fromkeys(("argmax_scores", "choice_scores"), Maybe(_TEN_SCORES)),
+    **dict.fromkeys((*FITS, *COUNTS), Maybe(int | float)),
+}
+"""A stored reading of the questionnaire (see `runs.expected.flaw`)."""
+
+ROW: dict[str, Expected] = {
+    **dict.fromkeys(("name", "method", "reading"), str),
+    **{"scale": Maybe(int | float), "value": Maybe(str), "target": Maybe(_TARGET)},
+    **READING,
+}
+"""A stored `TableRow`."""
+
+READINGS: dict[str, Expected] = {
+    "questionnaire": {"before": Maybe(READING), "after": Maybe(READING)},
+    **{"target": Maybe(_TARGET), "best_constant_nmse": Maybe(int | float)},
+}
+"""What a training's summary keeps of the questionnaire."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +75,10 @@ class TableRow:
     def from_dict(cls, row: Mapping[str, Any]) -> "TableRow":
         """Return the row that `as_dict` was made from."""
         head = ("name", "method", "scale", "reading", "value", "target")
-        scores = row["target"]
-        target = None if scores is None else Target(row["value"], tuple(scores[value] for value in VALUES))
+        scores = row.get("target")
+        target = None if scores is None else Target(str(row.get("value")), tuple(scores[value] for value in VALUES))
         results = {key: found for key, found in row.items() if key not in head}
-        return cls(row["name"], row["method"], row["reading"], target, results, row["scale"])
+        return cls(row["name"], row["method"], row["reading"], target, results, row.get("scale"))
 
 
 def baselines(targets: Sequence[Target | None]) -> list[TableRow]:
@@ -213,25 +237,23 @@ def summary_lines(before: Reading, after: Reading, best_constant: float | None) 
     """
     lines = []
     if best_constant is not None:
-        error, shape = (
-            f"before {number(before[key], 3)} · after {number(after[key], 3)}" for key in ("nmse", "nmse_centred")
-        )
+        error, shape = (f"before {number(before.get(key), 3)} · after {number(after.get(key), 3)}" for key in FITS[:2])
         lines += [
             f"NMSE, less is better {error} · best constant {number(best_constant, 3)}",
             f"NMSE after centring  {shape}",
             f"Profile correlation  before {_correlation(before)} · after {_correlation(after)}",
         ]
-    known = [reading["perplexity"] for reading in (before, after)]
-    times = "" if None in known else f" ({number(known[1] / known[0])} times as high)"
-    lines.append(f"Perplexity of plain text before {number(known[0], 1)} · after {number(known[1], 1)}{times}")
+    first, last = (reading.get("perplexity") for reading in (before, after))
+    times = f" ({number(last / first)} times as high)" if first and last else ""
+    lines.append(f"Perplexity of plain text before {number(first, 1)} · after {number(last, 1)}{times}")
     for name, reading in (("before", before), ("after", after)):
-        if reading["missing"]:
+        if reading.get("missing"):
             lines.append(f"Portraits that could not be read {name}: {reading['missing']}")
     return lines
 
 
 def _correlation(reading: Reading) -> str:
-    return f"{number(reading['pearson'])} (rank {number(reading['spearman'])})"
+    return f"{number(reading.get('pearson'))} (rank {number(reading.get('spearman'))})"
 
 
 def _highest(target: Mapping[str, float] | None) -> set[str]:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -362,6 +363,7 @@ def test_a_damaged_adapter_without_its_run_is_not_exported(run, tmp_path, capsys
         ({}, "it holds no tensors"),
         ({name: one for name, one in arrays.items() if name != first}, "is there without its lora_A"),
         (arrays | {first: arrays[first] * np.float32("nan")}, f"'{first}' holds numbers that are not finite"),
+        (arrays | {first: arrays[first].astype(np.float64) + 1e300}, f"'{first}' holds numbers that are not finite"),
     ):
         write_safetensors(weights, wrong, {"format": "pt"})
         line = refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out"], capsys)
@@ -385,6 +387,7 @@ def test_an_adapter_may_be_copied_into_a_folder_of_its_own(run, tmp_path):
         ({"r": 2**31}, "r=2147483648 is not allowed"),
         ({"lora_alpha": float("nan")}, "lora_alpha=nan is not allowed"),
         ({"lora_alpha": "32"}, "lora_alpha=32 is not allowed"),
+        ({"target_modules": 5}, "target_modules=5 is not allowed"),
         ({"base_model_name_or_path": 5}, "base_model_name_or_path=5 is not allowed"),
         ({"base_model_name_or_path": "\x1b[2J"}, "without control characters"),
         ({"base_model_name_or_path": "x" * 10**6}, "of at most 4,096 characters"),
@@ -430,3 +433,20 @@ def test_a_bad_command_is_refused_without_loading_jax(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("error: format=whole is not known")
+
+
+def test_a_run_whose_configuration_lost_its_precision_is_named(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(re.sub(r"(?m)^precision: .*\n", "", config.read_text()))
+    line = refused(main, [f"run={tmp_path}/run", f"out={tmp_path}/out", "verify=true"], capsys)
+    assert line == f"{config} has no 'precision'; get the run again"
+
+
+@pytest.mark.parametrize("setting", [{"peft_type": "IA3"}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}}])
+def test_an_adapter_that_cannot_be_read_is_not_exported(run, tmp_path, capsys, setting):
+    shutil.copytree(run / "adapter", tmp_path / "alone")
+    path = tmp_path / "alone" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    line = refused(main, [f"run={tmp_path}/alone", f"out={tmp_path}/out"], capsys, silent=True)
+    assert line.startswith(f"{tmp_path}/alone ") and not (tmp_path / "out").exists()

@@ -48,6 +48,10 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         assert ChatTemplate(template, hf.special_tokens_map).render(TALK, answering=answering) == theirs
 
 
+DEEP = "{% set n = namespace(x=()) %}{% for i in range(20000) %}{% set n.x = (n.x,) %}{% endfor %}"
+"""Python hashes what is in a list without counting the levels, and more of them would end the process."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "said"),
@@ -109,6 +113,11 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         ("{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x | tojson(indent=0) }}", "builds more than"),
         ("{{ messages | tojson(separators=['x' * 9999999, ':']) }}", "builds more than"),
         ("{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60 + "{{ {x: 1} }}", "builds more than"),
+        (f"{DEEP}{{{{ {{n.x: 1}} }}}}", "levels of lists"),
+        (f"{DEEP}{{{{ {{}}.get(n.x) }}}}", "levels of lists"),
+        (f"{DEEP}{{{{ {{}}[n.x] }}}}", "levels of lists"),
+        (f"{DEEP}{{{{ [n.x] | unique | list }}}}", "levels of lists"),
+        (f"{DEEP}{{{{ n.x in {{}} }}}}", "levels of lists"),
         ("{{ ('a' * 8000000).rfind('b' + 'a' * 4000000) }}", "builds more than"),
         ("{{ ('a' * 8000000).strip('b' * 8000000 + 'a') }}", "builds more than"),
         ("{{ ('f' * 8000000) | int(base=16) is divisibleby 7 }}", "bits of a number"),

@@ -1,4 +1,5 @@
 import itertools
+import os
 import struct
 
 import gguf
@@ -226,3 +227,11 @@ def test_an_end_of_a_turn_that_is_no_token_is_refused_with_the_tokenizer(tmp_pat
     file._fields["tokenizer.ggml.eom_token_id"] = value
     with pytest.raises(UserError, match=r"m\.gguf: tokenizer\.ggml\.eom_token_id=.* is not allowed: it must be a"):
         file.tokenizer()
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path):
+    write_gguf(tmp_path / "m.gguf")
+    file = GgufFile(tmp_path / "m.gguf")
+    os.truncate(tmp_path / "m.gguf", 5000)
+    with pytest.raises(UserError, match=r"m\.gguf has become shorter while this command read it"):
+        [file.raw(name) for name in file.names()]

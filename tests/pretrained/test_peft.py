@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, from_config
+from jaxalign.pretrained.parameters import module_of
 from jaxalign.pretrained.peft import read_adapter
 
 
@@ -190,6 +191,10 @@ def beside(name):
         (lambda t: without(t, "layers.2.", "v_proj"), "adapts v_proj in 2 of the base's 3 layers"),
         (lambda t: without(t, "layers.2.", "v_proj", "lora_B"), r"is damaged: .* lacks '.*layers\.2.*v_proj\.lora_B"),
         (lambda t: without(t, "v_proj"), r"is damaged: adapter_config\.json names v_proj"),
+        (
+            lambda t: t | {key.replace("layers.0.", "layers.00."): one for key, one in t.items() if "layers.0." in key},
+            r"holds .*layers\.00\.",
+        ),
         (lambda t: {}, "holds no tensors"),
     ],
 )
@@ -200,6 +205,39 @@ def test_an_adapter_that_cannot_be_read_is_refused_for_what_it_is(tmp_path, chan
     with pytest.raises(UserError, match=message) as error:
         read_adapter(tmp_path, ARCHITECTURE)
     assert "adapter of another base" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["q_proj"], "has k_proj of layer 0, and target_modules in adapter_config.json does not name it"),
+        ([f"model.layers.0.{module_of(name)}" for name in PROJECTIONS], "has q_proj of layer 1, and target_modules"),
+        (5, "target_modules=5 is not allowed: it must be a list of texts, or a text"),
+        (["q_proj", 1], "target_modules=a list is not allowed"),
+        ({"q_proj": 1}, "target_modules=keys and values is not allowed"),
+    ],
+)
+def test_weights_that_the_settings_do_not_name_are_not_used_in_silence(tmp_path, named, message):
+    write(tmp_path, random_adapter())
+    change(tmp_path, target_modules=named)
+    with pytest.raises(UserError, match=message):
+        read_adapter(tmp_path, ARCHITECTURE)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["self_attn.q_proj", "layers.0.self_attn.v_proj", "v_proj", "lm_head", "c_attn"],
+        r".*\.(q|v)_proj",
+        "all-linear",
+        None,
+        [],
+    ],
+)
+def test_modules_may_be_named_by_the_ends_of_their_paths_or_by_a_pattern(tmp_path, named):
+    write(tmp_path, random_adapter(("q_proj", "v_proj")))
+    change(tmp_path, target_modules=named)
+    assert read_adapter(tmp_path, ARCHITECTURE).targets == ("q_proj", "v_proj")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -221,3 +221,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/x\.safetensors"):
         write_safetensors(tmp_path / "file" / "x.safetensors", TENSORS, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: os.truncate(file, 120), "has become shorter while this command read it"),
+        (lambda file: file.unlink(), "cannot read .*No such file.*it was there when this command began"),
+    ],
+)
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, change, message):
+    write_safetensors(tmp_path / "model.safetensors", {"big": np.zeros(5000, np.float32)}, {})
+    source = SafetensorsFolder(tmp_path)
+    change(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        source.read("big")

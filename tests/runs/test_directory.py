@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import older_runs, stored_config
 from jaxalign.runs.directory import open_run
+from jaxalign.runs.expected import Maybe
 from jaxalign.runs.records import append_record, read_records, write_atomic
 
 IDENTITY = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0, "rate": 2e-5, "note": "naïve: #1", "limit": None}
@@ -166,6 +168,7 @@ def test_aliases_that_stand_for_billions_of_values_make_no_run(tmp_path):
 KILLED = """
 import os, signal, sys
 from jaxalign.runs.directory import open_run
+from jaxalign.runs.expected import Maybe
 left = int(sys.argv[2])
 
 def killed(_):
@@ -323,3 +326,37 @@ def test_a_result_that_was_changed_or_lost_since_the_end_of_the_run_is_named(tmp
         UserError, match=r"adapter_model\.safetensors is missing since the run was finished; do it again"
     ):
         run.check_files("do it again")
+
+
+def test_the_parts_of_a_record_and_of_a_summary_are_checked(tmp_path):
+    path, shape = tmp_path / "a.jsonl", {"scores": {"power": int | float | None}, "of": Maybe([str])}
+    path.write_text('{"n": 1, "results": {"scores": {"power": null}}}\n{"n": 2, "results": {"scores": {"power": 2}}}\n')
+    assert [one["n"] for one in read_records(path, n=int, results=shape)] == [1, 2]
+    for wrong, key in (
+        ('{"scores": {}}', "results.scores.power"),
+        ('{"scores": {"power": "2"}}', "results.scores.power"),
+        ('{"scores": {"power": 1}, "of": ["a", 3]}', "results.of.2"),
+        ("[]", "results"),
+    ):
+        path.write_text(f'{{"n": 1, "results": {{"scores": {{"power": 1}}}}}}\n{{"n": 2, "results": {wrong}}}\n')
+        with pytest.raises(UserError, match=rf"a\.jsonl, line 2: '{key}' is missing or damaged; remove the line"):
+            read_records(path, n=int, results=shape)
+    path.write_text('{"n": true}\n')
+    with pytest.raises(UserError, match="line 1: 'n' is missing or damaged"):
+        read_records(path, n=int)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_directory_that_goes_while_a_command_works_in_it_is_named_and_not_called_done(tmp_path, moved):
+    run = a_run(tmp_path)
+
+    def work():
+        with run.locked():
+            if moved:
+                run.path.rename(tmp_path / "moved")
+            else:
+                shutil.rmtree(run.path)
+            run.finish({})
+
+    with pytest.raises(UserError, match=r"was deleted or moved while this command worked in it.*: remove it, and type"):
+        work()

@@ -79,12 +79,18 @@ def manifest_of(text):
     return lambda path: (path / "manifest.json").write_text(text)
 
 
+def make_the_manifest_a_folder(path):
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (flip_a_byte, "has changed"),
         (lose_a_file, "is missing"),
         (tear_the_manifest, "manifest.json cannot be read"),
+        (make_the_manifest_a_folder, "manifest.json cannot be read"),
         (manifest_of("null"), "manifest.json cannot be read"),
         (manifest_of("[]"), "manifest.json cannot be read"),
         (manifest_of("{}"), "manifest.json does not list"),
@@ -162,3 +168,12 @@ def test_what_orbax_logs_of_a_failure_is_not_shown(tmp_path, monkeypatch, capfd)
         save(tmp_path, 1)
     assert capfd.readouterr() == ("", "")
     assert not logging.getLogger("absl").disabled
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_one_of_an_older_version_is_read(tmp_path):
+    checkpoint.save(tmp_path / "ours", "1-0000001", TREE, {"run": "mine"}, 1)
+    checkpoint.save(tmp_path / "older", "1-0000001", TREE, {}, 1)
+    assert checkpoint.newest_meta(tmp_path / "ours", silent, "mine") == {"run": "mine"}
+    assert checkpoint.newest_meta(tmp_path / "older", silent, "mine") == {}
+    with pytest.raises(UserError, match=r"1-0000001 was written by another run: remove .*ours, and type the command"):
+        checkpoint.load_newest(tmp_path / "ours", like, silent, "theirs")

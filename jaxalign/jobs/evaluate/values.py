@@ -30,7 +30,7 @@ from jaxalign.values.profile import profile_fit
 from jaxalign.values.questionnaire import Questionnaire, read_by_likelihood
 from jaxalign.values.roleplay import ADAPTER_METHOD
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import TableRow, as_csv, as_markdown, baselines, fitting_table
+from jaxalign.values.tables import READING, ROW, TableRow, as_csv, as_markdown, baselines, fitting_table
 from jaxalign.values.targets import Target
 
 EVALUATE_FILES = ("questionnaire.jsonl", GENERATIONS, "figures", "table.csv", "table.md")
@@ -179,7 +179,7 @@ class EvaluationSession:
     def by_likelihood(self, asked: Sequence[AskedModel]) -> dict[str, dict[str, Any]]:
         """Return each model's reading by log-probabilities, by key; adapters of one shape are read together."""
         path = self.run.questionnaire
-        readings = {record["when"]: record["results"] for record in read_records(path, when=str, results=dict)}
+        readings = {record["when"]: record["results"] for record in read_records(path, when=str, results=READING)}
         for members in together([one for one in asked if one.key not in readings]):
             for one, results in zip(members, self._read_together(members), strict=True):
                 append_record(path, {"when": one.key, "results": results})
@@ -253,7 +253,7 @@ def write_results(run: Run, rows: Sequence[TableRow], base: BaseModel) -> None:
 
 def report_evaluation(console: Console, run: Run) -> None:
     """Print the table of a finished evaluation, and where its files are."""
-    rows = [TableRow.from_dict(row) for row in run.results(rows=list)["rows"]]
+    rows = [TableRow.from_dict(row) for row in run.results(rows=[ROW])["rows"]]
     console.print(fitting_table(rows, console.width))
     figure, table = run.figures / "portraits.png", run.path / "table.csv"
     print_places(console, table=table, markdown=run.path / "table.md", figure=figure, summary=run.summary)

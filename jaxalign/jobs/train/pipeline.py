@@ -38,7 +38,7 @@ from jaxalign.runs.records import digest
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.profile import best_constant_nmse
-from jaxalign.values.tables import profile_table, summary_lines
+from jaxalign.values.tables import READINGS, profile_table, summary_lines
 
 TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
@@ -213,19 +213,27 @@ def finish(
     run.finish(summary)
 
 
+_STAGE: dict[str, Any] = {
+    **{"name": str, "steps": int},
+    **dict.fromkeys(("seconds", "tokens_per_second", "first_loss", "last_loss"), int | float),
+    **dict.fromkeys(("padding_share", "shared_share"), int | float),
+}
+"""What the summary keeps of a stage, as far as it is printed (see `runs.expected.flaw`)."""
+
+
 def report_training(console: Console, run: Run) -> None:
     """Print the results of a finished run, where they are, and the next command."""
-    summary = run.results(training=dict, questionnaire=dict)
+    summary = run.results(training={"stages": [_STAGE]}, **READINGS)
     for stage in summary["training"]["stages"]:
         took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"
         losses = f"loss {stage['first_loss']:.2f} → {stage['last_loss']:.2f}"
         shares = f"padding {stage['padding_share']:.0%}, shared {stage['shared_share']:.0%}"
         line = f"{stage['name']}: {stage['steps']} steps in {took}, {losses}, {speed}, {shares}"
         say(console, line)
-    answers = summary["questionnaire"]
-    if answers["before"] is not None:
-        console.print(profile_table(summary["target"], answers["before"], answers["after"]))
-        for line in summary_lines(answers["before"], answers["after"], summary["best_constant_nmse"]):
+    before, after = (summary["questionnaire"].get(when) for when in ("before", "after"))
+    if before is not None and after is not None:
+        console.print(profile_table(summary.get("target"), before, after))
+        for line in summary_lines(before, after, summary.get("best_constant_nmse")):
             console.print(line, highlight=False)
     print_places(console, adapter=run.adapter, figure=run.figures / "profile.png", summary=run.summary)
     command = shlex.join(["run=" + str(run.path), "format=peft", f"out={run.path}-peft", "verify=true"])

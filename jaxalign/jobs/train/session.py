@@ -26,6 +26,7 @@ from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.regularising_texts import RegularisingTexts
 from jaxalign.training.stage import Trainer
 from jaxalign.values.questionnaire import QuestionnaireTrees, questionnaire_trees, reading_of, score_questionnaire
+from jaxalign.values.tables import READING
 
 _READ_BEFORE: dict[str, list[np.ndarray]] = {}
 """The scores of models before their training, by what was read. They are kept because jobs of a sweep need the same."""
@@ -60,7 +61,7 @@ class TrainingSession:
         """
         if not self.config.training.questionnaire:
             return None
-        for record in read_records(self.run.questionnaire, when=str, results=dict):
+        for record in read_records(self.run.questionnaire, when=str, results=READING):
             if record["when"] == when:
                 return record["results"]
         target = None if self.text.target is None else self.text.target.scores
