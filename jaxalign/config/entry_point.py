@@ -38,10 +38,6 @@ RARELY = (10_000, 20, 20)
 time that importing and tracing take, which make many objects that stay."""
 
 
-RAISES = "HYDRA_FULL_ERROR"
-"""The environment variable that lets Hydra raise its errors."""
-
-
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Return a decorator that turns a function of a checked configuration into the `main` of a console script.
 
@@ -116,7 +112,7 @@ def _run_jobs(
         overrides = command.normalised(overrides)
         jobs = [] if options.info else command.check(overrides)
 
-    def work(composed: DictConfig) -> None:
+    def task(composed: DictConfig) -> None:
         number = HydraConfig.get().job.num if len(jobs) > 1 else None
         where = "" if number is None else f"job {number + 1} of {len(jobs)} ({spoken(jobs[number])}): "
         try:
@@ -131,17 +127,6 @@ def _run_jobs(
                 return
             _fail(f"{where}{error}")  # an error raised through Hydra would come only after the other jobs
 
-    # Hydra prints pages about what is wrong with its own settings, and exits, unless this is set; then it raises it.
-    raises = (
-        {} if asks or RAISES in os.environ or any(o.startswith("hydra/launcher=") for o in overrides) else {RAISES: "1"}
-    )
-
-    def task(composed: DictConfig) -> None:
-        for name in raises:  # neither for our own errors nor for the commands of a study
-            os.environ.pop(name)
-        work(composed)
-        os.environ.update(raises)
-
     with contextlib.ExitStack() as stack:
         if options.multirun and not any(o.startswith(("hydra.sweep.dir=", "hydra/launcher=")) for o in overrides):
             # Hydra always writes a multirun.yaml, which must not land in the user's folder.
@@ -152,12 +137,4 @@ def _run_jobs(
         sys.argv = [kept[0], *overrides, *flags]  # behind --info, an override would be taken for what it is about
         if asks:
             stack.enter_context(one_line())
-        os.environ.update(raises)
-        stack.callback(lambda: [os.environ.pop(name, None) for name in raises])
-        try:
-            hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()
-        except Exception as error:
-            if not raises:
-                raise
-            cause = f"{type(error).__name__}: {error}"
-            raise UserError(f"the settings of Hydra cannot be used ({cause:.500}): leave hydra.* as it is") from error
+        hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()

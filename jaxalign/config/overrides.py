@@ -172,10 +172,7 @@ class CommandLine:
         raise UserError(f"unknown key '{key}'{nearest_key(key, [*self._keys, *self._groups])}")
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        try:
-            return self._loader.load_configuration(self._config_name, list(overrides), RunMode.RUN)
-        except (AttributeError, KeyError, TypeError, AssertionError) as error:  # from settings of Hydra of wrong types
-            raise UserError(f"Hydra cannot use these settings ({type(error).__name__}: {error})") from error
+        return self._loader.load_configuration(self._config_name, list(overrides), RunMode.RUN)
 
     def check(self, overrides: Sequence[str]) -> list[list[str]]:
         """Compose and check every job of the command, and return the overrides of each job."""

@@ -651,30 +651,3 @@ def test_any_text_is_a_path_as_it_stands(value):
     with one_line():
         (parsed,) = OverridesParser.create().parse_overrides(train_command().normalised([f"dataset.path={value}"]))
     assert str(parsed.value()) == value
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ("callbacks: {x: {_target_: os.system, command: 'touch ran'}}", "InstantiationException"),
-        ("job_logging: {version: 1, handlers: {x: {(): os.system}}, root: {handlers: [x]}}", "Unable to configure"),
-        ("verbose: [1]", "TypeError"),
-        ("run: {dir: /dev/null/x}", "Not a directory"),
-        ("job: {env_copy: [5]}", "Hydra cannot use these settings (KeyError: '5')"),
-    ],
-)
-def test_settings_of_hydra_that_cannot_be_used_are_one_line_and_run_no_code(
-    tmp_path, monkeypatch, capsys, settings, said
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\nhydra:\n  {settings}\n")
-    line = refusal(capsys, "--config-dir", str(tmp_path), "experiment=own", "value=power")
-    assert said in line and os.listdir(tmp_path) == ["experiment"] and "HYDRA_FULL_ERROR" not in os.environ
-
-
-def test_a_job_and_what_it_starts_see_the_environment_as_it_was(monkeypatch):
-    found = []
-    run = entry_point("train", TrainConfig)(lambda config: found.append("HYDRA_FULL_ERROR" in os.environ))
-    run(["-m", "value=power", "training.seed=1,2"])
-    assert found == [False, False] and "HYDRA_FULL_ERROR" not in os.environ
