@@ -20,7 +20,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.claims import Claims, brief
 from jaxalign.pretrained.gguf_parts import GgufParts
 from jaxalign.pretrained.gguf_tokenizer import from_gguf, gguf_ends
-from jaxalign.runs.reading import shortened
+from jaxalign.runs.reading import cut_while_read
 from jaxalign.runs.records import named_errors
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -105,7 +105,7 @@ class GgufFile:
         """Return a tensor's bytes as they are stored; UserError if the file has lost them since it was opened."""
         stored = self._tensors[name]
         if cast(Any, self._data.obj).size() < stored.start + stored.size:  # reading them would end the process
-            raise shortened(self._path)
+            raise cut_while_read(self._path)
         return self._data[stored.start : stored.start + stored.size]
 
     def read(self, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import brief
-from jaxalign.runs.reading import not_a_file, shortened
+from jaxalign.runs.reading import cut_while_read, not_a_file
 from jaxalign.runs.records import atomic_file, named_errors, read_json_object
 
 INDEX = "model.safetensors.index.json"
@@ -119,7 +119,7 @@ class SafetensorsFolder:
             try:
                 return np.memmap(stored.file, np.uint8, "r", stored.start, (stored.size,))
             except ValueError as error:  # from a map of more than the file has
-                raise shortened(stored.file) from error
+                raise cut_while_read(stored.file) from error
 
 
 def _files(path: Path) -> dict[Path, list[str]]:

@@ -51,7 +51,7 @@ def not_a_file(path: str | Path) -> str:
     return "" if stat.S_ISREG(mode) else f"it is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
 
 
-def shortened(path: str | Path) -> UserError:
+def cut_while_read(path: str | Path) -> UserError:
     """Return the error of a file that has lost bytes since a command opened it."""
     return UserError(
         f"{path} has become shorter while this command read it: leave it alone until the command has ended, and type "

@@ -332,14 +332,14 @@ def test_the_parts_of_a_record_and_of_a_summary_are_checked(tmp_path):
     path, shape = tmp_path / "a.jsonl", {"scores": {"power": int | float | None}, "of": Maybe([str])}
     path.write_text('{"n": 1, "results": {"scores": {"power": null}}}\n{"n": 2, "results": {"scores": {"power": 2}}}\n')
     assert [one["n"] for one in read_records(path, n=int, results=shape)] == [1, 2]
-    for wrong, key in (
-        ('{"scores": {}}', "results.scores.power"),
-        ('{"scores": {"power": "2"}}', "results.scores.power"),
-        ('{"scores": {"power": 1}, "of": ["a", 3]}', "results.of.2"),
-        ("[]", "results"),
+    for wrong, place in (
+        ('{"scores": {}}', "results, scores: 'power'"),
+        ('{"scores": {"power": "2"}}', "results, scores: 'power'"),
+        ('{"scores": {"power": 1}, "of": ["a", 3]}', "results: 'of 2'"),
+        ("[]", "'results'"),
     ):
         path.write_text(f'{{"n": 1, "results": {{"scores": {{"power": 1}}}}}}\n{{"n": 2, "results": {wrong}}}\n')
-        with pytest.raises(UserError, match=rf"a\.jsonl, line 2: '{key}' is missing or damaged; remove the line"):
+        with pytest.raises(UserError, match=rf"a\.jsonl, line 2: {place} is missing or damaged; remove the line"):
             read_records(path, n=int, results=shape)
     path.write_text('{"n": true}\n')
     with pytest.raises(UserError, match="line 1: 'n' is missing or damaged"):

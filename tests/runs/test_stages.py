@@ -10,7 +10,7 @@ from jaxalign.runs.stages import SESSIONS, Stages, StageSpec
 def stages(tmp_path):
     lines = []
     settings = {"config": {"a": 1}, "dir": None, "root": str(tmp_path), "label": "x", "overwrite": False}
-    return Stages(names=["first"], asked="all", say=lines.append, in_words=lambda counts: [], **settings)
+    return Stages(names=["first"], wanted="all", say=lines.append, in_words=lambda counts: [], **settings)
 
 
 def test_times_of_earlier_processes_are_added_and_damaged_ones_are_refused_before_the_work(stages):
