@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import parse_json, parse_json_lines, read_bytes, read_text
 
+Fields = Mapping[Any, type | UnionType]
+"""The keys of an object that this program wrote, and their types."""
+
 HINT = "free space or choose another run.dir"
 
 UNFINISHED = ".unfinished"
@@ -237,8 +240,8 @@ def parse_record(
     return record
 
 
-def damage(found: Any, fields: Mapping[str, type | UnionType]) -> str | None:
-    """Return what is wrong with a JSON object that this program wrote, or None; `fields` are its keys with types."""
+def damage(found: Any, fields: Fields) -> str | None:
+    """Return what is wrong with a JSON object that this program wrote, or None."""
     if not isinstance(found, dict):
         return "not a JSON object"
     for name, kind in fields.items():

@@ -6,7 +6,7 @@ arguments are held out. N texts, V = 10 values.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxalign.analysis.agreement import area_under_curve
+from jaxalign.runs.records import Fields
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument
 
@@ -87,3 +88,20 @@ def value_dictionary() -> ValueDictionary | None:
         )
 
     return ValueDictionary(name, found)
+
+
+_NUMBER = int | float | None
+_FOUND: Fields = {"dictionary": str, "n": int, "silent": _NUMBER, "means": dict, "arguments": dict}
+_ARGUMENTS: Fields = {"n": int, "silent": _NUMBER, "right": _NUMBER, "areas": dict}
+_AREA: Fields = {**dict.fromkeys(("estimate", "low", "high"), _NUMBER), "n": int}
+
+
+def dictionary_parts(found: Any) -> Iterator[tuple[str, Any, Fields]]:
+    """Yield what to check of what was found, each before what is in it: its name, itself, and the keys it must have."""
+    yield "dictionary_values", found, _FOUND
+    yield "dictionary_values, means", found["means"], dict.fromkeys(VALUES, _NUMBER)
+    yield "dictionary_values, arguments", found["arguments"], _ARGUMENTS
+    areas = found["arguments"]["areas"]
+    yield "dictionary_values, areas", areas, dict.fromkeys(VALUES, dict)
+    for area in areas.values():
+        yield "dictionary_values, areas", area, _AREA

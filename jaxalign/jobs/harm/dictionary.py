@@ -1,10 +1,8 @@
 """Which values the responses of a model carry by the dictionary of pyvalues, where that is installed."""
 
 import json
-from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from jaxalign.errors import UserError
@@ -16,31 +14,11 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.records import damage, read_json_object, write_atomic
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.states import SPOKEN
-from jaxalign.safety.value_dictionary import value_dictionary
-from jaxalign.values.schwartz import VALUES
+from jaxalign.safety.value_dictionary import dictionary_parts, value_dictionary
 from jaxalign.values.starter import load_starter
-
-Fields = Mapping[Any, type | UnionType]
-"""The keys of an object, and their types."""
 
 DICTIONARY_FILE = "dictionary.json"
 """What the dictionary has found in the responses of a judge stage, so that it reads them once."""
-
-_NUMBER = int | float | None
-_FOUND: Fields = {"dictionary": str, "n": int, "silent": _NUMBER, "means": dict, "arguments": dict}
-_ARGUMENTS: Fields = {"n": int, "silent": _NUMBER, "right": _NUMBER, "areas": dict}
-_AREA: Fields = {**dict.fromkeys(("estimate", "low", "high"), _NUMBER), "n": int}
-
-
-def dictionary_parts(found: Any) -> Iterator[tuple[str, Any, Fields]]:
-    """Yield what to check of what was found, each before what is in it: its name, itself, and the keys it must have."""
-    yield "dictionary_values", found, _FOUND
-    yield "dictionary_values, means", found["means"], dict.fromkeys(VALUES, _NUMBER)
-    yield "dictionary_values, arguments", found["arguments"], _ARGUMENTS
-    areas = found["arguments"]["areas"]
-    yield "dictionary_values, areas", areas, dict.fromkeys(VALUES, dict)
-    for area in areas.values():
-        yield "dictionary_values, areas", area, _AREA
 
 
 def dictionary_values(session: HarmSession, model: AskedModel, generated: Run, judged: Run) -> dict[str, Any] | None:

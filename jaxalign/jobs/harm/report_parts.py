@@ -11,7 +11,6 @@ import numpy as np
 from jaxalign.analysis.data_tables import DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.jobs.harm.reported import labels_of_both, tables_of
-from jaxalign.jobs.harm.text_values import shipped_value_probe
 from jaxalign.safety import report_tables as tables
 from jaxalign.safety.attribution import Harms
 from jaxalign.safety.attribution_table import attributed_models, attribution_table, harm_kappa
@@ -27,6 +26,7 @@ from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
 from jaxalign.safety.task_tables import TaskScores, tasks_table, with_tasks
 from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
+from jaxalign.safety.value_probe import shipped_value_probe
 from jaxalign.safety.value_tables import carried_table
 
 MOST_ATTRIBUTED = 24

@@ -10,7 +10,6 @@ from typing import Any
 from jaxalign.config.schema import LARGEST_FLOAT
 from jaxalign.errors import UserError, without_home
 from jaxalign.inference.sampling_params import ENDS
-from jaxalign.jobs.harm.dictionary import Fields, dictionary_parts
 from jaxalign.jobs.harm.judged_file import (
     again,
     harm_labels,
@@ -21,11 +20,12 @@ from jaxalign.jobs.harm.judged_file import (
 )
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import damage, named_errors, parse_record, read_records
+from jaxalign.runs.records import Fields, damage, named_errors, parse_record, read_records
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, HarmRun, ReportedModel
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.shown_responses import PromptPlace, ShownResponse
+from jaxalign.safety.value_dictionary import dictionary_parts
 from jaxalign.values.schwartz import VALUES
 
 _RESPONSE: Fields = dict.fromkeys(("key", "prompt", "text"), str)
