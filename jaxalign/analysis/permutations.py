@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +17,8 @@ def block_orders(
     """Return orders [P, n] of n units as likely as the given one if nothing has an effect; the first is the given one.
 
     Units of one block change places together and keep their order in it: units that resemble each other, such as a
-    target and its neighbours, are no independent evidence. Only blocks of equal size can change places.
+    target and its neighbours, are no independent evidence. Only blocks of equal size can change places. The array
+    cannot be written to, because later calls return it, too.
 
     Args:
         n: how many units.
@@ -24,15 +26,22 @@ def block_orders(
         seed: for the draws.
         orders: the most orders; if there are no more, all are returned.
     """
+    return _orders(n, None if blocks is None else tuple(blocks), seed, orders)
+
+
+@lru_cache(maxsize=1)  # a report tests pair after pair of numbers of the same units
+def _orders(n: int, blocks: tuple[object, ...] | None, seed: int, orders: int) -> np.ndarray:
     kinds = [np.array(members) for members in _by_size(n, blocks)]  # each [blocks of one size, size]
     if _count(kinds) <= orders:
-        return _every_order(n, kinds)
-    random = np.random.Generator(np.random.PCG64(seed))
-    drawn = np.tile(np.arange(n), (orders, 1))
-    for members in kinds:
-        chosen = random.random((orders - 1, len(members))).argsort(1)
-        drawn[1:, members.ravel()] = members[chosen].reshape(orders - 1, -1)
-    return drawn
+        found = _every_order(n, kinds)
+    else:
+        random = np.random.Generator(np.random.PCG64(seed))
+        found = np.tile(np.arange(n), (orders, 1))
+        for members in kinds:
+            chosen = random.random((orders - 1, len(members))).argsort(1)
+            found[1:, members.ravel()] = members[chosen].reshape(orders - 1, -1)
+    found.flags.writeable = False  # the next call gets the same array
+    return found
 
 
 def smallest_p(x: np.ndarray, blocks: Sequence[object] | None = None, orders: int = MOST_ORDERS) -> float:

@@ -9,6 +9,7 @@ Annotated adds `Rule`s. A field without a default must be given.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -51,16 +52,23 @@ def unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(re.sub(r"\\([nt\\])", lambda found: meaning[found[1]], text) for text in texts)
 
 
-def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
+@functools.cache  # a command asks again and again, and reading a schema takes longer than anything else in its checks
+def _field_types(schema: type) -> Mapping[str, Any]:
+    """Return the type of every field, with what Annotated adds."""
+    return types.MappingProxyType(get_type_hints(schema, include_extras=True))
+
+
+@functools.cache
+def leaf_types(schema: type, prefix: str = "") -> Mapping[str, Any]:
     """Return the type of every dotted key that holds a value and not another dataclass."""
     found: dict[str, Any] = {}
-    for name, declared in get_type_hints(schema, include_extras=True).items():
+    for name, declared in _field_types(schema).items():
         inner = _dataclasses_of(declared)
         for kind in inner:
             found |= leaf_types(kind, f"{prefix}{name}.")
         if not inner:
             found[f"{prefix}{name}"] = declared
-    return found
+    return types.MappingProxyType(found)
 
 
 def holds_keys(declared: Any) -> bool:
@@ -112,7 +120,7 @@ def is_allowed(schema: type, key: str, raw: Any) -> bool:
     """Return whether the field `key` of a schema allows all keys and values of `raw`; others may be missing."""
     problems = _Problems(known=[])
     with contextlib.suppress(UserError):  # of keys that do not go together; another key may still change one of them
-        _value(get_type_hints(schema, include_extras=True)[key], raw, key, problems)
+        _value(_field_types(schema)[key], raw, key, problems)
     return not problems.unknown and not problems.wrong
 
 
@@ -145,9 +153,9 @@ def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _P
         return problems.missing.append(f"{prefix}kind")
     if not isinstance(given, str) or given not in known:
         return problems.wrong.append(f"{prefix}kind={shown(given)} is not known{did_you_mean(str(given), known)}")
-    mine = get_type_hints(known[given])
+    mine = _field_types(known[given])
     for name in raw:
-        if name not in mine and (owner := next((k for k, kind in known.items() if name in get_type_hints(kind)), None)):
+        if name not in mine and (owner := next((k for k, kind in known.items() if name in _field_types(kind)), None)):
             line = f"{prefix}{name} goes with {prefix}kind={owner}, not with {given}: leave it out"
             return problems.wrong.append(line)
     return _dataclass(known[given], raw, prefix, problems)
@@ -156,7 +164,7 @@ def _one_of(kinds: list[type], raw: Mapping[str, Any], prefix: str, problems: _P
 def _dataclass(schema: type, raw: Mapping[str, Any], prefix: str, problems: _Problems) -> Any:
     """Return the instance, or None if there are problems, which are added to `problems`."""
     before = len(problems.unknown) + len(problems.missing) + len(problems.wrong)
-    declared = get_type_hints(schema, include_extras=True)
+    declared = _field_types(schema)
     problems.unknown.extend(f"{prefix}{name}" for name in raw if name not in declared)
     given = {}
     for field in dataclasses.fields(schema):

@@ -31,7 +31,8 @@ from jaxalign.inference.kv_cache import (
     grow_ring_program,
     place_prompts_program,
 )
-from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
+from jaxalign.inference.random_keys import sample_keys
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
 from jaxalign.inference.scheduler import PrefillBatch, RowState, Scheduler, padded_prompts
 from jaxalign.inference.stopping import StoppingCriteria
 from jaxalign.models.architecture import Architecture

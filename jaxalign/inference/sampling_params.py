@@ -1,16 +1,12 @@
 """Sampling parameters, requests for samples, and the completions that come back."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
-import jax
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Int
 
-from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
-from jaxalign.parallel.compilation import Programs
 
 ENDS = ("stop", "eos", "length")
 """How a whole sample ends: before a stop string, with an end token, or at `max_tokens`. A sample that a server ended in
@@ -109,36 +105,3 @@ def check_room(sampling: SamplingParams, context: int) -> None:
             f"max_tokens={sampling.max_tokens} leaves no room for a prompt in the context of {context}: "
             f"give at most {context - 1}"
         )
-
-
-def derive_keys(seed: UInt32[Array, ""], words: UInt32[Array, "n 3"]) -> UInt32[Array, "n 2"]:
-    """Return the data of a random key for each row of words: the seed's key, with the words folded in."""
-
-    def fold(row):
-        key = jax.random.key(seed)
-        for word in row:
-            key = jax.random.fold_in(key, word)
-        return jax.random.key_data(key)
-
-    return jax.vmap(fold)(words)
-
-
-keys_program = jax.jit(derive_keys)
-
-
-def sample_keys(
-    requests: Sequence[Request], seed: int, programs: Programs
-) -> list[dict[int, UInt32[np.ndarray, " 2"]]]:
-    """Return for each request the random key of each of its samples, by the sample's index.
-
-    A key derives from the seed, the first eight bytes of a SHA-256 over the prompt's tokens, and the index.
-    """
-    words = []
-    for request in requests:
-        digest = hashlib.sha256(np.asarray(request.prompt, np.int32).tobytes()).digest()
-        words += [(*np.frombuffer(digest[:8], np.uint32), index) for index in request.samples]
-    padded = np.zeros((bucket(len(words)), 3), np.uint32)
-    padded[: len(words)] = words
-    arguments = (np.uint32(seed), padded)
-    keys = iter(np.asarray(programs.get("sample keys", keys_program, (), arguments)(*arguments)))
-    return [{index: next(keys) for index in request.samples} for request in requests]

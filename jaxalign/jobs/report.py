@@ -17,6 +17,7 @@ from jaxalign.jobs.harm.report_page import models_in_words, report_page
 from jaxalign.jobs.harm.report_parts import (
     ReportPart,
     add_comparisons_by_prompt,
+    drawn_figures,
     part_names,
     report_part,
     with_comparisons,
@@ -125,12 +126,15 @@ def make_parts(
     """
     known, losses = perplexities(runs, folder), training_losses(runs, folder)
     names = part_names(collections)
-    parts = [report_part(found, name, known, losses, ability) for found, name in zip(collections, names, strict=True)]
+    parts = [report_part(found, name, known, ability) for found, name in zip(collections, names, strict=True)]
     for part in parts if paper else ():
         table = paper_table(part.found, part.name)
         part.tables[1:1] = [] if table is None else [table]
     add_comparisons_by_prompt(parts, known)
-    return with_comparisons(parts)
+    compared = with_comparisons(parts)
+    for part in parts:  # once all records are read, of which one may be damaged: figures take longest
+        part.figures = drawn_figures(part, known, losses)
+    return compared
 
 
 def write_parts(out: Path, parts: Sequence[ReportPart]) -> None:

@@ -8,6 +8,7 @@ the model, V = 10 values.
 
 import dataclasses
 import json
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class ValueProbe:
     """For each value, how often an argument with it has the higher log-odds than one without (area under the curve), by
     regressions that were fitted without the argument's conclusion."""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What changes whenever a reading could."""
         return digest([VALUE_PROBE_METADATA["form"], self.base, self.weights.tolist(), self.offsets.tolist()])
@@ -58,3 +59,6 @@ def read_value_probe(path: str | Path = VALUE_PROBE) -> ValueProbe:
     return ValueProbe(
         told["base"], file.read("weights").astype(np.float32), file.read("offsets").astype(np.float64), held_out
     )
+
+
+shipped_value_probe = cache(read_value_probe)

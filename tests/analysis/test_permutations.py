@@ -50,3 +50,10 @@ def test_the_smallest_p_counts_the_ways_to_place_a_value():
     assert smallest_p(np.ones(9)) == 1
     repeated = np.repeat(fourteen, 11)
     assert smallest_p(repeated, np.repeat(np.arange(14), 11).tolist()) == pytest.approx(1 / 91)
+
+
+def test_orders_are_drawn_once_for_many_tests_of_the_same_units_and_nobody_can_change_them():
+    first = block_orders(24)
+    assert block_orders(24) is first and block_orders(24, [n // 2 for n in range(24)]) is not first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 1

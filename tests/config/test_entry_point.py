@@ -414,8 +414,8 @@ def test_export_names_all_that_it_lacks_and_knows_no_groups(capsys):
     assert refused(main, ["value=power"], capsys).startswith("unknown key 'value'")
 
 
-def test_a_configuration_is_checked_without_loading_jax():
-    modules = "jaxalign.config.entry_point, jaxalign.runs.directory, jaxalign.runs.progress"
+def test_a_configuration_is_checked_and_a_report_is_made_without_loading_jax():
+    modules = "jaxalign.config.entry_point, jaxalign.runs.directory, jaxalign.runs.progress, jaxalign.jobs.report"
     code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

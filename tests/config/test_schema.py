@@ -9,7 +9,7 @@ from jaxalign.config.commands import read_config
 from jaxalign.config.crest import CrestConfig
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.presets import CONF
-from jaxalign.config.schema import Rule, read, shown
+from jaxalign.config.schema import Rule, leaf_types, read, shown
 from jaxalign.errors import UserError
 
 
@@ -33,6 +33,13 @@ def stops(override, name="generate", kind=GenerateConfig):
 )
 def test_stop_strings_are_typed_with_escapes(typed, meant):
     assert stops(f"sampling.stop={typed}") == meant
+
+
+def test_the_types_of_a_schema_are_found_once_and_nobody_can_change_them():
+    found = leaf_types(GenerateConfig)
+    assert leaf_types(GenerateConfig) is found and "sampling.stop" in found
+    with pytest.raises(TypeError):
+        found["sampling.stop"] = int  # pyright: ignore[reportIndexIssue]
 
 
 def test_a_real_newline_may_be_given_too_and_crest_reads_alike():

@@ -18,8 +18,9 @@ from jaxalign.data.bucketing import bucket
 from jaxalign.errors import UserError
 from jaxalign.inference import call_plan
 from jaxalign.inference.call_plan import SAMPLES_TOGETHER, SHARED, STEPS, WATCHED, shared_prefix
+from jaxalign.inference.random_keys import sample_keys
 from jaxalign.inference.sampler import Sampler
-from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests, sample_keys
+from jaxalign.inference.sampling_params import Completion, Request, SamplingParams, check_requests
 from jaxalign.inference.stopping import BROKEN
 from jaxalign.models.architecture import from_config
 from jaxalign.models.layout import BaseWeights

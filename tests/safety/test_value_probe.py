@@ -6,7 +6,7 @@ from golden.make_value_probe import argument_exchange, fit_value_probe, write_va
 
 from jaxalign.errors import UserError
 from jaxalign.safety.judges.probe import HARM_PROBE, ProbeReader, read_probe
-from jaxalign.safety.value_probe import read_value_probe
+from jaxalign.safety.value_probe import read_value_probe, shipped_value_probe
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.touche import Argument
 
@@ -71,3 +71,5 @@ def test_the_shipped_probe_is_of_the_default_base():
     assert shipped.base == read_probe(HARM_PROBE).base and shipped.weights.shape == (10, 576)
     assert set(shipped.held_out) == set(VALUES)
     assert np.mean([area.estimate for area in shipped.held_out.values()]) > 0.7
+    assert shipped_value_probe() is shipped_value_probe()
+    assert shipped.identity is shipped.identity  # a hash of all weights, which a report asks for hundreds of times

@@ -17,7 +17,7 @@ from jaxalign.jobs.harm.judged_file import FIRST_KEYS, JUDGED_FILE
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmSession
-from jaxalign.jobs.harm.text_values import shipped_value_probe, text_values
+from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import write_records
@@ -31,6 +31,7 @@ from jaxalign.safety.judges.repeats import judge_repeatedly, movement
 from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import NOT_JUDGED, SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
+from jaxalign.safety.value_probe import shipped_value_probe
 
 JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS, DICTIONARY_FILE), records=(JUDGED_FILE,))

@@ -11,7 +11,6 @@ import numpy as np
 from jaxalign.analysis.data_tables import DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.jobs.harm.reported import labels_of_both, tables_of
-from jaxalign.jobs.harm.text_values import shipped_value_probe
 from jaxalign.safety import report_tables as tables
 from jaxalign.safety.attribution import Harms
 from jaxalign.safety.attribution_table import attributed_models, attribution_table, harm_kappa
@@ -27,6 +26,7 @@ from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
 from jaxalign.safety.task_tables import TaskScores, tasks_table, with_tasks
 from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
+from jaxalign.safety.value_probe import shipped_value_probe
 from jaxalign.safety.value_tables import carried_table
 
 MOST_ATTRIBUTED = 24
@@ -58,13 +58,9 @@ def part_names(collections: Sequence[Collection]) -> list[str]:
 
 
 def report_part(
-    found: Collection,
-    name: str,
-    known: tables.Perplexities,
-    losses: tables.TrainingLosses,
-    scores: TaskScores | None = None,
+    found: Collection, name: str, known: tables.Perplexities, scores: TaskScores | None = None
 ) -> ReportPart:
-    """Return the tables and figures of a collection; `name` begins the names of their files."""
+    """Return the tables of a collection, without figures; `name` begins the names of their files."""
     scores = scores or {}
     _fill_drops(found)
     risks = collection_risks(found)
@@ -85,7 +81,7 @@ def report_part(
         made += [] if carried is None else [carried]
     made += [tables.judges_table(found, name), tables.harm_table(found, name), tables.records_table(found, name)]
     title = f"{found.name.replace('_', ' ')}, judged by {found.judged_by}"
-    return ReportPart(name, title, found, made, _drawn(found, name, risks, known, losses), risks)
+    return ReportPart(name, title, found, made, {}, risks)
 
 
 def _fill_drops(found: Collection) -> None:
@@ -102,13 +98,15 @@ def _fill_drops(found: Collection) -> None:
                 model.drops.append({**drop, "judge": judge})
 
 
-def _drawn(
-    found: Collection, name: str, risks: Sequence[Risk], known: tables.Perplexities, losses: tables.TrainingLosses
+def drawn_figures(
+    part: ReportPart, known: tables.Perplexities, losses: tables.TrainingLosses
 ) -> dict[str, tuple[bytes, bytes, str]]:
+    """Return the figures of a part, as `ReportPart.figures` has them."""
     # matplotlib takes half a second, so it is imported late
     from jaxalign.analysis.figures import as_png, as_svg
     from jaxalign.safety import adapter_figures, figures
 
+    found, risks = part.found, part.risks
     title, note = found.name.replace("_", " "), "; ".join(_short(one) for one in found.judges)
     metric = tables.metric_name(found.metric)
     drawn: dict[str, Any] = {}
@@ -131,7 +129,7 @@ def _drawn(
         "training": "lines of the loss of each adapter over the steps of its training",
     }
     return {
-        f"{name}-{kind}": (as_png(figure), as_svg(figure), f"{title}: {words[kind]}; the tables have its numbers")
+        f"{part.name}-{kind}": (as_png(figure), as_svg(figure), f"{title}: {words[kind]}; the tables have its numbers")
         for kind, figure in drawn.items()
         if figure is not None
     }

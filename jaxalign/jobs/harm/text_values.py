@@ -1,17 +1,14 @@
 """Which values the responses of a model carry, by the probe for values, where a probe has read them anyway."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from jaxalign.safety.judgements import Exchange
 from jaxalign.safety.judges.probe import ProbeReader
-from jaxalign.safety.value_probe import ValueProbe, read_value_probe
+from jaxalign.safety.value_probe import ValueProbe
 from jaxalign.values.schwartz import VALUES
-
-shipped_value_probe = cache(read_value_probe)
 
 
 def text_values(reader: ProbeReader, exchanges: Sequence[Exchange], probe: ValueProbe) -> dict[str, Any] | None:

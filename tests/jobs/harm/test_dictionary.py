@@ -12,7 +12,7 @@ from jaxalign.evaluate import main as evaluate
 from jaxalign.jobs.harm.dictionary import _known
 from jaxalign.report import main as report
 from jaxalign.safety.value_dictionary import ValueDictionary
-from jaxalign.safety.value_probe import read_value_probe
+from jaxalign.safety.value_probe import shipped_value_probe
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
 from jaxalign.values.targets import extreme_targets
@@ -70,7 +70,7 @@ def told(about, scores, name="pyvalues 0.11.1", n=30):
 
 def of_probe(about, scores):
     means = {value: 1 - score / 10 for value, score in scores.items()}
-    return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
+    return {**about, "text_values": {"probe": shipped_value_probe().identity, "n": 30, "means": means}}
 
 
 def rows(lab, capsys):
@@ -90,7 +90,7 @@ def test_the_dictionary_stands_beside_the_probe_with_its_own_figures(lab, capsys
     mine, probe = found["pyvalues 0.11.1", "Power"], found["probe", "Power"]
     figures = [float(mine[name]) for name in ("held-out area", "held-out area low", "silent", "base")]
     assert figures == pytest.approx([0.6, 0.5, 0.4, 0.2])
-    assert float(probe["held-out area"]) == read_value_probe().held_out["power"].estimate and probe["silent"] == ""
+    assert float(probe["held-out area"]) == shipped_value_probe().held_out["power"].estimate and probe["silent"] == ""
     for name in ("with the target", "with the measured score"):
         assert [float(one[name]) for one in (mine, probe)] == pytest.approx([1, -1])
     assert float(mine["with the flagged rate"]) > 0.5 > -0.5 > float(probe["with the flagged rate"])

@@ -11,7 +11,7 @@ from synthetic_harm import EXTREME, Lab, judge_entry
 
 from jaxalign.jobs.harm import report_parts
 from jaxalign.runs.records import content_hashes
-from jaxalign.safety.value_probe import read_value_probe
+from jaxalign.safety.value_probe import shipped_value_probe
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
 
@@ -267,7 +267,7 @@ def test_conclusions_that_flip_under_another_judge_are_marked(lab, capsys):
 
 def carrying(about, scores):
     means = {value: score / 10 for value, score in scores.items()}
-    return {**about, "text_values": {"probe": read_value_probe().identity, "n": 30, "means": means}}
+    return {**about, "text_values": {"probe": shipped_value_probe().identity, "n": 30, "means": means}}
 
 
 def all_tables_and_pictures(lab, capsys, kappa):

@@ -123,7 +123,12 @@ def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(two_models
         ("generate", lambda line: line[:60], "is not JSON"),
     ],
 )
-def test_a_record_that_lacks_something_is_named_with_its_line(two_models, capsys, name, change, said):
+def test_a_record_that_lacks_something_is_named_with_its_line(two_models, capsys, monkeypatch, name, change, said):
+    def too_early(*_):
+        raise AssertionError("figures were drawn before the judged records were read")
+
+    if name == "judge":
+        monkeypatch.setattr("jaxalign.jobs.report.drawn_figures", too_early)
     folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
     change_line(file, change)
