@@ -59,27 +59,15 @@ def _kappa(table: np.ndarray, n: int, missing: int, level: float) -> Estimate:
     if 1 in ((table.sum(0) > 0).sum(), (table.sum(1) > 0).sum()):
         return Estimate(estimate=0.0, n=n, missing=missing, reason="one of the two always says the same")
     from scipy.stats import norm
+    from statsmodels.stats.inter_rater import cohens_kappa
 
     chance = float(table.sum(0) @ table.sum(1)) / n**2
     if np.trace(table) == n:
         least = ((1 - level) / 2) ** (1 / n)
         return Estimate(estimate=1.0, low=(least - chance) / (1 - chance), high=1.0, n=n, missing=missing)
-    kappa, error = _kappa_with_error(table)
-    wide = float(norm.ppf((1 + level) / 2) * error)
+    found: dict[str, float] = cohens_kappa(table)  # pyright: ignore[reportAssignmentType]
+    kappa, wide = float(found["kappa"]), float(norm.ppf((1 + level) / 2) * found["std_kappa"])
     return Estimate(estimate=kappa, low=max(-1.0, kappa - wide), high=min(1.0, kappa + wide), n=n, missing=missing)
-
-
-def _kappa_with_error(table: np.ndarray) -> tuple[float, float]:
-    """Return κ of counts [first label, second label], and its standard error (Fleiss, Cohen and Everitt, 1969)."""
-    n = table.sum()
-    shares, first, second = table / n, table.sum(1) / n, table.sum(0) / n
-    same, chance = np.diag(shares), (first * second).sum()
-    kappa = (np.trace(table) / n - chance) / (1 - chance)
-    apart = shares * np.square(second[:, None] + first)
-    np.fill_diagonal(apart, 0)
-    spread = (same * np.square(1 - (first + second) * (1 - kappa))).sum() + (1 - kappa) ** 2 * apart.sum()
-    variance = (spread - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2 / n
-    return float(kappa), float(np.sqrt(variance))
 
 
 def area_under_curve(scores: np.ndarray, harmful: np.ndarray, level: float = 0.95) -> Estimate:

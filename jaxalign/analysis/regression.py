@@ -86,36 +86,29 @@ def regression(y: np.ndarray, x: np.ndarray, names: Sequence[str], level: float 
         silent = Estimate(n=n, missing=missing, reason=reason)
         return Regression(dict.fromkeys(names, silent), None, shared, n, reason)
 
-    from scipy.stats import t
+    from statsmodels.regression.linear_model import OLS
 
-    z, scaled = np.column_stack([np.ones(n), (x - x.mean(0)) / x.std(0)]), (y - y.mean()) / y.std()
-    inverse = np.linalg.pinv(z, rcond=1e-15)
-    found = inverse @ scaled
-    left = scaled - z @ found
-    # How far each unit pulls its own prediction: without it, its residual would be left / (1 - pull).
-    pull = np.einsum("ij,ik,kj->i", z, z, inverse @ inverse.T)
-    errors = np.sqrt(np.diag(inverse @ (np.square(left / (1 - pull))[:, None] * inverse.T)))
-    free = n - z.shape[1]
-    wide, p = t.ppf((1 + level) / 2, free) * errors, 2 * t.sf(np.abs(found / errors), free)
+    z = (x - x.mean(0)) / x.std(0)
+    fit = OLS((y - y.mean()) / y.std(), np.column_stack([np.ones(n), z])).fit(cov_type="HC3", use_t=True)
+    limits = fit.conf_int(1 - level)
     coefficients = {
         name: Estimate(
-            estimate=float(found[v]),
-            low=float(found[v] - wide[v]),
-            high=float(found[v] + wide[v]),
+            estimate=float(fit.params[v]),
+            low=float(limits[v, 0]),
+            high=float(limits[v, 1]),
             n=n,
             missing=missing,
-            p=float(p[v]),
+            p=float(fit.pvalues[v]),
         )
         for v, name in enumerate(names, start=1)
     }
-    r2 = 1 - left @ left / np.square(scaled - scaled.mean()).sum()
-    return Regression(coefficients, float(1 - (n - 1) / free * (1 - r2)), shared, n)
+    return Regression(coefficients, float(fit.rsquared_adj), shared, n)
 
 
 def _inflation(z: np.ndarray, column: int) -> float:
-    """Return how many times the variance of a coefficient is what it would be if no other predictor went with it."""
-    others, mine = np.delete(z, column, 1), z[:, column]
+    from statsmodels.stats.outliers_influence import variance_inflation_factor
+
+    others = np.delete(z, column, 1)
     if len(z) <= z.shape[1] or np.linalg.matrix_rank(z) == np.linalg.matrix_rank(others):
         return float("inf")
-    left = mine - others @ (np.linalg.pinv(others, rcond=1e-15) @ mine)
-    return float(1 / (1 - (1 - left @ left / (mine @ mine))))
+    return float(variance_inflation_factor(z, column))

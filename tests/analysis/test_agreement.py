@@ -17,26 +17,6 @@ def test_kappa_by_hand():
     assert found.kappa.low == pytest.approx(0.15, abs=0.02) and found.kappa.high == pytest.approx(0.65, abs=0.02)
 
 
-def test_the_error_of_kappa_is_that_of_the_shares_that_it_is_made_of():
-    table = np.array([[20.0, 5, 2], [3, 15, 4], [1, 6, 24]])
-    pairs = [(str(a), str(b)) for (a, b), n in np.ndenumerate(table) for _ in range(int(n))]
-
-    def kappa(shares):
-        chance = shares.sum(0) @ shares.sum(1)
-        return (np.trace(shares) - chance) / (1 - chance)
-
-    shares, slopes = table / 80, np.zeros((3, 3))
-    for place in np.ndindex(3, 3):  # how far kappa moves with each share: the variance of a multinomial follows
-        step = np.zeros((3, 3))
-        step[place] = 1e-6
-        slopes[place] = (kappa(shares + step) - kappa(shares - step)) / 2e-6
-    error = np.sqrt(((shares * slopes**2).sum() - (shares * slopes).sum() ** 2) / 80)
-    found = cohen_kappa(*zip(*pairs, strict=True)).kappa
-    assert found.estimate == pytest.approx(kappa(shares)) and found.n == 80
-    assert found.low is not None and found.high is not None
-    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * error, rel=1e-6)
-
-
 def test_intervals_of_kappa_cover_it_as_often_as_they_say():
     random = np.random.default_rng(0)
     inside = []
