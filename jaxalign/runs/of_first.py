@@ -12,6 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.parallel.distributed import by_first, scratch_place
 from jaxalign.runs.config_file import differing_keys
 from jaxalign.runs.directory import SUMMARY, Run
+from jaxalign.runs.reading import read_text
 from jaxalign.runs.records import write_atomic
 
 
@@ -32,7 +33,8 @@ def open_run_of_first(run_identity: Mapping[str, Any], opened: Callable[[], Run]
         nonlocal run
         run = opened()
         records = [run.path / name for name in (SUMMARY, *files) if (run.path / name).is_file()]
-        return {"identity": run_identity, "records": {path.name: path.read_text("utf-8") for path in records}}
+        hint = "remove it, and type the command again"
+        return {"identity": run_identity, "records": {path.name: read_text(path, hint=hint) for path in records}}
 
     found = by_first(open_here)
     if run is not None:

@@ -341,9 +341,10 @@ def test_the_parts_of_a_record_and_of_a_summary_are_checked(tmp_path):
         path.write_text(f'{{"n": 1, "results": {{"scores": {{"power": 1}}}}}}\n{{"n": 2, "results": {wrong}}}\n')
         with pytest.raises(UserError, match=rf"a\.jsonl, line 2: {place} is missing or damaged; remove the line"):
             read_records(path, n=int, results=shape)
-    path.write_text('{"n": true}\n')
-    with pytest.raises(UserError, match="line 1: 'n' is missing or damaged"):
-        read_records(path, n=int)
+    for wrong in ("true", "NaN", "-Infinity"):
+        path.write_text(f'{{"n": 1.5}}\n{{"n": {wrong}}}\n')
+        with pytest.raises(UserError, match="line 2: 'n' is missing or damaged"):
+            read_records(path, n=int | float)
 
 
 @pytest.mark.parametrize("moved", [True, False])

@@ -74,7 +74,9 @@ def test_a_judge_that_dies_loses_nothing_that_it_had_said(tmp_path):
     assert judge.asked == [ASKED[1], ASKED[3]]
 
 
-@pytest.mark.parametrize("change", [{"score": "3"}, {"score": True}, {"label": 7}, {"missing": 0}, {"raw": None}])
+@pytest.mark.parametrize(
+    "change", [{"score": "3"}, {"score": True}, {"score": float("nan")}, {"label": 7}, {"missing": 0}, {"raw": None}]
+)
 def test_a_damaged_record_is_one_line(tmp_path, change):
     path, judge = tmp_path / "j.jsonl", Counting()
     judge_missing(judge, ASKED[:1], path)

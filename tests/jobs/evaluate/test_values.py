@@ -76,11 +76,11 @@ def test_a_scale_of_zero_is_the_base_and_an_interrupted_evaluation_asks_only_wha
     del summary["rows"][1]["scores"]["power"]
     (run / "summary.json").write_text(json.dumps(summary))
     line = refused(main, [*arguments, "benchmark.reading=likelihood"], capsys)
-    assert "summary.json is damaged ('rows.2.scores.power' is missing or damaged); remove" in line
+    assert "summary.json is damaged (rows 2, scores: 'power' is missing or damaged); remove" in line
     (run / "summary.json").unlink()
     (run / "questionnaire.jsonl").write_bytes(before + b'{"when": "base-plain", "results": {"scores": {}}}\n')
     line = refused(main, [*arguments, "benchmark.reading=likelihood"], capsys)
-    assert re.search(r"questionnaire\.jsonl, line \d: 'results\.scores\.\w+' is missing or damaged; remove the", line)
+    assert re.search(r"questionnaire\.jsonl, line \d: results, scores: '\w+' is missing or damaged; remove the", line)
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def test_a_run_whose_results_are_damaged_is_not_called_done_and_the_command_in_t
         (lambda: summary.write_text("{}"), f"{summary} is damaged ('training' is missing or damaged); {mend}"),
         (
             lambda: summary.write_text('{"training": {"stages": [{}]}, "questionnaire": {}}'),
-            f"{summary} is damaged ('training.stages.1.name' is missing or damaged); {mend}",
+            f"{summary} is damaged (training, stages 1: 'name' is missing or damaged); {mend}",
         ),
         (lambda: summary.write_text(""), f"{summary} line 1 is not JSON"),
     )
