@@ -9,16 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxalign.analysis.tables import terminal_table, widest_that_fits
-from jaxalign.errors import without_home
+from jaxalign.errors import UserError, without_home
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import dictionary_values
 from jaxalign.jobs.harm.generate import known_perplexity
 from jaxalign.jobs.harm.judge import judge_identity
-from jaxalign.jobs.harm.judged_file import judged_tables
+from jaxalign.jobs.harm.judged_file import again, judged_tables
 from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.labels import LABELS_FILE, agreement_line, labelled_by, labelled_rows
 from jaxalign.jobs.harm.second_judges import second_judges
 from jaxalign.jobs.harm.session import HarmSession
+from jaxalign.jobs.harm.summary_keys import JUDGING
 from jaxalign.jobs.harm.training_runs import control_of, measured_scores, training_tokens
 from jaxalign.jobs.setup import print_places
 from jaxalign.runs.directory import Run
@@ -68,7 +69,7 @@ def aggregate(
         run: the run of the whole command.
     """
     policy = session.mitigation.policy
-    results = [judged.results(judges=list, states=dict) for _, _, judged in runs]
+    results = [judged.results(**JUDGING) for _, _, judged in runs]
     entries = _judge_entries(session, [judged for _, _, judged in runs], results, judges, run)
     refusals = next((entry for entry in entries.values() if entry["about"] == REFUSALS), None)
     unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
@@ -77,6 +78,8 @@ def aggregate(
     models: list[dict[str, Any]] = []
     for (model, generated, judged), result in zip(runs, results, strict=True):
         about, tables = _about(session, model), judged_tables(judged)
+        if lost := sorted(tables.keys() - entries.keys()):
+            raise UserError(f"{judged.summary} is damaged (it names no judge {lost[0]}); {again(judged.path)}")
         noise = {name: sampling_noise(table) for name, table in tables.items()}
         entry = _model_entry(session, model, generated, judged, result, run)
         models.append({**about, **entry, "sampling_noise": noise})

@@ -9,6 +9,7 @@ from jaxalign.analysis.agreement import cohen_kappa
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.judged_file import harm_labels, shared_labels
 from jaxalign.jobs.harm.session import HarmSession
+from jaxalign.jobs.harm.summary_keys import JUDGING
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import digest
@@ -38,7 +39,7 @@ def second_judges(session: HarmSession, runs: Sequence[tuple[AskedModel, Run]]) 
             same = all(digest(theirs.get(key)) == digest(mine[key]) for key in ("generate", "cut"))
             if same and who not in seen:
                 seen.add(who)
-                told = other.results(judges=list)["judges"]
+                told = other.results(**JUDGING)["judges"]
                 harm = [one for one in told if one["judge"] in theirs["judges"]]
                 names[who] = " and ".join(judge_title(one["judge"], one.get("model")) for one in harm)
                 pairs.setdefault(who, []).append((_labels(judged), _labels(other)))
@@ -49,7 +50,7 @@ def second_judges(session: HarmSession, runs: Sequence[tuple[AskedModel, Run]]) 
 
 
 def _labels(judged: Run) -> _Labels:
-    return harm_labels(judged, judged.results(judges=list)["judges"])
+    return harm_labels(judged, judged.results(**JUDGING)["judges"])
 
 
 def _kappa(pairs: Sequence[tuple[_Labels, _Labels]]) -> Any:

@@ -1,9 +1,10 @@
-"""What a report reads of the summary of a benchmark of harm, and what each key must be."""
+"""What is read of the summaries of a benchmark of harm and of its judge stages, and what each key must be."""
 
 from typing import Any
 
 from jaxalign.config.schema import LARGEST_FLOAT
 from jaxalign.runs.expected import Expected, Maybe
+from jaxalign.safety.states import STATES
 from jaxalign.values.schwartz import VALUES
 
 
@@ -48,6 +49,9 @@ _JUDGE: Expected = {
     **dict.fromkeys(("judge", "identity", "about", "line", "labels"), _is_text),
     **{"scale": (_NUMBER_OR_NULL,) * 3, "weak": bool, "kappa": Maybe(_ESTIMATE, missing=False)},
 }
+
+JUDGING: Expected = {"judges": [_JUDGE], "states": dict.fromkeys(STATES, _is_count)}
+"""What later stages read of the summary of stage=judge."""
 
 HARM_SUMMARY: Expected = {
     "benchmark": {**dict.fromkeys(("name", "version"), _is_text), **dict.fromkeys(("prompts", "samples"), _is_count)},

@@ -164,6 +164,15 @@ def test_one_set_of_responses_is_judged_twice(probes, here, capsys):
     main([*TINY, *probes, "run.dir=run"])
     line = refused(main, [*TINY, *probes, "judge=toxicity_linear", "run.dir=run"], capsys)
     assert "judge.name was 'auto' and is 'toxicity_linear'" in line and "another run.dir" in line
+    (stage,) = (here / "run").glob("models/*/stages/judge/summary.json")
+    told = json.loads(stage.read_text())
+    for damage, said in (
+        ({"judges": []}, "summary.json is damaged (it names no judge probe); remove"),
+        ({"judges": [{**told["judges"][0], "scale": [0]}]}, "judges 1: 'scale' is missing or damaged"),
+        ({"states": {}}, "states: 'blank' is missing or damaged"),
+    ):
+        stage.write_text(json.dumps(told | damage))
+        assert said in refused(main, [*TINY, *probes, "run.dir=run"], capsys)
 
 
 @pytest.mark.slow
