@@ -86,7 +86,8 @@ def test_the_whole_loop_leaves_what_a_person_would_read(whole, capsys):
     page = (whole / "report.md").read_text()
     for name, stage in summary["stages"].items():
         assert (whole / stage["path"] / "sessions.jsonl").is_file() and not Path(stage["path"]).is_absolute()
-        assert stage["path"] in page and stage["seconds"] > stage["python_seconds"] >= 0, name
+        assert stage["path"] in page, name
+        assert 1.01 * stage["seconds"] > stage["python_seconds"] >= 0, name  # they are of two clocks
     assert "### Wrong" in page and "![accuracy](figures/accuracy.png)" in page
     for picture in ("accuracy.png", "z_tilde.png"):
         assert (whole / "figures" / picture).read_bytes().startswith(b"\x89PNG")
