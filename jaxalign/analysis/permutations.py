@@ -40,7 +40,7 @@ def _orders(n: int, blocks: tuple[object, ...] | None, seed: int, orders: int) -
         for members in kinds:
             chosen = random.random((orders - 1, len(members))).argsort(1)
             found[1:, members.ravel()] = members[chosen].reshape(orders - 1, -1)
-    found.flags.writeable = False  # the next call gets the same array
+    found.flags.writeable = False
     return found
 
 

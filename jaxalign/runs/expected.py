@@ -76,10 +76,12 @@ def _is(found: Any, expected: Any) -> bool:
 
 
 def damage(found: Any, expected: Expected) -> str | None:
-    """Return what is wrong with a stored object, in words; None if it is as expected.
+    """Return what is wrong with a stored object or list, in words; None if it is as expected.
 
     >>> damage({"models": [{"about": {}}]}, {"models": [{"about": {"name": str}}]})
     "models 1, about: 'name' is missing or damaged"
+    >>> damage({}, [str])
+    'not a JSON list'
     """
     path = flaw(found, expected)
     if path is None:
@@ -91,7 +93,7 @@ def damage(found: Any, expected: Expected) -> str | None:
         else:
             words.append(str(one))
     if not words:
-        return "not a JSON object"
+        return f"not a JSON {'list' if isinstance(expected, list) else 'object'}"
     place = ", ".join(words[:-1])
     return f"{place}{': ' if place else ''}'{words[-1]}' is missing or damaged"
 
