@@ -31,7 +31,7 @@ FORKS.set_forkserver_preload(["child_server"])
 class Child:
     """A command that runs in a process of its own, used like `subprocess.Popen`; what it prints is kept in two files.
 
-    Without an `environment` it has this process's.
+    The `module` may also be the path of a script. Without an `environment` it has this process's.
     """
 
     def __init__(self, module: str, arguments: Sequence[object] = (), environment: Mapping[str, str] | None = None):
@@ -111,6 +111,9 @@ def _run(
     atexit.register(jax.distributed.shutdown)  # from Python 3.13 on, a fork forgets what JAX does at the end
     sys.argv = ["", *arguments]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # a process that was forked leaves them out

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_process import Child
 from runs_of_tiny import SHAPED, SHORT, write_arguments
 
 pytestmark = pytest.mark.slow
@@ -25,8 +26,9 @@ def run(tmp_path, *command, **variables):
     return done.stdout
 
 
-def test_the_python_interface_in_one_script(tmp_path):
-    said = run(tmp_path, sys.executable, str(EXAMPLES / "python_api.py"), "tiny")
+def test_the_python_interface_in_one_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = Child(str(EXAMPLES / "python_api.py"), ["tiny"]).printed()
     assert "the same adapter is True" in said
 
 

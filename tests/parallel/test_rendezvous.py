@@ -167,7 +167,7 @@ def test_of_any_number_of_missing_processes_the_first_are_named(address):
 @pytest.mark.slow
 def test_a_process_that_gave_up_is_not_there_for_those_that_wait_on(address):
     found = {}
-    first = threading.Thread(target=lambda: found.update(met(address, 3, 0, seconds=6.0)))
+    first = threading.Thread(target=lambda: found.update(met(address, 3, 0, seconds=3.0)))
     first.start()
     host, port = address.split(":")
     for _ in range(300):
@@ -181,7 +181,7 @@ def test_a_process_that_gave_up_is_not_there_for_those_that_wait_on(address):
         time.sleep(0.2)
     assert isinstance(met(address, 3, 2)[2], SystemExit)  # it was not told to go on with the others
     first.join()
-    assert "after 6 s, 2 of 3 processes are at" in str(found[0]) and "missing: 1: start" in str(found[0])
+    assert "after 3 s, 2 of 3 processes are at" in str(found[0]) and "missing: 1: start" in str(found[0])
 
 
 def test_machines_of_one_name_are_told_apart_by_their_boots(monkeypatch, tmp_path):

