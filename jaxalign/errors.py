@@ -64,6 +64,18 @@ def shown(value: Any) -> str:
     return "''" if value == "" else str(value).replace("\n", r"\n")
 
 
+def refused_value(value: Any) -> str:
+    """Return a value that is not of the type it should be, for an error line: as `shown`, but a text that looks like a
+    number, or like true, false or null, stands in quotes.
+
+    >>> refused_value("4"), refused_value(4), refused_value("four")
+    ("'4'", '4', 'four')
+    """
+    other = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false|null|nan|[-+]?inf"
+    looks = isinstance(value, str) and re.fullmatch(other, value, re.IGNORECASE)
+    return f"'{value}'" if looks else shown(value)
+
+
 def without_home(text: str) -> str:
     """Return a text with ~ for the user's home in its paths: summaries and reports are meant to be shared."""
     try:

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from jaxalign.config.commands import Config, read_config
+from jaxalign.config.environment import without_secrets
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.flags import split_flags
 from jaxalign.config.output import show_all_characters, unusable_output
@@ -58,7 +59,7 @@ def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Con
                 show_all_characters()
             arguments = list(sys.argv[1:] if arguments is None else arguments)
             try:
-                with interruptible(), unusable_paths(), unusable_output():
+                with interruptible(), unusable_paths(), unusable_output(), without_secrets():
                     _main(config_name, kind, run, arguments)
             except UserError as error:
                 _fail(str(error))

@@ -62,6 +62,8 @@ def one_line() -> Iterator[None]:
         options = error.options or sorted(option.stem for option in (CONF / group).glob("*.yaml"))
         raise UserError(f"{group}={name}: there is no such option{did_you_mean(name, options)}") from error
     except (HydraException, OmegaConfBaseException) as error:
+        if (inner := _user_error(error)) is not None:
+            raise inner from error
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
             parent, _, _ = str(cause.full_key).rpartition(".")
@@ -74,6 +76,13 @@ def one_line() -> Iterator[None]:
         raise UserError("a value is nested too deeply, or an interpolation (${...}) leads back to itself") from error
     except (yaml.YAMLError, UserWarning, OverflowError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Return the UserError that a resolver raised, from which others came; None if there is none."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:
@@ -192,6 +201,8 @@ class CommandLine:
                     raise UserError(f"{spoken(recipe)} is not for jaxalign.{self._config_name}, which has no {lacks}")
                 if self._options.cfg is None:  # --cfg shows a configuration, which may still be incomplete
                     read_config(self._kind, resolved(composed))
+                elif self._options.resolve:
+                    resolved(composed)
             except UserError as error:
                 where = f"job {number} of {len(jobs)} ({spoken(job)}): " if len(jobs) > 1 else ""
                 raise UserError(f"{where}{error}") from error

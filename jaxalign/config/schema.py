@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jaxalign.errors import UserError, did_you_mean, shown
+from jaxalign.errors import UserError, did_you_mean, refused_value, shown
 from jaxalign.runs.reading import is_cut
 
 Schema = TypeVar("Schema")
@@ -132,7 +132,7 @@ class _Problems:
     wrong: list[str] = dataclasses.field(default_factory=list)
 
     def refuse(self, key: str, value: Any, words: str) -> None:
-        self.wrong.append(f"{key}={shown(value)} is not allowed: give {words}")
+        self.wrong.append(f"{key}={refused_value(value)} is not allowed: give {words}")
 
 
 def _dataclasses_of(declared: Any) -> list[type]:

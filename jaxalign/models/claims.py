@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from jaxalign.errors import UserError, shown
+from jaxalign.errors import UserError, refused_value, shown
 
 LARGEST = 2**31 - 1
 """The largest whole number, if nothing else is said."""
@@ -87,7 +87,8 @@ class Claims:
 
     def refused(self, key: str, value: Any, words: str) -> UserError:
         """Return the error of a value that will not do; `words` say what it must be."""
-        return UserError(f"{self.place}: {key}={brief(value)} is not allowed: it must be {words}; {self.hint}")
+        told = brief(refused_value(value) if isinstance(value, str) else value)
+        return UserError(f"{self.place}: {key}={told} is not allowed: it must be {words}; {self.hint}")
 
     def _found(self, key: str, default: Any) -> Any:
         value = self.values.get(key)

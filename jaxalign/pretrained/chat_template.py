@@ -35,16 +35,18 @@ class ChatTemplate:
         Raises:
             UserError: the template refuses the messages, has an error, or writes too much or half of a character.
         """
-        given = {"messages": [dict(turn) for turn in turns], "tools": None, "documents": None}
+        messages = [dict(turn) for turn in turns]
+        given = {"tools": None, "documents": None, "add_generation_prompt": answering}
         now = datetime.strptime(self.date, "%Y-%m-%d")
         try:
-            text = render(
-                self.source, **self.special, **given, add_generation_prompt=answering, strftime_now=now.strftime
-            )
+            text = render(self.source, messages, **self.special, **given, strftime_now=now.strftime)
         except Exception as error:  # whatever the code of a third party raises
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             reason = " ".join(str(error).split()) or "no reason given"
-            raise UserError(f"the model's chat template refuses these messages: {kind}{reason:.200}") from error
+            raise UserError(
+                f"the model's chat template refuses these messages: {kind}{reason:.200}; mend the template, or use "
+                "model.prompt_format=plain"
+            ) from error
         if is_cut(text):
             raise UserError("the model's chat template writes half of a surrogate pair, which no tokenizer can take")
         return text

@@ -17,6 +17,18 @@ MOST_WORK = 2**27
 MOST_TURNS = 2**18
 """The most turns of loops and calls of macros that a template may take in one rendering."""
 
+LEAST_WORK, WORK_PER_CHARACTER = 2**22, 2**11
+"""The work that is allowed for any messages, and for each of their characters beside it, up to `MOST_WORK`."""
+
+LEAST_TURNS, TURNS_PER_CHARACTER = 2**12, 2**4
+"""The turns that are allowed in the same way, up to `MOST_TURNS`. A command renders thousands of texts."""
+
+LEAST_WRITTEN, WRITTEN_PER_CHARACTER = 2**16, 2**3
+"""The most characters that a template may write, in the same way."""
+
+MESSAGE_SIZE = 2**8
+"""How many characters a message counts beside its own."""
+
 MOST_BITS = 2**14
 """The most bits of a whole number."""
 
@@ -49,35 +61,37 @@ _PAIRING = frozenset(("lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstr
 
 
 class _Budget:
-    """What is spent in one rendering of a template of so many characters."""
+    """What is spent in one rendering, of a template and of messages of so many characters."""
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, asked: int) -> None:
         # A turn may run all of the template that is in no loop of its own.
         self._step = 1 + length // 8
+        self._most_work = min(MOST_WORK, LEAST_WORK + WORK_PER_CHARACTER * asked)
+        self._most_turns = min(MOST_TURNS, LEAST_TURNS + TURNS_PER_CHARACTER * asked)
         self._work = 0
         self._turns = 0
 
     def turn(self) -> None:
         self._turns += 1
-        if self._turns > MOST_TURNS:
-            raise SecurityError(f"its calls and loops take more than {MOST_TURNS:,} turns")
+        if self._turns > self._most_turns:
+            raise SecurityError(f"its calls and loops take more than {self._most_turns:,} turns")
         self.work(self._step)
 
     def work(self, size: int) -> None:
         if size > LARGEST_BUILT:
             raise SecurityError(f"it builds more than {LARGEST_BUILT:,} characters")
         self._work += 1 + size
-        if self._work > MOST_WORK:
-            raise SecurityError(f"it reads and builds more than {MOST_WORK:,} characters in all")
+        if self._work > self._most_work:
+            raise SecurityError(f"it reads and builds more than {self._most_work:,} characters in all")
 
 
 _budget: ContextVar[_Budget] = ContextVar("_budget")
 
 
 @contextmanager
-def budgeted(length: int) -> Iterator[None]:
-    """Give a rendering of a template of so many characters its budget."""
-    before = _budget.set(_Budget(length))
+def budgeted(length: int, asked: int) -> Iterator[None]:
+    """Give a rendering its budget: that of a template of `length` characters, and of messages that count as `asked`."""
+    before = _budget.set(_Budget(length, asked))
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ functions come from lists of those that chat templates use.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache, wraps
 from typing import Any, NoReturn
@@ -22,8 +22,11 @@ from jaxalign.pretrained.template_costs import (
     DEEPEST,
     ITEM_COST,
     LARGEST_BUILT,
+    LEAST_WRITTEN,
     LISTING,
     LONGEST_DATE_FIELD,
+    MESSAGE_SIZE,
+    WRITTEN_PER_CHARACTER,
     bits_of,
     budgeted,
     built_size,
@@ -73,8 +76,8 @@ _METHODS = {
 """The methods that a template may call, by the type of their value."""
 
 
-def render(source: str, **given: Any) -> str:
-    """Return what a template writes.
+def render(source: str, messages: Sequence[Mapping[str, str]], **given: Any) -> str:
+    """Return what a template writes of messages, and of what else it is given.
 
     Raises:
         TemplateError: the template has an error, refuses what it is given, or writes, builds or loops too much.
@@ -83,8 +86,12 @@ def render(source: str, **given: Any) -> str:
     if len(source) > LARGEST_SOURCE:
         raise SecurityError(f"it has more than {LARGEST_SOURCE:,} characters")
     template = _compiled(source)
-    with budgeted(len(source)):
-        return _joined(template.generate(**given))
+    asked = sum(MESSAGE_SIZE + sum(map(len, message.values())) for message in messages)
+    with budgeted(len(source), asked):
+        text = _joined(template.generate(messages=messages, **given))
+    if len(text) > (most := LEAST_WRITTEN + WRITTEN_PER_CHARACTER * asked):
+        raise SecurityError(f"it writes {len(text):,} characters, and {most:,} are allowed for these messages")
+    return text
 
 
 @lru_cache(maxsize=16)

@@ -61,7 +61,8 @@ def _is_token(value: Any) -> bool:
 
 def _is_template(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(one, Mapping) and _is_template(one.get("template")) for one in value)
+        named = all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in value)
+        return named and all(isinstance(one.get("template"), str) and _is_template(one["template"]) for one in value)
     return isinstance(value, str) and len(value) <= LARGEST_TEMPLATE
 
 
@@ -93,7 +94,10 @@ _TOKENS: dict[str, _Field] = {
     f"{name}_token": ("a text, or an object with the text 'content'", _is_token)
     for name in ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
 }
-_TEMPLATE: _Field = (f"a text of at most {LARGEST_TEMPLATE:,} characters, or a list of them", _is_template)
+_TEMPLATE: _Field = (
+    f"a text of at most {LARGEST_TEMPLATE:,} characters, or a list of objects with such a template and its name",
+    _is_template,
+)
 _FIELDS: dict[str, dict[str, _Field]] = {
     "tokenizer.json": {
         "model": ("an object with a vocab (the number of each token) and merges", _is_model),

@@ -15,6 +15,7 @@ from jaxalign.analysis.tables import markdown_row, markdown_table, number, termi
 from jaxalign.data.datasets.question import Question
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES
 from jaxalign.reasoning.rationales import Rationale
+from jaxalign.reasoning.summary import COUNTED
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import write_atomic
 
@@ -40,35 +41,22 @@ RATIONALE_KINDS = {
     "Not read": lambda one, f: one.right is None,
 }
 
-COUNTED = {
-    "sampled": "sampled",
-    "distinct": "distinct",
-    "unread": "unread",
-    "right": "with z = 1",
-    "hinted": "sampled with a hint",
-    "hinted_kept": "of those added",
-    "hinted_tokens": "tokens of hinted samples",
-    "kept": "kept",
-    "distinct_responses": "distinct responses",
-    "tokens": "tokens",
-}
-"""Keys of a stage's summary, and the words that follow their number."""
-
 
 def counts_in_words(stage: Mapping[str, Any]) -> list[str]:
     """Return the counts in a stage's summary in words: samples, tokens, the histogram of z~ for each number of options,
     pairs of each kind, and the best epoch or round."""
     words = []
     for key, what in COUNTED.items():
-        if key in stage:
-            samples = f" ({stage[f'{key}_samples']:,} of the samples)" if f"{key}_samples" in stage else ""
+        if stage.get(key) is not None:
+            of_samples = stage.get(f"{key}_samples")
+            samples = "" if of_samples is None else f" ({of_samples:,} of the samples)"
             words.append(f"{stage[key]:,} {what}{samples}")
-    for options, found in stage.get("z_tilde", {}).items():
+    for options, found in (stage.get("z_tilde") or {}).items():
         words.append(f"z~ 0 to {options}: {' '.join(str(found[key]) for key in sorted(found, key=int))}")
-    words += [f"{count:,} pairs {PAIR_KIND_NAMES[kind]}" for kind, count in stage.get("there", {}).items()]
+    words += [f"{count:,} pairs {PAIR_KIND_NAMES[kind]}" for kind, count in (stage.get("there") or {}).items()]
     if stage.get("followups_alike") is not None:
         words.append(f"follow-ups all alike on {stage['followups_alike']:.0%} of the questions")
-    words += [f"best {key[5:]} {stage[key]}" for key in ("best_epoch", "best_round") if key in stage]
+    words += [f"best {key[5:]} {stage[key]}" for key in ("best_epoch", "best_round") if stage.get(key) is not None]
     return words
 
 
@@ -112,7 +100,7 @@ def _grades(summary: Mapping[str, Any], grading: Mapping[str, Any]) -> tuple[lis
     for model in grading["models"]:
         found = [model[rubric] for rubric in rubrics]
         counts = str(found[0]["left_out"]), str(sum(one["missing"] for one in found))
-        accuracy = _measured(tested[model["name"]], "accuracy", "interval")
+        accuracy = _measured(tested.get(model["name"]), "accuracy", "interval")
         cells.append([model["name"], accuracy, *map(_graded, found), *counts])
     heads = ["model", "test accuracy", *(rubric.replace("_", " ") for rubric in rubrics), "no rationale", "not judged"]
     return heads, cells

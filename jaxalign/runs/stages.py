@@ -15,7 +15,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.runs.config_file import is_older, safe_name
 from jaxalign.runs.directory import Run, open_run, run_path
-from jaxalign.runs.expected import Maybe
+from jaxalign.runs.expected import Expected, Maybe
 from jaxalign.runs.mirror import Mirror
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
@@ -55,6 +55,7 @@ class Stages:
         mirror: where the stages are copied to, if they are.
         say: prints a line.
         in_words: returns the counts in a stage's summary, in words.
+        expected: the keys that the summary of every stage must have, and what they must be.
         clock: returns the times spent so far, by name, `seconds` among them. A stage's summary has the differences.
         found: the stages that were done or read, by name.
     """
@@ -69,6 +70,7 @@ class Stages:
     say: Callable[[str], None]
     in_words: Callable[[Mapping[str, Any]], list[str]]
     mirror: Mirror | None = None
+    expected: Mapping[str, Expected] = dataclasses.field(default_factory=dict)
     clock: Callable[[], Mapping[str, float]] = lambda: {"seconds": time.perf_counter()}
     found: dict[str, Run] = dataclasses.field(default_factory=dict)
     _did_one: bool = False
@@ -91,7 +93,8 @@ class Stages:
             work: does the stage, and returns its summary.
 
         Raises:
-            UserError: the stage is not done, and a later one was asked for; or one of its files has changed.
+            UserError: the stage is not done, and a later one was asked for; its summary is damaged; or one of its files
+                has changed.
         """
         base = name.partition("-")[0]
         mine = self.wanted in ("all", base)
@@ -113,7 +116,9 @@ class Stages:
         )
         self.found[name] = run
         if run.finished:
-            run.check_files(f"do it again with stage={base} run.overwrite=true")
+            mend = f"do it again with stage={base} run.overwrite=true"
+            run.results(mend, **self.expected)
+            run.check_files(mend)
             self.say(f"{name}: done before, in {run.path}")
             return run
         if not mine:

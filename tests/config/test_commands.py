@@ -185,6 +185,8 @@ BAD = [
     ("lora.rank=0", "lora.rank=0 is not allowed: give a whole number from 1 to 65536"),
     ("lora.rank=2.5", "lora.rank=2.5 is not allowed: give a whole number from 1 to 65536"),
     ("lora.rank=true", "lora.rank=true is not allowed: give a whole number from 1 to 65536"),
+    ("lora.rank='4'", "lora.rank='4' is not allowed: give a whole number from 1 to 65536"),
+    ("training.packing='true'", "training.packing='true' is not allowed: give true or false"),
     ("lora.dropout=1.5", "lora.dropout=1.5 is not allowed: give a number of at least 0 and below 1"),
     ("lora.alpha=0", "lora.alpha=0 is not allowed: give a number greater than 0"),
     ("lora.targets=[]", "lora.targets=[] is not allowed: give a list of one or more projections"),
@@ -206,7 +208,7 @@ BAD = [
     ("optimizer.schedule=linar", "optimizer.schedule=linar is not known; did you mean 'linear'?"),
     ("optimizer.warmup_steps=-1", "optimizer.warmup_steps=-1 is not allowed: give a whole number of at least 0"),
     ("training.epochs=0", "training.epochs=0 is not allowed: give a number greater than 0"),
-    ("training.epochs=1e300", "training.epochs=1e300 is not allowed: give a number greater than 0, up to 10000"),
+    ("training.epochs=1.0e+30", "training.epochs=1e+30 is not allowed: give a number greater than 0, up to 10000"),
     (
         "training.row_length=10000000000",
         "training.row_length=10000000000 is not allowed: give a whole number",

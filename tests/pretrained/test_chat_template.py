@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained import template_costs
 from jaxalign.pretrained.chat_template import DATE, ChatTemplate
 from jaxalign.pretrained.tokenizer import from_hf, tiny_tokenizer
 
@@ -48,7 +47,7 @@ def test_a_template_writes_what_it_writes_in_transformers(template):
         assert ChatTemplate(template, hf.special_tokens_map).render(TALK, answering=answering) == theirs
 
 
-DEEP = "{% set n = namespace(x=()) %}{% for i in range(20000) %}{% set n.x = (n.x,) %}{% endfor %}"
+DEEP = "{% set n = namespace(x=()) %}{% for i in range(2000) %}{% set n.x = (n.x,) %}{% endfor %}"
 """Python hashes what is in a list without counting the levels, and more of them would end the process."""
 
 
@@ -120,7 +119,7 @@ DEEP = "{% set n = namespace(x=()) %}{% for i in range(20000) %}{% set n.x = (n.
         (f"{DEEP}{{{{ n.x in {{}} }}}}", "levels of lists"),
         ("{{ ('a' * 8000000).rfind('b' + 'a' * 4000000) }}", "builds more than"),
         ("{{ ('a' * 8000000).strip('b' * 8000000 + 'a') }}", "builds more than"),
-        ("{{ ('f' * 8000000) | int(base=16) is divisibleby 7 }}", "bits of a number"),
+        ("{{ ('f' * 1000000) | int(base=16) is divisibleby 7 }}", "bits of a number"),
         ("{{ lipsum(n=100000000) }}", "'lipsum' is undefined"),
         ("{% for i in range(99999) %}{% set y = [0] * 1000000 %}{% endfor %}", "builds more than"),
         ("{% set a = 'a' * 9999999 %}{% for i in range(99999) %}{% set b = a[1:] %}{% endfor %}", "builds more than"),
@@ -132,11 +131,34 @@ DEEP = "{% set n = namespace(x=()) %}{% for i in range(20000) %}{% set n.x = (n.
         ("{# " + "a" * 300000 + " #}", "has more than"),
     ],
 )
-def test_whatever_a_template_does_wrong_is_one_line(template, said, monkeypatch):
-    monkeypatch.setattr(template_costs, "MOST_TURNS", 2**15)  # a macro that calls itself takes seconds for all of them
+def test_whatever_a_template_does_wrong_is_one_line(template, said):
     with pytest.raises(UserError, match="the model's chat template refuses these messages: ") as error:
         ChatTemplate(template, {}).render(HI, answering=True)
-    assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 300
+    assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 340
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("{% for i in range(9000) %}{% endfor %}", "take more than"),
+        ("{% set a = 'a' * 9000000 %}", "builds more than"),
+        ("{{ 'a' * 90000 }}", "writes 90,"),
+    ],
+)
+def test_what_a_template_may_do_grows_with_what_it_is_given(step, said):
+    # A command renders thousands of short texts: a second for each of them would look like an endless loop.
+    template = ChatTemplate(step + "{% for m in messages %}{{ m.content }}{% endfor %}", {})
+    with pytest.raises(UserError, match=said):
+        template.render(HI, answering=True)
+    long = [{"role": "user", "content": "Hello " * 1000}]
+    assert template.render(long, answering=True).endswith(long[0]["content"])
+
+
+def test_a_template_that_looks_at_all_messages_for_each_of_them_is_allowed():
+    shown = "{% for n in messages %}{% if n == m %}{{ m.content }}{% endif %}{% endfor %}"
+    template = ChatTemplate("{% for m in messages %}" + shown + "{% endfor %}{# " + "a" * 10000 + " #}", {})
+    talk = [{"role": "user", "content": f"<{number}>"} for number in range(100)]
+    assert template.render(talk, answering=True) == "".join(one["content"] for one in talk)
 
 
 @pytest.mark.parametrize("half", [r"{{ '\ud83d' }}", "{{ '%c' % 55357 }}", r"{{ '\ud83d' }}{{ '\ude00' }}"])

@@ -240,6 +240,13 @@ def test_modules_may_be_named_by_the_ends_of_their_paths_or_by_a_pattern(tmp_pat
     assert read_adapter(tmp_path, ARCHITECTURE).targets == ("q_proj", "v_proj")
 
 
+def test_a_text_in_the_place_of_a_number_is_shown_as_a_text(tmp_path):
+    write(tmp_path, random_adapter())
+    change(tmp_path, r="3")
+    with pytest.raises(UserError, match="r='3' is not allowed: it must be a whole number from 1"):
+        read_adapter(tmp_path, ARCHITECTURE)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_adapter_of_nan_or_infinity_is_refused(tmp_path, value):
     file = write(tmp_path, random_adapter()) / "adapter_model.safetensors"

@@ -56,6 +56,9 @@ def test_what_transformers_writes_is_accepted(folder):
         ("special_tokens_map.json", {"eos_token": ["a"]}, "special_tokens_map.json has eos_token=['a']"),
         ("vocab.json", {"a": "b"}, "vocab.json must hold the number of each token"),
         ("chat_template.json", {"chat_template": {}}, "chat_template.json has chat_template={}"),
+        ("tokenizer_config.json", {"chat_template": [{"template": "x"}]}, "a list of objects with such a template and"),
+        ("tokenizer_config.json", {"chat_template": [{"name": ["default"], "template": "x"}]}, "and its name"),
+        ("tokenizer_config.json", {"chat_template": [{"name": "default", "template": [[]]}]}, "and its name"),
     ],
 )
 def test_a_field_of_another_type_is_named_with_its_file(folder, tmp_path, name, change, words):

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from jaxalign.errors import UserError, shown
 from jaxalign.reasoning.comparison import comparison_table, no_comparison
+from jaxalign.reasoning.summary import CREST_SUMMARY
 from jaxalign.runs.config_file import flat, stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import say
@@ -31,7 +32,7 @@ def compare(console: Console, names: Sequence[str]) -> None:
         UserError: a name leads to no finished run.
     """
     paths = find_finished(names)
-    summaries = [Run(path).results(models=list, stages=dict) for path in paths]
+    summaries = [Run(path).results(**CREST_SUMMARY) for path in paths]
     console.print(comparison_table(summaries))
     settings = differing_settings([stored_config(path) for path in paths])
     for number, (path, differing) in enumerate(zip(paths, settings, strict=True), start=1):

@@ -30,6 +30,7 @@ from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.compilation import Programs
 from jaxalign.pretrained.sources import Model
 from jaxalign.reasoning.answers import Answered
+from jaxalign.reasoning.summary import CREST_SUMMARY
 from jaxalign.reasoning.wording import Wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import say
@@ -83,7 +84,7 @@ def grade_stage(
     Raises:
         UserError: an answer of the test is missing in the run's records, or the judge cannot judge.
     """
-    c, summary, path = session.config, run.results(models=list, judge=str), run.path / JUDGEMENTS
+    c, summary, path = session.config, run.results(**CREST_SUMMARY), run.path / JUDGEMENTS
     assert c.judge is not None  # stage=grade has one
     key, again = grading_key(c.judge, graders), c.run.overwrite
     gradings = {} if again else {one["key"]: one for one in read_gradings(run)}

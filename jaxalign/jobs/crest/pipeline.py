@@ -29,6 +29,7 @@ from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run
 from jaxalign.models.adapter import BASE
 from jaxalign.reasoning.report import counts_in_words
+from jaxalign.reasoning.summary import STAGE_SUMMARY
 from jaxalign.reasoning.wording import make_wording
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console, say
@@ -68,6 +69,7 @@ def crest(config: CrestConfig) -> None:
         mirror=mirror_of(config),
         say=partial(say, console),
         in_words=counts_in_words,
+        expected=STAGE_SUMMARY,
     )
     stages.check_input(there)
     base = base_without_weights(opened) if config.stage == "grade" else opened.load()

@@ -21,8 +21,8 @@ from jaxalign.reasoning.report import (
     table_of_grades,
     table_of_models,
 )
+from jaxalign.reasoning.summary import CREST_SUMMARY, GRADINGS
 from jaxalign.runs.directory import Run
-from jaxalign.runs.expected import flaw
 from jaxalign.runs.progress import say
 from jaxalign.runs.records import read_json, write_atomic
 
@@ -68,16 +68,12 @@ def read_gradings(run: Run) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     again = "remove it, and grade the rationales again with stage=grade"
-    return read_json(path, again, [{"key": str, "judge": str, "missing": int, "models": _are_models}])
-
-
-def _are_models(found: Any) -> bool:
-    return bool(found) and flaw(found, [{"name": str}]) is None
+    return read_json(path, again, GRADINGS)
 
 
 def report_crest(console: Console, run: Run) -> None:
     """Print the stages of a finished run, its table, and where its files are."""
-    summary = run.results(models=list, stages=dict, judge=str)
+    summary = run.results(**CREST_SUMMARY)
     run.check_files()
     for name, words in stages_in_words(summary).items():
         say(console, f"{name}: {', '.join(words)}")

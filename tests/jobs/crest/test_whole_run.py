@@ -215,6 +215,22 @@ def test_a_finished_stages_file_that_was_changed_is_named(whole, tmp_path, capsy
     assert f"{path} is missing since" in refused(main, command, capsys)
 
 
+def test_a_summary_is_damaged_if_a_part_of_it_is(whole, tmp_path, capsys):
+    folder = without(whole, tmp_path / "run")
+    path = folder / "stages" / "dpo" / "summary.json"
+    for content in ("{}", path.read_text().replace('"seconds": ', '"seconds": "x", "was": ')):
+        path.write_text(content)
+        line = refused(main, [f"run.dir={folder}", *SMALL], capsys)
+        assert f"{path} is damaged ('seconds' is missing or damaged); do it again with stage=dpo" in line
+    folder = shutil.copytree(whole, tmp_path / "finished")
+    found = json.loads((folder / "summary.json").read_text())
+    found["models"][0]["test"] = {"accuracy": 0.5}
+    (folder / "summary.json").write_text(json.dumps(found))
+    for command in ([f"run.dir={folder}", *SMALL], [f"compare={folder}"]):
+        line = refused(main, command, capsys)
+        assert "summary.json is damaged (models 1: 'test' is missing or damaged); remove " in line
+
+
 def test_readings_that_a_kill_tore_are_those_of_an_unbroken_run(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "QUESTIONS_AT_A_TIME", 5)
     after = ("evaluate", "sft", "preferences", "dpo")
