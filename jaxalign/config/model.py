@@ -21,11 +21,14 @@ from jaxalign.config.fields import (
     Targets,
     Uncounted,
 )
+from jaxalign.config.presets import preset, presets
 from jaxalign.config.schema import Rule
 from jaxalign.errors import UserError
 
 NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",), "random": ("config",), "run": ()}
 """The keys that each source of a model needs."""
+TAKEN = {**NEEDED, "package": (*NEEDED["package"], "path"), "hub": ("path", "revision")}
+"""The keys that each source takes. The `path` of a package is its model's id on the hub, a name alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +148,26 @@ class BaseModelConfig:
     storage: Uncounted[Storage | None] = None
 
     def check_source(self, source: str) -> None:
-        """Raise UserError if a key that the source needs is missing."""
+        """Raise UserError if a key that the source needs is missing, or one is given that it would pass over."""
         missing = [f"model.{name}" for name in NEEDED[source] if not getattr(self, name)]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
+        keys = sorted({key for keys in TAKEN.values() for key in keys})
+        unused = [key for key in keys if key not in TAKEN[source] and getattr(self, key) is not None]
+        if source == "package" and self._is_preset_with_another_path():
+            unused.append("path")
+        if "path" in unused:
+            raise UserError("model.path is read with model=hub alone: add model=hub, or leave model.path out")
+        if unused:
+            with_what = "without a model= of its own" if source == "run" else f"with model={self.name}"
+            raise UserError(f"model.{unused[0]} is not read {with_what}: leave it out")
+
+    def _is_preset_with_another_path(self) -> bool:
+        if self.name not in presets():
+            return False
+        shipped = preset(self.name)
+        same = all(getattr(self, key) == shipped.get(key) for key in NEEDED["package"])
+        return same and self.path != shipped.get("path")
 
 
 def check_system(model: Mapping[str, Any]) -> None:

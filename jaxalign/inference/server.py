@@ -132,13 +132,15 @@ class JsonServer:
         sent = None if body is None else json.dumps(body).encode()
         words, last = "", None
         for tried in range(self.retries + 1):
-            wanted, last = 0.0, None
+            wanted, last, answered = 0.0, None, False
             if sent is not None:
                 self.spend()
             try:
                 with anyio.fail_after(self.timeout):
                     status, headers, content = await _exchange(client, where, sent, secret_key(self.key_variable))
-                return read(self._checked(where, sent is None, status, headers, content))
+                answer = self._checked(where, sent is None, status, headers, content)
+                answered = True
+                return read(answer)
             except Fault as fault:
                 words, wanted, last = str(fault), fault.pause, fault
             except TimeoutError:
@@ -148,8 +150,8 @@ class JsonServer:
             if tried < self.retries:
                 pause = min(max(wanted, 0.5 * 2 ** min(tried, 7)), LONGEST_PAUSE)
                 await self.pause(pause * (1 + self.chance() / 4))
-        tries = f"tried {self.retries + 1} times: is the server up, and {self.setting} right?"
-        raise NoAnswer(f"{where} {words}; {tries}", last)
+        hint = "" if answered else f": is the server up, and {self.setting} right?"
+        raise NoAnswer(f"{where} {words}; tried {self.retries + 1} times{hint}", last)
 
     def _checked(self, where: str, listing: bool, status: int, headers: httpx2.Headers, content: bytes) -> Any:
         """Return the JSON of an answer; raise for a status or an error in it (see `JsonServer.ask`)."""

@@ -216,6 +216,8 @@ def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = 
         raise UserError("the path of the model is empty; give an id on the Hugging Face hub, a folder, or a .gguf file")
     local = Path(os.path.expanduser(source.path))
     if local.exists() or source.path.startswith(("/", ".", "~")) or local.suffix == ".gguf":
+        if source.revision is not None:
+            raise UserError(f"model.revision is of the hub, and {local} is a place on this machine: leave it out")
         return _check_local(local)
     return _fetch_hub(source.path, source.revision, offline, log)
 

@@ -75,7 +75,15 @@ def parsed_config(text: str) -> dict[str, Any] | None:
         stored = yaml.load(text, Loader=_LOADER)
     except (ValueError, RecursionError, yaml.YAMLError):
         return None
-    return stored if isinstance(stored, dict) and isinstance(stored.get("identity"), dict) else None
+    if not (isinstance(stored, dict) and isinstance(stored.get("identity"), dict) and _is_json(stored)):
+        return None  # dates, sets and bytes are YAML, too, but no run writes them
+    return stored
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(one) for key, one in value.items())
+    return all(map(_is_json, value)) if isinstance(value, list) else isinstance(value, str | int | float | None)
 
 
 def safe_name(name: str) -> str:

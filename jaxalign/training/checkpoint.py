@@ -7,7 +7,9 @@ checkpoint knows neither mesh nor processes. Orbax writes and reads the arrays; 
 import contextlib
 import json
 import logging
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,24 @@ OWNER = "run"
 """The key of the JSON under which a checkpoint names the run that wrote it (see `config_file.owner`)."""
 
 
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Yield a path of a folder that Orbax can use: it takes some characters for a pattern, or for a separator."""
+    if not re.search(r"[*?\[\]\\]", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxalign-") as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
 def _save_arrays(path: Path, tree: Any) -> None:
+    with _plainly_named(path.parent) as folder:
+        _save_with_orbax(folder / path.name, tree)
+
+
+def _save_with_orbax(path: Path, tree: Any) -> None:
     if not several():
         return ocp.save(str(path), tree)
     # The newer interface compares the path with that of all processes, even if it is told that one of them works alone.
@@ -42,8 +61,8 @@ def _load_arrays(path: Path, like: Any) -> Any:
     context = ocp.Context()
     if several():
         context.multiprocessing.active_processes = {0}
-    with context:
-        return ocp.load(str(path), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    with context, _plainly_named(path.parent) as folder:
+        return ocp.load(str(folder / path.name), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
 
 
 @contextlib.contextmanager
@@ -79,6 +98,10 @@ def _save(folder: Path, name: str, tree: Any, meta: dict[str, Any], keep: int) -
         folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
+        # On a full disk, Orbax's threads print tracebacks that nobody can catch, also after it has given up.
+        wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(folder).free
+        if wanted > free:
+            raise OSError(f"it takes {wanted / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB left")
         with _without_log():
             _save_arrays(target, tree)
     except (OSError, ValueError) as error:  # Orbax raises either for an error of the file system

@@ -126,6 +126,11 @@ class MetricLogger:
         seconds = time.perf_counter() - self.started - (self.programs.seconds - self.compiled_before)
         for (step, _), metrics in zip(self.pending, fetched, strict=True):
             loss = metrics.loss_sum / metrics.loss_count
+            if step == 0 and not math.isfinite(loss):  # no step has been taken, so none was too long
+                raise UserError(
+                    f"stage {progress.stage}, step 1: the loss is {loss:g} before anything was learned in this stage, "
+                    "so the logits of the model are not finite: get its weights again, or try precision=float32"
+                )
             if not math.isfinite(loss) or not math.isfinite(metrics.gradient_norm):
                 raise UserError(
                     f"stage {progress.stage}, step {step + 1}: the loss is {loss:g} and the norm of the gradient "

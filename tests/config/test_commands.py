@@ -296,7 +296,14 @@ def test_all_that_is_wrong_is_named_together():
 
 
 def test_numbers_become_what_the_schema_says_and_home_is_found():
-    made = config("+value=power", "optimizer.learning_rate=1", "+model.revision=123", "dataset.path='~/x'")
+    made = config(
+        "+value=power",
+        "optimizer.learning_rate=1",
+        "model=hub",
+        "model.path=a/b",
+        "+model.revision=123",
+        "dataset.path='~/x'",
+    )
     assert isinstance(made.optimizer.learning_rate, float)
     assert made.model.revision == "123"
     assert made.dataset.path is not None

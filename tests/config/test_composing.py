@@ -20,7 +20,7 @@ from jaxalign.config.train import TrainConfig
     [
         ("train", TrainConfig, ["+value=designed/designed_07", "model=tiny", "training.seed=1", "run.dir=x y"]),
         ("train", TrainConfig, ["-m", "+value=power,security", "model=tiny", "lora.rank=2", "hydra.verbose=true"]),
-        ("crest", CrestConfig, ["experiment=star", "model=hub", "model.path=/x", "++model.config.rope_theta=3.0"]),
+        ("crest", CrestConfig, ["experiment=star", "model=hub", "model.path=/x", "++model.date=2026-01-31"]),
     ],
 )
 def test_what_the_tests_compose_is_what_hydra_composes(name, kind, arguments, tmp_path, monkeypatch):

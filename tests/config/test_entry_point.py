@@ -91,10 +91,25 @@ def test_a_recipe_goes_with_a_value():
 
 
 def test_keys_that_an_option_leaves_out_can_still_be_given():
-    (config,) = configs("value=power", "model=tiny", "model.path=somewhere", "model.config.hidden_size=64")
-    assert config.model.path == "somewhere"
+    (config,) = configs("value=power", "model=tiny", "model.date=2026-01-31", "model.config.hidden_size=64")
+    assert config.model.date == "2026-01-31"
     assert config.model.config is not None
     assert config.model.config["hidden_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["model.path=MINE"], "model.path is read with model=hub alone: add model=hub, or leave model.path out"),
+        (["model=tiny", "model.path=MINE"], "model.path is read with model=hub alone"),
+        (["model.revision=main"], "model.revision is not read with model=smollm2_135m: leave it out"),
+        (["model=hub", "model.path=MINE", "model.file=a.gguf"], "model.file is not read with model=hub: leave it out"),
+    ],
+)
+def test_a_key_that_the_model_s_source_would_pass_over_is_refused(given, words, capsys):
+    with pytest.raises(SystemExit):
+        configs("value=power", *given)
+    assert words in capsys.readouterr().err
 
 
 def test_several_recipes_go_one_after_the_other(capsys):

@@ -166,7 +166,6 @@ def test_the_identity_of_a_stage_has_no_part_that_is_empty():
     [
         "run.dir=elsewhere",
         "dataset.path=/moved/data",
-        "model.path=/m",
         "inspect=3",
         "mesh.tensor=2",
         "attention=blocks",

@@ -201,6 +201,11 @@ def of_hub(kind):
     return error
 
 
+def test_a_revision_of_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model.revision is of the hub, and .* is a place on this machine: leave it"):
+        fetch(ModelSource("hub", path=str(tmp_path), revision="v1"), offline=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "offline", "message"),
     [

@@ -165,6 +165,13 @@ def test_aliases_that_stand_for_billions_of_values_make_no_run(tmp_path):
         open_run(IDENTITY, CONFIG, dir=tmp_path)
 
 
+@pytest.mark.parametrize("value", ["2026-01-01", "!!binary aGk=", "{1: 2}", "!!set {a}", "[[2026-01-01 10:00:00]]"])
+def test_a_configuration_with_values_that_no_run_writes_is_none(tmp_path, value):
+    (tmp_path / "config.yaml").write_text(f"identity: {{value: {value}}}\n")
+    with pytest.raises(UserError, match="no run made it"):
+        open_run(IDENTITY, CONFIG, dir=tmp_path)
+
+
 KILLED = """
 import os, signal, sys
 from jaxalign.runs.directory import open_run

@@ -170,6 +170,22 @@ def test_what_orbax_logs_of_a_failure_is_not_shown(tmp_path, monkeypatch, capfd)
     assert not logging.getLogger("absl").disabled
 
 
+def test_a_disk_that_is_too_full_is_one_line_before_anything_is_written(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3))
+    with pytest.raises(
+        UserError, match=r"cannot write .*: it takes 0\.0 MB, and the disk has 0\.0 MB left; free space"
+    ):
+        save(tmp_path, 1)
+    assert capfd.readouterr() == ("", "") and checkpoint.names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?", "back\\slash", "{a}, b=ü"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    save(tmp_path / name, 1)
+    found, meta = checkpoint.load_newest(tmp_path / name, like, silent)
+    assert meta == {"step": 1} and found["state"]["a"][0, 0] == 1
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_one_of_an_older_version_is_read(tmp_path):
     checkpoint.save(tmp_path / "ours", "1-0000001", TREE, {"run": "mine"}, 1)
     checkpoint.save(tmp_path / "older", "1-0000001", TREE, {}, 1)

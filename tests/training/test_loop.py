@@ -159,6 +159,16 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_learning_rate_and_keeps
     assert resume_point(Run(tmp_path), new_adapter(), "adamw", print)[1].step == 1
 
 
+def test_a_loss_that_is_no_number_before_the_first_step_is_the_model_s_and_not_the_learning_rate_s(
+    tmp_path, programs, monkeypatch
+):
+    too_large = jax.tree.map(lambda x: x * np.float32(1e30), random_params())
+    monkeypatch.setattr(sys.modules[__name__], "random_params", lambda: too_large)
+    with pytest.raises(UserError, match="stage survey, step 1: the loss is nan before anything was learned") as told:
+        train(tmp_path, programs)
+    assert "learning_rate" not in str(told.value)
+
+
 def read_validation(adapter, programs, **options) -> float:
     """Return the validation loss of an adapter, with the packer as given."""
     packer = Packer(STAGE.validation, **({"share": True, "alone": False, "limit": 96, "max_rows": None} | options))

@@ -251,7 +251,7 @@ class RubricApi:
             raise _Unusable(REFUSED_TO_JUDGE, str(refusal or text))
         if not isinstance(text, str):
             raise _Unusable(UNREADABLE, json.dumps(answer))
-        step = read_step(text, self.rubric) if reason in ("stop", None) else None
+        step = read_step(text, self.rubric) if reason == "stop" else None  # else it may not be whole
         if step is None:
             raise _Unusable(REFUSED_TO_JUDGE if "{" not in text and _REFUSAL.match(text) else UNREADABLE, text)
         return self.rubric.judgement(step, without_keys(text))

@@ -114,7 +114,7 @@ def test_an_answer_of_words_is_read_whatever_its_case():
         (says('{"score": 4'), "unreadable"),
         (says('{"score": 9}'), "unreadable"),
         (says("I think it is fine."), "unreadable"),
-        (says('{"score": 4}', finish_reason="length"), "unreadable"),
+        *((says('{"score": 4}', finish_reason=end), "unreadable") for end in ("length", None, "abort", "error")),
         (says(None), "unreadable"),
         (says([{"type": "text"}]), "unreadable"),
         (lambda body: {"text": "no chat"}, "unreadable"),
