@@ -39,7 +39,6 @@ def judge_entry(
         "error": None,
         "labels": "shipped, held out",
         "line": line,
-        "weak": kappa is not None and kappa < 0.2,
     }
 
 

@@ -111,8 +111,8 @@ def drawn_figures(
     metric = tables.metric_name(found.metric)
     drawn: dict[str, Any] = {}
     if risks and any(risk.target.estimate is not None for risk in risks):
-        weak, whole = found.weak_categories, found.name_of_all()
-        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, weak=weak, whole=whole)
+        doubted, whole = found.doubted_categories, found.name_of_all()
+        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, doubted=doubted, whole=whole)
     drawn["mitigation"] = figures.mitigation_bars(found, f"{title}: mitigation", note)
     drawn["dose"] = figures.dose_response(found, f"{title}: {metric} by dose", note)
     drawn["ability"] = figures.ability_and_harm(found, known, f"{title}: {metric} and ability", note)
@@ -172,7 +172,7 @@ def _attributions(
     if len(models) > MOST_ATTRIBUTED:
         models = [one for one in models if one.is_compared]
     others = [other.found for other in parts if other is not part and other.found.name == found.name]
-    others.sort(key=lambda found: ALL in found.weak_categories)  # a judge that says little is asked last
+    others.sort(key=lambda found: ALL in found.doubted_categories)  # a judge that is not believed is asked last
 
     def second(model: ReportedModel) -> tuple[Harms, Harms, Estimate | None] | None:
         for other in others:

@@ -204,6 +204,22 @@ def test_two_judges_that_hardly_agree_with_people_cannot_tell_whether_it_is_the_
     assert row["κ of the judge ≥ 0.2"] == "no: κ is 0.15, too weak to tell"
 
 
+def test_a_judge_whose_agreement_is_not_known_cannot_tell_whether_it_is_the_value(lab, capsys):
+    attributed(lab, kappas=(None, 0.8))
+    lab.report(capsys, "texts=0")
+    assert because(lab)["because of the value"] == "not known: the judge is not measured"
+
+
+def test_the_heat_map_of_a_judge_that_is_not_measured_is_grey(lab, capsys):
+    for kappa in (0.8, None):
+        lab.judges[0] = judge_entry(kappa=kappa)
+        lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], f"run-{kappa}")
+        lab.report(capsys, "texts=0")
+        picture = imread(lab.root / "report" / "figures" / "beavertails-risks.png")[..., :3]
+        assert (float(np.ptp(picture, axis=-1).max()) < 0.01) == (kappa is None)
+        shutil.rmtree(lab.root / f"run-{kappa}")
+
+
 def test_controls_that_a_command_of_their_own_asked_stand_beside_their_adapter(lab, capsys):
     lab.effect, lab.prompts = 0.15, 10
     shuffled = {**lab.adapter(EXTREME["power"], seed=1), "control": "shuffled labels"}  # the name is power, too
@@ -288,8 +304,8 @@ def all_tables_and_pictures(lab, capsys, kappa):
     )
 
 
-@pytest.mark.parametrize("kappa", [0.1, 0.8])
-def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
+@pytest.mark.parametrize(("kappa", "doubt"), [(None, "not measured"), (0.1, "a κ below 0.2"), (0.8, "")])
+def test_what_a_judge_that_is_weak_or_not_measured_says_is_grey_everywhere(lab, capsys, kappa, doubt):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
     del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
@@ -298,11 +314,13 @@ def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab
         # Another judge, with a κ of 0.7, says what a refusal is.
         rows = sum("refusal rate" not in row for row in block.partition("<tbody")[2].split("<tr")[1:])
         grey = block.count('<tr class="weak"')
-        assert (title, grey) == (title, rows if kappa < 0.2 else 0) and rows
-        assert f"judge: probe, κ {kappa:.2f}" in block, title
+        assert (title, grey) == (title, rows if doubt else 0) and rows
+        assert f"judge: probe, {'uncalibrated' if kappa is None else f'κ {kappa:.2f}'}" in block, title
+        assert (f"probe: {doubt}" in block) == bool(doubt), title
+        assert ("stage=label run=DIR" in block) == (kappa is None), title
     assert 'class="weak"' not in refusals and "judge: refusals, κ 0.70" in refusals and "probe" not in refusals
     for kind in ("mitigation", "dose", "ability"):
-        assert (pictures[kind] < 0.01) == (kappa < 0.2), kind
+        assert (pictures[kind] < 0.01) == bool(doubt), kind
     assert pictures["profiles"] > 0.1  # nobody judges them
 
 
