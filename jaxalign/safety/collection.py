@@ -9,6 +9,7 @@ from jaxalign.runs.records import digest
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import REFUSALS, judge_doubt, judge_title
+from jaxalign.safety.measurements import counted_judges
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, is_whole, learnt_target, model_title
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
@@ -111,6 +112,8 @@ class Collection:
     """The name of the base model."""
     asking: Mapping[str, Any] = field(default_factory=dict)
     """How all its models were asked (see summary.py)."""
+    passed_over: Sequence[Mapping[str, Any]] = ()
+    """Other measurements of `judges`, which do not count (see `counted_judges`)."""
 
     @property
     def name(self) -> str:
@@ -132,8 +135,7 @@ class Collection:
         """
         refusals = [one for one in self.judges if one["about"] == REFUSALS]
         deciding = refusals[:1] if self.metric == REFUSAL_RATE else []
-        why = {one["judge"]: judge_doubt(*(deciding or [one])) for one in self.judges}
-        return {name: reason for name, reason in why.items() if reason is not None}
+        return {one["judge"]: why for one in self.judges if (why := judge_doubt(*(deciding or [one])))}
 
     @property
     def doubted_categories(self) -> set[str]:
@@ -246,8 +248,8 @@ def _check_shared(name: str, first: Collection, other: Collection) -> None:
 
 def _collection(runs: Sequence[HarmRun]) -> Collection:
     summary = runs[0].summary
-    base, asking = str(summary["model"]["name"]), summary["asking"]
-    found = Collection(summary["benchmark"], list(summary["judges"]), base=base, asking=asking)
+    judges, others = counted_judges({run.path: run.summary["judges"] for run in runs})
+    found = Collection(summary["benchmark"], judges, [], summary["model"]["name"], summary["asking"], others)
     known: dict[tuple[str, str], ReportedModel] = {}
     for run in runs:
         policy = run.summary["mitigation"]["name"]

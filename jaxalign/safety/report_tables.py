@@ -9,7 +9,7 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.runs.directory import GENERATIONS
 from jaxalign.safety.attribution import MOST_PERPLEXITY
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
-from jaxalign.safety.calibration import REFUSALS, doubt_lines
+from jaxalign.safety.calibration import REFUSALS, doubt_lines, judge_doubt, kappa_text
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
@@ -174,14 +174,16 @@ def _refused(model: ReportedModel | None, category: str) -> float | None:
 
 
 def judges_table(found: Collection, name: str) -> DataTable:
-    """Return the judges with their agreement with people."""
+    """Return the judges with their agreement with people, and whether they are believed (see `doubt`)."""
     rows: list[list[Cell]] = []
-    for one in found.judges:
+    counted = [(one, f"no: {why}" if (why := judge_doubt(one)) else "yes") for one in found.judges]
+    for one, believed in (*counted, *((one, "no: a lower κ counts") for one in found.passed_over)):
         kappa = one["kappa"]
         shown: Cell = "uncalibrated" if kappa is None else Estimate(**kappa)
         labels = one["labels"] if kappa is not None else DASH
-        rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels, one["line"]])
-    heads = ("judge", "about", "κ", "n", "labels", "in words")
+        rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels])
+        rows[-1] += [believed, one["line"]]
+    heads = ("judge", "about", "κ", "n", "labels", "believed", "in words")
     return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
 
 
@@ -265,4 +267,9 @@ def judge_notes(found: Collection) -> list[str]:
     """Return the lines on the judges and their κ, and on those whose figures are grey."""
     of_refusals = [one for one in found.judges if one["about"] == REFUSALS]
     deciding = of_refusals if of_refusals and found.metric == REFUSAL_RATE else found.judges
-    return [*(judge_line(one) for one in found.judges), *doubt_lines(deciding)]
+    others = [
+        f"{one['judge']} was measured more than once, and its lowest κ counts; another one is "
+        f"{kappa_text(Estimate(**one['kappa']))} with {one['kappa']['n']} labels ({one['labels']})"
+        for one in found.passed_over
+    ]
+    return [*(judge_line(one) for one in found.judges), *others, *doubt_lines(deciding)]

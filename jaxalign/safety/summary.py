@@ -57,6 +57,9 @@ from jaxalign.values.schwartz import VALUES
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
 
+OWN_LABELS = "of this run"
+"""What a summary calls labels that people gave to responses of the run itself."""
+
 CORRECTABLE = ("flagged_rate", "negative_regard_rate", REFUSAL_RATE)
 """The rates that a judge's errors at its threshold can be taken out of, by `judge.corrected`."""
 
@@ -266,7 +269,7 @@ def with_labels(told: Mapping[str, Any], calibration: Calibration, people: str =
         **told,
         **calibration.figures,
         "line": f"{calibration.line}, labels of this run{people}",
-        "labels": "of this run",
+        "labels": OWN_LABELS,
     }
 
 

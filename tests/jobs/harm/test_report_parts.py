@@ -163,6 +163,30 @@ def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys
     assert 'class="weak"' in lab.page()
 
 
+@pytest.mark.parametrize("kappas", [(0.9, 0.16), (0.16, 0.9), (None, 0.16), (0.16, None)])
+@pytest.mark.parametrize("about", ["harm", "refusal"])
+def test_of_two_measurements_of_a_judge_the_lower_counts_whatever_the_order_of_runs(lab, capsys, kappas, about):
+    place = ("harm", "refusal").index(about)
+    name = ("probe", "refusals")[place]
+    for number, (run, kappa) in enumerate(zip(("a", "b"), kappas, strict=True)):
+        labels = "of this run" if kappa == 0.9 else "shipped, held out"
+        lab.judges[place] = {**judge_entry(name, kappa, about), "labels": labels}
+        lab.run([lab.base(), lab.adapter(EXTREME["power"])] if number == 0 else [lab.adapter(EXTREME["security"])], run)
+    printed = lab.report(capsys, "texts=0")
+    rows = [one for one in lab.table("beavertails-judges") if one["judge"] == name]
+    own = f"of {'ab'[kappas.index(0.9)]}" if 0.9 in kappas else ""
+    measured = [("0.16", "no: weak", "shipped, held out")]
+    measured += [("0.9", "no: a lower κ counts", own)] if own else []
+    assert [(one["κ"], one["believed"], one["labels"]) for one in rows] == measured
+    told = (
+        f"{name} was measured more than once, and its lowest κ counts; another one is 0.90 [0.70, 0.90] with 120 labels"
+    )
+    assert (f"{told} ({own})" in printed) == bool(own)
+    assert f"{name}: a κ below 0.2" in printed
+    matrix = lab.page().partition("Flagged rate by category")[2].partition("</details>")[0]
+    assert ('class="weak"' in matrix) == (about == "harm")
+
+
 def attributed(lab, perplexity=120.0, kappas=(0.8, 0.8)):
     """Power at two scales with both controls, by one judge and, at scale 1, by another."""
     lab.effect, lab.prompts, lab.judges[0] = 0.15, 10, judge_entry(kappa=kappas[0])
