@@ -163,6 +163,30 @@ def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys
     assert 'class="weak"' in lab.page()
 
 
+def test_differences_that_two_judges_see_the_other_way_are_marked_in_the_tables_of_both(lab, capsys):
+    asked, lab.prompts = lab.extreme("power"), 12
+    for judge, sign in (("probe", 1), ("guard", -1)):
+        lab.judges[0] = judge_entry(judge)
+        lab.effect, lab.drop = 0.15 * sign, 0.15 * sign
+        lab.run(asked, f"{judge}-without")
+        lab.run(asked[:1], f"{judge}-with", "safety_prompt")
+    lab.report(capsys, "texts=0")
+    for judge, other in (("probe", "guard"), ("guard", "probe")):
+        head, name = f"flips by {other}", f"beavertails-by-{judge}"
+        beside = {(one["model"], one["measure"]): one[head] for one in lab.table(f"{name}-beside-base")}
+        assert beside["power", "mean score"] == f"opposite by {other}"
+        assert beside["power", "refusal rate"] == ""
+        groups = {(one["category"], one["measure"]): one[head] for one in lab.table(f"{name}-groups")}
+        assert groups["all", "mean score"] == groups["Privacy violation", "mean score"] == f"opposite by {other}"
+        drops = {one["category"]: one[head] for one in lab.table(f"{name}-drops")}
+        assert drops["all"] == f"opposite by {other}"
+    listed = lab.table("beavertails-by-guard-and-by-probe-differences")
+    found = {one["difference"]: one for one in listed}
+    assert found["power, mean score"]["found by"] == found["base, safety_prompt, all"]["found by"] == "opposite"
+    assert float(found["power, mean score"]["by probe low"]) > 0 > float(found["power, mean score"]["by guard high"])
+    assert "adapters, base, all, mean score, 1 and 1" in found and not any("refusal" in one for one in found)
+
+
 @pytest.mark.parametrize("kappas", [(0.9, 0.16), (0.16, 0.9), (None, 0.16), (0.16, None)])
 @pytest.mark.parametrize("about", ["harm", "refusal"])
 def test_of_two_measurements_of_a_judge_the_lower_counts_whatever_the_order_of_runs(lab, capsys, kappas, about):
