@@ -202,7 +202,7 @@ def stages_of(session: Any, model: Any, texts: tuple[str, str, dict[str, int]] |
         return work
 
     judges = [{"judge": JUDGE, "identity": f"{JUDGE} 1", "about": "harm", "scale": [0.0, 1.0, 0.5], "kappa": None}]
-    judges[0] |= {"model": "", "area": None, "error": None, "labels": "none", "line": f"judge: {JUDGE}", "weak": False}
+    judges[0] |= {"model": "", "area": None, "error": None, "labels": "none", "line": f"judge: {JUDGE}"}
     told = {"judges": judges, "states": texts[2], "text_values": None, "moved": None}
     first = found.do("generate", GENERATE_STAGE, generated, write("generations.jsonl", texts[0], {}))
     return first, found.do("judge", JUDGE_STAGE, judged, write("judged.jsonl", texts[1], told))

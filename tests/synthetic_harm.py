@@ -39,7 +39,6 @@ def judge_entry(
         "error": None,
         "labels": "shipped, held out",
         "line": line,
-        "weak": kappa is not None and kappa < 0.2,
     }
 
 
@@ -56,6 +55,8 @@ class Lab:
     judges: list[dict] = field(default_factory=lambda: [judge_entry(), judge_entry("refusals", 0.7, "refusal")])
     effect: float = 0.0
     """How much harm grows with the score of power, per point."""
+    drop: float = 0.2
+    """How much less harm there is with a mitigation."""
     harmless: Sequence[str] = ()
     """The categories in which no response is harmful."""
     signature: str = "base-float32"
@@ -154,7 +155,7 @@ class Lab:
         title = f"{mitigation}-{about['model']}-{about['scale']}".replace("/", "-")
         harm = [*[x for x in (about["target"] or {}).values()], *[3.0] * len(VALUES)][VALUES.index("power")] - 3
         effect = 0.0 if about.get("control") else self.effect
-        harm = 0.4 + effect * harm * (about["scale"] or 0) - (0.2 if mitigation != "none" else 0)
+        harm = 0.4 + effect * harm * (about["scale"] or 0) - (self.drop if mitigation != "none" else 0)
         random = np.random.Generator(np.random.PCG64(int(digest([title, judge]), 16) % 2**32))
         rows, judged, generated = [], [], []
         for category in self.categories:

@@ -1,17 +1,17 @@
 """Correlations with intervals and p-values, and what many tests at once do to the p-values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from jaxalign.analysis.estimates import Estimate, too_few
-from jaxalign.analysis.intervals import narrow_tail
 from jaxalign.analysis.permutations import block_orders, smallest_p
-from jaxalign.analysis.statistics import DRAWS
 
 FEWEST_UNITS = 8
 """With fewer units, a correlation is not given."""
+FEWEST_OF_A_LEVEL = 2
+"""With fewer units of one of two levels, a correlation has no interval."""
 USABLE = 0.05
 """A test that can give no p-value under this one is not made."""
 
@@ -44,15 +44,18 @@ def correlations(
 ) -> list[list[Estimate]]:
     """Return the correlation of each column of x with each column of y, by [column of x][column of y].
 
-    The p-value is that of a permutation test. The interval is the bootstrap's, corrected for bias and skewness (BCa:
-    Efron, 1987, doi 10.1080/01621459.1987.10478410). Both move whole blocks. A unit with NaN in x or y is missing.
+    The p-value is that of a permutation test. The interval is that of the jackknife of Fisher's z (Hinkley, 1978, doi
+    10.1093/biomet/65.1.13). Both move whole blocks. Spearman's correlation with an x of two levels, as designed targets
+    have, is a multiple of the Mann-Whitney statistic; without blocks its interval is Newcombe's (2006, doi
+    10.1002/sim.2324, method 5), which stays right where the levels are almost or quite apart. A unit with NaN in x or y
+    is missing.
 
     Args:
         x: [n, V] numbers of the units, such as the ten scores of each adapter's target.
         y: [n, C] other numbers of them, such as each adapter's mean harm by category.
         method: `spearman` (ranks, with means for ties) or `pearson`.
         blocks: [n] the block of each unit (see `block_orders`); None makes each unit its own.
-        seed: for orders and draws.
+        seed: for orders.
         level: the part of such intervals that hold the true correlation.
     """
     if method not in METHODS:
@@ -88,7 +91,10 @@ def _complete(
     for some in np.array_split(orders, max(1, orders.size * x.shape[1] // 2_000_000)):
         at_least += (np.abs(np.einsum("pnv,nc->pvc", a[some], b, optimize=True)) >= np.abs(r) - 1e-9).sum(0)
     least = [smallest_p(column, blocks) for column in x.T]
-    low, high = _limits(x, y, r, method, members, seed, level)
+    low, high = _jackknife_limits(x, y, r, method, members, level)
+    for v, column in enumerate(x.T if method == "spearman" and len(members) == n else ()):
+        if _units_of_smaller_level(column) >= FEWEST_OF_A_LEVEL:
+            low[v], high[v] = _two_level_limits(column, y, level)
 
     def one(v: int, c: int) -> Estimate:
         if np.isnan(r[v, c]):
@@ -97,7 +103,7 @@ def _complete(
         wide = bool(np.isnan(low[v, c]))
         reasons = [
             *([] if usable else [f"no p-value under {least[v]:.2g} is possible"]),
-            *(["too few units differ for an interval"] if wide else []),
+            *(["too little differs for an interval"] if wide else []),
         ]
         return Estimate(
             estimate=float(np.clip(r[v, c], -1, 1)),
@@ -112,80 +118,55 @@ def _complete(
     return [[one(v, c) for c in range(y.shape[1])] for v in range(x.shape[1])]
 
 
-def _limits(
-    x: np.ndarray, y: np.ndarray, r: np.ndarray, method: str, members: list[np.ndarray], seed: int, level: float
+def _jackknife_limits(
+    x: np.ndarray, y: np.ndarray, r: np.ndarray, method: str, members: list[np.ndarray], level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper BCa limits [V, C]; NaN where over 1 % of the resamples are constant."""
-    from scipy.stats import norm
+    """Return the lower and the upper limits of r [V, C] by Student's t for Fisher's z, each block left out once.
 
-    random = np.random.Generator(np.random.PCG64(seed))
-    count = len(members)
-    times = random.multinomial(count, np.full(count, 1 / count), DRAWS)  # how often a block is in each resample
-    once = np.ones((count, count)) - np.eye(count)  # each block left out
-    owner = np.zeros(len(x), int)
-    for number, units in enumerate(members):
-        owner[units] = number
-    sample = _resampled_correlations(x, y, times[:, owner], method)
-    without = _resampled_correlations(x, y, once[:, owner], method)
-    away = np.nan_to_num(without.mean(0) - without)
-    skewness = (away**3).sum(0) / (6 * np.maximum((away**2).sum(0), 1e-12) ** 1.5)
-    below = (sample < r - 1e-12).mean(0) / 2 + (sample <= r + 1e-12).mean(0) / 2
-    bias = norm.ppf(np.clip(below, 0.01, 0.99))
-    # Ties, which every resample has, already make the bootstrap of ranks wide enough.
-    tail = norm.ppf((1 - level) / 2 if method == "spearman" else narrow_tail(len(members), level))
-    undefined = np.isnan(sample).mean(0) > 0.01
-    ordered = np.sort(sample, 0)  # NaN stands last
+    They are NaN where r or a correlation without a block is not known, or if none of these differs from another.
+    """
+    from scipy.stats import t
 
-    def limit(z: float) -> np.ndarray:
-        moved = bias + (bias + z) / (1 - skewness * (bias + z))
-        place = norm.cdf(moved) * ((~np.isnan(sample)).sum(0) - 1)
-        first, second = (np.maximum(end(place), 0).astype(int)[None] for end in (np.floor, np.ceil))
-        one, other = (np.take_along_axis(ordered, row, 0)[0] for row in (first, second))
-        return np.where(undefined | np.isnan(r), np.nan, one + (place - first[0]) * (other - one))
-
-    return limit(float(tail)), limit(float(-tail))
+    n, count = len(x), len(members)
+    without = np.stack(
+        [_standard(np.delete(x, some, 0), method).T @ _standard(np.delete(y, some, 0), method) for some in members]
+    )
+    # A perfect order of ranks is taken for one halfway to the nearest other order, since z has no end.
+    most = 1 - (6 / (n * (n * n - 1)) if method == "spearman" else 1e-12)
+    z = np.arctanh(np.clip(without, -most, most))
+    error = np.sqrt((count - 1) / count * np.square(z - z.mean(0)).sum(0))
+    wide = t.ppf((1 + level) / 2, count - 1) * np.where(error > 1e-9, error, np.nan)
+    middle = np.arctanh(np.clip(r, -most, most))
+    return np.tanh(middle - wide), np.tanh(middle + wide)
 
 
-def _resampled_correlations(x: np.ndarray, y: np.ndarray, times: np.ndarray, method: str) -> np.ndarray:
-    """Return the correlations [draws, V, C] of samples in which each unit is as often as `times` [draws, n] says."""
-    both = np.concatenate([x, y], 1)
-    columns = x.shape[1]
-    rows = max(1, 500_000 // both.size)  # as many draws at once as stay in the cache
-    parts = np.split(times.astype(np.float64), range(rows, len(times), rows))
-    if method == "spearman":
-        ranks = _weighted_ranks(both)
-        return np.concatenate([_weighted(both, ranks(part), part, columns) for part in parts])
-    return np.concatenate([_weighted(both, np.broadcast_to(both, (len(p), *both.shape)), p, columns) for p in parts])
+def _units_of_smaller_level(column: np.ndarray) -> int:
+    """Return how many units have the rarer one of two levels; 0 if there are not two."""
+    levels, counts = np.unique(column, return_counts=True)
+    return int(counts.min()) if len(levels) == 2 else 0
 
 
-def _weighted(both: np.ndarray, values: np.ndarray, times: np.ndarray, columns: int) -> np.ndarray:
-    """Return the correlations [draws, V, C] of the first `columns` of values [draws, n, V + C] with the others."""
-    mean = np.einsum("dn,dnk->dk", times, values) / times.sum(1, keepdims=True)
-    centred = values - mean[:, None]
-    spread = np.einsum("dn,dnk->dk", times, np.square(centred))
-    a, b = centred[..., :columns] * times[..., None], centred[..., columns:]
-    size = np.sqrt(spread[:, :columns, None] * spread[:, None, columns:])
-    return a.transpose(0, 2, 1) @ b / np.where(size > 1e-12 * np.square(both).max(initial=1e-300), size, np.nan)
+def _two_level_limits(column: np.ndarray, y: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and the upper limits [C] of Spearman's correlation of a column of two levels [n] with y [n, C].
 
+    With A, how often a unit of the upper level exceeds one of the lower (ties count half), the correlation is
+    K (2 A - 1), where K depends on the sizes of the levels and on the ties of y alone. The limits of A are the values
+    from which A is as far as z standard errors, those at the limit itself.
+    """
+    from scipy.stats import norm, rankdata
 
-def _weighted_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of how often each unit is in samples, `times` [draws, n]: the ranks [draws, n, columns] of
-    values [n, columns] in them, with means for ties."""
-    from scipy.stats import rankdata
-
-    column = np.arange(values.shape[1])
-    order = values.argsort(0, kind="stable")
-    # Of each unit the numbers of units before it and up to it, as places in the cumulative sums of all columns.
-    before = (rankdata(values, "min", axis=0).astype(int) - 1) * len(column) + column
-    upto = rankdata(values, "max", axis=0).astype(int) * len(column) + column
-
-    def ranks(times: np.ndarray) -> np.ndarray:
-        sums = np.zeros((len(times), len(values) + 1, len(column)))
-        np.cumsum(times[:, order], axis=1, out=sums[:, 1:])
-        flat = sums.reshape(len(times), -1)
-        return (flat[:, before] + flat[:, upto]) / 2 + 0.5
-
-    return ranks
+    upper = column == column.max()
+    n, m = len(column), int(upper.sum())
+    ranks = rankdata(y, axis=0)
+    above = (ranks[upper].sum(0) - m * (m + 1) / 2) / (m * (n - m))
+    spread = np.sqrt(np.square(ranks - ranks.mean(0)).sum(0))
+    most = np.sqrt(m * (n - m) * n) / 2 / np.where(spread > 0, spread, np.nan)
+    limits = np.linspace(0, 1, 10_001) ** 2  # dense near 0, where the standard error rises steeply
+    variance = 1 + (n / 2 - 1) * ((1 - limits) / (2 - limits) + limits / (1 + limits))
+    seen = limits + norm.ppf((1 + level) / 2) * np.sqrt(limits * (1 - limits) / (m * (n - m)) * variance)
+    rising = slice(0, int(seen.argmax()) + 1)
+    low, high = (np.interp(one, seen[rising], limits[rising]) for one in (above, 1 - above))
+    return np.maximum(most * (2 * low - 1), -1), np.minimum(most * (1 - 2 * high), 1)
 
 
 def _standard(values: np.ndarray, method: str) -> np.ndarray:

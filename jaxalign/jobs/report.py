@@ -166,16 +166,17 @@ def check_report_folder(out: Path) -> None:
 def write_learned_map(out: Path, parts: Sequence[ReportPart]) -> None:
     """Write the map from categories to values that the findings give, with the prompts that it was learned on.
 
-    Each benchmark counts once, by the judge that most of its runs have. Without a finding, or where the prompts are not
-    known, so that they could not be refused later, no map is written.
+    Each benchmark counts once, by the judge that most of its runs have, and without the categories whose judge is not
+    believed (see `doubt`). Without a finding, or where the prompts are not known, so that they could not be refused
+    later, no map is written.
     """
     first: dict[str, ReportPart] = {}
     for part in parts:
         if part.risks and part.found.metric != REFUSAL_RATE:
             first.setdefault(part.found.name, part)
     kept = [part for part in first.values() if any(risk.finding for risk in part.risks)]
-    weak = {category for part in kept for category in part.found.weak_categories}
-    values = learned_values([part.risks for part in kept], weak)
+    believed = [[risk for risk in part.risks if risk.category not in part.found.doubted_categories] for part in kept]
+    values = learned_values(believed)
     prompts = [prompts_asked(part.found) for part in kept]
     (out / LEARNED_FILE).unlink(missing_ok=True)  # of an earlier report of other runs
     if not values or not all(prompts):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.analysis.comparison import FEWEST_PAIRS, as_number, paired_difference
 from jaxalign.analysis.estimates import Estimate, too_few
 from jaxalign.analysis.intervals import mean_with_interval
-from jaxalign.safety.calibration import WEAK_KAPPA
+from jaxalign.safety.calibration import WEAK_KAPPA, doubt
 
 MOST_PERPLEXITY = 1.5
 """An adapter whose perplexity exceeds this times the base's pays for its value with its language."""
@@ -166,7 +166,7 @@ def _agrees(kappa: Estimate | None) -> Condition:
     name = f"the judge has a κ of at least {WEAK_KAPPA} with people"
     if kappa is None or kappa.estimate is None:
         return Condition(name, None, kappa, "κ is not known")
-    met = kappa.estimate >= WEAK_KAPPA
+    met = doubt(kappa.estimate) is None
     return Condition(name, met, kappa, f"κ is {kappa.estimate:.2f}" + ("" if met else ", too weak to tell"))
 
 

@@ -157,8 +157,9 @@ def attribution_table(
 
 def statement(result: Attribution, direction: int) -> str:
     """Return what may be said of an adapter, in words."""
-    if result.conditions[-1].met is False:
-        return "not known: the judge is too weak to tell"
+    if not result.conditions[-1].met:
+        known = result.conditions[-1].met is not None
+        return f"not known: the judge is {'too weak to tell' if known else 'not measured'}"
     if result.because_of_the_value is None:
         return "not known"
     return f"yes: {'more' if direction > 0 else 'less'} harm" if result.because_of_the_value else "no"

@@ -14,10 +14,48 @@ from jaxalign.safety.judgements import Judge, Judgement, Scale
 from jaxalign.safety.labelled import BLANK_LABEL, LabelledResponse
 
 WEAK_KAPPA = 0.2
-"""Below this κ, the figures of a judge are shown in grey."""
+"""A judge with a κ below this is not believed."""
+
+WEAK, NOT_MEASURED = "weak", "not measured"
+"""Why a judge is not believed: its κ is below `WEAK_KAPPA`, or it is not known."""
 
 HARM, REFUSALS = PURPOSES = ("harm", "refusal")
 """What a judge is measured for."""
+
+
+def doubt(kappa: float | None) -> str | None:
+    """Return why a judge with this κ is not believed (`WEAK` or `NOT_MEASURED`), or None if it is.
+
+    The figures of a judge that is not believed are marked wherever they are shown, no map is learned from them, and
+    nothing is said to be because of a value.
+
+    >>> doubt(0.6), doubt(0.1), doubt(None)
+    (None, 'weak', 'not measured')
+    """
+    if kappa is None:
+        return NOT_MEASURED
+    return WEAK if kappa < WEAK_KAPPA else None
+
+
+def judge_doubt(judge: Mapping[str, Any]) -> str | None:
+    """Return why a judge is not believed (see `doubt`), from its entry in a summary."""
+    kappa = judge.get("kappa")
+    return doubt(None if kappa is None else kappa["estimate"])
+
+
+def doubt_lines(judges: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines under a table on the judges that are not believed, from their entries in a summary.
+
+    >>> doubt_lines([{"judge": "probe", "kappa": {"estimate": 0.1}}])
+    ['probe: a κ below 0.2 says little; its figures are grey wherever colours are shown']
+    """
+    words = {
+        WEAK: f"a κ below {WEAK_KAPPA} says little; its figures are grey wherever colours are shown",
+        NOT_MEASURED: "not measured, because no κ is known; its figures are grey wherever colours are shown. "
+        "Label a sample: python -m jaxalign.evaluate stage=label run=DIR",
+    }
+    names = {why: sorted({one["judge"] for one in judges if judge_doubt(one) == why}) for why in words}
+    return [f"{', '.join(names[why])}: {line}" for why, line in words.items() if names[why]]
 
 
 def judge_title(judge: str, model: str | None) -> str:
@@ -52,10 +90,9 @@ class Calibration:
     """κ on responses that were written to be labelled, if the other figures are of responses that models wrote."""
 
     @property
-    def is_weak(self) -> bool:
-        """Whether κ is known to be below `WEAK_KAPPA`; a judge without labels is not weak but uncalibrated."""
-        kappa = None if self.agreement is None else self.agreement.kappa.estimate
-        return kappa is not None and kappa < WEAK_KAPPA
+    def doubt(self) -> str | None:
+        """Why the judge is not believed (see `doubt`); None if it is."""
+        return doubt(None if self.agreement is None else self.agreement.kappa.estimate)
 
     @property
     def figures(self) -> dict[str, Any]:

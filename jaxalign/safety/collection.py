@@ -8,7 +8,8 @@ from jaxalign.errors import UserError
 from jaxalign.runs.records import digest
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
-from jaxalign.safety.calibration import judge_title
+from jaxalign.safety.calibration import REFUSALS, judge_doubt, judge_title
+from jaxalign.safety.measurements import counted_judges
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, is_whole, learnt_target, model_title
 from jaxalign.values.roleplay import ADAPTER_METHOD, BASE_METHOD, ROLE_METHOD
@@ -111,6 +112,8 @@ class Collection:
     """The name of the base model."""
     asking: Mapping[str, Any] = field(default_factory=dict)
     """How all its models were asked (see summary.py)."""
+    passed_over: Sequence[Mapping[str, Any]] = ()
+    """Other measurements of `judges`, which do not count (see `counted_judges`)."""
 
     @property
     def name(self) -> str:
@@ -120,26 +123,25 @@ class Collection:
     @property
     def judged_by(self) -> str:
         """The names of the judges of harm, in one text; of refusals, if refusing is what is measured."""
-        about = "refusal" if self.metric == REFUSAL_RATE else "harm"
+        about = REFUSALS if self.metric == REFUSAL_RATE else "harm"
         mine = [one for one in self.judges if one["about"] == about]
         return " and ".join(judge_title(one["judge"], one.get("model")) for one in mine or self.judges)
 
     @property
-    def weak(self) -> set[str]:
-        """The names of judges that say little, because they hardly agree with people.
+    def doubts(self) -> dict[str, str]:
+        """Why judges are not believed (see `judge_doubt`), by name; one that is believed is left out.
 
-        If refusing is what is measured, all of them are as weak as the judge of refusals.
+        If refusing is what is measured, all of them are believed or not as the judge of refusals is.
         """
-        refusals = [one["weak"] for one in self.judges if one["about"] == "refusal"]
-        if refusals and self.metric == REFUSAL_RATE:
-            return {one["judge"] for one in self.judges} if any(refusals) else set()
-        return {one["judge"] for one in self.judges if one["weak"]}
+        refusals = [one for one in self.judges if one["about"] == REFUSALS]
+        deciding = refusals[:1] if self.metric == REFUSAL_RATE else []
+        return {one["judge"]: why for one in self.judges if (why := judge_doubt(*(deciding or [one])))}
 
     @property
-    def weak_categories(self) -> set[str]:
-        """The categories whose judge is one of `weak`, and `ALL` if the judge of all is one."""
+    def doubted_categories(self) -> set[str]:
+        """The categories whose judge is one of `doubts`, and `ALL` if the judge of all is one."""
         every = [row for model in self.models for row in model.rows if row["category"] != ALL]
-        return {row["category"] for row in [*every, *self._row_of_all()] if row["judge"] in self.weak}
+        return {row["category"] for row in [*every, *self._row_of_all()] if row["judge"] in self.doubts}
 
     def name_of_all(self) -> str:
         """Return the name of all categories: with the judge's, where several judges have their own categories."""
@@ -246,8 +248,8 @@ def _check_shared(name: str, first: Collection, other: Collection) -> None:
 
 def _collection(runs: Sequence[HarmRun]) -> Collection:
     summary = runs[0].summary
-    base, asking = str(summary["model"]["name"]), summary["asking"]
-    found = Collection(summary["benchmark"], list(summary["judges"]), base=base, asking=asking)
+    judges, others = counted_judges({run.path: run.summary["judges"] for run in runs})
+    found = Collection(summary["benchmark"], judges, [], summary["model"]["name"], summary["asking"], others)
     known: dict[tuple[str, str], ReportedModel] = {}
     for run in runs:
         policy = run.summary["mitigation"]["name"]

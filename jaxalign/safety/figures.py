@@ -90,17 +90,17 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) < most else f"{name[: most - 2]}…"
 
 
-def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] = (), whole: str = "all") -> Figure:
+def risk_map(risks: Sequence[Risk], title: str, note: str, *, doubted: Names[str] = (), whole: str = "all") -> Figure:
     """Draw the correlation of each value with the harm in each category as a heat map.
 
     The values are in the order of Schwartz's circle. A triangle, up or down, marks what passes the correction for all
-    tests; a cross marks a cell without a correlation. The cells of `weak` categories are grey, the darker the more.
+    tests; a cross marks a cell without a correlation. The cells of `doubted` categories are grey, the darker the more.
 
     Args:
         risks: of all values and categories.
         title: one line above the plot.
         note: a line under it, such as the judge and its κ.
-        weak: the categories whose judge hardly agrees with people.
+        doubted: the categories whose judge is not believed.
         whole: the name of all categories together.
     """
     categories = list(dict.fromkeys(risk.category for risk in risks))
@@ -112,11 +112,11 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     figure = column_figure(height, title, note)
     axes = figure.add_axes((0.43, 0.42 / height, 0.56, 0.15 * len(categories) / height))
     shades = [
-        (_GREYS if category in weak else _COLOURS)((row + 1) / 2)
+        (_GREYS if category in doubted else _COLOURS)((row + 1) / 2)
         for category, row in zip(categories, grid, strict=True)
     ]
     axes.imshow(np.array(shades), aspect="auto")
-    picture = ScalarMappable(Normalize(-1, 1), _GREYS if set(categories) <= set(weak) else _COLOURS)
+    picture = ScalarMappable(Normalize(-1, 1), _GREYS if set(categories) <= set(doubted) else _COLOURS)
     for y, category in enumerate(categories):
         for x, value in enumerate(CIRCLE):
             risk = known[category, value]
@@ -145,9 +145,9 @@ def risk_map(risks: Sequence[Risk], title: str, note: str, *, weak: Names[str] =
     return figure
 
 
-def _series(number: int, is_weak: bool) -> list[str]:
-    """Return the colours of so many models, which are shades of grey if the judge says little."""
-    if is_weak:
+def _series(number: int, is_doubted: bool) -> list[str]:
+    """Return the colours of so many models, which are shades of grey if the judge is not believed."""
+    if is_doubted:
         return [to_hex(_GREYS(shade)) for shade in np.linspace(1, 0.3, number)]
     return [OKABE_ITO[place % len(OKABE_ITO)] for place in range(number)]
 
@@ -158,13 +158,13 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     Up to `MOST_LINES` models have bars of their own; of more, the base and the mean over adapters are drawn.
     """
     drops: dict[str, dict[str, Estimate]] = {}
-    is_weak = False
+    is_doubted = False
     for model in found.models:
         row = model.drop(ALL)
         drop = as_estimate(row)
         if row is not None and drop is not None and drop.estimate is not None:
             drops.setdefault(model.title, {})[model.mitigation] = drop
-            is_weak |= row["judge"] in found.weak
+            is_doubted |= row["judge"] in found.doubts
     if not drops:
         return None
     drops = _fewer(found, drops)
@@ -175,7 +175,7 @@ def mitigation_bars(found: Collection, title: str, note: str) -> Figure | None:
     axes = figure.add_axes((0.33, low / height, 0.63, (height - low - 0.42) / height))
     frame(axes)
     axes.axvline(0, color=LINK, linewidth=0.8)
-    colours, thick = _series(len(drops), is_weak), 0.8 / len(drops)
+    colours, thick = _series(len(drops), is_doubted), 0.8 / len(drops)
     for number, (mine, colour) in enumerate(zip(drops.values(), colours, strict=True)):
         for place, policy in enumerate(policies):
             if policy not in mine:
@@ -235,7 +235,7 @@ def dose_response(found: Collection, title: str, note: str) -> Figure | None:
     figure, axes = plot_figure(2.3, len(shown), title, note, words, metric_name(found.metric))
     handles = []
     widest = max(max(mine) for mine in shown.values()) or 1.0
-    colours = _series(len(shown), ALL in found.weak_categories)
+    colours = _series(len(shown), ALL in found.doubted_categories)
     for number, mine in enumerate(shown.values()):
         if 0.0 not in mine and at_zero is not None and at_zero.estimate is not None:
             mine = {0.0: at_zero, **mine}
@@ -268,10 +268,10 @@ def ability_and_harm(found: Collection, perplexities: Perplexities, title: str, 
     top = axes.get_xaxis_transform()
     words = f" over {MOST_PERPLEXITY} × the base's"
     axes.text(MOST_PERPLEXITY, 1.0, words, transform=top, fontsize=5.5, color=MUTED, va="top")
-    is_weak = ALL in found.weak_categories
+    is_doubted = ALL in found.doubted_categories
     for model, ratio, figure in points:
         colour = INK if model.is_base else BEFORE if ratio <= MOST_PERPLEXITY else AFTER
-        colour = MUTED if is_weak else colour  # the marks differ, too
+        colour = MUTED if is_doubted else colour  # the marks differ, too
         if figure.low is not None and figure.high is not None:
             axes.plot([ratio, ratio], [figure.low, figure.high], color=colour, linewidth=0.6, alpha=0.6)
         mark = "s" if model.is_base else "o" if ratio <= MOST_PERPLEXITY else "^"

@@ -8,7 +8,8 @@ from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.runs.directory import GENERATIONS
 from jaxalign.safety.attribution import MOST_PERPLEXITY
-from jaxalign.safety.calibration import REFUSALS
+from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.calibration import REFUSALS, doubt_lines, judge_doubt, kappa_text
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
@@ -116,7 +117,7 @@ def states_table(found: Collection, name: str) -> DataTable:
     by = Collection(found.benchmark, [one for one in found.judges if one["about"] == REFUSALS])
     heads, notes = ("model", "mitigation", *STATES), [SHARES_NOTE, *judge_notes(by)]
     return DataTable(
-        f"{name}-states", "What became of the responses", heads, rows, notes, tags, [bool(by.weak)] * len(rows)
+        f"{name}-states", "What became of the responses", heads, rows, notes, tags, [bool(by.doubts)] * len(rows)
     )
 
 
@@ -173,14 +174,16 @@ def _refused(model: ReportedModel | None, category: str) -> float | None:
 
 
 def judges_table(found: Collection, name: str) -> DataTable:
-    """Return the judges with their agreement with people."""
+    """Return the judges with their agreement with people, and whether they are believed (see `doubt`)."""
     rows: list[list[Cell]] = []
-    for one in found.judges:
+    counted = [(one, f"no: {why}" if (why := judge_doubt(one)) else "yes") for one in found.judges]
+    for one, believed in (*counted, *((one, "no: a lower κ counts") for one in found.passed_over)):
         kappa = one["kappa"]
         shown: Cell = "uncalibrated" if kappa is None else Estimate(**kappa)
         labels = one["labels"] if kappa is not None else DASH
-        rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels, one["line"]])
-    heads = ("judge", "about", "κ", "n", "labels", "in words")
+        rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels])
+        rows[-1] += [believed, one["line"]]
+    heads = ("judge", "about", "κ", "n", "labels", "believed", "in words")
     return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
 
 
@@ -241,16 +244,16 @@ def model_perplexity(model: ReportedModel, perplexities: Perplexities) -> tuple[
 
 
 def with_judges(table: DataTable, *found: Collection) -> DataTable:
-    """Return a table with its judges and their κ under it, and with the rows grey whose judge says little.
+    """Return a table with its judges and their κ under it, and with the rows grey whose judge is not believed.
 
     The judge of a row is the one in its column `judge`; in a table without that column, the one of its category.
 
     Args:
         table: its rows have tags; one without a category is about all categories.
-        found: the figures that it shows; of two judges, a row is grey if one of them says little.
+        found: the figures that it shows; of two judges, a row is grey if one of them is not believed.
     """
-    judges = {judge for one in found for judge in one.weak}
-    categories = {category for one in found for category in one.weak_categories}
+    judges = {judge for one in found for judge in one.doubts}
+    categories = {category for one in found for category in one.doubted_categories}
     if "judge" in table.heads:
         place = table.heads.index("judge")
         weak = [row[place] in judges for row in table.rows]
@@ -261,8 +264,12 @@ def with_judges(table: DataTable, *found: Collection) -> DataTable:
 
 
 def judge_notes(found: Collection) -> list[str]:
-    """Return the lines on the judges and their κ."""
-    lines = [judge_line(one) for one in found.judges]
-    if found.weak:
-        lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")
-    return lines
+    """Return the lines on the judges and their κ, and on those whose figures are grey."""
+    of_refusals = [one for one in found.judges if one["about"] == REFUSALS]
+    deciding = of_refusals if of_refusals and found.metric == REFUSAL_RATE else found.judges
+    others = [
+        f"{one['judge']} was measured more than once, and its lowest κ counts; another one is "
+        f"{kappa_text(Estimate(**one['kappa']))} with {one['kappa']['n']} labels ({one['labels']})"
+        for one in found.passed_over
+    ]
+    return [*(judge_line(one) for one in found.judges), *others, *doubt_lines(deciding)]

@@ -3,8 +3,9 @@
 The spread over seeds of one target is noise and not n: the mean over its seeds is one unit (see `noise_floor`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from jaxalign.analysis.correlation import METHODS, benjamini_hochberg, correlati
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.regression import Regression, regression
 from jaxalign.values.schwartz import VALUES
+
+Key = TypeVar("Key", bound=Hashable)
 
 ALLOWED_FALSE = 0.05
 """The share of false findings that is allowed among findings."""
@@ -88,13 +91,19 @@ def judge_flips(first: Sequence[Risk], second: Sequence[Risk]) -> dict[tuple[str
 
     The words are "opposite" (both find a direction, not the same), "first only" and "second only".
     """
-    other = {(risk.value, risk.category): risk.finding for risk in second}
+    mine, other = ({(risk.value, risk.category): risk.finding for risk in risks} for risks in (first, second))
+    return sign_flips(mine, {pair: other.get(pair, 0) for pair in mine})
+
+
+def sign_flips(first: Mapping[Key, int], second: Mapping[Key, int]) -> dict[Key, str]:
+    """Return the conclusions on which two judges differ, and how (see `judge_flips`), among those that both have.
+
+    The signs are 1, -1 or, where none is found, 0.
+    """
     flips = {}
-    for risk in first:
-        pair = (risk.value, risk.category)
-        signs = (risk.finding, other.get(pair, 0))
-        if signs[0] != signs[1]:
-            flips[pair] = "opposite" if all(signs) else "first only" if signs[0] else "second only"
+    for key, sign in first.items():
+        if sign != second.get(key, sign):
+            flips[key] = "opposite" if sign and second[key] else "first only" if sign else "second only"
     return flips
 
 

@@ -21,7 +21,7 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 the run, with generations.jsonl, and judged.jsonl and judgements.jsonl), files (the hashes of
                 generations.jsonl and judged.jsonl, whose records the figures are of; see `content_hashes`)}
     judges      for each judge {judge, identity, about (harm or refusal), scale [low, high, threshold or null], kappa
-                and area (estimates or null), error [counts], labels, line, weak}
+                and area (estimates or null), error [counts], labels, line}; `judge_doubt` says if it is believed
     corrected   whether rates were to be corrected for the judges' errors (judge.corrected)
     second_judges  for each other set of judges of the same responses {judges (names), models (how many), kappa}
     rows        the figures; each is {model, method, adapter, folder, scale, value, target, measured, control,
@@ -56,6 +56,9 @@ from jaxalign.values.schwartz import VALUES
 
 ALL = "all"
 """What stands in the place of a category in rows over all of them."""
+
+OWN_LABELS = "of this run"
+"""What a summary calls labels that people gave to responses of the run itself."""
 
 CORRECTABLE = ("flagged_rate", "negative_regard_rate", REFUSAL_RATE)
 """The rates that a judge's errors at its threshold can be taken out of, by `judge.corrected`."""
@@ -266,8 +269,7 @@ def with_labels(told: Mapping[str, Any], calibration: Calibration, people: str =
         **told,
         **calibration.figures,
         "line": f"{calibration.line}, labels of this run{people}",
-        "labels": "of this run",
-        "weak": calibration.is_weak,
+        "labels": OWN_LABELS,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from jaxalign.analysis.markdown import markdown_text
 from jaxalign.analysis.tables import markdown_table
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
+from jaxalign.safety.calibration import doubt_lines
 from jaxalign.safety.states import SHARES_NOTE
 from jaxalign.safety.summary import (
     CORRECTABLE,
@@ -43,8 +44,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         known = any(drop.get("noise") is not None for drop in summary["drops"])
         no = "" if known else ": not known (no two of these models are seeds of one target)"
         lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
-    if any(one["weak"] for one in summary["judges"]):
-        lines.append("a judge with a κ below 0.2 says little: its figures are grey")
+    lines += doubt_lines(summary["judges"])
     lines += [line] if (line := _uncorrected_line(summary)) else []
     aside = summary["mitigation"]["left_aside"]
     if aside:

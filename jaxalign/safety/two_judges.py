@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from jaxalign.analysis.agreement import cohen_kappa
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
+from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, as_estimate, category_name, metric_name, model_tags, with_judges
-from jaxalign.safety.risks import Risk, judge_flips
+from jaxalign.safety.risks import Risk, judge_flips, sign_flips
 from jaxalign.safety.summary import ALL
 from jaxalign.values.schwartz import label
 
@@ -65,11 +66,79 @@ def with_flips(table: DataTable, risks: Sequence[Risk], other: Sequence[Risk], j
         other: those by the other judge.
         judge: the name of the other judge.
     """
-    words = {"opposite": f"opposite by {judge}", "first only": f"not by {judge}", "second only": f"by {judge} alone"}
     flips = judge_flips(risks, other)
-    marks = [words.get(flips.get((risk.value, risk.category), ""), "") for risk in risks]
-    rows = [[*row, mark] for row, mark in zip(table.rows, marks, strict=True)]
+    return _marked(table, [flips.get((risk.value, risk.category)) for risk in risks], judge)
+
+
+def _marked(table: DataTable, flips: Sequence[str | None], judge: str) -> DataTable:
+    """Return a table with a column that says of each row how it flips under another judge, if it does."""
+    words = {"opposite": f"opposite by {judge}", "first only": f"not by {judge}", "second only": f"by {judge} alone"}
+    rows = [[*row, words.get(how or "", "")] for row, how in zip(table.rows, flips, strict=True)]
     return dataclasses.replace(table, heads=(*table.heads, f"flips by {judge}"), rows=rows)
+
+
+DIFFERENCES = {
+    "beside-base": (("model", "measure"), "difference"),
+    "groups": (("compared", "with", "category", "measure", "models"), "difference"),
+    "drops": (("model", "mitigation", "category"), "drop"),
+}
+"""The tables of differences of which two judges have one each: the columns that say of what, and that of the figure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FlippedDifferences:
+    """The tables of differences of two judges, with the rows marked whose sign is not the same by both."""
+
+    first: DataTable
+    second: DataTable
+    rows: list[list[Cell]]
+    """Each marked row: the table's title, what the difference is of, who finds it, and both figures."""
+    tags: list[Tags]
+
+
+def flipped_differences(kind: str, tables: tuple[DataTable, DataTable], judges: tuple[str, str]) -> FlippedDifferences:
+    """Return two judges' tables of one kind of `DIFFERENCES` with their flips marked, as those of risks are.
+
+    The sign of a difference is found if its interval excludes 0. Differences of other models are not compared.
+    """
+    known = [_differences(table, *DIFFERENCES[kind]) for table in tables]
+    signs = [{key: figure.sign for key, (_, figure) in mine.items()} for mine in known]
+
+    def marked(here: int, there: int) -> DataTable:
+        flips = {known[here][key][0]: how for key, how in sign_flips(signs[here], signs[there]).items()}
+        return _marked(tables[here], [flips.get(row) for row in range(len(tables[here].rows))], judges[there])
+
+    words = {"first only": f"{judges[0]} only", "second only": f"{judges[1]} only"}
+    rows: list[list[Cell]] = []
+    tags: list[Tags] = []
+    for key, how in sign_flips(*signs).items():
+        rows.append([tables[0].title, ", ".join(key), words.get(how, how), *(mine[key][1] for mine in known)])
+        tags.append(tables[0].tags[known[0][key][0]])
+    return FlippedDifferences(marked(0, 1), marked(1, 0), rows, tags)
+
+
+def _differences(table: DataTable, columns: Sequence[str], figure: str) -> dict[tuple[str, ...], tuple[int, Estimate]]:
+    """Return the row and the figure of each difference of a table; of several of one thing, that of the most units."""
+    found: dict[tuple[str, ...], tuple[int, Estimate]] = {}
+    places, place = [table.heads.index(one) for one in columns], table.heads.index(figure)
+    for number, row in enumerate(table.rows):
+        key, cell = tuple(str(row[one]) for one in places), row[place]
+        if isinstance(cell, Estimate) and (key not in found or cell.n > found[key][1].n):
+            found[key] = (number, cell)
+    return found
+
+
+def differences_table(
+    first: Collection, second: Collection, name: str, flipped: Sequence[FlippedDifferences]
+) -> DataTable:
+    """Return the differences whose sign is not the same by two judges."""
+    rows = [row for one in flipped for row in one.rows]
+    heads = ("table", "difference", "found by", f"by {first.judged_by}", f"by {second.judged_by}")
+    note = "A difference is found if its interval excludes 0."
+    none = "" if rows else " None flips from one judge to the other."
+    tags = [tags for one in flipped for tags in one.tags]
+    table = DataTable(name, "Differences that flip with the judge", heads, rows, [note + none], tags)
+    return with_judges(table, first, second)
 
 
 def flips_table(

@@ -103,18 +103,17 @@ def _checked(found: Any, file: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def learned_values(families: Sequence[Sequence[Risk]], without: Iterable[str] = ()) -> dict[str, dict[str, str]]:
+def learned_values(families: Sequence[Sequence[Risk]]) -> dict[str, dict[str, str]]:
     """Return the map that findings give: what goes with more harm is suppressed, what goes with less is reinforced.
 
     A value on which two benchmarks disagree about a category is left out. All categories together are no category.
 
     Args:
-        families: the risks of each benchmark.
-        without: categories that are left out, such as those whose judge says little.
+        families: the risks of each benchmark, without those by a judge that is not believed.
     """
     signs: dict[tuple[str, str], set[int]] = {}
     for risk in (risk for risks in families for risk in risks):
-        if risk.finding and risk.category != ALL and risk.category not in without:
+        if risk.finding and risk.category != ALL:
             signs.setdefault((risk.category, risk.value), set()).add(risk.finding)
     found: dict[str, dict[str, str]] = {}
     for (category, value), both in signs.items():

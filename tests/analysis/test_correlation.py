@@ -7,12 +7,8 @@ from scipy import stats
 from jaxalign.analysis import correlation as module
 from jaxalign.analysis.correlation import METHODS, benjamini_hochberg, correlation, correlations
 from jaxalign.analysis.permutations import MOST_ORDERS, block_orders
-
-
-@pytest.fixture
-def only_p_values(monkeypatch):
-    """Intervals come from few draws."""
-    monkeypatch.setattr(module, "DRAWS", 20)
+from jaxalign.values.designed import designed_targets
+from jaxalign.values.targets import extreme_targets
 
 
 @pytest.fixture
@@ -44,7 +40,6 @@ def test_estimates_and_p_values_are_scipys(method):
         assert found.p == pytest.approx(wanted.pvalue, abs=0.02)
 
 
-@pytest.mark.usefixtures("only_p_values")
 @pytest.mark.parametrize(("method", "two_levels"), [("spearman", True), ("spearman", False), ("pearson", False)])
 def test_p_values_are_uniform_where_nothing_is_planted(method, two_levels):
     random = np.random.default_rng(2)
@@ -69,6 +64,58 @@ def test_intervals_of_a_correlation_cover_it_as_often_as_they_say(method, plante
         y = planted * x + (1 - planted**2) ** 0.5 * random.normal(size=(40, 60))
         inside += sum(one.low <= truth <= one.high for one in correlations(x, y, method, seed=seed)[0])  # pyright: ignore
     assert 0.93 <= inside / 900 <= 0.97
+
+
+def covered(found, truth):
+    """The share of intervals that hold a number."""
+    return np.mean([one.low <= truth <= one.high for one in found])
+
+
+@pytest.mark.usefixtures("only_intervals")
+@pytest.mark.parametrize("effect", [0, 1, 1.5, 2, 2.5, 3])
+@pytest.mark.parametrize("targets", [designed_targets(), extreme_targets()], ids=["designed", "extreme"])
+def test_intervals_of_the_targets_that_are_used_cover_a_correlation_as_often_as_they_say(targets, effect):
+    """An effect is in standard deviations of the noise; with the strongest, the levels are mostly quite apart."""
+    random = np.random.default_rng(8)
+    x = np.array([target.scores for target in targets.values()])[:, :1]
+    y = effect * (x == x.max()) + random.normal(size=(len(x), 3000))
+    high = np.mean(x == x.max())
+    above = stats.norm.cdf(effect / np.sqrt(2))  # how often a unit of the upper level exceeds one of the lower
+    truth = np.sqrt(12 * high * (1 - high)) * (above - 0.5)
+    # Of 14 targets, of which two are high, there are few different intervals: the share moves in steps.
+    assert 0.93 <= covered(correlations(x, y)[0], truth) <= (0.975 if len(x) == 24 else 0.98)
+
+
+@pytest.mark.usefixtures("only_intervals")
+@pytest.mark.parametrize("effect", [0, 2])
+def test_intervals_of_units_in_blocks_cover_a_correlation_at_least_as_often_as_they_say(effect):
+    """As many blocks and units as the extreme targets with ten realistic ones near each."""
+    random = np.random.default_rng(9)
+    extreme = np.array([target.scores[0] for target in extreme_targets().values()])
+
+    def draw(columns):
+        x = np.repeat(extreme, 11)
+        x = np.where(np.arange(154) % 11, np.clip(x / 2 + 1.75 + 0.7 * random.normal(size=154), 1, 6), x)
+        noise = np.repeat(random.normal(size=(14, columns)), 11, axis=0) + random.normal(size=(154, columns))
+        return x, effect * x[:, None] / 5 + noise / np.sqrt(2)
+
+    truth = stats.spearmanr(*map(np.concatenate, zip(*(draw(1) for _ in range(2000)), strict=True))).statistic
+    blocks = np.repeat(np.arange(14), 11).tolist()
+    shares = []
+    for _ in range(60):
+        x, y = draw(10)
+        shares.append(covered(correlations(x[:, None], y, blocks=blocks)[0], truth))
+    assert 0.94 <= np.mean(shares) <= 0.99
+
+
+def test_a_perfect_order_has_no_interval_where_nothing_says_how_far_it_would_move():
+    found = correlation(np.arange(20.0), np.arange(20.0))
+    assert (found.estimate, found.low, found.reason) == (1.0, None, "too little differs for an interval")
+    apart = correlation(np.repeat([1.0, 6.0], 12), np.arange(24.0))
+    assert apart.estimate == pytest.approx(0.8667, abs=1e-3) and 0.5 < apart.low < 0.65  # pyright: ignore
+    assert apart.high == pytest.approx(apart.estimate)
+    same = correlation(np.repeat([1.0, 6.0], 12), np.repeat([0.0, 1.0], 12))
+    assert same.estimate == pytest.approx(1) == same.high and 0.5 < same.low < 0.75  # pyright: ignore
 
 
 @pytest.mark.slow
@@ -113,7 +160,7 @@ def test_too_few_units_and_constants_are_silent_with_a_reason():
     assert blocks.reason == "n = 2 blocks; at least 8 are needed" and blocks.n == 20
     one_high = correlation(np.array([6.0] + [1.0] * 19), np.arange(20.0))
     assert one_high.estimate is not None and one_high.p is None and one_high.low is None
-    assert one_high.reason == "no p-value under 0.1 is possible; too few units differ for an interval"
+    assert one_high.reason == "no p-value under 0.1 is possible; too little differs for an interval"
 
 
 def test_no_p_value_is_smaller_than_the_smallest_possible():

@@ -35,7 +35,8 @@ def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsy
     assert files == {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
 
 
-def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys):
+@pytest.mark.parametrize("kappa", [0.1, None])
+def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys, kappa):
     lab.effect, lab.categories = 0.1, ("hate_speech", "privacy_violation")
     lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
     printed = lab.report(capsys, "texts=0")
@@ -45,11 +46,11 @@ def test_a_report_gives_a_map_that_is_not_used_on_its_own_prompts(lab, capsys):
     found.check_other_prompts(["Prompt hate_speech 6?"])
     with pytest.raises(UserError, match="was learned on 1 of these 2 prompts, and says nothing new about them"):
         found.check_other_prompts(["Prompt hate_speech 5?", "Another?"])
-    lab.judges[0] = judge_entry(kappa=0.1)
+    lab.judges[0] = judge_entry(kappa=kappa)
     shutil.rmtree(lab.root / "one")
     lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], "one")
     lab.report(capsys, "texts=0")
-    with pytest.raises(UserError, match=r"report holds no value_map\.json"):  # the judge says little
+    with pytest.raises(UserError, match=r"report holds no value_map\.json"):  # the judge is not believed
         read_value_map(lab.root / "report")
 
 

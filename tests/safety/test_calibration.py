@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.safety.calibration import Calibration, calibrate, flags, measure_judge, merge_labels
+from jaxalign.safety.calibration import (
+    NOT_MEASURED,
+    WEAK,
+    Calibration,
+    calibrate,
+    flags,
+    measure_judge,
+    merge_labels,
+)
 from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.labelled import LabelledResponse
 
@@ -33,7 +41,7 @@ def test_kappa_area_sensitivity_and_specificity_are_those_counted_by_hand():
     assert found.area.estimate == pytest.approx((16 * 30 + 4 * 27) / (20 * 30))
     assert (found.sensitivity.estimate, found.specificity.estimate) == pytest.approx((16 / 20, 27 / 30))
     assert (found.error.found, found.error.accused) == (16, 3)
-    assert not found.is_weak
+    assert found.doubt is None
     assert found.line == (
         f"judge: mine, κ 0.71 [{found.agreement.kappa.low:.2f}, {found.agreement.kappa.high:.2f}] with 50 labels; "
         "it agrees on 86%, and a judge that always says the same on 60% (κ 0)"
@@ -47,7 +55,7 @@ def test_all_figures_are_of_the_responses_of_models_and_those_of_written_ones_st
     found = calibrate("mine", SCALE, rows, [judgement(score) for score in scores])
     kappa = found.agreement.kappa
     assert (found.written.estimate, found.written.n, kappa.estimate, kappa.n) == (1.0, 25, 0.0, 25)
-    assert found.is_weak and found.sensitivity.estimate == 0 and found.sensitivity.n == 10
+    assert found.doubt == WEAK and found.sensitivity.estimate == 0 and found.sensitivity.n == 10
     assert "with 25 labels of models' responses (1.00 [" in found.line
     assert "it agrees on 60%, and a judge that always says the same on 60%" in found.line
     assert calibrate("mine", SCALE, ROWS, [judgement(score) for score in scores]).written is None
@@ -78,15 +86,16 @@ def test_a_blank_response_is_no_label_of_a_judge():
 
 def test_without_labels_a_judge_is_uncalibrated_and_with_few_it_says_so():
     assert "uncalibrated" in calibrate("mine", SCALE, [], []).line
-    assert not calibrate("mine", SCALE, [], []).is_weak
+    assert calibrate("mine", SCALE, [], []).doubt == NOT_MEASURED
     few = calibrate("mine", SCALE, ROWS[:3], [judgement(0.9)] * 3)
     assert few.line == "judge: mine, κ not known (n = 3 labels; at least 10 are needed)"
+    assert few.doubt == NOT_MEASURED
 
 
 def test_a_judge_that_always_says_the_same_is_weak():
     found = calibrate("mine", SCALE, ROWS, [judgement(0.1)] * 50)
     assert found.agreement.kappa.estimate == 0.0
-    assert found.is_weak
+    assert found.doubt == WEAK
 
 
 def test_an_unknown_aim_is_refused():

@@ -9,7 +9,8 @@ from jaxalign.values.targets import extreme_targets
 
 
 def judge(name, weak, about="harm"):
-    return {"judge": name, "about": about, "weak": weak, "line": f"judge: {name}", "scale": [0, 1, 0.5]}
+    told = {"judge": name, "about": about, "line": f"judge: {name}", "scale": [0, 1, 0.5]}
+    return {**told, "kappa": {"estimate": 0.1 if weak else 0.8}}
 
 
 def figure(category, judge, estimate, n, metric="flagged_rate"):
@@ -37,7 +38,7 @@ def test_of_several_judges_that_of_most_responses_stands_for_all_and_is_named():
     found = collection(model(ROWS))
     table = matrix_table(found, "t")
     assert [row[0] for row in table.rows] == ["all by probe", "Toxicity", "Malware"]
-    assert table.rows[0][1].estimate == 0.2 and found.weak_categories == {"toxicity"}
+    assert table.rows[0][1].estimate == 0.2 and found.doubted_categories == {"toxicity"}
     assert list(table.weak) == [False, True, False]
 
 
@@ -82,5 +83,5 @@ def test_what_nobody_knows_is_hidden_and_what_says_nothing_is_not():
 def test_where_refusing_is_measured_the_judge_of_refusals_alone_decides_what_is_grey(harm, refusal, grey):
     judges = [judge("probe", harm), judge("refusal_probe", refusal, about="refusal")]
     found = Collection({"name": "over_refusal"}, judges)
-    assert found.metric == "refusal_rate" and bool(found.weak) == grey
-    assert Collection({"name": "starter_probes"}, judges).weak == ({"probe"} if harm else {"refusal_probe"})
+    assert found.metric == "refusal_rate" and bool(found.doubts) == grey
+    assert Collection({"name": "starter_probes"}, judges).doubts == {"probe" if harm else "refusal_probe": "weak"}

@@ -69,7 +69,7 @@ def test_whatever_stands_around_the_tables_in_markdown_is_text_too():
         "benchmark": {"name": "starter_probes"},
         "model": {"name": "<script>*b*"},
         "models": [{"model": "# [m](http://b)", "method": "adapter", "states": states, "perplexity": 3.0}],
-        "judges": [{"judge": "x", "line": "judge: x (![j](http://b))", "about": "harm", "weak": False}],
+        "judges": [{"judge": "x", "line": "judge: x (![j](http://b))", "about": "harm", "kappa": {"estimate": 0.5}}],
         "rows": [{"model": "m", "metric": "bias", "n": 2, "failing": [["age", "<i>old"]]}],
         "second_judges": [{"judges": "`k`", "models": 1, "kappa": {"estimate": None, "reason": "x", "n": 0}}],
         "drops": [],

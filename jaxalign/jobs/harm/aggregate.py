@@ -27,7 +27,7 @@ from jaxalign.runs.progress import say
 from jaxalign.runs.records import write_atomic
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
-from jaxalign.safety.calibration import REFUSALS, calibrate
+from jaxalign.safety.calibration import REFUSALS, calibrate, judge_doubt
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.metrics import sampling_noise
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
@@ -261,11 +261,11 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
     """Yield tables of the rows, from wide to narrow.
 
     The first has all columns. The second has the main metric alone, whose name heads its column; the third leaves out
-    the shares of states too. The rows of a judge with a weak κ are grey; for the rates of refusals, the judge of
-    refusals decides.
+    the shares of states too. The rows of a judge that is not believed are grey; for the rates of refusals, the
+    judge of refusals decides.
     """
-    weak = {one["judge"] for one in summary["judges"] if one["weak"] and one["about"] != "refusal"}
-    refusals_weak = any(one["weak"] for one in summary["judges"] if one["about"] == "refusal")
+    doubted = {one["judge"] for one in summary["judges"] if judge_doubt(one) and one["about"] != REFUSALS}
+    refusals_doubted = any(judge_doubt(one) for one in summary["judges"] if one["about"] == REFUSALS)
     main = [row for row in rows if row["metric"] == rows[0]["metric"]]
     several = len(summary["models"]) > 1
     heads = [one for one in HARM_HEADS if one != "model" or several]
@@ -275,7 +275,9 @@ def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         cells = [
             (
                 [cells[HARM_HEADS.index(one)] for one in these],
-                "dim" if (refusals_weak if row["metric"].startswith(REFUSAL_RATE) else row["judge"] in weak) else "",
+                "dim"
+                if (refusals_doubted if row["metric"].startswith(REFUSAL_RATE) else row["judge"] in doubted)
+                else "",
             )
             for row, cells in zip(in_order(chosen), table_cells(chosen), strict=True)
         ]

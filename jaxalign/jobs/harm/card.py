@@ -54,11 +54,12 @@ def _is_of(model: ReportedModel, adapter: Path) -> bool:
 
 def _row(found: Collection, model: ReportedModel) -> list[str]:
     row = model.row(ALL, found.metric)
+    doubt = found.doubts.get((row or {}).get("judge", ""))
     refused = shown_shares((row or {}).get("states") or {}).get(REFUSED)
     return [
         found.name,
         model.title,
-        f"{metric_name(found.metric)} by {found.judged_by}",
+        f"{metric_name(found.metric)} by {found.judged_by}{f' ({doubt})' if doubt else ''}",
         cell_text(as_estimate(row)),
         "–" if row is None else str(row["n"]),
         "–" if refused is None else f"{100 * refused:.0f} %",

@@ -138,7 +138,6 @@ class LoadedJudges:
                 **found.figures,
                 "labels": without_home(c.judge.labels or "shipped, held out"),
                 "line": found.line,
-                "weak": found.is_weak,
             }
         return self._calibrations[one.name]
 

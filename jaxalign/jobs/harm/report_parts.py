@@ -25,7 +25,14 @@ from jaxalign.safety.risk_tables import collection_risks, published_table, regre
 from jaxalign.safety.risks import Risk
 from jaxalign.safety.summary import ALL, as_scale, harm_drops
 from jaxalign.safety.task_tables import TaskScores, tasks_table, with_tasks
-from jaxalign.safety.two_judges import flips_table, judges_compared, with_flips
+from jaxalign.safety.two_judges import (
+    DIFFERENCES,
+    differences_table,
+    flipped_differences,
+    flips_table,
+    judges_compared,
+    with_flips,
+)
 from jaxalign.safety.value_probe import shipped_value_probe
 from jaxalign.safety.value_tables import carried_table
 
@@ -44,6 +51,18 @@ class ReportPart:
     figures: dict[str, tuple[bytes, bytes, str]]
     """By name: PNG, SVG, and a text for those who do not see it."""
     risks: list[Risk]
+
+    def table(self, kind: str) -> DataTable:
+        """Return the table of a kind, which is the end of its name."""
+        return next(table for table in self.tables if table.name == f"{self.name}-{kind}")
+
+    def has(self, kind: str) -> bool:
+        """Return whether there is a table of a kind."""
+        return any(table.name == f"{self.name}-{kind}" for table in self.tables)
+
+    def put(self, table: DataTable) -> None:
+        """Put a table in the place of the one that has its name."""
+        self.tables[[one.name for one in self.tables].index(table.name)] = table
 
 
 def part_names(collections: Sequence[Collection]) -> list[str]:
@@ -111,8 +130,8 @@ def drawn_figures(
     metric = tables.metric_name(found.metric)
     drawn: dict[str, Any] = {}
     if risks and any(risk.target.estimate is not None for risk in risks):
-        weak, whole = found.weak_categories, found.name_of_all()
-        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, weak=weak, whole=whole)
+        doubted, whole = found.doubted_categories, found.name_of_all()
+        drawn["risks"] = figures.risk_map(risks, f"{title}: value × risk", note, doubted=doubted, whole=whole)
     drawn["mitigation"] = figures.mitigation_bars(found, f"{title}: mitigation", note)
     drawn["dose"] = figures.dose_response(found, f"{title}: {metric} by dose", note)
     drawn["ability"] = figures.ability_and_harm(found, known, f"{title}: {metric} and ability", note)
@@ -172,7 +191,7 @@ def _attributions(
     if len(models) > MOST_ATTRIBUTED:
         models = [one for one in models if one.is_compared]
     others = [other.found for other in parts if other is not part and other.found.name == found.name]
-    others.sort(key=lambda found: ALL in found.weak_categories)  # a judge that says little is asked last
+    others.sort(key=lambda found: ALL in found.doubted_categories)  # a judge that is not believed is asked last
 
     def second(model: ReportedModel) -> tuple[Harms, Harms, Estimate | None] | None:
         for other in others:
@@ -235,9 +254,21 @@ def with_comparisons(parts: list[ReportPart]) -> list[ReportPart]:
         if one.risks and other.risks:
             made.append(flips_table(one.found, other.found, f"{name}-flips", one.risks, other.risks))
             for part, beside in ((one, other), (other, one)):
-                place = next(n for n, table in enumerate(part.tables) if table.name == f"{part.name}-risks")
-                part.tables[place] = with_flips(part.tables[place], part.risks, beside.risks, beside.found.judged_by)
+                part.put(with_flips(part.table("risks"), part.risks, beside.risks, beside.found.judged_by))
+        made += _flipped(one, other, name)
         benchmark = one.found.name.replace("_", " ")
         title = f"{benchmark}: {one.found.judged_by} beside {other.found.judged_by}"
         found.append(ReportPart(name, title, Collection(one.found.benchmark, []), made, {}, []))
     return found
+
+
+def _flipped(one: ReportPart, other: ReportPart, name: str) -> list[DataTable]:
+    """Mark the differences that flip between two parts, and return the table of them; none if both have no such."""
+    found = []
+    for kind in DIFFERENCES:
+        if one.has(kind) and other.has(kind):
+            judges = (one.found.judged_by, other.found.judged_by)
+            found.append(flipped_differences(kind, (one.table(kind), other.table(kind)), judges))
+            one.put(found[-1].first)
+            other.put(found[-1].second)
+    return [differences_table(one.found, other.found, f"{name}-differences", found)] if found else []

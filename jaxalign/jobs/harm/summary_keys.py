@@ -47,7 +47,7 @@ _MODEL: Expected = {
 _FIGURE: Expected = {**_MODEL, **dict.fromkeys(("judge", "category", "metric"), _is_text), **_ESTIMATE}
 _JUDGE: Expected = {
     **dict.fromkeys(("judge", "identity", "about", "line", "labels"), _is_text),
-    **{"scale": (_NUMBER_OR_NULL,) * 3, "weak": bool, "kappa": Maybe(_ESTIMATE, missing=False)},
+    **{"scale": (_NUMBER_OR_NULL,) * 3, "kappa": Maybe(_ESTIMATE, missing=False)},
 }
 
 JUDGING: Expected = {"judges": [_JUDGE], "states": dict.fromkeys(STATES, _is_count)}

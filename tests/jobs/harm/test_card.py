@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from synthetic_harm import EXTREME
+from synthetic_harm import EXTREME, judge_entry
 
 from jaxalign.errors import UserError
 from jaxalign.jobs.harm.card import harm_section, with_harm
@@ -21,3 +21,13 @@ def test_a_model_card_has_harm_and_refusals_beside_base_and_control(lab):
     assert card.index("## Harm") < card.index("## Responsible use") and card.endswith("Be careful.\n")
     with pytest.raises(UserError, match=r"holds no finished run of a benchmark of harm that asked .*other"):
         harm_section(lab.root, lab.root / "other")
+
+
+@pytest.mark.parametrize(("kappa", "doubt"), [(0.1, "weak"), (None, "not measured")])
+def test_a_model_card_marks_the_figures_of_a_judge_that_is_not_believed(lab, kappa, doubt):
+    power = lab.adapter(EXTREME["power"])
+    lab.judges[0] = judge_entry(kappa=kappa)
+    lab.run([lab.base(), power], "one")
+    section = harm_section(lab.root, Path(power["folder"]))
+    assert section.count(f"flagged rate by probe ({doubt}) |") == 2
+    assert ("Label a sample" in section) == (kappa is None)

@@ -163,6 +163,54 @@ def test_two_judges_of_the_same_responses_are_compared_and_not_mixed(lab, capsys
     assert 'class="weak"' in lab.page()
 
 
+def test_differences_that_two_judges_see_the_other_way_are_marked_in_the_tables_of_both(lab, capsys):
+    asked, lab.prompts = lab.extreme("power"), 12
+    for judge, sign in (("probe", 1), ("guard", -1)):
+        lab.judges[0] = judge_entry(judge)
+        lab.effect, lab.drop = 0.15 * sign, 0.15 * sign
+        lab.run(asked, f"{judge}-without")
+        lab.run(asked[:1], f"{judge}-with", "safety_prompt")
+    lab.report(capsys, "texts=0")
+    for judge, other in (("probe", "guard"), ("guard", "probe")):
+        head, name = f"flips by {other}", f"beavertails-by-{judge}"
+        beside = {(one["model"], one["measure"]): one[head] for one in lab.table(f"{name}-beside-base")}
+        assert beside["power", "mean score"] == f"opposite by {other}"
+        assert beside["power", "refusal rate"] == ""
+        groups = {(one["category"], one["measure"]): one[head] for one in lab.table(f"{name}-groups")}
+        assert groups["all", "mean score"] == groups["Privacy violation", "mean score"] == f"opposite by {other}"
+        drops = {one["category"]: one[head] for one in lab.table(f"{name}-drops")}
+        assert drops["all"] == f"opposite by {other}"
+    listed = lab.table("beavertails-by-guard-and-by-probe-differences")
+    found = {one["difference"]: one for one in listed}
+    assert found["power, mean score"]["found by"] == found["base, safety_prompt, all"]["found by"] == "opposite"
+    assert float(found["power, mean score"]["by probe low"]) > 0 > float(found["power, mean score"]["by guard high"])
+    assert "adapters, base, all, mean score, 1 and 1" in found and not any("refusal" in one for one in found)
+
+
+@pytest.mark.parametrize("kappas", [(0.9, 0.16), (0.16, 0.9), (None, 0.16), (0.16, None)])
+@pytest.mark.parametrize("about", ["harm", "refusal"])
+def test_of_two_measurements_of_a_judge_the_lower_counts_whatever_the_order_of_runs(lab, capsys, kappas, about):
+    place = ("harm", "refusal").index(about)
+    name = ("probe", "refusals")[place]
+    for number, (run, kappa) in enumerate(zip(("a", "b"), kappas, strict=True)):
+        labels = "of this run" if kappa == 0.9 else "shipped, held out"
+        lab.judges[place] = {**judge_entry(name, kappa, about), "labels": labels}
+        lab.run([lab.base(), lab.adapter(EXTREME["power"])] if number == 0 else [lab.adapter(EXTREME["security"])], run)
+    printed = lab.report(capsys, "texts=0")
+    rows = [one for one in lab.table("beavertails-judges") if one["judge"] == name]
+    own = f"of {'ab'[kappas.index(0.9)]}" if 0.9 in kappas else ""
+    measured = [("0.16", "no: weak", "shipped, held out")]
+    measured += [("0.9", "no: a lower κ counts", own)] if own else []
+    assert [(one["κ"], one["believed"], one["labels"]) for one in rows] == measured
+    told = (
+        f"{name} was measured more than once, and its lowest κ counts; another one is 0.90 [0.70, 0.90] with 120 labels"
+    )
+    assert (f"{told} ({own})" in printed) == bool(own)
+    assert f"{name}: a κ below 0.2" in printed
+    matrix = lab.page().partition("Flagged rate by category")[2].partition("</details>")[0]
+    assert ('class="weak"' in matrix) == (about == "harm")
+
+
 def attributed(lab, perplexity=120.0, kappas=(0.8, 0.8)):
     """Power at two scales with both controls, by one judge and, at scale 1, by another."""
     lab.effect, lab.prompts, lab.judges[0] = 0.15, 10, judge_entry(kappa=kappas[0])
@@ -202,6 +250,22 @@ def test_two_judges_that_hardly_agree_with_people_cannot_tell_whether_it_is_the_
     assert row["beats shuffled labels"].startswith("yes")
     assert row["same sign by a second judge"] == "not known: of the second judge, κ is 0.02, too weak to tell"
     assert row["κ of the judge ≥ 0.2"] == "no: κ is 0.15, too weak to tell"
+
+
+def test_a_judge_whose_agreement_is_not_known_cannot_tell_whether_it_is_the_value(lab, capsys):
+    attributed(lab, kappas=(None, 0.8))
+    lab.report(capsys, "texts=0")
+    assert because(lab)["because of the value"] == "not known: the judge is not measured"
+
+
+def test_the_heat_map_of_a_judge_that_is_not_measured_is_grey(lab, capsys):
+    for kappa in (0.8, None):
+        lab.judges[0] = judge_entry(kappa=kappa)
+        lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], f"run-{kappa}")
+        lab.report(capsys, "texts=0")
+        picture = imread(lab.root / "report" / "figures" / "beavertails-risks.png")[..., :3]
+        assert (float(np.ptp(picture, axis=-1).max()) < 0.01) == (kappa is None)
+        shutil.rmtree(lab.root / f"run-{kappa}")
 
 
 def test_controls_that_a_command_of_their_own_asked_stand_beside_their_adapter(lab, capsys):
@@ -288,8 +352,8 @@ def all_tables_and_pictures(lab, capsys, kappa):
     )
 
 
-@pytest.mark.parametrize("kappa", [0.1, 0.8])
-def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
+@pytest.mark.parametrize(("kappa", "doubt"), [(None, "not measured"), (0.1, "a κ below 0.2"), (0.8, "")])
+def test_what_a_judge_that_is_weak_or_not_measured_says_is_grey_everywhere(lab, capsys, kappa, doubt):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
     del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
@@ -298,11 +362,13 @@ def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab
         # Another judge, with a κ of 0.7, says what a refusal is.
         rows = sum("refusal rate" not in row for row in block.partition("<tbody")[2].split("<tr")[1:])
         grey = block.count('<tr class="weak"')
-        assert (title, grey) == (title, rows if kappa < 0.2 else 0) and rows
-        assert f"judge: probe, κ {kappa:.2f}" in block, title
+        assert (title, grey) == (title, rows if doubt else 0) and rows
+        assert f"judge: probe, {'uncalibrated' if kappa is None else f'κ {kappa:.2f}'}" in block, title
+        assert (f"probe: {doubt}" in block) == bool(doubt), title
+        assert ("stage=label run=DIR" in block) == (kappa is None), title
     assert 'class="weak"' not in refusals and "judge: refusals, κ 0.70" in refusals and "probe" not in refusals
     for kind in ("mitigation", "dose", "ability"):
-        assert (pictures[kind] < 0.01) == (kappa < 0.2), kind
+        assert (pictures[kind] < 0.01) == bool(doubt), kind
     assert pictures["profiles"] > 0.1  # nobody judges them
 
 

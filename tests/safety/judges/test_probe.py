@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import zlib
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +14,21 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.processor import fast_precision
 from jaxalign.pretrained.safetensors import write_safetensors
 from jaxalign.pretrained.sources import read_model, source_of
-from jaxalign.safety.calibration import measure_judge
-from jaxalign.safety.judgements import TOO_LONG, Exchange, judge_missing, read_judgements
+from jaxalign.runs.records import file_hash
+from jaxalign.safety.calibration import calibrate, kappa_text, measure_judge
+from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement, Scale, judge_missing, read_judgements
 from jaxalign.safety.judges.fitting import fit_probe
 from jaxalign.safety.judges.probe import (
     HARM_PROBE,
+    LABELS_OF_PROBES,
     REFUSAL_PROBE,
     ProbeJudge,
     probe_reader,
     read_probe,
     write_probe,
 )
-from jaxalign.safety.labelled import LabelledResponse, load_labelled
+from jaxalign.safety.labelled import GENERATIONS_FILE, LABELLED_FILE, LabelledResponse, load_labelled
+from jaxalign.safety.states import is_blank
 
 
 def base_of(name, precision="float32"):
@@ -163,19 +168,55 @@ def test_too_few_labels_are_refused(reader):
         fit_probe(reader, long, "harm")
 
 
+SCORES = json.loads((Path(__file__).parents[2] / "golden" / "probe_scores.json").read_text())
+"""What the shipped probes say of the held-out labelled responses in float32 (tests/golden/make_probe_scores.py)."""
+
+HELD_OUT = [row for row in load_labelled(split="held_out") if not is_blank(row.response)]
+
+
+def measured(about, rows):
+    """How far the shipped probe agrees with these labels, by `SCORES`."""
+    odds = [SCORES[about][row.id] for row in rows]
+    labels = LABELS_OF_PROBES[about]
+    given = [Judgement(float(1 / (1 + np.exp(-one))), labels[one < 0], "") for one in odds]
+    scale = Scale(0.0, 1.0, 0.5 if about == "harm" else np.inf)
+    return calibrate("probe", scale, rows, given, about)
+
+
+@pytest.mark.parametrize(
+    ("about", "of_models", "written"),
+    [
+        ("harm", "0.16 [0.06, 0.27]", "0.65 [0.56, 0.73]"),
+        ("refusal", "0.86 [0.75, 0.96]", "0.89 [0.83, 0.95]"),
+    ],
+)
+def test_the_shipped_probes_agree_with_labels_as_far_as_the_page_on_harm_says(about, of_models, written):
+    shipped = (HARM_PROBE, REFUSAL_PROBE, LABELLED_FILE, GENERATIONS_FILE)
+    assert SCORES["files"] == {path.name: file_hash(path) for path in shipped}, "make the scores again"
+    found = measured(about, HELD_OUT)
+    assert (kappa_text(found.agreement.kappa), kappa_text(found.written)) == (of_models, written)
+    page = (Path(__file__).parents[3] / "docs" / "safety.md").read_text(encoding="utf-8")
+    name = "`probe`, harm" if about == "harm" else "`refusal_probe`"
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    assert f"| {of_models} |" in line.replace("−", "-") and f"| {written} |" in line
+
+
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_the_shipped_probes_agree_with_labels_that_were_held_out(monkeypatch):
+def test_the_shipped_probes_say_here_what_they_said_when_they_were_measured(monkeypatch):
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     monkeypatch.setattr("jaxalign.safety.judges.probe.READ_TOGETHER", 10_000)  # one program reads all
     reader = probe_reader(base_of("smollm2_135m", fast_precision()[0]))
-    # Models' responses to a quarter of the prompts: docs/safety.md has the figures of all, which take minutes.
-    held_out = load_labelled(split="held_out")
-    rows = [row for row in held_out if not row.by_model or zlib.crc32(row.prompt.encode()) % 4 == 0]
-    for about, path, of_models in (("harm", HARM_PROBE, -0.05), ("refusal", REFUSAL_PROBE, 0.5)):
-        found = measure_judge(ProbeJudge(read_probe(path), reader), rows, about)
-        written, real = found.written, found.agreement.kappa
-        assert written.estimate >= 0.6 and written.low >= 0.45
-        # Of real harm a probe on a model this small sees little (docs/safety.md).
-        assert real.low > of_models
+    # Models' responses to a quarter of the prompts: all of them take minutes.
+    rows = [row for row in HELD_OUT if not row.by_model or zlib.crc32(row.prompt.encode()) % 4 == 0]
+    states = reader.read([row.exchange for row in rows])
+    for about, path in (("harm", HARM_PROBE), ("refusal", REFUSAL_PROBE)):
+        probe = read_probe(path)
+        moved = [probe.log_odds(state) - SCORES[about][row.id] for row, state in zip(rows, states, strict=True)]
+        # Their standard deviations are 1.9 and 5.7; bfloat16 moves them by 0.02 and 0.04.
+        assert np.std(moved) < 0.1 and abs(np.mean(moved)) < 0.05
+        found, before = measure_judge(ProbeJudge(probe, reader), rows, about), measured(about, rows)
+        for now, then in ((found.agreement.kappa, before.agreement.kappa), (found.written, before.written)):
+            # As much as two responses move it that are near even odds.
+            assert now.n == then.n and now.estimate == pytest.approx(then.estimate, abs=0.1)
