@@ -319,3 +319,12 @@ def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
     power = rows["Power"]
     assert [float(power[name]) for name in ("base", "with the target")] == pytest.approx([0.3, 1])
     assert float(power["with the flagged rate"]) > 0.5 and float(power["held-out area"]) > 0.5
+
+
+def test_an_escape_in_the_name_of_an_adapter_does_not_reach_the_terminal(tmp_path, capsys):
+    lab = Lab(tmp_path / "runs")
+    lab.run([lab.base(), lab.adapter(None, "evil\x1b[31m\x1b]0;title\x07")], "one")
+    said = lab.report(capsys)
+    assert all(one.isprintable() or one == "\n" for one in said) and "1 run read" in said
+    written = "".join(path.read_text() for path in (tmp_path / "runs/report").rglob("*.md"))
+    assert "evil" in written and "\x1b" not in written

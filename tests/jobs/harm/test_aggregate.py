@@ -1,0 +1,38 @@
+"""What `evaluate` prints of a summary of a benchmark of harm; the run is drawn, without any model."""
+
+import io
+import json
+from types import SimpleNamespace
+
+from synthetic_harm import Lab
+
+from jaxalign.jobs.harm.aggregate import report_harm
+from jaxalign.runs.progress import plain_console
+
+HOSTILE = "old\x1b[31mRED\x1b]0;title\x07\x9b2J"
+
+
+def printed(summary, path, **settings):
+    file = io.StringIO()
+    run = SimpleNamespace(path=path, summary=path / "summary.json")
+    report_harm(plain_console(file=file, width=200, **settings), summary, run)  # pyright: ignore[reportArgumentType]
+    return file.getvalue()
+
+
+def summary_of(lab, models, name="run", **more):
+    summary = json.loads((lab.run(models, name, **more) / "summary.json").read_text())
+    for model in summary["models"]:
+        model["states"] = {"answered": 20, "blank": 4}
+    return summary
+
+
+def test_an_escape_in_a_benchmark_or_a_name_does_not_reach_the_terminal(tmp_path):
+    lab = Lab(tmp_path)
+    summary = summary_of(lab, [lab.base(), lab.adapter(None, "evil\x1b[5m")])
+    summary["rows"][0] |= {"metric": "bias_score", "failing": [["age", HOSTILE]]}
+    shown = printed(summary, tmp_path)
+    assert "old[31mRED]0;title2J (age)" in shown  # under the table
+    assert "evil[5m" in shown  # in its cells
+    assert all(one.isprintable() or one == "\n" for one in shown)
+    coloured = printed(summary, tmp_path, force_terminal=True, color_system="standard", no_color=False)
+    assert "\x1b[1m" in coloured and "\x1b[31m" not in coloured  # our own bold head, and not the benchmark's red
