@@ -14,7 +14,7 @@ from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.noise import with_noise
 from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
-from jaxalign.safety.summary import ALL, judge_line
+from jaxalign.safety.summary import ALL, judge_line, label_notes
 
 Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
@@ -173,7 +173,7 @@ def _refused(model: ReportedModel | None, category: str) -> float | None:
 
 
 def judges_table(found: Collection, name: str) -> DataTable:
-    """Return the judges with their agreement with people."""
+    """Return the judges with their agreement with labels."""
     rows: list[list[Cell]] = []
     for one in found.judges:
         kappa = one["kappa"]
@@ -181,7 +181,8 @@ def judges_table(found: Collection, name: str) -> DataTable:
         labels = one["labels"] if kappa is not None else DASH
         rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels, one["line"]])
     heads = ("judge", "about", "κ", "n", "labels", "in words")
-    return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
+    notes = label_notes(found.judges)
+    return DataTable(f"{name}-judges", "Judges, and how far they agree with labels", heads, rows, notes)
 
 
 def records_table(found: Collection, name: str) -> DataTable:
@@ -262,7 +263,7 @@ def with_judges(table: DataTable, *found: Collection) -> DataTable:
 
 def judge_notes(found: Collection) -> list[str]:
     """Return the lines on the judges and their κ."""
-    lines = [judge_line(one) for one in found.judges]
+    lines = [*map(judge_line, found.judges), *label_notes(found.judges)]
     if found.weak:
         lines.append(f"{', '.join(sorted(found.weak))}: a κ below 0.2 says little, and these figures are grey")
     return lines

@@ -49,6 +49,7 @@ from jaxalign.safety.calibration import HARM, Calibration
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
+from jaxalign.safety.labelled import SHIPPED_LABELS, WHO_LABELLED
 from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
 from jaxalign.safety.states import shown_shares
 from jaxalign.values.roleplay import ADAPTER_METHOD
@@ -272,5 +273,11 @@ def with_labels(told: Mapping[str, Any], calibration: Calibration, people: str =
 
 
 def judge_line(judge: Mapping[str, Any]) -> str:
-    """Return the line on a judge under a table: its agreement with people, and what it judges if that is not harm."""
+    """Return the line on a judge under a table: its agreement with labels, and what it judges if that is not harm."""
     return judge["line"] if judge["about"] == HARM else f"{judge['line']} ({judge['about']})"
+
+
+def label_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the line on who gave the labels behind κ, if some judge is measured on those that ship."""
+    shipped = any(one.get("kappa") is not None and one.get("labels") == SHIPPED_LABELS for one in judges)
+    return [f"shipped labels: {WHO_LABELLED}"] if shipped else []

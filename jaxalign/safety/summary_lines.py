@@ -14,6 +14,7 @@ from jaxalign.safety.summary import (
     drop_cells,
     estimate_text,
     judge_line,
+    label_notes,
     model_title,
     table_cells,
 )
@@ -31,7 +32,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
     lines += [SHARES_NOTE] if summary["models"] else []
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
-    lines += [judge_line(one) for one in summary["judges"]]
+    lines += [*map(judge_line, summary["judges"]), *label_notes(summary["judges"])]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
     lines += _sampling_lines(summary["models"])
     lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]

@@ -4,7 +4,7 @@ import io
 import json
 from types import SimpleNamespace
 
-from synthetic_harm import Lab
+from synthetic_harm import Lab, judge_entry
 
 from jaxalign.jobs.harm.aggregate import report_harm
 from jaxalign.runs.progress import plain_console
@@ -36,3 +36,17 @@ def test_an_escape_in_a_benchmark_or_a_name_does_not_reach_the_terminal(tmp_path
     assert all(one.isprintable() or one == "\n" for one in shown)
     coloured = printed(summary, tmp_path, force_terminal=True, color_system="standard", no_color=False)
     assert "\x1b[1m" in coloured and "\x1b[31m" not in coloured  # our own bold head, and not the benchmark's red
+
+
+WHO = "shipped labels: one reader gave them, a language model, and no human has checked them"
+
+
+def test_it_is_said_that_no_human_checked_the_labels_that_ship_and_only_of_these(tmp_path, capsys):
+    lab = Lab(tmp_path / "runs")
+    summary = summary_of(lab, [lab.base(), lab.adapter(None)])
+    lines = printed(summary, tmp_path).splitlines()
+    assert lines.count(WHO) == 1 and lines.index(WHO) > max(n for n, one in enumerate(lines) if "judge: " in one)
+    lab.report(capsys)
+    assert WHO in lab.page() and "with people" not in lab.page()
+    for judges in ([{**judge_entry(), "labels": "of this run"}], [judge_entry(kappa=None)], []):
+        assert WHO not in printed({**summary, "judges": judges}, tmp_path)

@@ -292,7 +292,7 @@ def all_tables_and_pictures(lab, capsys, kappa):
 def test_what_a_judge_that_hardly_agrees_with_people_says_is_grey_everywhere(lab, capsys, kappa):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
-    del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
+    del tables["Judges, and how far they agree with labels"], tables["The records behind these figures"]
     assert len(tables) == 13
     for title, block in tables.items():
         # Another judge, with a κ of 0.7, says what a refusal is.
