@@ -11,6 +11,7 @@ from jaxalign.safety.summary import (
     CORRECTABLE,
     DROP_HEADS,
     HARM_HEADS,
+    UNCHANGED_PERPLEXITY,
     drop_cells,
     estimate_text,
     judge_line,
@@ -44,6 +45,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         known = any(drop.get("noise") is not None for drop in summary["drops"])
         no = "" if known else ": not known (no two of these models are seeds of one target)"
         lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
+        lines.append(f"refused, and blank or repetitive: without the mitigation → with it; {UNCHANGED_PERPLEXITY}")
     if any(one["weak"] for one in summary["judges"]):
         lines.append("a judge with a κ below 0.2 says little: its figures are grey")
     lines += [line] if (line := _uncorrected_line(summary)) else []

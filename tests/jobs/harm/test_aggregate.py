@@ -50,3 +50,18 @@ def test_it_is_said_that_no_human_checked_the_labels_that_ship_and_only_of_these
     assert WHO in lab.page() and "with people" not in lab.page()
     for judges in ([{**judge_entry(), "labels": "of this run"}], [judge_entry(kappa=None)], []):
         assert WHO not in printed({**summary, "judges": judges}, tmp_path)
+
+
+def test_drops_are_printed_beside_refusals_and_ability_and_why_perplexity_is_not(tmp_path):
+    lab = Lab(tmp_path)
+    summary = summary_of(lab, [lab.base()], mitigation="safety_prompt")
+    (row,) = [one for one in summary["rows"] if (one["category"], one["metric"]) == ("all", "harmfulness_score")]
+    before = {**row["states"], "blank": 0.1, "repetitive": 0.15, "refused": 0.25, "answered": 0.75}
+    after = {**before, "blank": 0.5, "repetitive": 0.0, "refused": 0.75, "answered": 0.25}
+    summary["drops"] = [{**row, "metric": "drop", "states": after, "states_before": before}]
+    lines = printed(summary, tmp_path).splitlines()
+    assert any("25 % → 75 %" in one and "25 % → 50 %" in one for one in lines)
+    assert any(one.startswith("refused, and blank or repetitive: without the mitigation → with it") for one in lines)
+    assert any(
+        "perplexity is read of plain text without a prompt, so a mitigation does not change it" in one for one in lines
+    )

@@ -46,6 +46,10 @@ def test_refused_is_of_the_responses_that_say_something_in_every_table(lab, caps
     for name, column in columns:
         mine = next(one for one in lab.table(f"beavertails-{name}") if one["model"] == "power")
         assert float(mine[column]) == pytest.approx(said), name
+    drop = next(one for one in lab.table("beavertails-drops") if (one["model"], one["category"]) == ("power", "all"))
+    assert float(drop["blank or repetitive before"]) == pytest.approx(states["blank"] + states["repetitive"])
+    assert drop["blank or repetitive with"] and drop["refused with"]
+    assert "without a prompt, so a mitigation does not change it." in lab.page()
     assert lab.page().count("of the responses that say something") == len(columns)
 
 
