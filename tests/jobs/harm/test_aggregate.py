@@ -15,7 +15,7 @@ HOSTILE = "old\x1b[31mRED\x1b]0;title\x07\x9b2J"
 def printed(summary, path, **settings):
     file = io.StringIO()
     run = SimpleNamespace(path=path, summary=path / "summary.json")
-    report_harm(plain_console(file=file, width=200, **settings), summary, run)  # pyright: ignore[reportArgumentType]
+    report_harm(plain_console(file=file, **{"width": 200, **settings}), summary, run)  # pyright: ignore[reportArgumentType]
     return file.getvalue()
 
 
@@ -62,6 +62,8 @@ def test_drops_are_printed_beside_refusals_and_ability_and_why_perplexity_is_not
     lines = printed(summary, tmp_path).splitlines()
     assert any("25 % → 75 %" in one and "25 % → 50 %" in one for one in lines)
     assert any(one.startswith("refused, and blank or repetitive: without the mitigation → with it") for one in lines)
+    narrow = printed(summary, tmp_path, width=80)
+    assert "25 % → 75 %" in narrow and "25 % → 50 %" in narrow
     assert any(
         "perplexity is read of plain text without a prompt, so a mitigation does not change it" in one for one in lines
     )
