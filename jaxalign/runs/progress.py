@@ -38,6 +38,11 @@ def plain_console(**settings: Any) -> Console:
     return console
 
 
+def print_line(line: str) -> None:
+    """Print a line without control characters (see `SafeConsole`), also where there is no console."""
+    print(printable(line))
+
+
 def say(console: Console, line: str | Text) -> None:
     """Print a line as it is, which a narrow terminal breaks itself."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
