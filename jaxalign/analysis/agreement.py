@@ -1,4 +1,4 @@
-"""How far a judge agrees with people, or with another judge."""
+"""How far a judge agrees with labels, or with another judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

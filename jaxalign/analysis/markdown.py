@@ -5,6 +5,7 @@ Escapes stand only where a character would mean something, so that ordinary name
 
 import re
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ANYWHERE = re.compile(
     r"[\\`*\[<|~$]"  # escapes, code, emphasis, links and images, HTML, cells of tables, strikethrough, formulas
     r"|&(?=#?\w+;)"  # entities
@@ -20,13 +21,22 @@ _FIRST = re.compile(
 _NUMBER = re.compile(r"(\d{1,9})([.)])(?=\s|$)")
 
 
+def printable(text: str) -> str:
+    r"""Return a text without the control characters that would move a cursor, change a title, and so on.
+
+    >>> printable("\x1b[31mred\x07\r\n")
+    '[31mred\n'
+    """
+    return _CONTROL.sub("", text)
+
+
 def markdown_text(text: str) -> str:
     r"""Return a text as one line of Markdown that shows it as it is.
 
     >>> print(markdown_text("# 5 * 3 <b>\n[snake_case](http://a.b) | c"))
     \# 5 \* 3 \<b> \[snake_case](http\://a.b) \| c
     """
-    line = _AT.sub("@<!-- -->", _ANYWHERE.sub(r"\\\g<0>", " ".join(text.split())))
+    line = _AT.sub("@<!-- -->", _ANYWHERE.sub(r"\\\g<0>", printable(" ".join(text.split()))))
     if _FIRST.match(line):
         return f"\\{line}"
     return _NUMBER.sub(r"\1\\\2", line, count=1) if _NUMBER.match(line) else line
@@ -38,7 +48,7 @@ def markdown_code(text: str) -> str:
     >>> print(markdown_code("x = `y`"))
     `` x = `y` ``
     """
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"
 

@@ -23,7 +23,7 @@ from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import by_first, check_alone, of_first, stoppable, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
-from jaxalign.runs.progress import Progress, plain_console, say
+from jaxalign.runs.progress import Progress, plain_console, print_line, say
 from jaxalign.runs.records import digest, write_records
 
 GENERATE_FILES = (GENERATIONS, "answers.jsonl")
@@ -90,7 +90,7 @@ def read_configured_prompts(config: GenerateConfig) -> list[Prompt]:
     """Return the prompts to answer: the given one, or those of a file (a line says how many); none for a chat."""
     if config.prompt is not None:
         return [Prompt("prompt", config.prompt, "prompt")]
-    return [] if config.prompts is None else read_prompts(config.prompts, log=print)
+    return [] if config.prompts is None else read_prompts(config.prompts, log=print_line)
 
 
 def answering_adapters(config: GenerateConfig, adapters: Sequence[Adapter]) -> list[Adapter]:

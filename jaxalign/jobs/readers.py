@@ -13,6 +13,7 @@ from jaxalign.data.datasets.puzzles import make_puzzles
 from jaxalign.data.datasets.questions import QUESTION_SETS, Questions, load_questions
 from jaxalign.data.examples import Example
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.runs.progress import print_line
 from jaxalign.values.starter import load_starter
 from jaxalign.values.touche import Argument, load_arguments
 
@@ -26,30 +27,32 @@ def own_columns(dataset: DatasetConfig) -> Columns:
 
 
 ARGUMENT_READERS: dict[str, Callable[[ArgumentsConfig, bool], list[Argument]]] = {
-    "starter": lambda dataset, offline: load_starter(dataset.limit, dataset.path, log=print),
-    "touche23": lambda dataset, offline: load_arguments(dataset.path, offline=offline, limit=dataset.limit, log=print),
-    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset), print),
+    "starter": lambda dataset, offline: load_starter(dataset.limit, dataset.path, log=print_line),
+    "touche23": lambda dataset, offline: load_arguments(
+        dataset.path, offline=offline, limit=dataset.limit, log=print_line
+    ),
+    "jsonl": lambda dataset, offline: load_starter(dataset.limit, dataset.path, own_columns(dataset), print_line),
 }
 """The readers of arguments by `dataset.name`, called with (`dataset`, `offline`)."""
 
 
 def _read_instructions(dataset: InstructionsConfig, offline: bool) -> list[Example]:
     return load_instructions(
-        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit, log=print
+        dataset.name, dataset.path, prompt=dataset.prompt or "", offline=offline, limit=dataset.limit, log=print_line
     )
 
 
 INSTRUCTION_READERS: dict[str, Callable[[InstructionsConfig, bool], list[Example]]] = {
     **{name: _read_instructions for name in INSTRUCTION_SETS},
     "jsonl": lambda dataset, offline: load_own_instructions(
-        str(dataset.path), dataset.limit, own_columns(dataset), print
+        str(dataset.path), dataset.limit, own_columns(dataset), print_line
     ),
 }
 """The readers of instructions by `dataset.name`, called in the same way."""
 
 
 def _read_pairs(dataset: PairsConfig, offline: bool) -> list[PairText]:
-    return load_pairs(str(dataset.path), dataset.limit, own_columns(dataset), print)
+    return load_pairs(str(dataset.path), dataset.limit, own_columns(dataset), print_line)
 
 
 PAIR_READERS: dict[str, Callable[[PairsConfig, bool], list[PairText]]] = {"pairs": _read_pairs, "jsonl": _read_pairs}
@@ -66,7 +69,7 @@ def _read_questions(dataset: QuestionsConfig, offline: bool, seed: int, exclude:
         skip=dataset.skip,
         offline=offline,
         columns=own_columns(dataset),
-        log=print,
+        log=print_line,
     )
 
 

@@ -1,7 +1,6 @@
 """The terminal: a chat in the model's chat template, and the answers of several models side by side."""
 
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from rich.columns import Columns
@@ -71,7 +70,6 @@ def chat(
 
         def show(_request: int, _index: int, text: str) -> None:
             nonlocal shown
-            text = printable(text)
             # Printed text cannot be taken back: if its end has changed, the whole answer is printed again.
             more = text.removeprefix(shown) if text.startswith(shown) else f"\n{text}"
             console.print(more, end="", highlight=False, markup=False, soft_wrap=True)
@@ -80,11 +78,6 @@ def chat(
         ((completion,),) = engine.sample([Request(tokens)], sampling, on_text=show)
         console.print()
         turns.append({"role": "assistant", "content": completion.text})
-
-
-def printable(text: str) -> str:
-    """Return a text without the control characters that would move the cursor, change the title, and so on."""
-    return "".join(one for one in text if one in "\n\t" or unicodedata.category(one) != "Cc")
 
 
 class SideBySide:
@@ -113,7 +106,7 @@ class SideBySide:
 
     def update(self, model: int, sample: int, text: str) -> None:
         """Show a sample's text so far."""
-        self._texts[model][sample] = printable(text)
+        self._texts[model][sample] = text
         if self._live is not None:
             width = max(self._console.width // len(self._names), 24)
             panels = [

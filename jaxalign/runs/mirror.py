@@ -19,6 +19,7 @@ from jaxalign.errors import UserError
 from jaxalign.runs.bucket import Bucket
 from jaxalign.runs.expected import Each, Expected, as_expected, flaw
 from jaxalign.runs.lease import leased
+from jaxalign.runs.progress import print_line
 from jaxalign.runs.reading import parse_json
 from jaxalign.runs.records import (
     delete_entry,
@@ -49,7 +50,7 @@ class Mirror:
 
     url: str
     local: Path
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = print_line
     programs: "SharedPrograms | None" = None
     _checks: dict[Path, Callable[[], None]] = field(default_factory=dict)
     _digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)

@@ -1,22 +1,46 @@
-"""The display of the progress of training and sampling."""
+"""The terminal: a console that texts cannot steer, and the display of the progress of training and sampling."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
+from jaxalign.analysis.markdown import printable
 
-def plain_console() -> Console:
-    """Return a console that prints texts as they are, because they hold names and paths of the user.
 
-    By itself, rich takes [bold] for markup and :cat: for a picture, and prints nothing into a width of 0.
+class SafeConsole(Console):
+    """A console that leaves control characters out of all that it prints: lines, cells of tables, progress.
+
+    Names, paths, data and answers of models are printed, and an escape in one of them would colour the terminal, move
+    its cursor or rename its window. Our own colours are no text, and stay. Rich counts control characters as 0 columns
+    wide, so that tables without them stand as before.
     """
-    console = Console(markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the pieces of what is printed; those that rich makes to steer the terminal itself stay as they are."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text), piece.style)
+
+
+def plain_console(**settings: Any) -> Console:
+    """Return a console that prints texts as they are but for control characters (see `SafeConsole`).
+
+    Texts hold names and paths of the user. By itself, rich takes [bold] for markup and :cat: for a picture, and prints
+    nothing into a width of 0. Tests give it other `settings` of rich's Console.
+    """
+    console = SafeConsole(markup=False, emoji=False, **settings)
     if not console.width:  # as COLUMNS=0 says it where there is no terminal
         console.width = 80
     return console
+
+
+def print_line(line: str) -> None:
+    """Print a line without control characters (see `SafeConsole`), also where there is no console."""
+    print(printable(line))
 
 
 def say(console: Console, line: str | Text) -> None:

@@ -90,7 +90,7 @@ def _scale(model: ReportedModel) -> float:
 
 
 def harm_kappa(found: Collection, model: ReportedModel) -> Estimate | None:
-    """Return κ with people of the judge of a model's main figure; None if it was not measured."""
+    """Return κ with labels of the judge of a model's main figure; None if it was not measured."""
     row = model.row(ALL, found.metric) or {}
     kappas = [one["kappa"] for one in found.judges if one["judge"] == row.get("judge")]
     return Estimate(**kappas[0]) if kappas and kappas[0] else None
@@ -112,7 +112,7 @@ def attribution_table(
         name: begins the name of the table's files.
         models: the adapters.
         harms: returns the mean harm of each prompt of a model (see `prompt_means`).
-        second: returns the harms of an adapter and of the base by another judge, and that judge's κ with people; None
+        second: returns the harms of an adapter and of the base by another judge, and that judge's κ with labels; None
             if there is none.
         perplexities: of adapters and of their bases.
         noise: of the mean score between seeds of one target, over all models and not these alone (see `seed_noise`).

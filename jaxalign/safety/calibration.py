@@ -1,4 +1,4 @@
-"""A judge is measured before it is believed: its agreement with labels that people gave."""
+"""A judge is measured before it is believed: its agreement with labels."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ def judge_title(judge: str, model: str | None) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How far a judge agrees with people. Without labels everything but the name is None: it is uncalibrated."""
+    """How far a judge agrees with labels. Without labels everything but the name is None: it is uncalibrated."""
 
     judge: str
     about: str = HARM

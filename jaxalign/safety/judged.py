@@ -1,6 +1,6 @@
 """Judged responses as columns: what metrics read."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -70,6 +70,10 @@ class JudgedTable:
         """Return the rows where `chosen` [N] is true; the names stay."""
         columns = {one.name: getattr(self, one.name) for one in fields(self)}
         return replace(self, **{name: x[chosen] for name, x in columns.items() if isinstance(x, np.ndarray)})
+
+    def of_prompts(self, ids: Container[str]) -> "JudgedTable":
+        """Return the rows of some prompts."""
+        return self.where(np.isin(self.prompt, [place for place, id in enumerate(self.prompts) if id in ids]))
 
     def of_category(self, name: str) -> "JudgedTable":
         """Return the rows of one category."""

@@ -14,6 +14,10 @@ LABELLED_FILE = Path(__file__).parent / "data" / "labelled_responses.jsonl"
 """Responses that were written to be labelled."""
 GENERATIONS_FILE = Path(__file__).parent / "data" / "labelled_generations.jsonl"
 """Responses of models. Those to the starter prompts and to the prompts of over-refusal are all held out."""
+SHIPPED_LABELS = "shipped, held out"
+"""What a summary says of the labels of a judge that was measured on those of these files."""
+WHO_LABELLED = "one reader gave them, a language model, and no human has checked them"
+"""Who gave the labels in these files."""
 
 FINE, HARMFUL, REFUSAL, PARTIAL_REFUSAL, BLANK_LABEL, OFF_TOPIC = LABELS = (
     "fine",
@@ -38,7 +42,7 @@ TRAIN_PART, HELD_OUT_PART = SPLITS = ("train", "held_out")
 
 @dataclasses.dataclass(frozen=True)
 class LabelledResponse:
-    """A response to a prompt, with the label that a person gave it."""
+    """A response to a prompt, with its label."""
 
     id: str
     category: str
@@ -51,7 +55,7 @@ class LabelledResponse:
     split: str = TRAIN_PART
     """The part that it belongs to: what judges are fitted to, or what they are measured on."""
     by_model: bool = False
-    """Whether it is known that a model wrote it, and not a person to have it labelled."""
+    """Whether it is known that a model wrote it, and that it was not written to be labelled."""
 
     @property
     def exchange(self) -> Exchange:

@@ -14,8 +14,8 @@ from jaxalign.safety.categories import category_title
 from jaxalign.safety.collection import Collection, ModelKey, ReportedModel
 from jaxalign.safety.mitigation import NO_MITIGATION
 from jaxalign.safety.noise import with_noise
-from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares
-from jaxalign.safety.summary import ALL, judge_line
+from jaxalign.safety.states import REFUSED, SHARES_NOTE, STATES, shown_shares, silent_share
+from jaxalign.safety.summary import ALL, UNCHANGED_PERPLEXITY, judge_line, label_notes
 
 Tags = dict[str, Sequence[str]]
 TrainingLosses = Mapping[str, Sequence[tuple[str, int, float]]]
@@ -122,7 +122,7 @@ def states_table(found: Collection, name: str) -> DataTable:
 
 
 def drops_table(found: Collection, name: str) -> DataTable:
-    """Return by how much the mean score drops with each mitigation, paired by prompt, with refusals beside it."""
+    """Return by how much the mean score drops with each mitigation, paired by prompt, beside refusals and ability."""
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
     noises = _drops_noises(found)
@@ -131,7 +131,8 @@ def drops_table(found: Collection, name: str) -> DataTable:
         for model in found.models:
             before = without.get(model.title)
             for drop in (one for one in model.drops if one["category"] == category):
-                refused = [_refused(one, category) for one in (before, model)]
+                states = [drop.get("states_before") or _states(before, category)]
+                states.append(drop.get("states") or _states(model, category))
                 figure = as_estimate(drop)
                 rows.append(
                     [
@@ -144,7 +145,8 @@ def drops_table(found: Collection, name: str) -> DataTable:
                         drop["n"],
                         drop.get("p"),
                         noises.get((model.mitigation, category, drop["judge"])),
-                        *refused,
+                        *(shown_shares(one).get(REFUSED) for one in states),
+                        *map(silent_share, states),
                         drop.get("reason") or "",
                     ]
                 )
@@ -152,12 +154,14 @@ def drops_table(found: Collection, name: str) -> DataTable:
     heads = ("category", "model", "mitigation", "judge", "drop", "size", "n", "p", "noise")
     note = (
         "Drop: the mean score without mitigation minus that with it, paired by prompt; above 0 is less harm. Size: in "
-        "standard deviations of the differences. Refused: of the responses that say something."
+        "standard deviations of the differences. Refused: of the responses that say something. Blank or repetitive: of "
+        f"all responses. {UNCHANGED_PERPLEXITY.capitalize()}."
     )
     noise = "Noise: the standard deviation of the same drop between seeds of one target"
     if all(one is None for one in noises.values()):
         noise += ": not known (no two adapters with a drop are seeds of one target)"
-    heads = (*heads, "refused before", "refused with", "reason")
+    heads = (*heads, *(f"{what} {when}" for what in ("refused", "blank or repetitive") for when in ("before", "with")))
+    heads = (*heads, "reason")
     notes = [note, f"{noise}."]
     return with_judges(DataTable(f"{name}-drops", "Drops by mitigation", heads, rows, notes, tags), found)
 
@@ -168,13 +172,13 @@ def _drops_noises(found: Collection) -> dict[tuple[str, str, str], float | None]
     return {(one["mitigation"], one["category"], one["judge"]): one["noise"] for one in with_noise(drops)}
 
 
-def _refused(model: ReportedModel | None, category: str) -> float | None:
+def _states(model: ReportedModel | None, category: str) -> Mapping[str, float | None]:
     row = None if model is None else model.row(category)
-    return shown_shares((row or {}).get("states") or {}).get(REFUSED)
+    return (row or {}).get("states") or {}
 
 
 def judges_table(found: Collection, name: str) -> DataTable:
-    """Return the judges with their agreement with people, and whether they are believed (see `doubt`)."""
+    """Return the judges with their agreement with labels, and whether they are believed (see `doubt`)."""
     rows: list[list[Cell]] = []
     counted = [(one, f"no: {why}" if (why := judge_doubt(one)) else "yes") for one in found.judges]
     for one, believed in (*counted, *((one, "no: a lower κ counts") for one in found.passed_over)):
@@ -184,7 +188,8 @@ def judges_table(found: Collection, name: str) -> DataTable:
         rows.append([one["judge"], one["about"], shown, None if kappa is None else kappa["n"], labels])
         rows[-1] += [believed, one["line"]]
     heads = ("judge", "about", "κ", "n", "labels", "believed", "in words")
-    return DataTable(f"{name}-judges", "Judges, and how far they agree with people", heads, rows)
+    notes = label_notes(found.judges)
+    return DataTable(f"{name}-judges", "Judges, and how far they agree with labels", heads, rows, notes)
 
 
 def records_table(found: Collection, name: str) -> DataTable:
@@ -272,4 +277,4 @@ def judge_notes(found: Collection) -> list[str]:
         f"{kappa_text(Estimate(**one['kappa']))} with {one['kappa']['n']} labels ({one['labels']})"
         for one in found.passed_over
     ]
-    return [*(judge_line(one) for one in found.judges), *others, *doubt_lines(deciding)]
+    return [*map(judge_line, found.judges), *others, *label_notes(found.judges), *doubt_lines(deciding)]

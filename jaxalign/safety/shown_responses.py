@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
+from jaxalign.safety.calibration import HARM, NOT_MEASURED, judge_doubt, judge_title
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import category_name
 from jaxalign.safety.states import BLANK, NOT_JUDGED
@@ -32,11 +34,62 @@ class PromptPlace(NamedTuple):
     category: str
 
 
-def is_hidden(response: ShownResponse, threshold: float) -> bool:
-    """Return whether a text is hidden until a reader asks for it: it is judged harmful, or nobody knows."""
+class Hiding(IntEnum):
+    """Whether a text is hidden until a reader asks for it, and why."""
+
+    NO = 0
+    JUDGED = 1
+    """It is judged harmful, or not judged."""
+    DOUBTED = 2
+    """Its judge calls it harmless, and this judge's word is not enough to show it."""
+
+
+def distrust(judge: Mapping[str, Any] | None) -> str | None:
+    """Return why the word of a judge of harm is not enough to show a text, or None if it is.
+
+    A judge that misses most of the harm would let it be shown.
+
+    Args:
+        judge: its entry in a summary; None if there is none.
+    """
+    if judge is None or judge_doubt(judge) == NOT_MEASURED:
+        return "its agreement with labels (κ) is not known"
+    return f"its agreement with labels is weak (κ {judge['kappa']['estimate']:.2f})" if judge_doubt(judge) else None
+
+
+def hiding(response: ShownResponse, judge: Mapping[str, Any] | None) -> Hiding:
+    """Return whether a text is hidden until a reader asks for it, and why.
+
+    Args:
+        response: the response; if it is blank, there is nothing to hide.
+        judge: the entry of its judge of harm in a summary; None if there is none.
+    """
     if response.state == BLANK:
-        return False
-    return response.state == NOT_JUDGED or response.score is None or response.score >= threshold
+        return Hiding.NO
+    limit = None if judge is None else judge["scale"][2]
+    if (
+        response.state == NOT_JUDGED
+        or response.score is None
+        or response.score >= (math.inf if limit is None else limit)
+    ):
+        return Hiding.JUDGED
+    return Hiding.NO if distrust(judge) is None else Hiding.DOUBTED
+
+
+def hidden_note(judges: Mapping[str, Mapping[str, Any]], used: Sequence[str]) -> str:
+    """Return the sentences on which texts are hidden, by the judges of harm that were `used`; `judges` has entries."""
+    lines = []
+    for name in used:
+        one = judges.get(name)
+        title, why = judge_title(name, None if one is None else one.get("model")), distrust(one)
+        if why is None:
+            lines.append(f"A text that {title} calls harmful, or that was not judged, is hidden until you ask for it.")
+        else:
+            lines.append(
+                f"Every text that {title} judged is hidden until you ask for it, because {why}: what it calls harmless "
+                "may be harmful."
+            )
+    return " ".join(lines)
 
 
 def shown_set(
@@ -53,7 +106,7 @@ def shown_set(
         prompts: the prompts that are shown.
         responses: for each model its responses by the id of the prompt.
     """
-    thresholds = {one["judge"]: one["scale"][2] for one in found.judges}
+    judges = {one["judge"]: one for one in sorted(found.judges, key=lambda one: one["about"] == HARM)}
     texts = {id: one.prompt for _, mine in reversed(responses) for id, one in mine.items()}
     listed = []
     for model, mine in responses:
@@ -63,12 +116,10 @@ def shown_set(
             if one is None:
                 cells.append(None)
                 continue
-            limit = thresholds.get(one.judge)
             said = [one.state, f"{one.judge} {'–' if one.score is None else f'{one.score:.2f}'}"]
             said += [one.label] if one.label else []
-            hidden = is_hidden(one, math.inf if limit is None else float(limit))
             more = max(0, len(one.text) - LONGEST_SHOWN)
-            cells.append([one.text[:LONGEST_SHOWN], ", ".join(said), int(hidden), more])
+            cells.append([one.text[:LONGEST_SHOWN], ", ".join(said), int(hiding(one, judges.get(one.judge))), more])
         name = model.title if model.mitigation == "none" else f"{model.title}, {model.mitigation}"
         values = " ".join(model.high_values)
         about = {"title": name, "value": values, "mitigation": model.mitigation, "base": model.is_base}
@@ -82,4 +133,5 @@ def shown_set(
         }
         for place in prompts
     ]
-    return {"title": title, "prompts": shown, "models": listed}
+    used = dict.fromkeys(one.judge for _, mine in responses for one in mine.values())
+    return {"title": title, "note": hidden_note(judges, list(used)), "prompts": shown, "models": listed}

@@ -88,6 +88,16 @@ def shown_shares(states: Mapping[str, float | None]) -> dict[str, float | None]:
     return {state: share(state, part) for state, part in states.items()}
 
 
+def silent_share(states: Mapping[str, float | None]) -> float | None:
+    """Return the share of responses that are blank or repetitive, 0 to 1, of shares of states; None if it is not known.
+
+    >>> silent_share({"blank": 0.25, "repetitive": 0.5, "refused": 0.0, "answered": 1.0}), silent_share({})
+    (0.75, None)
+    """
+    blank, repetitive = states.get(BLANK), states.get(REPETITIVE)
+    return None if blank is None or repetitive is None else blank + repetitive
+
+
 def answer_state(response: str, judgement: Judgement | None, refusal: Judgement | None = None) -> str:
     """Return the state of a response, one of `STATES`.
 

@@ -31,7 +31,8 @@ summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
                 the groups that fail)}
     drops       with a mitigation, and if the same responses without one are judged: for each model, judge and category
                 the same keys, with the metric "drop", none minus the mitigation, paired by prompt; and p, size, noise
-                (the standard deviation of the drop between seeds of one target, or null)
+                (the standard deviation of the drop between seeds of one target, or null), states_before ({state: share}
+                without the mitigation, of the same prompts as states)
 
 An estimate that is null has a `reason`. Rates are from 0 to 1, scores on the judge's scale.
 """
@@ -49,8 +50,9 @@ from jaxalign.safety.calibration import HARM, Calibration
 from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
+from jaxalign.safety.labelled import SHIPPED_LABELS, WHO_LABELLED
 from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
-from jaxalign.safety.states import shown_shares
+from jaxalign.safety.states import REFUSED, shown_shares, silent_share
 from jaxalign.values.roleplay import ADAPTER_METHOD
 from jaxalign.values.schwartz import VALUES
 
@@ -117,27 +119,21 @@ def _fitting(metric: str, table: JudgedTable, scale: Scale) -> str:
 
 
 def harm_drops(without: JudgedTable, with_policy: JudgedTable, scale: Scale) -> list[dict[str, Any]]:
-    """Return by how much mean scores drop with a mitigation, paired by prompt: of all categories, and of each."""
+    """Return by how much mean scores drop with a mitigation, paired by prompt: of all categories, and of each.
+
+    Beside each drop stand the shares of states with the mitigation and without it, of the same prompts.
+    """
     rows = []
     names = [name for name in with_policy.categories if name in without.categories]
     for category in (ALL, *names):
-        before, after = (
-            prompt_means(one if category == ALL else one.of_category(category)) for one in (without, with_policy)
-        )
-        there = set(_ids(with_policy, category))
-        found = paired_difference(
-            {name: mean for name, mean in before.items() if name in there},
-            {name: mean for name, mean in after.items() if name in there},
-        )
-        rows.append(
-            {"category": category, "metric": "drop", **_told(found.mean), "p": found.mean.p, "size": found.size}
-        )
+        before, after = (one if category == ALL else one.of_category(category) for one in (without, with_policy))
+        there = {after.prompts[place] for place in set(after.prompt.tolist())}
+        before = before.of_prompts(there)
+        means = [{id: mean for id, mean in prompt_means(one).items() if id in there} for one in (before, after)]
+        found = paired_difference(*means)
+        told = {"category": category, "metric": "drop", **_told(found.mean), "p": found.mean.p, "size": found.size}
+        rows.append({**told, "states": state_shares(after), "states_before": state_shares(before)})
     return rows
-
-
-def _ids(table: JudgedTable, category: str) -> list[str]:
-    part = table if category == ALL else table.of_category(category)
-    return [table.prompts[place] for place in set(part.prompt.tolist())]
 
 
 def _told(found: Estimate) -> dict[str, Any]:
@@ -146,15 +142,17 @@ def _told(found: Estimate) -> dict[str, Any]:
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, a share of each state at the end (see `shown_shares`)."""
+    """Return rows as CSV, a share of each state at the end (see `shown_shares`); of drops, those before it, too."""
     states = list(dict.fromkeys(name for row in rows for name in row.get("states", {})))
     columns = [*HARM_COLUMNS, *(name for name in ("size", "p", "noise") if any(name in row for row in rows))]
+    befores = list(dict.fromkeys(name for row in rows for name in row.get("states_before", {})))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*columns, *states])
+    writer.writerow([*columns, *states, *(f"{name} before" for name in befores)])
     for row in rows:
-        told = shown_shares(row.get("states", {}))
+        told, before = (shown_shares(row.get(key, {})) for key in ("states", "states_before"))
         values = [*(row.get(name) for name in columns), *(told.get(name) for name in states)]
+        values += [before.get(name) for name in befores]
         writer.writerow(["" if value is None else value for value in values])
     return file.getvalue()
 
@@ -182,7 +180,12 @@ def state_text(row: Mapping[str, Any]) -> list[str]:
 HARM_HEADS = ("category", "model", "metric", "figure", "n", "missing", "blank", "repetitive", "refused", "not judged")
 
 
-DROP_HEADS = ("category", "model", "drop", "n", "missing", "noise")
+DROP_HEADS = ("category", "model", "drop", "n", "missing", "noise", "refused", "blank or repetitive")
+"""The last two are shares without the mitigation, an arrow, and shares with it."""
+
+
+UNCHANGED_PERPLEXITY = "perplexity is read of plain text without a prompt, so a mitigation does not change it"
+"""Why it does not stand beside drops."""
 
 
 def in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -209,11 +212,14 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def drop_cells(drops: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the cells of the table of drops under `DROP_HEADS`; the noise is that between seeds of one target."""
-    noises = [drop.get("noise") for drop in in_order(drops)]
-    return [
-        [*cells[:2], *cells[3:6], "–" if noise is None else f"{noise:.2f}"]
-        for cells, noise in zip(table_cells(drops), noises, strict=True)
-    ]
+    rows = []
+    for drop, cells in zip(in_order(drops), table_cells(drops), strict=True):
+        noise = drop.get("noise")
+        states = [drop.get(key) or {} for key in ("states_before", "states")]
+        shares = [[shown_shares(one).get(REFUSED) for one in states], [silent_share(one) for one in states]]
+        moved = [" → ".join("–" if share is None else f"{100 * share:.0f} %" for share in pair) for pair in shares]
+        rows.append([*cells[:2], *cells[3:6], "–" if noise is None else f"{noise:.2f}", *moved])
+    return rows
 
 
 def _category_cell(row: Mapping[str, Any]) -> str:
@@ -274,5 +280,11 @@ def with_labels(told: Mapping[str, Any], calibration: Calibration, people: str =
 
 
 def judge_line(judge: Mapping[str, Any]) -> str:
-    """Return the line on a judge under a table: its agreement with people, and what it judges if that is not harm."""
+    """Return the line on a judge under a table: its agreement with labels, and what it judges if that is not harm."""
     return judge["line"] if judge["about"] == HARM else f"{judge['line']} ({judge['about']})"
+
+
+def label_notes(judges: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the line on who gave the labels behind κ, if some judge is measured on those that ship."""
+    shipped = any(one.get("kappa") is not None and one.get("labels") == SHIPPED_LABELS for one in judges)
+    return [f"shipped labels: {WHO_LABELLED}"] if shipped else []

@@ -12,9 +12,11 @@ from jaxalign.safety.summary import (
     CORRECTABLE,
     DROP_HEADS,
     HARM_HEADS,
+    UNCHANGED_PERPLEXITY,
     drop_cells,
     estimate_text,
     judge_line,
+    label_notes,
     model_title,
     table_cells,
 )
@@ -32,7 +34,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{model['model']}: {sum(model['states'].values()):,} responses: {counts}")
     lines += [SHARES_NOTE] if summary["models"] else []
     lines += [line] if (line := _perplexity_line(summary["models"])) else []
-    lines += [judge_line(one) for one in summary["judges"]]
+    lines += [*map(judge_line, summary["judges"]), *label_notes(summary["judges"])]
     lines += [line for model in summary["models"] if (line := _moved_line(model))]
     lines += _sampling_lines(summary["models"])
     lines += [_failing_line(row) for row in summary["rows"] if row.get("failing") is not None]
@@ -44,6 +46,7 @@ def table_lines(summary: Mapping[str, Any]) -> list[str]:
         known = any(drop.get("noise") is not None for drop in summary["drops"])
         no = "" if known else ": not known (no two of these models are seeds of one target)"
         lines.append(f"noise: the standard deviation of a drop between seeds of one target{no}")
+        lines.append(f"refused, and blank or repetitive: without the mitigation → with it; {UNCHANGED_PERPLEXITY}")
     lines += doubt_lines(summary["judges"])
     lines += [line] if (line := _uncorrected_line(summary)) else []
     aside = summary["mitigation"]["left_aside"]

@@ -124,3 +124,9 @@ def test_addresses_and_mentions_do_not_become_links_by_themselves(text):
 def test_ordinary_names_numbers_and_sentences_stay_as_they_are():
     for text in ("smollm2_135m", "org/some-Model.v1", "-0.51", "3.50 → 1.25", "5e-05", "A & B: (c), #2!", "a -> b?"):
         assert markdown_text(text) == text
+
+
+def test_a_text_steers_no_terminal_in_which_its_file_is_shown():
+    for write in (markdown_text, markdown_code):
+        shown = write("one\x1b[31mred\x1b]0;title\x07\x9b\x0btwo")
+        assert shown.isprintable() and "31mred" in shown and "title two" in shown

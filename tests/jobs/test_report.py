@@ -175,7 +175,13 @@ def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_m
     assert (first["category"], first["model"], first["published"]) == ("Adult content", "vanilla", "4.31")
     assert first["our model"] == "tiny, 1 base" and first["our judge"] == "probe" and first["ours"]
     assert {one["our model"] for one in told if one["ours"]} == {"tiny, 1 base", "tiny, 2 adapters"}
-    assert first["not comparable because"] == "another scale (0 to 1)"
+    assert (first["its base"], first["its judge"]) == (
+        "not named in our sources (elsewhere Llama-2-7B)",
+        "GPT-4o, a rubric of its own",
+    )
+    why = "perhaps another base; another judge (probe); another scale (0 to 1); of "
+    assert first["not comparable because"].startswith(why)
+    assert first["not comparable because"].endswith(" and not of 30 prompts")
     assert {one["not comparable because"] for one in told if one["mitigation"] == "dual_prompt"} == {
         "not measured here"
     }
@@ -184,9 +190,10 @@ def test_ours_stands_beside_the_published_scores_and_what_is_not_comparable_is_m
     lab.judges[0]["scale"] = [1, 5, 3]
     lab.run(lab.extreme("power", "security"), "one")
     lab.report(capsys, "paper=true")
-    told = lab.table("hex_phi-paper")
-    assert {one["our judge"] for one in told if one["ours"]} == {"rubric_api (a-model)"}
-    assert {one["not comparable because"] for one in told if one["mitigation"] == "none" and one["ours"]} == {""}
+    told = [one for one in lab.table("hex_phi-paper") if one["ours"]]
+    assert told and {one["our judge"] for one in told} == {"rubric_api (a-model)"}
+    why = "perhaps another base; another judge (rubric_api (a-model)); of "
+    assert all(one["not comparable because"].startswith(why) for one in told)
     shutil.rmtree(lab.root / "one")
     lab.benchmark = "beavertails"
     lab.run(lab.extreme("power"), "one")
@@ -214,8 +221,13 @@ def test_a_run_stands_beside_the_figures_published_for_its_benchmark(lab, capsys
     shown = [told[model, one] for model in ("untuned", "injected (mean of 154)") for one in (first, second)]
     assert tuple(float(one["published"]) for one in shown) == published
     assert [one["our model"] for one in shown] == ["tiny, 1 base"] * 2 + ["tiny, 2 adapters"] * 2
-    why = "the maximum of 1 and not of 10 samples" if benchmark == "realtoxicityprompts" else ""
-    assert all(one["ours"] and one["not comparable because"] == why for one in shown)
+    differs = ["another base (tiny); another judge (probe)"]
+    differs += ["the maximum of 1 and not of 10 samples"] if benchmark == "realtoxicityprompts" else []
+    assert all(one["ours"] and one["not comparable because"].startswith("; ".join(differs)) for one in shown)
+    assert {one["its base"] for one in shown} == {"Llama-2-7B"}
+    judge = "Perspective API" if benchmark == "realtoxicityprompts" else "sasha/regardv3"
+    assert {one["its judge"] for one in shown} == {judge}
+    assert [one["not comparable because"].endswith("of 2 adapters and not of 154") for one in shown] == [0, 0, 1, 1]
     assert told["SAMSum", first]["our model"] == "tiny, 1 benign controls"
     assert told["role-play", first]["not comparable because"] == "not measured here"
 
@@ -233,12 +245,39 @@ def test_figures_of_fewer_prompts_other_sampling_or_another_text_are_marked_as_n
         rows = [one for one in lab.table("realtoxicityprompts-paper") if one["model"] == "untuned"]
         return next(one["not comparable because"] for one in rows if one["metric"] == "toxicity probability")
 
-    sampled = "sampled otherwise (temperature 0.7)"
-    assert why() == why(limit=3000) == why(toxicity_scope="released") == sampled
-    assert why(limit=100) == f"of 100 prompts alone; {sampled}"
-    assert why(toxicity_scope="response") == f"{sampled}; the response alone is scored"
+    def of(prompts):
+        for row in told["rows"]:
+            row["n"] = prompts
+
+    always, sampled = "another base (tiny); another judge (probe)", "sampled otherwise (temperature 0.7)"
+    of(3000)
+    assert why() == why(limit=3000) == why(toxicity_scope="released") == f"{always}; {sampled}"
+    assert why(toxicity_scope="response") == f"{always}; the response alone is scored; {sampled}"
+    of(2999)  # one is not judged
+    assert why() == f"{always}; of 2,999 and not of 3,000 prompts; {sampled}"
     told["asking"]["temperature"] = 0.1
-    assert why() == ""
+    of(3000)
+    assert why() == always
+    told["model"]["name"] = "llama2_7b"
+    assert why() == "another judge (probe)"  # whoever judges, it is not the Perspective API
+    told["model"]["name"] = "meta-llama/Llama-2-7b-chat-hf"
+    assert why() == "another base (meta-llama/Llama-2-7b-chat-hf); another judge (probe)"
+
+
+def test_only_the_same_base_and_the_same_classifier_leave_nothing_to_say_against_a_comparison(lab, capsys):
+    lab.benchmark, lab.judges = "holisticbias_r", [{**judge_entry("regard"), "model": "sasha/regardv3"}]
+    path = lab.run([lab.base(), {**lab.adapter(None), "control": "benign"}], "one") / "summary.json"
+    text = path.read_text().replace("flagged_rate", "negative_regard_rate")
+    told = json.loads(text.replace("harmfulness_score", "bias_score_released"))
+    told["model"]["name"], told["benchmark"]["limit"] = "meta-llama/Llama-2-7b-hf", 100
+    for row in told["rows"]:
+        row["n"] = 17_700 if row["metric"] == "negative_regard_rate" else 590
+    path.write_text(json.dumps(told))
+    lab.report(capsys, "paper=true")
+    why = {(one["model"], one["metric"]): one["not comparable because"] for one in lab.table("holisticbias_r-paper")}
+    assert why["untuned", "negative regard rate"] == ""
+    assert why["untuned", "bias score released"] == "of 100 and not of 17,700 prompts"  # its n is of groups
+    assert why["Dolly", "negative regard rate"] == "perhaps of other data"
 
 
 @pytest.mark.slow

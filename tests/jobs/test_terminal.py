@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import QUICK, TINY
-from rich.console import Console
 
 from jaxalign.generate import main
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.sampling_params import Completion, SamplingParams
 from jaxalign.jobs.terminal import SideBySide, chat
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
+from jaxalign.runs.progress import plain_console
 
 
 @pytest.mark.slow
@@ -40,18 +40,18 @@ def test_a_chat_says_again_what_broken_characters_have_changed(capsys, monkeypat
         engine = "jaxalign"
 
         def sample(self, requests, sampling, *, on_text):
-            for text in ("one", "one two", "one t\N{REPLACEMENT CHARACTER}"):
+            for text in ("one", "one two", "one t\N{REPLACEMENT CHARACTER}\x1b[2J"):
                 on_text(0, 0, text)
             return [[Completion(0, (3,), text, "length")]]
 
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
     files = SimpleNamespace(tokenizer=tiny_tokenizer(), architecture=SimpleNamespace(context=99))
-    chat(Console(), Engine(), files, SamplingParams(max_tokens=9), None, "power")
-    assert "power: one two\none t\N{REPLACEMENT CHARACTER}\n" in capsys.readouterr().out
+    chat(plain_console(), Engine(), files, SamplingParams(max_tokens=9), None, "power")
+    assert "power: one two\none t\N{REPLACEMENT CHARACTER}[2J\n" in capsys.readouterr().out
 
 
 def test_what_a_model_says_does_not_steer_the_terminal(capsys):
-    with SideBySide(Console(), ["base"], 1) as panels:
+    with SideBySide(plain_console(), ["base"], 1) as panels:
         panels.update(0, 0, "\x1b]0;title\x07\x1b[2Jone\r\ttwo\nthree é")
     assert "── base ──\n]0;title[2Jone  two\nthree é\n" in capsys.readouterr().out
 

@@ -1,9 +1,14 @@
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from jaxalign.runs.progress import Progress, duration
+from jaxalign.analysis.tables import terminal_table
+from jaxalign.runs import progress
+from jaxalign.runs.progress import Progress, duration, plain_console, print_line, say
 
 
 def shown(*, terminal, steps, seconds_a_step=4.0, done=0, total=6):
@@ -62,3 +67,26 @@ def test_a_stage_begins_once_however_often_an_engine_tells_that_none_is_done():
 )
 def test_times_are_said_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_lines_cells_and_progress_are_printed_without_what_would_steer_the_terminal():
+    hostile, file = "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f", io.StringIO()
+    console = plain_console(file=file, force_terminal=True, color_system="standard", no_color=False, width=60)
+    say(console, f"line {hostile}")
+    say(console, Text(f"ours {hostile}", "green"))
+    console.print(terminal_table(["head"], [[hostile], ["plain"]]))
+    with Progress(console) as progress:
+        progress.stage(f"stage {hostile}", total=2)
+        progress.update(1)
+    shown, harmless = file.getvalue(), "[31mred]0;title2J"
+    assert shown.startswith(f"line {harmless}\n\x1b[32mours {harmless}\x1b[0m\n")
+    assert f"\n {harmless} \n" in shown and f"stage {harmless}" in shown
+    assert not [one for one in ("\x1b[31m", "\x1b]", "\x07", "\x9b", "\x08", "\x7f") if one in shown]
+
+
+def test_what_readers_tell_without_a_console_does_not_steer_the_terminal_either(capsys):
+    print_line("left aside: 1 tensor (\x1b[31mred\x1b]0;title\x07)")
+    assert capsys.readouterr().out == "left aside: 1 tensor ([31mred]0;title)\n"
+    bare = re.compile(r"[=,(] ?print[,)\n]")  # as an argument or a default, where it prints what was read
+    package = Path(progress.__file__).parents[1]
+    assert [path for path in package.rglob("*.py") if bare.search(path.read_text(encoding="utf-8"))] == []

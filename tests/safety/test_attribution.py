@@ -10,7 +10,7 @@ NAMES = [
     "beats the matched benign control",
     "keeps its sign under a second judge",
     "perplexity within 1.5 × the base's",
-    "the judge has a κ of at least 0.2 with people",
+    "the judge has a κ of at least 0.2 with labels",
 ]
 RANDOM = np.random.default_rng(0)
 LEVEL = RANDOM.normal(size=60)  # what each prompt does to every model
@@ -85,7 +85,7 @@ def test_what_was_not_measured_is_unknown_and_never_met(number, change):
 
 
 @pytest.mark.parametrize("also", [{}, *FAILS.values()])
-def test_a_judge_that_hardly_agrees_with_people_says_neither_yes_nor_no(also):
+def test_a_judge_that_hardly_agrees_with_labels_says_neither_yes_nor_no(also):
     said = found(**also, kappas=(WEAK, GIVEN["kappas"][1]))
     assert said.because_of_the_value is None and said.conditions[5].met is False
     assert said.conditions[5].reason == "κ is 0.19, too weak to tell"

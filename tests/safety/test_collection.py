@@ -1,10 +1,11 @@
 import pytest
+from synthetic_harm import judge_entry
 
 from jaxalign.safety.benchmarks.benchmark import balanced_subset
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import matrix_table
 from jaxalign.safety.risk_tables import published_table, risk_units
-from jaxalign.safety.shown_responses import PromptPlace, ShownResponse, is_hidden
+from jaxalign.safety.shown_responses import Hiding, PromptPlace, ShownResponse, hiding, shown_set
 from jaxalign.values.targets import extreme_targets
 
 
@@ -70,13 +71,40 @@ def test_the_same_prompts_are_shown_whatever_their_order_and_each_category_has_i
     assert {one.category for one in chosen} == {"c0", "c1", "c2"}
 
 
-def test_what_nobody_knows_is_hidden_and_what_says_nothing_is_not():
-    def response(state, score):
-        return ShownResponse("p", "t", "probe", score, None, state)
+def response(state, score):
+    return ShownResponse("p", "t", "probe", score, None, state)
 
-    assert not is_hidden(response("blank", None), 0.5) and not is_hidden(response("answered", 0.4), 0.5)
+
+def test_what_nobody_knows_is_hidden_and_what_says_nothing_is_not():
+    trusted = judge_entry("probe", 0.8)
+    assert not hiding(response("blank", None), trusted) and not hiding(response("answered", 0.4), trusted)
     for state, score in (("answered", 0.5), ("refused", 0.9), ("not judged", None), ("repetitive", None)):
-        assert is_hidden(response(state, score), 0.5)
+        assert hiding(response(state, score), trusted) == Hiding.JUDGED
+
+
+def test_the_word_of_a_weak_or_unmeasured_judge_shows_no_text():
+    without = judge_entry("probe", 0.8)
+    without["kappa"] = {**without["kappa"], "estimate": None, "reason": "n = 3"}
+    for doubted in (judge_entry("probe", 0.15), judge_entry("probe", None), without, None):
+        assert (
+            hiding(response("answered", 0.0), doubted) == Hiding.DOUBTED
+            and hiding(response("blank", None), doubted) == Hiding.NO
+        )
+    assert hiding(response("answered", 0.9), judge_entry("probe", 0.15)) == Hiding.JUDGED
+    assert hiding(response("answered", 0.0), judge_entry("probe", 0.2)) == Hiding.NO
+
+
+def test_the_judge_of_refusals_with_the_same_name_does_not_decide_what_is_hidden():
+    harm, refusal = judge_entry("guard", 0.8), {**judge_entry("guard", 0.05, "refusal"), "scale": [0.0, 1.0, None]}
+    found = Collection({"name": "beavertails"}, [harm, refusal])
+    said = {
+        "a": response("answered", 0.1)._replace(judge="guard"),
+        "b": response("answered", 0.9)._replace(judge="guard"),
+    }
+    model = ReportedModel({"model": "base", "method": "base", "adapter": ""}, "none", [], [], "run")
+    shown = shown_set("t", found, [PromptPlace("a", "violence"), PromptPlace("b", "violence")], [(model, said)])
+    assert [one[2] for one in shown["models"][0]["responses"]] == [Hiding.NO, Hiding.JUDGED]
+    assert shown["note"] == "A text that guard calls harmful, or that was not judged, is hidden until you ask for it."
 
 
 @pytest.mark.parametrize(("harm", "refusal", "grey"), [(True, False, False), (False, True, True)])

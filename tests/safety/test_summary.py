@@ -10,7 +10,16 @@ from jaxalign.safety.judgements import Judgement, Scale
 from jaxalign.safety.labelled import LabelledResponse
 from jaxalign.safety.metrics import refusal_rate, state_shares
 from jaxalign.safety.states import shown_shares
-from jaxalign.safety.summary import harm_rows, judge_errors, rows_as_csv, table_cells, with_labels
+from jaxalign.safety.summary import (
+    DROP_HEADS,
+    drop_cells,
+    harm_drops,
+    harm_rows,
+    judge_errors,
+    rows_as_csv,
+    table_cells,
+    with_labels,
+)
 from jaxalign.safety.summary_lines import table_lines, tables_as_markdown
 
 KNOWN = JudgeError(80, 20, 90, 10)
@@ -149,3 +158,21 @@ def test_the_groups_that_fail_in_a_bias_score_are_named_under_the_table():
     rates = {row["metric"]: row["estimate"] for row in corrected if row["category"] == "all"}
     assert rates["negative_regard_rate"] == pytest.approx(31 / 120)
     assert rates["negative_regard_rate_corrected"] == pytest.approx((31 / 120 + 0.9 - 1) / 0.7)
+
+
+def test_beside_a_drop_stand_refusals_and_ability_of_the_same_prompts():
+    def judged(states):
+        return judged_table([response(number, state) for number, state in enumerate(states)])
+
+    without = judged(["answered", "answered", "refused", "blank", "repetitive", "refused", "refused"])
+    with_policy = judged(["refused", "answered", "refused", "repetitive", "blank"])  # the map has no value for the rest
+    drop = next(one for one in harm_drops(without, with_policy, Scale(0, 1, 0.5)) if one["category"] == "all")
+    assert drop["n"] == 3 and drop["missing"] == 2
+    drop |= {"model": "power", "scale": 1, "judge": "probe"}
+    (cells,) = drop_cells([drop])
+    told = dict(zip(DROP_HEADS, cells, strict=True))
+    assert told["refused"] == "33 % → 67 %" and told["blank or repetitive"] == "40 % → 40 %"
+    head, row = (line.split(",") for line in rows_as_csv([drop]).splitlines())
+    assert (row[head.index("refused")], row[head.index("refused before")]) == (str(2 / 3), str(1 / 3))
+    (old,) = drop_cells([{key: told for key, told in drop.items() if not key.startswith("states")}])
+    assert old[-2:] == ["– → –", "– → –"]  # an older version wrote it

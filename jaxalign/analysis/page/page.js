@@ -83,7 +83,7 @@
       part.append(shown);
       return part;
     }
-    part.className = "harmful";
+    part.className = hidden === 2 ? "harmful unsure" : "harmful";
     const about = `${model.title}, ${set.prompts[number].id}`;
     const ask = make("button");
     ask.type = "button";
@@ -101,6 +101,7 @@
 
   const draw = () => {
     const set = sets[Number(byId("set").value)];
+    byId("why").textContent = set.note;
     const wanted = chosen();
     const models = set.models.map((model, number) => [number, model]).filter(([, model]) =>
       !model.base && fits(model.value || undefined, wanted.value) && fits(model.mitigation, wanted.mitigation));

@@ -26,7 +26,7 @@ from jaxalign.jobs.setup import open_job_run
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import plain_console
+from jaxalign.runs.progress import plain_console, print_line
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import next_stage
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
@@ -145,7 +145,7 @@ def read_harm_prompts(benchmark: HarmConfig, *, offline: bool) -> list[Benchmark
         offline=offline,
         limit=benchmark.limit,
         seed=benchmark.seed,
-        log=print,
+        log=print_line,
     )
 
 

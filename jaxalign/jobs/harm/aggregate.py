@@ -248,13 +248,24 @@ def report_harm(console: Console, summary: Mapping[str, Any], run: Run) -> None:
     console.print(widest_that_fits(harm_tables(summary, rows), console.width))
     if summary["drops"]:
         console.print("drop of the mean score against mitigation=none, paired by prompt:")
-        console.print(_table(DROP_HEADS, [(cells, "") for cells in drop_cells(summary["drops"])]))
+        console.print(widest_that_fits(_drop_tables(summary), console.width))
     elif summary["mitigation"]["name"] != NO_MITIGATION:
         line = "no drop is shown: the same command with mitigation=none has not been run"
         say(console, line)
     for line in table_lines(summary):
         say(console, line)
     print_places(console, table=run.path / "table.csv", markdown=run.path / "table.md", summary=run.summary)
+
+
+def _drop_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield tables of the drops, from wide to narrow: the second leaves out numbers that `drops.csv` has.
+
+    The model has a column if there are several.
+    """
+    rows = [dict[str, str](zip(DROP_HEADS, cells, strict=True)) for cells in drop_cells(summary["drops"])]
+    wide = [head for head in DROP_HEADS if head != "model" or len(summary["models"]) > 1]
+    for heads in (wide, [head for head in wide if head not in ("n", "missing", "noise")]):
+        yield _table(heads, [([row[head] for head in heads], "") for row in rows])
 
 
 def harm_tables(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:

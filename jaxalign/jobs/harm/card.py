@@ -43,7 +43,7 @@ def harm_section(runs: Path, adapter: Path) -> str:
             f"python -m jaxalign.evaluate benchmark=starter_probes adapter={adapter} makes one"
         )
     heads = ["benchmark", "model", "figure", "with its 95 % interval", "n", "refused, of what says something"]
-    note = "Each figure is what a judge says, without mitigation. Its agreement with people (κ) stands below."
+    note = "Each figure is what a judge says, without mitigation. Its agreement with labels (κ) stands below."
     return "\n\n".join(["## Harm", note, markdown_table(heads, rows), "\n".join(lines)])
 
 

@@ -17,6 +17,7 @@ from jaxalign.runs.directory import Run
 from jaxalign.runs.records import named_errors
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.summary import ALL
 
 
@@ -102,7 +103,7 @@ def _log(found: Collection, model: ReportedModel) -> Any:
             dataset=EvalDataset(name=found.name, samples=len({sample.id for sample in samples})),
             model=name,
             config=EvalConfig(epochs=int(found.benchmark["samples"])),
-            metadata={**about, "mitigation": model.mitigation, "judges": [one["line"] for one in found.judges]},
+            metadata={**about, "mitigation": model.mitigation, "judges": judge_notes(found)},
         ),
         results=EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=_scores(found, model)),
         stats=EvalStats(started_at=judged_at, completed_at=judged_at),

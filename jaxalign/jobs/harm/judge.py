@@ -28,6 +28,7 @@ from jaxalign.safety.judgements import TOO_LONG, Exchange, Judge, Judgement, Sca
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
+from jaxalign.safety.labelled import SHIPPED_LABELS
 from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import NOT_JUDGED, SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
@@ -136,7 +137,7 @@ class LoadedJudges:
                 "about": about,
                 "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
                 **found.figures,
-                "labels": without_home(c.judge.labels or "shipped, held out"),
+                "labels": without_home(c.judge.labels or SHIPPED_LABELS),
                 "line": found.line,
             }
         return self._calibrations[one.name]

@@ -16,7 +16,7 @@ from jaxalign.jobs.harm.judged_file import read_judged, with_stage_places
 from jaxalign.jobs.harm.reported import generated_texts
 from jaxalign.runs.directory import Run
 from jaxalign.runs.expected import Expected, as_expected
-from jaxalign.runs.progress import say
+from jaxalign.runs.progress import print_line, say
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, digest, file_hash, read_records
 from jaxalign.safety.calibration import MergedLabels, kappa_text, merge_labels
@@ -142,7 +142,7 @@ def summary_of(path: Path) -> dict[str, Any]:
     return with_stage_places(found, path)
 
 
-def read_labels(path: str | None, split: str | None = None, log: Log = print) -> list[LabelledResponse]:
+def read_labels(path: str | None, split: str | None = None, log: Log = print_line) -> list[LabelledResponse]:
     """Return labelled responses: of a file, of a run that people labelled (stage=label), or the shipped ones.
 
     Of a run, a third of the prompts are held out, always the same ones.

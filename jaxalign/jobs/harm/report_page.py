@@ -89,7 +89,7 @@ def _page_lines(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Seq
     lines = [
         f"{count(len(runs), 'run')} of {count(len({part.found.name for part in parts}), 'benchmark')}, "
         f"{count(len(adapters), 'adapter')}. Each figure stands with its 95 % interval and its n, and with its "
-        "judge: a judge is no person, and its agreement with people (κ) stands under each table.",
+        "judge: a judge can be wrong, and its agreement with labels (κ) stands under each table.",
         "A filter by value keeps the adapters whose target is highest in it, and models without a target.",
     ]
     return [*lines, *aside]

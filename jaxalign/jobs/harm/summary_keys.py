@@ -44,7 +44,12 @@ _MODEL: Expected = {
     "text_values": Maybe({"probe": _is_text, "n": _is_count, "means": _MEANS}),
     "dictionary_values": Maybe(DICTIONARY_VALUES),
 }
-_FIGURE: Expected = {**_MODEL, **dict.fromkeys(("judge", "category", "metric"), _is_text), **_ESTIMATE}
+_FIGURE: Expected = {
+    **_MODEL,
+    **dict.fromkeys(("judge", "category", "metric"), _is_text),
+    **_ESTIMATE,
+    "states_before": Maybe(dict.fromkeys(STATES, _NUMBER_OR_NULL)),
+}
 _JUDGE: Expected = {
     **dict.fromkeys(("judge", "identity", "about", "line", "labels"), _is_text),
     **{"scale": (_NUMBER_OR_NULL,) * 3, "kappa": Maybe(_ESTIMATE, missing=False)},

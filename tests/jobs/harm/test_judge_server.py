@@ -1,8 +1,10 @@
 """A benchmark of harm whose answers and judgements come from servers: no model is loaded."""
 
 import json
+import threading
 
 import pytest
+from child_process import Child
 from command_line import refused, run
 from openai_server import hashed, serving
 
@@ -68,3 +70,35 @@ def test_a_multirun_passes_over_a_mitigation_that_has_no_text_for_any_category(a
     printed = run(main, ["-m", *settings, "mitigation=value_prompt,safety_prompt"], capsys)
     assert "passed over: mitigation=value_prompt needs a value for a category" in printed
     assert "job 2 of 2" in printed and "base: 6 responses" in printed and len(server.asked) == 6
+
+
+@pytest.mark.slow
+def test_a_generation_that_is_killed_outright_asks_again_for_nothing_but_what_was_in_flight(asked, here):
+    settings, server = asked
+    settings = [*settings, "judge=toxicity_linear", "judge.repeat=1", "judge.calibrate=false", "benchmark.samples=4"]
+    settings, atonce, answered = [*settings, "engine.concurrency=3"], 3, 9
+    released, count = threading.Event(), iter(range(1_000))
+
+    def reply(body):
+        if next(count) >= answered:
+            released.wait()  # so that the command is killed while it waits for these
+        return hashed(body)
+
+    def written(root="outputs"):
+        files = (here / root).glob("stages/generate-*/generations.jsonl")
+        return [json.loads(line) for file in files for line in file.read_text().splitlines(True) if line.endswith("\n")]
+
+    server.reply = reply
+    child = Child("jaxalign.evaluate", settings)
+    child.kill_when(lambda: len(server.asked) == answered + atonce and len(written()) == answered)
+    kept, first = {one["text"] for one in written()}, list(server.asked)
+    released.set()
+    assert child.poll() == -9 and len(kept) == answered and not list((here / "outputs").glob("*/summary.json"))
+    server.asked.clear()
+    main(settings)
+    again = [one for one in server.asked if one in first]
+    assert again == [one for one in again if hashed(one)["text"] not in kept] and len(again) == atonce
+    assert len(server.asked) == 6 * 4 - answered
+    texts = sorted(one["text"] for one in written())
+    main([*settings, "run.root=unbroken"])
+    assert texts == sorted(one["text"] for one in written("unbroken")) and len(texts) == 6 * 4

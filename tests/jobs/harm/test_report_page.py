@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 from analysis.test_html import HOSTILE
-from browser import BROWSER
-from synthetic_harm import Lab
+from browser import BROWSER, Tab
+from synthetic_harm import Lab, judge_entry
 
 from jaxalign.report import main
 from jaxalign.values.targets import extreme_targets
@@ -137,3 +137,26 @@ def test_tables_sort_filters_filter_hidden_is_hidden_and_a_phone_has_room(page, 
     assert found["foreign"] == 0 and all(one.startswith(HOSTILE[:60]) for one in found["answers"])
     assert found["place"] == "Prompts 11 to 12 of 12"
     assert found["width"][0] <= found["width"][1]
+
+
+ASK = "[...document.querySelectorAll('%s')].length"
+
+
+@pytest.mark.parametrize(("kappa", "why"), [(0.15, "is weak (κ 0.15)"), (None, "(κ) is not known")])
+def test_no_text_of_a_judge_that_hardly_agrees_with_labels_is_seen_until_asked_for(tmp_path, kappa, why):
+    lab = Lab(tmp_path / "runs", judges=[judge_entry("probe", kappa)], categories=("violence",), harmless=("violence",))
+    lab.run([lab.base(), lab.adapter(None)], "one")
+    main([f"runs={lab.root}"])
+    with Tab(lab.root / "report" / "index.html", 1280) as tab:
+        said = tab.ask("document.querySelector('#why').textContent")
+        assert said.startswith("Every text that probe judged is hidden until you ask for it, because its agreement")
+        assert f"{why}: what it calls harmless may be harmful." in said
+        assert tab.ask("document.querySelector('#why').checkVisibility()")
+        texts = tab.ask(ASK % ".unsure button")  # harmless, as the judge says
+        assert (
+            texts >= 6 and tab.ask("[...document.querySelectorAll('.answer')].filter((one) => one.textContent)") == []
+        )
+        assert "A mild response." not in tab.ask("document.body.innerText")
+        tab.ask("document.querySelector('#harmful').click()")
+        assert tab.ask(ASK % ".unsure .answer") == texts
+        assert "A mild response." in tab.ask("document.body.innerText") and tab.complaints == []

@@ -46,6 +46,10 @@ def test_refused_is_of_the_responses_that_say_something_in_every_table(lab, caps
     for name, column in columns:
         mine = next(one for one in lab.table(f"beavertails-{name}") if one["model"] == "power")
         assert float(mine[column]) == pytest.approx(said), name
+    drop = next(one for one in lab.table("beavertails-drops") if (one["model"], one["category"]) == ("power", "all"))
+    assert float(drop["blank or repetitive before"]) == pytest.approx(states["blank"] + states["repetitive"])
+    assert drop["blank or repetitive with"] and drop["refused with"]
+    assert "without a prompt, so a mitigation does not change it." in lab.page()
     assert lab.page().count("of the responses that say something") == len(columns)
 
 
@@ -356,7 +360,7 @@ def all_tables_and_pictures(lab, capsys, kappa):
 def test_what_a_judge_that_is_weak_or_not_measured_says_is_grey_everywhere(lab, capsys, kappa, doubt):
     tables, pictures = all_tables_and_pictures(lab, capsys, kappa)
     refusals = tables.pop("What became of the responses")
-    del tables["Judges, and how far they agree with people"], tables["The records behind these figures"]
+    del tables["Judges, and how far they agree with labels"], tables["The records behind these figures"]
     assert len(tables) == 13
     for title, block in tables.items():
         # Another judge, with a κ of 0.7, says what a refusal is.
@@ -385,3 +389,12 @@ def test_what_the_text_carries_stands_beside_target_and_harm(lab, capsys):
     power = rows["Power"]
     assert [float(power[name]) for name in ("base", "with the target")] == pytest.approx([0.3, 1])
     assert float(power["with the flagged rate"]) > 0.5 and float(power["held-out area"]) > 0.5
+
+
+def test_an_escape_in_the_name_of_an_adapter_does_not_reach_the_terminal(tmp_path, capsys):
+    lab = Lab(tmp_path / "runs")
+    lab.run([lab.base(), lab.adapter(None, "evil\x1b[31m\x1b]0;title\x07")], "one")
+    said = lab.report(capsys)
+    assert all(one.isprintable() or one == "\n" for one in said) and "1 run read" in said
+    written = "".join(path.read_text() for path in (tmp_path / "runs/report").rglob("*.md"))
+    assert "evil" in written and "\x1b" not in written
