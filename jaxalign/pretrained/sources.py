@@ -236,9 +236,7 @@ def cache_folder() -> Path:
     """
     place = os.environ.get("JAXALIGN_CACHE") or "~/.cache/jaxalign"
     if "://" in place:
-        raise UserError(
-            f"JAXALIGN_CACHE={place} is no folder of this machine: unset it; run.mirror keeps compiled programs, too"
-        )
+        raise UserError(f"JAXALIGN_CACHE={place} is no folder of this machine: unset it (run.mirror keeps programs)")
     return Path(os.path.expanduser(place))
 
 

@@ -14,12 +14,13 @@ from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.safety import HarmConfig
 from jaxalign.inference.sampling_params import Request, check_requests
 from jaxalign.jobs.asked import AskedModel, check_bases, models_to_ask, open_asked, role_of
-from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate, report_harm
+from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
 from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges
 from jaxalign.jobs.harm.labels import label_responses, summary_of
+from jaxalign.jobs.harm.printed_summary import report_harm
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_job_run
