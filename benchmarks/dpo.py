@@ -31,9 +31,12 @@ def main() -> None:
         return
     need("torch", "trl", "peft")
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
-        child("prepare", "prepare", Path(folder))
-        results = {name: child(name, title, Path(folder)) for name, title in CONTENDERS.items()}
-    report(args, results)
+        work = Path(folder)
+        child("prepare", "prepare", work)
+        formats = child("formats", "formats of TRL", work)
+        (work / "format").write_text(min(formats, key=lambda name: formats[name]))
+        results = {name: child(name, title, work) for name, title in CONTENDERS.items()}
+    report(args, results, formats)
 
 
 def arguments() -> argparse.Namespace:
@@ -51,7 +54,7 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
+def report(args: argparse.Namespace, results: dict[str, dict[str, Any]], formats: dict[str, float]) -> None:
     print(
         f"\nSmolLM2-135M, rank {args.rank} on all projections, prompts of {args.prompt} tokens, responses of "
         f"{args.response}, {args.pairs} pairs a step (by question: {RESPONSES} responses and {PAIRS} pairs of each), "
@@ -65,9 +68,11 @@ def report(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None
         r["speed"] = r["pairs"] / spent
         cells = f"{r['speed']:9.2f}{r['responses'] / spent:13.2f}{r['first_loss']:12.4f}{r['memory']:7.2f}"
         print(f"{title:32}{cells}{r['reference_seconds']:13.1f}{r['seconds']:12.1f}")
+    tried = ", ".join(f"{took:.2f} s in {name}" for name, took in formats.items())
+    print(f"\na step of TRL on one pair took {tried}: the faster format is taken")
     best = max(results[name]["speed"] for name in ("trl", "precomputed"))
     memory = min(results[name]["memory"] for name in ("trl", "precomputed"))
-    print("\nall figures hold the reference's passes: TRL's once for each pair, ours once for each distinct response")
+    print("all figures hold the reference's passes: TRL's once for each pair, ours once for each distinct response")
     for name in ("grouped", "paired"):
         share = results[name]["memory"] / memory
         print(f"{CONTENDERS[name]}: {share:.0%} of the peak memory of the leaner TRL")
@@ -210,28 +215,36 @@ def peak() -> float:
 
 
 def trl(args: argparse.Namespace) -> dict[str, Any]:
-    """Time TRL's trainer on tokens given, two responses to each prompt; the adapter is float32.
+    """Time TRL's trainer in the number format that was faster."""
+    bf16 = (args.work / "format").read_text() == "bf16"
+    found = trl_steps(args, args.pairs, args.steps + 1, precomputed=args.part == "precomputed", bf16=bf16)
+    return {**found, "memory": peak()}
 
-    The base is bf16 where the processor has instructions for it. Elsewhere PyTorch's bf16 is many times slower.
+
+def trl_formats(args: argparse.Namespace) -> dict[str, float]:
+    """Return the seconds of a step of TRL on one pair, with the base in bf16 and in float32.
+
+    Without bf16 instructions, a whole step in bf16 takes minutes.
     """
+    return {
+        name: trl_steps(args, 1, 2, precomputed=False, bf16=name == "bf16")["seconds"] for name in ("bf16", "float32")
+    }
+
+
+def trl_steps(args: argparse.Namespace, pairs: int, steps: int, *, precomputed: bool, bf16: bool) -> dict[str, Any]:
+    """Time TRL's trainer on tokens given, two responses to each prompt; the adapter is float32."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from jaxalign.parallel.processor import fast_precision
-
     torch.set_num_threads(os.cpu_count() or 1)
-    questions = json.loads((args.work / "questions.json").read_text())[: args.pairs * (args.steps + 1)]
-    bf16 = fast_precision()[0] == "bfloat16"
+    questions = json.loads((args.work / "questions.json").read_text())[: pairs * steps]
     model, _ = load(offline=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=model.tokenizer.hf.backend_tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.tokenizer.eos_id)
     network = AutoModelForCausalLM.from_pretrained(args.work / "base", dtype=torch.bfloat16 if bf16 else torch.float32)
     adapted = PeftModel.from_pretrained(network, args.work / "adapter", is_trainable=True, autocast_adapter_dtype=True)
-    found = train_pairs(
-        adapted, tokenizer, questions, args.pairs, args.work, precomputed=args.part == "precomputed", bf16=bf16
-    )
-    return {**found, "memory": peak()}
+    return train_pairs(adapted, tokenizer, questions, pairs, args.work, precomputed=precomputed, bf16=bf16)
 
 
 def train_pairs(
@@ -307,7 +320,8 @@ def train_pairs(
     }
 
 
-PARTS = {"prepare": prepare, "grouped": jaxalign, "paired": jaxalign, "trl": trl, "precomputed": trl}
+PARTS = {"prepare": prepare, "formats": trl_formats}
+PARTS |= {"grouped": jaxalign, "paired": jaxalign, "trl": trl, "precomputed": trl}
 
 if __name__ == "__main__":
     main()

@@ -115,7 +115,7 @@ REFUSED = [
     (lambda model: model.sample("Why?", top_k=2**31), "top_k=2147483648 is not allowed: give a whole number from 0"),
     (lambda model: model.sample("Why?", n=True), "n=true is not allowed: give a whole number from 1 to 100000"),
     (lambda model: model.sample("Why?", rows=1.0), "rows=1.0 is not allowed: give a whole number of at least 1"),
-    (lambda model: model.sample("Why?", seed="1"), "seed=1 is not allowed: give a whole number from 0 to 4294967295"),
+    (lambda model: model.sample("Why?", seed="1"), "seed='1' is not allowed: give a whole number from 0 to 4294967295"),
     (
         lambda model: model.sample("Why?", temperature="hot"),
         "temperature=hot is not allowed: give a number of at least 0",

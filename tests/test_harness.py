@@ -124,7 +124,7 @@ def test_an_argument_is_checked_before_a_model_is_read_as_on_the_command_line(mo
         ({"top_k": 1.5}, "top_k=1.5 is not allowed: give a whole number from 0"),
         ({"temperature": 1, "top_p": 0}, "top_p=0 is not allowed: give a number greater than 0, up to 1"),
         ({"max_gen_toks": 2.5}, "max_gen_toks=2.5 is not allowed: give a whole number of at least 1"),
-        ({"max_gen_toks": 4, "max_tokens": "8"}, "max_tokens=8 is not allowed"),
+        ({"max_gen_toks": 4, "max_tokens": "8"}, "max_tokens='8' is not allowed"),
         ({"seed": -1}, "seed=-1 is not allowed: give a whole number from 0 to 4294967295"),
         ({"do_sample": "no"}, "do_sample=no is not allowed: give true or false"),
         ({"until": 5}, "until=5 is not allowed: give a list of strings"),

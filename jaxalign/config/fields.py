@@ -64,7 +64,7 @@ Rounds = Annotated[int, whole(0, 1000)]
 Rank = Annotated[int, whole(1, 65_536)]
 TopK = Annotated[int, whole(0, 2**31 - 1, " (0 keeps all tokens)")]
 MeshSize = Annotated[
-    int, Rule("a whole number of at least 1, or -1 for the rest", lambda n: n == -1 or 1 <= n <= 2**20)
+    int, Rule("a whole number from 1 to 1,048,576, or -1 for the rest", lambda n: n == -1 or 1 <= n <= 2**20)
 ]
 RowLength = Annotated[int, whole(1, 2**20)]
 PlainTokens = Annotated[int, whole(16, 8192)]

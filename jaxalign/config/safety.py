@@ -110,15 +110,6 @@ class JudgeConfig:
         missing = [f"judge.{name}" for name in needs.get(self.name, ()) if getattr(self, name) is None]
         if missing:
             raise UserError(f"missing: {', '.join(missing)} (judge={self.name} needs it)")
-        takes = {**needs, "guard": ("model", "format", "template", "policies")}
-        takes |= {"probe": ("model", "weights"), "auto": ("model", "weights", "path")}
-        keys = sorted({key for keys in takes.values() for key in keys})
-        unused = [key for key in keys if getattr(self, key) is not None and key not in takes.get(self.name, ())]
-        if unused:
-            readers = [f"judge={name}" for name, keys in takes.items() if unused[0] in keys]
-            raise UserError(
-                f"judge.{unused[0]} is not read by judge={self.name}: leave it out, or choose {' or '.join(readers)}"
-            )
         if self.refusal == "guard" and self.name != "guard":
             raise UserError("judge.refusal=guard is for judge=guard: choose probe or none")
         low, high, threshold = self.scale if len(self.scale) == 3 else (0.0, 0.0, 0.0)

@@ -156,4 +156,5 @@ def test_any_rows_are_questions_in_a_published_schema_or_one_line(data):
     fields = ("id", "question", "choices", "answerKey", "answers", "label", "id_string", "context")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.jsonl"
-        survives(lambda path: load_questions("arc", str(path.parent)), path, data.draw(tables(fields, ".jsonl")))
+        name = data.draw(st.sampled_from(("arc", "csqa", "reclor")))
+        survives(lambda path: load_questions(name, str(path.parent)), path, data.draw(tables(fields, ".jsonl")))

@@ -143,7 +143,7 @@ def test_the_model_in_the_configuration_of_somebody_elses_run_is_checked(
     ("target", "words"),
     [
         ({"power": 6}, "has no 'achievement', which a target needs"),
-        (dict.fromkeys(VALUES, "6"), "achievement=6 is not allowed"),
+        (dict.fromkeys(VALUES, "6"), "achievement='6' is not allowed"),
         (dict.fromkeys(VALUES, 1e9), "up to 6"),
         ([6] * 10, "target=a list is not allowed"),
     ],

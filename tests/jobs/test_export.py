@@ -386,7 +386,7 @@ def test_an_adapter_may_be_copied_into_a_folder_of_its_own(run, tmp_path):
         ({"r": True}, "r=true is not allowed"),
         ({"r": 2**31}, "r=2147483648 is not allowed"),
         ({"lora_alpha": float("nan")}, "lora_alpha=nan is not allowed"),
-        ({"lora_alpha": "32"}, "lora_alpha=32 is not allowed"),
+        ({"lora_alpha": "32"}, "lora_alpha='32' is not allowed"),
         ({"target_modules": 5}, "target_modules=5 is not allowed"),
         ({"base_model_name_or_path": 5}, "base_model_name_or_path=5 is not allowed"),
         ({"base_model_name_or_path": "\x1b[2J"}, "without control characters"),

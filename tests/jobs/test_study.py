@@ -142,5 +142,10 @@ def test_the_shipped_study_has_valid_steps(monkeypatch):
     assert ran[1][0] == "train" and ran[-1][0] == "report"
     # The benign control is trained before the controls are asked, and where they are looked for.
     benign = ran.index(["train", "dataset=everyday", "run.root=outputs/harms_small/controls"])
-    (asked,) = [n for n, step in enumerate(ran) if "adapters=outputs/harms_small/controls/*" in step]
-    assert benign < asked
+    asked = [n for n, step in enumerate(ran) if "adapters=outputs/harms_small/controls/*" in step]
+    assert benign < min(asked)
+    # Each folder of adapters is asked.
+    trained = {place for step in ran for place in step if step[0] == "train" and place.startswith("run.root=")}
+    folders = {place.removeprefix("run.root=") for place in trained} - {"outputs/harms_small"}
+    assert folders == {f"outputs/harms_small/{name}" for name in ("controls", "seeds")}
+    assert all(any(f"adapters={folder}/*" in step for step in ran) for folder in folders)

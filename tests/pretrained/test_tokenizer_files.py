@@ -97,7 +97,9 @@ KEYS = (
 
 @few
 @given(
-    name=st.sampled_from(("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")),
+    name=st.sampled_from(
+        ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+    ),
     change=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=2) | damaged(VALUES.map(json.dumps)),
 )
 def test_any_bytes_are_a_tokenizer_or_one_line(folder, name, change):

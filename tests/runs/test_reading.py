@@ -2,13 +2,14 @@ import json
 import os
 
 import pytest
-from hostile import BOMB, VALUES, damaged, few, survives
+from hostile import BOMB, VALUES, damaged, few, survives, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.errors import UserError, without_home
+from jaxalign.runs.config_file import parsed_config
 from jaxalign.runs.reading import check_yaml, parse_json, parse_json_lines, read_bytes, read_text
-from jaxalign.runs.records import parse_record, read_json_object, read_records
+from jaxalign.runs.records import digest, parse_record, read_json_object, read_records
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,19 @@ def test_any_bytes_are_json_or_one_line(content):
 @given(damaged(VALUES.map(lambda value: f"a: {json.dumps(value)}\nb: &a [1]\nc: *a\n")) | st.binary(max_size=40))
 def test_any_bytes_are_yaml_or_one_line(content):
     survives(check_yaml, "f.yaml", content)
+
+
+@few
+@given(tables({"key": "k", "score": 0.5}, ".jsonl"))
+def test_any_bytes_are_records_or_one_line(content):
+    survives(lambda path: read_records(path, "do it again", key=str, score=float | int), "f.jsonl", content)
+
+
+@few
+@given(damaged(VALUES.map(lambda value: f"identity: {{a: {json.dumps(value)}}}\nrun: 2026-01-01\n")) | st.binary())
+def test_any_bytes_are_a_run_s_configuration_with_an_identity_or_none(content):
+    found = parsed_config(content.decode("utf-8", "replace"))
+    assert found is None or digest(found["identity"])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
+import json
 import logging
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hostile import VALUES, damaged, few
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from jaxalign.errors import UserError
@@ -168,6 +174,18 @@ def test_what_orbax_logs_of_a_failure_is_not_shown(tmp_path, monkeypatch, capfd)
         save(tmp_path, 1)
     assert capfd.readouterr() == ("", "")
     assert not logging.getLogger("absl").disabled
+
+
+@few
+@given(damaged(VALUES.map(json.dumps)) | st.binary(max_size=40))
+def test_a_checkpoint_with_any_manifest_does_not_count(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "1-0000001"
+        path.mkdir()
+        (path / checkpoint.META).write_text("{}")
+        (path / checkpoint.MANIFEST).write_bytes(content)
+        said = []
+        assert checkpoint.newest_meta(Path(folder), said.append) is None and len(said) == 1
 
 
 def test_a_disk_that_is_too_full_is_one_line_before_anything_is_written(tmp_path, monkeypatch, capfd):

@@ -72,11 +72,6 @@ def test_a_probe_of_another_width_is_refused_before_anything_is_generated(here, 
     assert line.startswith(f"the probe wide.safetensors has {width} weights, and states of tiny have 32 numbers")
 
 
-def test_a_key_that_a_judge_would_pass_over_is_refused(not_loaded, capsys):
-    line = refused(main, [*HARM, "judge=toxicity_linear", "judge.model=tiny"], capsys)
-    assert line.startswith("judge.model is not read by judge=toxicity_linear: leave it out, or choose judge=guard or ")
-
-
 @pytest.mark.parametrize("way", [["--config-dir", "."], ["hydra.searchpath=[.]"]])
 def test_a_model_of_ones_own_is_not_passed_over_by_a_judge_without_a_word(here, not_loaded, capsys, way):
     (here / "model").mkdir()
