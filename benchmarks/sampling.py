@@ -42,8 +42,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contender", dest="part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.tokens < 2 or args.prompt < 2 or args.repeat < 1 or min(args.samples) < 1:
-        parser.error("--tokens and --prompt must be at least 2, --repeat and --samples at least 1")
+    # The first run of each length may still compile, so one alone would say nothing.
+    if min(args.tokens, args.prompt, args.repeat) < 2 or min(args.samples) < 1:
+        parser.error("--tokens, --prompt and --repeat must be at least 2, and --samples at least 1")
     return args
 
 
