@@ -39,7 +39,8 @@ def _pair_counts(found: Any) -> bool:
 def _measures(found: Any) -> bool:
     """Return whether a value has the measures of a model on a split: a consistency, if there is one, has an interval.
 
-    `accuracy` and its `interval` are always there."""
+    `accuracy` and its `interval` are always there.
+    """
     shares = ("all_agreed", "right_with_contradiction", "second_reading", "never_read")
     consistency: dict[str, Expected] = {"consistency": _NUMBER, "consistency_interval": (_NUMBER, _NUMBER)}
     known = isinstance(found, Mapping) and found.get("consistency") is not None
