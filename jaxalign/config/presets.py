@@ -19,6 +19,6 @@ def presets() -> list[str]:
     return sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("hub", "run"))
 
 
-def preset(name: str) -> dict[str, Any]:
-    """Return the keys of conf/model/NAME.yaml."""
-    return yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+def preset(name: str, group: str = "model") -> dict[str, Any]:
+    """Return the keys of conf/model/NAME.yaml, or of a file of another group."""
+    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))

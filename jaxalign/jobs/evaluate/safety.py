@@ -18,7 +18,7 @@ from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
 from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
-from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges
+from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges, unused_keys
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.printed_summary import report_harm
 from jaxalign.jobs.harm.session import HarmSession
@@ -27,7 +27,7 @@ from jaxalign.jobs.setup import open_job_run
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import plain_console, print_line
+from jaxalign.runs.progress import plain_console, print_line, say
 from jaxalign.runs.records import digest
 from jaxalign.runs.stages import next_stage
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
@@ -53,6 +53,9 @@ def evaluate_safety(config: EvaluateConfig) -> None:
         fit_judge(settle_precision(config, console, of=config.judge.labels or config.run.dir), console)
         return
     check_judge(config.judge.name)
+    for key in unused_keys(config.judge):
+        # A line and no error, because a sweep over judges may set what only some of them read.
+        say(console, f"judge.{key} is left aside: judge={config.judge.name} does not read it")
     prompts = read_harm_prompts(config.harm, offline=config.offline)
     value_map = read_value_map(config.mitigation.map)
     mitigation = Mitigation(config.mitigation.name, value_map.values)

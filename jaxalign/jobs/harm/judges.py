@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.identity import counted
 from jaxalign.config.model import ModelCommandConfig
-from jaxalign.config.presets import preset, presets
+from jaxalign.config.presets import CONF, preset, presets
 from jaxalign.config.safety import HarmConfig, JudgeConfig
 from jaxalign.config.search_path import check_not_hidden
 from jaxalign.errors import UserError, did_you_mean
@@ -308,6 +308,15 @@ def check_judge(name: str) -> None:
     """Raise UserError if there is no judge of this name; "auto" stands for the one that fits the benchmark."""
     if name not in JUDGES and name != "auto":
         raise UserError(f"judge.name={name} is not known{did_you_mean(name, [*JUDGES, 'auto'])}")
+
+
+def unused_keys(judge: JudgeConfig) -> list[str]:
+    """Return the names of the keys that were set, and that a judge of conf/judge does not read: its file lacks them."""
+    if not (CONF / "judge" / f"{judge.name}.yaml").is_file():
+        return []  # a judge of the user's own
+    read = preset(judge.name, "judge")
+    others = (field for field in dataclasses.fields(judge) if field.name not in read)
+    return [field.name for field in others if getattr(judge, field.name) != field.default]
 
 
 def judge_content(config: EvaluateConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxalign.config.safety import JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.evaluate import main
 from jaxalign.jobs.harm import judges
-from jaxalign.jobs.harm.judges import JUDGES, JudgeModels
+from jaxalign.jobs.harm.judges import JUDGES, JudgeModels, unused_keys
 from jaxalign.pretrained.sources import open_model, source_of
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
@@ -80,6 +80,20 @@ def test_a_model_of_ones_own_is_not_passed_over_by_a_judge_without_a_word(here, 
     line = refused(main, [*way, *HARM, "judge=rubric_local", "judge.model=smollm2_135m"], capsys)
     assert line.startswith(f"{own} has the name of the default, conf/model/smollm2_135m.yaml")
     assert line.endswith("judges read with the shipped one: rename yours")
+
+
+def test_keys_that_a_judge_does_not_read_are_named():
+    assert unused_keys(JudgeConfig(name="toxicity_linear", model="tiny", rubric="flagged")) == ["model", "rubric"]
+    for name in JUDGES:  # as shipped, each judge reads all of its keys
+        given = {**preset(name, "judge"), "model": "m", "path": "p", "format": "f"}
+        own = {key: value for key, value in given.items() if key in preset(name, "judge")}
+        assert unused_keys(JudgeConfig(**own)) == []
+
+
+def test_a_sweep_over_judges_says_what_one_of_them_leaves_aside(here, capsys):
+    with pytest.raises(SystemExit):
+        main([*HARM, "judge=imported", "judge.path=no.jsonl", "judge.model=tiny"])
+    assert "judge.model is left aside: judge=imported does not read it" in capsys.readouterr().out
 
 
 def test_the_folder_of_a_judge_needs_no_quotes_and_is_not_called_that_of_the_model_that_is_asked(
