@@ -110,7 +110,8 @@ def test_intervals_of_units_in_blocks_cover_a_correlation_at_least_as_often_as_t
 
 def test_a_perfect_order_has_no_interval_where_nothing_says_how_far_it_would_move():
     found = correlation(np.arange(20.0), np.arange(20.0))
-    assert (found.estimate, found.low, found.reason) == (1.0, None, "too little differs for an interval")
+    assert found.estimate == pytest.approx(1)  # the last bit is the processor's
+    assert (found.low, found.reason) == (None, "too little differs for an interval")
     apart = correlation(np.repeat([1.0, 6.0], 12), np.arange(24.0))
     assert apart.estimate == pytest.approx(0.8667, abs=1e-3) and 0.5 < apart.low < 0.65  # pyright: ignore
     assert apart.high == pytest.approx(apart.estimate)

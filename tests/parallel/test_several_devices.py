@@ -52,7 +52,8 @@ def test_no_collective_carries_the_whole_batch_and_the_head_is_never_gathered(fo
 def test_a_device_holds_its_share_of_the_base_and_the_host_reads_one_share_at_a_time(found):
     whole, largest, peak = found["loading"]
     assert largest <= whole / 8 * 1.05
-    assert peak < 4 * found["largest slice"] < whole / 3  # a part as it is stored, in its number format, and checked
+    parts = 4 * found["largest slice"]  # a part as it is stored, in its number format, and checked
+    assert parts < whole / 3 and peak < parts + 300_000  # and what Python itself needs, which its version decides
 
 
 @pytest.mark.slow
