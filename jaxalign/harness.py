@@ -22,6 +22,8 @@ from jaxalign.data.trees import Segment, Tree
 from jaxalign.errors import UserError, did_you_mean
 from jaxalign.inference.sampling_params import Request, SamplingParams
 from jaxalign.models.adapter import BASE, stack_adapters
+from jaxalign.parallel.compilation import use_compilation_cache
+from jaxalign.pretrained.sources import cache_folder
 from jaxalign.safety.task_results import OF_MODEL
 
 try:
@@ -259,6 +261,7 @@ def main() -> None:
         raise SystemExit(2)
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
+    use_compilation_cache(cache_folder() / "xla")
     try:
         cli_evaluate()
     except UserError as error:

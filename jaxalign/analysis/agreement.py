@@ -24,8 +24,6 @@ class JudgeAgreement:
     """The share, 0 to 1, on which they agree."""
     constant_agreed: float | None
     """How often, 0 to 1, a judge would agree that always gives the first one's most frequent label; its κ is 0."""
-    counts: dict[tuple[str, str], int]
-    """How often the first said one label, and the second the other."""
 
 
 def cohen_kappa(first: Sequence[str | None], second: Sequence[str | None], level: float = 0.95) -> JudgeAgreement:
@@ -45,10 +43,9 @@ def cohen_kappa(first: Sequence[str | None], second: Sequence[str | None], level
     table = np.zeros((len(labels), len(labels)))
     for a, b in pairs:
         table[labels.index(a), labels.index(b)] += 1
-    counts = {(a, b): int(table[i, j]) for i, a in enumerate(labels) for j, b in enumerate(labels) if table[i, j]}
     agreed = rate_with_interval(np.array([a == b for a, b in pairs], np.float64), level=level)
     constant = float(table.sum(1).max() / n) if n else None
-    return JudgeAgreement(_kappa(table, n, missing, level), replace(agreed, missing=missing), constant, counts)
+    return JudgeAgreement(_kappa(table, n, missing, level), replace(agreed, missing=missing), constant)
 
 
 def _kappa(table: np.ndarray, n: int, missing: int, level: float) -> Estimate:

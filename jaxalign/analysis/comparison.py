@@ -12,7 +12,7 @@ FEWEST_PAIRS = 6
 """Six pairs of one sign are the fewest that a test of signs can call an effect: 2 / 2^6 is under 0.05."""
 FLIPS = 10_000
 MOST_FLIPPED = 500
-"""With more pairs that count, the p-value is that of the normal distribution that sums with random signs then have."""
+"""With more pairs than this, the p-value comes from the normal approximation."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A figure with everything that must be said beside it, or with the reason why it is not said."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,6 @@ class Estimate:
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
-
-    def scaled(self, factor: float) -> "Estimate":
-        """Return the figure and its interval in another unit; `factor` must be positive."""
-        there = {name: getattr(self, name) for name in ("estimate", "low", "high")}
-        return replace(self, **{name: value * factor for name, value in there.items() if value is not None})
 
 
 def too_few(n: int, needed: int, units: str, **counts: int) -> Estimate:

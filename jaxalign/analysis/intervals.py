@@ -9,9 +9,9 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.statistics import DRAWS
 
 FEWEST_CLUSTERS = 5
-"""With fewer clusters, a mean is given without an interval: what so few resample says little."""
+"""With fewer clusters, a mean is given without an interval: resampling so few says little."""
 MOST_RESAMPLED = 500
-"""With more different clusters, the limits are those of the normal distribution that resampled means then have."""
+"""With more clusters than this, the limits come from the normal approximation."""
 
 
 def mean_with_interval(

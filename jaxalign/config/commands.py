@@ -8,6 +8,7 @@ from jaxalign.config.crest import CrestConfig
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.export import ExportConfig
 from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.model import BaseModelConfig, check_preset_path
 from jaxalign.config.report import ReportConfig
 from jaxalign.config.study import StudyConfig
 from jaxalign.config.survey import SurveyConfig
@@ -43,4 +44,7 @@ def read_config(kind: type[Config], raw: Mapping[str, Any]) -> Config:
         raise UserError(f"benchmark={benchmark.get('name')} is for python -m jaxalign.evaluate")
     if isinstance(benchmark, Mapping) and benchmark.get("reading", "") is None:
         raw = {**raw, "benchmark": {**benchmark, "reading": "both" if kind is EvaluateConfig else "likelihood"}}
-    return schema.read(kind, raw, also_missing=missing_value(raw) if kind is TrainConfig else ())
+    config = schema.read(kind, raw, also_missing=missing_value(raw) if kind is TrainConfig else ())
+    if isinstance(model := getattr(config, "model", None), BaseModelConfig):
+        check_preset_path(model)
+    return config

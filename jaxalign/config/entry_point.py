@@ -35,8 +35,8 @@ from jaxalign.runs.reading import is_cut
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 RARELY = (10_000, 20, 20)
-"""How seldom a command's process looks for reference cycles. With Python's own (700, 10, 10) that is a tenth of the
-time that importing and tracing take, which make many objects that stay."""
+"""How rarely a command looks for reference cycles. With Python's own (700, 10, 10), a tenth of the time of importing
+and tracing goes there."""
 
 
 def entry_point(config_name: str, kind: type[Config]) -> Callable[[Callable[[Config], None]], Callable[..., None]]:

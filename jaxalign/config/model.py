@@ -30,6 +30,8 @@ NEEDED = {"package": ("package", "version", "sha256", "file"), "hub": ("path",),
 TAKEN = {**NEEDED, "package": (*NEEDED["package"], "path"), "hub": ("path", "revision")}
 """The keys that each source takes. The `path` of a package is its model's id on the hub, a name alone."""
 
+PATH_UNUSED = "model.path is read with model=hub alone: add model=hub, or leave model.path out"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -154,20 +156,19 @@ class BaseModelConfig:
             raise UserError(f"missing: {', '.join(missing)} (model.source={source} needs it)")
         keys = sorted({key for keys in TAKEN.values() for key in keys})
         unused = [key for key in keys if key not in TAKEN[source] and getattr(self, key) is not None]
-        if source == "package" and self._is_preset_with_another_path():
-            unused.append("path")
         if "path" in unused:
-            raise UserError("model.path is read with model=hub alone: add model=hub, or leave model.path out")
+            raise UserError(PATH_UNUSED)
         if unused:
             with_what = "without a model= of its own" if source == "run" else f"with model={self.name}"
             raise UserError(f"model.{unused[0]} is not read {with_what}: leave it out")
 
-    def _is_preset_with_another_path(self) -> bool:
-        if self.name not in presets():
-            return False
-        shipped = preset(self.name)
-        same = all(getattr(self, key) == shipped.get(key) for key in NEEDED["package"])
-        return same and self.path != shipped.get("path")
+
+def check_preset_path(model: BaseModelConfig) -> None:
+    """Raise UserError if a model of conf/model was given another path, which it would pass over."""
+    shipped = preset(model.name) if model.name in presets() else {}
+    same = all(getattr(model, key) == shipped.get(key) for key in NEEDED["package"])
+    if shipped.get("source") == "package" and same and model.path != shipped.get("path"):
+        raise UserError(PATH_UNUSED)
 
 
 def check_system(model: Mapping[str, Any]) -> None:

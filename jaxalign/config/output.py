@@ -42,6 +42,6 @@ def unusable_output() -> Iterator[None]:
 
 
 def _print_no_more() -> None:
-    """Lead what is still printed nowhere, because the end of the process flushes once more."""
+    """Send all further output to the null device: Python flushes once more when the process ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # whoever has replaced the output sees to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

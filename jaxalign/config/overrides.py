@@ -38,7 +38,7 @@ MOST_JOBS = 10_000
 """The largest number of runs of one command: each is composed and checked before the first one begins."""
 
 _SHIPPED_GROUPS: dict[str, frozenset[str]] = {}
-"""The groups in the defaults lists of this package's commands, of those that this process has composed."""
+"""The groups in the defaults lists of those of our commands that this process has composed."""
 
 
 @contextlib.contextmanager

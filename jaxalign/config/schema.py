@@ -1,8 +1,8 @@
 """Reading a nested mapping into frozen dataclasses, with checks of every key and value.
 
 The type of a field is bool, int, float, str, dict, a Literal, a tuple of those, or another dataclass; each may be
-optional (`| None`). A field may also take one of several dataclasses, which differ in their field `kind`, a Literal;
-without it the one is meant whose `kind` has a default.
+optional (`| None`). A field may also take one of several dataclasses, which differ in their field `kind`, a Literal.
+If `kind` is missing, the dataclass whose `kind` has a default is taken.
 Annotated adds `Rule`s. A field without a default must be given.
 """
 

@@ -15,7 +15,7 @@ from jaxalign.runs.reading import parse_json
 class Columns:
     """The column of each field that has another name in the file (`dataset.columns.FIELD=COLUMN`).
 
-    `published` means that the file must have the form in which its owner publishes it, so that no name may be another.
+    If `published` is true, the file has the columns that its owner publishes, and none may be renamed.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)

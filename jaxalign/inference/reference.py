@@ -18,6 +18,9 @@ from jaxalign.inference.shapes import SHAPES, keep_shapes, unread
 from jaxalign.models.lora import adapter_hash
 from jaxalign.runs.records import append_record, digest, read_records
 
+REFERENCE = "reference.jsonl"
+"""The name of the file that a run keeps it in."""
+
 PROMPTS_AT_A_TIME = 64
 """The number of prompts whose responses are scored and written together."""
 

@@ -154,10 +154,10 @@ class _Decoder:
         """Prefill the tokens with which all prompts begin, for each adapter; do nothing if there are none."""
         if len(prefix):
             tokens = padded_prompts([prefix], places(len(prefix)))
-            found = [self.keys_of(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
+            found = [self.prefilled(tokens, adapter, 0) for adapter in range(self.plan.shape[0])]
             self.caches.prefix = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
-    def keys_of(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> Caches:
+    def prefilled(self, tokens: Int32[np.ndarray, "P T"], adapter: int, before: int) -> Caches:
         """Return for each layer the KV cache [P, K, T, Dh] of prompts that follow `before` tokens of the prefix."""
         s = self.sampler
         start = (s.weights.get(layered=True), s.adapters, np.int32(adapter), self.caches.prefix, np.int32(before))
@@ -167,7 +167,7 @@ class _Decoder:
         """Prefill prompts, and put their keys into the caches of their slots."""
         self.make_room(max((batch.tokens.shape[1] for batch in batches), default=0))
         for batch in batches:
-            found = self.keys_of(batch.tokens, batch.adapter, self.plan.prefix)
+            found = self.prefilled(batch.tokens, batch.adapter, self.plan.prefix)
             arguments = (self.caches.prompt, found, batch.which, np.int32(batch.adapter), batch.slots)
             self.caches.prompt = self.run("place", place_prompts_program, (self.placement,), *arguments)
 

@@ -159,8 +159,9 @@ class Scorer:
         """Return each component of the hidden states that predict, and ones, for the predictions of a batch."""
         arguments = self._arguments(batches[0])
         program = self.programs.get("read states", states_program, (network,), arguments)
-        states = np.moveaxis(np.asarray(program(*arguments), np.float64)[: len(batches[0].tokens)], -1, 0)
-        return [(*states, np.ones_like(states[0]))]
+        states_BPD = np.asarray(program(*arguments), np.float64)[: len(batches[0].tokens)]
+        states_DBP = np.moveaxis(states_BPD, -1, 0)
+        return [(*states_DBP, np.ones_like(states_DBP[0]))]
 
     def _merged(self, trees: Sequence[Tree]) -> tuple[Sequence[Tree], list[list[tuple[int, int]]]]:
         """Return the trees to compute, and for each segment of each given tree the (tree, segment) where it ends."""

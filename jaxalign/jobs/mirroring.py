@@ -18,7 +18,9 @@ PROGRAMS = "compiled-programs"
 
 
 def mirror_of(config: ModelCommandConfig) -> Mirror | None:
-    """Return the mirror that the configuration names; None without one. The same one is always the same object.
+    """Return the mirror that the configuration names; None without one.
+
+    Calls with the same settings return the same object.
 
     Raises:
         UserError: a bucket was named together with `offline=true`.

@@ -191,8 +191,12 @@ def _over(span: _Span, function: Callable[[Any, Any], tuple[Any, Any]], carry: A
     if span.count == 1:
         return function(carry, span.first)
     carry, stacked = jax.lax.scan(function, carry, span.first + jnp.arange(span.count))
-    stacked = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 3), stacked)
-    return carry, jax.tree.map(lambda x: x.reshape(*x.shape[:3], -1, *x.shape[5:]), stacked)
+
+    def joined(x: Shaped[Array, "blocks B K G t *rest"]) -> Shaped[Array, "B K G T *rest"]:
+        x = jnp.moveaxis(x, 0, 3)
+        return x.reshape(*x.shape[:3], -1, *x.shape[5:])
+
+    return carry, jax.tree.map(joined, stacked)
 
 
 def _attend(

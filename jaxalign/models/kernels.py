@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import Architecture
@@ -77,7 +77,9 @@ class Splash(NamedTuple):
         """Return the attention of q [B, K, G, T, Dh] over k and v [B, K, T, Dh], one row after the other."""
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
-        def one(infos: Any, q: Array, k: Array, v: Array) -> Array:
+        def one(
+            infos: Any, q: Float[Array, "K G T Dh"], k: Float[Array, "K T Dh"], v: Float[Array, "K T Dh"]
+        ) -> Float[Array, "K G T Dh"]:
             kernel: Any = splash.SplashAttentionKernel(
                 *(info._replace(is_dynamic_mask=True) for info in infos),
                 is_mqa=False,
@@ -139,7 +141,7 @@ def _tokamax() -> Any:
 
 
 def _is_no_advice_to_tune(record: logging.LogRecord) -> bool:
-    """Return whether a line of the log is not one of those, a page each, in which tokamax advises to tune a kernel."""
+    """Return False for the lines of the log, a page each, in which tokamax advises to tune a kernel."""
     return not str(record.msg).startswith("Autotuning cache miss")
 
 

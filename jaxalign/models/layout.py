@@ -120,8 +120,8 @@ def _joined(parts: list[jax.Array], transposed: bool) -> jax.Array:
     """Return a stacked weight of its layers."""
     if not on_cpu():
         return jnp.stack(parts)
-    values = np.stack([_stored(part) for part in parts])
-    return jnp.asarray(np.ascontiguousarray(values.swapaxes(1, 2)) if transposed else values)
+    stack = np.stack([_stored(part) for part in parts])  # [L, out, in] where the parts are transposed
+    return jnp.asarray(np.ascontiguousarray(stack.swapaxes(1, 2)) if transposed else stack)
 
 
 @jax.jit

@@ -63,7 +63,10 @@ def with_own_head(architecture: Architecture, source: TensorSource) -> Architect
 
 
 def unread_tensors(architecture: Architecture, source: TensorSource) -> list[str]:
-    """Return the names of the tensors that no parameter is made of, sorted. The equal head of a tied model is none."""
+    """Return the names of the tensors that no parameter is made of, sorted.
+
+    The head of a tied model is left out, because it equals the embedding.
+    """
     read = {name for leaf in parameter_leaves(architecture) for name in leaf.names(architecture.layers)}
     return sorted(set(source.names()) - read - ({HEAD} if architecture.tied else set()))
 

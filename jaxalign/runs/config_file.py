@@ -103,7 +103,8 @@ def older_runs(root: str | Path, name: str) -> list[Path]:
 def is_older(path: Path) -> bool:
     """Return whether an older version of jaxalign made the run in a directory."""
     stored = read_config_file(path / "config.yaml")
-    return stored is not None and "run_format" not in stored
+    form = None if stored is None else stored.get("run_format", 1)  # 0.1 wrote none
+    return isinstance(form, int) and form < FORMAT
 
 
 def stored_config(path: str | Path) -> dict[str, Any]:

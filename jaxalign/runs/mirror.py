@@ -267,7 +267,7 @@ def _files(path: Path, names: Sequence[str]) -> list[Path]:
 def _replace(path: Path, scratch: Path, names: Sequence[str]) -> None:
     """Move what is in a folder to a run's directory, whose files of these names go first.
 
-    config.yaml, which makes it a run, is the first to go and the last to come; summary.json is next to it.
+    config.yaml makes it a run: it is deleted first and written last. summary.json is the next to it both times.
     """
     ends = ["summary.json", "config.yaml"]
     for name in [*reversed(ends), *(name for name in names if name not in ends)]:

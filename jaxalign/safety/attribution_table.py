@@ -51,7 +51,7 @@ class AttributedModel:
 
 
 def attributed_models(found: Collection) -> list[AttributedModel]:
-    """Return the adapters with a value, without mitigation; a control is none of them."""
+    """Return the adapters with a value, without mitigation and without controls."""
     models = found.under()
     base = found.untuned()
     benign = [model for model in models if model.about.get("control") == BENIGN and _scale(model) == 1]

@@ -93,4 +93,3 @@ def test_an_estimate_knows_its_sign_only_from_its_interval():
     assert Estimate(estimate=-1.0, low=-2, high=-0.1, n=9).sign == -1
     assert Estimate(estimate=1.0, low=-0.5, high=2, n=9).sign == 0
     assert Estimate(estimate=1.0, n=9).sign == 0
-    assert Estimate(estimate=0.25, low=0.2, high=None, n=9).scaled(100) == Estimate(estimate=25.0, low=20.0, n=9)

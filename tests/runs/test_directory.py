@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from jaxalign.errors import UserError
+from jaxalign.runs import config_file
 from jaxalign.runs.config_file import older_runs, stored_config
 from jaxalign.runs.directory import open_run
 from jaxalign.runs.expected import Maybe
@@ -281,6 +282,13 @@ def test_a_run_of_an_older_version_is_named_as_such_and_not_touched(tmp_path, ol
     assert older_runs(tmp_path, "power") == [older.path]
     assert older_runs(tmp_path, "pow") == [] and older_runs(tmp_path, "other") == []
     assert stored_config(older.path)["identity"] == IDENTITY
+
+
+def test_a_run_of_today_is_an_older_one_once_the_form_of_runs_has_changed(tmp_path, monkeypatch):
+    run = a_run(tmp_path)
+    assert older_runs(tmp_path, "power") == []
+    monkeypatch.setattr(config_file, "FORMAT", config_file.FORMAT + 1)
+    assert older_runs(tmp_path, "power") == [run.path]
 
 
 def test_a_run_s_directory_cannot_make_an_overwrite_delete_what_is_not_in_it(tmp_path):

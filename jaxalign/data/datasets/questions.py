@@ -144,7 +144,7 @@ def _usable(read: Sequence[Question | Flaw], split: str, skip: bool) -> tuple[li
     """Return the questions of a split, and the flaws of those that are left out; None if the labels are hidden.
 
     Raises:
-        UserError: a question cannot be used, and is not to be skipped, or no other could be used either.
+        UserError: a question cannot be used, and either `skip` is false or no question is left.
     """
     questions = [one for one in read if isinstance(one, Question)]
     flaws = [one for one in read if isinstance(one, Flaw)]

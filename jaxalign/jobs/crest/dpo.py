@@ -14,15 +14,17 @@ import numpy as np
 from jaxalign.data.datasets.question import Question
 from jaxalign.data.preferences import PreferencePair, Responses
 from jaxalign.data.trees import tree_length
-from jaxalign.inference.reference import read_reference
+from jaxalign.inference.reference import REFERENCE, read_reference
+from jaxalign.inference.shapes import SHAPES
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.preferences import read_pairs
-from jaxalign.jobs.crest.session import CrestSession, identity_hash, tokens_of_answers
+from jaxalign.jobs.crest.session import CrestSession, tokens_of_answers
 from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.preferences import RationalePair
 from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.stages import StageSpec
@@ -31,7 +33,7 @@ from jaxalign.training.preference import PreferenceStage
 DPO_STAGE = StageSpec(
     files=(
         *("checkpoints", "adapter", "rounds", "metrics.jsonl", "validation.jsonl", GENERATIONS),
-        *("reference.jsonl", "shapes.jsonl"),
+        *(REFERENCE, SHAPES),
     ),
     records=(GENERATIONS,),
     without=(*keys.METHOD, *keys.SEED, *keys.SFT),
@@ -57,7 +59,7 @@ def dpo_stage(session: CrestSession, evaluated: Run, drawn: Run, start: Adapter)
     identity = session.identity(
         DPO_STAGE,
         few_shot=c.crest.few_shot or c.test.few_shot,
-        input=identity_hash(drawn),
+        input=owner(drawn.path),
         start=start.identity,
         validation=session.questions_hash("validation"),
     )
@@ -139,7 +141,7 @@ def learn_round(
             session.scorer(reference),
             data,
             used,
-            run.path / "reference.jsonl",
+            run.path / REFERENCE,
             model=session.base.signature,
             progress=progress.samples(f"round {number}: reference", "prompt"),
         )

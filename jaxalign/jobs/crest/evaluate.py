@@ -13,12 +13,13 @@ from jaxalign.inference.scorer import Scorer
 from jaxalign.inference.shapes import SHAPES, keep_shapes, kept_shapes
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.rationales import draw_rationales, read_drawn
-from jaxalign.jobs.crest.session import CrestSession, identity_hash
+from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.reasoning import released
 from jaxalign.reasoning.filtering import count_rationales
 from jaxalign.reasoning.followups import followup_trees, read_followups
 from jaxalign.reasoning.rationales import Rationale, answer_tree, distinct, read_answers, relabel
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, read_records, write_records
@@ -57,7 +58,7 @@ def evaluate_stage(session: CrestSession, name: str, drawn: Run, model: Adapter)
         UserError: see `Stages.do`.
     """
     few_shot = session.config.crest.few_shot
-    identity = session.identity(EVALUATE_STAGE, few_shot=few_shot, input=identity_hash(drawn), judge=model.identity)
+    identity = session.identity(EVALUATE_STAGE, few_shot=few_shot, input=owner(drawn.path), judge=model.identity)
 
     def work(run: Run) -> dict[str, Any]:
         return evaluate_rationales(session, run, drawn, model)

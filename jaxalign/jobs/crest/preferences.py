@@ -7,10 +7,11 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
-from jaxalign.jobs.crest.session import CrestSession, identity_hash
+from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.reasoning.preferences import PAIR_KIND_NAMES, PAIR_KINDS, RationalePair, draw, pools
 from jaxalign.reasoning.rationales import Rationale
 from jaxalign.reasoning.wording import Wording
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import say
 from jaxalign.runs.records import read_records, write_records
@@ -51,7 +52,7 @@ def preferences_stage(session: CrestSession, evaluated: Run) -> Run | None:
         UserError: see `Stages.do` and `write_pairs`.
     """
     few_shot = session.config.crest.few_shot
-    identity = session.identity(PREFERENCES_STAGE, few_shot=few_shot, input=identity_hash(evaluated))
+    identity = session.identity(PREFERENCES_STAGE, few_shot=few_shot, input=owner(evaluated.path))
 
     def work(run: Run) -> dict[str, Any]:
         return write_pairs(session, run, read_rationales(evaluated, session.questions.train))

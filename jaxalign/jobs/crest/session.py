@@ -28,7 +28,6 @@ from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter
 from jaxalign.reasoning.answers import Answered, ask_questions
 from jaxalign.reasoning.released import LettersInWords
 from jaxalign.reasoning.wording import Wording
-from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_records
@@ -212,11 +211,6 @@ def encoded(prompts: list[np.ndarray], responses: list[np.ndarray]) -> Encoded:
 def tokens_of_answers(run: Run) -> int:
     """Return the number of tokens in all samples of a run's generations.jsonl."""
     return sum(record["tokens"] for record in read_records(run.generations, tokens=int))
-
-
-def identity_hash(run: Run) -> str:
-    """Return a hash of a run's identity. It stands for the run in the identities of later stages."""
-    return digest(stored_config(run.path)["identity"])
 
 
 def clock(programs: Programs) -> dict[str, float]:

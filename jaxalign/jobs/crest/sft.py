@@ -13,12 +13,13 @@ from jaxalign.data.datasets.question import Question
 from jaxalign.errors import UserError
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.evaluate import read_rationales
-from jaxalign.jobs.crest.session import CrestSession, encoded, identity_hash, tokens_of_answers
+from jaxalign.jobs.crest.session import CrestSession, encoded, tokens_of_answers
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import LoraParams
 from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.filtering import passes
 from jaxalign.reasoning.rationales import Rationale
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.stages import StageSpec
 from jaxalign.training.supervised import SupervisedStage
@@ -51,7 +52,7 @@ def sft_stage(session: CrestSession, name: str, evaluated: Run | None, start: Ad
     """
     c = session.config
     if evaluated is not None and c.sft.rationale:
-        source = identity_hash(evaluated)
+        source = owner(evaluated.path)
     else:
         source, evaluated = session.questions_hash("train"), None
     identity = session.identity(

@@ -27,11 +27,12 @@ from jaxalign.reasoning.rationales import Rationale
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records, write_atomic
+from jaxalign.runs.stages import SESSIONS
 
 JUDGED = "judged.jsonl"
 
 CREST_FILES = (
-    *(GENERATIONS, JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", "sessions.jsonl"),
+    *(GENERATIONS, JUDGED, SHAPES, RATIONALES, PAIRS, "adapter", "figures", SESSIONS),
     *("table.csv", "table.md", "report.md", GRADES, JUDGEMENTS),
 )
 

@@ -16,6 +16,8 @@ from jaxalign.data.encoding import Encoder
 from jaxalign.errors import UserError, did_you_mean, shown
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
+from jaxalign.inference.reference import REFERENCE
+from jaxalign.inference.shapes import SHAPES
 from jaxalign.jobs.adapters import print_other_storages
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
@@ -42,7 +44,7 @@ from jaxalign.values.tables import READINGS, profile_table, summary_lines
 
 TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
-    *("reference.jsonl", "shapes.jsonl", CHATS),
+    *(REFERENCE, SHAPES, CHATS),
 )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from jaxalign.config.train import TrainConfig
 from jaxalign.inference.base_model import BaseModel
 from jaxalign.inference.generations import PromptRequest
-from jaxalign.inference.reference import read_reference
+from jaxalign.inference.reference import REFERENCE, read_reference
 from jaxalign.jobs.settings import stage_settings
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.jobs.train.data import TrainingText
@@ -107,7 +107,7 @@ class TrainingSession:
                 scorer,
                 stage.data,
                 range(len(stage.data.responses)),
-                self.run.path / "reference.jsonl",
+                self.run.path / REFERENCE,
                 model=self.base.signature,
                 progress=stoppable(progress.samples("reference", "prompt")),
             )
