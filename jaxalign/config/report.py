@@ -26,3 +26,8 @@ class ReportConfig(CommandConfig):
             raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")
         if self.plan and self.ability is not None:
             raise UserError("ability= has no place in plan=true: leave one of them out")
+        if self.export is not None and not self.texts:
+            raise UserError(
+                f"export={self.export} writes all prompts and responses, and texts=0 makes a report without them: "
+                "leave one of them out"
+            )

@@ -12,7 +12,7 @@ from jaxalign.analysis.power import design_plan, plan_lines
 from jaxalign.config.report import ReportConfig
 from jaxalign.data.account import count
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
+from jaxalign.jobs.harm.inspect_logs import check_inspect, delete_inspect_logs, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
 from jaxalign.jobs.harm.report_parts import (
     ReportPart,
@@ -81,11 +81,15 @@ def report(config: ReportConfig) -> None:
     page = report_page(runs, parts, aside, config.texts)
     if not (out / PAGE_FILE).exists():  # a report that is killed before its page is there is known by this one
         write_atomic(out / PAGE_FILE, UNFINISHED_PAGE, OTHER_OUT)
+    logs = out / INSPECT_FOLDER
+    others = delete_inspect_logs(logs)
     write_parts(out, parts)
     write_atomic(out / PAGE_FILE, page, OTHER_OUT)
     print_parts(console, parts, runs, out)
+    if others:
+        line = f"{logs} has {count(others, 'file')} that this program did not write, perhaps with prompts and responses"
+        say(console, f"{line}; they stay")
     if config.export == "inspect":
-        logs = out / INSPECT_FOLDER
         number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
         line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
         say(console, line)
