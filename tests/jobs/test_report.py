@@ -129,6 +129,8 @@ def test_what_is_judged_harmful_or_not_judged_is_hidden_and_the_base_stands_besi
     (shown,) = texts_of(lab)
     assert len(shown["prompts"]) == 10 and len({one["category"] for one in shown["prompts"]}) == 4
     assert [one["base"] for one in shown["models"]] == [True, False]
+    assert all(one["hidden"] for one in shown["prompts"])  # beavertails is not ours
+    assert "Prompt hate_speech" not in " ".join(Elements(lab.page()).texts)
     hidden = 0
     for model in shown["models"]:
         for text, said, is_hidden, _ in model["responses"]:
