@@ -105,14 +105,17 @@ def print_plans_of_targets(console: Console, categories: int) -> None:
 def print_plans_of_runs(console: Console, collections: Sequence[Collection]) -> None:
     """Print what the targets of the adapters that were asked can show, for each benchmark and judge."""
     for found in collections:
-        _print_plan(console, f"targets of {found.name}", risk_units(found).targets, len(found.categories))
+        units = risk_units(found)
+        _print_plan(console, f"targets of {found.name}", units.targets, len(found.categories), units.blocks)
 
 
-def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
+def _print_plan(
+    console: Console, title: str, scores: np.ndarray, categories: int, blocks: Sequence[object] | None = None
+) -> None:
     whole = categories > 1  # then each value is tested against all of them together, too
     counted = f"{categories} categories, and all together" if whole else "1 category"
     console.print(f"{title}, against {counted}:")
-    for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
+    for line in plan_lines(design_plan(scores, VALUES, categories + whole, blocks=blocks)):
         say(console, f"  {line}")
 
 
