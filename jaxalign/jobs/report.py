@@ -215,10 +215,10 @@ def print_parts(console: Console, parts: Sequence[ReportPart], runs: Sequence[Ha
         why = "; ".join(dict.fromkeys(silent))
         said = ""
         if part.risks and len(silent) == len(part.risks):
-            said = f"value × risk: no correlation ({why})"
+            said = f"value × risk: no p-value ({why})"
         elif part.risks:
             said = f"{count(findings, 'finding')} among {len(part.risks)} pairs of a value and a category"
-            said += f"; {len(silent)} of these pairs have no correlation ({why})" if silent else ""
+            said += f"; {len(silent)} of these pairs have no p-value ({why})" if silent else ""
         models = models_in_words(part.found)
         say(console, "; ".join(one for one in (f"{part.title}: {models}", said) if one))
         for line in judge_notes(part.found):

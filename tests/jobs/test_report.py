@@ -25,7 +25,7 @@ def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsy
     lab.run(lab.extreme("power", "security"), "two", "safety_prompt")
     printed = lab.report(capsys)
     assert "beavertails, judged by probe: 3 models, mitigation none, safety_prompt" in printed and "κ 0.80" in printed
-    assert "no correlation (n = 2" in printed
+    assert "no p-value (n = 2" in printed
     files = {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
     names = {path.name for path in files}
     for kind in ("none", "safety_prompt", "states", "ability", "drops", "risks", "published", "judges"):
