@@ -31,12 +31,12 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, HarmRun, collect
 from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
 from jaxalign.safety.report_tables import judge_notes
-from jaxalign.safety.risk_tables import risk_units
+from jaxalign.safety.risk_tables import blocks_of_names, parent_and_rank, risk_units
 from jaxalign.safety.task_tables import TaskScores
 from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.targets import extreme_targets
+from jaxalign.values.targets import extreme_targets, read_targets
 
 OTHER_OUT = "free space or give another out"
 """What to do about a folder that cannot be written."""
@@ -58,7 +58,10 @@ def report(config: ReportConfig) -> None:
         print(all_here("nothing but the program and the runs"))
         return
     if config.plan and config.runs is None:
-        print_plans_of_targets(console, config.categories)
+        if config.targets is None:
+            print_plans_of_targets(console, config.categories)
+        else:
+            print_plan_of_table(console, Path(config.targets), config.categories)
         return
     if config.export == "inspect":
         check_inspect()
@@ -102,6 +105,18 @@ def print_plans_of_targets(console: Console, categories: int) -> None:
         _print_plan(console, f"{len(targets)} {name} targets", scores, categories)
 
 
+def print_plan_of_table(console: Console, table: Path, categories: int) -> None:
+    """Print what the targets of a table can show; those of a survey together with the extreme ones, as in the paper."""
+    found, of_survey = read_targets(table)
+    title = f"{count(len(found), 'target')} of {table}"
+    if of_survey:
+        extreme = list(extreme_targets().values())
+        found, title = [*extreme, *found], f"{title} and the {len(extreme)} extreme ones"
+    found.sort(key=lambda target: parent_and_rank(target.name))
+    scores = np.array([target.scores for target in found])
+    _print_plan(console, title, scores, categories, blocks_of_names([target.name for target in found]))
+
+
 def print_plans_of_runs(console: Console, collections: Sequence[Collection]) -> None:
     """Print what the targets of the adapters that were asked can show, for each benchmark and judge."""
     for found in collections:
@@ -114,7 +129,7 @@ def _print_plan(
 ) -> None:
     whole = categories > 1  # then each value is tested against all of them together, too
     counted = f"{categories} categories, and all together" if whole else "1 category"
-    console.print(f"{title}, against {counted}:")
+    say(console, f"{title}, against {counted}:")
     for line in plan_lines(design_plan(scores, VALUES, categories + whole, blocks=blocks)):
         say(console, f"  {line}")
 

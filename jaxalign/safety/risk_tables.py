@@ -43,7 +43,7 @@ def models_by_target(found: Collection) -> dict[tuple[float, ...], list[Reported
     for model in found.under():
         if (target := model.learnt_target) is not None:
             by_target.setdefault(target, []).append(model)
-    return dict(sorted(by_target.items(), key=lambda pair: _parent(_name_of(pair[1]))))
+    return dict(sorted(by_target.items(), key=lambda pair: parent_and_rank(_name_of(pair[1]))))
 
 
 def target_blocks(units: Sequence[Sequence[ReportedModel]]) -> list[str] | None:
@@ -51,7 +51,12 @@ def target_blocks(units: Sequence[Sequence[ReportedModel]]) -> list[str] | None:
 
     None if no two have the same one.
     """
-    parents = [_parent(_name_of(models))[0] for models in units]
+    return blocks_of_names([_name_of(models) for models in units])
+
+
+def blocks_of_names(names: Sequence[str]) -> list[str] | None:
+    """Return the extreme target that each named target is, or is near to; None if no two have the same one."""
+    parents = [parent_and_rank(name)[0] for name in names]
     return parents if len(set(parents)) < len(parents) else None
 
 
@@ -91,7 +96,7 @@ def risk_units(found: Collection) -> RiskUnits:
     )
 
 
-def _parent(name: str) -> tuple[str, int]:
+def parent_and_rank(name: str) -> tuple[str, int]:
     """Return the extreme target that a realistic one is near to, and its rank; an extreme one is its own, rank 0."""
     close = re.fullmatch(r"(\w+?)_close_(\d+)(?:_raw)?", name)
     return (close[1], int(close[2])) if close else (name, 0)
