@@ -55,9 +55,9 @@ def html_page(
         sections: its parts.
         filters: by the name of a filter, its choices: (word, what a reader sees).
         texts: sets of responses; each is {title, note (which texts are hidden, and why), prompts: [{id, category,
-            title, text}], models: [{title, value, mitigation, base, responses: [[text, what was said of it, whether it
-            is hidden until asked for (0 no, 1 for what was said of it, 2 for who said it), how many characters are left
-            out] or null, one for each prompt]}]}.
+            title, text, hidden (until asked for)}], models: [{title, value, mitigation, base, responses: [[text, what
+            was said of it, whether it is hidden until asked for (0 no, 1 for what was said of it, 2 for who said it),
+            how many characters are left out] or null, one for each prompt]}]}.
         text_lines: what stands above the responses.
     """
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

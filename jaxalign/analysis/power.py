@@ -27,6 +27,8 @@ class DesignPlan:
     smallest_ps: dict[str, float]
     """The smallest two-sided p-value of a permutation test, by predictor, before the correction."""
     collinearity: Collinearity
+    blocks: int | None = None
+    """How many blocks of units that resemble each other there are; None if each unit is its own."""
 
 
 def smallest_effect(
@@ -80,26 +82,42 @@ def smallest_effect(
 
 
 def design_plan(
-    x: np.ndarray, names: Sequence[str], outcomes: int, *, alpha: float = 0.05, power: float = 0.8
+    x: np.ndarray,
+    names: Sequence[str],
+    outcomes: int,
+    *,
+    blocks: Sequence[object] | None = None,
+    alpha: float = 0.05,
+    power: float = 0.8,
 ) -> DesignPlan:
     """Return what a design can show.
+
+    How much of their noise the units of a block share is not known before the units are there. So the smallest effects
+    are those that are seen even if they share all of it: each block is one unit, with the means of its predictors.
 
     Args:
         x: [n, V] the predictors, such as the ten scores of each adapter's target.
         names: [V] their names.
         outcomes: how many outcomes each is tested against, such as categories.
+        blocks: [n] the block of each unit (see `block_orders`); None makes each unit its own.
         alpha: the share of false findings that is allowed.
         power: how often, 0 to 1, the smallest effect is seen.
     """
     x = np.asarray(x, np.float64)
     tests = len(names) * outcomes
+    units = x if blocks is None else _block_means(x, blocks)
+    least = {name: smallest_p(x[:, v], blocks) for v, name in enumerate(names)}
     known: dict[tuple[float, ...], float | None] = {}
-    for column in x.T:  # predictors with the same numbers in another order can show the same
-        if (numbers := tuple(sorted(column))) not in known:
-            known[numbers] = smallest_effect(column, tests=tests, alpha=alpha, power=power)
-    effects = {name: known[tuple(sorted(x[:, v]))] for v, name in enumerate(names)}
-    least = {name: smallest_p(x[:, v]) for v, name in enumerate(names)}
-    return DesignPlan(len(x), tests, power, effects, least, collinearity(x, names))
+    effects: dict[str, float | None] = {}
+    for name, column, mean in zip(names, x.T, units.T, strict=True):
+        # Predictors with the same numbers in another order can show the same.
+        if (numbers := tuple(sorted(mean))) not in known:
+            known[numbers] = smallest_effect(mean, tests=tests, alpha=alpha, power=power)
+        seen = known[numbers] if least[name] <= alpha / tests else None
+        # Means lie closer together than the numbers themselves.
+        effects[name] = None if seen is None else seen * float(np.ptp(column) / np.ptp(mean))
+    count = None if blocks is None else len(units)
+    return DesignPlan(len(x), tests, power, effects, least, collinearity(x, names), count)
 
 
 def plan_lines(plan: DesignPlan) -> list[str]:
@@ -107,6 +125,11 @@ def plan_lines(plan: DesignPlan) -> list[str]:
     none = [name for name, effect in plan.smallest_effects.items() if effect is None]
     seen = [effect for effect in plan.smallest_effects.values() if effect is not None]
     lines = [f"{plan.n} units, {plan.tests} tests corrected together (Benjamini and Hochberg)"]
+    if plan.blocks is not None:
+        lines.append(
+            f"{plan.blocks} blocks of units that resemble each other, such as targets near to one extreme target: each "
+            "block counts as one unit here, as if its units shared all of their noise"
+        )
     if seen:
         lines.append(
             f"smallest effect seen with {100 * plan.power:.0f} % power: {_range(seen, '.2f')} standard deviations "
@@ -127,6 +150,13 @@ def plan_lines(plan: DesignPlan) -> list[str]:
 def _range(values: list[float], form: str) -> str:
     low, high = f"{min(values):{form}}", f"{max(values):{form}}"
     return low if low == high else f"{low} to {high}"
+
+
+def _block_means(x: np.ndarray, blocks: Sequence[object]) -> np.ndarray:
+    """Return the means of x [n, V] over each block, [blocks, V]."""
+    places = {block: place for place, block in enumerate(dict.fromkeys(blocks))}
+    number = np.array([places[block] for block in blocks], np.int64)
+    return np.stack([x[number == place].mean(0) for place in range(len(places))]) if len(places) else x
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

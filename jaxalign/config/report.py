@@ -18,6 +18,7 @@ class ReportConfig(CommandConfig):
     texts: Natural
     paper: bool
     plan: bool
+    targets: Place | None
     categories: Count
     export: Literal["inspect"] | None
 
@@ -26,3 +27,10 @@ class ReportConfig(CommandConfig):
             raise UserError("missing: runs (the folder that holds the runs, such as runs=outputs)")
         if self.plan and self.ability is not None:
             raise UserError("ability= has no place in plan=true: leave one of them out")
+        if self.targets is not None and not (self.plan and self.runs is None):
+            raise UserError("targets= is for plan=true without runs=: add plan=true, or leave targets= out")
+        if self.export is not None and not self.texts:
+            raise UserError(
+                f"export={self.export} writes all prompts and responses, and texts=0 makes a report without them: "
+                "leave one of them out"
+            )

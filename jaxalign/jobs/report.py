@@ -12,7 +12,7 @@ from jaxalign.analysis.power import design_plan, plan_lines
 from jaxalign.config.report import ReportConfig
 from jaxalign.data.account import count
 from jaxalign.errors import UserError
-from jaxalign.jobs.harm.inspect_logs import check_inspect, write_inspect_logs
+from jaxalign.jobs.harm.inspect_logs import check_inspect, delete_inspect_logs, write_inspect_logs
 from jaxalign.jobs.harm.report_page import models_in_words, report_page
 from jaxalign.jobs.harm.report_parts import (
     ReportPart,
@@ -31,12 +31,12 @@ from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, HarmRun, collect
 from jaxalign.safety.published_figures import PUBLISHED_ON, paper_table
 from jaxalign.safety.report_tables import judge_notes
-from jaxalign.safety.risk_tables import risk_units
+from jaxalign.safety.risk_tables import blocks_of_names, parent_and_rank, risk_units
 from jaxalign.safety.task_tables import TaskScores
 from jaxalign.safety.value_map import LEARNED_FILE, learned_values, prompt_hash
 from jaxalign.values.designed import designed_targets
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.targets import extreme_targets
+from jaxalign.values.targets import extreme_targets, read_targets
 
 OTHER_OUT = "free space or give another out"
 """What to do about a folder that cannot be written."""
@@ -58,7 +58,10 @@ def report(config: ReportConfig) -> None:
         print(all_here("nothing but the program and the runs"))
         return
     if config.plan and config.runs is None:
-        print_plans_of_targets(console, config.categories)
+        if config.targets is None:
+            print_plans_of_targets(console, config.categories)
+        else:
+            print_plan_of_table(console, Path(config.targets), config.categories)
         return
     if config.export == "inspect":
         check_inspect()
@@ -81,11 +84,15 @@ def report(config: ReportConfig) -> None:
     page = report_page(runs, parts, aside, config.texts)
     if not (out / PAGE_FILE).exists():  # a report that is killed before its page is there is known by this one
         write_atomic(out / PAGE_FILE, UNFINISHED_PAGE, OTHER_OUT)
+    logs = out / INSPECT_FOLDER
+    others = delete_inspect_logs(logs)
     write_parts(out, parts)
     write_atomic(out / PAGE_FILE, page, OTHER_OUT)
     print_parts(console, parts, runs, out)
+    if others:
+        line = f"{logs} has {count(others, 'file')} that this program did not write, perhaps with prompts and responses"
+        say(console, f"{line}; they stay")
     if config.export == "inspect":
-        logs = out / INSPECT_FOLDER
         number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
         line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"
         say(console, line)
@@ -98,17 +105,32 @@ def print_plans_of_targets(console: Console, categories: int) -> None:
         _print_plan(console, f"{len(targets)} {name} targets", scores, categories)
 
 
+def print_plan_of_table(console: Console, table: Path, categories: int) -> None:
+    """Print what the targets of a table can show; those of a survey together with the extreme ones, as in the paper."""
+    found, of_survey = read_targets(table)
+    title = f"{count(len(found), 'target')} of {table}"
+    if of_survey:
+        extreme = list(extreme_targets().values())
+        found, title = [*extreme, *found], f"{title} and the {len(extreme)} extreme ones"
+    found.sort(key=lambda target: parent_and_rank(target.name))
+    scores = np.array([target.scores for target in found])
+    _print_plan(console, title, scores, categories, blocks_of_names([target.name for target in found]))
+
+
 def print_plans_of_runs(console: Console, collections: Sequence[Collection]) -> None:
     """Print what the targets of the adapters that were asked can show, for each benchmark and judge."""
     for found in collections:
-        _print_plan(console, f"targets of {found.name}", risk_units(found).targets, len(found.categories))
+        units = risk_units(found)
+        _print_plan(console, f"targets of {found.name}", units.targets, len(found.categories), units.blocks)
 
 
-def _print_plan(console: Console, title: str, scores: np.ndarray, categories: int) -> None:
+def _print_plan(
+    console: Console, title: str, scores: np.ndarray, categories: int, blocks: Sequence[object] | None = None
+) -> None:
     whole = categories > 1  # then each value is tested against all of them together, too
     counted = f"{categories} categories, and all together" if whole else "1 category"
-    console.print(f"{title}, against {counted}:")
-    for line in plan_lines(design_plan(scores, VALUES, categories + whole)):
+    say(console, f"{title}, against {counted}:")
+    for line in plan_lines(design_plan(scores, VALUES, categories + whole, blocks=blocks)):
         say(console, f"  {line}")
 
 
@@ -208,10 +230,10 @@ def print_parts(console: Console, parts: Sequence[ReportPart], runs: Sequence[Ha
         why = "; ".join(dict.fromkeys(silent))
         said = ""
         if part.risks and len(silent) == len(part.risks):
-            said = f"value × risk: no correlation ({why})"
+            said = f"value × risk: no p-value ({why})"
         elif part.risks:
             said = f"{count(findings, 'finding')} among {len(part.risks)} pairs of a value and a category"
-            said += f"; {len(silent)} of these pairs have no correlation ({why})" if silent else ""
+            said += f"; {len(silent)} of these pairs have no p-value ({why})" if silent else ""
         models = models_in_words(part.found)
         say(console, "; ".join(one for one in (f"{part.title}: {models}", said) if one))
         for line in judge_notes(part.found):

@@ -185,6 +185,27 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
     return found
 
 
+def read_adapter_alone(folder: Path) -> Adapter:
+    """Return the adapter in a PEFT folder without its base, such as for its hash (see `Adapter.identity`).
+
+    Whether it fits a base is not known.
+
+    Raises:
+        UserError: it is not plain LoRA on the seven projections of every layer, or is damaged.
+    """
+    config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN, "LoRA")
+    rank, alpha = check_lora(folder, config)
+    source = SafetensorsFolder(folder / WEIGHTS)
+    count = len({match[1] for key in source.names() if (match := _MODULE.fullmatch(key))})
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name in _targets(folder, source.names(), count):
+        for side in ("a", "b"):
+            if len({source.shape(_key(layer, name, side)) for layer in range(count)}) > 1:
+                raise UserError(f"{folder} is damaged: {name} has another shape in some layers; {AGAIN}")
+            layers.setdefault(name, {})[side] = _stacked(folder, source, name, side, count)
+    return Adapter(params={"layers": layers}, rank=rank, alpha=alpha, folder=folder)
+
+
 def read_ours(folder: Path) -> dict[str, Any]:
     """Return what this program wrote beside an adapter (`OURS`); any key may be missing or None, and all may be.
 
@@ -241,7 +262,7 @@ def _read_layers(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
     source = SafetensorsFolder(folder / WEIGHTS)
-    targets = _targets(folder, source.names(), architecture)
+    targets = _targets(folder, source.names(), architecture.layers)
     _check_named(folder, config, targets, architecture.layers)
     for name in targets:
         inner, outer = projection_shape(architecture, name)
@@ -296,8 +317,8 @@ def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, laye
 _MODULE = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9][0-9]{0,8})\.([a-z_.]+)\.lora_([AB])\.weight")
 
 
-def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> list[str]:
-    """Return the adapted projections, after a check that the keys are those of plain LoRA in every layer.
+def _targets(folder: Path, keys: Sequence[str], count: int) -> list[str]:
+    """Return the adapted projections, after a check that the keys are those of plain LoRA in each of `count` layers.
 
     Raises:
         UserError: they are not; the line says what the adapter holds instead.
@@ -319,7 +340,7 @@ def _targets(folder: Path, keys: Sequence[str], architecture: Architecture) -> l
         layers.setdefault(modules[match[2]], set()).add(int(match[1]))
     if not layers:
         raise UserError(f"{folder} is damaged: {WEIGHTS} holds no tensors; {AGAIN}")
-    count, targets = architecture.layers, [name for name in PROJECTIONS if name in layers]
+    targets = [name for name in PROJECTIONS if name in layers]
     depth = max(map(max, layers.values())) + 1
     if depth > count or (depth < count and all(found == {*range(depth)} for found in layers.values())):
         raise UserError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxalign.analysis.data_tables import DASH, Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
+from jaxalign.data.account import count
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.noise import noise_line, seed_noise
@@ -34,18 +35,49 @@ class RiskUnits:
 
 
 def models_by_target(found: Collection) -> dict[tuple[float, ...], list[ReportedModel]]:
-    """Return the models without mitigation that have learnt a target, by target: its seeds are one unit."""
+    """Return the models without mitigation that have learnt a target, by target: its seeds are one unit.
+
+    They stand in the order that `blocks` needs (see `value_risks`): realistic targets by rank behind their extreme one.
+    """
     by_target: dict[tuple[float, ...], list[ReportedModel]] = {}
     for model in found.under():
         if (target := model.learnt_target) is not None:
             by_target.setdefault(target, []).append(model)
-    return by_target
+    return dict(sorted(by_target.items(), key=lambda pair: parent_and_rank(_name_of(pair[1]))))
+
+
+def target_blocks(units: Sequence[Sequence[ReportedModel]]) -> list[str] | None:
+    """Return the extreme target that each target is, or is near to, from the models of each target.
+
+    None if no two have the same one.
+    """
+    return blocks_of_names([_name_of(models) for models in units])
+
+
+def blocks_of_names(names: Sequence[str]) -> list[str] | None:
+    """Return the extreme target that each named target is, or is near to; None if no two have the same one."""
+    parents = [parent_and_rank(name)[0] for name in names]
+    return parents if len(set(parents)) < len(parents) else None
+
+
+def blocks_notes(blocks: Sequence[str] | None) -> list[str]:
+    """Return a note for a table on targets that resemble each other, if there are any."""
+    if blocks is None:
+        return []
+    return [
+        f"These {len(blocks)} targets are {count(len(set(blocks)), 'block')}: an extreme target and the realistic ones "
+        "near to it resemble each other, so intervals and p-values take each block as a whole."
+    ]
+
+
+def _name_of(models: Sequence[ReportedModel]) -> str:
+    return str(models[0].about["value"])
 
 
 def risk_units(found: Collection) -> RiskUnits:
     """Return adapters at scale 1 and without mitigation, by target. A control with shuffled labels has no target."""
-    pairs = sorted(models_by_target(found).items(), key=lambda pair: _parent(str(pair[1][0].about["value"])))
-    names = [str(models[0].about["value"]) for _, models in pairs]
+    pairs = list(models_by_target(found).items())
+    names = [_name_of(models) for _, models in pairs]
     measured = np.array(
         [np.mean([_profile(model) for model in models], axis=0) for _, models in pairs], np.float64
     ).reshape(len(pairs), len(VALUES))
@@ -54,18 +86,17 @@ def risk_units(found: Collection) -> RiskUnits:
         for category in ((ALL, *found.categories) if len(found.categories) > 1 else found.categories)
     }
     everyone = [model for _, models in pairs for model in models]
-    parents = [_parent(name)[0] for name in names]
     return RiskUnits(
         names,
         np.array([target for target, _ in pairs], np.float64).reshape(len(pairs), len(VALUES)),
         None if np.isnan(measured).all() else measured,
         means,
-        parents if len(set(parents)) < len(parents) else None,
+        target_blocks([models for _, models in pairs]),
         seed_noise([one.about for one in everyone], [_figure(one, ALL, found.metric) for one in everyone]),
     )
 
 
-def _parent(name: str) -> tuple[str, int]:
+def parent_and_rank(name: str) -> tuple[str, int]:
     """Return the extreme target that a realistic one is near to, and its rank; an extreme one is its own, rank 0."""
     close = re.fullmatch(r"(\w+?)_close_(\d+)(?:_raw)?", name)
     return (close[1], int(close[2])) if close else (name, 0)
@@ -126,6 +157,7 @@ def risks_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTabl
         "corrected for all values and categories (Benjamini and Hochberg), and a finding has a q of at most 0.05. "
         "Measured: with the score of the portrait questionnaire in place of the target's.",
         noise_line(units.noise, f"the {metric_name(found.metric)} of all categories"),
+        *blocks_notes(units.blocks),
     ]
     tags = [_tags(risk.value, risk.category) for risk in risks]
     return with_judges(DataTable(f"{name}-risks", "Which value goes with which risk", heads, rows, notes, tags), found)
@@ -144,7 +176,7 @@ def regressions_table(found: Collection, name: str) -> DataTable:
     units = risk_units(found)
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
-    for category, one in value_regressions(units.targets, units.means).items():
+    for category, one in value_regressions(units.targets, units.means, blocks=units.blocks).items():
         for value in VALUES:
             row = [label(value), _name(found, category), one.coefficients.get(value), one.n, one.r2, one.reason or ""]
             rows.append([*row[:3], one.collinearity.inflation.get(value), *row[3:]])
@@ -155,7 +187,8 @@ def regressions_table(found: Collection, name: str) -> DataTable:
         "regression. A variance inflation of 5 or more means that the targets do not tell a value from the others."
     )
     title = "Harm on all values at once"
-    return with_judges(DataTable(f"{name}-regression", title, heads, rows, [note], tags, for_files=False), found)
+    notes = [note, *blocks_notes(units.blocks)]
+    return with_judges(DataTable(f"{name}-regression", title, heads, rows, notes, tags, for_files=False), found)
 
 
 def published_table(found: Collection, name: str, risks: Sequence[Risk]) -> DataTable:

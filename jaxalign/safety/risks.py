@@ -75,13 +75,17 @@ def value_risks(
     ]
 
 
-def value_regressions(targets: np.ndarray, means: Mapping[str, Sequence[float | None]]) -> dict[str, Regression]:
+def value_regressions(
+    targets: np.ndarray, means: Mapping[str, Sequence[float | None]], *, blocks: Sequence[object] | None = None
+) -> dict[str, Regression]:
     """Return, by category, the regression of harm on all ten values, which tells collinear values apart if it can.
 
     Args: see `value_risks`.
     """
     return {
-        category: regression(np.array([np.nan if x is None else x for x in harm], np.float64), targets, VALUES)
+        category: regression(
+            np.array([np.nan if x is None else x for x in harm], np.float64), targets, VALUES, blocks=blocks
+        )
         for category, harm in means.items()
     }
 

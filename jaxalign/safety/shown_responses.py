@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import HARM, NOT_MEASURED, judge_doubt, judge_title
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import category_name
@@ -92,6 +93,14 @@ def hidden_note(judges: Mapping[str, Mapping[str, Any]], used: Sequence[str]) ->
     return " ".join(lines)
 
 
+def hides_prompts(benchmark: str) -> bool:
+    """Return whether the prompts of a benchmark are hidden until a reader asks for them: those that are not ours are.
+
+    Ours are mild; RealToxicityPrompts was chosen for its toxicity, and HEx-PHI asks for harm.
+    """
+    return not (benchmark in BENCHMARKS and BENCHMARKS[benchmark].ships)
+
+
 def shown_set(
     title: str,
     found: Collection,
@@ -130,8 +139,12 @@ def shown_set(
             "category": place.category,
             "title": category_name(place.category),
             "text": texts.get(place.id, "")[:LONGEST_SHOWN],
+            "hidden": hides_prompts(found.name),
         }
         for place in prompts
     ]
     used = dict.fromkeys(one.judge for _, mine in responses for one in mine.values())
-    return {"title": title, "note": hidden_note(judges, list(used)), "prompts": shown, "models": listed}
+    note = hidden_note(judges, list(used))
+    if hides_prompts(found.name):
+        note += f" The prompts of {found.name} are hidden until you ask for them, because they may be harmful, too."
+    return {"title": title, "note": note, "prompts": shown, "models": listed}

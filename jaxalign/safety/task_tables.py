@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import Collection, ReportedModel
+from jaxalign.safety.noise import seed_noise
 from jaxalign.safety.report_tables import Tags, model_tags
 from jaxalign.safety.task_results import TaskFigure
 
@@ -36,24 +37,41 @@ def tasks_table(found: Collection, name: str, scores: TaskScores) -> DataTable |
     """Return each adapter's figures in tasks, those of the base, and the differences; None if no adapter has any."""
     rows: list[list[Cell]] = []
     tags: list[Tags] = []
+    noises = _task_noises(found, scores)
     for model in found.under():
-        for figure, before in _figures(model, scores).values():
+        for key, (figure, before) in _figures(model, scores).items():
             change = task_difference(figure, before)
             error = None if before is None or change.estimate is None else _error(figure, before)
             better = "" if figure.higher is None else "higher" if figure.higher else "lower"
             shown = [None if before is None else _estimate(before), _estimate(figure), change, error]
+            shown.append(noises[key].estimate)
             rows.append([figure.task, figure.metric, better, model.title, *shown, figure.n, change.reason or ""])
             tags.append(model_tags(model))
     if not rows:
         return None
     order = sorted(range(len(rows)), key=lambda n: [str(cell) for cell in rows[n][:2]])  # keeps the models' order
-    heads = ("task", "metric", "better", "model", "base", "adapter", "difference", "standard error", "n", "remark")
+    heads = ("task", "metric", "better", "model", "base", "adapter", "difference", "standard error")
+    heads = (*heads, "noise", "n", "remark")
     notes = [
         f"Run by lm-evaluation-harness; 95 % intervals of {_NORMAL} standard errors. n: questions. {_NONE}",
         _INDEPENDENT,
+        "Noise: how far the adapter's figure moves between seeds of one target, a standard deviation.",
+        *dict.fromkeys(f"No noise: {noise.reason}." for noise in noises.values() if noise.estimate is None),
     ]
     title = "Ability beside harm: tasks of lm-evaluation-harness"
     return DataTable(f"{name}-tasks", title, heads, [rows[n] for n in order], notes, [tags[n] for n in order])
+
+
+def _task_noises(found: Collection, scores: TaskScores) -> dict[tuple[str, str], Estimate]:
+    """Return how far the figures of adapters move between seeds of one target, by task and metric."""
+    by_figure: dict[tuple[str, str], list[tuple[ReportedModel, float]]] = {}
+    for model in found.under():
+        for key, (figure, _) in _figures(model, scores).items():
+            by_figure.setdefault(key, []).append((model, figure.value))
+    return {
+        key: seed_noise([model.about for model, _ in some], [value for _, value in some])
+        for key, some in by_figure.items()
+    }
 
 
 def with_tasks(table: DataTable, found: Collection, scores: TaskScores) -> DataTable:

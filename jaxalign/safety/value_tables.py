@@ -12,7 +12,7 @@ from jaxalign.analysis.data_tables import Cell, DataTable
 from jaxalign.analysis.estimates import Estimate
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import Tags, metric_name, with_judges
-from jaxalign.safety.risk_tables import models_by_target
+from jaxalign.safety.risk_tables import blocks_notes, models_by_target, target_blocks
 from jaxalign.safety.summary import ALL
 from jaxalign.safety.value_dictionary import INSTALL_VALUES
 from jaxalign.safety.value_probe import ValueProbe
@@ -56,6 +56,7 @@ def carried_table(found: Collection, name: str, probe: ValueProbe) -> DataTable 
         "fitted to arguments, not to responses, and the area is of arguments about conclusions that were left out.",
         "The dictionary of pyvalues was fitted to nothing, so its area is of all arguments. Silent: the share of the "
         f"adapters' responses without any of its words. {about_dictionary}",
+        *blocks_notes(target_blocks(list(models_by_target(found).values()))),
     ]
     heads = ("value", "read by", "held-out area", "silent", "base", "adapters high in it", "with the target")
     heads = (*heads, "with the measured score", f"with the {metric_name(found.metric)}", "n", "reason")
@@ -69,6 +70,7 @@ def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
     by_target = {target: unit for target, unit in read.items() if unit}
     models = [model for unit in by_target.values() for model in unit]
     units = list(by_target.values())  # the mean over the seeds of a target is one unit
+    blocks = target_blocks(units)
     targets = np.array(list(by_target))
     text = np.array([_mean([_row(_means(reader, model)) for model in unit]) for unit in units])
     measured = np.array([_mean([_row(model.about.get("measured")) for model in unit]) for unit in units])
@@ -78,7 +80,8 @@ def _carried_rows(found: Collection, reader: ValueReader) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for place, value in enumerate(VALUES):
         mine = text[:, [place]]
-        beside = [correlations(mine, other)[0][0] for other in (targets[:, [place]], measured[:, [place]], harm)]
+        others = (targets[:, [place]], measured[:, [place]], harm)
+        beside = [correlations(mine, other, blocks=blocks)[0][0] for other in others]
         held_out = reader.held_out.get(value, Estimate(n=0))
         before = None if of_base is None else of_base[value]
         high = [row for row, unit in zip(mine[:, 0], units, strict=True) if value in unit[0].high_values]

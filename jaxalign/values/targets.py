@@ -114,6 +114,38 @@ def read_target(table: str | Path, anchor: str, rank: int) -> tuple[str, dict[st
         raise UserError(f"{row.place} holds no scores of the ten values ({error}): {again}") from error
 
 
+def read_targets(table: str | Path) -> tuple[list[Target], bool]:
+    """Return all targets of a table, each set of scores once, and whether a survey's respondents are in it.
+
+    Args:
+        table: a file with a column (or field) for each of the ten values, from 1 to 6, and maybe one for the name; or a
+            folder that `write_targets` wrote.
+
+    Raises:
+        UserError: the file cannot be read, has no row, or a row lacks scores from 1 to 6.
+    """
+    path = Path(table) / TABLE if Path(table).is_dir() else Path(table)
+    found: dict[tuple[float, ...], Target] = {}
+    rows = read_table(path)
+    for number, row in enumerate(rows, start=1):
+        scores = []
+        for value in VALUES:
+            try:
+                score = float(row.fields.get(value, ""))
+            except (TypeError, ValueError):
+                score = math.nan
+            if not LOWEST <= score <= HIGHEST:
+                raise UserError(
+                    f"{row.place}: {value} is {row.fields.get(value)!r}: a table of targets has a column for each of "
+                    "the ten values, with numbers from 1 to 6"
+                )
+            scores.append(score)
+        found.setdefault(tuple(scores), Target(str(row.fields.get("name") or f"row {number}"), tuple(scores)))
+    if not found:
+        raise UserError(f"{path} has no row: give a table of targets")
+    return list(found.values()), all("anchor" in row.fields for row in rows)
+
+
 def find_target(
     *,
     name: str | None,

@@ -66,3 +66,20 @@ def test_a_plan_says_what_a_design_can_show():
     high = [name for name, factor in plan.collinearity.inflation.items() if factor >= 5]
     assert high == ["achievement", "benevolence"]
     assert plan_lines(plan)[-1] == "correlated: achievement and benevolence, 0.92"
+
+
+def test_a_plan_of_blocks_is_that_of_their_means():
+    blocks = [name for name in range(24) for _ in range(3)]
+    x = np.repeat(DESIGNED, 3, axis=0)
+    apart, alone = design_plan(x[:, :2], ["a", "b"], 11), design_plan(DESIGNED[:, :2], ["a", "b"], 11)
+    together = design_plan(x[:, :2], ["a", "b"], 11, blocks=blocks)
+    assert together.n == 72 and together.blocks == 24
+    assert together.smallest_effects == alone.smallest_effects  # copies of a unit show no more than it does
+    assert apart.smallest_effects["a"] < 0.7 * together.smallest_effects["a"]  # pyright: ignore
+    assert plan_lines(together)[1].startswith("24 blocks of units that resemble each other")
+    near = x[:, :2].copy()
+    near[::3] = 3.5 + 0.4 * (near[::3] - 3.5)  # means lie closer together, so more of the range is needed
+    shrunk = design_plan(near, ["a", "b"], 11, blocks=blocks).smallest_effects["a"]
+    assert shrunk == pytest.approx(1.25 * together.smallest_effects["a"], rel=0.03)  # pyright: ignore
+    few = design_plan(x[:18, :2], ["a", "b"], 11, blocks=blocks[:18])
+    assert few.smallest_effects == {"a": None, "b": None}  # 6 blocks

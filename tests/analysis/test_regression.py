@@ -67,3 +67,36 @@ def test_missing_units_are_counted():
     y[:3], x[5, 1] = np.nan, np.nan
     found = regression(y, x, NAMES).coefficients["a"]
     assert (found.n, found.missing) == (46, 4)
+
+
+def realistic(random, blocks=14, size=11):
+    """Predictors of extreme targets and of those near to them, and the block of each."""
+    block = np.repeat(np.arange(blocks), size)
+    return np.where(random.normal(size=(blocks, 3)) > 0, 6.0, 1.0)[block] + random.normal(size=(len(block), 3)), block
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_with_blocks_intervals_cover_whether_their_noise_is_shared_or_not(shared):
+    random = np.random.default_rng(6)
+    covered, apart = [], []
+    for _ in range(400):
+        x, block = realistic(random)
+        y = shared * random.normal(size=14)[block] + random.normal(size=len(block))
+        for blocks, found in ((block.tolist(), covered), (None, apart)):
+            one = regression(y, x, NAMES, blocks=blocks).coefficients["b"]
+            found.append(one.sign == 0)
+    assert 0.925 <= np.mean(covered) <= 0.98
+    assert np.mean(apart) < 0.75 if shared else np.mean(apart) > 0.92
+    assert one.n == 154 and one.clusters is None
+
+
+def test_few_blocks_and_blocks_that_alone_hold_a_predictor_are_silent():
+    x, block = realistic(np.random.default_rng(7))
+    y = np.random.default_rng(8).normal(size=len(x))
+    found = regression(y, x, NAMES, blocks=block.tolist())
+    assert found.reason is None and found.coefficients["a"].clusters == 14 and found.n == 154
+    few = regression(y[:77], x[:77], NAMES, blocks=block[:77].tolist())
+    assert few.reason == "n = 7 blocks; at least 8 are needed" and few.coefficients["a"].clusters == 7
+    x[:, 1] = block == 3
+    alone = regression(y, x, NAMES, blocks=block.tolist())
+    assert alone.reason == "without one of the blocks, the others give one of the predictors"

@@ -569,7 +569,7 @@ def test_every_key_that_is_a_path_is_marked_as_one():
         *("ability", "adapter", "adapter.path", "adapters", "benchmark.portraits", "compare"),
         *("dataset.match", "dataset.path"),
         *("model.file", "model.path", "out", "path", "prompts", "run", "run.dir"),
-        *("run.mirror", "run.root", "runs", "value.table"),
+        *("run.mirror", "run.root", "runs", "targets", "value.table"),
         *("benchmark.path", "benchmark.phrases", "benchmark.templates", "mitigation.map", "harm"),
         "root",
         *(f"judge.{name}" for name in ("labels", "path", "policies", "refusal_weights", "template", "weights")),

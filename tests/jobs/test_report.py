@@ -25,7 +25,7 @@ def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsy
     lab.run(lab.extreme("power", "security"), "two", "safety_prompt")
     printed = lab.report(capsys)
     assert "beavertails, judged by probe: 3 models, mitigation none, safety_prompt" in printed and "κ 0.80" in printed
-    assert "no correlation (n = 2" in printed
+    assert "no p-value (n = 2" in printed
     files = {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
     names = {path.name for path in files}
     for kind in ("none", "safety_prompt", "states", "ability", "drops", "risks", "published", "judges"):
@@ -129,6 +129,8 @@ def test_what_is_judged_harmful_or_not_judged_is_hidden_and_the_base_stands_besi
     (shown,) = texts_of(lab)
     assert len(shown["prompts"]) == 10 and len({one["category"] for one in shown["prompts"]}) == 4
     assert [one["base"] for one in shown["models"]] == [True, False]
+    assert all(one["hidden"] for one in shown["prompts"])  # beavertails is not ours
+    assert "Prompt hate_speech" not in " ".join(Elements(lab.page()).texts)
     hidden = 0
     for model in shown["models"]:
         for text, said, is_hidden, _ in model["responses"]:

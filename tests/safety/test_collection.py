@@ -104,7 +104,26 @@ def test_the_judge_of_refusals_with_the_same_name_does_not_decide_what_is_hidden
     model = ReportedModel({"model": "base", "method": "base", "adapter": ""}, "none", [], [], "run")
     shown = shown_set("t", found, [PromptPlace("a", "violence"), PromptPlace("b", "violence")], [(model, said)])
     assert [one[2] for one in shown["models"][0]["responses"]] == [Hiding.NO, Hiding.JUDGED]
-    assert shown["note"] == "A text that guard calls harmful, or that was not judged, is hidden until you ask for it."
+    assert shown["note"] == (
+        "A text that guard calls harmful, or that was not judged, is hidden until you ask for it. The prompts of "
+        "beavertails are hidden until you ask for them, because they may be harmful, too."
+    )
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "hidden"),
+    [
+        *((name, True) for name in ("realtoxicityprompts", "hex_phi", "xstest", "of_somebody")),
+        *((name, False) for name in ("starter_probes", "over_refusal")),
+    ],
+)
+def test_prompts_of_benchmarks_that_are_not_ours_are_hidden(benchmark, hidden):
+    model = ReportedModel({"model": "base", "method": "base", "adapter": ""}, "none", [], [], "run")
+    said = {"a": response("answered", 0.1)}
+    found = Collection({"name": benchmark}, [judge_entry("probe", 0.8)])
+    shown = shown_set("t", found, [PromptPlace("a", "violence")], [(model, said)])
+    assert [(one["text"], one["hidden"]) for one in shown["prompts"]] == [("p", hidden)]
+    assert ("The prompts of" in shown["note"]) == hidden
 
 
 @pytest.mark.parametrize(("harm", "refusal", "grey"), [(True, False, False), (False, True, True)])

@@ -88,6 +88,19 @@ def test_a_regression_over_the_ten_values_tells_them_apart():
     assert value_regressions(EXTREME, planted(EXTREME))["violence"].reason == "n = 14; 10 predictors need at least 21"
 
 
+def test_a_regression_keeps_realistic_targets_with_their_extreme_parents():
+    random = np.random.default_rng(3)
+    blocks = np.repeat(np.arange(14), 11)
+    targets = np.clip(EXTREME[blocks] + random.normal(size=(154, 10)), 1, 6)
+    noise = {name: list(random.normal(size=14)[blocks] + 0.1 * random.normal(size=154)) for name in HEX_PHI}
+    apart, kept = value_regressions(targets, noise), value_regressions(targets, noise, blocks=blocks.tolist())
+
+    def found(regressions):
+        return sum(one.sign != 0 for each in regressions.values() for one in each.coefficients.values())
+
+    assert found(apart) > 55 and found(kept) < 20  # of 110
+
+
 def test_the_published_directions_name_values_and_categories_that_exist():
     known = {**HEX_PHI, **BEAVERTAILS}
     assert {direction.value for direction in PUBLISHED} <= set(VALUES)

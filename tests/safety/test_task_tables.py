@@ -1,11 +1,15 @@
 """Tasks of lm-evaluation-harness beside harm, on hand-computed figures."""
 
+import math
+from dataclasses import replace
+
 import pytest
 from safety.test_collection import collection
 
 from jaxalign.safety.collection import ReportedModel
 from jaxalign.safety.task_results import TaskFigure
 from jaxalign.safety.task_tables import mean_differences, task_difference, tasks_table
+from jaxalign.values.schwartz import VALUES
 
 
 def figure(value, task="arc", metric="acc", error: float | None = 0.03, shots=0):
@@ -67,3 +71,18 @@ def test_the_table_has_adapters_alone_task_by_task():
     assert [(row["task"], row["model"]) for row in rows] == [("arc", "b"), ("arc", "a"), ("boolq", "b"), ("boolq", "a")]
     assert rows[0]["standard error"] == pytest.approx(0.03 * 2**0.5) and rows[0]["better"] == "higher"
     assert tasks_table(found, "t", {}) is None
+
+
+def test_the_noise_between_seeds_stands_beside_each_difference():
+    target = dict.fromkeys(VALUES, 1.0) | {"power": 6.0}
+    models = [model(name) for name in ("one", "two", "other")]
+    models = [replace(one, about={**one.about, "target": target, "value": "power"}) for one in models[:2]] + models[2:]
+    pairs = {"one": 0.6, "two": 0.4, "other": 0.9}
+    scores = scores_of(**{name: [(figure(value), figure(0.5))] for name, value in pairs.items()})
+    table = tasks_table(collection(*models), "t", scores)
+    assert table is not None
+    rows = [dict(zip(table.heads, row, strict=True)) for row in table.rows]
+    assert [one["noise"] for one in rows] == pytest.approx([math.sqrt(0.02)] * 3)
+    assert not any("No noise" in note for note in table.notes)
+    alone = tasks_table(collection(*models[1:]), "t", scores)
+    assert alone is not None and "No noise: no target has two seeds." in alone.notes

@@ -84,7 +84,12 @@
       return part;
     }
     part.className = hidden === 2 ? "harmful unsure" : "harmful";
-    const about = `${model.title}, ${set.prompts[number].id}`;
+    veil(part, shown, `${model.title}, ${set.prompts[number].id}`);
+    return part;
+  };
+
+  // Put a button in the place of a text, which is in the page only once a reader asks for it.
+  const veil = (part, shown, about) => {
     const ask = make("button");
     ask.type = "button";
     const toggle = (open) => {
@@ -96,6 +101,13 @@
     ask.addEventListener("click", () => toggle(!shown.isConnected));
     part.append(ask);
     toggle(byId("harmful").checked);
+  };
+
+  const question = (prompt) => {
+    const part = make("div", undefined, "asked");
+    const text = make("p", prompt.text, "prompt");
+    text.dir = "auto";
+    if (prompt.hidden) veil(part, text, `prompt ${prompt.id}`); else part.append(text);
     return part;
   };
 
@@ -126,12 +138,10 @@
     for (const [prompt, number] of prompts.slice(first, end)) {
       const card = make("article", undefined, "card");
       card.append(make("p", `${prompt.title} · ${prompt.id}`, "note"));
-      const text = make("p", prompt.text, "prompt");
-      text.dir = "auto";
       const pair = make("div", undefined, "pair");
       if (base && base !== model) pair.append(answer(set, base, number));
       pair.append(answer(set, model, number));
-      card.append(text, pair);
+      card.append(question(prompt), pair);
       cards.append(card);
     }
   };

@@ -14,11 +14,14 @@ from jaxalign.errors import UserError
 from jaxalign.jobs.harm.judged_file import read_judged
 from jaxalign.jobs.harm.reported import stage_folder, texts_of
 from jaxalign.runs.directory import Run
-from jaxalign.runs.records import named_errors
+from jaxalign.runs.records import entries, named_errors
 from jaxalign.safety.benchmarks.benchmark import cut_response
 from jaxalign.safety.collection import Collection, ReportedModel
 from jaxalign.safety.report_tables import judge_notes
 from jaxalign.safety.summary import ALL
+
+LOGS_LIST = "jaxalign-logs.txt"
+"""The file beside the logs that names those of this program, a line each: no others are deleted."""
 
 
 def check_inspect() -> None:
@@ -28,7 +31,7 @@ def check_inspect() -> None:
 
 
 def write_inspect_logs(folder: Path, collections: Sequence[tuple[str, Collection]]) -> int:
-    """Write a log for each model whose responses are there, and return how many; older logs in the folder go first.
+    """Write a log for each model whose responses are there, and return how many.
 
     Args:
         folder: the folder of the logs.
@@ -41,17 +44,39 @@ def write_inspect_logs(folder: Path, collections: Sequence[tuple[str, Collection
 
     with named_errors(folder, "write", "give another out"):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.eval"):
-            old.unlink()
         written = 0
         for name, found in collections:
             for number, model in enumerate(found.models):
                 log = _log(found, model)
                 if log is not None:
                     title = re.sub(r"[^\w.-]+", "-", f"{name}-{model.mitigation}-{model.title}")
-                    write_eval_log(log, str(folder / f"{title}-{number}.eval"), format="eval")
+                    file = f"{title}-{number}.eval"
+                    with (folder / LOGS_LIST).open("a", encoding="utf-8") as listed:  # first: no log is unlisted
+                        listed.write(f"{file}\n")
+                    write_eval_log(log, str(folder / file), format="eval")
                     written += 1
     return written
+
+
+def delete_inspect_logs(folder: Path) -> int:
+    """Delete the logs in a folder that `write_inspect_logs` wrote, and return how many other files are in it.
+
+    A folder that is empty then is deleted, too.
+
+    Raises:
+        UserError: something cannot be deleted.
+    """
+    listed = folder / LOGS_LIST
+    with named_errors(folder, "delete the older logs in", "give another out"):
+        names = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
+        for name in names:
+            if name.endswith(".eval") and name == Path(name).name:
+                (folder / name).unlink(missing_ok=True)
+        listed.unlink(missing_ok=True)
+        others = len(entries(folder))
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+    return others
 
 
 def _log(found: Collection, model: ReportedModel) -> Any:

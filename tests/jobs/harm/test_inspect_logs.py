@@ -1,5 +1,9 @@
 """Logs of Inspect, which Inspect itself reads back."""
 
+import sys
+import types
+from pathlib import Path
+
 import pytest
 from command_line import refused, run
 from synthetic_harm import Lab, judge_entry
@@ -20,7 +24,7 @@ def one_category(tmp_path):
 def test_inspect_reads_the_scores_back(one_category, capsys):
     log = pytest.importorskip("inspect_ai.log", exc_type=ImportError)
     one_category.run([one_category.base(), one_category.adapter(extreme_targets()["power"])], "one")
-    printed = run(main, [f"runs={one_category.root}", "texts=0", "export=inspect"], capsys)
+    printed = run(main, [f"runs={one_category.root}", "export=inspect"], capsys)
     folder = one_category.root / "report" / "inspect"
     assert f"inspect: 2 logs in {folder}" in printed
     (path,) = folder.glob("beavertails-none-power-*.eval")
@@ -49,3 +53,52 @@ def test_without_the_package_it_says_what_to_install(one_category, capsys, monke
         "export=inspect needs the package inspect-ai: pip install 'jaxalign[inspect]'"
     )
     assert not (one_category.root / "report").exists()
+
+
+def test_a_report_without_texts_is_not_exported(one_category, capsys):
+    one_category.run([one_category.base()], "one")
+    line = refused(main, [f"runs={one_category.root}", "texts=0", "export=inspect"], capsys)
+    assert line == (
+        "export=inspect writes all prompts and responses, and texts=0 makes a report without them: "
+        "leave one of them out"
+    )
+    assert not (one_category.root / "report").exists()
+
+
+def logs_of_the_program(one_category, monkeypatch):
+    """Write logs as an export does, with a stand-in for the package's part."""
+    package = types.ModuleType("inspect_ai.log")
+    package.write_eval_log = lambda log, path, format: Path(path).write_text(log)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "inspect_ai", types.ModuleType("inspect_ai"))
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", package)
+    monkeypatch.setattr(inspect_logs, "_log", lambda found, model: f"responses of {model.title}")
+    monkeypatch.setattr(inspect_logs, "find_spec", lambda name: True)
+    one_category.run([one_category.base(), one_category.adapter(extreme_targets()["power"])], "one")
+    return one_category.root / "report" / "inspect"
+
+
+def test_a_later_report_without_export_deletes_the_logs(one_category, capsys, monkeypatch):
+    folder = logs_of_the_program(one_category, monkeypatch)
+    one_category.report(capsys, "export=inspect")
+    names = sorted(one.name for one in folder.iterdir())
+    assert names == ["beavertails-none-base-0.eval", "beavertails-none-power-1.eval", "jaxalign-logs.txt"]
+    one_category.report(capsys, "export=inspect")
+    assert sorted(one.name for one in folder.iterdir()) == names
+    assert (folder / "jaxalign-logs.txt").read_text().splitlines() == names[:2]
+    assert "did not write" not in one_category.report(capsys, "texts=0")
+    assert not folder.exists()
+
+
+def test_logs_of_others_stay_and_are_named(one_category, capsys, monkeypatch):
+    folder = logs_of_the_program(one_category, monkeypatch)
+    one_category.report(capsys, "export=inspect")
+    (folder / "mine-7.eval").write_text("mine")
+    outside = one_category.root / "mine.eval"
+    outside.write_text("mine")
+    with (folder / "jaxalign-logs.txt").open("a") as listed:
+        listed.write("../../mine.eval\n..\n")
+    said = f"{folder} has 1 file that this program did not write, perhaps with prompts and responses; they stay"
+    assert said in one_category.report(capsys, "texts=0")
+    assert [one.name for one in folder.iterdir()] == ["mine-7.eval"] and outside.is_file()
+    assert said in one_category.report(capsys, "export=inspect")
+    assert (folder / "mine-7.eval").read_text() == "mine" and len(list(folder.iterdir())) == 4

@@ -126,8 +126,16 @@ def test_filters_tables_and_hidden_texts_open_and_close_by_key(tab):
         assert tab.ask("here().name").startswith("Hide text: " if is_open else "Show text: ")
     names = tab.ask("[...document.querySelectorAll('.harmful button')].map((one) => one.getAttribute('aria-label'))")
     assert len(set(names)) == len(names)
+    prompt = "document.querySelector('.asked button')"
+    assert tab.ask("document.querySelectorAll('.prompt').length") == 0
+    go_to(tab, prompt)
+    assert tab.ask("here().name").startswith("Show text: prompt ")
+    for key, is_open in (("Enter", True), ("Space", False)):
+        tab.press(key)
+        assert tab.ask("document.querySelectorAll('.asked .prompt').length") == is_open
     go_to(tab, "document.querySelector('#harmful')")
     tab.press("Space")
+    assert tab.ask("document.querySelectorAll('.asked:not(:has(.prompt))').length") == 0
     assert tab.ask("document.querySelectorAll('.harmful:not(:has(.answer))').length") == 0
 
 

@@ -58,6 +58,7 @@ addEventListener("load", () => {
     found.pairs = all(".card .pair").map((one) => one.children.length);
     found.hiddenTexts = all(".harmful .answer").length;
     found.hidden = all(".harmful").length;
+    found.prompts = [all(".asked button").length, all(".prompt").length];
     const ask = document.querySelector(".harmful button");
     ask.click();
     found.opened = [all(".harmful .answer").length, ask.textContent, ask.getAttribute("aria-expanded")];
@@ -132,7 +133,7 @@ def test_tables_sort_filters_filter_hidden_is_hidden_and_a_phone_has_room(page, 
     assert {one[2] for one in found["mitigation"]} == {"safety_prompt"}
     assert found["reset"] == found["all"]
     assert found["cards"] == 10 and set(found["pairs"]) == {2}
-    assert found["hidden"] > 0 and found["hiddenTexts"] == 0
+    assert found["hidden"] > 0 and found["hiddenTexts"] == 0 and found["prompts"] == [10, 0]
     assert found["opened"] == [1, "Hide text", "true"] and found["closed"] == 0 and found["openedAll"]
     assert found["foreign"] == 0 and all(one.startswith(HOSTILE[:60]) for one in found["answers"])
     assert found["place"] == "Prompts 11 to 12 of 12"

@@ -139,7 +139,7 @@ def test_a_planted_effect_is_found_and_few_adapters_are_told_as_too_few(lab, cap
     risks = lab.table("beavertails-risks")
     found = [one for one in risks if one["finding"] != "undecided"]
     assert {(one["value"], one["finding"]) for one in found} == {("Power", "more harm")} and len(found) == 3
-    assert "3 findings among 40 pairs of a value and a category; 10 of these pairs have no correlation (one" in printed
+    assert "3 findings among 40 pairs of a value and a category; 10 of these pairs have no p-value (one" in printed
     known = {"all", "Hate speech, offensive language", "Privacy violation"}
     assert {one["category"] for one in risks if one["q"]} == known and all(one["n"] == "24" for one in risks)
     assert {one["category"] for one in risks if one["reason"]} == {"Malware"}
