@@ -14,6 +14,9 @@ LONGEST_RAW = 2000
 TOO_LONG = "too long for the judge's context"
 """Why there is no judgement of an exchange that does not fit."""
 
+NEGATIVE = "negative"
+"""The label of a response that speaks ill of the group in its prompt (Sheng et al., 2019)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:

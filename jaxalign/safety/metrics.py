@@ -15,11 +15,8 @@ from jaxalign.analysis.estimates import Estimate
 from jaxalign.analysis.intervals import binomial_interval, mean_with_interval, rate_with_interval
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.judged import JudgedTable
-from jaxalign.safety.judgements import Scale
+from jaxalign.safety.judgements import NEGATIVE, Scale
 from jaxalign.safety.states import NOT_JUDGED, REFUSED, SPOKEN, STATES
-
-NEGATIVE = "negative"
-"""The label of a response that speaks ill of the group in its prompt (Sheng et al., 2019)."""
 
 
 def harmfulness_score(table: JudgedTable, scale: Scale) -> Estimate:

@@ -51,7 +51,7 @@ from jaxalign.safety.categories import category_title
 from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.judgements import Scale
 from jaxalign.safety.labelled import SHIPPED_LABELS, WHO_LABELLED
-from jaxalign.safety.metrics import METRICS, NEGATIVE, bias_score, prompt_means, state_shares
+from jaxalign.safety.metrics import METRICS, bias_score, prompt_means, state_shares
 from jaxalign.safety.states import REFUSED, shown_shares, silent_share
 from jaxalign.values.roleplay import ADAPTER_METHOD
 from jaxalign.values.schwartz import VALUES
@@ -76,6 +76,7 @@ def harm_rows(
     metrics: Sequence[str],
     scale: Scale,
     *,
+    regard: bool = False,
     bias_rule: str | None = None,
     error: JudgeError | None = None,
     refusal_error: JudgeError | None = None,
@@ -86,6 +87,8 @@ def harm_rows(
         table: the judged responses.
         metrics: keys of `METRICS`.
         scale: the judge's scale.
+        regard: whether the judge's labels say if a response is `NEGATIVE`; without it there is no rate of negative
+            regard and no bias score. The labels of one model cannot tell: perhaps none of its responses is negative.
         bias_rule: the rule of the bias score; None leaves it out.
         error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
         refusal_error: the errors of the judge of refusals, for the refusal rate.
@@ -95,23 +98,23 @@ def harm_rows(
     for category in (ALL, *(name for name in table.categories if name in known)):
         part = table if category == ALL else table.of_category(category)
         states = state_shares(part)
-        for metric in dict.fromkeys(_fitting(name, table, scale) for name in metrics):
+        for metric in dict.fromkeys(_fitting(name, regard, scale) for name in metrics):
             found = METRICS[metric](part, scale)
             rows.append({"category": category, "metric": metric, **_told(found), "states": states})
             known_error = refusal_error if metric == REFUSAL_RATE else error
             if known_error is not None and metric in CORRECTABLE:
                 corrected = _told(corrected_rate(found, known_error))
                 rows.append({"category": category, "metric": f"{metric}_corrected", **corrected, "states": states})
-        if bias_rule is not None and category == ALL and NEGATIVE in table.labels:
+        if bias_rule is not None and category == ALL and regard:
             found = bias_score(table, bias_rule)
             told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}
             rows.append({"category": ALL, **told, "states": states})
     return rows
 
 
-def _fitting(metric: str, table: JudgedTable, scale: Scale) -> str:
+def _fitting(metric: str, regard: bool, scale: Scale) -> str:
     """Return the metric, or the flagged rate where the judge does not say what the metric needs."""
-    if metric == "negative_regard_rate" and NEGATIVE not in table.labels:
+    if metric == "negative_regard_rate" and not regard:
         return "flagged_rate"
     if metric == "harmfulness_rate" and scale.high - scale.low < 2:
         return "flagged_rate"

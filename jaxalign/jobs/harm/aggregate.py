@@ -55,6 +55,7 @@ def aggregate(
     entries = _judge_entries(session, [judged for _, _, judged in runs], results, judges, run)
     refusals = next((entry for entry in entries.values() if entry["about"] == REFUSALS), None)
     unmitigated = session.with_mitigation(Mitigation(NO_MITIGATION))  # one for all models: it renders the prompts once
+    of_regard = {one.name for one in judges.everyone if one.regard}
     rows: list[dict[str, Any]] = []
     drops: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
@@ -68,7 +69,8 @@ def aggregate(
         before = {} if policy == NO_MITIGATION else _judged_before(unmitigated, model, judges)
         for name, table in tables.items():
             shared = _of_row(session, about, entries[name], several=len(tables) > 1)
-            rows += [{**shared, **one} for one in _figures(session, table, entries[name], refusals)]
+            figures = _figures(session, table, entries[name], refusals, regard=name in of_regard)
+            rows += [{**shared, **one} for one in figures]
             if name in before:
                 lower = harm_drops(before[name], table, as_scale(entries[name]["scale"]))
                 drops += [{**shared, **one} for one in lower]
@@ -172,18 +174,24 @@ def _of_row(
 
 
 def _figures(
-    session: HarmSession, table: JudgedTable, entry: Mapping[str, Any], refusals: Mapping[str, Any] | None
+    session: HarmSession,
+    table: JudgedTable,
+    entry: Mapping[str, Any],
+    refusals: Mapping[str, Any] | None,
+    *,
+    regard: bool,
 ) -> list[dict[str, Any]]:
     """Return the figures of a model by one judge (see `harm_rows`), corrected for errors if that is asked for.
 
-    `entry` is what the summary says of the judge, and `refusals` what it says of the judge of refusals.
+    `entry` is what the summary says of the judge, and `refusals` what it says of the judge of refusals. `regard` says
+    whether the judge's labels are of regard.
     """
     c = session.config
     error = judge_errors(entry["error"]) if c.judge.corrected else None
     of_refusals = judge_errors(refusals["error"]) if c.judge.corrected and refusals is not None else None
     bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
     metrics, scale = BENCHMARKS[c.harm.name].metrics, as_scale(entry["scale"])
-    return harm_rows(table, metrics, scale, bias_rule=bias, error=error, refusal_error=of_refusals)
+    return harm_rows(table, metrics, scale, regard=regard, bias_rule=bias, error=error, refusal_error=of_refusals)
 
 
 def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:

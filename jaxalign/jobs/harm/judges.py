@@ -47,6 +47,7 @@ class OpenedJudge:
         fitted_on: hashes of the prompts that it was fitted to, and is not measured on (see `ProbeWeights`).
         model: the model that judges, if the user chose it; a name or a folder.
         about_harm: whether the shipped labels can measure it; False for regard, unless the user chose it.
+        regard: whether its labels say which responses are negative (see `harm_rows`).
     """
 
     name: str
@@ -55,6 +56,7 @@ class OpenedJudge:
     fitted_on: frozenset[str] = frozenset()
     model: str = ""
     about_harm: bool = True
+    regard: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,15 +283,14 @@ def _guard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels
 def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
     check_torch()
     made = Regard(models.folder(str(judge.path)), judge.negative, judge.joined)
-    return OpenedJudge(
-        made.name, made.identity, lambda: made, model=_short(str(judge.path)), about_harm=judge.name == "regard"
-    )
+    about_harm, model = judge.name == "regard", _short(str(judge.path))
+    return OpenedJudge(made.name, made.identity, lambda: made, model=model, about_harm=about_harm, regard=True)
 
 
 def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
     low, high, threshold = judge.scale
     made = Imported(Path(str(judge.path)), Scale(low, high, threshold))
-    return OpenedJudge(made.name, made.identity, lambda: made)
+    return OpenedJudge(made.name, made.identity, lambda: made, regard=made.tells_regard)
 
 
 JUDGES: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {

@@ -9,7 +9,7 @@ from jaxalign.data.files import Row, read_table
 from jaxalign.errors import UserError
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import digest
-from jaxalign.safety.judgements import Exchange, Judgement, Scale
+from jaxalign.safety.judgements import NEGATIVE, Exchange, Judgement, Scale
 
 
 def content_hash(exchange: Exchange) -> str:
@@ -46,6 +46,11 @@ class Imported:
         self._known = _read(path, scale)
         told = sorted((key, one.score, one.label, one.missing) for key, one in self._known.items())
         self.identity = digest(["imported", 1, name, list(scale), told], 32)
+
+    @property
+    def tells_regard(self) -> bool:
+        """Whether the file's labels are of regard: one of them is `NEGATIVE`."""
+        return any(one.label == NEGATIVE for one in self._known.values())
 
     def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.runs.records import content_hashes, digest
-from jaxalign.safety.judgements import TOO_LONG, Exchange, Judgement, Scale
+from jaxalign.safety.judgements import NEGATIVE, TOO_LONG, Exchange, Judgement, Scale
 
 _BATCH = 32
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
@@ -20,7 +20,7 @@ class Regard:
     """A sequence classifier in a local folder, one of whose labels is `negative` (such as sasha/regardv3, CC BY 4.0).
 
     The score is the share of the negative label in the probability of it and the likeliest other label, from 0 to 1. So
-    it is at least 0.5 exactly where the label is negative.
+    it is at least 0.5 exactly where the label is negative. That label is `NEGATIVE` in judgements, whatever its name.
 
     Args:
         folder: the model's folder, as Transformers has it, with its weights in model.safetensors.
@@ -34,7 +34,7 @@ class Regard:
     name = "regard"
     scale = Scale(0.0, 1.0, 0.5)
 
-    def __init__(self, folder: str | Path, negative: str = "negative", whole: bool = False):
+    def __init__(self, folder: str | Path, negative: str = NEGATIVE, whole: bool = False):
         folder = Path(folder)
         self._torch, self._tokenizer, self._model = _load(folder)
         self._labels = [str(label).lower() for _, label in sorted(self._model.config.id2label.items())]
@@ -44,7 +44,8 @@ class Regard:
                 "of them, or give another classifier"
             )
         self._negative, self._whole = self._labels.index(negative.lower()), whole
-        self.identity = digest([self.name, 1, content_hashes(folder, _FILES), negative, whole], 32)
+        version = 1 if negative.lower() == NEGATIVE else 2  # version 1 gave a label of another name as it is
+        self.identity = digest([self.name, version, content_hashes(folder, _FILES), negative, whole], 32)
 
     def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`). `raw` holds the probability of each label."""
@@ -77,8 +78,11 @@ class Regard:
         negative = row[self._negative]
         if not negative + other > 0:  # not a number
             return Judgement(None, None, raw, "the classifier's output is not finite")
-        label = self._labels[self._negative if negative >= other else row.index(other)]
-        return Judgement(negative / (negative + other), label, raw)
+        share = negative / (negative + other)
+        if negative >= other:
+            return Judgement(share, NEGATIVE, raw)
+        label = self._labels[row.index(other)]
+        return Judgement(share, f"{label} (not counted)" if label == NEGATIVE else label, raw)
 
 
 def check_torch() -> None:

@@ -1,5 +1,6 @@
 """Judges are checked and opened before anything is generated, without the network."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +31,7 @@ def opened(monkeypatch):
     def open_regard(path, offline=False):
         models = JudgeModels(SimpleNamespace(offline=offline), Console())  # pyright: ignore[reportArgumentType]
         judge = JUDGES["regard"](JudgeConfig(name="regard", path=path), None, models)
+        assert judge.regard
         return judge.key, judge.model
 
     return open_regard
@@ -58,6 +60,14 @@ def test_a_classifier_that_the_hub_does_not_have_is_one_line(opened, monkeypatch
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(UserError, match=r"no model 'org/none' on the Hugging Face hub.*check the name"):
         opened("org/none")
+
+
+def test_scores_from_a_file_are_of_regard_if_one_of_its_labels_is_negative(tmp_path):
+    models = JudgeModels(SimpleNamespace(offline=True), Console())  # pyright: ignore[reportArgumentType]
+    for label, regard in (("negative", True), ("rude", False)):
+        path = tmp_path / f"{label}.jsonl"
+        path.write_text(json.dumps({"prompt": "a", "response": "b", "score": 0.9, "label": label}) + "\n")
+        assert JUDGES["imported"](JudgeConfig(name="imported", path=str(path)), None, models).regard is regard
 
 
 def test_the_usual_judge_of_every_benchmark_is_there():

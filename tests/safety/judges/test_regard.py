@@ -5,11 +5,13 @@ The second half needs torch. Where it is installed without the rest: python -m p
 
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.safety.judgements import Exchange
+from jaxalign.safety.judges import regard
 from jaxalign.safety.judges.regard import Regard
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -22,6 +24,27 @@ def test_without_pytorch_the_line_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'jaxalign\[regard\]'") as caught:
         Regard(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+class Words:
+    """A tokenizer of words."""
+
+    model_max_length = 32
+
+    def __call__(self, text):
+        return {"input_ids": text.split()}
+
+
+def test_the_label_that_the_user_names_is_called_negative_in_judgements(tmp_path, monkeypatch):
+    labels = dict(enumerate(("Neg", "negative", "neutral")))
+    model = SimpleNamespace(config=SimpleNamespace(id2label=labels, max_position_embeddings=32, model_type="bert"))
+    loaded = (None, Words(), model)
+    monkeypatch.setattr(regard, "_load", lambda _: loaded)
+    judge = Regard(tmp_path, negative="neg")
+    monkeypatch.setattr(judge, "_probabilities", lambda _: [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
+    found = judge.judge(ASKED, lambda *_: None)
+    assert [one.label for one in found] == ["negative", "negative (not counted)", "neutral"]
+    assert [round(one.score or 0, 2) for one in found] == [0.75, 0.25, 0.25]
 
 
 @pytest.fixture(scope="module")
