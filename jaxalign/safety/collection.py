@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.runs.records import digest
 from jaxalign.safety.benchmarks.benchmark import REFUSAL_RATE
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.calibration import REFUSALS, judge_doubt, judge_title
+from jaxalign.safety.further_rows import further_rows
 from jaxalign.safety.measurements import counted_judges
 from jaxalign.safety.mitigation import NO_MITIGATION, POLICIES
 from jaxalign.safety.summary import ALL, is_whole, learnt_target, model_title
@@ -264,7 +264,7 @@ def _collection(runs: Sequence[HarmRun]) -> Collection:
             )
             key = (model.title, policy)
             if key in known:
-                _check_same(found.name, known[key], model)
+                known[key].rows += _further_rows(found.name, known[key], model)
                 known[key].drops = known[key].drops or model.drops
                 continue
             known[key] = model
@@ -279,16 +279,11 @@ def _of_model(rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> li
     return [row for row in rows if [row.get(key) for key in keys] == wanted]
 
 
-def _check_same(name: str, one: ReportedModel, other: ReportedModel) -> None:
-    def figures(model: ReportedModel) -> str:
-        return digest([[row.get(key) for key in ("category", "metric", "estimate", "n")] for row in model.rows])
-
-    if one.about["adapter"] == other.about["adapter"] and figures(one) == figures(other):
-        return
+def _further_rows(name: str, one: ReportedModel, other: ReportedModel) -> list[Mapping[str, Any]]:
     both = f"{one.run} and {other.run} both hold {name} of a model called {one.title}"
     if one.about["adapter"] != other.about["adapter"]:
         raise UserError(f"{both}, and these are two adapters: ask both in one command, which numbers them")
-    raise UserError(f"{both} (mitigation {one.mitigation}) with different figures: move one of them to another folder")
+    return further_rows(one.rows, other.rows, f"{both} (mitigation {one.mitigation})")
 
 
 def _order(model: ReportedModel) -> tuple[Any, ...]:

@@ -92,6 +92,34 @@ def test_what_cannot_stand_in_one_table_is_one_line(lab, capsys):
     assert "summary.json" in refused(main, [f"runs={lab.root}"], capsys)
 
 
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_a_run_with_further_figures_of_the_same_responses_stands_beside_a_plain_one(lab, capsys, first):
+    plain = json.loads((lab.run(lab.extreme("power"), "other") / "summary.json").read_text())
+    shutil.move(lab.root / "other", lab.root / first)
+    corrected = [
+        {**row, "metric": "flagged_rate_corrected", "estimate": 0.25}
+        for row in plain["rows"]
+        if row["metric"] == "flagged_rate"
+    ]
+    more = lab.run(lab.extreme("power"), "two" if first == "one" else "one") / "summary.json"
+    more.write_text(json.dumps({**plain, "rows": [*plain["rows"], *corrected]}))
+    assert "beavertails, judged by probe: 2 models" in lab.report(capsys)
+    found = [(row["model"], row["category"], row["metric"]) for row in lab.table("beavertails-figures")]
+    assert len(found) == len(set(found)) == len(plain["rows"]) + len(corrected)
+    assert float(lab.table("beavertails-none")[0]["base"]) == plain["rows"][0]["estimate"]
+
+    def said(rows):
+        more.write_text(json.dumps({**plain, "rows": rows}))
+        return refused(main, [f"runs={lab.root}"], capsys)
+
+    begin = "with different figures (flagged rate): type the commands of both again"
+    assert begin in said(
+        [{**row, "estimate": 0.5} if row["metric"] == "flagged_rate" else row for row in plain["rows"]]
+    )
+    assert begin in said(plain["rows"][:1] + corrected)  # of other categories
+    assert "with different figures: type" in said(corrected)
+
+
 @pytest.mark.parametrize("other", [{"temperature": 1.0}, {"stop": []}, {"prompt_format": "plain"}])
 def test_runs_that_did_not_ask_alike_do_not_stand_in_one_table(lab, capsys, other):
     lab.run(lab.extreme("power"), "one")
