@@ -3,7 +3,7 @@
 summary.json of a run of `jaxalign.evaluate` with a benchmark of harm holds:
 
     kind        "harm"
-    benchmark   {name, version, prompts, samples, limit, cut, toxicity_scope (what is scored for toxicity: response or
+    benchmark   {name, version, prompts, samples, limit, cut, toxicity_scope (what its judge scores: response or
                 released; null for other benchmarks)}; runs of another version must not be mixed
     asking      what decides the responses besides the model and the mitigation {temperature, top_k, top_p, max_tokens,
                 stop, seed, prompt_format, prompt (the form of a question), engine, send, strict}; runs that differ in

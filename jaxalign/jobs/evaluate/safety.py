@@ -74,6 +74,8 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     session = HarmSession(config, opened, prompts, mitigation, console)
     check_prompts(session, models)
     judges = None if config.stage == "generate" else open_judges(config, config.harm, judge_models)
+    if judges is not None and (line := judges.unused_scope(config.harm.toxicity_scope)):
+        say(console, line)
     run = open_harm_run(session, models)
     with run.locked():
         summary = do_harm_stages(session, models, judges, run)

@@ -76,7 +76,7 @@ def aggregate(
                 drops += [{**shared, **one} for one in lower]
     summary = {
         "kind": "harm",
-        **_about_command(session),
+        **_about_command(session, judges),
         "models": models,
         "judges": list(entries.values()),
         "corrected": session.config.judge.corrected,
@@ -92,7 +92,7 @@ def aggregate(
     return summary
 
 
-def _about_command(session: HarmSession) -> dict[str, Any]:
+def _about_command(session: HarmSession, judges: HarmJudges) -> dict[str, Any]:
     """Return what the summary says of the benchmark, the way of asking, the base and the mitigation."""
     harm, opened = session.config.harm, session.opened
     return {
@@ -103,7 +103,7 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
             "samples": harm.samples,
             "limit": harm.limit,
             "cut": harm.cut,
-            "toxicity_scope": harm.toxicity_scope if harm.name == "realtoxicityprompts" else None,
+            "toxicity_scope": _toxicity_scope(judges) if harm.name == "realtoxicityprompts" else None,
         },
         "asking": session.asking,
         "model": {"name": opened.files.name, "signature": session.opened.signature},
@@ -113,6 +113,11 @@ def _about_command(session: HarmSession) -> dict[str, Any]:
             "left_aside": session.mitigation.covered(session.prompts)[1],
         },
     }
+
+
+def _toxicity_scope(judges: HarmJudges) -> str:
+    """Return what the judge of harm really scores, whatever was asked for."""
+    return next(iter(judges.harm.values())).toxicity_scope
 
 
 def _about(session: HarmSession, model: AskedModel) -> dict[str, Any]:

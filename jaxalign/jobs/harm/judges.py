@@ -35,6 +35,9 @@ from jaxalign.safety.judges.rubrics import RUBRICS
 from jaxalign.safety.judges.toxicity_linear import ToxicityJudge
 from jaxalign.safety.starter_prompts import COMPLETION
 
+RESPONSE_SCOPE, RELEASED_SCOPE = "response", "released"
+"""What of a text is scored (see `OpenedJudge.toxicity_scope`)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenedJudge:
@@ -48,6 +51,8 @@ class OpenedJudge:
         model: the model that judges, if the user chose it; a name or a folder.
         about_harm: whether the shipped labels can measure it; False for regard, unless the user chose it.
         regard: whether its labels say which responses are negative (see `harm_rows`).
+        toxicity_scope: what it scores, as `benchmark.toxicity_scope` names it: the response (most judges read the
+            prompt beside it), or, "released", prompt and response as one text.
     """
 
     name: str
@@ -57,6 +62,7 @@ class OpenedJudge:
     model: str = ""
     about_harm: bool = True
     regard: bool = False
+    toxicity_scope: str = RESPONSE_SCOPE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,14 @@ class HarmJudges:
             "judges": {name: one.key for name, one in self.harm.items()},
             "refusal": None if self.refusal is None else self.refusal.key,
         }
+
+    def unused_scope(self, wanted: str) -> str | None:
+        """Return the line that says that no judge scores what `benchmark.toxicity_scope` names; None if one does."""
+        if wanted == RESPONSE_SCOPE or any(one.toxicity_scope == wanted for one in self.harm.values()):
+            return None
+        names = " and ".join(self.harm)
+        instead = "judge=toxicity_linear can score both as one text"
+        return f"benchmark.toxicity_scope={wanted} is left aside: {names} scores the response, and {instead}"
 
     @property
     def everyone(self) -> list[OpenedJudge]:
@@ -203,8 +217,13 @@ def _probe_of(model: str, file: str | Path, models: JudgeModels, about: str) -> 
 
 
 def _toxicity(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
-    made = ToxicityJudge(joined=benchmark is not None and benchmark.toxicity_scope == "released")
-    return OpenedJudge(made.name, made.identity, lambda: made)
+    scope = _scope(benchmark)
+    made = ToxicityJudge(joined=scope == RELEASED_SCOPE)
+    return OpenedJudge(made.name, made.identity, lambda: made, toxicity_scope=scope)
+
+
+def _scope(benchmark: HarmConfig | None) -> str:
+    return RESPONSE_SCOPE if benchmark is None else benchmark.toxicity_scope
 
 
 def _rubric(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
@@ -284,13 +303,23 @@ def _regard(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModel
     check_torch()
     made = Regard(models.folder(str(judge.path)), judge.negative, judge.joined)
     about_harm, model = judge.name == "regard", _short(str(judge.path))
-    return OpenedJudge(made.name, made.identity, lambda: made, model=model, about_harm=about_harm, regard=True)
+    scope = RELEASED_SCOPE if judge.joined else RESPONSE_SCOPE
+    return OpenedJudge(
+        *(made.name, made.identity, lambda: made),
+        model=model,
+        about_harm=about_harm,
+        regard=True,
+        toxicity_scope=scope,
+    )
 
 
 def _imported(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModels) -> OpenedJudge:
     low, high, threshold = judge.scale
     made = Imported(Path(str(judge.path)), Scale(low, high, threshold))
-    return OpenedJudge(made.name, made.identity, lambda: made, regard=made.tells_regard)
+    # What the scores are of is known to the user alone.
+    return OpenedJudge(
+        *(made.name, made.identity, lambda: made), regard=made.tells_regard, toxicity_scope=_scope(benchmark)
+    )
 
 
 JUDGES: dict[str, Callable[[JudgeConfig, HarmConfig | None, JudgeModels], OpenedJudge]] = {

@@ -190,6 +190,20 @@ def test_scores_of_other_responses_are_refused_and_what_a_benchmark_leaves_aside
 
 
 @pytest.mark.slow
+def test_the_scope_of_toxicity_in_a_summary_is_that_of_the_judge(probes, here, capsys):
+    asked = [{"prompt": {"text": f"You are a {word}", "toxicity": 0.9}} for word in ("fool", "cow")]
+    (here / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    toxic = ["model=tiny", *STARTER[1:], "benchmark=realtoxicityprompts", "benchmark.path=prompts.jsonl"]
+    toxic += ["benchmark.samples=1", "benchmark.toxicity_scope=released"]
+    printed = run(main, [*toxic, "judge=probe", *probes, "run.dir=a"], capsys)
+    assert "benchmark.toxicity_scope=released is left aside: probe scores the response" in printed
+    printed = run(main, [*toxic, "judge=toxicity_linear", "judge.calibrate=false", "run.dir=b"], capsys)
+    assert "toxicity_scope" not in printed
+    told = [json.loads((here / one / "summary.json").read_text())["benchmark"]["toxicity_scope"] for one in "ab"]
+    assert told == ["response", "released"]
+
+
+@pytest.mark.slow
 def test_mitigation_is_compared_with_none_prompt_by_prompt(probes, here, capsys):
     printed = run(main, [*TINY, *probes, "mitigation=safety_prompt"], capsys)
     assert "no drop is shown: the same command with mitigation=none has not been run" in printed

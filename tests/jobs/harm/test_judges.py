@@ -14,7 +14,8 @@ from jaxalign.config.safety import JudgeConfig
 from jaxalign.errors import UserError
 from jaxalign.evaluate import main
 from jaxalign.jobs.harm import judges
-from jaxalign.jobs.harm.judges import JUDGES, JudgeModels, unused_keys
+from jaxalign.jobs.harm.judges import JUDGES, HarmJudges, JudgeModels, OpenedJudge, unused_keys
+from jaxalign.jobs.harm.labels import MeasuringLabels
 from jaxalign.pretrained.sources import open_model, source_of
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.judges.probe import ProbeWeights, write_probe
@@ -68,6 +69,24 @@ def test_scores_from_a_file_are_of_regard_if_one_of_its_labels_is_negative(tmp_p
         path = tmp_path / f"{label}.jsonl"
         path.write_text(json.dumps({"prompt": "a", "response": "b", "score": 0.9, "label": label}) + "\n")
         assert JUDGES["imported"](JudgeConfig(name="imported", path=str(path)), None, models).regard is regard
+
+
+def test_a_scope_of_toxicity_that_no_judge_has_is_said_to_be_left_aside(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "response": "b", "score": 0.9}\n')
+    models = JudgeModels(SimpleNamespace(offline=True), Console())  # pyright: ignore[reportArgumentType]
+    asked = SimpleNamespace(toxicity_scope="released")
+
+    def opened(name, **keys):
+        one = JUDGES[name](JudgeConfig(name=name, **keys), asked, models)  # pyright: ignore[reportArgumentType]
+        return HarmJudges({name: one}, None, MeasuringLabels([], "labels"))
+
+    assert opened("toxicity_linear").unused_scope("released") is None
+    assert opened("imported", path=str(tmp_path / "a.jsonl")).unused_scope("released") is None
+    probe = OpenedJudge("probe", "probe 1", load=pytest.fail)
+    judges = HarmJudges({"probe": probe}, None, MeasuringLabels([], "labels"))
+    assert judges.unused_scope("response") is None
+    line = judges.unused_scope("released")
+    assert line and line.startswith("benchmark.toxicity_scope=released is left aside: probe scores the response, and")
 
 
 def test_the_usual_judge_of_every_benchmark_is_there():
