@@ -81,7 +81,7 @@ def report(config: ReportConfig) -> None:
     if config.paper and not PUBLISHED_ON & {part.found.name for part in parts}:
         line = f"paper=true: figures are published for {', '.join(sorted(PUBLISHED_ON))} alone"
         say(console, line)
-    page = report_page(runs, parts, aside, config.texts)
+    page, room = report_page(runs, parts, aside, config.texts)
     if not (out / PAGE_FILE).exists():  # a report that is killed before its page is there is known by this one
         write_atomic(out / PAGE_FILE, UNFINISHED_PAGE, OTHER_OUT)
     logs = out / INSPECT_FOLDER
@@ -92,6 +92,9 @@ def report(config: ReportConfig) -> None:
     if others:
         line = f"{logs} has {count(others, 'file')} that this program did not write, perhaps with prompts and responses"
         say(console, f"{line}; they stay")
+    if room < config.texts:
+        line = f"the page has room for {count(room, 'prompt')} of each benchmark, and not for texts={config.texts}"
+        say(console, f"{line}: with fewer runs in one folder it shows more")
     if config.export == "inspect":
         number = write_inspect_logs(logs, [(part.name, part.found) for part in parts if part.found.models])
         line = f"inspect: {count(number, 'log')} in {logs}; inspect view --log-dir {logs} shows them"

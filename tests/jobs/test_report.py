@@ -10,6 +10,7 @@ from command_line import refused, run
 from synthetic_harm import EXTREME, judge_entry
 
 from jaxalign.errors import UserError
+from jaxalign.jobs.harm import report_page
 from jaxalign.report import main
 from jaxalign.safety.value_map import read_value_map
 from jaxalign.values.designed import designed_targets
@@ -333,9 +334,21 @@ def test_24_adapters_and_70_prompts_with_mitigation_stay_under_5_mb(lab, capsys)
     asked = [lab.base(), *(lab.adapter(target) for target in designed_targets().values())]
     for number, policy in enumerate(("none", "safety_prompt")):
         lab.run(asked, f"run{number}", policy)
-    lab.report(capsys)
+    printed = lab.report(capsys)
     assert 1_000_000 < len(lab.page().encode()) < 5_000_000
-    assert len(texts_of(lab)[0]["prompts"]) >= 50
+    assert len(texts_of(lab)[0]["prompts"]) == 70 and "has room for" not in printed
+
+
+def test_a_page_that_has_no_room_for_all_prompts_shows_fewer_and_says_so(lab, capsys, monkeypatch):
+    lab.run(lab.extreme("power"), "one")
+    assert "has room for" not in lab.report(capsys)
+    whole = len(texts_of(lab)[0]["prompts"])
+    monkeypatch.setattr(report_page, "LARGEST_PAGE", len(lab.page().encode()) - 1)
+    printed = lab.report(capsys)
+    shown = len(texts_of(lab)[0]["prompts"])
+    assert 0 < shown < whole
+    assert f"the page has room for {shown} prompts of each benchmark, and not for texts=70: with fewer runs" in printed
+    assert "has room for" not in lab.report(capsys, "texts=0")
 
 
 @pytest.mark.slow

@@ -20,8 +20,13 @@ LARGEST_PAGE = 4_900_000
 prompts are shown."""
 
 
-def report_page(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Sequence[str], texts: int) -> str:
-    """Return the page, of at most `LARGEST_PAGE` bytes as far as leaving out rows and responses can make it so."""
+def report_page(
+    runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Sequence[str], texts: int
+) -> tuple[str, int]:
+    """Return the page, of at most `LARGEST_PAGE` bytes as far as leaving out rows and responses can make it so.
+
+    The number is the most prompts of a benchmark that it has room for: at most `texts`.
+    """
 
     def made(most: int, shown: Sequence[Any]) -> str:
         sections = [_section(part, most) for part in parts]
@@ -33,19 +38,22 @@ def report_page(runs: Sequence[HarmRun], parts: Sequence[ReportPart], aside: Seq
     while len(without_texts.encode()) > (LARGEST_PAGE if not texts else LARGEST_PAGE // 2) and most > 100:
         most //= 2
         without_texts = made(most, [])
-    sets = shown_sets(parts, texts, LARGEST_PAGE - len(without_texts.encode()))
-    return made(most, sets) if sets else without_texts
+    sets, room = shown_sets(parts, texts, LARGEST_PAGE - len(without_texts.encode()))
+    return (made(most, sets) if sets else without_texts), room
 
 
-def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> list[dict[str, Any]]:
-    """Return the responses of at most `most` prompts of each part, of fewer if they would take over `largest` bytes."""
+def shown_sets(parts: Sequence[ReportPart], most: int, largest: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the responses of at most `most` prompts of each part, of fewer if they would take over `largest` bytes.
+
+    The number says of how many at most.
+    """
     while most:
         sets = [one for part in parts if (one := _shown(part, most)) is not None]
         size = len(script_json(sets).encode())
         if size <= largest - 1000:  # what stands around them
-            return sets
+            return sets, most
         most = max(0, min(most - 1, int(most * largest / size)))
-    return []
+    return [], most
 
 
 def _shown(part: ReportPart, most: int) -> dict[str, Any] | None:
