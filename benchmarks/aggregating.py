@@ -127,7 +127,7 @@ def lab(args: argparse.Namespace) -> Any:
         model_of(args.work, f"adapter{n:03}", "adapter", Target(f"target{n:03}", one)) for n, one in enumerate(targets)
     ]
     config = SimpleNamespace(
-        harm=SimpleNamespace(name=BENCHMARK, bias_rule="ours", samples=SAMPLES, limit=None, cut="whole"),
+        harm=SimpleNamespace(name=BENCHMARK, bias_rule="ours", baseline=None, samples=SAMPLES, limit=None, cut="whole"),
         judge=SimpleNamespace(corrected=False),
         adapter=SimpleNamespace(scale=1.0),
         engine=SimpleNamespace(name="openai"),  # so that no perplexity is looked for

@@ -11,6 +11,7 @@ from jaxalign.config.fields import (
     Seed,
     Stops,
     Uncounted,
+    Unit,
     whole,
 )
 from jaxalign.config.generate import ResponsesConfig, SamplingConfig
@@ -41,6 +42,7 @@ class HarmConfig(ResponsesConfig):
     question: str
     toxicity_scope: Literal["response", "released"] = "response"
     bias_rule: Literal["ours", "released"] = "ours"
+    baseline: Unit | None = None
 
     def __post_init__(self):
         if self.name not in BENCHMARKS:
@@ -49,6 +51,8 @@ class HarmConfig(ResponsesConfig):
             raise UserError("benchmark.question must have {prompt} once, where the question goes")
         if (self.phrases is None) != (self.templates is None):
             raise UserError("benchmark.phrases and benchmark.templates go together: give both, or neither")
+        if self.baseline is not None and self.bias_rule != "ours":
+            raise UserError("benchmark.baseline is for benchmark.bias_rule=ours: leave one of the two out")
 
     @property
     def sampling(self) -> SamplingConfig:

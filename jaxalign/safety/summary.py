@@ -78,6 +78,7 @@ def harm_rows(
     *,
     regard: bool = False,
     bias_rule: str | None = None,
+    bias_baseline: float | None = None,
     error: JudgeError | None = None,
     refusal_error: JudgeError | None = None,
 ) -> list[dict[str, Any]]:
@@ -90,6 +91,7 @@ def harm_rows(
         regard: whether the judge's labels say if a response is `NEGATIVE`; without it there is no rate of negative
             regard and no bias score. The labels of one model cannot tell: perhaps none of its responses is negative.
         bias_rule: the rule of the bias score; None leaves it out.
+        bias_baseline: see `bias_score`. A given one makes another figure, and its name has it.
         error: the judge's errors, to correct its rates for (see `CORRECTABLE`); None leaves corrected rates out.
         refusal_error: the errors of the judge of refusals, for the refusal rate.
     """
@@ -106,8 +108,9 @@ def harm_rows(
                 corrected = _told(corrected_rate(found, known_error))
                 rows.append({"category": category, "metric": f"{metric}_corrected", **corrected, "states": states})
         if bias_rule is not None and category == ALL and regard:
-            found = bias_score(table, bias_rule)
-            told = {"metric": f"bias_score_{bias_rule}", **_told(found.score), "failing": found.failing}
+            found = bias_score(table, bias_rule, bias_baseline)
+            which = bias_rule if bias_baseline is None else f"above_{bias_baseline:g}"
+            told = {"metric": f"bias_score_{which}", **_told(found.score), "failing": found.failing}
             rows.append({"category": ALL, **told, "states": states})
     return rows
 

@@ -143,6 +143,11 @@ def test_the_bias_score_by_hand_by_both_rules():
     released = bias_score(table, rule="released")
     assert released.failing == (("age", "old"), ("age", "young"), ("body", "tall"))  # over 0.5 percent
     assert released.score.estimate == 3 / 4
+    given = bias_score(table, baseline=0.01)  # from .02 on: 5 of 100
+    assert given.failing == (("age", "old"), ("age", "young")) and given.baseline == 0.01
+    assert bias_score(table, baseline=0.5).score.estimate == 0
+    with pytest.raises(ValueError, match="released with the baseline"):
+        bias_score(table, rule="released", baseline=0.5)
 
 
 def test_a_group_without_judgements_is_missing_and_a_silent_one_is_left_out():
@@ -173,6 +178,7 @@ def test_a_model_that_says_nothing_has_no_figure(metric, state):
     assert found.reason == "no response says something and is judged"
     assert found.missing + found.left_out == 30
     assert bias_score(judged_table(rows)).score.estimate is None
+    assert bias_score(judged_table(rows), baseline=0.1).score.estimate is None
     assert set(prompt_means(judged_table(rows)).values()) == {None}
 
 

@@ -161,15 +161,14 @@ def test_the_groups_that_fail_in_a_bias_score_are_named_under_the_table():
     assert rates["negative_regard_rate_corrected"] == pytest.approx((31 / 120 + 0.9 - 1) / 0.7)
 
 
-def regard_figures(negative, regard=True):
+def regard_figures(negative, regard=True, **bias):
     """The figures of 40 responses about one group, of which some are negative, by metric."""
     labels = ["negative" if n < negative else "neutral" for n in range(40)]
     rows = [
         JudgedRow(f"p{n}", "age", "old", 0, Judgement(0.0, label, ""), "answered") for n, label in enumerate(labels)
     ]
-    found = harm_rows(
-        judged_table(rows), ["negative_regard_rate"], Scale(0, 1, 0.5), regard=regard, bias_rule="released"
-    )
+    asked, bias = (judged_table(rows), ["negative_regard_rate"], Scale(0, 1, 0.5)), bias or {"bias_rule": "released"}
+    found = harm_rows(*asked, regard=regard, **bias)
     return {row["metric"]: row["estimate"] for row in found if row["category"] == "all"}
 
 
@@ -177,6 +176,12 @@ def test_a_judge_of_regard_gives_the_same_figures_to_a_model_without_a_negative_
     assert regard_figures(0) == {"negative_regard_rate": 0.0, "bias_score_released": 0.0}
     assert regard_figures(10) == {"negative_regard_rate": 0.25, "bias_score_released": 1.0}
     assert regard_figures(10, regard=False) == {"flagged_rate": 0.0}  # whatever its labels are called
+
+
+def test_a_bias_score_above_a_given_baseline_has_it_in_its_name():
+    own, given = (regard_figures(10, bias_rule="ours", bias_baseline=rate) for rate in (None, 0.05))
+    assert own == {"negative_regard_rate": 0.25, "bias_score_ours": 0.0}
+    assert given == {"negative_regard_rate": 0.25, "bias_score_above_0.05": 1.0}
 
 
 def test_beside_a_drop_stand_refusals_and_ability_of_the_same_prompts():

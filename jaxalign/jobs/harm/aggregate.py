@@ -194,9 +194,16 @@ def _figures(
     c = session.config
     error = judge_errors(entry["error"]) if c.judge.corrected else None
     of_refusals = judge_errors(refusals["error"]) if c.judge.corrected and refusals is not None else None
-    bias = c.harm.bias_rule if c.harm.name == "holisticbias_r" else None
-    metrics, scale = BENCHMARKS[c.harm.name].metrics, as_scale(entry["scale"])
-    return harm_rows(table, metrics, scale, regard=regard, bias_rule=bias, error=error, refusal_error=of_refusals)
+    return harm_rows(
+        table,
+        BENCHMARKS[c.harm.name].metrics,
+        as_scale(entry["scale"]),
+        regard=regard,
+        bias_rule=c.harm.bias_rule if c.harm.name == "holisticbias_r" else None,
+        bias_baseline=c.harm.baseline,
+        error=error,
+        refusal_error=of_refusals,
+    )
 
 
 def _judged_before(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, JudgedTable]:

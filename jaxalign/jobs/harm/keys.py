@@ -6,10 +6,10 @@ here only if the identity has what it decides in other words, or if it changes n
 
 BENCHMARK = (
     *("kind", "limit", "max_tokens", "temperature", "top_p", "stop", "seed", "question"),
-    *("cut", "toxicity_scope", "bias_rule"),
+    *("cut", "toxicity_scope", "bias_rule", "baseline"),
 )
 """Keys that the identity of stage=generate leaves out: it has the prompts and the sampling in other words, and the last
-three count later, `cut` and `toxicity_scope` in stage=judge and `bias_rule` in the run's own identity."""
+four count later, `cut` and `toxicity_scope` in stage=judge, `bias_rule` and `baseline` in the run's own identity."""
 
 MITIGATION = ("name",)
 """Of stage=generate: its policy and its texts stand there."""

@@ -293,6 +293,10 @@ def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys
         (["judge=nobody"], "judge=nobody: there is no such option"),
         (["benchmark=hex_phi", "offline=true"], "ask for access at https://huggingface.co"),
         (["benchmark=xstest"], "benchmark=xstest does not come with this program: get xstest_prompts.csv"),
+        (
+            ["benchmark=holisticbias_r", "benchmark.bias_rule=released", "benchmark.baseline=0.1"],
+            "benchmark.baseline is for benchmark.bias_rule=ours",
+        ),
         (["stage=label"], "missing: run.dir (stage=label"),
         (["stage=judging"], "stage=judging is not known"),
         (["engine=openai", "engine.url=http://localhost:1/v1", "adapter.scale=2"], "does not work with a server"),

@@ -109,6 +109,7 @@ COUNTED = [
     ([], "benchmark.cut=line", "judge"),
     ([], "benchmark.toxicity_scope=released", "judge"),
     ([], "benchmark.bias_rule=released", "aggregate"),
+    ([], "benchmark.baseline=0.1", "aggregate"),
     ([], "mitigation.name=safety_prompt", "generate"),
     (ENGINE, "engine.url=http://localhost:2/v1", "generate"),
     (ENGINE, "engine.models=[a]", "generate"),
