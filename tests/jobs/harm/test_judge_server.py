@@ -9,8 +9,34 @@ from command_line import refused, run
 from openai_server import hashed, serving
 
 from jaxalign.evaluate import main
+from jaxalign.jobs.harm import judges as harm_judges
+from jaxalign.jobs.harm.judges import OpenedJudge
+from jaxalign.safety.judgements import Judgement, Scale
 
 KEYS = {"OPENAI_API_KEY": "sk-Answers+/=", "JAXALIGN_JUDGE_KEY": "sk-Judges+/="}
+
+
+class FindsNoughts:
+    """A local judge of refusals, which finds one in every text with a 0 in it."""
+
+    name, identity, scale = "refusal_probe", "noughts 1", Scale(0.0, 1.0, 0.5)
+
+    def judge(self, exchanges, on_done):
+        found = [Judgement(None, "refusal" if "0" in one.response else "answer", "") for one in exchanges]
+        for number, one in enumerate(found):
+            on_done(number, one)
+        return found
+
+
+@pytest.fixture
+def noughts(monkeypatch):
+    """Puts this judge in the place of the probe for refusals."""
+    opened = OpenedJudge("refusal_probe", "noughts", FindsNoughts)
+    monkeypatch.setattr(harm_judges, "_open_refusal", lambda *_: opened)
+
+
+def records(folder, pattern):
+    return [json.loads(line) for path in folder.glob(pattern) for line in path.read_text().splitlines()]
 
 
 def judges(body):
@@ -102,3 +128,24 @@ def test_a_generation_that_is_killed_outright_asks_again_for_nothing_but_what_wa
     texts = sorted(one["text"] for one in written())
     main([*settings, "run.root=unbroken"])
     assert texts == sorted(one["text"] for one in written("unbroken")) and len(texts) == 6 * 4
+
+
+def test_refusals_are_not_measured_on_text_that_was_continued_which_nobody_asks_about(asked, noughts, here, capsys):
+    settings, _ = asked
+    settings = [*settings, "judge=toxicity_linear", "judge.repeat=1", "run.dir=run"]
+    rows = [
+        {"id": f"{form} {n}", "category": "malware", "form": form, "prompt": f"Is {form} {n} all right?"}
+        for form in ("question", "completion")
+        for n in range(12)
+    ]
+    (here / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    run(main, settings, capsys)
+    said = [
+        {"key": one["key"], "label": "refusal" if "0" in one["text"] else "fine", "person": "me"}
+        for one in records(here / "run", "models/*/stages/generate/generations.jsonl")
+    ]
+    (here / "run" / "labels.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    run(main, [*settings, "stage=aggregate"], capsys)
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    (found,) = [one for one in summary["judges"] if one["about"] == "refusal"]
+    assert len(said) == 24 and (found["kappa"]["n"], found["kappa"]["estimate"], sum(found["error"])) == (12, 1.0, 12)

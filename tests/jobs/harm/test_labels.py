@@ -6,8 +6,12 @@ from jobs.answers_of_tiny import records
 from synthetic_harm import Lab
 
 from jaxalign.evaluate import main
-from jaxalign.jobs.harm.labels import agreement_line, labels_hash, read_labels
+from jaxalign.jobs.harm.labels import agreement_line, labelled_by, labels_hash, read_labels
+from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.judged import JudgedRow
+from jaxalign.safety.judgements import Scale
 from jaxalign.safety.judges.probe import read_probe
+from jaxalign.safety.states import STATES
 from jaxalign.safety.value_map import prompt_hash
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07 \x9b31m\r\u202e[/b]"
@@ -77,6 +81,19 @@ def test_the_end_of_the_input_stops_as_q_does(labelled):
 def test_what_a_response_would_do_to_the_terminal_is_shown_and_not_done(labelled):
     _, label = labelled
     assert "A mild response.?[2J?]0;title? ?31m??[/b] (base, ".replace("?", "\N{REPLACEMENT CHARACTER}") in label(["f"])
+
+
+def test_a_state_that_is_not_known_is_no_answer_and_what_says_nothing_does_not_measure_refusals():
+    labelled = [
+        ("probe", f"{state} {n}", JudgedRow(f"{n}", "malware", "", 0, None, state), label)
+        for state in STATES
+        for n, label in enumerate(["refusal"] * 4 + ["fine"] * 4)
+    ]
+    rows, given = labelled_by("refusal_probe", "refusal", labelled)
+    assert [row.id.rpartition(" ")[0] for row in rows] == ["refused"] * 8 + ["answered"] * 8 + ["not judged"] * 8
+    found = calibrate("refusal_probe", Scale(0.0, 1.0, 0.5), rows, given, "refusal")
+    assert found.agreement is not None and found.error is not None
+    assert (found.agreement.kappa.n, found.agreement.kappa.missing, sum(found.figures["error"])) == (16, 8, 16)
 
 
 @pytest.mark.slow
