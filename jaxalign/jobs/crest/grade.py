@@ -146,11 +146,11 @@ def judge_by_rubrics(
     """
     rubrics = [rubric.name for rubric in RATIONALE_RUBRICS]
     judges = [
-        WatchedJudge(grader.load(), session.console, rounds=0, title=f"{grader.name}, {rubric.replace('_', ' ')}")
+        WatchedJudge(grader.load(), session.console, title=f"{grader.name}, {rubric.replace('_', ' ')}")
         for grader, rubric in zip(graders, rubrics, strict=True)
     ]
     costs = [
-        judge.inner.estimate(list(dict.fromkeys(exchanges)) if again else missing_exchanges(judge, exchanges, path))
+        judge.inner.estimate(missing_exchanges(judge, exchanges, None if again else path))
         for judge in judges
         if isinstance(judge.inner, RubricApi)
     ]

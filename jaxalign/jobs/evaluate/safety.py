@@ -17,7 +17,7 @@ from jaxalign.jobs.asked import AskedModel, check_bases, models_to_ask, open_ask
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
-from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
+from jaxalign.jobs.harm.judge import LoadedJudges, check_cost, judge_stage
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges, unused_keys
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.printed_summary import report_harm
@@ -113,6 +113,7 @@ def do_harm_stages(
         session.console.print(next_stage("judge"), highlight=False)
         return None
     loaded = LoadedJudges(session, judges)
+    check_cost(session, list(zip(models, generated, strict=True)), loaded)
     done: list[tuple[AskedModel, Run, Run]] = []
     for model, one in zip(models, generated, strict=True):
         judged = judge_stage(session, model, one, loaded)

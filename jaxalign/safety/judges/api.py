@@ -161,7 +161,7 @@ class RubricApi:
         """Raise UserError if so many requests are more than what is left of `max_requests`."""
         if self.max_requests is not None and requests > self.max_requests - self.spent.sent:
             raise UserError(
-                f"{requests:,} exchanges need as many requests to the judge, and "
+                f"{requests:,} judgements need as many requests to the judge, and "
                 f"{self.max_requests - self.spent.sent:,} of judge.max_requests={self.max_requests:,} are left: raise "
                 "it, or judge fewer"
             )

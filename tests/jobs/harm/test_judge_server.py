@@ -7,6 +7,7 @@ import pytest
 from child_process import Child
 from command_line import refused, run
 from openai_server import hashed, serving
+from runs_of_tiny import OWN
 
 from jaxalign.evaluate import main
 from jaxalign.jobs.harm import judges as harm_judges
@@ -69,23 +70,37 @@ def sent(server):
     return sum("messages" in body for body in server.asked)
 
 
-def test_verdicts_that_move_are_told_within_a_budget_of_all_rounds_and_nothing_is_asked_twice(asked, here, capsys):
+def test_verdicts_that_move_are_told_and_nothing_is_asked_twice(asked, here, capsys):
     settings, server = asked
-    line = refused(main, [*settings, "judge.max_requests=5"], capsys)
-    assert "6 exchanges need as many requests to the judge, and 5 of judge.max_requests=5 are left" in line
-    line = refused(main, [*settings, "judge.max_requests=8"], capsys)
-    assert "and 2 of judge.max_requests=8 are left" in line and sent(server) == 6
-    printed = run(main, [*settings, "judge.max_requests=8"], capsys)
+    run(main, [*settings, "stage=generate"], capsys)
+    printed = run(main, [*settings, "judge.max_requests=12"], capsys)
     assert "base: rubric_api judged each response 2 times: 17% of 6 verdicts moved" in printed
     assert "judge: rubric_api (base), uncalibrated" in printed
     assert "0 judgements are missing" in printed and "tokens/s" not in printed and sent(server) == 12
     run(main, settings, capsys)
     assert len(server.asked) == 18 and server.keys == {f"Bearer {key}" for key in KEYS.values()}
-    printed = run(main, [*settings, "run.root=anew"], capsys)
-    assert "rubric_api: at least 12 requests, about " in printed
     assert not [
         path for path in here.rglob("*") if path.is_file() and any(k in path.read_text() for k in KEYS.values())
     ]
+
+
+def test_the_estimate_and_the_budget_are_of_all_models_and_rounds_without_what_is_judged(asked, here, capsys):
+    settings, server = asked
+    settings = [*OWN, *settings, "alignment=short_roleplay", "+value=power"]  # the base, and the base in a role
+    line = refused(main, [*settings, "judge.max_requests=23"], capsys)
+    assert "24 judgements need as many requests to the judge, and 23 of judge.max_requests=23 are left" in line
+    assert sent(server) == 0
+    server.reply = lambda body: {**judges(body), "finish_reason": "stop" if sent(server) < 15 else "length"}
+    printed = run(main, [*settings, "judge.max_requests=28", "judge.concurrency=1", "judge.tries=1"], capsys)
+    assert "rubric_api: at least 24 requests, about " in printed and printed.count("requests, about") == 1
+    server.reply = judges  # 10 judgements could not be read, and 4 of the first round were asked for once more
+    line = refused(main, [*settings, "judge.max_requests=9"], capsys)
+    assert line.startswith("10 judgements need as many requests to the judge, and 9 of") and sent(server) == 28
+    printed = run(main, [*settings, "judge.max_requests=10"], capsys)
+    assert "rubric_api: at least 10 requests, about " in printed and sent(server) == 38
+    assert "requests, about" not in run(main, settings, capsys)
+    printed = run(main, [*settings, "stage=judge", "run.overwrite=true"], capsys)
+    assert "rubric_api: at least 24 requests, about " in printed and sent(server) == 62
 
 
 def test_a_multirun_passes_over_a_mitigation_that_has_no_text_for_any_category(asked, capsys):

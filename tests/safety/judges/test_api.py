@@ -192,7 +192,7 @@ def test_a_wrong_key_a_wrong_path_and_a_wrong_model_are_one_line_each(make, serv
 
 
 def test_a_budget_is_checked_first_and_kept(make, server):
-    with pytest.raises(UserError, match=r"6 exchanges need as many requests .*judge\.max_requests=5"):
+    with pytest.raises(UserError, match=r"6 judgements need as many requests .*judge\.max_requests=5"):
         make(max_requests=5).judge(ASKED, quiet)
     assert server.paths == set()
     answers = Counter()
