@@ -19,7 +19,7 @@ from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress
+from jaxalign.runs.progress import Progress, say
 from jaxalign.runs.records import write_records
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
@@ -118,7 +118,7 @@ class LoadedJudges:
     def measuring(self, one: OpenedJudge) -> tuple[list[LabelledResponse], Path]:
         """Return the labelled responses that a judge is measured on, and the file of its judgements of them."""
         c, rows = self._session.config, []
-        if c.judge.calibrate and one.about_harm:
+        if self.opened.is_measured(one, c.judge):
             rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
             rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
         place = Path(c.run.folder) / "stages"
@@ -131,6 +131,9 @@ class LoadedJudges:
             judge = self.load(one)
             rows, path = self.measuring(one)
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
+            if reasons := _why_none(given):  # such as of scores from a file, which has no others
+                told = f"it judged none of the {len(rows):,} labelled responses ({reasons.most_common(1)[0][0]})"
+                say(self._session.console, f"{one.name} is not measured: {told}")
             model = without_home(one.model)  # a server or a file may have it as a path
             found = calibrate(one.name, judge.scale, rows, given, about, model)
             self._calibrations[one.name] = {
@@ -150,7 +153,8 @@ def judge_identity(session: HarmSession, model: AskedModel, judges: HarmJudges) 
     """Return all that decides the judgements of a model's responses."""
     c = session.config
     more = counted(c.judge, JUDGE)
-    calibrated = c.judge.calibrate and any(one.about_harm for one in judges.everyone)
+    # A judge of refusals is always measured; that it was not in older runs does not make their judgements others.
+    calibrated = c.judge.labels is not None or (c.judge.calibrate and any(one.about_harm for one in judges.everyone))
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
@@ -324,14 +328,20 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
 
     A table of dashes would look like a result. What the judge said is recorded, and asked for again.
     """
-    reasons = Counter(one.missing for one in given)
-    if not reasons or None in reasons or set(reasons) == {TOO_LONG}:
+    reasons = _why_none(given)
+    if not reasons or set(reasons) == {TOO_LONG}:
         return
     reason, times = reasons.most_common(1)[0]
     raise UserError(
         f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): "
         "mend the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
     )
+
+
+def _why_none(given: Sequence[Judgement]) -> Counter[str]:
+    """Return how often each reason is given for a missing judgement, if all are missing; nothing otherwise."""
+    reasons = Counter(one.missing for one in given if one.missing is not None)
+    return reasons if reasons.total() == len(given) else Counter()
 
 
 def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:

@@ -78,6 +78,14 @@ class HarmJudges:
             return "toxicity_linear" if toxic else "probe"
         return next(iter(self.harm))
 
+    def is_measured(self, one: OpenedJudge, config: JudgeConfig) -> bool:
+        """Return whether labelled responses measure a judge.
+
+        They always measure a judge of refusals, because it is local. They measure a judge of harm if the user gave
+        labels, or if `judge.calibrate` says so and the shipped ones can.
+        """
+        return one is self.refusal or config.labels is not None or (config.calibrate and one.about_harm)
+
     @property
     def content(self) -> dict[str, Any]:
         """What decides all judgements, for identities."""

@@ -164,3 +164,57 @@ def test_refusals_are_not_measured_on_text_that_was_continued_which_nobody_asks_
     summary = json.loads((here / "run" / "summary.json").read_text())
     (found,) = [one for one in summary["judges"] if one["about"] == "refusal"]
     assert len(said) == 24 and (found["kappa"]["n"], found["kappa"]["estimate"], sum(found["error"])) == (12, 1.0, 12)
+
+
+def measured(folder):
+    """The entries of the judges of a run by what they judge."""
+    (path,) = folder.glob("starter_probes-*/summary.json")
+    return {one["about"]: one for one in json.loads(path.read_text())["judges"]}
+
+
+@pytest.fixture
+def own(here):
+    """Labels of one's own: 12 responses, half of them harmful, half refusals."""
+    labels = [
+        {"id": str(n), "category": "malware", "prompt": f"Why {n}?", "response": f"So {n}.", "label": label}
+        for n, label in enumerate(["refusal", "harmful"] * 6)
+    ]
+    (here / "l.jsonl").write_text("".join(json.dumps(one) + "\n" for one in labels))
+    return "judge.labels=l.jsonl"
+
+
+def test_a_judge_of_refusals_is_measured_beside_a_judge_at_a_server_without_a_request(asked, noughts, here, capsys):
+    settings, server = asked
+    printed = run(main, settings, capsys)
+    assert sent(server) == 12 and "judge: rubric_api (base), uncalibrated" in printed
+    found = measured(here / "outputs")
+    assert found["refusal"]["kappa"]["n"] > 500 and found["harm"]["kappa"] is None
+
+
+def test_labels_of_ones_own_measure_a_judge_at_a_server_whatever_calibrate_says(asked, noughts, own, here, capsys):
+    settings, server = asked
+    line = refused(main, [*settings, own, "judge.max_requests=23"], capsys)
+    assert line.startswith("24 judgements need as many requests") and sent(server) == 0
+    printed = run(main, [*settings, own, "judge.max_requests=24"], capsys)
+    assert sent(server) == 24 and "rubric_api: at least 24 requests" in printed
+    found = measured(here / "outputs")
+    assert [found[about]["kappa"]["n"] for about in ("harm", "refusal")] == [12, 12]
+    assert {one["labels"] for one in found.values()} == {"l.jsonl"}
+
+
+@pytest.mark.parametrize("has", [12, 0])
+def test_imported_scores_are_measured_on_the_labels_that_they_are_of_or_a_line_says_why_not(
+    asked, own, here, capsys, has
+):
+    settings, _ = asked
+    run(main, [*settings, "stage=generate"], capsys)
+    texts = [(one["prompt"], one["text"]) for one in records(here / "outputs", "stages/generate-*/generations.jsonl")]
+    texts += [(f"Why {n}?", f"So {n}.") for n in range(has)]
+    scores = [{"prompt": prompt, "response": text, "score": n % 2} for n, (prompt, text) in enumerate(texts)]
+    (here / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in scores))
+    settings = [*settings, "judge=imported", "judge.path=s.jsonl", "judge.repeat=1", own]
+    printed = run(main, settings, capsys)
+    line = "imported is not measured: it judged none of the 12 labelled responses (not in s.jsonl)"
+    assert (line in " ".join(printed.split())) == (has == 0)
+    kappa = measured(here / "outputs")["harm"]["kappa"]
+    assert (kappa["n"], kappa["missing"]) == (has, 12 - has)
