@@ -94,6 +94,7 @@ def grade_stage(
         say(session.console, f"grade: done before by {title}")
         write_page(run, summary, rationales, session.by_id)  # in case an earlier command ended before this
         return
+    graders[0].check()
     tested = {model["name"] for model in summary["models"] if "test" in model}
     asked = [model for model in models if model.name in tested]
     engine = Recorded(run.generations)

@@ -277,7 +277,7 @@ def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys
         monkeypatch.delenv(f"JAXALIGN_JUDGE_{name}", raising=False)
     monkeypatch.setenv("HF_HOME", str(here))
     for arguments, line in (
-        (["judge=rubric_api"], "missing: JAXALIGN_JUDGE_URL in the environment"),
+        (["judge=rubric_api"], "missing: JAXALIGN_JUDGE_MODEL in the environment"),
         (
             ["judge=guard", "judge.model=tiny"],
             "the guard format 'qwen3guard' is for qwen3 checkpoints, and",
@@ -297,8 +297,10 @@ def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys
         (["engine=openai", "engine.url=http://localhost:1/v1", "adapter.scale=2"], "does not work with a server"),
     ):
         assert line in refused(main, [*TINY, *probes, *arguments], capsys), arguments
-    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("JAXALIGN_JUDGE_MODEL", "x")
+    found = refused(main, [*TINY, *probes, "judge=rubric_api"], capsys)
+    assert found.startswith("missing: JAXALIGN_JUDGE_URL in the environment") and not (here / "outputs").exists()
+    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
     found = refused(main, [*TINY, *probes, "judge=rubric_api", "judge.tries=1"], capsys)
     assert "http://127.0.0.1:9/v1" in found and not (here / "outputs").exists()
     assert "judge=probe is for benchmarks of harm" in refused(main, ["model=tiny", "judge=probe"], capsys)

@@ -218,3 +218,21 @@ def test_imported_scores_are_measured_on_the_labels_that_they_are_of_or_a_line_s
     assert (line in " ".join(printed.split())) == (has == 0)
     kappa = measured(here / "outputs")["harm"]["kappa"]
     assert (kappa["n"], kappa["missing"]) == (has, 12 - has)
+
+
+def test_a_server_is_needed_only_where_something_is_left_to_judge(asked, capsys, monkeypatch):
+    settings, server = asked
+    run(main, settings, capsys)
+    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")  # where none is
+    run(main, settings, capsys)
+    monkeypatch.delenv("JAXALIGN_JUDGE_URL")
+    run(main, [*settings, "stage=aggregate"], capsys)
+    run(main, settings, capsys)
+    line = refused(main, [*settings, "stage=judge", "run.overwrite=true"], capsys)
+    assert line.startswith("missing: JAXALIGN_JUDGE_URL in the environment")
+    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
+    line = refused(main, [*settings, "benchmark.seed=7", "judge.tries=1"], capsys)
+    assert "http://127.0.0.1:9/v1" in line and len(server.asked) == 18  # nothing was generated before
+    monkeypatch.delenv("JAXALIGN_JUDGE_MODEL")
+    line = refused(main, [*settings, "stage=aggregate"], capsys)
+    assert line.startswith("missing: JAXALIGN_JUDGE_MODEL in the environment")

@@ -15,7 +15,7 @@ from openai_server import serving
 from jaxalign.errors import UserError
 from jaxalign.runs.records import read_records
 from jaxalign.safety.judgements import Exchange, Judgement, judge_missing
-from jaxalign.safety.judges.api import RubricApi, judge_endpoint, read_step
+from jaxalign.safety.judges.api import RubricApi, judge_model, judge_url, read_step
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
 from jaxalign.safety.judges.rubrics import FLAGGED, HARMFULNESS
 
@@ -336,7 +336,7 @@ def test_repeated_judgements_are_recorded_and_their_movement_is_told(make, serve
 )
 def test_a_judge_without_its_settings_is_one_line(environment, line):
     with pytest.raises(UserError, match=line) as caught:
-        judge_endpoint(environment)
+        judge_url(environment), judge_model(environment)
     assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
     good = {"JAXALIGN_JUDGE_URL": " http://localhost:8000/v1 ", "JAXALIGN_JUDGE_MODEL": "m"}
-    assert judge_endpoint(good) == ("http://localhost:8000/v1", "m")
+    assert (judge_url(good), judge_model(good)) == ("http://localhost:8000/v1", "m")
