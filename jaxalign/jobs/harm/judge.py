@@ -218,7 +218,7 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
     """
     stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
     before = unjudged(session, model, loaded.opened)
-    if before is not None and before.finished:
+    if before is not None and before.finished and not session.config.run.overwrite:
         before.summary.unlink()
     return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
 
