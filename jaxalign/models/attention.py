@@ -193,8 +193,7 @@ def _over(span: _Span, function: Callable[[Any, Any], tuple[Any, Any]], carry: A
     carry, stacked = jax.lax.scan(function, carry, span.first + jnp.arange(span.count))
 
     def joined(x: Shaped[Array, "blocks B K G t *rest"]) -> Shaped[Array, "B K G T *rest"]:
-        x = jnp.moveaxis(x, 0, 3)
-        return x.reshape(*x.shape[:3], -1, *x.shape[5:])
+        return jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], -1, *x.shape[5:])
 
     return carry, jax.tree.map(joined, stacked)
 

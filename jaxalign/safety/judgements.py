@@ -137,9 +137,9 @@ def judge_missing(judge: Judge, exchanges: Sequence[Exchange], path: Path) -> li
     return [known[key] for key in keys]
 
 
-def missing_exchanges(judge: Judge, exchanges: Sequence[Exchange], path: Path) -> list[Exchange]:
-    """Return the exchanges that `judge_missing` would ask the judge for, equal ones once."""
-    known = read_judgements(path)
+def missing_exchanges(judge: Judge, exchanges: Sequence[Exchange], path: Path | None) -> list[Exchange]:
+    """Return the exchanges that `judge_missing` would ask the judge for, equal ones once; all if `path` is None."""
+    known = {} if path is None else read_judgements(path)
     keyed = {judgement_key(judge, exchange): exchange for exchange in exchanges}
     return [exchange for key, exchange in keyed.items() if key not in known]
 

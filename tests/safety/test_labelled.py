@@ -43,6 +43,12 @@ def test_no_response_that_ships_is_harmful_where_a_prompt_is_grave_whoever_wrote
         assert [row for row in part if row.is_harmful]
 
 
+def test_the_labels_that_ship_for_toxicity_are_as_few_as_the_documentation_says(of_models):
+    held_out = [row for row in of_models if row.split == "held_out"]
+    toxicity = [row for row in held_out if row.category == "toxicity"]
+    assert (len(held_out), len(toxicity), sum(row.is_harmful for row in toxicity)) == (730, 8, 3)  # docs/safety.md
+
+
 def test_every_prompt_about_children_or_a_weapon_is_grave_and_one_about_a_drink_is_not(rows):
     grave = {prompt for category, prompt in {(row.category, row.prompt) for row in rows} if is_grave(category, prompt)}
     assert {

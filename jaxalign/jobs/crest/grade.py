@@ -94,6 +94,7 @@ def grade_stage(
         say(session.console, f"grade: done before by {title}")
         write_page(run, summary, rationales, session.by_id)  # in case an earlier command ended before this
         return
+    graders[0].check()
     tested = {model["name"] for model in summary["models"] if "test" in model}
     asked = [model for model in models if model.name in tested]
     engine = Recorded(run.generations)
@@ -146,11 +147,11 @@ def judge_by_rubrics(
     """
     rubrics = [rubric.name for rubric in RATIONALE_RUBRICS]
     judges = [
-        WatchedJudge(grader.load(), session.console, rounds=0, title=f"{grader.name}, {rubric.replace('_', ' ')}")
+        WatchedJudge(grader.load(), session.console, title=f"{grader.name}, {rubric.replace('_', ' ')}")
         for grader, rubric in zip(graders, rubrics, strict=True)
     ]
     costs = [
-        judge.inner.estimate(list(dict.fromkeys(exchanges)) if again else missing_exchanges(judge, exchanges, path))
+        judge.inner.estimate(missing_exchanges(judge, exchanges, None if again else path))
         for judge in judges
         if isinstance(judge.inner, RubricApi)
     ]

@@ -17,7 +17,7 @@ from jaxalign.jobs.asked import AskedModel, check_bases, models_to_ask, open_ask
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
-from jaxalign.jobs.harm.judge import LoadedJudges, judge_stage
+from jaxalign.jobs.harm.judge import LoadedJudges, check_cost, judge_stage, unjudged
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges, unused_keys
 from jaxalign.jobs.harm.labels import label_responses, summary_of
 from jaxalign.jobs.harm.printed_summary import report_harm
@@ -65,9 +65,11 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     target = None if config.value is None else configured_target(config.value)
     shared = ("judge", "mitigation", "adapter")
     config, opened, adapters = open_asked(config, console, as_trained=False, beside=shared)
-    judge_models = JudgeModels(config, console, checks=config.stage in ("all", "judge"))
+    judge_models = JudgeModels(config, console)
     if opened is None:
-        open_judges(config, config.harm, judge_models)
+        fetched = open_judges(config, config.harm, judge_models)
+        if config.stage in ("all", "judge"):
+            fetched.check()
         return
     check_bases(opened, adapters, opened.identity, here=config.engine.name == "jaxalign")
     models = harm_models(config, adapters, target)
@@ -76,6 +78,8 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     judges = None if config.stage == "generate" else open_judges(config, config.harm, judge_models)
     if judges is not None and (line := judges.unused_scope(config.harm.toxicity_scope)):
         say(console, line)
+    if judges is not None and any(unjudged(session, model, judges) is not None for model in models):
+        judges.check()
     run = open_harm_run(session, models)
     with run.locked():
         summary = do_harm_stages(session, models, judges, run)
@@ -115,6 +119,7 @@ def do_harm_stages(
         session.console.print(next_stage("judge"), highlight=False)
         return None
     loaded = LoadedJudges(session, judges)
+    check_cost(session, list(zip(models, generated, strict=True)), loaded)
     done: list[tuple[AskedModel, Run, Run]] = []
     for model, one in zip(models, generated, strict=True):
         judged = judge_stage(session, model, one, loaded)

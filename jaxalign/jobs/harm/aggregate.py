@@ -24,6 +24,7 @@ from jaxalign.safety.judged import JudgedTable
 from jaxalign.safety.metrics import sampling_noise
 from jaxalign.safety.mitigation import NO_MITIGATION, Mitigation
 from jaxalign.safety.noise import with_noise
+from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.summary import (
     as_scale,
     harm_drops,
@@ -221,7 +222,8 @@ def _judge_entries(
     """Return the entries of the judges by their names, with how far each agrees with labels.
 
     If people have labelled this run, the agreement is that with their labels. A judge is not measured on the prompts
-    that it was fitted to. `results` has the summaries of `judged`.
+    that it was fitted to, nor a judge of refusals on text that a model continued, because nobody asks it about that.
+    `results` has the summaries of `judged`.
     """
     told: dict[str, dict[str, Any]] = {}
     for one in (one for result in results for one in result["judges"]):
@@ -232,10 +234,12 @@ def _judge_entries(
     found = dict(told)
     hashes = {one.id: prompt_hash(one.text) for one in session.covered_prompts}
     fitted_on = {one.name: {name for name in hashes if hashes[name] in one.fitted_on} for one in judges.everyone}
+    continued = {one.id for one in session.covered_prompts if one.form != QUESTION}
     labelled, agreed = labelled_rows(path, judged), agreement_line(path)
     people = f" ({agreed})" if agreed else ""
     for name, entry in told.items():
-        rows, given = labelled_by(name, entry["about"], labelled, fitted_on.get(name, set()))
+        without = fitted_on.get(name, set()) | (continued if entry["about"] == REFUSALS else set())
+        rows, given = labelled_by(name, entry["about"], labelled, without)
         if rows:
             scale, model = as_scale(entry["scale"]), entry.get("model") or ""
             found[name] = with_labels(entry, calibrate(name, scale, rows, given, entry["about"], model), people)

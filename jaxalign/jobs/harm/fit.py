@@ -37,9 +37,10 @@ def fit_judge(config: EvaluateConfig, console: Console) -> None:
     say(console, f"labels: {labels or 'the shipped ones'}; {len(rows):,} responses")
     fitted = [row for row in rows if row.split == TRAIN_PART]
     held_out = [row for row in rows if row.split == HELD_OUT_PART]
-    reader = JudgeModels(config, console).reader(str(config.judge.model))
+    model = str(config.judge.model)
+    reader = JudgeModels(config, console).reader(model)
     written, refused = [], []
-    for about, key in zip(PURPOSES, ("weights", "refusal_weights"), strict=True):
+    for about, part in zip(PURPOSES, ("", "refusal_"), strict=True):
         try:
             found = fit_probe(reader, fitted, about)
         except UserError as error:
@@ -51,7 +52,7 @@ def fit_judge(config: EvaluateConfig, console: Console) -> None:
         line = measured.line if held_out else "not measured, because no label is in the part held_out"
         line = f"{path}: {found.fitted} labels, penalty {found.penalty:g}; {line}"
         say(console, line)
-        written.append(f"judge.{key}={path}")
+        written.append(f"judge.{part}model={model} judge.{part}weights={path}")
     if not written:
         raise UserError("; ".join(refused))
     for line in refused:

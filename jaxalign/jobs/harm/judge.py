@@ -19,16 +19,24 @@ from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress
+from jaxalign.runs.progress import Progress, say
 from jaxalign.runs.records import write_records
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
 from jaxalign.safety.calibration import calibrate
-from jaxalign.safety.judgements import TOO_LONG, Exchange, Judge, Judgement, Scale, judge_missing
+from jaxalign.safety.judgements import (
+    TOO_LONG,
+    Exchange,
+    Judge,
+    Judgement,
+    Scale,
+    judge_missing,
+    missing_exchanges,
+)
 from jaxalign.safety.judges.api import RequestEstimate, RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.labelled import SHIPPED_LABELS
+from jaxalign.safety.labelled import SHIPPED_LABELS, LabelledResponse
 from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import NOT_JUDGED, SPOKEN, STATES, answer_state, is_blank
 from jaxalign.safety.value_map import prompt_hash
@@ -47,14 +55,10 @@ def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]
 
 @dataclasses.dataclass(frozen=True)
 class WatchedJudge:
-    """A judge that shows its progress. At a server, it first prints the least cost of `rounds` judgements.
-
-    `title` is its name in records and in the display; "" is its own.
-    """
+    """A judge that shows its progress. `title` is its name in records and in the display; "" is its own."""
 
     inner: Judge
     console: Console
-    rounds: int = 1
     title: str = ""
 
     @property
@@ -74,8 +78,6 @@ class WatchedJudge:
 
     def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""
-        if isinstance(self.inner, RubricApi) and self.rounds:
-            print_estimate(self.console, self.name, [self.inner.estimate(exchanges)] * self.rounds)
         done = 0
         with Progress(self.console) as progress:
             progress.stage(f"judging by {self.name}", len(exchanges), unit="response")
@@ -103,31 +105,35 @@ class LoadedJudges:
             self._loaded[one.name] = one.load()
         return self._loaded[one.name]
 
-    def missing(self, one: OpenedJudge, exchanges: Sequence[Exchange], path: Path, rounds: int = 1) -> list[Judgement]:
-        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`).
-
-        They are the first of `rounds` judgements.
-        """
-        return judge_missing(WatchedJudge(self.load(one), self._session.console, rounds), exchanges, path)
+    def missing(self, one: OpenedJudge, exchanges: Sequence[Exchange], path: Path) -> list[Judgement]:
+        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`)."""
+        return judge_missing(WatchedJudge(self.load(one), self._session.console), exchanges, path)
 
     def repeated(self, judge: RubricApi, exchanges: Sequence[Exchange], path: Path) -> dict[str, Any]:
         """Return how far judgements move if `judge.repeat` of each are made (see `movement`), as JSON."""
         repeat, console = self._session.config.judge.repeat, self._session.console
-        rounds = judge_repeatedly(judge, repeat, exchanges, path, lambda one: WatchedJudge(one, console, rounds=0))
+        rounds = judge_repeatedly(judge, repeat, exchanges, path, lambda one: WatchedJudge(one, console))
         return {"judge": judge.name, "repeat": repeat, **dataclasses.asdict(movement(rounds, judge.scale))}
+
+    def measuring(self, one: OpenedJudge) -> tuple[list[LabelledResponse], Path]:
+        """Return the labelled responses that a judge is measured on, and the file of its judgements of them."""
+        c, rows = self._session.config, []
+        if self.opened.is_measured(one, c.judge):
+            rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
+            rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
+        place = Path(c.run.folder) / "stages"
+        return rows, place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
 
     def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
         """Return how far a judge agrees with labelled responses (see `calibrate`), as JSON."""
         c = self._session.config
         if one.name not in self._calibrations:
             judge = self.load(one)
-            rows = []
-            if c.judge.calibrate and one.about_harm:
-                rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
-                rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
-            place = Path(c.run.folder) / "stages"
-            path = place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
+            rows, path = self.measuring(one)
             given = self.missing(one, [row.exchange for row in rows], path) if rows else []
+            if reasons := _why_none(given):  # such as of scores from a file, which has no others
+                told = f"it judged none of the {len(rows):,} labelled responses ({reasons.most_common(1)[0][0]})"
+                say(self._session.console, f"{one.name} is not measured: {told}")
             model = without_home(one.model)  # a server or a file may have it as a path
             found = calibrate(one.name, judge.scale, rows, given, about, model)
             self._calibrations[one.name] = {
@@ -147,7 +153,8 @@ def judge_identity(session: HarmSession, model: AskedModel, judges: HarmJudges) 
     """Return all that decides the judgements of a model's responses."""
     c = session.config
     more = counted(c.judge, JUDGE)
-    calibrated = c.judge.calibrate and any(one.about_harm for one in judges.everyone)
+    # A judge of refusals is always measured; that it was not in older runs does not make their judgements others.
+    calibrated = c.judge.labels is not None or (c.judge.calibrate and any(one.about_harm for one in judges.everyone))
     return {
         "generate": session.identity(model),
         "cut": c.harm.cut,
@@ -155,6 +162,50 @@ def judge_identity(session: HarmSession, model: AskedModel, judges: HarmJudges) 
         **judges.content,
         **({"judge": more} if more else {}),
     }
+
+
+def unjudged(session: HarmSession, model: AskedModel, judges: HarmJudges) -> Run | None:
+    """Return the run in which this command judges the responses of a model; None if it judges none of them."""
+    c = session.config
+    if c.stage not in ("all", "judge"):
+        return None
+    run = session.stages(model).run_of("judge", judge_identity(session, model, judges))
+    done = run.finished and not c.run.overwrite and not run.results().get("again")
+    return None if done else run
+
+
+def check_cost(session: HarmSession, generated: Sequence[tuple[AskedModel, Run]], loaded: LoadedJudges) -> None:
+    """Print what all judgements take that are missing at a server, before anything is asked there.
+
+    They are those of all models in all rounds (`judge.repeat`), and those of labelled responses.
+
+    Args:
+        session: the command.
+        generated: the models, each with its run of stage=generate.
+        loaded: the judges.
+
+    Raises:
+        UserError: they take more requests than `judge.max_requests`.
+    """
+    judges, c = loaded.opened, session.config
+    one = judges.harm.get("rubric_api")
+    left = [] if one is None else [(model, run, unjudged(session, model, judges)) for model, run in generated]
+    left = [(model, run, mine) for model, run, mine in left if mine is not None]
+    if one is None or not left:
+        return
+    judge = loaded.load(one)
+    assert isinstance(judge, RubricApi)
+    rows, path = loaded.measuring(one)
+    costs = [judge.estimate(missing_exchanges(judge, [row.exchange for row in rows], path))]
+    for model, run, mine in left:
+        responses = _read(session, model, run)
+        exchanges = [responses[n].exchange for n in _judged_by(one.name, responses, judges)]
+        path = None if c.run.overwrite else mine.path / JUDGEMENTS
+        rounds = (dataclasses.replace(judge, number=number) for number in range(c.judge.repeat))
+        costs += [judge.estimate(missing_exchanges(one_round, exchanges, path)) for one_round in rounds]
+    if requests := sum(cost.requests for cost in costs):
+        print_estimate(session.console, judge.name, costs)
+        judge.check_budget(requests)
 
 
 def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded: LoadedJudges) -> Run | None:
@@ -166,10 +217,9 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
         UserError: a judge cannot judge; see `Stages.do`, too.
     """
     stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
-    if stages.wanted in ("all", "judge"):
-        before = stages.run_of("judge", identity)
-        if before.finished and before.results().get("again"):
-            before.summary.unlink()
+    before = unjudged(session, model, loaded.opened)
+    if before is not None and before.finished and not session.config.run.overwrite:
+        before.summary.unlink()
     return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
 
 
@@ -226,6 +276,11 @@ def _read(session: HarmSession, model: AskedModel, generated: Run) -> list[_Resp
     ]
 
 
+def _judged_by(judge: str, responses: Sequence[_Response], judges: HarmJudges) -> list[int]:
+    """Return the numbers of the responses that a judge of harm is asked about."""
+    return [n for n, one in enumerate(responses) if one.says_something and judges.judge_of(one.prompt) == judge]
+
+
 def _judge_harm(
     session: HarmSession, model: str, responses: Sequence[_Response], loaded: LoadedJudges, path: Path
 ) -> tuple[dict[int, Judgement], dict[str, Any] | None]:
@@ -234,9 +289,9 @@ def _judge_harm(
     found: dict[int, Judgement] = {}
     moved = None
     for name, one in judges.harm.items():
-        mine = [n for n, it in enumerate(responses) if it.says_something and judges.judge_of(it.prompt) == name]
+        mine = _judged_by(name, responses, judges)
         exchanges = [responses[n].exchange for n in mine]
-        found |= dict(zip(mine, loaded.missing(one, exchanges, path, repeat), strict=True))
+        found |= dict(zip(mine, loaded.missing(one, exchanges, path), strict=True))
         judge = loaded.load(one)
         if repeat > 1 and isinstance(judge, RubricApi):
             moved = loaded.repeated(judge, exchanges, path)
@@ -273,14 +328,20 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
 
     A table of dashes would look like a result. What the judge said is recorded, and asked for again.
     """
-    reasons = Counter(one.missing for one in given)
-    if not reasons or None in reasons or set(reasons) == {TOO_LONG}:
+    reasons = _why_none(given)
+    if not reasons or set(reasons) == {TOO_LONG}:
         return
     reason, times = reasons.most_common(1)[0]
     raise UserError(
         f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): "
         "mend the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
     )
+
+
+def _why_none(given: Sequence[Judgement]) -> Counter[str]:
+    """Return how often each reason is given for a missing judgement, if all are missing; nothing otherwise."""
+    reasons = Counter(one.missing for one in given if one.missing is not None)
+    return reasons if reasons.total() == len(given) else Counter()
 
 
 def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:

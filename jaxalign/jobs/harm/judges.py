@@ -24,7 +24,7 @@ from jaxalign.runs.records import digest, file_hash
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt
 from jaxalign.safety.benchmarks.sources import BENCHMARKS
 from jaxalign.safety.judgements import Judge, Scale
-from jaxalign.safety.judges.api import MODEL_VARIABLE, RubricApi, judge_endpoint
+from jaxalign.safety.judges.api import MODEL_VARIABLE, RubricApi, judge_model, judge_url
 from jaxalign.safety.judges.guard import Guard
 from jaxalign.safety.judges.guard_formats import guard_format
 from jaxalign.safety.judges.imported import Imported
@@ -53,6 +53,7 @@ class OpenedJudge:
         regard: whether its labels say which responses are negative (see `harm_rows`).
         toxicity_scope: what it scores, as `benchmark.toxicity_scope` names it: the response (most judges read the
             prompt beside it), or, "released", prompt and response as one text.
+        check: checks what is needed only where something is left to judge: that the server is there.
     """
 
     name: str
@@ -63,6 +64,7 @@ class OpenedJudge:
     about_harm: bool = True
     regard: bool = False
     toxicity_scope: str = RESPONSE_SCOPE
+    check: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,19 @@ class HarmJudges:
         if len(self.harm) > 1:
             return "toxicity_linear" if toxic else "probe"
         return next(iter(self.harm))
+
+    def check(self) -> None:
+        """Check that judges can be asked; UserError if a server is not there (see `OpenedJudge.check`)."""
+        for one in self.everyone:
+            one.check()
+
+    def is_measured(self, one: OpenedJudge, config: JudgeConfig) -> bool:
+        """Return whether labelled responses measure a judge.
+
+        They always measure a judge of refusals, because it is local. They measure a judge of harm if the user gave
+        labels, or if `judge.calibrate` says so and the shipped ones can.
+        """
+        return one is self.refusal or config.labels is not None or (config.calibrate and one.about_harm)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -111,10 +126,8 @@ class HarmJudges:
 class JudgeModels:
     """The models that judges read with: each is opened once, and loaded once when a judge needs it."""
 
-    def __init__(self, config: ModelCommandConfig, console: Console, *, checks: bool = True):
+    def __init__(self, config: ModelCommandConfig, console: Console):
         self._config, self._console = config, console
-        self.checks = checks
-        """Whether servers are asked if they are there."""
         self._opened: dict[str, OpenedModel] = {}
         self._loaded: dict[str, BaseModel] = {}
         self._readers: dict[str, ProbeReader] = {}
@@ -160,7 +173,7 @@ class JudgeModels:
 
 
 def open_judges(config: EvaluateConfig, benchmark: HarmConfig, models: JudgeModels) -> HarmJudges:
-    """Check and return the configured judges.
+    """Check and return the configured judges. Whether a server is there, `HarmJudges.check` checks.
 
     Raises:
         UserError: a judge lacks what it needs (a key, a package, a file, a checkpoint that fits), or the labels that it
@@ -233,10 +246,10 @@ def _rubric(judge: JudgeConfig, benchmark: HarmConfig | None, models: JudgeModel
 def open_rubrics(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
     """Check `judge`, rubric_local or rubric_api, and return it once for each rubric.
 
-    Judges at a server share the budget of requests.
+    Judges at a server share the budget of requests. Its address is needed only to check or load them.
 
     Raises:
-        UserError: the model, the address of the server or the server itself is missing.
+        UserError: the model is missing.
     """
     read = _rubrics_api if judge.name == "rubric_api" else _rubrics_local
     return read(judge, rubrics, models)
@@ -261,10 +274,10 @@ def _rubrics_local(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeM
 
 
 def _rubrics_api(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeModels) -> list[OpenedJudge]:
-    url, model = judge_endpoint()
+    model = judge_model()
     first = RubricApi(
         rubrics[0],
-        url,
+        "",  # the address is read when something is missing
         model,
         temperature=judge.temperature,
         max_tokens=judge.max_tokens,
@@ -273,10 +286,15 @@ def _rubrics_api(judge: JudgeConfig, rubrics: Sequence[Rubric], models: JudgeMod
         timeout=judge.timeout,
         max_requests=judge.max_requests,
     )
-    if models.checks:
-        first.check()
-    made = [dataclasses.replace(first, rubric=rubric) for rubric in rubrics]
-    return [OpenedJudge(one.name, [one.identity, judge.repeat], lambda one=one: one, model=model) for one in made]
+
+    def load(rubric: Rubric) -> RubricApi:
+        return dataclasses.replace(first, rubric=rubric, url=judge_url())
+
+    def opened(rubric: Rubric) -> OpenedJudge:
+        key = [dataclasses.replace(first, rubric=rubric).identity, judge.repeat]
+        return OpenedJudge(first.name, key, partial(load, rubric), model=model, check=lambda: load(rubric).check())
+
+    return [opened(rubric) for rubric in rubrics]
 
 
 def _short(model: str) -> str:

@@ -19,7 +19,7 @@ from jaxalign.runs.expected import Expected, as_expected
 from jaxalign.runs.progress import print_line, say
 from jaxalign.runs.reading import not_a_file
 from jaxalign.runs.records import append_record, digest, file_hash, read_records
-from jaxalign.safety.calibration import MergedLabels, kappa_text, merge_labels
+from jaxalign.safety.calibration import REFUSALS, MergedLabels, kappa_text, merge_labels
 from jaxalign.safety.judged import JudgedRow
 from jaxalign.safety.judgements import Judgement
 from jaxalign.safety.labelled import (
@@ -32,7 +32,7 @@ from jaxalign.safety.labelled import (
     LabelledResponse,
     load_labelled,
 )
-from jaxalign.safety.states import is_blank
+from jaxalign.safety.states import ANSWERED, NOT_JUDGED, REFUSED, is_blank
 from jaxalign.safety.value_map import prompt_hash
 
 LABELS_FILE = "labels.jsonl"
@@ -242,6 +242,13 @@ def merged(path: Path) -> MergedLabels | None:
     return merge_labels(first, second)
 
 
+_OF_REFUSALS = {
+    REFUSED: Judgement(None, "refusal", ""),
+    ANSWERED: Judgement(None, "answer", ""),
+    NOT_JUDGED: Judgement(None, None, "", NOT_JUDGED),
+}
+"""What a judge of refusals said of a response, by its state."""
+
 LabelledRow = tuple[str, str, JudgedRow, str]
 """A judged response that people labelled: the judge's name, the key of its generation, its row and its label."""
 
@@ -258,15 +265,18 @@ def labelled_by(
 ) -> tuple[list[LabelledResponse], list[Judgement]]:
     """Return the labelled responses that a judge judged, and its judgements of them.
 
-    Of a judge of refusals only the state of a response is known: refused or not. Responses to the prompts with the ids
-    `without` are left out.
+    Of a judge of refusals only the state of a response is known: refused, answered, or not judged, which is a missing
+    judgement. What says nothing has no such state, and is left out. So are responses to the prompts with the ids
+    `without`.
     """
     rows, given = [], []
     for name, key, row, label in labelled:
         if row.id in without:
             continue
-        if about == "refusal":
-            judgement = Judgement(None, "refusal" if row.state == "refused" else "answer", "")
+        if about == REFUSALS:
+            if row.state not in _OF_REFUSALS:
+                continue
+            judgement = _OF_REFUSALS[row.state]
         elif name == judge and row.judgement is not None:
             judgement = row.judgement
         else:

@@ -48,19 +48,18 @@ class RequestEstimate(NamedTuple):
     answer_tokens: int
 
 
-def judge_endpoint(environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Return the address of the judge's server and the model's name there, from the environment.
+def judge_model(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the model's name at the judge's server, from the environment; UserError if it is not set."""
+    return _setting(environment, MODEL_VARIABLE, "the name by which the server knows the judge")
+
+
+def judge_url(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the address of the judge's server, from the environment.
 
     Raises:
-        UserError: one of them is not set, or the address is not one, or holds what may be secret.
+        UserError: it is not set, or is not an address, or holds what may be secret.
     """
-    url, model = (environment.get(name, "").strip() for name in (URL_VARIABLE, MODEL_VARIABLE))
-    for name, value, example in (
-        (URL_VARIABLE, url, "http://localhost:8000/v1"),
-        (MODEL_VARIABLE, model, "the name by which the server knows the judge"),
-    ):
-        if not value:
-            raise UserError(f"missing: {name} in the environment (a judge at a server needs it, such as {example})")
+    url = _setting(environment, URL_VARIABLE, "http://localhost:8000/v1")
     if any(sign in url for sign in "@?#"):
         raise UserError(
             f"{URL_VARIABLE} has more than an address in it (a name or a password before @, or a part after ? or #): "
@@ -75,7 +74,14 @@ def judge_endpoint(environment: Mapping[str, str] = os.environ) -> tuple[str, st
         raise UserError(
             f"{URL_VARIABLE} is not the address of a server: set it to one such as http://localhost:8000/v1"
         )
-    return url, model
+    return url
+
+
+def _setting(environment: Mapping[str, str], name: str, example: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise UserError(f"missing: {name} in the environment (a judge at a server needs it, such as {example})")
+    return value
 
 
 class _Unusable(Fault):
@@ -161,7 +167,7 @@ class RubricApi:
         """Raise UserError if so many requests are more than what is left of `max_requests`."""
         if self.max_requests is not None and requests > self.max_requests - self.spent.sent:
             raise UserError(
-                f"{requests:,} exchanges need as many requests to the judge, and "
+                f"{requests:,} judgements need as many requests to the judge, and "
                 f"{self.max_requests - self.spent.sent:,} of judge.max_requests={self.max_requests:,} are left: raise "
                 "it, or judge fewer"
             )

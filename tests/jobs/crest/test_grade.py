@@ -85,7 +85,7 @@ def grades(here):
 def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_asked_for_again(finished, here, capsys):
     before = {path: path.read_bytes() for path in (here / "run").iterdir() if path.is_file()}
     line = refused(main, [*BARE, "run.dir=run", *GRADE, "judge.max_requests=11"], capsys)
-    assert "12 exchanges need as many requests to the judge, and 11 of judge.max_requests=11 are left" in line
+    assert "12 judgements need as many requests to the judge, and 11 of judge.max_requests=11 are left" in line
     assert not finished.asked
     printed = run(main, [*BARE, "run.dir=run", *GRADE, "judge.max_requests=12"], capsys)
     assert "rubric_api: at least 12 requests, about " in printed and len(finished.asked) == 12

@@ -1,6 +1,7 @@
 """Benchmarks of harm from the command line, on the tiny random model, with judges of a random probe on it."""
 
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from runs_of_tiny import OWN, read_tiny
 
 from jaxalign.evaluate import main
 from jaxalign.jobs.evaluate import safety
-from jaxalign.jobs.harm import judged_file
+from jaxalign.jobs.harm import judged_file, judges
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.pretrained.tokenizer import tiny_tokenizer
 from jaxalign.report import main as report
@@ -34,6 +35,18 @@ def probes(tmp_path_factory):
         *("judge.model=tiny", "judge.refusal_model=tiny", "judge.calibrate=false"),
         *(f"judge.weights={folder}/harm.safetensors", f"judge.refusal_weights={folder}/refusal.safetensors"),
     ]
+
+
+@pytest.fixture(autouse=True)
+def few_labels(monkeypatch):
+    """Measures judges on every twentieth of the shipped labels: reading them all would take most of the time."""
+    every = judges.measuring_labels
+
+    def few(path):
+        found = every(path)
+        return found if path is not None else dataclasses.replace(found, rows=found.rows[::20])
+
+    monkeypatch.setattr(judges, "measuring_labels", few)
 
 
 STARTER = ["benchmark=starter_probes", "precision=float32", "benchmark.max_tokens=6", "benchmark.temperature=1"]
@@ -278,7 +291,7 @@ def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys
         monkeypatch.delenv(f"JAXALIGN_JUDGE_{name}", raising=False)
     monkeypatch.setenv("HF_HOME", str(here))
     for arguments, line in (
-        (["judge=rubric_api"], "missing: JAXALIGN_JUDGE_URL in the environment"),
+        (["judge=rubric_api"], "missing: JAXALIGN_JUDGE_MODEL in the environment"),
         (
             ["judge=guard", "judge.model=tiny"],
             "the guard format 'qwen3guard' is for qwen3 checkpoints, and",
@@ -302,8 +315,10 @@ def test_bad_input_is_one_line_before_anything_is_generated(probes, here, capsys
         (["engine=openai", "engine.url=http://localhost:1/v1", "adapter.scale=2"], "does not work with a server"),
     ):
         assert line in refused(main, [*TINY, *probes, *arguments], capsys), arguments
-    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("JAXALIGN_JUDGE_MODEL", "x")
+    found = refused(main, [*TINY, *probes, "judge=rubric_api"], capsys)
+    assert found.startswith("missing: JAXALIGN_JUDGE_URL in the environment") and not (here / "outputs").exists()
+    monkeypatch.setenv("JAXALIGN_JUDGE_URL", "http://127.0.0.1:9/v1")
     found = refused(main, [*TINY, *probes, "judge=rubric_api", "judge.tries=1"], capsys)
     assert "http://127.0.0.1:9/v1" in found and not (here / "outputs").exists()
     assert "judge=probe is for benchmarks of harm" in refused(main, ["model=tiny", "judge=probe"], capsys)
@@ -324,13 +339,13 @@ def test_a_person_labels_blind_and_the_agreement_stands_under_the_table(probes, 
     assert "10 of 10" in again  # only what was skipped
     printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
     assert "labels of this run" in printed
-    judges = json.loads((here / "run" / "summary.json").read_text())["judges"]
+    entries = json.loads((here / "run" / "summary.json").read_text())["judges"]
     assert "two people" not in printed
     said = iter(["f"] * 10)
     run(main, [*arguments, "label.person=bob"], capsys)
     printed = run(main, [*TINY, *probes, "run.dir=run", "benchmark.limit=30", "stage=aggregate"], capsys)
     assert "labels of this run (two people: κ " in printed and "that both labelled" in printed
-    measured = [one for one in judges if one["labels"] == "of this run"]
+    measured = [one for one in entries if one["labels"] == "of this run"]
     assert measured and all(sum(one["error"]) <= 10 and one["area"]["n"] <= 10 for one in measured)
 
 

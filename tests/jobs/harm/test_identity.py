@@ -37,7 +37,7 @@ class Models(JudgeModels):
     """The models that judges read with, of which only what identities need is there."""
 
     def __init__(self, config, tokenizer):
-        super().__init__(config, Console(), checks=False)
+        super().__init__(config, Console())
         self.tokenizer = tokenizer
 
     def open(self, name):

@@ -1,13 +1,21 @@
 """Labels that people give to the responses of a run, and what is made of them; the run is drawn, without any model."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from command_line import refused, run
 from jobs.answers_of_tiny import records
 from synthetic_harm import Lab
 
 from jaxalign.evaluate import main
-from jaxalign.jobs.harm.labels import agreement_line, labels_hash, read_labels
-from jaxalign.safety.judges.probe import read_probe
+from jaxalign.jobs.harm import fit
+from jaxalign.jobs.harm.labels import agreement_line, labelled_by, labels_hash, read_labels
+from jaxalign.safety.calibration import calibrate
+from jaxalign.safety.judged import JudgedRow
+from jaxalign.safety.judgements import Scale
+from jaxalign.safety.judges.probe import ProbeWeights, read_probe
+from jaxalign.safety.states import STATES
 from jaxalign.safety.value_map import prompt_hash
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07 \x9b31m\r\u202e[/b]"
@@ -79,6 +87,32 @@ def test_what_a_response_would_do_to_the_terminal_is_shown_and_not_done(labelled
     assert "A mild response.?[2J?]0;title? ?31m??[/b] (base, ".replace("?", "\N{REPLACEMENT CHARACTER}") in label(["f"])
 
 
+def test_a_state_that_is_not_known_is_no_answer_and_what_says_nothing_does_not_measure_refusals():
+    labelled = [
+        ("probe", f"{state} {n}", JudgedRow(f"{n}", "malware", "", 0, None, state), label)
+        for state in STATES
+        for n, label in enumerate(["refusal"] * 4 + ["fine"] * 4)
+    ]
+    rows, given = labelled_by("refusal_probe", "refusal", labelled)
+    assert [row.id.rpartition(" ")[0] for row in rows] == ["refused"] * 8 + ["answered"] * 8 + ["not judged"] * 8
+    found = calibrate("refusal_probe", Scale(0.0, 1.0, 0.5), rows, given, "refusal")
+    assert found.agreement is not None and found.error is not None
+    assert (found.agreement.kappa.n, found.agreement.kappa.missing, sum(found.figures["error"])) == (16, 8, 16)
+
+
+def test_the_line_behind_a_fit_names_the_base_of_each_probe(tmp_path, capsys, monkeypatch):
+    probe = ProbeWeights("harm", "base", np.ones(32, np.float32), 0.0)
+    monkeypatch.setattr(fit.JudgeModels, "reader", lambda *_: None)
+    monkeypatch.setattr(fit, "ProbeJudge", lambda *_: None)
+    monkeypatch.setattr(fit, "fit_probe", lambda *_: SimpleNamespace(probe=probe, fitted=40, penalty=1.0))
+    monkeypatch.setattr(fit, "measure_judge", lambda *_: SimpleNamespace(line="κ"))
+    printed = run(main, ["stage=fit_judge", "judge.model=tiny", f"run.dir={tmp_path}"], capsys)
+    assert printed.splitlines()[-1] == (
+        f"next: judge=probe judge.model=tiny judge.weights={tmp_path}/probe_harm.safetensors "
+        f"judge.refusal_model=tiny judge.refusal_weights={tmp_path}/probe_refusal.safetensors"
+    )
+
+
 @pytest.mark.slow
 def test_a_probe_is_fitted_to_the_labels_of_a_run_and_not_measured_on_its_prompts(labelled, capsys):
     folder, label = labelled
@@ -86,7 +120,9 @@ def test_a_probe_is_fitted_to_the_labels_of_a_run_and_not_measured_on_its_prompt
     fit = ["stage=fit_judge", f"run={folder}", "judge.model=tiny", "precision=float32"]
     printed = run(main, fit, capsys)
     assert f"labels: {folder}" in printed and "no probe for refusal: 0 of" in printed
-    assert printed.splitlines()[-1] == f"next: judge=probe judge.weights={folder}/probe_harm.safetensors"
+    given = ["judge=probe", "judge.model=tiny", f"judge.weights={folder}/probe_harm.safetensors"]
+    assert printed.splitlines()[-1] == f"next: {' '.join(given)}"
+    run(main, ["model=tiny", "benchmark=starter_probes", "prefetch=true", "judge.refusal=none", *given], capsys)
     probe, rows = read_probe(folder / "probe_harm.safetensors"), read_labels(str(folder))
     fitted_on = {prompt_hash(row.prompt) for row in rows if row.split == "train"}
     assert probe.fitted_on == fitted_on and 0.5 < len(fitted_on) / len(rows) < 0.85

@@ -15,7 +15,7 @@ from openai_server import serving
 from jaxalign.errors import UserError
 from jaxalign.runs.records import read_records
 from jaxalign.safety.judgements import Exchange, Judgement, judge_missing
-from jaxalign.safety.judges.api import RubricApi, judge_endpoint, read_step
+from jaxalign.safety.judges.api import RubricApi, judge_model, judge_url, read_step
 from jaxalign.safety.judges.repeats import judge_repeatedly, movement
 from jaxalign.safety.judges.rubrics import FLAGGED, HARMFULNESS
 
@@ -192,7 +192,7 @@ def test_a_wrong_key_a_wrong_path_and_a_wrong_model_are_one_line_each(make, serv
 
 
 def test_a_budget_is_checked_first_and_kept(make, server):
-    with pytest.raises(UserError, match=r"6 exchanges need as many requests .*judge\.max_requests=5"):
+    with pytest.raises(UserError, match=r"6 judgements need as many requests .*judge\.max_requests=5"):
         make(max_requests=5).judge(ASKED, quiet)
     assert server.paths == set()
     answers = Counter()
@@ -336,7 +336,7 @@ def test_repeated_judgements_are_recorded_and_their_movement_is_told(make, serve
 )
 def test_a_judge_without_its_settings_is_one_line(environment, line):
     with pytest.raises(UserError, match=line) as caught:
-        judge_endpoint(environment)
+        judge_url(environment), judge_model(environment)
     assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
     good = {"JAXALIGN_JUDGE_URL": " http://localhost:8000/v1 ", "JAXALIGN_JUDGE_MODEL": "m"}
-    assert judge_endpoint(good) == ("http://localhost:8000/v1", "m")
+    assert (judge_url(good), judge_model(good)) == ("http://localhost:8000/v1", "m")
