@@ -22,9 +22,10 @@ from jaxalign.inference.sampling_params import Completion, Request
 from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.report import GRADES, read_gradings, write_page
 from jaxalign.jobs.crest.session import CrestSession
-from jaxalign.jobs.harm.judge import JUDGEMENTS, WatchedJudge, print_estimate
+from jaxalign.jobs.harm.judge import JUDGEMENTS
 from jaxalign.jobs.harm.judges import OpenedJudge
 from jaxalign.jobs.harm.keys import JUDGE
+from jaxalign.jobs.harm.loaded_judges import WatchedJudge, print_estimate
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.compilation import Programs

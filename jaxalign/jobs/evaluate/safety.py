@@ -17,9 +17,10 @@ from jaxalign.jobs.asked import AskedModel, check_bases, models_to_ask, open_ask
 from jaxalign.jobs.harm.aggregate import HARM_FILES, aggregate
 from jaxalign.jobs.harm.fit import fit_judge
 from jaxalign.jobs.harm.generate import Answering, generate_stage
-from jaxalign.jobs.harm.judge import LoadedJudges, check_cost, judge_stage, unjudged
+from jaxalign.jobs.harm.judge import check_cost, judge_stage, unjudged
 from jaxalign.jobs.harm.judges import HarmJudges, JudgeModels, check_judge, judge_content, open_judges, unused_keys
 from jaxalign.jobs.harm.labels import label_responses, summary_of
+from jaxalign.jobs.harm.loaded_judges import LoadedJudges
 from jaxalign.jobs.harm.printed_summary import report_harm
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision

@@ -1,152 +1,39 @@
 """stage=judge: judges read the responses of one model, without that model."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from jaxalign.config.identity import counted
-from jaxalign.errors import UserError, without_home
+from jaxalign.errors import UserError
 from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.harm.dictionary import DICTIONARY_FILE
 from jaxalign.jobs.harm.generate import read_responses
 from jaxalign.jobs.harm.judged_file import FIRST_KEYS, JUDGED_FILE
-from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
+from jaxalign.jobs.harm.judges import HarmJudges
 from jaxalign.jobs.harm.keys import JUDGE
+from jaxalign.jobs.harm.loaded_judges import LoadedJudges, print_estimate, why_none
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
 from jaxalign.runs.directory import Run
-from jaxalign.runs.progress import Progress, say
 from jaxalign.runs.records import write_records
 from jaxalign.runs.stages import StageSpec
 from jaxalign.safety.benchmarks.benchmark import BenchmarkPrompt, cut_response
-from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judgements import (
     TOO_LONG,
     Exchange,
-    Judge,
     Judgement,
-    Scale,
-    judge_missing,
     missing_exchanges,
 )
-from jaxalign.safety.judges.api import RequestEstimate, RubricApi
+from jaxalign.safety.judges.api import RubricApi
 from jaxalign.safety.judges.probe import ProbeJudge
-from jaxalign.safety.judges.repeats import judge_repeatedly, movement
-from jaxalign.safety.labelled import SHIPPED_LABELS, LabelledResponse
 from jaxalign.safety.starter_prompts import QUESTION
 from jaxalign.safety.states import NOT_JUDGED, SPOKEN, STATES, answer_state, is_blank
-from jaxalign.safety.value_map import prompt_hash
 from jaxalign.safety.value_probe import shipped_value_probe
 
 JUDGEMENTS = "judgements.jsonl"
 JUDGE_STAGE = StageSpec(files=(JUDGED_FILE, JUDGEMENTS, DICTIONARY_FILE), records=(JUDGED_FILE,))
-
-
-def print_estimate(console: Console, name: str, costs: Sequence[RequestEstimate]) -> None:
-    """Print the least number of requests and tokens that judging takes, summed over its parts."""
-    requests, prompts, answers = map(sum, zip(*costs, strict=True))
-    tokens = f"about {prompts:,} tokens in, {answers:,} out"
-    console.print(f"{name}: at least {requests:,} requests, {tokens}", highlight=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class WatchedJudge:
-    """A judge that shows its progress. `title` is its name in records and in the display; "" is its own."""
-
-    inner: Judge
-    console: Console
-    title: str = ""
-
-    @property
-    def name(self) -> str:
-        """The title, or the name of the judge."""
-        return self.title or self.inner.name
-
-    @property
-    def identity(self) -> str:
-        """The identity of the judge."""
-        return self.inner.identity
-
-    @property
-    def scale(self) -> Scale:
-        """The scale of the judge."""
-        return self.inner.scale
-
-    def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
-        """Return the judgements (see `Judge`)."""
-        done = 0
-        with Progress(self.console) as progress:
-            progress.stage(f"judging by {self.name}", len(exchanges), unit="response")
-
-            def tick(number: int, judgement: Judgement) -> None:
-                nonlocal done
-                on_done(number, judgement)
-                done += 1
-                progress.update(done)
-
-            return self.inner.judge(exchanges, tick)
-
-
-class LoadedJudges:
-    """Judges that are loaded when the first judgement is missing, and their agreement with labels."""
-
-    def __init__(self, session: HarmSession, judges: HarmJudges):
-        self.opened, self._session = judges, session
-        self._loaded: dict[str, Judge] = {}
-        self._calibrations: dict[str, dict[str, Any]] = {}
-
-    def load(self, one: OpenedJudge) -> Judge:
-        """Return a judge, loaded."""
-        if one.name not in self._loaded:
-            self._loaded[one.name] = one.load()
-        return self._loaded[one.name]
-
-    def missing(self, one: OpenedJudge, exchanges: Sequence[Exchange], path: Path) -> list[Judgement]:
-        """Return judgements, and ask only for those that the file does not hold (see `judge_missing`)."""
-        return judge_missing(WatchedJudge(self.load(one), self._session.console), exchanges, path)
-
-    def repeated(self, judge: RubricApi, exchanges: Sequence[Exchange], path: Path) -> dict[str, Any]:
-        """Return how far judgements move if `judge.repeat` of each are made (see `movement`), as JSON."""
-        repeat, console = self._session.config.judge.repeat, self._session.console
-        rounds = judge_repeatedly(judge, repeat, exchanges, path, lambda one: WatchedJudge(one, console))
-        return {"judge": judge.name, "repeat": repeat, **dataclasses.asdict(movement(rounds, judge.scale))}
-
-    def measuring(self, one: OpenedJudge) -> tuple[list[LabelledResponse], Path]:
-        """Return the labelled responses that a judge is measured on, and the file of its judgements of them."""
-        c, rows = self._session.config, []
-        if self.opened.is_measured(one, c.judge):
-            rows = [row for row in self.opened.labels.rows if not is_blank(row.response)]
-            rows = [row for row in rows if prompt_hash(row.prompt) not in one.fitted_on]
-        place = Path(c.run.folder) / "stages"
-        return rows, place / "calibration" / f"{one.name}.jsonl".replace(" ", "-")
-
-    def calibration(self, one: OpenedJudge, about: str) -> dict[str, Any]:
-        """Return how far a judge agrees with labelled responses (see `calibrate`), as JSON."""
-        c = self._session.config
-        if one.name not in self._calibrations:
-            judge = self.load(one)
-            rows, path = self.measuring(one)
-            given = self.missing(one, [row.exchange for row in rows], path) if rows else []
-            if reasons := _why_none(given):  # such as of scores from a file, which has no others
-                told = f"it judged none of the {len(rows):,} labelled responses ({reasons.most_common(1)[0][0]})"
-                say(self._session.console, f"{one.name} is not measured: {told}")
-            model = without_home(one.model)  # a server or a file may have it as a path
-            found = calibrate(one.name, judge.scale, rows, given, about, model)
-            self._calibrations[one.name] = {
-                "judge": one.name,
-                "model": model,
-                "identity": judge.identity,
-                "about": about,
-                "scale": [None if abs(x) == float("inf") else x for x in judge.scale],
-                **found.figures,
-                "labels": without_home(c.judge.labels or SHIPPED_LABELS),
-                "line": found.line,
-            }
-        return self._calibrations[one.name]
 
 
 def judge_identity(session: HarmSession, model: AskedModel, judges: HarmJudges) -> dict[str, Any]:
@@ -328,7 +215,7 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
 
     A table of dashes would look like a result. What the judge said is recorded, and asked for again.
     """
-    reasons = _why_none(given)
+    reasons = why_none(given)
     if not reasons or set(reasons) == {TOO_LONG}:
         return
     reason, times = reasons.most_common(1)[0]
@@ -336,12 +223,6 @@ def check_judged(judge: str, model: str, given: Sequence[Judgement]) -> None:
         f"{judge} judged none of the {len(given):,} responses of {model} that say something ({times:,}: {reason}): "
         "mend the judge's settings (judge.path, judge.model, ...) or choose another judge, and type the command again"
     )
-
-
-def _why_none(given: Sequence[Judgement]) -> Counter[str]:
-    """Return how often each reason is given for a missing judgement, if all are missing; nothing otherwise."""
-    reasons = Counter(one.missing for one in given if one.missing is not None)
-    return reasons if reasons.total() == len(given) else Counter()
 
 
 def _carried(loaded: LoadedJudges, responses: Sequence[_Response], states: Sequence[str]) -> dict[str, Any] | None:
