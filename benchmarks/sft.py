@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
 def overrides(args: argparse.Namespace) -> list[str]:
     """Return the main job's command line for these arguments. Unbalanced, because PEFT's loss knows no weights."""
     data = [] if args.path is None else ["dataset=touche23", f"dataset.path={Path(args.path).absolute()}"]
-    adapter = [f"lora.rank={args.rank}", *([f"lora.targets=[{args.targets}]"] if args.targets else [])]
+    adapter = [f"lora.rank={args.rank}", "lora.layers=1", *([f"lora.targets=[{args.targets}]"] if args.targets else [])]
     return [f"+value={args.value}", *data, *adapter, f"training.batch_size={args.batch}", "alignment.balance=false"]
 
 

@@ -141,7 +141,7 @@ class LanguageModel:
             raise UserError(f"the adapter has no weights of projections ({', '.join(PROJECTIONS)}): train or load one")
         for name, pair in layers.items():
             inner, outer = projection_shape(self.architecture, name)
-            layers, rank = self.architecture.layers, adapter.rank
+            layers, rank = self.architecture.layers - adapter.first_layer, adapter.rank
             shapes = {side: tuple(np.shape(matrix)) for side, matrix in pair.items()}
             if shapes != {"a": (layers, inner, rank), "b": (layers, rank, outer)}:
                 raise UserError(
@@ -158,6 +158,7 @@ class LanguageModel:
         rank: int = 16,
         alpha: float = 32.0,
         targets: Sequence[str] = PROJECTIONS,
+        layers: float = 1.0,
         learning_rate: float = 1e-3,
         epochs: float = 1.0,
         max_steps: int | None = None,
@@ -170,7 +171,8 @@ class LanguageModel:
 
         The loss is on the responses and their end tokens. The optimiser is AdamW with linear decay. Nothing stays on
         the disk; for a training that can be resumed, use `python -m jaxalign.train`. `start` is the adapter that
-        the training begins with; `rank`, `alpha` and `targets` then have no effect.
+        the training begins with; `rank`, `alpha`, `targets` and `layers` (the share of the layers that get an adapter,
+        the last ones) then have no effect.
 
         Raises:
             UserError: a setting is not allowed, there are fewer than two different prompts, a prompt is too long, the
@@ -180,6 +182,7 @@ class LanguageModel:
             "rank": rank,
             "alpha": alpha,
             "targets": targets,
+            "layers": layers,
             "learning_rate": learning_rate,
             "epochs": epochs,
             "max_steps": max_steps,

@@ -11,18 +11,23 @@ CONFIG = CONFIGS["llama"]
 ARCHITECTURE = from_config(CONFIG)
 
 
-def random_adapter(targets=PROJECTIONS, rank=3):
+def random_adapter(targets=PROJECTIONS, rank=3, count=3):
     random = np.random.default_rng(0)
     layers = {}
     for name in targets:
         inner, outer = projection_shape(ARCHITECTURE, name)
-        a, b = random.standard_normal((3, inner, rank)), random.standard_normal((3, rank, outer))
+        a, b = random.standard_normal((count, inner, rank)), random.standard_normal((count, rank, outer))
         layers[name] = {"a": a.astype(np.float32), "b": b.astype(np.float32)}
     return {"layers": layers}
 
 
-def write(folder, params, alpha=6.0, rank=3, factor=1.0):
+def write(folder, params, alpha=6.0, rank=3, factor=1.0, first_layer=0):
     notes = {"value": "power", "scores": [6, 1]}
     known = {"base_identity": "abc", "base_name": "org/base", "prompt_format": "plain", "notes": notes}
-    write_adapter(folder, Adapter("mine", params, rank, alpha, factor, **known), dropout=0.1, card="# A card")
+    write_adapter(
+        folder,
+        Adapter("mine", params, rank, alpha, factor, first_layer=first_layer, **known),
+        dropout=0.1,
+        card="# A card",
+    )
     return folder

@@ -73,6 +73,7 @@ Limit = Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)]
 Positive = Annotated[float, Rule("a number greater than 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Rule("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
+PositiveShare = Annotated[float, Rule("a number above 0, and at most 1", lambda x: 0 < x <= 1)]
 Part = Annotated[float, Rule("a number above 0 and below 1", lambda x: 0 < x < 1)]
 Unit = Annotated[float, Rule("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Betas = Annotated[

@@ -13,6 +13,7 @@ from jaxalign.config.fields import (
     Place,
     Places,
     Positive,
+    PositiveShare,
     Precision,
     PromptFormat,
     Rank,
@@ -235,3 +236,8 @@ class LoraConfig:
     alpha: Positive
     dropout: Share
     targets: Targets
+    layers: PositiveShare
+
+    def count(self, all_layers: int) -> int:
+        """Return the number of layers of a model that get an adapter: at least one."""
+        return max(round(self.layers * all_layers), 1)

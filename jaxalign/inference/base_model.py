@@ -85,7 +85,7 @@ class BaseModel:
             row_length: the largest number of tokens in a packed row; None means the model's `row_length`.
         """
         if adapter is None:
-            adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",)), 0.0
+            adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",), layers=0), 0.0
         self.weights(layered=False)  # converted now, so that the first pass's time does not include it
         placement, network = self.placement, self.network()
         if placement is None:

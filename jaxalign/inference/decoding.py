@@ -29,7 +29,7 @@ from jaxalign.inference.sampling_params import SamplingParams
 from jaxalign.models.architecture import Architecture
 from jaxalign.models.attention import rotary_angles
 from jaxalign.models.linear import compute_type, transposed_product
-from jaxalign.models.lora import LoraParams
+from jaxalign.models.lora import LoraParams, adapted_layers, on_all_layers
 from jaxalign.models.precision import to_bits
 from jaxalign.models.transformer import Embedding, Layer, Norm, head_kernel, rotary_frequencies
 from jaxalign.parallel.rules import Placement, constrained
@@ -72,6 +72,8 @@ def hidden_states(
         positions: the position of each token on its path.
         attend: the attention of every layer.
         caches: its KV caches: for weights by layer a list, for stacked weights a pytree with the layers in front.
+
+    With stacked weights, the adapter has all layers (`on_all_layers`).
     """
     dtype = compute_type(params)
     x = Embedding(architecture.vocab_size, architecture.width, dtype).apply({"params": params["embedding"]}, tokens)
@@ -94,8 +96,9 @@ def hidden_states(
 
     if isinstance(params["layers"], list):
         new: Any = []
+        first = architecture.layers - adapted_layers(lora)
         for index, (weights, cache) in enumerate(zip(params["layers"], caches, strict=True)):
-            own = jax.tree.map(lambda leaf, index=index: leaf[index], lora)
+            own = {} if index < first else jax.tree.map(lambda leaf, index=index: leaf[index - first], lora)
             x, keys = layer(x, weights, own, architecture.windows[index], cache)
             new.append(keys)
     else:
@@ -172,6 +175,8 @@ def prefill(
         prefix_length: the number of tokens of the prefix; its cache may have more places.
         tokens: the prompts. Any tokens may follow after a prompt's end, because the prompt does not see them.
     """
+    if not isinstance(params["layers"], list):
+        adapters = on_all_layers(adapters, architecture.layers)
     adapter, prefix = jax.tree.map(lambda leaf: leaf[number], (adapters, prefix))
     length = tokens.shape[1]
     place = jnp.arange(length)
@@ -243,6 +248,8 @@ def decode(
     # The keys of this call's steps have a buffer of their own, so that the loop only reads the large rings. They are
     # written to the rings once, after the loop.
     newest = jax.tree.map(lambda x: jnp.zeros_like(x[..., :steps, :]), sample)
+    if not isinstance(params["layers"], list):
+        adapters = on_all_layers(adapters, architecture.layers)
     single = rows.token.shape[0] == 1
     if single:  # because with an axis of size 1 the loop would copy them at each step
         newest = jax.tree.map(lambda leaf: leaf[0], newest)

@@ -216,14 +216,15 @@ def print_undivided(console: Console, placement: Placement | None, counts: Itera
 
 
 def check_together(adapters: Sequence[Adapter]) -> None:
-    """Raise UserError for the first adapter that differs in rank or projections from the adapter before it."""
+    """Raise UserError for the first adapter that differs in rank, layers or projections from the adapter before it."""
     for first, other in itertools.pairwise([adapter for adapter in adapters if adapter.params is not None]):
         for what, theirs, ours in (
             ("lora.rank", other.rank, first.rank),
             ("lora.targets", sorted(other.targets), sorted(first.targets)),
+            ("a number of adapted layers of", other.layers, first.layers),
         ):
             if theirs != ours:
                 raise UserError(
                     f"{other.folder} has {what} {theirs} and {first.folder} has {ours}: adapters that answer together "
-                    "must have the same rank and targets; ask them one by one"
+                    "must have the same rank, targets and layers; ask them one by one"
                 )

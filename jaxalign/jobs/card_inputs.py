@@ -28,7 +28,7 @@ _CONFIG: dict[str, Expected] = {
     "dataset": {"name": str, "kind": str, "limit": Maybe(int)},
     **_SERVED,
     "training": {"seed": int, "epochs": _NUMBER, "batch_size": int, "max_steps": Maybe(int)},
-    "lora": {"rank": int, **dict.fromkeys(("alpha", "dropout"), _NUMBER), "targets": [str]},
+    "lora": {"rank": int, **dict.fromkeys(("alpha", "dropout"), _NUMBER), "targets": [str], "layers": _SCORE},
     "optimizer": {
         **dict.fromkeys(("name", "schedule"), str),
         **dict.fromkeys(("weight_decay", "learning_rate", "warmup_steps"), _NUMBER),

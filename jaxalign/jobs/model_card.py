@@ -232,6 +232,7 @@ def _recipe(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     rows = preferences | {
         "rank, alpha, dropout": f"{lora['rank']}, {lora['alpha']:g}, {dropout:g}",
         "targets": ", ".join(lora["targets"]),
+        "layers": "all" if (share := lora.get("layers") or 1) == 1 else f"the last {share:.0%}",
         "optimiser": f"{optimizer['name']}, weight decay {optimizer['weight_decay']:g}",
         "learning rate": f"{optimizer['learning_rate']:g}, {optimizer['schedule']}, "
         f"warm-up of {optimizer['warmup_steps']} steps",

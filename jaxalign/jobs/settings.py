@@ -21,8 +21,17 @@ def fresh_adapter(lora: LoraConfig, model: Model, seed: int) -> Adapter:
     Raises:
         UserError: the rank is too large (see `init_adapter`).
     """
-    params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets)
-    return Adapter("new adapter", params, lora.rank, lora.alpha, base_identity=model.identity, base_name=model.name)
+    layers = lora.count(model.architecture.layers)
+    params = init_adapter(jax.random.key(seed), model.architecture, lora.rank, lora.targets, layers)
+    return Adapter(
+        "new adapter",
+        params,
+        lora.rank,
+        lora.alpha,
+        first_layer=model.architecture.layers - layers,
+        base_identity=model.identity,
+        base_name=model.name,
+    )
 
 
 def sampling_params(config: SamplingConfig, *stops: str) -> SamplingParams:

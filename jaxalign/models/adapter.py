@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.claims import brief
-from jaxalign.models.lora import LoraParams, adapter_hash, effective, stack_lora
+from jaxalign.models.lora import LoraParams, adapted_layers, adapter_hash, effective, stack_lora
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -27,6 +27,7 @@ class Adapter:
         name: its name in results.
         params: its weights, float32 (see `lora.LoraParams`); None for the bare base.
         rank: r.
+        first_layer: the index of the first layer that has it; all layers from there on have it.
         alpha: the scale with which it was trained, times r.
         factor: a number by which the user multiplies the adapter's effect.
         folder: the folder that it was read from; None if it was not read.
@@ -40,6 +41,7 @@ class Adapter:
     name: str = "base"
     params: LoraParams | None = None
     rank: int = 1
+    first_layer: int = dataclasses.field(default=0, kw_only=True)
     alpha: int | float = 1.0
     factor: int | float = 1.0
     folder: Path | None = None
@@ -60,9 +62,14 @@ class Adapter:
         return () if self.params is None else tuple(self.params["layers"])
 
     @property
-    def shape(self) -> tuple[int, frozenset[str]] | None:
-        """Its rank and its projections; None for the bare base. Adapters of one shape can share a program."""
-        return None if self.params is None else (self.rank, frozenset(self.targets))
+    def layers(self) -> int:
+        """The number of layers that have an adapter: the last ones of the model, or all."""
+        return 0 if self.params is None else adapted_layers(self.params["layers"])
+
+    @property
+    def shape(self) -> tuple[int, int, frozenset[str]] | None:
+        """Its rank, layers and projections; None for the bare base. Adapters of one shape can share a program."""
+        return None if self.params is None else (self.rank, self.layers, frozenset(self.targets))
 
     @cached_property
     def identity(self) -> str:

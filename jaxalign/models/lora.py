@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA; Hu et al., 2021, arXiv 2106.09685): each is a pytree of its own, apart from the base."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +15,18 @@ from jaxalign.models.precision import Number, dot, name_bits
 from jaxalign.parallel.processor import on_cpu
 
 LoraParams = dict[str, Any]
-"""{"layers": {projection: {"a": [L, in, r], "b": [L, r, out]}}}, float32: the Linen collection `lora`."""
+"""{"layers": {projection: {"a": [l, in, r], "b": [l, r, out]}}}, float32: the Linen collection `lora`.
+
+It belongs to the last l layers of the model, or to all of them. The layers before have no adapter."""
 
 
-def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, targets: Sequence[str]) -> LoraParams:
+def init_adapter(
+    key: Key[Array, ""], architecture: Architecture, rank: int, targets: Sequence[str], layers: int | None = None
+) -> LoraParams:
     """Return a new adapter of the projections `targets`, float32, which does not change the model yet.
 
-    a is uniform between -1/sqrt(in) and 1/sqrt(in), as in PEFT, and b is zero. What is drawn for a projection does not
-    depend on which other projections have an adapter.
+    It belongs to the last `layers` layers; None means all. a is uniform between -1/sqrt(in) and 1/sqrt(in), as in PEFT,
+    and b is zero. What is drawn for a projection does not depend on which other projections have an adapter.
 
     Raises:
         UserError: the rank is above the model's width, where it adds nothing but its size.
@@ -31,14 +35,26 @@ def init_adapter(key: Key[Array, ""], architecture: Architecture, rank: int, tar
         raise UserError(
             f"a LoRA rank of {rank} is above the model's width: give a rank of at most {architecture.width}"
         )
-    layers = {}
+    count = architecture.layers if layers is None else layers
+    found = {}
     for name in targets:
         width, features = projection_shape(architecture, name)
         bound = width**-0.5
-        shape = (architecture.layers, width, rank)
+        shape = (count, width, rank)
         a = jax.random.uniform(jax.random.fold_in(key, PROJECTIONS.index(name)), shape, jnp.float32, -bound, bound)
-        layers[name] = {"a": a, "b": jnp.zeros((architecture.layers, rank, features), jnp.float32)}
-    return {"layers": layers}
+        found[name] = {"a": a, "b": jnp.zeros((count, rank, features), jnp.float32)}
+    return {"layers": found}
+
+
+def adapted_layers(layers: Mapping[str, Any]) -> int:
+    """Return how many layers have an adapter, given `LoraParams["layers"]` of one adapter; 0 if it is empty."""
+    leaves = jax.tree.leaves(layers)
+    return len(leaves[0]) if leaves else 0
+
+
+def on_all_layers(adapters: LoraParams | None, layers: int) -> LoraParams | None:
+    """Return a stack [A, l, ...] of adapters with zeros for the layers that have none: [A, layers, ...]."""
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (layers - leaf.shape[1], 0), (0, 0), (0, 0))), adapters)
 
 
 def effective(adapter: LoraParams, scale: Number) -> LoraParams:

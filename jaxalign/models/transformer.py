@@ -1,6 +1,6 @@
 """One decoder for all families, in Flax Linen: the collection `params` is the frozen base, `lora` the adapter.
 
-The layers run under `nn.scan`, so that the time to compile does not depend on their number. Each difference between the
+The layers run in scans, so that the time to compile does not depend on their number. Each difference between the
 families is a field of `Architecture`.
 """
 
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Key
@@ -20,19 +21,19 @@ from jaxalign.models.architecture import PROJECTION_AXES, Architecture
 from jaxalign.models.attention import KeyBlocks, Keys, PerToken, Queries, Scalar, rotary_angles, rotate, tree_attention
 from jaxalign.models.kernels import kernel_attention
 from jaxalign.models.linear import Projection
-from jaxalign.models.lora import INNER, apply_dropout
+from jaxalign.models.lora import INNER, adapted_layers, apply_dropout
 from jaxalign.models.precision import from_bits, saved, sum_type, take_rows
 from jaxalign.parallel.rules import Placement, constrained
 from jaxalign.parallel.vocabulary import take_divided_rows
 
-INPUT = "layer_input"
+INPUT, WEIGHTS = "layer_input", "layer_weights"
 SAVED = (INPUT, "q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output", INNER)
 REMATERIALISATION = {
-    "none": None,
+    "none": jax.checkpoint_policies.save_anything_except_these_names(WEIGHTS),
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.save_only_these_names(INPUT),
 }
-"""What is saved for the backward pass: everything; the results of the frozen products; the input of each layer."""
+"""What the backward pass keeps: everything but weights; the results of the frozen products; the input of each layer."""
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True)}
 
@@ -194,33 +195,65 @@ class Transformer(nn.Module):
         ends: PerToken,
         blocks: KeyBlocks = None,
         dropout: Dropout | None = None,
-    ) -> Float[Array, "B T D"]:
+        with_base: bool = False,
+    ) -> Float[Array, "B T D"] | Float[Array, "2 B T D"]:
         """Return the last hidden states [B, T, D], normalised, of a packed batch.
 
         `tokens`, `positions`, `ends` [B, T] and `blocks` [B, Q, M] are fields of `PackedBatch`. Without `blocks`,
         attention reads all keys up to a query, and masks those that it does not see: slower, with the same result.
+
+        `with_base` returns the states of the bare base, too, as [2, B, T, D]: (with the adapter, without), the second
+        ones without a gradient and without dropout. Layers that have no adapter are computed once for both.
         """
         arch = self.architecture
         x = Embedding(arch.vocab_size, arch.width, self.dtype, self.placement, name="embedding")(tokens)
         if arch.embed_scale != 1.0:
             x = x * jnp.asarray(arch.embed_scale, self.dtype)
         cos, sin = rotary_angles(positions, jnp.asarray(rotary_frequencies(arch)))
-        policy = REMATERIALISATION[self.rematerialisation]
-        body = Layer if policy is None else nn.remat(Layer, policy=policy, prevent_cse=False)
-        layers = nn.scan(
-            body,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
-            length=arch.layers,
-            check_constancy_invariants=False,  # there are none, and the check traces a layer twice
-        )
-        per_layer = (jnp.arange(arch.layers), jnp.asarray(arch.windows, jnp.int32))
         attend: Attend = Partial(_attend_trees, ends, positions, blocks)
         if self.attention != "blocks":
             attend = kernel_attention(self.attention, ends, positions, arch.windows, self.placement)
-        x, _ = layers(arch, self.placement, name="layers")(x, per_layer, attend, (cos, sin), dropout)
-        return constrained(self.placement, Norm(arch.norm_eps, name="norm")(x), "rows")
+        x = self._layers(x, attend, (cos, sin), dropout, with_base)
+        norm = Norm(arch.norm_eps, name="norm")
+        states: Any = [constrained(self.placement, norm(one), "rows") for one in x]
+        return jnp.stack(states) if with_base else states[0]
+
+    def _layers(
+        self, x: Float[Array, "B T D"], attend: Attend, angles: Any, dropout: Dropout | None, with_base: bool
+    ) -> list[Any]:
+        """Return x after all layers, and `with_base` the base's: first the layers without an adapter, then the others.
+
+        The first ones need no backward pass.
+        """
+        arch, layer = self.architecture, Layer(self.architecture, self.placement, parent=None)
+        windows = jnp.asarray(arch.windows, jnp.int32)
+
+        def draw(key: Any) -> Any:
+            return layer.init(key, x, (0, windows[0]), attend, angles, None)["params"]
+
+        if self.is_initializing():
+            self.param("layers", lambda key: jax.vmap(draw)(jax.random.split(key, arch.layers)))
+        weights, lora = self.variables["params"]["layers"], self.variables.get("lora", {}).get("layers", {})
+        first = arch.layers - adapted_layers(lora)
+
+        def run(dropout: Dropout | None, x: Any, one: tuple[Any, Any]) -> Any:
+            index, lora = one
+            # A layer's weights are taken here, and not by the scan, which would have to be given a copy of a part of
+            # them, and inside of what is rematerialised, so that they are not kept for the backward pass.
+            own = checkpoint_name(jax.tree.map(lambda leaf: leaf[index], weights), WEIGHTS)
+            return layer.apply({"params": own, "lora": lora}, x, (index, windows[index]), attend, angles, dropout)
+
+        indices, bare = jnp.arange(arch.layers), partial(run, None)
+        if first:
+            x, _ = jax.lax.scan(bare, x, (indices[:first], {}))
+        both = [x, x] if with_base else [x]
+        if first < arch.layers:
+            policy = REMATERIALISATION[self.rematerialisation]
+            kept = jax.checkpoint(partial(run, dropout), policy=policy, prevent_cse=False)
+            both[0], _ = jax.lax.scan(kept, x, (indices[first:], lora))
+            if with_base:
+                both[1], _ = jax.lax.scan(bare, jax.lax.stop_gradient(x), (indices[first:], {}))
+        return both
 
 
 def _attend_trees(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from jaxalign.data.packing import PackedBatch
 from jaxalign.data.placed_batch import on_mesh
-from jaxalign.models.lora import LoraParams, effective
+from jaxalign.models.lora import LoraParams, adapted_layers, effective
 from jaxalign.models.precision import Number
 from jaxalign.models.transformer import Dropout, Transformer, head_kernel
 from jaxalign.objectives.divergence import prediction_divergences
@@ -47,12 +47,9 @@ def mean_divergence(
 
     `adapter` is an effective adapter (see `lora.effective`). Dropout is the model's; the base has none.
     """
-
-    def states(variables: dict[str, Any], dropout: Dropout | None) -> Float[Array, "B P D"]:
-        found = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
-        return gather_sources(found, batch.source)  # type: ignore[arg-type]
-
-    ours, theirs = states({"params": params, "lora": adapter}, dropout), states({"params": params}, None)
+    variables = {"params": params, "lora": adapter}
+    found: Any = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout, True)
+    ours, theirs = (gather_sources(states, batch.source) for states in found)
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
         divergences: Any = prediction_divergences(ours, theirs, head, softcap, model.placement)
@@ -108,11 +105,10 @@ def states_program(
 
     `model` may have fewer layers than the weights: then the first ones are used.
     """
-    first = partial(jax.tree.map, lambda leaf: leaf[: model.architecture.layers])
-    variables = {
-        "params": {**params, "layers": first(params["layers"])},
-        "lora": {"layers": first(effective(adapter, scale)["layers"])},
-    }
+    layers = effective(adapter, scale)["layers"]
+    left_out = len(jax.tree.leaves(params["layers"])[0]) - model.architecture.layers
+    count = max(adapted_layers(layers) - left_out, 0)
+    variables = {"params": params, "lora": {"layers": jax.tree.map(lambda leaf: leaf[:count], layers)}}
     states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
     return constrained(model.placement, gather_sources(states, batch.source))  # type: ignore[arg-type]
 

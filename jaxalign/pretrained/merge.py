@@ -101,15 +101,16 @@ def merged_tensors(
     merged, scale = {}, np.float32(adapter.scale)
     layers = {} if adapter.params is None else adapter.params["layers"]
     for leaf in parameter_leaves(architecture):
-        pair = layers.get(leaf.path[1]) if leaf.path[-1] == "kernel" else None
+        adapted = layers.get(leaf.path[1]) if leaf.path[-1] == "kernel" else None
         for layer, name in enumerate(leaf.names(architecture.layers)):
+            pair = adapted if layer >= adapter.first_layer else None
             dtype = DTYPES.get(tensors.dtype(name), quantised)
 
             def make(name: str = name, pair: Any = pair, layer: int = layer, dtype: np.dtype = dtype) -> np.ndarray:
                 array = tensors.read(name)
                 with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found below
                     if pair is not None:
-                        a, b = (np.asarray(pair[side][layer], np.float32) for side in ("a", "b"))
+                        a, b = (np.asarray(pair[side][layer - adapter.first_layer], np.float32) for side in ("a", "b"))
                         array = array.astype(np.float32) + scale * (b.T @ a.T)
                     array = array.astype(dtype, copy=False)
                 if not all_finite(array):

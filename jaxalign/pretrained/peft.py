@@ -29,7 +29,7 @@ AGAIN = "get the adapter again"
 
 _REFUSED = (
     *("use_dora", "use_qalora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"),
-    *("layer_replication", "layers_to_transform", "exclude_modules", "trainable_token_indices", "target_parameters"),
+    *("layer_replication", "exclude_modules", "trainable_token_indices", "target_parameters"),
     *("alora_invocation_tokens", "use_bdlora", "velora_config", "monteclora_config", "arrow_config", "kasa_config"),
     "megatron_config",
 )
@@ -37,14 +37,14 @@ _REFUSED = (
 
 _READ = frozenset(
     {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "bias", "target_modules"}
-    | {"init_lora_weights"}
+    | {"init_lora_weights", "layers_to_transform", "layers_pattern"}
 )
 """Settings that are read, or checked, one by one."""
 
 _WITHOUT_EFFECT = frozenset(
     {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "runtime_config"}
     | {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}  # how training began: see `_STARTS`
-    | {"layers_pattern", "megatron_core", "qalora_group_size", "ensure_weight_tying"}  # of settings that are refused
+    | {"megatron_core", "qalora_group_size", "ensure_weight_tying"}  # of settings that are refused
     | {"merge_weights"}  # of early versions: whether a model that answers adds the adapter to its weights
 )
 """Settings that change nothing of what a trained adapter computes (PEFT 0.21), whatever their value is."""
@@ -88,7 +88,7 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, dropout: float, card:
         _key(layer, name, side): np.ascontiguousarray(matrix.T)
         for name, pair in layers.items()
         for side in ("a", "b")
-        for layer, matrix in enumerate(np.asarray(pair[side], np.float32))
+        for layer, matrix in enumerate(np.asarray(pair[side], np.float32), adapter.first_layer)
     }
     if damaged := next((key for key, one in tensors.items() if not all_finite(one)), None):
         raise UserError(f"{folder} is not written: the adapter's weights hold NaN or infinity ({damaged})")
@@ -118,7 +118,9 @@ def _peft_config(adapter: Adapter, alpha: float, dropout: float, targets: Iterab
         "inference_mode": True,
         "init_lora_weights": True,
         "layers_pattern": None,
-        "layers_to_transform": None,
+        "layers_to_transform": [*range(adapter.first_layer, adapter.first_layer + adapter.layers)]
+        if adapter.first_layer
+        else None,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else float(alpha),
         "lora_dropout": dropout,
         "modules_to_save": None,
@@ -146,8 +148,9 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         factor: a number that multiplies its effect.
 
     Raises:
-        UserError: there is no adapter, it is not plain LoRA on the seven projections of every layer (the line says
-            what it is instead), its weights are pickled, hold NaN or infinity, or do not fit the base.
+        UserError: there is no adapter, it is not plain LoRA on the seven projections of every layer or of the last
+            ones (the line says what it is instead), its weights are pickled, hold NaN or infinity, or do not fit the
+            base.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
@@ -160,7 +163,8 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         pickled = ": its adapter_model.bin is a pickle, which is never loaded" if any(folder.glob("*.bin")) else ""
         raise UserError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter as safetensors")
     ours, told = read_ours(folder), config.text("base_model_name_or_path", "")
-    layers = _read_layers(folder, architecture, config, rank)
+    first = first_layer_of(folder, config, architecture.layers)
+    layers = _read_layers(folder, architecture, config, rank, first)
     notes = ours.get("extra") or {}
     place = folder.parent if folder.name == "adapter" else folder
     found = Adapter(
@@ -170,6 +174,7 @@ def read_adapter(folder: str | Path, architecture: Architecture, name: str = "",
         alpha,
         factor,
         folder,
+        first_layer=first,
         base_identity=ours.get("base_identity"),
         base_name=ours.get("base_name") or told or None,
         prompt_format=ours.get("prompt_format"),
@@ -191,19 +196,21 @@ def read_adapter_alone(folder: Path) -> Adapter:
     Whether it fits a base is not known.
 
     Raises:
-        UserError: it is not plain LoRA on the seven projections of every layer, or is damaged.
+        UserError: it is not plain LoRA on the seven projections of every layer or of the last ones, or is damaged.
     """
     config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN, "LoRA")
     rank, alpha = check_lora(folder, config)
     source = SafetensorsFolder(folder / WEIGHTS)
-    count = len({match[1] for key in source.names() if (match := _MODULE.fullmatch(key))})
+    named = {int(match[1]) for key in source.names() if (match := _MODULE.fullmatch(key))}
+    stop = min(named, default=0) + len(named)
+    adapted = range(first_layer_of(folder, config, stop), stop)
     layers: dict[str, dict[str, np.ndarray]] = {}
-    for name in _targets(folder, source.names(), count):
+    for name in _targets(folder, source.names(), adapted):
         for side in ("a", "b"):
-            if len({source.shape(_key(layer, name, side)) for layer in range(count)}) > 1:
+            if len({source.shape(_key(layer, name, side)) for layer in adapted}) > 1:
                 raise UserError(f"{folder} is damaged: {name} has another shape in some layers; {AGAIN}")
-            layers.setdefault(name, {})[side] = _stacked(folder, source, name, side, count)
-    return Adapter(params={"layers": layers}, rank=rank, alpha=alpha, folder=folder)
+            layers.setdefault(name, {})[side] = _stacked(folder, source, name, side, adapted)
+    return Adapter(params={"layers": layers}, rank=rank, first_layer=adapted.start, alpha=alpha, folder=folder)
 
 
 def read_ours(folder: Path) -> dict[str, Any]:
@@ -258,16 +265,16 @@ def _is_off(value: Any) -> bool:
 
 
 def _read_layers(
-    folder: Path, architecture: Architecture, config: Claims, rank: int
+    folder: Path, architecture: Architecture, config: Claims, rank: int, first: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the adapter's layers: {projection: {"a": [L, in, r], "b": [L, r, out]}}."""
-    source = SafetensorsFolder(folder / WEIGHTS)
-    targets = _targets(folder, source.names(), architecture.layers)
-    _check_named(folder, config, targets, architecture.layers)
+    """Return the adapter's l layers from `first` on: {projection: {"a": [l, in, r], "b": [l, r, out]}}."""
+    source, adapted = SafetensorsFolder(folder / WEIGHTS), range(first, architecture.layers)
+    targets = _targets(folder, source.names(), adapted)
+    _check_named(folder, config, targets, adapted)
     for name in targets:
         inner, outer = projection_shape(architecture, name)
         for side, shape in (("a", (rank, inner)), ("b", (outer, rank))):
-            for layer in range(architecture.layers):
+            for layer in adapted:
                 key = _key(layer, name, side)
                 found = source.shape(key)
                 if found != shape:
@@ -277,13 +284,10 @@ def _read_layers(
                         f"{folder} does not fit the base: '{key}' is {list(found)} where {list(shape)} is needed; "
                         f"{guess}"
                     )
-    return {
-        name: {side: _stacked(folder, source, name, side, architecture.layers) for side in ("a", "b")}
-        for name in targets
-    }
+    return {name: {side: _stacked(folder, source, name, side, adapted) for side in ("a", "b")} for name in targets}
 
 
-def _check_named(folder: Path, config: Claims, targets: Sequence[str], layers: int) -> None:
+def _check_named(folder: Path, config: Claims, targets: Sequence[str], adapted: range) -> None:
     """Raise UserError if the weights are of other projections than the list `target_modules` names.
 
     PEFT passes over weights of what is not named, and over names that the base does not have. As there, a name stands
@@ -293,7 +297,7 @@ def _check_named(folder: Path, config: Claims, targets: Sequence[str], layers: i
     if not named or isinstance(named, str):
         return
     wanted = set(named)
-    for name, layer in itertools.product(PROJECTIONS, range(layers)):
+    for name, layer in itertools.product(PROJECTIONS, adapted):
         parts = f"model.layers.{layer}.{module_of(name)}".split(".")
         is_named = not wanted.isdisjoint(".".join(parts[start:]) for start in range(len(parts)))
         if is_named and name not in targets:
@@ -305,10 +309,10 @@ def _check_named(folder: Path, config: Claims, targets: Sequence[str], layers: i
             )
 
 
-def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, layers: int) -> np.ndarray:
-    """Return one side of a projection's adapters, float32 [L, in, r] or [L, r, out]."""
+def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, adapted: range) -> np.ndarray:
+    """Return one side of a projection's adapters, float32 [l, in, r] or [l, r, out]."""
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
-        found = np.stack([source.read(_key(layer, name, side)).astype(np.float32).T for layer in range(layers)])
+        found = np.stack([source.read(_key(layer, name, side)).astype(np.float32).T for layer in adapted])
     if not all_finite(found):
         raise UserError(f"{folder}: the weights of {name} (lora_{side.upper()}) hold NaN or infinity; {AGAIN}")
     return found
@@ -317,8 +321,28 @@ def _stacked(folder: Path, source: SafetensorsFolder, name: str, side: str, laye
 _MODULE = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9][0-9]{0,8})\.([a-z_.]+)\.lora_([AB])\.weight")
 
 
-def _targets(folder: Path, keys: Sequence[str], count: int) -> list[str]:
-    """Return the adapted projections, after a check that the keys are those of plain LoRA in each of `count` layers.
+def first_layer_of(folder: Path, config: Claims, count: int) -> int:
+    """Return the first of the layers that `layers_to_transform` names, which must be all from there to `count`.
+
+    Without that setting, it is 0. UserError if other layers are named.
+    """
+    named = config.get("layers_to_transform")
+    if _is_off(named):
+        return 0
+    layers = named if isinstance(named, list) else [named]
+    if not all(type(layer) is int and layer >= 0 for layer in layers):
+        raise config.refused("layers_to_transform", named, "a list of whole numbers, or null")
+    if {*layers} != {*range(min(layers), count)}:
+        raise UserError(
+            f"{folder} adapts {len({*layers})} layers from {min(layers)} to {max(layers)}, and this base has layers 0 "
+            f"to {count - 1}; only adapters of all layers, or of the last ones without a gap, can be read: give the "
+            "base that it was trained on, or train it on such layers"
+        )
+    return min(layers)
+
+
+def _targets(folder: Path, keys: Sequence[str], adapted: range) -> list[str]:
+    """Return the adapted projections, after a check that the keys are those of plain LoRA in each layer of `adapted`.
 
     Raises:
         UserError: they are not; the line says what the adapter holds instead.
@@ -341,20 +365,25 @@ def _targets(folder: Path, keys: Sequence[str], count: int) -> list[str]:
     if not layers:
         raise UserError(f"{folder} is damaged: {WEIGHTS} holds no tensors; {AGAIN}")
     targets = [name for name in PROJECTIONS if name in layers]
-    depth = max(map(max, layers.values())) + 1
+    first, count, depth = adapted.start, adapted.stop, max(map(max, layers.values())) + 1
     if depth > count or (depth < count and all(found == {*range(depth)} for found in layers.values())):
         raise UserError(
             f"{folder} adapts layers up to {depth - 1}, and this base has layers 0 to {count - 1}; is it an adapter of "
             "another base?"
         )
     for name in targets:
-        missing = sorted({*range(count)} - layers[name])
-        if missing:
+        if missing := sorted({*adapted} - layers[name]):
+            named = f"of the layers {first} to {count - 1}" if first else f"of the base's {count} layers"
             raise UserError(
-                f"{folder} adapts {name} in {len(layers[name])} of the base's {count} layers (not in layer "
-                f"{missing[0]}), and only adapters of all layers can be read; train it on all layers"
+                f"{folder} adapts {name} in {len(layers[name])} {named} (not in layer {missing[0]}), and only adapters "
+                "of all layers, or of the last ones that layers_to_transform names, can be read; train it on those"
             )
-    halves = (_key(layer, name, side) for name in targets for layer in range(count) for side in ("a", "b"))
+        if beyond := sorted(layers[name] - {*adapted}):
+            raise UserError(
+                f"{folder} is damaged: {WEIGHTS} has {name} of layer {beyond[0]}, and layers_to_transform in {CONFIG} "
+                f"does not name it; {AGAIN}"
+            )
+    halves = (_key(layer, name, side) for name in targets for layer in adapted for side in ("a", "b"))
     lost = sorted({*halves} - {*keys})
     if lost:
         raise UserError(f"{folder} is damaged: {WEIGHTS} lacks '{lost[0]}'; {AGAIN}")

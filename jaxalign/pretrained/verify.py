@@ -23,7 +23,7 @@ from jaxalign.models.linear import compute_type
 from jaxalign.models.precision import dot
 from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.pretrained.parameters import TensorSource, parameter_leaves
-from jaxalign.pretrained.peft import AGAIN, CONFIG, WEIGHTS
+from jaxalign.pretrained.peft import AGAIN, CONFIG, WEIGHTS, first_layer_of
 from jaxalign.pretrained.safetensors import SafetensorsFolder
 from jaxalign.pretrained.sources import Model
 from jaxalign.runs.records import read_json_object
@@ -50,11 +50,12 @@ def check_keys(folder: Path, architecture: Architecture) -> Check:
     """Check that an adapter's tensors fit the modules of the base: none missing, none too many, no other shape."""
     config = Claims(read_json_object(folder / CONFIG, AGAIN), str(folder / CONFIG), AGAIN)
     rank, targets = config.whole("r"), config.texts("target_modules")
+    first = first_layer_of(folder, config, architecture.layers)
     modules = {
         name.removesuffix(".weight"): leaf.shape
         for leaf in parameter_leaves(architecture)
         if leaf.path[-1] == "kernel" and leaf.path[1] in targets
-        for name in leaf.names(architecture.layers)
+        for name in leaf.names(architecture.layers)[first:]
     }
     expected: dict[str, tuple[int, ...]] = {}
     for module, (outer, inner) in modules.items():

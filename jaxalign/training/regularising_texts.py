@@ -17,8 +17,8 @@ HELD_OUT_ROWS = 4
 class RegularisingTexts:
     """Texts on which a training compares the model's predictions with the base's.
 
-    train     one or more kinds of text, such as plain text and chats; a step draws a row from each kind. Each text has
-              at least two tokens
+    train     one or more kinds of text, such as plain text and chats; steps draw a row from each kind in turn. Each
+              text has at least two tokens
     held_out  the texts of the validation, of the same kinds
     tokens    the length of a row, which is also the number of its predictions
     """
@@ -28,12 +28,13 @@ class RegularisingTexts:
     tokens: int
 
     def batch(self, seed: int, step: int) -> PackedBatch:
-        """Return the rows of a step, one for each kind of text: a pure function of the seed and the step's number.
+        """Return the row of a step, of the kind whose turn it is: a pure function of the seed and the step's number.
 
         Texts in a random order fill a row, and the last one is cut.
         """
         random = np.random.Generator(np.random.PCG64([seed, Stream.REGULARISING, step]))
-        return self._packed([map(texts.__getitem__, random.permutation(len(texts))) for texts in self.train], 1)
+        texts = self.train[step % len(self.train)]
+        return self._packed([map(texts.__getitem__, random.permutation(len(texts)))], 1)
 
     def validation(self) -> PackedBatch:
         """Return rows of held-out texts, the same for each validation."""

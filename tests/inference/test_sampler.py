@@ -263,6 +263,18 @@ def test_stacked_adapters_equal_one_at_a_time(make):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stacked", [False, True])
+def test_adapters_of_the_last_layers_add_nothing_in_the_first(make, stacked, monkeypatch):
+    monkeypatch.setattr(BaseWeights, "always_stacked", stacked)
+    whole = jax.tree.map(lambda leaf: leaf[None], random_adapter())
+    padded = jax.tree.map(lambda leaf: leaf.at[:, 0].set(0.0), whole)
+    last = jax.tree.map(lambda leaf: leaf[:, 1:], whole)
+    asked, sampling = [Request(p, (0, 1)) for p in prompts(5, 30)], SamplingParams(max_tokens=10)
+    found = tokens_of(make(last).sample(asked, sampling))
+    assert found == tokens_of(make(padded).sample(asked, sampling)) != tokens_of(make().sample(asked, sampling))
+
+
+@pytest.mark.slow
 def test_a_zero_adapter_is_the_base(make):
     asked = [Request(p, (0, 1)) for p in prompts(5, 30)]
     zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], random_adapter())

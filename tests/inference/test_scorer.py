@@ -233,9 +233,11 @@ def test_logits_that_are_not_finite_are_an_error_and_no_score(scorer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", [None, 1])
-def test_mean_states_are_those_of_each_text_alone(scorer, layers):
+@pytest.mark.parametrize(("layers", "adapted"), [(None, None), (1, None), (1, 1)])
+def test_mean_states_are_those_of_each_text_alone(scorer, layers, adapted):
     scorer = dataclasses.replace(scorer, shapes=[])
+    if adapted:
+        scorer = dataclasses.replace(scorer, adapter=jax.tree.map(lambda leaf: leaf[-adapted:], scorer.adapter))
     single = (Segment(np.array([5, 6, 7], np.int32), -1), Segment(np.array([8], np.int32), 0, True))
     trees = [*questions(14, 3), single]
     found = scorer.mean_states(trees, layers)
@@ -245,7 +247,7 @@ def test_mean_states_are_those_of_each_text_alone(scorer, layers):
         few = dataclasses.replace(network.architecture, layers=1, windows=network.architecture.windows[:1])
         network = network.clone(architecture=few)
         params = {**params, "layers": jax.tree.map(lambda leaf: leaf[:1], params["layers"])}
-        lora = jax.tree.map(lambda leaf: leaf[:1], lora)
+        lora = {"layers": {}} if adapted else jax.tree.map(lambda leaf: leaf[:1], lora)
     places = np.arange(64, dtype=np.int32)[None]
 
     @jax.jit

@@ -67,7 +67,9 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest: bool = False) -> Path:
+def finished_run(
+    path: Path, *overrides: str, adapter_scale: float = 1.0, crest: bool = False, first_layer: int = 0
+) -> Path:
     """A run's directory as a training, or CREST, leaves it."""
     seen: list[TrainConfig | CrestConfig] = []
     if crest:
@@ -79,10 +81,10 @@ def finished_run(path: Path, *overrides: str, adapter_scale: float = 1.0, crest:
     model = read_model(found.base(), np.float32, offline=True, name=config.model.name)
     params = random_adapter(rank=3, targets=TARGETS, architecture=model.architecture)
     for pair in params["layers"].values():
-        pair["b"] = pair["b"] * adapter_scale
+        pair |= {"a": pair["a"][first_layer:], "b": pair["b"][first_layer:] * adapter_scale}
     run = open_run({"seed": 0}, as_dict(config), dir=path)
     name = str(config.model.path or config.model.name)
-    known = {"base_name": name, "base_identity": model.identity, "prompt_format": "plain"}
+    known = {"base_name": name, "base_identity": model.identity, "prompt_format": "plain", "first_layer": first_layer}
     write_adapter(run.adapter, Adapter("mine", params, 3, 6, **known), dropout=0.0, card="# a card")
     run.finish(CREST_SUMMARY if crest else SUMMARY)
     return path
@@ -168,6 +170,16 @@ def test_a_merged_weight_is_w_plus_scale_times_a_b_rounded_once_and_the_others_a
             expected = expected + 2 * (layers[projection]["a"][layer] @ layers[projection]["b"][layer]).T
         assert after.dtype(name) == "BF16"
         np.testing.assert_allclose(after.read(name).astype(np.float32), expected, rtol=2**-8, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_layers_without_an_adapter_are_merged_as_they_are_stored(base, tmp_path, capsys):
+    run = finished_run(tmp_path / "run", "model=hub", f"model.path={base}", "lora.targets=[q_proj]", first_layer=1)
+    main([f"run={run}", f"out={tmp_path}/out", "format=merged", "verify=true"])
+    assert "merged:  ok" in capsys.readouterr().out
+    before, after = SafetensorsFolder(base), SafetensorsFolder(tmp_path / "out")
+    changed = {name for name in before.names() if not np.array_equal(before.read(name), after.read(name))}
+    assert {name.split(".")[2] for name in changed} == {"1"}
 
 
 @pytest.mark.slow

@@ -73,6 +73,47 @@ def test_an_adapter_does_what_its_product_added_to_the_kernels_does(batch):
     assert np.abs(adapted - read(MODEL, params, None, batch)).max() > 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["none", "projections"])
+def test_an_adapter_of_the_last_layers_is_one_that_adds_nothing_in_the_first(batch, policy):
+    params, model = random_params(), Transformer(ARCHITECTURE, jnp.float32, policy)
+    whole = random_adapter()
+    last = jax.tree.map(lambda leaf: leaf[1:], whole)
+    padded = jax.tree.map(lambda leaf: leaf.at[0].set(0.0), whole)
+    dropout = (jax.random.key(5), jnp.float32(0.25))
+
+    @jax.jit
+    def read(adapter):
+        def loss(adapter):
+            log_probs = batch_log_probs(model, params, adapter, batch, dropout)
+            return (log_probs * batch.weight).sum(), log_probs
+
+        return jax.grad(loss, has_aux=True)(adapter)
+
+    (gradient, found), (wanted_gradient, wanted) = read(last), read(padded)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted_gradient), strict=True):
+        assert one.shape[0] == ARCHITECTURE.layers - 1
+        np.testing.assert_allclose(one, other[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_without_an_adapter_have_no_backward_pass(batch):
+    arch = dataclasses.replace(ARCHITECTURE, layers=4, windows=(0,) * 4)
+    params, model = random_params(arch), Transformer(arch, jnp.float32)
+
+    def loss(adapter):
+        return batch_log_probs(model, params, adapter, batch).sum()
+
+    def layer_loops(count: int) -> tuple[list[int], list[int]]:
+        adapter = init_adapter(jax.random.key(0), arch, 2, ("q_proj",), count)
+        scans = [one.params for one in jax.make_jaxpr(jax.grad(loss))(adapter).eqns if one.primitive.name == "scan"]
+        scans = [one for one in scans if one["length"] != 1 or "layer_weights" in str(one["jaxpr"])]
+        return tuple([one["length"] for one in scans if one["reverse"] == turned] for turned in (False, True))
+
+    assert layer_loops(3) == ([1, 3], [3])
+    assert layer_loops(4) == ([4], [4])
+
+
 def test_bfloat16_stays_near_float32(batch):
     rough = Transformer(ARCHITECTURE, jnp.bfloat16)
     read = jax.jit(batch_log_probs, static_argnums=0)

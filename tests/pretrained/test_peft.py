@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import PROJECTIONS, from_config
 from jaxalign.pretrained.parameters import module_of
-from jaxalign.pretrained.peft import read_adapter
+from jaxalign.pretrained.peft import read_adapter, read_adapter_alone
 
 
 def change(folder, **settings):
@@ -30,6 +31,32 @@ def test_an_adapter_comes_back_as_it_was_written(tmp_path, targets):
         for side in ("a", "b"):
             assert found.params["layers"][name][side].dtype == np.float32
             np.testing.assert_array_equal(found.params["layers"][name][side], adapter["layers"][name][side])
+
+
+def test_an_adapter_of_the_last_layers_names_them_and_comes_back(tmp_path):
+    adapter = random_adapter(count=2)
+    write(tmp_path, adapter, first_layer=1)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["layers_to_transform"] == [1, 2]
+    numbers = {key.split(".")[4] for key in load_file(tmp_path / "adapter_model.safetensors")}
+    assert numbers == {"1", "2"}
+    found, alone = read_adapter(tmp_path, ARCHITECTURE), read_adapter_alone(tmp_path)
+    assert (found.first_layer, found.layers) == (alone.first_layer, alone.layers) == (1, 2)
+    assert found.identity == alone.identity
+    jax.tree.map(np.testing.assert_array_equal, found.params, adapter)
+    with pytest.raises(UserError, match="adapts 2 layers from 1 to 2, and this base has layers 0 to 3"):
+        read_adapter(tmp_path, from_config(CONFIG | {"num_hidden_layers": 4}))
+    change(tmp_path, layers_to_transform=None)
+    with pytest.raises(UserError, match=r"in 2 of the base's 3 layers \(not in layer 0\)"):
+        read_adapter(tmp_path, ARCHITECTURE)
+
+
+def test_an_adapter_of_a_layer_number_beyond_reason_is_refused_without_counting_to_it(tmp_path):
+    write(tmp_path, random_adapter())
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    save_file(renamed(tensors, "layers.2.", "layers.999999999."), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="adapts layers up to 999999999, and this base has layers 0 to 2"):
+        read_adapter_alone(tmp_path)
 
 
 def test_the_files_are_those_of_peft(tmp_path):
@@ -108,9 +135,18 @@ def test_rank_stabilised_scaling_becomes_an_alpha_of_the_same_scale(tmp_path):
         ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
         ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 2}}, "uses rank_pattern, alpha_pattern"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
-        ({"layers_to_transform": [0]}, "uses layers_to_transform"),
+        (
+            {"layers_to_transform": [0]},
+            "adapts 1 layers from 0 to 0, and this base has layers 0 to 2; only adapters of",
+        ),
         ({"exclude_modules": ["k_proj"]}, "uses exclude_modules"),
-        ({"layers_to_transform": 0}, "uses layers_to_transform"),
+        ({"layers_to_transform": 0}, "adapts 1 layers from 0 to 0, and this base has layers 0 to 2; only adapters of"),
+        ({"layers_to_transform": [0, 2]}, "adapts 2 layers from 0 to 2, .*, or of the last ones without a gap"),
+        ({"layers_to_transform": [2, 3]}, "adapts 2 layers from 2 to 3, and this base has layers 0 to 2"),
+        ({"layers_to_transform": [1, 2]}, "has q_proj of layer 0, and layers_to_transform in adapter_config.json does"),
+        ({"layers_to_transform": ["2"]}, "layers_to_transform=a list is not allowed: it must be a list of whole num"),
+        ({"layers_to_transform": True}, "layers_to_transform=true is not allowed"),
+        ({"layers_to_transform": -1}, "layers_to_transform=-1 is not allowed"),
         ({"lora_bias": True}, "uses lora_bias"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "uses layer_replication"),
         ({"trainable_token_indices": [1]}, "uses trainable_token_indices"),
@@ -188,6 +224,10 @@ def beside(name):
         (lambda t: renamed(t, "base_model.model.model.", "base_model.model."), "keys in another form"),
         (lambda t: renamed(t, "A.weight", "A.default.weight"), r"lora_A\.default\.weight', and only LoRA on"),
         (lambda t: without(t, "layers.1."), r"adapts q_proj in 2 of the base's 3 layers \(not in layer 1\)"),
+        (
+            lambda t: without(t, "layers.0."),
+            r"2 of the base's 3 layers \(not in layer 0\), .* layers_to_transform names",
+        ),
         (lambda t: without(t, "layers.2.", "v_proj"), "adapts v_proj in 2 of the base's 3 layers"),
         (lambda t: without(t, "layers.2.", "v_proj", "lora_B"), r"is damaged: .* lacks '.*layers\.2.*v_proj\.lora_B"),
         (lambda t: without(t, "v_proj"), r"is damaged: adapter_config\.json names v_proj"),
@@ -297,7 +337,8 @@ def test_a_folder_without_an_adapter_or_with_a_pickled_one_says_so(tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path, first_layer):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
     import transformers
@@ -307,7 +348,7 @@ def test_peft_computes_what_we_compute_and_reads_and_writes_our_files(tmp_path):
     from jaxalign.pretrained.weights import load_params
 
     base = write_model(tmp_path / "base", CONFIG | {"dtype": "float32"}, hf_random(CONFIG))
-    write(tmp_path / "x", random_adapter())
+    write(tmp_path / "x", random_adapter(count=3 - first_layer), first_layer=first_layer)
     model = peft.PeftModel.from_pretrained(
         transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "x"
     ).eval()

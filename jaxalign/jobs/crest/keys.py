@@ -22,7 +22,7 @@ DPO_LEARNING = (
 )
 DPO = (*DPO_LEARNING, *_keys("dpo", "rounds", "steps", "batch_size", "resample"))
 TEST = _keys("test", "max_tokens", "few_shot", "samples", "temperature", "top_p")
-LORA = _keys("lora", "rank", "alpha", "dropout", "targets")
+LORA = _keys("lora", "rank", "alpha", "dropout", "targets", "layers")
 OPTIMIZER = _keys("optimizer", "betas", "epsilon", "weight_decay", "clip")
 TRAINING = _keys("training", "seed", "row_length", "max_rows")
 RELEASED = (

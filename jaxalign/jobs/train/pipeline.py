@@ -137,6 +137,9 @@ def starting_adapter(config: TrainConfig, base: BaseModel) -> Adapter:
         "lora.targets": (sorted(found.targets), sorted(config.lora.targets)),
     }
     others = {key: shown(theirs) for key, (theirs, ours) in wanted.items() if theirs != ours}
+    layers = base.model.architecture.layers
+    if found.layers != config.lora.count(layers):
+        others["lora.layers"] = f"{found.layers / layers:.4g}"
     if others:
         add = " ".join(f"{key}={theirs}" for key, theirs in others.items())
         raise UserError(f"adapter={config.adapter} has another {' and '.join(others)}: add {add}")

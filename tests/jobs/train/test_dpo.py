@@ -77,6 +77,8 @@ def test_bad_input_is_one_line(adapter, pairs, tmp_path, capsys):
     assert "go together" in refused(main, ["+value=power", "objective=dpo"], capsys)
     other = [*given, *QUICK, "lora.rank=4", "lora.targets=[q_proj]"]
     assert "has another lora.rank and lora.targets: add lora.rank=2 lora.targets=[" in refused(main, other, capsys)
+    line = refused(main, [*given, *QUICK, "lora.layers=1"], capsys)
+    assert "has another lora.layers: add lora.layers=0.5" in line
     assert "objective.beta=0 is not allowed" in refused(main, [*given, *QUICK, "objective.beta=0"], capsys)
     assert "goes with loss=sigmoid" in refused(
         main, [*given, *QUICK, "objective.loss=hinge", "objective.label_smoothing=0.1"], capsys
