@@ -26,10 +26,10 @@ from jaxalign.models.precision import from_bits, saved, sum_type, take_rows
 from jaxalign.parallel.rules import Placement, constrained
 from jaxalign.parallel.vocabulary import take_divided_rows
 
-INPUT, WEIGHTS = "layer_input", "layer_weights"
+INPUT, LAYER_WEIGHTS = "layer_input", "layer_weights"
 SAVED = (INPUT, "q", "k", "v", "attention", "attention_lse", "attention_output", "gate", "up", "mlp_output", INNER)
 REMATERIALISATION = {
-    "none": jax.checkpoint_policies.save_anything_except_these_names(WEIGHTS),
+    "none": jax.checkpoint_policies.save_anything_except_these_names(LAYER_WEIGHTS),
     "projections": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.save_only_these_names(INPUT),
 }
@@ -240,7 +240,7 @@ class Transformer(nn.Module):
             index, lora = one
             # A layer's weights are taken here, and not by the scan, which would have to be given a copy of a part of
             # them, and inside of what is rematerialised, so that they are not kept for the backward pass.
-            own = checkpoint_name(jax.tree.map(lambda leaf: leaf[index], weights), WEIGHTS)
+            own = checkpoint_name(jax.tree.map(lambda leaf: leaf[index], weights), LAYER_WEIGHTS)
             return layer.apply({"params": own, "lora": lora}, x, (index, windows[index]), attend, angles, dropout)
 
         indices, bare = jnp.arange(arch.layers), partial(run, None)

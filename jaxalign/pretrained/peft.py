@@ -332,11 +332,16 @@ def first_layer_of(folder: Path, config: Claims, count: int) -> int:
     layers = named if isinstance(named, list) else [named]
     if not all(type(layer) is int and layer >= 0 for layer in layers):
         raise config.refused("layers_to_transform", named, "a list of whole numbers, or null")
+    if max(layers) >= count:
+        raise UserError(
+            f"{folder} adapts layers up to {max(layers)}, and this base has layers 0 to {count - 1}; is it an adapter "
+            "of another base?"
+        )
     if {*layers} != {*range(min(layers), count)}:
         raise UserError(
             f"{folder} adapts {len({*layers})} layers from {min(layers)} to {max(layers)}, and this base has layers 0 "
-            f"to {count - 1}; only adapters of all layers, or of the last ones without a gap, can be read: give the "
-            "base that it was trained on, or train it on such layers"
+            f"to {count - 1}: only adapters of all layers, or of the last ones without a gap, can be read; is it an "
+            "adapter of another base?"
         )
     return min(layers)
 

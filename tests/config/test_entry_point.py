@@ -396,7 +396,7 @@ def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, tm
         assert "benchmark: portraits" in lines  # not those of harm, which are for evaluate
         (models,) = (line for line in lines if line.startswith("model: "))
         assert " hub," in models and " run," not in models  # run is the model of an adapter that is asked
-        assert recipes == ["experiment: released_vim, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
+        assert recipes == ["experiment: released_vim, thorough, vim_llama2_7b"] and '"$(jaxalign-train -sc' in text
     elif name == "crest":
         assert "rft" in recipes[0] and "vim" not in recipes[0] and "\nvalue: " not in text
         assert "own" in recipes[0].removeprefix("experiment: ").split(", ")

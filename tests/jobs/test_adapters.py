@@ -33,7 +33,7 @@ def wide(adapters, tmp_path_factory):
     narrow = read_adapter(adapters / "power", architecture)
     params = random_adapter(rank=4, targets=narrow.targets, architecture=architecture)
     folder = tmp_path_factory.mktemp("wide") / "adapter"
-    write_adapter(folder, dataclasses.replace(narrow, params=params, rank=4), dropout=0.0, card="# wide")
+    write_adapter(folder, dataclasses.replace(narrow, params=params, rank=4, first_layer=0), dropout=0.0, card="# wide")
     return folder
 
 

@@ -114,7 +114,8 @@ def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp
     rows = [{"instruction": f"Say {i}", "input": "", "output": f"{i}"} for i in range(9)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     folder = tmp_path / "run"  # instructions have one stage, and so one program of a step
-    asked = [*model, "dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", "training.max_steps=1"]
+    asked = [*model, "dataset=alpaca", f"dataset.path={tmp_path / 'alpaca.json'}", "training.max_steps=2"]
+    asked += ["training.batch_size=4"]  # two steps, of which the second one reads chats
     asked += ["released.unmatched_budget=true", "training.questionnaire=false", "lora.rank=2", f"run.dir={folder}"]
     asked += ["alignment.regulariser.tokens=32", "alignment.regulariser.chats=9"]
     run(train, asked, capsys)

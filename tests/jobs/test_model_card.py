@@ -134,7 +134,7 @@ def test_preferences_are_no_control_and_say_what_they_were_learnt_by():
         "| batching | paired |",
         "| reference | the adapter that training started from |",
         "| rank, alpha, dropout | 16, 32, 0 |",
-        "| batch size | 16 pairs |",
+        "| batch size | 8 pairs |",
         "--lora-modules dpo=FOLDER",
     ):
         assert said in card

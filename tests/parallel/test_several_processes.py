@@ -177,6 +177,7 @@ def test_a_signal_to_one_stops_both_at_one_step_and_the_run_goes_on_with_any_num
     arguments = [
         "objective=dpo",
         f"adapter={start(tmp_path / 'start')}",
+        "lora.layers=1",
         "dataset=pairs",
         f"dataset.path={tmp_path / 'pairs.jsonl'}",
     ]

@@ -137,12 +137,15 @@ def test_rank_stabilised_scaling_becomes_an_alpha_of_the_same_scale(tmp_path):
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
         (
             {"layers_to_transform": [0]},
-            "adapts 1 layers from 0 to 0, and this base has layers 0 to 2; only adapters of",
+            "adapts 1 layers from 0 to 0, and this base has layers 0 to 2: only adapters of",
         ),
         ({"exclude_modules": ["k_proj"]}, "uses exclude_modules"),
-        ({"layers_to_transform": 0}, "adapts 1 layers from 0 to 0, and this base has layers 0 to 2; only adapters of"),
+        ({"layers_to_transform": 0}, "adapts 1 layers from 0 to 0, and this base has layers 0 to 2: only adapters of"),
         ({"layers_to_transform": [0, 2]}, "adapts 2 layers from 0 to 2, .*, or of the last ones without a gap"),
-        ({"layers_to_transform": [2, 3]}, "adapts 2 layers from 2 to 3, and this base has layers 0 to 2"),
+        (
+            {"layers_to_transform": [2, 3]},
+            "adapts layers up to 3, and this base has layers 0 to 2; is it an adapter of",
+        ),
         ({"layers_to_transform": [1, 2]}, "has q_proj of layer 0, and layers_to_transform in adapter_config.json does"),
         ({"layers_to_transform": ["2"]}, "layers_to_transform=a list is not allowed: it must be a list of whole num"),
         ({"layers_to_transform": True}, "layers_to_transform=true is not allowed"),

@@ -25,6 +25,7 @@ from jaxalign.values.schwartz import VALUES
 TINY = [
     "model=tiny",
     "training.epochs=1",
+    "alignment.argument_epochs=1",
     "training.max_steps=2",
     "lora.rank=2",
     "precision=float32",
