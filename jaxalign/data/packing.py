@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
+from jaxalign.data.key_blocks import visible_blocks
 from jaxalign.data.trees import Tree, path_lengths, predictions, row_lengths, tree_length
 from jaxalign.errors import UserError
-from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
+from jaxalign.models.attention import KEY_BLOCK
 
 
 @flax.struct.dataclass
@@ -233,20 +234,6 @@ def pack(trees: Sequence[Tree], shape: Shape, alone: bool = False, rows: Sequenc
     blocks = visible_blocks(ends)
     batch = PackedBatch(tokens, positions, ends, blocks, source, target, branch, weight)
     return widened(batch, max(shape.blocks, rounded_up(blocks.shape[2], 4)))
-
-
-def visible_blocks(ends: Int32[np.ndarray, "B T"]) -> Int32[np.ndarray, "B Q M"]:
-    """Return for each block of queries the numbers of the blocks of keys in which it sees at least one token.
-
-    The numbers ascend. Q is T / QUERY_BLOCK, rounded up, and M is the longest list; shorter ones are filled up with the
-    number of blocks of keys, which is T / KEY_BLOCK, rounded up, and names no block.
-    """
-    rows, tokens = ends.shape
-    first, count = np.arange(0, tokens, QUERY_BLOCK), -(-tokens // KEY_BLOCK)
-    furthest = np.pad(ends, ((0, 0), (0, count * KEY_BLOCK - tokens))).reshape(rows, 1, count, KEY_BLOCK).max(3)
-    seen = (np.arange(count) * KEY_BLOCK < first[:, None] + QUERY_BLOCK) & (furthest > first[:, None])
-    order = np.argsort(~seen, axis=2, kind="stable")[:, :, : seen.sum(2).max()]
-    return np.where(np.take_along_axis(seen, order, 2), order, count).astype(np.int32)
 
 
 def widened(batch: PackedBatch, width: int) -> PackedBatch:

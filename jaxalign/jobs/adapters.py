@@ -221,7 +221,7 @@ def check_together(adapters: Sequence[Adapter]) -> None:
         for what, theirs, ours in (
             ("lora.rank", other.rank, first.rank),
             ("lora.targets", sorted(other.targets), sorted(first.targets)),
-            ("a number of adapted layers of", other.layers, first.layers),
+            ("adapters in", f"{other.layers} layers", f"{first.layers} layers"),
         ):
             if theirs != ours:
                 raise UserError(

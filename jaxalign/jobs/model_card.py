@@ -251,7 +251,12 @@ def _regulariser(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[
     if not found["weight"] or _by_preferences(config):
         return {}
     tokens, chats = found["tokens"], summary.get("training", {}).get("held_chats")
-    texts = f"{tokens} tokens of plain text" + (f" and {tokens} of {chats} chats with the base" if chats else "")
+    if not chats:
+        texts = f"{tokens} tokens of plain text"
+    elif "layers" in config["lora"]:
+        texts = f"{tokens} tokens, in turn of plain text and of {chats} chats with the base,"
+    else:  # the run of an older version, which read both in each step
+        texts = f"{tokens} tokens of plain text and {tokens} of {chats} chats with the base"
     what = f"KL(base || model) on {texts} in each step, weight {found['weight']:g}"
     return {"regulariser": what}
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from jaxalign.data.key_blocks import most_blocks
 from jaxalign.data.order import Stream
-from jaxalign.data.packing import PackedBatch, Shape, pack
+from jaxalign.data.packing import PackedBatch, Shape, pack, rounded_up
 from jaxalign.data.trees import Tokens, text_tree
 
 HELD_OUT_ROWS = 4
@@ -56,4 +57,7 @@ class RegularisingTexts:
                 trees.append(text_tree(text))
                 rows.append(len(room) - 1)
                 room[-1] -= len(text) - 1
-        return pack(trees, Shape(len(room), self.tokens, self.tokens), rows=rows)
+        # Of one shape, however long the texts of a row are, so that all steps share a program.
+        longest = max(len(text) for texts in (*self.train, *self.held_out) for text in texts)
+        blocks = rounded_up(most_blocks(longest, self.tokens), 4)
+        return pack(trees, Shape(len(room), self.tokens, self.tokens, blocks), rows=rows)

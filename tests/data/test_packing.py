@@ -3,7 +3,8 @@ import pytest
 from tiny_model import packed, random_tokens, random_tree
 from tree_predictions import contexts, leaf_paths, packed_contexts, random_forest, total
 
-from jaxalign.data.packing import Shape, assign_rows, fill_rows, pack, split_tree, stack_batches, visible_blocks
+from jaxalign.data.key_blocks import most_blocks, visible_blocks
+from jaxalign.data.packing import Shape, assign_rows, fill_rows, pack, split_tree, stack_batches
 from jaxalign.data.trees import Segment, path_lengths, tree_length
 from jaxalign.errors import UserError
 from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
@@ -118,6 +119,16 @@ def test_a_block_of_queries_lists_just_the_blocks_of_keys_that_it_sees_something
             needed = max(needed, len(expected))
     assert blocks.shape[2] == needed and batch.blocks.shape[2] == -(-needed // 4) * 4
     assert np.array_equal(batch.blocks[:, :, :needed], blocks) and np.all(batch.blocks[:, :, needed:] == none)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 33, 34, 90, 400])
+def test_texts_of_some_length_need_no_more_blocks_of_keys_than_foretold(longest):
+    needed = []
+    for before in range(QUERY_BLOCK + 1):  # where the text begins in its blocks
+        ends = np.full((1, 512), before, np.int32)
+        ends[0, before:] = np.minimum(before + longest * (1 + np.arange(512 - before) // longest), 512)
+        needed.append(visible_blocks(ends).shape[2])
+    assert max(needed) == most_blocks(longest, 512)
 
 
 def test_stacked_batches_list_as_many_blocks_of_keys():

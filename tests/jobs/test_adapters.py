@@ -29,11 +29,21 @@ from jaxalign.values.schwartz import VALUES
 @pytest.fixture(scope="module")
 def wide(adapters, tmp_path_factory):
     """An adapter of another rank than those in `adapters`."""
+    return written_beside(adapters / "power", tmp_path_factory.mktemp("wide") / "adapter", rank=4)
+
+
+@pytest.fixture(scope="module")
+def deep(adapters, tmp_path_factory):
+    """An adapter of more layers than those in `adapters`."""
+    return written_beside(adapters / "power", tmp_path_factory.mktemp("deep") / "adapter", rank=2)
+
+
+def written_beside(narrow, folder, rank):
+    """An adapter of all layers, like one of the last layers in all but its rank."""
     architecture = read_tiny().architecture
-    narrow = read_adapter(adapters / "power", architecture)
-    params = random_adapter(rank=4, targets=narrow.targets, architecture=architecture)
-    folder = tmp_path_factory.mktemp("wide") / "adapter"
-    write_adapter(folder, dataclasses.replace(narrow, params=params, rank=4, first_layer=0), dropout=0.0, card="# wide")
+    found = read_adapter(narrow, architecture)
+    params = random_adapter(rank=rank, targets=found.targets, architecture=architecture)
+    write_adapter(folder, dataclasses.replace(found, params=params, rank=rank, first_layer=0), dropout=0.0, card="# x")
     return folder
 
 
@@ -93,9 +103,11 @@ def test_an_adapter_of_a_local_copy_is_judged_by_the_weights(adapters, here, cap
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("not_loaded", "here")
-def test_adapters_that_cannot_answer_together_are_named(adapters, wide, capsys):
+def test_adapters_that_cannot_answer_together_are_named(adapters, wide, deep, capsys):
     line = refused(main, [f"adapters=[{adapters / 'power'},{wide}]", "prompt=Why?", *QUICK], capsys)
     assert str(wide) in line and "lora.rank 4" in line
+    line = refused(main, [f"adapters=[{adapters / 'power'},{deep}]", "prompt=Why?", *QUICK], capsys)
+    assert "adapter has adapters in 2 layers" in line and "adapter has 1 layers: adapters that answer together" in line
     line = refused(
         main, [f"adapter={adapters / 'power'}", "prompt=Why?", "model=tiny", "model.config.num_hidden_layers=3"], capsys
     )

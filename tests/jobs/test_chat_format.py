@@ -119,6 +119,8 @@ def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp
     asked += ["released.unmatched_budget=true", "training.questionnaire=false", "lora.rank=2", f"run.dir={folder}"]
     asked += ["alignment.regulariser.tokens=32", "alignment.regulariser.chats=9"]
     run(train, asked, capsys)
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "on 32 tokens, in turn of plain text and of 9 chats with the base, in each step" in card
     chats = (folder / "chats.jsonl").read_bytes()
     records = read_records(folder / "chats.jsonl")
     assert len(records) == 9 and all(record["prompt"].endswith(("?", ".")) for record in records)

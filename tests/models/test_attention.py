@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import packed, random_tree
 
-from jaxalign.data import packing
+from jaxalign.data import key_blocks
 from jaxalign.models import attention
 from jaxalign.models.attention import rotary_angles, rotate, tree_attention
 
@@ -120,10 +120,10 @@ def test_the_sizes_of_blocks_change_nothing(monkeypatch, tokens, queries, keys):
         )
 
     whole = attend(blocks)
-    for module in (attention, packing):
+    for module in (attention, key_blocks):
         monkeypatch.setattr(module, "QUERY_BLOCK", queries)
         monkeypatch.setattr(module, "KEY_BLOCK", keys)
-    blocks = packing.visible_blocks(ends)
+    blocks = key_blocks.visible_blocks(ends)
     assert blocks.shape[1] == -(-tokens // queries)
     np.testing.assert_allclose(attend(blocks), whole, atol=1e-6)
 

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_model import MODEL, apart, packed, random_adapter, random_tokens, some_examples
+from tiny_model import ARCHITECTURE, MODEL, apart, packed, random_adapter, random_tokens, some_examples
 
 from jaxalign.data.packing import Shape, pack, split_trees, stack_batches
 from jaxalign.data.trees import Segment, merge
 from jaxalign.models.lora import effective
+from jaxalign.models.transformer import head_kernel
 from jaxalign.objectives.forward import batch_log_probs, log_probs_program, mean_divergence
+from jaxalign.objectives.log_probs import gather_sources
 from jaxalign.objectives.sft import sft_loss
 
 SHAPE = Shape(6, 96, 48)
@@ -98,6 +100,26 @@ def test_packing_changes_neither_the_divergence_from_the_base_nor_its_gradient(p
     packed_, alone = (measured(random_adapter(), pack(trees, SHAPE, alone=alone)) for alone in (False, True))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), packed_, alone)
     assert float(packed_[0]) > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_divergence_is_that_of_the_base_read_apart(params, first):
+    batch, dropout = pack(apart(*some_examples()), SHAPE), (jax.random.key(1), jnp.float32(0.25))
+    adapter = jax.tree.map(lambda leaf: leaf[first:], random_adapter())
+
+    def states(adapter, dropout):
+        variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
+        return MODEL.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
+
+    ours, theirs = (
+        jax.nn.log_softmax(gather_sources(one, batch.source) @ head_kernel(params, ARCHITECTURE).T)
+        for one in (states(adapter, dropout), states(None, None))
+    )
+    divergences = (jnp.exp(theirs) * (theirs - ours)).sum(-1)
+    expected = (divergences * batch.weight).sum() / batch.weight.sum()
+    found = jax.jit(mean_divergence, static_argnums=0)(MODEL, params, adapter, batch, dropout)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_an_adapter_without_effect_does_not_diverge_from_the_base(params):

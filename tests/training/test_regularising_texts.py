@@ -48,6 +48,15 @@ def test_a_validation_reads_held_out_texts_in_their_order_as_far_as_they_fit():
     assert many.weight.sum() == HELD_OUT_ROWS * 32
 
 
+def test_steps_of_all_kinds_have_one_shape_so_that_they_share_a_program():
+    random = np.random.default_rng(0)
+    short, long = ([random_tokens(random, low, high) for _ in range(40)] for low, high in ((12, 40), (60, 140)))
+    for tokens in (64, 256, 512):
+        texts = RegularisingTexts([short, long], [short, long], tokens)
+        shapes = {str(jax.tree.map(np.shape, texts.batch(0, step))) for step in range(20)}
+        assert len(shapes) == 1
+
+
 def test_steps_read_each_kind_of_text_in_turn_and_a_validation_reads_rows_of_all():
     both = RegularisingTexts([some_texts(0), some_texts(2)], [some_texts(1, 2), some_texts(3, 50)], 32)
     np.testing.assert_array_equal(both.batch(0, 4).tokens, TEXTS.batch(0, 4).tokens)
