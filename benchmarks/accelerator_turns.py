@@ -1,10 +1,11 @@
 """Contenders of accelerator.py that start together and are timed one by one, for a card that is lent for minutes.
 
-Each process imports its packages while the others do, those of the small model also warm up together, and then one
-after another has the card to itself. Processes tell each other with empty files in a folder.
+Each process imports its packages while the others do. Then as many as the memory of the card holds warm up together,
+and one after another has the card to itself. Processes tell each other with empty files in a folder.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,8 +16,14 @@ from typing import Any
 
 FOLDER, NAME = "JAXALIGN_BENCH_TURNS", "JAXALIGN_BENCH_NAME"
 IMPORTED, WARM = "imported", "warm"
-LARGE = "8B"
-"""Models of this size have no room beside others, so they warm up in their own turn."""
+GIGABYTES = {
+    **{"135M-sft-jaxalign": 6, "135M-sft-peft": 27, "135M-sft-compiled": 27, "135M-dpo-jaxalign": 5},
+    **{"135M-dpo-trl": 13, "135M-dpo-precomputed": 13, "135M-sampling-jaxalign": 2, "135M-sampling-transformers": 3},
+    **{"135M-scoring-jaxalign": 2, "135M-scoring-transformers": 2, "8B-sft-jaxalign": 56, "8B-dpo-jaxalign": 44},
+    **{"8B-sampling-jaxalign": 22, "8B-sampling-transformers": 32, "8B-scoring-jaxalign": 20},
+    "8B-scoring-transformers": 26,
+}
+"""The memory that each contender needs at most, measured on an H200 and rounded up; others take all that there is."""
 
 
 def wait_for_turn(step: str) -> None:
@@ -47,21 +54,46 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
     def release(step: str, name: str) -> None:
         Path(folder, f"after-{step}-{name}").touch()
 
-    wait(IMPORTED, parts, seconds / 2)
-    small = [part for part in parts if not part.startswith(LARGE)]
-    for part in small:
-        release(IMPORTED, part)
-    wait(WARM, small, seconds / 4)
     try:
-        late = {part for part in small if not at(WARM, part) and not _ended(running[part])}
-        for part in sorted(parts, key=lambda part: (part in late, part.startswith(LARGE))):
-            for step in (IMPORTED, WARM):
-                release(step, part)
-            yield part, _result(running[part], max(end - time.monotonic(), 0), folder / f"log-{part}")
+        for together in waves(parts, _gigabytes_of_card()):
+            for part in together:
+                release(IMPORTED, part)
+            if len(together) == 1:  # nobody waits for it
+                release(WARM, together[0])
+            else:
+                wait(WARM, together, seconds / 3)
+            wait(IMPORTED, parts, seconds / 2)
+            late = {part for part in together if not at(WARM, part) and not _ended(running[part])}
+            for part in sorted(together, key=late.__contains__):
+                release(WARM, part)
+                yield part, _result(running[part], max(end - time.monotonic(), 0), folder / f"log-{part}")
     finally:
         for process in running.values():
             process.kill()
             process.communicate()
+
+
+def waves(parts: Sequence[str], card: float) -> list[list[str]]:
+    """Return the contenders that warm up together, so that a card of so many gigabytes holds them; small ones first."""
+    need = {part: 0 if part.startswith("tiny") else GIGABYTES.get(part, math.inf) for part in parts}
+    found, left = [], 0.0
+    for part in sorted(parts, key=lambda part: need[part]):
+        if not found or need[part] > left:
+            found.append([])
+            left = 0.9 * card
+        found[-1].append(part)
+        left -= need[part]
+    return found
+
+
+def _gigabytes_of_card() -> float:
+    """Return the memory of the first NVIDIA card; infinity without one, where all is on the CPU."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    except FileNotFoundError:
+        return math.inf
+    return float(printed.splitlines()[0]) * 2**20 / 1e9
 
 
 def _started(part: str, folder: Path) -> subprocess.Popen:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import accelerator
 import pytest
+from accelerator_turns import waves
 from accelerator_work import operations
 
 OURS = {"tokens": 1000, "operations": 10**12, "peak": 10**14, "memory": 2e9, "work": "steps", "device": "a card"}
@@ -42,9 +43,9 @@ def test_what_failed_or_was_not_done_in_time_leaves_the_others_and_has_no_ratio(
         from accelerator_turns import IMPORTED, WARM, wait_for_turn
         part = sys.argv[sys.argv.index("--contender") + 1]
         wait_for_turn(IMPORTED)
-        if "broken" in part:
+        if part == "135M-sft-peft":
             raise RuntimeError("no card")
-        if "late" in part:
+        if part == "8B-sft-peft":
             time.sleep(60)
         wait_for_turn(WARM)
         print(json.dumps({"seconds": 1.0}))
@@ -54,15 +55,22 @@ def test_what_failed_or_was_not_done_in_time_leaves_the_others_and_has_no_ratio(
     passed, found = 0.0, {}
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed, sleep=time.sleep)
     monkeypatch.setattr("accelerator_turns.time", clock)
-    for part, result in accelerator.in_turns(["8B-sft-late", "135M-sft-well", "135M-sft-broken"], 60.0, tmp_path):
+    for part, result in accelerator.in_turns(["8B-sft-peft", "135M-sft-peft", "135M-sft-jaxalign"], 60.0, tmp_path):
         found[part] = result
         passed = 60.0 * (len(found) == 2)  # nobody needs to wait for the one that is left
     assert found == {
-        "135M-sft-well": {"seconds": 1.0},
-        "135M-sft-broken": {"failed": "failed: RuntimeError: no card"},
-        "8B-sft-late": {"failed": "not done in time"},
+        "135M-sft-jaxalign": {"seconds": 1.0},
+        "135M-sft-peft": {"failed": "failed: RuntimeError: no card"},
+        "8B-sft-peft": {"failed": "not done in time"},
     }
-    assert accelerator.report("8B", "sft", {"jaxalign": found["8B-sft-late"], "peft": {"seconds": 1.0}}) is None
+    assert accelerator.report("8B", "sft", {"jaxalign": found["8B-sft-peft"], "peft": {"seconds": 1.0}}) is None
+
+
+def test_contenders_that_a_card_holds_warm_up_together_and_the_small_ones_first():
+    names = ["8B-sft-peft", "8B-scoring-jaxalign", "135M-sft-peft", "135M-sampling-jaxalign", "8B-sft-compiled"]
+    small, (middle, *rest) = ["135M-sampling-jaxalign"], names[1:3]
+    assert waves(names, 80) == [[*small, middle, *rest], ["8B-sft-peft"], ["8B-sft-compiled"]]
+    assert waves(names, 40) == [[*small, middle], rest, ["8B-sft-peft"], ["8B-sft-compiled"]]
 
 
 @pytest.mark.slow
