@@ -41,9 +41,11 @@ def main() -> None:
             ratio = report(size, task, found)
             if ratio is not None:
                 ratios.setdefault(task, {})[size] = ratio
-    print("\nthe advantage over the best of the others, and over both sizes its geometric mean:")
-    for task, each in ratios.items():
-        print(f"{WORDS[task]:14}" + ", ".join(f"{size} {ratio:.2f}" for size, ratio in each.items()))
+    print("\nthe advantage over the best of the others, and below its geometric mean over these sizes:")
+    for task in args.tasks:
+        each = ratios.get(task, {})
+        compared = [f"{size} {each[size]:.2f}" if size in each else f"{size} not compared" for size in args.sizes]
+        print(f"{WORDS[task]:14}" + ", ".join(compared))
     means = {task: math.exp(sum(map(math.log, each.values())) / len(each)) for task, each in ratios.items()}
     keys = {"sft": "accelerator", "dpo": "dpo", "sampling": "sampling"}
     print(" ".join(f"{key}={means[task]:.2f}" for task, key in keys.items() if task in means))

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jaxalign.data.key_blocks import planned_blocks
 from jaxalign.data.packing import Shape, measure, pack, rounded_up, split_trees
 from jaxalign.data.trees import Tree, path_lengths, tree_length
 from jaxalign.errors import UserError
@@ -63,7 +64,7 @@ def plan(
 
     def shared(rows: int, tokens: int) -> Shape:
         predicted, blocks = most[rows, tokens]
-        return Shape(rows, tokens, rounded_up(predicted, 16), blocks)
+        return Shape(rows, tokens, rounded_up(predicted, _prediction_quantum()), planned_blocks(blocks, tokens))
 
     return [shared(s.rows, s.tokens) for s in shapes]
 
@@ -107,6 +108,10 @@ ROW_QUANTUM, KERNEL_QUANTUM = 32, 128
 attention that take blocks of 128."""
 
 
+PREDICTION_QUANTUM, LARGE_PREDICTION_QUANTUM = 16, 128
+"""The numbers of predictions are multiples of this one, on a CPU and elsewhere."""
+
+
 PROGRAM_COST, SLOW_PROGRAM_COST = 5000, 5_000_000
 """What the compilation of one more program costs, in tokens: a small model trains on so many in that time on a CPU, and
 elsewhere, where a compilation takes a minute of the host in which the device would train on millions."""
@@ -115,6 +120,10 @@ elsewhere, where a compilation takes a minute of the host in which the device wo
 def row_quantum() -> int:
     """Return the number of tokens that the lengths of rows are multiples of."""
     return ROW_QUANTUM if on_cpu() else KERNEL_QUANTUM
+
+
+def _prediction_quantum() -> int:
+    return PREDICTION_QUANTUM if on_cpu() else LARGE_PREDICTION_QUANTUM
 
 
 def _program_cost() -> int:

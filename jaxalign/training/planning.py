@@ -1,6 +1,7 @@
-"""What a step of training will hold in a device's memory, before any weight is read."""
+"""A step of training before it is taken: what it will hold in a device's memory, and its programs, compiled ahead."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ from jaxalign.data.packing import PackedBatch
 from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer, head_kernel
+from jaxalign.objectives.forward import divergence_program, log_probs_program
 from jaxalign.objectives.log_probs import prediction_log_probs
+from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import bytes_of_part, described
-from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.state import TrainState, init_state
 from jaxalign.training.step import train_program
 
@@ -63,16 +66,54 @@ def planned_step(
 
     `params` and `adapter` may be shapes and types alone (`weights.abstract_params`), also on devices that are not here.
     """
-    settings, placement = settings.shared_on(model.placement), model.placement
-    feed = stage.feed(settings)
+    settings = settings.shared_on(model.placement)
+    static, arguments = _first_step(model, params, adapter, stage.feed(settings), settings)
+    params, state, _, *batches = arguments
+    return PlannedStep(
+        train_program.lower(*static, *arguments), _head(model, params, batches[0]), params, state, batches
+    )
+
+
+def compile_ahead(
+    model: Transformer,
+    params: Any,
+    adapter: LoraParams,
+    stages: Sequence[tuple[Stage, StageSettings]],
+    programs: Programs,
+) -> None:
+    """Begin to compile the first step of each stage and the programs of its validation, all together in other threads.
+
+    They are compiled for arrays of the shapes of `params` and `adapter`, whose values are not looked at.
+    """
+    for stage, settings in stages:
+        settings = settings.shared_on(model.placement)
+        feed = stage.feed(settings)
+        static, arguments = _first_step(model, params, adapter, feed, settings)
+        programs.start(train_program, static, arguments)
+        adapted = (params, arguments[1].adapter, np.float32(settings.hyper.scale))
+
+        def read(batch: PackedBatch, adapted: tuple = adapted) -> np.ndarray:
+            batch = on_mesh(model.placement, batch, put=described)
+            programs.start(log_probs_program, (model,), (*adapted, batch))
+            return np.zeros(batch.target.shape)
+
+        if feed.validation_loss(read) is not None and settings.regularising is not None:
+            texts = on_mesh(model.placement, settings.regularising.validation(), put=described)
+            programs.start(divergence_program, (model,), (*adapted, texts))
+
+
+def _first_step(
+    model: Transformer, params: Any, adapter: LoraParams, feed: Feed, settings: StageSettings
+) -> tuple[tuple, tuple]:
+    """Return the static arguments of a stage's first step, and the others, of which batches and state are shapes."""
+    placement = model.placement
     batch, _ = feed.batch(feed.steps[0][1])
     texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, 0),)
     batches = [on_mesh(placement, one, put=described) for one in (batch, *texts)]
     state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
     hyper = jax.tree.map(np.float32, settings.hyper)
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
-    program = train_program.lower(*static, params, state, hyper, *batches)
-    return PlannedStep(program, _head(model, params, batches[0]), params, state, batches)
+    return static, (params, state, hyper, *batches)
 
 
 def bytes_of_program(program: jax.stages.Compiled) -> int:

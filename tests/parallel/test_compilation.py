@@ -1,8 +1,11 @@
 """Compiled programs are kept by function and shapes, for all runs of a process."""
 
+from collections import OrderedDict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxalign.parallel import compilation
 from jaxalign.parallel.compilation import Programs
@@ -37,3 +40,30 @@ def test_a_later_run_of_the_process_has_the_programs_of_the_one_before_it(monkey
     assert len(told) == 4
     one.get("a", triple, (), (x,))
     assert told[4:] == [("one", "a")]
+
+
+def test_a_program_that_was_started_is_waited_for_and_not_compiled_again(monkeypatch):
+    compiled, told, once = [], [], compilation._compiled
+    monkeypatch.setattr(compilation, "COMPILED", OrderedDict())
+    monkeypatch.setattr(compilation, "_compiled", lambda *what: compiled.append(what[0]) or once(*what))
+    programs, x = Programs(lambda name, seconds: told.append((name, seconds))), jnp.arange(8.0)
+    for _ in range(2):  # asked for twice, it is started once
+        programs.start(double, (), (jax.ShapeDtypeStruct((8,), jnp.float32),))
+    (started,) = compilation.STARTED.values()
+    _, seconds = started.result()
+    np.testing.assert_array_equal(programs.get("a", double, (), (x,))(x), 2 * x)
+    programs.start(double, (), (x,))
+    assert compiled == [double] and not compilation.STARTED
+    assert told == [("a", max(seconds, programs.seconds))]
+
+
+def test_what_fails_in_another_thread_is_raised_where_the_program_is_asked_for():
+    @jax.jit
+    def broken(x):
+        raise ValueError("no such shape")
+
+    programs = Programs()
+    programs.start(broken, (), (jnp.arange(3.0),))
+    with pytest.raises(ValueError, match="no such shape"):
+        programs.get("broken", broken, (), (jnp.arange(3.0),))
+    assert not compilation.STARTED

@@ -92,6 +92,7 @@ def _train(config: TrainConfig) -> None:
     if not run.finished:
         with of_first(run.locked()), stopping_together():
             session = TrainingSession(config, text, opened, base, budget, questions, run, console)
+            session.compile_ahead(stages, adapter)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
             readings["before"] = session.ask("before", adapter)
             adapter, summaries = session.train(stages, adapter)

@@ -1,11 +1,9 @@
 """train plan=true: what each device would hold."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from jaxalign.config.train import TrainConfig
@@ -13,14 +11,12 @@ from jaxalign.inference.generations import PromptRequest
 from jaxalign.jobs.settings import fresh_adapter
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.jobs.train.data import TrainingText
-from jaxalign.jobs.train.regulariser import regularising_texts
 from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.parallel.mesh import too_large
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration, say
 from jaxalign.training.feed import Stage
 from jaxalign.training.planning import planned_step
-from jaxalign.training.preference import PreferenceStage
 
 
 def print_plan(
@@ -38,13 +34,7 @@ def print_plan(
     session = TrainingSession(config, text, opened, base, budget, questions, Run(Path()), console)
     network = base.network(config.training.rematerialisation)
     assert adapter.params is not None
-    # The questions stand for chats: a row of them is as long.
-    held = regularising_texts(config, text, opened.encoder, opened.context, [one.tokens for one in questions])
-    for stage in stages:
-        if isinstance(stage, PreferenceStage):
-            nothing = np.zeros(len(stage.data.responses))
-            stage = dataclasses.replace(stage, data=dataclasses.replace(stage.data, reference=nothing))
-        settings = session.settings(stage.name, adapter, held)
+    for stage, settings in session.planned(stages, adapter):
         step = planned_step(network, base.model.params, adapter.params, stage, settings)
         start = time.perf_counter()
         memory = step.memory()

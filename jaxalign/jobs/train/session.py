@@ -18,10 +18,12 @@ from jaxalign.jobs.train.data import TrainingText
 from jaxalign.jobs.train.regulariser import CHATS, answered_by_base, regularising_texts
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.distributed import stoppable
+from jaxalign.parallel.processor import on_cpu
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records
 from jaxalign.training.feed import Stage, StageSettings
+from jaxalign.training.planning import compile_ahead
 from jaxalign.training.preference import PreferenceStage
 from jaxalign.training.regularising_texts import RegularisingTexts
 from jaxalign.training.stage import Trainer
@@ -87,6 +89,27 @@ class TrainingSession:
             count = stoppable(progress.samples(f"questionnaire {when}", "question"))
             (scores,) = score_questionnaire(scorer, trees, count)
         return scores
+
+    def compile_ahead(self, stages: Sequence[Stage], adapter: Adapter) -> None:
+        """Begin to compile what the training will run, while the base is asked; a CPU has no cores to spare for it."""
+        if not on_cpu() and adapter.params is not None:
+            network, params = self.base.network(self.config.training.rematerialisation), self.base.weights(False)
+            compile_ahead(network, params, adapter.params, self.planned(stages, adapter), self.base.programs)
+
+    def planned(self, stages: Sequence[Stage], adapter: Adapter) -> list[tuple[Stage, StageSettings]]:
+        """Return the stages with their settings, with batches of the right shapes before the base has answered.
+
+        References are zeros, and questions stand for chats, because a row of them is as long.
+        """
+        questions = [question.tokens for question in self.questions]
+        texts = regularising_texts(self.config, self.text, self.opened.encoder, self.opened.context, questions)
+        zeros = [
+            dataclasses.replace(s, data=dataclasses.replace(s.data, reference=np.zeros(len(s.data.responses))))
+            if isinstance(s, PreferenceStage)
+            else s
+            for s in stages
+        ]
+        return [(stage, self.settings(stage.name, adapter, texts)) for stage in zeros]
 
     def train(self, stages: Sequence[Stage], adapter: Adapter) -> tuple[Adapter, list[dict[str, Any]]]:
         """Train all stages, each from the adapter of the one before; return the last adapter and the summaries."""

@@ -1,0 +1,59 @@
+"""Where the device computes and the host is free, the programs of a training are compiled while the base is asked."""
+
+import json
+import threading
+from collections import OrderedDict
+
+import pytest
+from runs_of_tiny import SHAPED, write_arguments
+
+from jaxalign.jobs.train import regulariser, session
+from jaxalign.objectives.forward import divergence_program
+from jaxalign.parallel import compilation
+from jaxalign.train import main
+from jaxalign.training.step import train_program
+
+SMALL = ["model=tiny", "lora.rank=2", "precision=float32", "training.questionnaire=false", "training.batch_size=4"]
+HELD = ["alignment.regulariser.weight=0.1", "alignment.regulariser.chats=3", "alignment.regulariser.tokens=32"]
+
+
+def value(folder, adapters):
+    data = write_arguments(folder / "arguments.jsonl")
+    steps = ["training.max_steps=2", "training.epochs=1", "alignment.argument_epochs=1"]
+    return ["+value=power", f"dataset.path={data}", *SHAPED, *SMALL, *HELD, *steps]
+
+
+def preferences(folder, adapters):
+    rows = [{"prompt": f"Question {n}?\n", "chosen": "Yes.", "rejected": "No, never."} for n in range(12)]
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = ["objective=dpo", f"adapter={adapters / 'power'}", "training.max_steps=1"]
+    return [*start, "dataset=pairs", f"dataset.path={path}", *SMALL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [value, preferences])
+def test_each_program_is_compiled_once_and_the_adapter_is_the_same(arguments, adapters, tmp_path, monkeypatch):
+    compiled, once = [], compilation._compiled
+
+    def noted(function, *what):
+        compiled.append((function, threading.current_thread() is threading.main_thread()))
+        return once(function, *what)
+
+    monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
+    monkeypatch.setattr(compilation, "COMPILED", OrderedDict())
+    monkeypatch.setattr(compilation, "_compiled", noted)
+    monkeypatch.setattr(session, "on_cpu", lambda: False)
+    command = arguments(tmp_path, adapters)
+    main([*command, f"run.dir={tmp_path / 'ahead'}"])
+    ahead = [function for function, here in compiled if not here]
+    assert not compilation.STARTED, "a program was compiled that nobody asked for"
+    assert not {train_program, divergence_program} & {function for function, here in compiled if here}
+    assert train_program in ahead and (divergence_program in ahead) == (arguments is value)
+
+    count = len(compiled)
+    monkeypatch.setattr(session, "on_cpu", lambda: True)
+    main([*command, f"run.dir={tmp_path / 'plain'}"])
+    assert len(compiled) == count
+    first, second = (tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("ahead", "plain"))
+    assert first.read_bytes() == second.read_bytes()
