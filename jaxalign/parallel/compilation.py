@@ -1,10 +1,11 @@
 """Compiled programs. Each is compiled once, and the time that it takes is logged."""
 
+import contextlib
 import dataclasses
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -73,6 +74,20 @@ class Programs:
             # Arrays may be changed meanwhile: a sampler has the weights of the base in another layout.
             shapes = jax.tree.map(_described, arguments)
             STARTED[key] = _threads().submit(_compiled, function, static, shapes)
+
+
+@contextlib.contextmanager
+def forgetting_started() -> Iterator[None]:
+    """Forget at the end what was started and nobody asked for. Of it, threads compile only what they have begun.
+
+    Otherwise a process that is interrupted would compile all of it before it ends.
+    """
+    try:
+        yield
+    finally:
+        for program in STARTED.values():
+            program.cancel()
+        STARTED.clear()
 
 
 @cache

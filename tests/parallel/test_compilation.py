@@ -1,6 +1,8 @@
 """Compiled programs are kept by function and shapes, for all runs of a process."""
 
+import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxalign.parallel import compilation
-from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.compilation import Programs, forgetting_started
 
 
 @jax.jit
@@ -67,3 +69,24 @@ def test_what_fails_in_another_thread_is_raised_where_the_program_is_asked_for()
     with pytest.raises(ValueError, match="no such shape"):
         programs.get("broken", broken, (), (jnp.arange(3.0),))
     assert not compilation.STARTED
+
+
+def test_at_the_end_nothing_is_compiled_that_no_thread_has_begun(monkeypatch):
+    begun, release, seen = threading.Event(), threading.Event(), []
+
+    def compiled(function, *what):
+        seen.append(function)
+        begun.set()
+        release.wait(10)
+        return function, 0.0
+
+    monkeypatch.setattr(compilation, "COMPILED", OrderedDict())
+    monkeypatch.setattr(compilation, "_compiled", compiled)
+    with ThreadPoolExecutor(1) as one_thread:
+        monkeypatch.setattr(compilation, "_threads", lambda: one_thread)
+        with forgetting_started():
+            for function in (double, triple):
+                Programs().start(function, (), (jnp.arange(5.0),))
+            assert begun.wait(10)
+        release.set()
+    assert seen == [double] and not compilation.STARTED

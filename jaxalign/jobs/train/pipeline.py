@@ -31,6 +31,7 @@ from jaxalign.jobs.train.session import TrainingSession
 from jaxalign.models.adapter import Adapter
 from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
+from jaxalign.parallel.compilation import forgetting_started
 from jaxalign.parallel.distributed import by_first, is_first, of_first, stopping_together
 from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
@@ -90,7 +91,7 @@ def _train(config: TrainConfig) -> None:
         files=TRAIN_FILES,
     )
     if not run.finished:
-        with of_first(run.locked()), stopping_together():
+        with of_first(run.locked()), stopping_together(), forgetting_started():
             session = TrainingSession(config, text, opened, base, budget, questions, run, console)
             session.compile_ahead(stages, adapter)
             readings = {} if fresh else {"base": session.ask("base", adapter.times(0.0))}
