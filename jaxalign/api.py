@@ -62,6 +62,8 @@ class LanguageModel:
     def __init__(self, model: Model, precision: str, prompt_format: str = "plain", system: str | None = None):
         self.architecture, self.tokenizer, self.identity = model.architecture, model.tokenizer, model.identity
         self.name, self.encoder = model.name, Encoder(model.tokenizer, prompt_format, system)
+        self.precision = precision
+        """The number format of the matrix products, bfloat16 or float32, which `auto` chooses by the processor."""
         self.storage = model.storage or precision
         self.programs = Programs()
         self.base = BaseModel(model, jnp.dtype(precision), self.programs)

@@ -11,6 +11,7 @@ from tiny_model import random_adapter
 import jaxalign
 from jaxalign.errors import UserError
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.processor import fast_precision
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +275,8 @@ def test_an_adapter_that_is_not_finite_is_not_written(model, tmp_path):
         with pytest.raises(UserError, match=said):
             model.save_adapter(wrong, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_model_says_what_it_computes_in():
+    assert jaxalign.load_model("tiny", precision="bfloat16").precision == "bfloat16"
+    assert jaxalign.load_model("tiny").precision == fast_precision()[0]

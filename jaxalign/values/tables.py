@@ -252,6 +252,16 @@ def summary_lines(before: Reading, after: Reading, best_constant: float | None) 
     return lines
 
 
+HARDLY_LEARNT = 0.75
+"""The error of a reading, in that of the best constant answer, above which the value was hardly learnt."""
+
+
+def hardly_learnt(after: Reading, best_constant: float | None) -> bool:
+    """Return whether a constant answer would be nearly as near to the target; False without a target."""
+    error = after.get("nmse")
+    return best_constant is not None and error is not None and error > HARDLY_LEARNT * best_constant
+
+
 def _correlation(reading: Reading) -> str:
     return f"{number(reading.get('pearson'))} (rank {number(reading.get('spearman'))})"
 

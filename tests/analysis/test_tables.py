@@ -4,7 +4,7 @@ from rich.table import Table
 
 from jaxalign.analysis.tables import number, widest_that_fits
 from jaxalign.values.schwartz import VALUES
-from jaxalign.values.tables import profile_table, summary_lines
+from jaxalign.values.tables import hardly_learnt, profile_table, summary_lines
 
 TARGET = {value: 6.0 if value in ("power", "hedonism") else 1.0 for value in VALUES}
 BEFORE = {
@@ -56,6 +56,11 @@ def test_the_summary_puts_the_best_constant_beside_both_errors_and_tells_what_is
     assert "before – (rank –) · after 0.91 (rank 0.50)" in correlation
     assert "before 160.0 · after 200.0 (1.25 times as high)" in language
     assert missing == "Portraits that could not be read after: 3"
+
+
+def test_a_value_is_hardly_learnt_where_a_constant_answer_is_nearly_as_near():
+    assert hardly_learnt({"nmse": 0.085}, 0.09) and not hardly_learnt({"nmse": 0.049}, 0.09)
+    assert not hardly_learnt({"nmse": 0.085}, None) and not hardly_learnt({"nmse": None}, 0.09)
 
 
 def test_without_a_target_the_summary_says_nothing_of_a_fit():

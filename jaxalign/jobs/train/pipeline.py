@@ -41,7 +41,7 @@ from jaxalign.runs.records import digest
 from jaxalign.training.step import OBJECTIVES
 from jaxalign.training.supervised import SupervisedStage
 from jaxalign.values.profile import best_constant_nmse
-from jaxalign.values.tables import READINGS, profile_table, summary_lines
+from jaxalign.values.tables import READINGS, hardly_learnt, profile_table, summary_lines
 
 TRAIN_FILES = (
     *("checkpoints", "adapter", "figures", "metrics.jsonl", "validation.jsonl", "questionnaire.jsonl"),
@@ -100,7 +100,7 @@ def _train(config: TrainConfig) -> None:
             readings["after"] = session.ask("after", adapter)
             by_first(lambda: finish(session, adapter, readings, summaries))
     if is_first():
-        report_training(console, run)
+        report_training(console, run, control=config.alignment.shuffle_labels)
 
 
 def check_adapter_and_objective(config: TrainConfig) -> None:
@@ -220,6 +220,11 @@ def finish(
     run.finish(summary)
 
 
+HARDLY = (
+    "The value was hardly learnt: a constant answer would be nearly as near to the target. Train longer "
+    "(experiment=thorough), or on more arguments."
+)
+
 _STAGE: dict[str, Any] = {
     **{"name": str, "steps": int},
     **dict.fromkeys(("seconds", "tokens_per_second", "first_loss", "last_loss"), int | float),
@@ -228,8 +233,11 @@ _STAGE: dict[str, Any] = {
 """What the summary keeps of a stage, as far as it is printed (see `runs.expected.flaw`)."""
 
 
-def report_training(console: Console, run: Run) -> None:
-    """Print the results of a finished run, where they are, and the next command."""
+def report_training(console: Console, run: Run, *, control: bool) -> None:
+    """Print the results of a finished run, where they are, and the next command.
+
+    A `control` is not meant to learn its value; of any other run a line says if it hardly did.
+    """
     summary = run.results(training={"stages": [_STAGE]}, **READINGS)
     for stage in summary["training"]["stages"]:
         took, speed = duration(stage["seconds"]), f"{stage['tokens_per_second']:,.0f} tokens/s"
@@ -240,8 +248,11 @@ def report_training(console: Console, run: Run) -> None:
     before, after = (summary["questionnaire"].get(when) for when in ("before", "after"))
     if before is not None and after is not None:
         console.print(profile_table(summary.get("target"), before, after))
-        for line in summary_lines(before, after, summary.get("best_constant_nmse")):
+        constant = summary.get("best_constant_nmse")
+        for line in summary_lines(before, after, constant):
             console.print(line, highlight=False)
+        if hardly_learnt(after, constant) and not control:
+            say(console, HARDLY)
     print_places(console, adapter=run.adapter, figure=run.figures / "profile.png", summary=run.summary)
     command = shlex.join(["run=" + str(run.path), "format=peft", f"out={run.path}-peft", "verify=true"])
     say(console, f"next:    python -m jaxalign.export {command}")

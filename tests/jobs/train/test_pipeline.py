@@ -66,6 +66,7 @@ def test_a_run_leaves_what_users_scripts_rely_on(data, tmp_path, capsys):
     arguments += ["benchmark.limit=10"]
     printed = run(main, [*arguments, "training.log_every=1"], capsys)
     assert "Power" in printed and "best constant" in printed and "next:" in printed
+    assert "The value was hardly learnt" in printed and "experiment=thorough" in printed  # in two steps
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["value"] == "power" and summary["target"]["power"] == 6 and summary["target"]["security"] == 1
     assert summary["best_constant_nmse"] == pytest.approx(0.09) and summary["attention"] == "blocks"
