@@ -76,24 +76,24 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
 def waves(parts: Sequence[str], card: float) -> list[list[str]]:
     """Return the contenders that warm up together, so that a card of so many gigabytes holds them; small ones first."""
     need = {part: 0 if part.startswith("tiny") else GIGABYTES.get(part, math.inf) for part in parts}
-    found, left = [], 0.0
+    found, used = [[]], 0.0
     for part in sorted(parts, key=lambda part: need[part]):
-        if not found or need[part] > left:
+        if found[-1] and used + need[part] > 0.9 * card:
             found.append([])
-            left = 0.9 * card
+            used = 0.0
         found[-1].append(part)
-        left -= need[part]
+        used += need[part]
     return found
 
 
 def _gigabytes_of_card() -> float:
-    """Return the memory of the first NVIDIA card; infinity without one, where all is on the CPU."""
+    """Return the memory of the first NVIDIA card; infinity where none says it, as on a computer without one."""
     try:
         command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    except FileNotFoundError:
+        return float(printed.splitlines()[0]) * 2**20 / 1e9
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
         return math.inf
-    return float(printed.splitlines()[0]) * 2**20 / 1e9
 
 
 def _started(part: str, folder: Path) -> subprocess.Popen:

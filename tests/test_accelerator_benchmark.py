@@ -1,5 +1,6 @@
 """The benchmark of a GPU, as far as it can be tried without one."""
 
+import math
 import subprocess
 import sys
 import time
@@ -70,6 +71,7 @@ def test_contenders_that_a_card_holds_warm_up_together_and_the_small_ones_first(
     names = ["8B-sft-peft", "8B-scoring-jaxalign", "135M-sft-peft", "135M-sampling-jaxalign", "8B-sft-compiled"]
     small, (middle, *rest) = ["135M-sampling-jaxalign"], names[1:3]
     assert waves(names, 80) == [[*small, middle, *rest], ["8B-sft-peft"], ["8B-sft-compiled"]]
+    assert waves(names, math.inf) == [[*small, middle, *rest, "8B-sft-peft", "8B-sft-compiled"]]
     assert waves(names, 40) == [[*small, middle], rest, ["8B-sft-peft"], ["8B-sft-compiled"]]
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxalign.data.key_blocks import planned_blocks
 from jaxalign.data.packing import Shape, measure, pack, rounded_up, split_trees
 from jaxalign.data.trees import Tree, path_lengths, tree_length
 from jaxalign.errors import UserError
@@ -64,7 +63,7 @@ def plan(
 
     def shared(rows: int, tokens: int) -> Shape:
         predicted, blocks = most[rows, tokens]
-        return Shape(rows, tokens, rounded_up(predicted, _prediction_quantum()), planned_blocks(blocks, tokens))
+        return Shape(rows, tokens, rounded_up(predicted, _prediction_quantum()), blocks)
 
     return [shared(s.rows, s.tokens) for s in shapes]
 

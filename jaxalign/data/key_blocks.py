@@ -4,7 +4,6 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
-from jaxalign.parallel.processor import on_cpu
 
 
 def visible_blocks(ends: Int32[np.ndarray, "B T"]) -> Int32[np.ndarray, "B Q M"]:
@@ -30,12 +29,3 @@ def most_blocks(longest: int, tokens: int) -> int:
     (3, 2)
     """
     return min(-(-tokens // KEY_BLOCK), -(-QUERY_BLOCK // KEY_BLOCK) + -(-(longest - 1) // KEY_BLOCK))
-
-
-def planned_blocks(needed: int, tokens: int) -> int:
-    """Return the length of the lists in a planned shape, whose rows need lists of so many blocks.
-
-    Not on a CPU it is that of all blocks of a row, so that programs do not differ in it: each takes half a minute to
-    compile there, and kernels do not read the lists.
-    """
-    return needed if on_cpu() else -(-tokens // KEY_BLOCK)

@@ -249,7 +249,8 @@ def fit(
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
             texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, number),)
-            arguments = (params, state, hyper, *(on_mesh(placement, batch) for batch in (stacked, *texts)))
+            batches = (on_mesh(placement, batch, listed=model.attention == "blocks") for batch in (stacked, *texts))
+            arguments = (params, state, hyper, *batches)
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1

@@ -14,7 +14,6 @@ from jaxalign.data.packing import PackedBatch
 from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer, head_kernel
-from jaxalign.objectives.forward import divergence_program, log_probs_program
 from jaxalign.objectives.log_probs import prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import bytes_of_part, described
@@ -81,25 +80,14 @@ def compile_ahead(
     stages: Sequence[tuple[Stage, StageSettings]],
     programs: Programs,
 ) -> None:
-    """Begin to compile the first step of each stage and the programs of its validation, all together in other threads.
+    """Begin to compile the first step of each stage, all together in other threads.
 
     They are compiled for arrays of the shapes of `params` and `adapter`, whose values are not looked at.
     """
     for stage, settings in stages:
         settings = settings.shared_on(model.placement)
-        feed = stage.feed(settings)
-        static, arguments = _first_step(model, params, adapter, feed, settings)
+        static, arguments = _first_step(model, params, adapter, stage.feed(settings), settings)
         programs.start(train_program, static, arguments)
-        adapted = (params, arguments[1].adapter, np.float32(settings.hyper.scale))
-
-        def read(batch: PackedBatch, adapted: tuple = adapted) -> np.ndarray:
-            batch = on_mesh(model.placement, batch, put=described)
-            programs.start(log_probs_program, (model,), (*adapted, batch))
-            return np.zeros(batch.target.shape)
-
-        if feed.validation_loss(read) is not None and settings.regularising is not None:
-            texts = on_mesh(model.placement, settings.regularising.validation(), put=described)
-            programs.start(divergence_program, (model,), (*adapted, texts))
 
 
 def _first_step(
@@ -109,7 +97,8 @@ def _first_step(
     placement = model.placement
     batch, _ = feed.batch(feed.steps[0][1])
     texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, 0),)
-    batches = [on_mesh(placement, one, put=described) for one in (batch, *texts)]
+    listed = model.attention == "blocks"
+    batches = [on_mesh(placement, one, put=described, listed=listed) for one in (batch, *texts)]
     state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
     hyper = jax.tree.map(np.float32, settings.hyper)
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]

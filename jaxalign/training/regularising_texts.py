@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxalign.data.key_blocks import most_blocks, planned_blocks
+from jaxalign.data.key_blocks import most_blocks
 from jaxalign.data.order import Stream
 from jaxalign.data.packing import PackedBatch, Shape, pack, rounded_up
 from jaxalign.data.trees import Tokens, text_tree
@@ -59,5 +59,5 @@ class RegularisingTexts:
                 room[-1] -= len(text) - 1
         # Of one shape, however long the texts of a row are, so that all steps share a program.
         longest = max(len(text) for texts in (*self.train, *self.held_out) for text in texts)
-        blocks = planned_blocks(rounded_up(most_blocks(longest, self.tokens), 4), self.tokens)
+        blocks = rounded_up(most_blocks(longest, self.tokens), 4)
         return pack(trees, Shape(len(room), self.tokens, self.tokens, blocks), rows=rows)

@@ -65,5 +65,4 @@ def test_rows_for_gpus_and_tpus_are_multiples_of_128_and_of_fewer_shapes(monkeyp
     assert all(shape.tokens % 32 == 0 for shape in on_cpu)
     assert all(shape.tokens % 128 == 0 for shape in elsewhere)
     assert len(set(elsewhere)) == 1 < len(set(on_cpu))
-    # Of several data sets, too: predictions and visible blocks differ little, and would each need a program.
-    assert {(shape.predictions % 128, 32 * shape.blocks) for shape in elsewhere} == {(0, elsewhere[0].tokens)}
+    assert elsewhere[0].predictions % 128 == 0  # so that data sets which differ little share their programs

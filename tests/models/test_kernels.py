@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import jax
@@ -14,6 +15,7 @@ from child_process import Child
 from tiny_model import ARCHITECTURE, MODEL, packed, random_adapter, random_params, random_tree
 
 from jaxalign.data.packing import Shape, pack
+from jaxalign.data.placed_batch import on_mesh
 from jaxalign.errors import UserError
 from jaxalign.models import kernels
 from jaxalign.models.attention import tree_attention
@@ -120,6 +122,15 @@ def test_the_forward_pass_of_splash_is_not_repeated_where_the_projections_are_sa
     model = MODEL.clone(rematerialisation="projections", attention="splash")
     program = jax.make_jaxpr(jax.grad(lambda adapter: loss(model, params, adapter, batch)))(adapter)
     assert str(program).count(" pallas_call[") == 3  # forwards, the gradient of queries, and that of keys and values
+
+
+def test_a_kernel_needs_no_lists_of_blocks_so_batches_of_a_shape_share_a_program(params):
+    few, many = (packed([random_tree(np.random.default_rng(0), 6, longest=most)], 256) for most in (9, 40))
+    kept, none = (on_mesh(None, many, listed=listed) for listed in (True, False))
+    assert few.blocks.shape != many.blocks.shape and jax.tree.map(np.shape, none.blocks)[-1] == 0
+    model, adapter = MODEL.clone(attention="splash"), random_adapter(targets=("q_proj",))
+    wanted, found = (jax.jit(partial(loss, model))(params, adapter, batch) for batch in (kept, none))
+    assert found == wanted
 
 
 @pytest.mark.slow

@@ -19,9 +19,11 @@ from jaxalign.jobs.train.regulariser import CHATS, answered_by_base, regularisin
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.distributed import stoppable
 from jaxalign.parallel.processor import on_cpu
+from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import append_record, digest, read_records
+from jaxalign.training.checkpoint import newest_meta
 from jaxalign.training.feed import Stage, StageSettings
 from jaxalign.training.planning import compile_ahead
 from jaxalign.training.preference import PreferenceStage
@@ -91,8 +93,12 @@ class TrainingSession:
         return scores
 
     def compile_ahead(self, stages: Sequence[Stage], adapter: Adapter) -> None:
-        """Begin to compile what the training will run, while the base is asked; a CPU has no cores to spare for it."""
-        if not on_cpu() and adapter.params is not None:
+        """Begin to compile the first step of each stage, while the base is asked; a CPU has no cores to spare for it.
+
+        A run that goes on has its programs in the cache, and perhaps stages that are done.
+        """
+        fresh = newest_meta(self.run.checkpoints, lambda line: None, owner(self.run.path)) is None
+        if fresh and not on_cpu() and adapter.params is not None:
             network, params = self.base.network(self.config.training.rematerialisation), self.base.weights(False)
             compile_ahead(network, params, adapter.params, self.planned(stages, adapter), self.base.programs)
 
