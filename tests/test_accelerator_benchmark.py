@@ -56,6 +56,7 @@ def test_what_failed_or_was_not_done_in_time_leaves_the_others_and_has_no_ratio(
     passed, found = 0.0, {}
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed, sleep=time.sleep)
     monkeypatch.setattr("accelerator_turns.time", clock)
+    monkeypatch.setattr("accelerator_turns._gigabytes_of_card", lambda: 80.0)
     for part, result in accelerator.in_turns(["8B-sft-peft", "135M-sft-peft", "135M-sft-jaxalign"], 60.0, tmp_path):
         found[part] = result
         passed = 60.0 * (len(found) == 2)  # nobody needs to wait for the one that is left
