@@ -14,22 +14,14 @@ from jaxalign.parallel.rules import Placement
 
 
 def on_mesh(
-    placement: Placement | None,
-    batch: PackedBatch,
-    *,
-    adapters: bool = False,
-    put: Callable[..., Any] = placed,
-    listed: bool = True,
+    placement: Placement | None, batch: PackedBatch, *, adapters: bool = False, put: Callable[..., Any] = placed
 ) -> PackedBatch:
     """Return a batch [..., B, T] with its rows divided between devices; without a placement, the batch itself.
 
     Empty rows are added at the end until each device has equally many. They hold padding alone, so no number changes.
     With `adapters`, the first axis is that of stacked adapters, and divided as they are. With `put=described`, the
-    result is shapes and types alone. Without `listed`, the lists of visible blocks are empty: kernels do not read them,
-    and batches whose lists differ in length would each need a program.
+    result is shapes and types alone.
     """
-    if not listed:
-        batch = dataclasses.replace(batch, blocks=batch.blocks[..., :0])
     if placement is None:
         return batch
     filled = with_rows(batch, rounded_up(batch.tokens.shape[-2], placement.parts("rows")))

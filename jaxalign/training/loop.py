@@ -33,7 +33,7 @@ from jaxalign.training import checkpoint
 from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.optimizer import learning_rates
 from jaxalign.training.state import init_state
-from jaxalign.training.step import Metrics, train_program
+from jaxalign.training.step import Metrics, step_batches, train_program
 
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
 """What to try if the loss is not a number, in the keys of jaxalign.train."""
@@ -249,8 +249,7 @@ def fit(
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
             texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, number),)
-            batches = (on_mesh(placement, batch, listed=model.attention == "blocks") for batch in (stacked, *texts))
-            arguments = (params, state, hyper, *batches)
+            arguments = (params, state, hyper, *step_batches(model, (stacked, *texts)))
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jaxalign.data.packing import PackedBatch
-from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import LoraParams
 from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.objectives.log_probs import prediction_log_probs
@@ -19,7 +18,7 @@ from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import bytes_of_part, described
 from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.state import TrainState, init_state
-from jaxalign.training.step import train_program
+from jaxalign.training.step import step_batches, train_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +96,7 @@ def _first_step(
     placement = model.placement
     batch, _ = feed.batch(feed.steps[0][1])
     texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, 0),)
-    listed = model.attention == "blocks"
-    batches = [on_mesh(placement, one, put=described, listed=listed) for one in (batch, *texts)]
+    batches = step_batches(model, (batch, *texts), put=described)
     state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
     hyper = jax.tree.map(np.float32, settings.hyper)
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]

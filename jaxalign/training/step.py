@@ -1,6 +1,6 @@
 """One step of training, as a pure function of its arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, no_type_check
 
@@ -12,12 +12,14 @@ import optax
 from jaxtyping import Array, Float32
 
 from jaxalign.data.packing import PackedBatch
+from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.dpo import LOSSES, dpo_loss
 from jaxalign.objectives.forward import batch_log_probs, mean_divergence
 from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
+from jaxalign.parallel.placing import placed
 from jaxalign.parallel.rules import constrained
 from jaxalign.training.optimizer import OPTIMIZERS, Hyperparameters
 from jaxalign.training.state import TrainState
@@ -146,3 +148,16 @@ def train_step(
 
 train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
 """`train_step`, jitted. The old state is donated: its memory becomes the new state's."""
+
+
+def step_batches(
+    model: Transformer, batches: Sequence[PackedBatch], put: Callable[..., Any] = placed
+) -> list[PackedBatch]:
+    """Return the batches of a step as its program takes them: on the mesh, and for a kernel without lists of blocks.
+
+    Kernels do not read the lists, and batches whose lists differ in length would each need a program. With
+    `put=described`, the result is shapes and types alone.
+    """
+    if model.attention != "blocks":
+        batches = [batch.replace(blocks=batch.blocks[..., :0]) for batch in batches]  # type: ignore[attr-defined]
+    return [on_mesh(model.placement, batch, put=put) for batch in batches]

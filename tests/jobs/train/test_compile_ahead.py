@@ -1,4 +1,4 @@
-"""Where the device computes and the host is free, the programs of a training are compiled while the base is asked."""
+"""Where the host is free while the device computes, first steps of stages are compiled while the base is asked."""
 
 import json
 import threading
@@ -45,7 +45,8 @@ def test_each_program_is_compiled_once_and_the_adapter_is_the_same(arguments, ad
         return once(function, *what)
 
     monkeypatch.setattr(regulariser, "CHAT_TOKENS", 4)
-    monkeypatch.setattr(compilation, "COMPILED", OrderedDict())
+    kept = OrderedDict()
+    monkeypatch.setattr(compilation, "COMPILED", kept)
     monkeypatch.setattr(compilation, "_compiled", noted)
     monkeypatch.setattr(compilation, "STARTED", Noted())
     monkeypatch.setattr(session, "on_cpu", lambda: False)
@@ -56,6 +57,13 @@ def test_each_program_is_compiled_once_and_the_adapter_is_the_same(arguments, ad
     assert set(ahead) == {train_program}
     assert train_program not in {function for function, here in compiled if here}
 
+    (tmp_path / "ahead" / "summary.json").unlink()  # what is left is a run that goes on after its last step
+    before = len(compiled)
+    monkeypatch.setattr(compilation, "COMPILED", OrderedDict())
+    main([*command, f"run.dir={tmp_path / 'ahead'}"])
+    assert all(here for _, here in compiled[before:])
+
+    monkeypatch.setattr(compilation, "COMPILED", kept)
     count = len(compiled)
     monkeypatch.setattr(session, "on_cpu", lambda: True)
     main([*command, f"run.dir={tmp_path / 'plain'}"])
