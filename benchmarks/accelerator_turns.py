@@ -4,9 +4,11 @@ Each process imports its packages while the others do. Then as many as the memor
 and one after another has the card to itself. Processes tell each other with empty files in a folder.
 """
 
+import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,12 +66,15 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
                 wait(WARM, together, seconds / 3)
             wait(IMPORTED, parts, seconds / 2)
             late = {part for part in together if not at(WARM, part) and not _ended(running[part])}
+            for part in late:  # what is timed has the card and the processor to itself
+                _send(running[part], signal.SIGSTOP)
             for part in sorted(together, key=late.__contains__):
+                _send(running[part], signal.SIGCONT)
                 release(WARM, part)
                 yield part, _result(running[part], max(end - time.monotonic(), 0), folder / f"log-{part}")
     finally:
         for process in running.values():
-            process.kill()
+            _send(process, signal.SIGKILL)
             process.communicate()
 
 
@@ -101,7 +106,15 @@ def _started(part: str, folder: Path) -> subprocess.Popen:
     (folder / f"work-{part}").mkdir()
     environment = os.environ | {FOLDER: str(folder), NAME: part, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with open(folder / f"log-{part}", "w", encoding="utf-8") as log:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        kept = {"stdout": subprocess.PIPE, "stderr": log, "text": True}
+        return subprocess.Popen(command, env=environment, start_new_session=True, **kept)
+
+
+def _send(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to a contender and to what it has started, such as compilers; nothing if it has ended."""
+    if not _ended(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 def _ended(process: subprocess.Popen) -> bool:
