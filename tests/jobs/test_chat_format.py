@@ -138,11 +138,25 @@ def test_the_base_s_own_answers_in_chat_hold_a_training_near_it_and_are_kept(tmp
     assert with_chats != without  # the step itself has read them
 
 
+def test_the_base_answers_no_longer_than_a_row_has_room_for(tmp_path):
+    base = BaseModel(read_tiny(), np.dtype(np.float32), Programs())
+    encoder = Encoder(base.model.tokenizer, "chat")
+    asked = [PromptRequest(text, encoder.prompt(text)) for text in ("How far?", "How far is the sea?")]
+    shortest = len(asked[0].tokens)
+    for row, most in ((shortest + 5, 6), (8, 1)):  # a chat's last token takes no place; the second row cuts prompts
+        path = tmp_path / f"{row}.jsonl"
+        chats = regulariser.answered_by_base(base, asked, encoder, 0, row, path, Console(file=io.StringIO()))
+        assert max(record["tokens"] for record in read_records(path)) == most
+        assert [chat[: len(one.tokens)].tolist() for chat, one in zip(chats, asked, strict=True)] == [
+            one.tokens.tolist() for one in asked
+        ]
+
+
 def test_the_base_stops_answering_when_all_processes_have_agreed_to_stop(tmp_path, monkeypatch):
     base = BaseModel(read_tiny(), np.dtype(np.float32), Programs())
     encoder = Encoder(base.model.tokenizer, "chat")
     asked, path = [PromptRequest("How far?", encoder.prompt("How far?"))], tmp_path / "chats.jsonl"
     monkeypatch.setattr(distributed.STATE, "stop", True)
     with pytest.raises(KeyboardInterrupt):
-        regulariser.answered_by_base(base, asked, encoder, 0, path, Console(file=io.StringIO()))
+        regulariser.answered_by_base(base, asked, encoder, 0, 64, path, Console(file=io.StringIO()))
     assert not path.exists()

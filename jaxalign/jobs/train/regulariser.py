@@ -31,7 +31,7 @@ CHATS = "chats.jsonl"
 """The file of a run that keeps the base's answers."""
 
 CHAT_TOKENS = 96
-"""The largest number of tokens of an answer. What does not fit into a row is cut there."""
+"""The largest number of tokens of an answer."""
 
 HELD_OUT_EACH = 8
 """One in this many chats is for the validation."""
@@ -62,13 +62,24 @@ def held_questions(config: TrainConfig, text: TrainingText, encoder: Encoder) ->
 
 
 def answered_by_base(
-    base: BaseModel, questions: list[PromptRequest], encoder: Encoder, seed: int, path: Path, console: Console
+    base: BaseModel,
+    questions: list[PromptRequest],
+    encoder: Encoder,
+    seed: int,
+    row: int,
+    path: Path,
+    console: Console,
 ) -> list[Tokens]:
-    """Return the base's answers to questions as whole chats; only those that the file does not hold are drawn."""
+    """Return the base's answers to questions as chats; only those that the file does not hold are drawn.
+
+    An answer is no longer than `CHAT_TOKENS`, and not much longer than what a row of `row` tokens has room for, because
+    a chat is cut there.
+    """
     if not questions:
         return []
-    sampling = SamplingParams(max_tokens=CHAT_TOKENS, seed=seed)
-    key = digest([base.signature, seed, [one.tokens.tolist() for one in questions]])
+    room = row + 1 - min(len(one.tokens) for one in questions)  # a text's last token takes no place in a row
+    sampling = SamplingParams(max_tokens=min(CHAT_TOKENS, max(1, room)), seed=seed)
+    key = digest([base.signature, seed, sampling.max_tokens, [one.tokens.tolist() for one in questions]])
     if key in _ANSWERED and not path.exists():
         append_record(path, *_ANSWERED[key])
     with Progress(console) as progress:

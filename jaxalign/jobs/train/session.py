@@ -145,8 +145,8 @@ class TrainingSession:
     def regularising_texts(self) -> RegularisingTexts | None:
         """Return the texts on which the model is held near its base, with the base's answers; None: no regulariser."""
         config, encoder = self.config, self.opened.encoder
-        path, seed = self.run.path / CHATS, config.training.seed
-        chats = answered_by_base(self.base, self.questions, encoder, seed, path, self.console)
+        path, seed, row = self.run.path / CHATS, config.training.seed, config.alignment.regulariser.tokens
+        chats = answered_by_base(self.base, self.questions, encoder, seed, row, path, self.console)
         return regularising_texts(config, self.text, encoder, self.opened.context, chats)
 
     def settings(self, stage: str, adapter: Adapter, texts: RegularisingTexts | None) -> StageSettings:
