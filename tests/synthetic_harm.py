@@ -1,16 +1,20 @@
 """Run directories of benchmarks of harm as `jaxalign.evaluate` writes them, without any model: numbers are drawn."""
 
+import contextlib
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from command_line import run
 from judged_rows import judged_table
+from matplotlib.figure import Figure
 
+from jaxalign.analysis import figures
 from jaxalign.report import main
 from jaxalign.runs.records import content_hashes, digest
 from jaxalign.safety.judged import JudgedRow
@@ -40,6 +44,16 @@ def judge_entry(
         "labels": "shipped, held out",
         "line": line,
     }
+
+
+@contextlib.contextmanager
+def undrawn_figures() -> Iterator[None]:
+    """Let an empty picture stand for each figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("as_png", "as_svg"):
+            picture = getattr(figures, name)(Figure((0.1, 0.1)))
+            patch.setattr(figures, name, lambda _, picture=picture: picture)
+        yield
 
 
 @dataclass
@@ -93,9 +107,13 @@ class Lab:
         """What a summary says of the base, and of an adapter for each of these extreme targets."""
         return [self.base(), *(self.adapter(EXTREME[name]) for name in names)]
 
-    def report(self, capsys, *more: str) -> str:
-        """Make the report of all runs, and return what the command prints."""
-        return run(main, [f"runs={self.root}", *more], capsys)
+    def report(self, capsys, *more: str, drawn: bool = False) -> str:
+        """Make the report of all runs, and return what the command prints.
+
+        Its figures are made but not `drawn`, unless a test looks at them: half of the time goes into the letters.
+        """
+        with contextlib.nullcontext() if drawn else undrawn_figures():
+            return run(main, [f"runs={self.root}", *more], capsys)
 
     def table(self, name: str) -> list[dict[str, str]]:
         """The rows of a table of the report."""

@@ -16,6 +16,7 @@ def test_kappa_by_hand():
     assert found.kappa.low == pytest.approx(0.15, abs=0.02) and found.kappa.high == pytest.approx(0.65, abs=0.02)
 
 
+@pytest.mark.slow
 def test_intervals_of_kappa_cover_it_as_often_as_they_say():
     random = np.random.default_rng(0)
     inside = []

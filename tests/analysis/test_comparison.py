@@ -24,6 +24,7 @@ def test_pairs_are_joined_by_id_and_not_by_order():
     assert found.mean.estimate == 0 and found.mean.p == 1 and found.size is None
 
 
+@pytest.mark.slow
 def test_a_null_gives_uniform_p_values_and_intervals_cover_the_truth():
     random = np.random.default_rng(0)
     found = []

@@ -31,6 +31,7 @@ def test_the_correction_by_hand():
     assert nothing.estimate == 0 and nothing.low == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truth", "sensitivity", "specificity"), CASES)
 def test_a_known_error_is_corrected_without_bias_and_intervals_cover_the_truth(
     monkeypatch, truth, sensitivity, specificity

@@ -86,6 +86,7 @@ def test_intervals_of_the_targets_that_are_used_cover_a_correlation_as_often_as_
     assert 0.93 <= covered(correlations(x, y)[0], truth) <= (0.975 if len(x) == 24 else 0.98)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_intervals")
 @pytest.mark.parametrize("effect", [0, 2])
 def test_intervals_of_units_in_blocks_cover_a_correlation_at_least_as_often_as_they_say(effect):

@@ -31,6 +31,7 @@ def test_nothing_known_gives_no_figure_and_few_clusters_no_interval():
     assert too_few(2, 6, "adapters", missing=1).missing == 1
 
 
+@pytest.mark.slow
 def test_intervals_of_a_mean_cover_the_truth_as_often_as_they_say():
     random = np.random.default_rng(1)
     found = [mean_with_interval(random.exponential(size=60) + 1, seed=n) for n in range(800)]
@@ -39,6 +40,7 @@ def test_intervals_of_a_mean_cover_the_truth_as_often_as_they_say():
     assert 0.93 <= covered(small, 0.0) <= 0.97
 
 
+@pytest.mark.slow
 def test_clusters_widen_an_interval_and_only_then_it_covers():
     random = np.random.default_rng(2)
     clusters = np.repeat(np.arange(50), 8)

@@ -12,6 +12,7 @@ EXTREME = np.array([target.scores for target in extreme_targets().values()])
 CATEGORIES = 11
 
 
+@pytest.mark.slow
 def test_fourteen_extreme_targets_cannot_show_an_effect_and_the_designed_ones_can():
     assert simulated_power(EXTREME, CATEGORIES, 3.0).estimate == 0
     found = simulated_power(DESIGNED, CATEGORIES, 2.0)
@@ -20,6 +21,7 @@ def test_fourteen_extreme_targets_cannot_show_an_effect_and_the_designed_ones_ca
     assert strong.estimate is not None and strong.estimate > 0.95
 
 
+@pytest.mark.slow
 def test_several_effects_help_each_other_and_pearson_sees_more_in_two_levels():
     alone, five = (simulated_power(DESIGNED, CATEGORIES, 2.0, effects=k).estimate for k in (1, 5))
     pearson = simulated_power(DESIGNED, CATEGORIES, 2.0, "pearson").estimate
@@ -40,6 +42,7 @@ def test_the_smallest_effect_is_seen_as_often_as_it_says(method):
     assert found.estimate == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_more_tests_fewer_units_and_more_power_need_stronger_effects():
     x = np.repeat([1.0, 6.0], 12)
     one, many = smallest_effect(x), smallest_effect(x, tests=110)
@@ -68,6 +71,7 @@ def test_a_plan_says_what_a_design_can_show():
     assert plan_lines(plan)[-1] == "correlated: achievement and benevolence, 0.92"
 
 
+@pytest.mark.slow
 def test_a_plan_of_blocks_is_that_of_their_means():
     blocks = [name for name in range(24) for _ in range(3)]
     x = np.repeat(DESIGNED, 3, axis=0)

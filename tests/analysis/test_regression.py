@@ -23,6 +23,7 @@ def test_planted_coefficients_are_found_and_sized_right():
     assert all(1 <= factor < 1.02 for factor in found.collinearity.inflation.values())
 
 
+@pytest.mark.slow
 def test_a_null_gives_uniform_p_values_and_intervals_that_cover():
     random = np.random.default_rng(1)
     x = np.where(random.normal(size=(24, 3)) > 0, 6.0, 1.0)
@@ -75,6 +76,7 @@ def realistic(random, blocks=14, size=11):
     return np.where(random.normal(size=(blocks, 3)) > 0, 6.0, 1.0)[block] + random.normal(size=(len(block), 3)), block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 1.0])
 def test_with_blocks_intervals_cover_whether_their_noise_is_shared_or_not(shared):
     random = np.random.default_rng(6)

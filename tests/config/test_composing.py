@@ -15,6 +15,7 @@ from jaxalign.config.presets import CONF
 from jaxalign.config.train import TrainConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "arguments"),
     [
@@ -82,6 +83,7 @@ def test_a_value_is_not_taken_for_an_override_and_what_cannot_be_parsed_is_refus
     assert len(drawn) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
 def test_options_of_ones_own_are_composed_again_when_they_change(way, tmp_path):
     shipped, seen = (CONF / "value" / "power.yaml").read_text(encoding="utf-8"), []

@@ -218,6 +218,7 @@ def test_options_of_ones_own_are_found(way, tmp_path):
         assert config.value.name == "own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath", "++hydra.searchpath"])
 def test_an_option_of_ones_own_wins_over_a_shipped_one_of_its_name(way, tmp_path):
     (tmp_path / "value").mkdir()
@@ -245,6 +246,7 @@ def test_the_folder_of_config_dir_comes_before_those_of_the_search_path_in_their
         assert config.value is not None and config.value.scores["power"] == score
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own_may_set_the_value_and_the_command_line_still_decides(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(
@@ -376,6 +378,7 @@ def test_a_bug_keeps_its_traceback(capsys):
     assert "ZeroDivisionError: ours" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("train", TrainConfig), ("crest", CrestConfig), ("export", ExportConfig)])
 def test_help_says_what_to_type_next_and_where_the_keys_are_explained(capsys, tmp_path, name, kind):
     (tmp_path / "experiment").mkdir()  # with a recipe that composes only for crest

@@ -72,6 +72,7 @@ def chi_square_of(counts, wanted):
     return (chi_square - freedom) / np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_what_is_left_after_all_tries_follows_the_distribution_too(monkeypatch):
     monkeypatch.setattr(module, "TRIES", 1)  # half of the rows get there
     logits = np.random.default_rng(5).standard_normal(12).astype(np.float32)

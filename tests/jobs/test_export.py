@@ -136,6 +136,7 @@ def test_an_adapter_that_changes_nothing_fails_verification(tmp_path, capsys):
     assert line.startswith("verification failed (logits); do not use")
 
 
+@pytest.mark.slow
 def test_a_merged_random_model_is_whole_and_answers_like_its_adapter(run, tmp_path, capsys):
     main([f"run={run}", f"out={tmp_path}/out", "format=merged", "verify=true"])
     text = capsys.readouterr().out
@@ -147,6 +148,7 @@ def test_a_merged_random_model_is_whole_and_answers_like_its_adapter(run, tmp_pa
     assert "library_name: transformers" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_crest_run_is_exported_like_any_other_with_a_card_of_its_own(tmp_path, capsys):
     path = finished_run(tmp_path / "run", "model=tiny", crest=True)
     for form in ("peft", "merged"):
@@ -214,6 +216,7 @@ def test_transformers_reads_the_configuration_and_tokenizer_of_a_merged_model(ru
     assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<|im_end|>"
 
 
+@pytest.mark.slow
 def test_a_merged_model_without_its_adapter_fails_verification(hub_run, tmp_path, monkeypatch, capsys):
     honest = exporting.write_merged
 

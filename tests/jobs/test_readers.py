@@ -48,6 +48,7 @@ def test_questions_are_read_by_a_reader_from_outside(conf, monkeypatch):
     assert (found.name, found.train[0].gold, found.test[0].id) == ("ours", 1, "q2")
 
 
+@pytest.mark.slow
 def test_a_name_without_a_reader_is_refused_in_one_line(conf, capsys):
     said = refused(train, [*conf, "dataset=mine", "dataset.name=pair", *TRAIN], capsys)
     assert said == "dataset.name='pair' is not known; did you mean 'pairs'?"

@@ -24,7 +24,7 @@ def texts_of(lab):
 def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsys):
     lab.run(lab.extreme("power", "security"), "one")
     lab.run(lab.extreme("power", "security"), "two", "safety_prompt")
-    printed = lab.report(capsys)
+    printed = lab.report(capsys, drawn=True)
     assert "beavertails, judged by probe: 3 models, mitigation none, safety_prompt" in printed and "κ 0.80" in printed
     assert "no p-value (n = 2" in printed
     files = {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
@@ -32,7 +32,7 @@ def test_a_report_has_tables_figures_and_a_page_and_is_the_same_twice(lab, capsy
     for kind in ("none", "safety_prompt", "states", "ability", "drops", "risks", "published", "judges"):
         assert {f"beavertails-{kind}.{ending}" for ending in ("csv", "md", "tex")} <= names
     assert {"beavertails-figures.csv", "beavertails-mitigation.png", "beavertails-ability.svg"} <= names
-    lab.report(capsys)
+    lab.report(capsys, drawn=True)
     assert files == {path: path.read_bytes() for path in (lab.root / "report").rglob("*.*")}
 
 

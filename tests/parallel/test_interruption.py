@@ -69,6 +69,7 @@ with interruptible(), before_second_ends(lambda number: Path(TOLD).write_text(st
 """
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_process_at_once_that_is_in_compiled_code(tmp_path):
     code = IN_COMPILED_CODE.replace("TOLD", repr(str(tmp_path / "told")))
     with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:

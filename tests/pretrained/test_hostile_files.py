@@ -143,6 +143,7 @@ def test_any_damage_to_a_gguf_file(tmp_path, gguf_bytes, changes, kept):
         read_or_refused(file.tokenizer)
 
 
+@pytest.mark.slow
 @thorough
 @given(
     st.dictionaries(

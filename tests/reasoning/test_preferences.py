@@ -76,6 +76,7 @@ def test_rounds_and_seeds_draw_anew_and_the_order_of_questions_changes_nothing()
     assert draw(pool, 30, 0.6, 0, 1) != draw(pool, 30, 0.6, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_the_same_pairs_under_any_hash_seed(hash_seed):
     code = (

@@ -57,6 +57,7 @@ def test_fourteen_extreme_targets_find_nothing_however_strong_the_effect():
     assert min(risk.target.p for risk in risks if risk.target.p is not None) >= 0.02
 
 
+@pytest.mark.slow
 def test_realistic_targets_stay_with_their_extreme_parents():
     random = np.random.default_rng(2)
     blocks = np.repeat(np.arange(14), 11)

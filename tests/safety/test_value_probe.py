@@ -36,6 +36,7 @@ def probe():
     return fit_value_probe(Told(), ARGUMENTS)
 
 
+@pytest.mark.slow
 def test_a_probe_finds_the_values_of_arguments_about_other_conclusions(probe):
     areas = [probe.held_out[value].estimate for value in VALUES]
     assert min(areas) > 0.9 and all(probe.held_out[value].n == 200 for value in VALUES)
@@ -43,6 +44,7 @@ def test_a_probe_finds_the_values_of_arguments_about_other_conclusions(probe):
     assert (said == CARRIED).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_values_that_the_states_do_not_tell_are_found_no_better_than_by_a_coin():
     order = RANDOM.permutation(200)
     mixed = [

@@ -1,7 +1,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_old_name_of_the_command_says_the_new_one_and_does_the_same():
     old, new = (
         subprocess.run([sys.executable, "-m", name, "--help"], capture_output=True, text=True, check=True)

@@ -82,6 +82,7 @@ def grades(here):
     return json.loads((here / "run" / "grades.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_graded_beside_its_accuracy_and_what_is_missing_is_asked_for_again(finished, here, capsys):
     before = {path: path.read_bytes() for path in (here / "run").iterdir() if path.is_file()}
     line = refused(main, [*BARE, "run.dir=run", *GRADE, "judge.max_requests=11"], capsys)
@@ -136,6 +137,7 @@ def says(score):
     return {"message": {"content": json.dumps({"reason": "So.", "score": score})}, "finish_reason": "stop"}
 
 
+@pytest.mark.slow
 def test_two_judges_stand_side_by_side_until_grading_begins_anew(finished, here, capsys, monkeypatch):
     finished.reply = lambda body: says(2)
     main([*BARE, "run.dir=run", *GRADE])

@@ -84,6 +84,7 @@ def test_verdicts_that_move_are_told_and_nothing_is_asked_twice(asked, here, cap
     ]
 
 
+@pytest.mark.slow
 def test_the_estimate_and_the_budget_are_of_all_models_and_rounds_without_what_is_judged(asked, here, capsys):
     settings, server = asked
     settings = [*OWN, *settings, "alignment=short_roleplay", "+value=power"]  # the base, and the base in a role
@@ -103,6 +104,7 @@ def test_the_estimate_and_the_budget_are_of_all_models_and_rounds_without_what_i
     assert "rubric_api: at least 24 requests, about " in printed and sent(server) == 62
 
 
+@pytest.mark.slow
 def test_a_multirun_passes_over_a_mitigation_that_has_no_text_for_any_category(asked, capsys):
     settings, server = asked
     settings = [*settings, "judge=toxicity_linear", "judge.repeat=1", "judge.calibrate=false"]
@@ -145,6 +147,7 @@ def test_a_generation_that_is_killed_outright_asks_again_for_nothing_but_what_wa
     assert texts == sorted(one["text"] for one in written("unbroken")) and len(texts) == 6 * 4
 
 
+@pytest.mark.slow
 def test_refusals_are_not_measured_on_text_that_was_continued_which_nobody_asks_about(asked, noughts, here, capsys):
     settings, _ = asked
     settings = [*settings, "judge=toxicity_linear", "judge.repeat=1", "run.dir=run"]
@@ -220,6 +223,7 @@ def test_imported_scores_are_measured_on_the_labels_that_they_are_of_or_a_line_s
     assert (kappa["n"], kappa["missing"]) == (has, 12 - has)
 
 
+@pytest.mark.slow
 def test_a_server_is_needed_only_where_something_is_left_to_judge(asked, capsys, monkeypatch):
     settings, server = asked
     run(main, settings, capsys)

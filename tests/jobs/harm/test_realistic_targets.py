@@ -34,6 +34,7 @@ def realistic(lab):
     return lab
 
 
+@pytest.mark.slow
 def test_all_correlations_of_a_report_move_whole_blocks(realistic, capsys, monkeypatch):
     asked = []
 
@@ -66,6 +67,7 @@ def test_targets_of_a_table_are_planned_before_they_are_trained(tmp_path, capsys
     assert "blocks" not in printed and "variance inflation: 1" in printed
 
 
+@pytest.mark.slow
 def test_respondents_of_a_survey_are_planned_with_the_extreme_targets_that_they_are_near_to(tmp_path, capsys):
     table = tmp_path / "table"
     run(survey, [f"path={forty_people(tmp_path / 's.csv')}", f"out={table}", "neighbours=1"], capsys)

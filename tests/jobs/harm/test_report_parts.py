@@ -266,7 +266,7 @@ def test_the_heat_map_of_a_judge_that_is_not_measured_is_grey(lab, capsys):
     for kappa in (0.8, None):
         lab.judges[0] = judge_entry(kappa=kappa)
         lab.run([lab.base(), *(lab.adapter(target) for target in designed_targets().values())], f"run-{kappa}")
-        lab.report(capsys, "texts=0")
+        lab.report(capsys, "texts=0", drawn=True)
         picture = imread(lab.root / "report" / "figures" / "beavertails-risks.png")[..., :3]
         assert (float(np.ptp(picture, axis=-1).max()) < 0.01) == (kappa is None)
         shutil.rmtree(lab.root / f"run-{kappa}")
@@ -347,7 +347,7 @@ def all_tables_and_pictures(lab, capsys, kappa):
     lab.run(asked, "one")
     lab.run(asked, "two", "safety_prompt")
     lab.run([lab.base(), {**power, "scale": 0.5, "adapter": "half"}], "half")
-    lab.report(capsys, "texts=0", "paper=true")
+    lab.report(capsys, "texts=0", "paper=true", drawn=True)
     blocks = [block.partition("</details>")[0] for block in lab.page().split("<details")[1:]]
     pictures = {path.stem: imread(path)[..., :3] for path in (lab.root / "report" / "figures").glob("*.png")}
     return (

@@ -105,6 +105,7 @@ def of_two_bases(lab, asked, perplexity=None):
     other.run([{**one, "perplexity": perplexity} for one in told] if perplexity else told, "two")
 
 
+@pytest.mark.slow
 def test_each_benchmark_has_the_results_of_its_own_base(lab, asked, capsys, tmp_path):
     """An adapter's hash is the same on both bases, and the result of the second base is the later one."""
     of_two_bases(lab, asked)
@@ -118,6 +119,7 @@ def test_each_benchmark_has_the_results_of_its_own_base(lab, asked, capsys, tmp_
         assert (float(row["base"]), float(row["adapter"])) == expected
 
 
+@pytest.mark.slow
 def test_each_benchmark_has_the_perplexity_of_its_own_base(lab, asked, capsys):
     of_two_bases(lab, asked, perplexity=7.0)
     lab.report(capsys, "texts=0")

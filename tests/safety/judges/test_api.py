@@ -280,6 +280,7 @@ judge_missing(RubricApi(HARMFULNESS, sys.argv[1], "base", concurrency=1), asked,
 """
 
 
+@pytest.mark.slow
 def test_a_judging_that_is_killed_goes_on_and_no_answered_request_is_sent_again(make, server, tmp_path):
     path, held = tmp_path / "j.jsonl", threading.Event()
 

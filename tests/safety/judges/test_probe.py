@@ -58,6 +58,7 @@ def fitted(reader):
     return fit_probe(reader, ROWS[:84], "harm")
 
 
+@pytest.mark.slow
 def test_a_fitted_probe_judges_responses_that_it_has_not_seen(reader, fitted):
     assert fitted.fitted == 84
     judge = ProbeJudge(fitted.probe, reader)
@@ -208,8 +209,8 @@ def test_the_shipped_probes_say_here_what_they_said_when_they_were_measured(monk
     monkeypatch.delenv("JAXALIGN_CACHE")  # the wheel is fetched once for the machine
     monkeypatch.setattr("jaxalign.safety.judges.probe.READ_TOGETHER", 10_000)  # one program reads all
     reader = probe_reader(base_of("smollm2_135m", fast_precision()[0]))
-    # Models' responses to a quarter of the prompts: all of them take minutes.
-    rows = [row for row in HELD_OUT if not row.by_model or zlib.crc32(row.prompt.encode()) % 4 == 0]
+    # The responses to a quarter of the prompts, and of those that models gave to an eighth: all take minutes.
+    rows = [row for row in HELD_OUT if zlib.crc32(row.prompt.encode()) % (8 if row.by_model else 4) == 0]
     states = reader.read([row.exchange for row in rows])
     for about, path in (("harm", HARM_PROBE), ("refusal", REFUSAL_PROBE)):
         probe = read_probe(path)

@@ -36,6 +36,7 @@ def alone(one, exchange):
     return np.array(values)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_every_answer_read_by_itself():
     one, done = judge(), []
     found = one.judge(ASKED, lambda number, judgement: done.append((number, judgement)))
@@ -51,6 +52,7 @@ def test_scores_are_those_of_every_answer_read_by_itself():
     assert means[1].score == pytest.approx(shares @ [1, 2, 9], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_answer_of_many_tokens_is_read_up_to_the_one_that_decides():
     steps = [Step(f'{{"score": {n}, "label": "{label}"}}', n, label, "so.") for n, label in enumerate(("low", "high"))]
     one = judge(Rubric("json", "Judge.", tuple(steps)))
