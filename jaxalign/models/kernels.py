@@ -241,7 +241,7 @@ def _missing(name: str, dtype: Any) -> str | None:
     if name == "splash" and platform != "tpu":
         return f"splash is for TPUs, and this is {device}"
     if name == "tokamax" and _implementation() is None:
-        return f"tokamax is for A100, H100 and B200, and this is {device}"
+        return f"tokamax is for A100, H100, H200 and B200, and this is {device}"
     if name == "tokamax" and find_spec("tokamax") is None:
         return "tokamax is not installed (pip install 'jaxalign[cuda]')"
     if jnp.dtype(dtype) != jnp.bfloat16:

@@ -166,8 +166,12 @@ def on(monkeypatch, platform, kind, capability=None, compiles=lambda *model: Non
         (("gpu", "NVIDIA H100", "9.0"), "bfloat16", ("tokamax", None)),
         (("gpu", "NVIDIA B200", "10.0"), "bfloat16", ("tokamax", None)),
         (("gpu", "NVIDIA A100", "8.0"), "bfloat16", ("tokamax", None)),
-        (("gpu", "A40", "8.6"), "bfloat16", ("blocks", "tokamax is for A100, H100 and B200, and this is A40")),
-        (("gpu", "MI300", "gfx942"), "bfloat16", ("blocks", "tokamax is for A100, H100 and B200, and this is MI300")),
+        (("gpu", "A40", "8.6"), "bfloat16", ("blocks", "tokamax is for A100, H100, H200 and B200, and this is A40")),
+        (
+            ("gpu", "MI300", "gfx942"),
+            "bfloat16",
+            ("blocks", "tokamax is for A100, H100, H200 and B200, and this is MI300"),
+        ),
     ],
 )
 def test_auto_takes_the_kernel_of_the_device_or_says_why_it_does_not(monkeypatch, device, dtype, chosen):
@@ -192,7 +196,7 @@ def test_what_a_kernel_refuses_is_computed_by_blocks_and_refused_where_it_was_as
 
 
 def test_a_kernel_for_another_device_is_refused():
-    for name, devices in (("splash", "TPUs"), ("tokamax", "A100, H100 and B200")):
+    for name, devices in (("splash", "TPUs"), ("tokamax", "A100, H100, H200 and B200")):
         with pytest.raises(UserError, match=f"^attention={name} cannot run here, because {name} is for {devices}, and"):
             choose_attention(name, ARCHITECTURE, jnp.bfloat16)
 
