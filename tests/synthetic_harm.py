@@ -168,6 +168,18 @@ class Lab:
         (path / "summary.json").write_text(json.dumps(summary, ensure_ascii=False))
         return path
 
+    def write_hashes_anew(self) -> None:
+        """Let the summaries of runs and stages have the hashes of the records as they are now."""
+        for path in self.root.glob("stages/*/summary.json"):
+            hashes = content_hashes(path.parent, [file.name for file in path.parent.glob("*.jsonl")])
+            path.write_text(json.dumps({"files": hashes}))
+        for path in self.root.glob("*/summary.json"):
+            summary = json.loads(path.read_text())
+            for about in summary["models"]:
+                for stage in ("generate", "judge"):
+                    about["files"] |= json.loads(Path(about[stage], "summary.json").read_text())["files"]
+            path.write_text(json.dumps(summary, ensure_ascii=False))
+
     def _stages(self, about: dict, mitigation: str) -> dict:
         judge = self.judges[0]["judge"]
         title = f"{mitigation}-{about['model']}-{about['scale']}".replace("/", "-")
@@ -204,7 +216,9 @@ class Lab:
             folder.mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
             (folder / name).write_text(lines, encoding="utf-8")
-            (folder / "summary.json").write_text("{}")
-            files |= content_hashes(folder, [name])
+            hashes = content_hashes(folder, [name])
+            (folder / "summary.json").write_text(json.dumps({"files": hashes}))
+            if stage == "judge":  # what is generated here depends on the judge, so two runs write other records
+                files |= hashes
             places[stage] = str(folder)
         return {"table": judged_table(rows), "folders": places, "files": files}

@@ -71,7 +71,10 @@ def one_line() -> Iterator[None]:
                 raise UserError(f"no {cause.full_key} is chosen: add {cause.full_key}=OPTION") from error
             known = [f"{parent}.{key}" for key in cause.parent_node]
             raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
-        raise UserError(" ".join(str(part) for part in (error, error.__cause__) if part and str(part))) from error
+        whole = " ".join(str(part) for part in (error, error.__cause__) if part and str(part))
+        if key := re.search(r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)", whole):
+            raise UserError(f"{key[1]} must be a list, such as {key[1]}=[a,b], and not keys with values") from error
+        raise UserError(whole) from error
     except RecursionError as error:
         raise UserError("a value is nested too deeply, or an interpolation (${...}) leads back to itself") from error
     except (yaml.YAMLError, UserWarning, OverflowError, ValueError) as error:

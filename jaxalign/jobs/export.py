@@ -41,7 +41,7 @@ from jaxalign.pretrained.verify import (
 from jaxalign.runs.config_file import stored_config
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import all_here, plain_console, say
-from jaxalign.runs.reading import read_text
+from jaxalign.runs.reading import check_regular, read_text
 from jaxalign.runs.records import entries, filled_folder, is_leftover, named_errors, read_json_object, scratch_folder
 
 LONGEST_NAME = 4096
@@ -95,6 +95,8 @@ def export(config: ExportConfig) -> None:
     if found.run is not None:
         told = found.run.results(**needed_results(found.config)) if whole else None
         check_card_inputs(found.config, told, found.run.path)
+    if not whole:
+        check_regular(found.adapter, f"remove it, or {AGAIN}")
     check_out(out)
     section = None if config.harm is None else harm_section(Path(config.harm), found.adapter)
     model = load_base(found, config.offline) if whole or config.verify else None

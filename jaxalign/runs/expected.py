@@ -1,7 +1,7 @@
 """What a stored value must hold, such as summary.json, a record or config.yaml: said once, and checked in one way."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any
@@ -12,7 +12,7 @@ from jaxalign.runs.reading import is_cut
 Expected = Any
 """What a value must be: a type or a union of types (true, false, NaN and infinities are no numbers), one of a set of
 texts, the keys of an object with what each of them must be, [each item of a list], a tuple for a list of that length,
-`Each`, `Maybe`, or a function that returns whether the value will do."""
+`Each`, `Maybe`, `Besides`, or a function that returns whether the value will do."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class Maybe:
     missing: bool = True
 
 
+@dataclass(frozen=True)
+class Besides:
+    """A value that must be so, and whose parts must fit together: `rule` returns the key that does not fit, or None."""
+
+    expected: Expected
+    rule: Callable[[Any], str | None]
+
+
 _ABSENT: Any = object()
 
 
@@ -41,6 +49,10 @@ def flaw(found: Any, expected: Expected) -> tuple[str | int, ...] | None:
     """
     if isinstance(expected, Maybe):
         return None if found is None else flaw(found, expected.expected)
+    if isinstance(expected, Besides):
+        if (below := flaw(found, expected.expected)) is not None:
+            return below
+        return None if (key := expected.rule(found)) is None else (key,)
     if isinstance(expected, dict | Each):
         if not isinstance(found, Mapping):
             return ()

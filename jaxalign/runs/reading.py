@@ -51,6 +51,22 @@ def not_a_file(path: str | Path) -> str:
     return "" if stat.S_ISREG(mode) else f"it is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
 
 
+def check_regular(folder: Path, hint: str) -> None:
+    """Raise UserError if a folder holds something that cannot be copied, such as a named pipe or a link to a folder.
+
+    The line ends in `hint`.
+    """
+
+    def failed(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be copied: {error.strerror}; {hint}") from error
+
+    for place, folders, files in os.walk(folder, onerror=failed):
+        linked = [(name, "it is a link to a folder") for name in folders if Path(place, name).is_symlink()]
+        for name, why in linked + [(name, not_a_file(Path(place, name))) for name in files]:
+            if why:
+                raise UserError(f"{Path(place, name)} cannot be copied: {why}; {hint}")
+
+
 def cut_while_read(path: str | Path) -> UserError:
     """Return the error of a file that has lost bytes since a command opened it."""
     return UserError(

@@ -110,8 +110,15 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
 def check_writable(folder: Path, hint: str = HINT) -> None:
     """Write 64 KiB to a folder, which is made if it is not there, and delete them; for the errors see `atomic_file`."""
     probe = folder / f".probe{UNFINISHED}"
-    write_atomic(probe, bytes(65536), hint)
-    probe.unlink()
+    with named_errors(folder, "write to", hint):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(65536))
+                file.flush()
+                os.fsync(file.fileno())  # only then a full disk of another machine says so
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -284,6 +284,30 @@ def test_a_folder_that_holds_something_is_never_written_to(run, tmp_path, capsys
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "make", "why"),
+    [
+        ("zz", os.mkfifo, "it is a named pipe"),
+        ("README.md", lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "it is a device"),
+        ("README.md", lambda path: (path.unlink(), path.symlink_to(path)), "it cannot be looked up: Too many levels"),
+        ("self", lambda path: path.symlink_to(path.parent), "it is a link to a folder"),
+    ],
+)
+def test_what_cannot_be_copied_is_named_before_anything_is_written(run, tmp_path, capsys, name, make, why):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "adapter" / name
+    make(path)
+    line = refused(main, [f"run={tmp_path / 'run'}", f"out={tmp_path / 'out'}"], capsys)
+    assert line.startswith(f"{path} cannot be copied: {why}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_harm_without_runs_is_named_by_its_own_key(run, tmp_path, capsys):
+    for folder, said in ((tmp_path / "nope", "is not a folder"), (tmp_path, "holds no finished run")):
+        line = refused(main, [f"run={run}", f"out={tmp_path / 'out'}", f"harm={folder}"], capsys)
+        assert line.startswith(f"harm={folder} {said}")
+
+
 def test_an_empty_folder_that_is_there_stays_the_same_folder(run, tmp_path, monkeypatch):
     """A mount point cannot be replaced, and what a symbolic link leads to is where the user wants the files."""
     (tmp_path / "empty").mkdir()

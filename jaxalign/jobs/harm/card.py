@@ -35,7 +35,7 @@ def harm_section(runs: Path, adapter: Path) -> str:
     Raises:
         UserError: there is no such run, the adapter is damaged, or what `collect` refuses.
     """
-    found, _ = find_harm_runs(runs)
+    found, _ = find_harm_runs(runs, "harm")
     known = read_adapter_alone(adapter)
     lines, rows = [], []
     for collection in collect(found):

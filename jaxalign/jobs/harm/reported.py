@@ -33,16 +33,17 @@ RUN_PARTS = ("stages", "models", "checkpoints", "adapter")
 """Folders of a run's parts, which are no runs that a report takes by themselves."""
 
 
-def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
+def find_harm_runs(folder: Path, key: str = "runs") -> tuple[list[HarmRun], list[str]]:
     """Return the finished runs of benchmarks of harm in a folder and below, and a line for each that is left aside.
 
-    That is one that is unfinished, or that an older version wrote without what decides whether it may be mixed.
+    That is one that is unfinished, or that an older version wrote without what decides whether it may be mixed. `key`
+    is how the folder was given.
 
     Raises:
         UserError: there is no finished run, or a summary is damaged.
     """
     if not folder.is_dir():
-        raise UserError(f"runs={folder} is not a folder: give the folder that holds the runs, such as runs=outputs")
+        raise UserError(f"{key}={folder} is not a folder: give the folder that holds the runs, such as {key}=outputs")
     runs, aside, seen = [], [], set()
     for path in sorted(_run_folders(folder)):
         run, name = Run(path), without_home(str(path))
@@ -59,7 +60,7 @@ def find_harm_runs(folder: Path) -> tuple[list[HarmRun], list[str]]:
     if not runs:
         command = "make one with python -m jaxalign.evaluate benchmark=starter_probes"
         why = f" ({aside[0]})" if aside else ""
-        raise UserError(f"runs={folder} holds no finished run of a benchmark of harm{why}: {command}")
+        raise UserError(f"{key}={folder} holds no finished run of a benchmark of harm{why}: {command}")
     return runs, aside
 
 
@@ -86,9 +87,16 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
             place = stage_place(run.path, about[stage])
             if place is not None:
                 if place.resolve() not in seen:
-                    Run(place).check_files(again(place, run.path))
+                    mend = again(place, run.path)
+                    Run(place).results(mend, files=_are_hashes)
+                    Run(place).check_files(mend)
                     seen.add(place.resolve())
                 _check_added_up(run, place, about.get("files") or {})
+
+
+def _are_hashes(found: Any) -> bool:
+    """Return whether a stage's summary has hashes of its files: without them, no change of a file would be seen."""
+    return isinstance(found, Mapping) and bool(found)
 
 
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:

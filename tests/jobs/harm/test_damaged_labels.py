@@ -75,7 +75,7 @@ def test_a_place_for_a_probe_that_cannot_be_written_is_refused_before_the_work(t
     (tmp_path / "file").write_text("mine")
     (tmp_path / "nowhere").symlink_to(tmp_path / "none" / "at all")
     line = refused(main, ["stage=fit_judge", "judge.model=tiny", f"run.dir={tmp_path / place}"], capsys)
-    assert line.startswith(f"cannot write {tmp_path / place}/") and (tmp_path / "file").read_text() == "mine"
+    assert line.startswith(f"cannot write to {tmp_path / place}: ") and (tmp_path / "file").read_text() == "mine"
 
 
 def test_labels_that_are_not_there_are_not_called_a_data_set(tmp_path, capsys):

@@ -114,6 +114,7 @@ def test_the_noise_is_that_of_all_adapters_where_few_are_looked_at_for_their_val
 
 def test_the_hashes_of_the_records_stand_beside_the_models(lab, capsys):
     folder = lab.run(lab.extreme("power"), "one")
+    lab.write_hashes_anew()
     lab.report(capsys)
     rows = lab.table("beavertails-records")
     assert [one["model"] for one in rows] == ["base", "power"]

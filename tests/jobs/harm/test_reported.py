@@ -58,6 +58,15 @@ def change_line(path, change):
         (lambda s: s["judges"][0].update(scale=[0, float("inf"), 1]), "judges 1: 'scale 2' is missing or damaged"),
         (lambda s: s["models"][1]["target"].update(power=True), "models 2, target: 'power' is missing or damaged"),
         (lambda s: s["models"][1].update(folder="a\0b"), "models 2: 'folder' is missing or damaged"),
+        (lambda s: s.update(models=[]), "'models' is missing or damaged"),
+        (lambda s: s["judges"].clear(), "'judges' is missing or damaged"),
+        (lambda s: s["judges"][0]["kappa"].update(high=None), "judges 1, kappa: 'high' is missing or damaged"),
+        (lambda s: s["judges"][0].update(scale=[1, 1, 1]), "judges 1: 'scale' is missing or damaged"),
+        (lambda s: s["rows"][2].update(estimate=0.2, low=None, high=0.3), "rows 3: 'low' is missing or damaged"),
+        (lambda s: s["rows"][2].update(estimate=0.2, low=0.4, high=0.1), "rows 3: 'high' is missing or damaged"),
+        (lambda s: s["rows"][2].update(n=-5), "rows 3: 'n' is missing or damaged"),
+        (lambda s: s["models"][1].update(states={"blank": "x"}), "models 2, states: 'blank' is missing or damaged"),
+        (lambda s: s["benchmark"].update(name="a\nb"), "benchmark: 'name' is missing or damaged"),
     ],
 )
 def test_a_summary_whose_parts_are_damaged_is_named_with_the_part(two_models, capsys, change, said):
@@ -96,10 +105,18 @@ def test_a_file_of_a_stage_that_is_not_as_it_was_written_is_named(two_models, ca
 
 
 @pytest.mark.parametrize("name", ["judge", "generate"])
+def test_a_stage_whose_summary_has_lost_the_hashes_of_its_files_is_named(two_models, capsys, name):
+    folder = stage(two_models, name)
+    folder.summary.write_text("{}")
+    line = refused(main, [f"runs={two_models.root}", "texts=0"], capsys)
+    assert line.startswith(f"{folder.summary} is damaged ('files' is missing or damaged); remove {folder.path}, and")
+
+
+@pytest.mark.parametrize("name", ["judge", "generate"])
 def test_a_stage_that_was_done_again_since_a_run_added_it_up_is_named(two_models, capsys, name):
     folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
-    folder.finish({}, [file.name])
+    two_models.write_hashes_anew()
     run(main, [f"runs={two_models.root}", "texts=0"], capsys)
     change_line(file, lambda line: line.replace("base", "best") + " ")
     folder.finish({}, [file.name])  # as the stage does when it is done again
@@ -130,6 +147,7 @@ def test_a_record_that_lacks_something_is_named_with_its_line(two_models, capsys
     folder = stage(two_models, name)
     (file,) = folder.path.glob("*.jsonl")
     change_line(file, change)
+    two_models.write_hashes_anew()
     line = refused(main, [f"runs={two_models.root}"], capsys)
     assert line.startswith((f"{file}, line 1: {said}", f"{file} line 1 {said}"))
     assert f"remove {folder.path}, and type the run's own command" in line
