@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ def results(args: argparse.Namespace, folder: Path) -> Iterator[tuple[tuple[str,
             yield which, {part.split("-")[2]: one for part, one in found.items()}
         return
     done = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has started ends, too
     for part, one in in_turns(list(itertools.chain.from_iterable(parts.values())), args.within, folder):
         print(f"{part}: {one}", file=sys.stderr, flush=True)
         done[part] = one

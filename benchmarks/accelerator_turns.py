@@ -43,7 +43,7 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
     A result is {"failed": reason} where a process failed, or was not done in time.
     """
     end = time.monotonic() + seconds
-    running = {part: _started(part, folder) for part in parts}
+    running: dict[str, subprocess.Popen] = {}
 
     def wait(step: str, names: Sequence[str], most: float) -> None:
         until = min(time.monotonic() + most, end)
@@ -57,6 +57,7 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
         Path(folder, f"after-{step}-{name}").touch()
 
     try:
+        running |= {part: _started(part, folder) for part in parts}
         for together in waves(parts, _gigabytes_of_card()):
             for part in together:
                 release(IMPORTED, part)
@@ -111,7 +112,7 @@ def _started(part: str, folder: Path) -> subprocess.Popen:
 
 
 def _send(process: subprocess.Popen, number: int) -> None:
-    """Send a signal to a contender and to what it has started, such as compilers; nothing if it has ended."""
+    """Send a signal to a contender and to what it has started; nothing once the contender itself has ended."""
     if not _ended(process):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

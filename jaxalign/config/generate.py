@@ -120,8 +120,8 @@ def check_served(engine: EngineConfig, asked: AskedAdaptersConfig) -> None:
         return
     if asked.adapter.scale != 1:
         raise UserError(
-            f"adapter.scale={shown(asked.adapter.scale)} does not work with a server: export an adapter with "
-            "that scale, or leave it at 1"
+            f"adapter.scale={shown(asked.adapter.scale)} does not work with a server: multiply lora_alpha in the "
+            "adapter_config.json of an exported adapter by it, or leave it at 1"
         )
     if asked.model.storage is not None:
         raise UserError(

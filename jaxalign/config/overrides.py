@@ -72,8 +72,10 @@ def one_line() -> Iterator[None]:
             known = [f"{parent}.{key}" for key in cause.parent_node]
             raise UserError(f"unknown key '{cause.full_key}'{did_you_mean(str(cause.full_key), known)}") from error
         whole = " ".join(str(part) for part in (error, error.__cause__) if part and str(part))
-        if key := re.search(r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)", whole):
-            raise UserError(f"{key[1]} must be a list, such as {key[1]}=[a,b], and not keys with values") from error
+        if found := re.search(r"Cannot merge DictConfig with ListConfig\s+full_key: (\S+)\s+object_type=(\w+)", whole):
+            key, of_list = found[1], found[2] == "list"
+            told = f"must be a list, such as {key}=[a,b]" if of_list else f"has keys, such as {key}.KEY=VALUE"
+            raise UserError(f"{key} {told}, and {'no keys with values' if of_list else 'is no list'}") from error
         raise UserError(whole) from error
     except RecursionError as error:
         raise UserError("a value is nested too deeply, or an interpolation (${...}) leads back to itself") from error

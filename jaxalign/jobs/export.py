@@ -96,7 +96,7 @@ def export(config: ExportConfig) -> None:
         told = found.run.results(**needed_results(found.config)) if whole else None
         check_card_inputs(found.config, told, found.run.path)
     if not whole:
-        check_regular(found.adapter, f"remove it, or {AGAIN}")
+        check_regular(found.adapter, f"remove it, or {AGAIN}", is_leftover)
     check_out(out)
     section = None if config.harm is None else harm_section(Path(config.harm), found.adapter)
     model = load_base(found, config.offline) if whole or config.verify else None

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,25 @@ def not_a_file(path: str | Path) -> str:
     return "" if stat.S_ISREG(mode) else f"it is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
 
 
-def check_regular(folder: Path, hint: str) -> None:
+def check_regular(folder: Path, hint: str, passed_over: Callable[[str], bool]) -> None:
     """Raise UserError if a folder holds something that cannot be copied, such as a named pipe or a link to a folder.
 
-    The line ends in `hint`.
+    Names that are `passed_over` do not count. The line ends in `hint`.
     """
+
+    def fault(path: Path) -> str:
+        if path.is_dir():
+            return "it is a link to a folder" if path.is_symlink() else ""
+        return not_a_file(path) or ("" if os.access(path, os.R_OK) else "it may not be read")
 
     def failed(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be copied: {error.strerror}; {hint}") from error
 
     for place, folders, files in os.walk(folder, onerror=failed):
-        linked = [(name, "it is a link to a folder") for name in folders if Path(place, name).is_symlink()]
-        for name, why in linked + [(name, not_a_file(Path(place, name))) for name in files]:
-            if why:
-                raise UserError(f"{Path(place, name)} cannot be copied: {why}; {hint}")
+        folders[:] = [name for name in folders if not passed_over(name)]
+        for path in (Path(place, name) for name in (*folders, *files) if not passed_over(name)):
+            if why := fault(path):
+                raise UserError(f"{path} cannot be copied: {why}; {hint}")
 
 
 def cut_while_read(path: str | Path) -> UserError:

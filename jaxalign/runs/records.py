@@ -109,16 +109,12 @@ def write_atomic(path: str | Path, data: str | bytes, hint: str = HINT) -> None:
 
 def check_writable(folder: Path, hint: str = HINT) -> None:
     """Write 64 KiB to a folder, which is made if it is not there, and delete them; for the errors see `atomic_file`."""
-    probe = folder / f".probe{UNFINISHED}"
     with named_errors(folder, "write to", hint):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with probe.open("wb") as file:
-                file.write(bytes(65536))
-                file.flush()
-                os.fsync(file.fileno())  # only then a full disk of another machine says so
-        finally:
-            probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(65536))
+            file.flush()
+            os.fsync(file.fileno())  # only then a full disk of another machine says so
 
 
 @contextlib.contextmanager

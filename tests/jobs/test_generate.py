@@ -220,7 +220,7 @@ SERVED = ["engine=openai", "engine.url=http://127.0.0.1:9/v1"]
         (["prompt=Why?", "++engine.url=http://a/v1"], "engine.url is for a server: add engine=openai"),
         (
             ["prompt=Why?", *SERVED, "adapter.scale=0.5"],
-            "adapter.scale=0.5 does not work with a server: export an adapter",
+            "adapter.scale=0.5 does not work with a server: multiply lora_alpha",
         ),
         (
             ["prompt=Why?", *SERVED, "engine.strict=true", "sampling.top_k=5"],

@@ -23,7 +23,7 @@ def test_every_step_is_checked_before_the_first_runs(capsys, monkeypatch):
     monkeypatch.setattr(job, "_run", lambda command, arguments: pytest.fail("a step ran"))
     lines = {
         "[]": "choose a study, such as experiment=harms_small",
-        "{a: train}": "steps must be a list, such as steps=[a,b], and not keys with values",
+        "{a: train}": "steps must be a list, such as steps=[a,b], and no keys with values",
         f"['{PLAN}', 'reprot plan=true']": "step 2 (reprot plan=true): 'reprot' is no command of a study; did you mean",
         f"['{PLAN}', 'train +value=powr']": "step 2 (train +value=powr): value=powr: there is no such option",
         f"['{PLAN}', 'train']": "step 2 (train): missing: value",
@@ -38,6 +38,7 @@ def test_every_step_is_checked_before_the_first_runs(capsys, monkeypatch):
     lines[f"['{PLAN}', 'train +value=power --vers']"] = "unrecognized arguments: --vers"
     for steps, line in lines.items():
         assert line in refused(capsys, f"steps={steps}")
+    assert "add has keys, such as add.KEY=VALUE, and is no list" in refused(capsys, f"steps=['{PLAN}']", "add=[1]")
     assert "step 1 (report plan=true categories=3): unknown key 'no'" in refused(
         capsys, f"steps=['{PLAN}']", "add.report=no=1"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from jaxalign.errors import UserError, without_home
 from jaxalign.inference.sampling_params import ENDS
 from jaxalign.jobs.harm.judged_file import (
+    JUDGED_FILE,
     again,
     harm_labels,
     judged_records,
@@ -88,15 +89,11 @@ def _check(run: Run, found: Mapping[str, Any], seen: set[Path]) -> None:
             if place is not None:
                 if place.resolve() not in seen:
                     mend = again(place, run.path)
-                    Run(place).results(mend, files=_are_hashes)
+                    written = {"generate": Run(place).generations.name, "judge": JUDGED_FILE}[stage]
+                    Run(place).results(mend, files={written: str})  # else no change of it would be seen
                     Run(place).check_files(mend)
                     seen.add(place.resolve())
                 _check_added_up(run, place, about.get("files") or {})
-
-
-def _are_hashes(found: Any) -> bool:
-    """Return whether a stage's summary has hashes of its files: without them, no change of a file would be seen."""
-    return isinstance(found, Mapping) and bool(found)
 
 
 def _check_added_up(run: Run, stage: Path, added_up: Mapping[str, Any]) -> None:

@@ -145,7 +145,8 @@ class TrainingSession:
     def regularising_texts(self) -> RegularisingTexts | None:
         """Return the texts on which the model is held near its base, with the base's answers; None: no regulariser."""
         config, encoder = self.config, self.opened.encoder
-        path, seed, row = self.run.path / CHATS, config.training.seed, config.alignment.regulariser.tokens
+        path, seed = self.run.path / CHATS, config.training.seed
+        row = min(config.alignment.regulariser.tokens, self.opened.context)
         chats = answered_by_base(self.base, self.questions, encoder, seed, row, path, self.console)
         return regularising_texts(config, self.text, encoder, self.opened.context, chats)
 

@@ -110,6 +110,10 @@ def test_a_stage_whose_summary_has_lost_the_hashes_of_its_files_is_named(two_mod
     folder.summary.write_text("{}")
     line = refused(main, [f"runs={two_models.root}", "texts=0"], capsys)
     assert line.startswith(f"{folder.summary} is damaged ('files' is missing or damaged); remove {folder.path}, and")
+    (file,) = folder.path.glob("*.jsonl")
+    folder.finish({}, ["config.yaml", "summary.json"])
+    line = refused(main, [f"runs={two_models.root}", "texts=0"], capsys)
+    assert line.startswith(f"{folder.summary} is damaged (files: '{file.name}' is missing or damaged);")
 
 
 @pytest.mark.parametrize("name", ["judge", "generate"])
