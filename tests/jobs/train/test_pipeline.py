@@ -371,8 +371,6 @@ def test_the_real_model_learns_in_a_few_steps_and_reads_english(tmp_path):
     arguments = ["+value=power", "training.max_steps=3", "training.batch_size=2", "dataset.limit=40"]
     arguments += ["benchmark.limit=10", "alignment.regulariser.chats=0", "alignment.validation_fraction=0.005"]
     arguments += ["training.log_every=1", "benchmark.choice=false", "training.validate=false", f"run.dir={folder}"]
-    # Both stages have one row of this length, and share a program.
-    arguments += ["training.row_length=256", "training.max_rows=1"]
     subprocess.run([sys.executable, "-m", "jaxalign.train", *arguments], env=environment, check=True)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["questionnaire"]["before"]["perplexity"] < 1000  # guessing gives 49,152
