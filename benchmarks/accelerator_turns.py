@@ -57,7 +57,8 @@ def in_turns(parts: Sequence[str], seconds: float, folder: Path) -> Iterator[tup
         Path(folder, f"after-{step}-{name}").touch()
 
     try:
-        running |= {part: _started(part, folder) for part in parts}
+        for part in parts:  # one by one, so that what has started ends if the next one cannot
+            running[part] = _started(part, folder)
         for together in waves(parts, _gigabytes_of_card()):
             for part in together:
                 release(IMPORTED, part)
