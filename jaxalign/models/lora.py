@@ -20,6 +20,10 @@ LoraParams = dict[str, Any]
 It belongs to the last l layers of the model, or to all of them. The layers before have no adapter."""
 
 
+NO_ADAPTER: LoraParams = {"layers": {}}
+"""The adapter of no layer, with which a program reads the bare base."""
+
+
 def init_adapter(
     key: Key[Array, ""], architecture: Architecture, rank: int, targets: Sequence[str], layers: int | None = None
 ) -> LoraParams:

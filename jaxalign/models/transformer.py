@@ -195,15 +195,11 @@ class Transformer(nn.Module):
         ends: PerToken,
         blocks: KeyBlocks = None,
         dropout: Dropout | None = None,
-        with_base: bool = False,
-    ) -> Float[Array, "B T D"] | Float[Array, "2 B T D"]:
+    ) -> Float[Array, "B T D"]:
         """Return the last hidden states [B, T, D], normalised, of a packed batch.
 
         `tokens`, `positions`, `ends` [B, T] and `blocks` [B, Q, M] are fields of `PackedBatch`. Without `blocks`,
         attention reads all keys up to a query, and masks those that it does not see: slower, with the same result.
-
-        `with_base` returns the states of the bare base, too, as [2, B, T, D]: (with the adapter, without), the second
-        ones without a gradient and without dropout. Layers that have no adapter are computed once for both.
         """
         arch = self.architecture
         x = Embedding(arch.vocab_size, arch.width, self.dtype, self.placement, name="embedding")(tokens)
@@ -213,18 +209,13 @@ class Transformer(nn.Module):
         attend: Attend = Partial(_attend_trees, ends, positions, blocks)
         if self.attention != "blocks":
             attend = kernel_attention(self.attention, ends, positions, arch.windows, self.placement)
-        x = self._layers(x, attend, (cos, sin), dropout, with_base)
-        norm = Norm(arch.norm_eps, name="norm")
-        states: Any = [constrained(self.placement, norm(one), "rows") for one in x]
-        return jnp.stack(states) if with_base else states[0]
+        x = self._layers(x, attend, (cos, sin), dropout)
+        return constrained(self.placement, Norm(arch.norm_eps, name="norm")(x), "rows")
 
     def _layers(
-        self, x: Float[Array, "B T D"], attend: Attend, angles: Any, dropout: Dropout | None, with_base: bool
-    ) -> list[Any]:
-        """Return x after all layers, and `with_base` the base's: first the layers without an adapter, then the others.
-
-        The first ones need no backward pass.
-        """
+        self, x: Float[Array, "B T D"], attend: Attend, angles: Any, dropout: Dropout | None
+    ) -> Float[Array, "B T D"]:
+        """Return x after all layers: first those without an adapter, which need no backward pass, then the others."""
         arch, layer = self.architecture, Layer(self.architecture, self.placement, parent=None)
         windows = jnp.asarray(arch.windows, jnp.int32)
 
@@ -243,17 +234,14 @@ class Transformer(nn.Module):
             own = checkpoint_name(jax.tree.map(lambda leaf: leaf[index], weights), LAYER_WEIGHTS)
             return layer.apply({"params": own, "lora": lora}, x, (index, windows[index]), attend, angles, dropout)
 
-        indices, bare = jnp.arange(arch.layers), partial(run, None)
+        indices = jnp.arange(arch.layers)
         if first:
-            x, _ = jax.lax.scan(bare, x, (indices[:first], {}))
-        both = [x, x] if with_base else [x]
+            x, _ = jax.lax.scan(partial(run, None), x, (indices[:first], {}))
         if first < arch.layers:
             policy = REMATERIALISATION[self.rematerialisation]
             kept = jax.checkpoint(partial(run, dropout), policy=policy, prevent_cse=False)
-            both[0], _ = jax.lax.scan(kept, x, (indices[first:], lora))
-            if with_base:
-                both[1], _ = jax.lax.scan(bare, jax.lax.stop_gradient(x), (indices[first:], {}))
-        return both
+            x, _ = jax.lax.scan(kept, x, (indices[first:], lora))
+        return x
 
 
 def _attend_trees(

@@ -27,41 +27,53 @@ def batch_log_probs(
 
     `adapter` is an effective adapter (see `lora.effective`), or None for the bare base.
     """
+    return predicted_log_probs(model, params, batch_states(model, params, adapter, batch, dropout), batch)
+
+
+def batch_states(
+    model: Transformer, params: Any, adapter: LoraParams | None, batch: PackedBatch, dropout: Dropout | None = None
+) -> Float[Array, "B T D"]:
+    """Return the last hidden states [B, T, D] of a batch; for `adapter` see `batch_log_probs`."""
     variables = {"params": params} if adapter is None else {"params": params, "lora": adapter}
-    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)
+    return model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout)  # type: ignore
+
+
+def predicted_log_probs(
+    model: Transformer, params: Any, states: Float[Array, "B T D"], batch: PackedBatch
+) -> Float32[Array, "B P"]:
+    """Return the log-probability [B, P] of each prediction of a batch, in nats, given its states [B, T, D]."""
     with jax.named_scope("head"):
-        head = head_kernel(params, model.architecture)
-        return prediction_log_probs(
-            gather_sources(states, batch.source),  # type: ignore[arg-type]
-            head,
-            batch.target,
-            model.architecture.logit_softcap,  # type: ignore[arg-type]
-            model.placement,
-        )
+        head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
+        hidden: Any = gather_sources(states, batch.source)  # type: ignore[arg-type]
+        return prediction_log_probs(hidden, head, batch.target, softcap, model.placement)  # type: ignore[arg-type]
 
 
 def mean_divergence(
-    model: Transformer, params: Any, adapter: LoraParams, batch: PackedBatch, dropout: Dropout | None = None
+    model: Transformer, params: Any, states: Float[Array, "B T D"], batch: PackedBatch, base: Float[Array, "B P D"]
 ) -> Float32[Array, ""]:
     """Return the mean of KL(base || model) over the predictions of a batch, with their weights, in nats.
 
-    `adapter` is an effective adapter (see `lora.effective`). Dropout is the model's; the base has none.
+    `states` [B, T, D] are the model's, and `base` [B, P, D] those of the bare base that predict (`states_program`).
     """
-    variables = {"params": params, "lora": adapter}
-    found: Any = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, dropout, True)
-    ours, theirs = (gather_sources(states, batch.source) for states in found)
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
-        divergences: Any = prediction_divergences(ours, theirs, head, softcap, model.placement)
+        ours: Any = gather_sources(states, batch.source)  # type: ignore[arg-type]
+        divergences: Any = prediction_divergences(ours, base, head, softcap, model.placement)
         return jnp.sum(divergences * batch.weight) / jnp.sum(jnp.asarray(batch.weight))
 
 
 @partial(jax.jit, static_argnums=(0,))
 def divergence_program(
-    model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, ""], batch: PackedBatch
+    model: Transformer,
+    params: Any,
+    adapter: LoraParams,
+    scale: Float32[Array | np.ndarray, ""],
+    batch: PackedBatch,
+    base: Float[Array, "B P D"],
 ) -> Float32[Array, ""]:
     """Return `mean_divergence` of an adapter, without dropout; `scale` is alpha / rank."""
-    return mean_divergence(model, params, effective(adapter, scale), batch)
+    states = batch_states(model, params, effective(adapter, scale), batch)
+    return mean_divergence(model, params, states, batch, base)
 
 
 @partial(jax.jit, static_argnums=(0,))
@@ -87,8 +99,7 @@ def choices_program(
     model: Transformer, params: Any, adapter: LoraParams, scale: Float32[Array | np.ndarray, ""], batch: PackedBatch
 ) -> tuple[Float32[Array, "B P"], Bool[Array, "B P"]]:
     """Return the log-probability [B, P] of each prediction, and whether another token is more probable than its own."""
-    variables = {"params": params, "lora": effective(adapter, scale)}
-    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
+    states = batch_states(model, params, effective(adapter, scale), batch)
     head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap
     hidden = gather_sources(states, batch.source)  # type: ignore[arg-type]
     target = jnp.asarray(batch.target)
@@ -103,13 +114,12 @@ def states_program(
 ) -> Float[Array, "B P D"]:
     """Return the hidden state [B, P, D], after the last norm, that makes each prediction of a batch.
 
-    `model` may have fewer layers than the weights: then the first ones are used.
+    `model` may have fewer layers than the weights: then the first ones are used. `NO_ADAPTER` gives those of the base.
     """
     layers = effective(adapter, scale)["layers"]
     left_out = len(jax.tree.leaves(params["layers"])[0]) - model.architecture.layers
     count = max(adapted_layers(layers) - left_out, 0)
-    variables = {"params": params, "lora": {"layers": jax.tree.map(lambda leaf: leaf[:count], layers)}}
-    states = model.apply(variables, batch.tokens, batch.positions, batch.ends, batch.blocks, None)
+    states = batch_states(model, params, {"layers": jax.tree.map(lambda leaf: leaf[:count], layers)}, batch)
     return constrained(model.placement, gather_sources(states, batch.source))  # type: ignore[arg-type]
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.data.placed_batch import on_mesh
 from jaxalign.errors import UserError
 from jaxalign.models.lora import LoraParams
+from jaxalign.models.precision import Number
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.forward import divergence_program, reader
 from jaxalign.parallel.compilation import Programs
@@ -30,10 +30,11 @@ from jaxalign.runs.config_file import owner
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import append_record, read_records, write_records
 from jaxalign.training import checkpoint
+from jaxalign.training.base_states import BaseReader
 from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.optimizer import learning_rates
 from jaxalign.training.state import init_state
-from jaxalign.training.step import Metrics, step_batches, train_program
+from jaxalign.training.step import Metrics, step_batch, train_program
 
 ADVICE = "a smaller optimizer.learning_rate, optimizer.clip=1, more optimizer.warmup_steps or precision=float32"
 """What to try if the loss is not a number, in the keys of jaxalign.train."""
@@ -212,6 +213,8 @@ def fit(
     # Copies, because a step donates the memory of its state, and the caller may still use these arrays.
     state, best = placed(placement, arrays["state"]), arrays["best"]
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]
+    texts = settings.regularising
+    base = None if texts is None else BaseReader(model, params, texts, settings.seed, programs)
     logger = MetricLogger(progress, rates, run, programs, on_step, advice, tokens_logged=progress.tokens)
     on_stage(data.name, len(steps), progress.step)
 
@@ -227,7 +230,7 @@ def fit(
 
         What counts is what the steps minimise: the loss, and the divergence from the base with its weight.
         """
-        measured = measure_validation(model, params, state.adapter, feed, settings, programs)
+        measured = measure_validation(model, params, state.adapter, feed, settings.hyper.scale, base, programs)
         if measured is None:
             return True
         append_record(run.validation, {"stage": data.name, "step": progress.step, **measured})
@@ -248,8 +251,8 @@ def fit(
             epoch, members = steps[number]
             stacked, stored = feed.batch(members)
             hyper = jax.tree.map(np.float32, dataclasses.replace(settings.hyper, learning_rate=rates[number]))
-            texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, number),)
-            arguments = (params, state, hyper, *step_batches(model, (stacked, *texts)))
+            held = () if base is None else (base.of_step(number),)
+            arguments = (params, state, hyper, step_batch(model, stacked), *held)
             state, metrics = programs.get("train step", train_program, static, arguments)(*arguments)
             logger.pending.append((number, metrics))
             progress.step = number + 1
@@ -280,19 +283,24 @@ def fit(
 
 
 def measure_validation(
-    model: Transformer, params: Any, adapter: LoraParams, feed: Feed, settings: StageSettings, programs: Programs
+    model: Transformer,
+    params: Any,
+    adapter: LoraParams,
+    feed: Feed,
+    scale: Number,
+    base: BaseReader | None,
+    programs: Programs,
 ) -> dict[str, float] | None:
-    """Return `validation_loss`, and with `settings.regularising` the `divergence` from the base on held-out texts.
+    """Return `validation_loss`, and with a regulariser the `divergence` from the base on held-out texts.
 
-    None if there is no validation data.
+    `scale` is alpha / rank, and `base` reads the texts. None if there is no validation data.
     """
-    loss = feed.validation_loss(reader(model, params, adapter, settings.hyper.scale, programs))
+    loss = feed.validation_loss(reader(model, params, adapter, scale, programs))
     if loss is None:
         return None
     found = {"validation_loss": loss}
-    if settings.regularising is not None:
-        texts = on_mesh(model.placement, settings.regularising.validation())
-        arguments = (params, adapter, np.float32(settings.hyper.scale), texts)
+    if base is not None:
+        arguments = (params, adapter, np.float32(scale), *base.held_out)
         program = programs.get("divergence", divergence_program, (model,), arguments)
         found["divergence"] = float(program(*arguments))
     return found

@@ -16,9 +16,10 @@ from jaxalign.models.transformer import Transformer, head_kernel
 from jaxalign.objectives.log_probs import prediction_log_probs
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import bytes_of_part, described
+from jaxalign.training.base_states import BaseReader
 from jaxalign.training.feed import Feed, Stage, StageSettings
 from jaxalign.training.state import TrainState, init_state
-from jaxalign.training.step import step_batches, train_program
+from jaxalign.training.step import step_batch, train_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +31,15 @@ class PlannedStep:
         head: the head of one micro-batch, forwards with the gradients of the states: a part of the step.
         params: the shapes and types of the base.
         state: the shapes and types of the adapter and its optimiser.
-        batches: the shapes and types of the micro-batches, and of the regularising texts, if there are any.
+        batches: the shapes and types of the micro-batches, and of the regularising texts and the base's states for
+            them, if there are any.
     """
 
     program: jax.stages.Lowered
     head: jax.stages.Lowered
     params: Any
     state: TrainState
-    batches: list[PackedBatch]
+    batches: list[Any]
 
     @property
     def rows(self) -> str:
@@ -79,7 +81,7 @@ def compile_ahead(
     stages: Sequence[tuple[Stage, StageSettings]],
     programs: Programs,
 ) -> None:
-    """Begin to compile the first step of each stage, all together in other threads.
+    """Begin to compile the first step of each stage, and what reads the base for it, all together in other threads.
 
     They are compiled for arrays of the shapes of `params` and `adapter`, whose values are not looked at.
     """
@@ -87,6 +89,8 @@ def compile_ahead(
         settings = settings.shared_on(model.placement)
         static, arguments = _first_step(model, params, adapter, stage.feed(settings), settings)
         programs.start(train_program, static, arguments)
+        if settings.regularising is not None:
+            BaseReader(model, params, settings.regularising, settings.seed, programs).compile_ahead()
 
 
 def _first_step(
@@ -95,8 +99,9 @@ def _first_step(
     """Return the static arguments of a stage's first step, and the others, of which batches and state are shapes."""
     placement = model.placement
     batch, _ = feed.batch(feed.steps[0][1])
-    texts = () if settings.regularising is None else (settings.regularising.batch(settings.seed, 0),)
-    batches = step_batches(model, (batch, *texts), put=described)
+    texts = settings.regularising
+    held = () if texts is None else (BaseReader(model, params, texts, settings.seed, Programs()).planned(),)
+    batches = (step_batch(model, batch, put=described), *held)
     state = described(placement, jax.eval_shape(partial(init_state, seed=0, optimizer=settings.optimizer), adapter))
     hyper = jax.tree.map(np.float32, settings.hyper)
     static = (model, settings.optimizer, feed.objective, float(settings.hyper.dropout) > 0)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """One step of training, as a pure function of its arguments."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, no_type_check
 
@@ -9,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float, Float32, Int32
 
+from jaxalign.data.joined_rows import joined
 from jaxalign.data.packing import PackedBatch
 from jaxalign.data.placed_batch import on_mesh
 from jaxalign.models.lora import effective
 from jaxalign.models.transformer import Transformer
 from jaxalign.objectives.dpo import LOSSES, dpo_loss
-from jaxalign.objectives.forward import batch_log_probs, mean_divergence
+from jaxalign.objectives.forward import batch_states, mean_divergence, predicted_log_probs
 from jaxalign.objectives.log_probs import branch_log_probs
 from jaxalign.objectives.sft import sft_loss
 from jaxalign.parallel.placing import placed
@@ -44,6 +46,10 @@ class Metrics:
 
 Losses = tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, ""]]]
 """(sum, count, sums of metrics); to log a sum, divide it by the count."""
+
+HeldTexts = tuple[PackedBatch, Float[Array, "C P D"], Int32[Array | np.ndarray, ""]]
+"""Texts [B, ...] on which a step holds the model near its base, the states of the base that predict the texts of C
+steps, and which of these steps it is. Of the B rows, which several devices share, only the first is not empty."""
 
 Objective = Callable[[Array | np.ndarray, PackedBatch, Hyperparameters], Losses]
 """From the log-probabilities [B, P] of a batch's predictions to the loss."""
@@ -86,6 +92,91 @@ def objective(
 objective_program = jax.jit(objective, static_argnums=(0,))
 
 
+@no_type_check  # its methods are traced with placeholders for arrays
+@dataclasses.dataclass(frozen=True)
+class _Gradients:
+    """The losses of a step, and their gradient in the adapter: (sum, count, sums of metrics, gradient of the mean).
+
+    `key` is the step's, for dropout; None means none.
+    """
+
+    model: Transformer
+    params: Any
+    objective_name: str
+    hyper: Hyperparameters
+    key: Any
+
+    def states(self, adapter, batch, number):
+        """Return the states of a batch [B, ...]; its `number` in the step is for dropout."""
+        dropout = (
+            self.key if self.key is None else (jax.random.fold_in(self.key, number), jnp.asarray(self.hyper.dropout))
+        )
+        return batch_states(self.model, self.params, effective(adapter, self.hyper.scale), batch, dropout)
+
+    def losses(self, states, batch):
+        """Return (sum, count, sums of metrics) of a batch."""
+        log_probs = predicted_log_probs(self.model, self.params, states, batch)
+        return objective(self.objective_name, log_probs, batch, self.hyper)
+
+    def divergence(self, states, texts, several, turn):
+        """Return the mean divergence on texts, given their states and the rest of `HeldTexts`."""
+        own = jax.lax.dynamic_slice_in_dim(several, turn, 1)
+        own = jnp.broadcast_to(own, (len(texts.tokens), *own.shape[1:]))
+        return mean_divergence(self.model, self.params, states, texts, constrained(self.model.placement, own, "rows"))
+
+    def of_micro_batches(self, adapter, batches):
+        """Return the losses and the gradient of micro-batches, one after another."""
+
+        def one(item):
+            def loss(adapter):
+                value, *rest = self.losses(self.states(adapter, *item), item[0])
+                return value, tuple(rest)
+
+            return jax.value_and_grad(loss, has_aux=True)(adapter)
+
+        # The shapes of the objective alone: those of `one` would trace the whole model a second time.
+        first = jax.tree.map(lambda leaf: leaf[0], batches)
+        value, *rest = jax.eval_shape(partial(objective, self.objective_name), first.weight, first, self.hyper)
+        start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ((value, tuple(rest)), adapter))
+        items = (batches, jnp.arange(len(batches.tokens)))
+        summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
+        (value, (count, sums)), gradient = summed
+        return value, count, sums, jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
+
+    def with_texts(self, adapter, found, number, texts, *base):
+        """Return the losses and the gradient that were `found` with the divergence on texts, in a pass of its own."""
+        value, count, sums, gradient = found
+
+        def divergence(adapter):
+            return self.divergence(self.states(adapter, texts, number), texts, *base)
+
+        mean, pull = jax.value_and_grad(divergence)(adapter)
+        gradient = jax.tree.map(lambda g, more: g + self.hyper.divergence * more, gradient, pull)
+        return value, count, {**sums, "divergence": mean * count}, gradient
+
+    def of_one_row(self, adapter, batches, texts, *base):
+        """Return the losses and the gradient of a single row and the texts before it, in one pass."""
+        row = joined(texts, jax.tree.map(lambda leaf: leaf[0], batches))
+
+        def total(adapter):
+            states = self.states(adapter, row, 0)
+            value, count, sums = self.losses(states, row)
+            mean = self.divergence(states, texts, *base)
+            found = value, count, {**sums, "divergence": mean * count}
+            return value / jnp.maximum(count, 1e-9) + self.hyper.divergence * mean, found
+
+        (_, found), gradient = jax.value_and_grad(total, has_aux=True)(adapter)
+        return *found, gradient
+
+
+def _fit_into_one_row(model: Transformer, batches: PackedBatch, texts: PackedBatch) -> bool:
+    """Return whether a step reads its batch and its texts in one pass.
+
+    Then each weight is read once, and products of many rows are faster. A kernel wants rows of its own lengths.
+    """
+    return model.attention == "blocks" and batches.tokens.shape[:2] == (1, 1) and len(texts.tokens) == 1
+
+
 def train_step(
     model: Transformer,
     optimizer: str,
@@ -95,7 +186,7 @@ def train_step(
     state: TrainState,
     hyper: Hyperparameters,
     batches: PackedBatch,
-    texts: PackedBatch | None = None,
+    held: HeldTexts | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one step on micro-batches [M, B, ...], and the step's metrics.
 
@@ -104,40 +195,19 @@ def train_step(
     step, micro-batch, layer). `jax.vmap` may map the function over all but the base; on
     several devices with `spmd_axis_name=map_adapters(placement)`.
 
-    On `texts` [B, ...], the model shall predict what the base predicts: `hyper.divergence` times the mean divergence
-    (`mean_divergence`) is added to the mean loss. It stands outside of the micro-batches, so it does not
-    depend on them. The metrics then have it as `divergence`.
+    On the texts of `held`, the model shall predict what the base predicts: `hyper.divergence` times the mean divergence
+    (`mean_divergence`) is added to the mean loss. It does not depend on the micro-batches. The metrics then have it as
+    `divergence`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-
-    def loss(adapter, batch, index):
-        dropout = (jax.random.fold_in(key, index), jnp.asarray(hyper.dropout)) if use_dropout else None
-        log_probs = batch_log_probs(model, params, effective(adapter, hyper.scale), batch, dropout)
-        value, *rest = objective(objective_name, log_probs, batch, hyper)
-        return value, tuple(rest)
-
-    def one(item):
-        return jax.value_and_grad(loss, has_aux=True)(state.adapter, *item)
-
-    items = (batches, jnp.arange(batches.tokens.shape[0]))
-    first = jax.tree.map(lambda leaf: leaf[0], batches)
-    # The shapes of the objective alone: those of `one` would trace the whole model a second time.
-    value, *rest = jax.eval_shape(partial(objective, objective_name), first.weight, first, hyper)
-    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ((value, tuple(rest)), state.adapter))
-    summed, _ = jax.lax.scan(lambda carry, item: (jax.tree.map(jnp.add, carry, one(item)), None), start, items)
-    (value, (count, sums)), gradient = summed
-    gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
-    if texts is not None:
-
-        def divergence(adapter):
-            dropout = (jax.random.fold_in(key, batches.tokens.shape[0]), jnp.asarray(hyper.dropout))
-            return mean_divergence(
-                model, params, effective(adapter, hyper.scale), texts, dropout if use_dropout else None
-            )
-
-        mean, pull = jax.value_and_grad(divergence)(state.adapter)
-        gradient = jax.tree.map(lambda g, more: g + hyper.divergence * more, gradient, pull)
-        sums = {**sums, "divergence": mean * count}
+    gradients = _Gradients(model, params, objective_name, hyper, key if use_dropout else None)
+    if held is None:
+        value, count, sums, gradient = gradients.of_micro_batches(state.adapter, batches)
+    elif _fit_into_one_row(model, batches, held[0]):
+        value, count, sums, gradient = gradients.of_one_row(state.adapter, batches, *held)
+    else:
+        found = gradients.of_micro_batches(state.adapter, batches)
+        value, count, sums, gradient = gradients.with_texts(state.adapter, found, len(batches.tokens), *held)
     updates, opt_state = OPTIMIZERS[optimizer](hyper).update(gradient, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
     metrics = Metrics(value, count, optax.tree.norm(gradient), sums)
@@ -150,14 +220,12 @@ train_program = jax.jit(train_step, static_argnums=(0, 1, 2, 3), donate_argnums=
 """`train_step`, jitted. The old state is donated: its memory becomes the new state's."""
 
 
-def step_batches(
-    model: Transformer, batches: Sequence[PackedBatch], put: Callable[..., Any] = placed
-) -> list[PackedBatch]:
-    """Return the batches of a step as its program takes them: on the mesh, and for a kernel without lists of blocks.
+def step_batch(model: Transformer, batch: PackedBatch, put: Callable[..., Any] = placed) -> PackedBatch:
+    """Return a batch as a step's program takes it: on the mesh, and for a kernel without lists of blocks.
 
     Kernels do not read the lists, and batches whose lists differ in length would each need a program. With
     `put=described`, the result is shapes and types alone.
     """
     if model.attention != "blocks":
-        batches = [batch.replace(blocks=batch.blocks[..., :0]) for batch in batches]  # type: ignore[attr-defined]
-    return [on_mesh(model.placement, batch, put=put) for batch in batches]
+        batch = batch.replace(blocks=batch.blocks[..., :0])  # type: ignore[attr-defined]
+    return on_mesh(model.placement, batch, put=put)

@@ -21,7 +21,7 @@ from jaxalign.models.attention import tree_attention
 from jaxalign.models.kernels import KERNELS, Splash, choose_attention, kernel_attention
 from jaxalign.models.lora import effective
 from jaxalign.objectives.forward import batch_log_probs
-from jaxalign.training.step import step_batches
+from jaxalign.training.step import step_batch
 
 HEADS, GROUPS, SIZE = 1, 2, 8
 PACKAGE = pytest.mark.skipif(find_spec("tokamax") is None, reason="tokamax is not installed: pip install tokamax")
@@ -127,9 +127,9 @@ def test_the_forward_pass_of_splash_is_not_repeated_where_the_projections_are_sa
 def test_a_kernel_needs_no_lists_of_blocks_so_batches_of_a_shape_share_a_program(params):
     few, many = (packed([random_tree(np.random.default_rng(0), 6, longest=most)], 256) for most in (9, 40))
     model, adapter = MODEL.clone(attention="splash"), random_adapter(targets=("q_proj",))
-    _, without = given = step_batches(model, (few, many))
+    _, without = given = [step_batch(model, batch) for batch in (few, many)]
     assert few.blocks.shape != many.blocks.shape and {batch.blocks.shape[-1] for batch in given} == {0}
-    assert step_batches(MODEL, (many,))[0].blocks.shape == many.blocks.shape  # our own attention reads them
+    assert step_batch(MODEL, many).blocks.shape == many.blocks.shape  # our own attention reads them
     wanted, found = (jax.jit(partial(loss, model))(params, adapter, batch) for batch in (many, without))
     assert found == wanted
 

@@ -6,8 +6,9 @@ from tiny_model import ARCHITECTURE, MODEL, apart, random_adapter, random_tokens
 
 from jaxalign.data.packing import Shape, pack
 from jaxalign.data.trees import text_tree
-from jaxalign.models.lora import effective, init_adapter
+from jaxalign.models.lora import NO_ADAPTER, effective, init_adapter
 from jaxalign.models.transformer import head_kernel
+from jaxalign.objectives.forward import states_program
 from jaxalign.training.optimizer import Hyperparameters
 from jaxalign.training.state import init_state
 from jaxalign.training.step import train_step
@@ -101,6 +102,13 @@ def plain_texts(seed):
     return pack([text_tree(random_tokens(random, 8, 8)) for _ in range(4)], Shape(1, 28, 28))
 
 
+def held(params, *texts):
+    """Return what a step takes of the last of several rows of texts."""
+    several = jax.tree.map(lambda *rows: np.concatenate(rows), *texts)
+    states = states_program(MODEL, params, NO_ADAPTER, np.float32(1), several)
+    return texts[-1], states, np.asarray(len(texts) - 1, np.int32)
+
+
 def log_softmax(params, adapter, batch):
     """Return all log-probabilities [B, P, V] after the states that predict."""
     variables = {"params": params, **({} if adapter is None else {"lora": adapter})}
@@ -123,18 +131,19 @@ def test_a_step_adds_the_weighted_divergence_from_the_base_to_the_mean_loss(one_
 
     (_, divergence), expected = jax.jit(jax.value_and_grad(total, has_aux=True))(state.adapter)
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, b1=0.0, scale=2.0, divergence=3.0))
-    for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch())):
-        new, metrics = one_step[False](state, hyper, batches, plain)
+    one_row = jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(1, 160, 96)))
+    for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch()), one_row):
+        new, metrics = one_step[False](state, hyper, batches, held(params, plain_texts(6), plain))
         found = next(part.mu for part in new.opt_state if hasattr(part, "mu"))  # with b1 = 0 it is the gradient
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), found, expected)
         np.testing.assert_allclose(metrics.sums["divergence"] / metrics.loss_count, divergence, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_single_runs(one_step):
+def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_single_runs(one_step, params):
     hypers = [jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4, divergence=weight)) for weight in (0.0, 4.0)]
     states = [init_state(random_adapter(seed, targets=TARGETS), seed) for seed in range(2)]
-    plain = [plain_texts(seed) for seed in range(2)]
+    plain = [held(params, plain_texts(seed)) for seed in range(2)]
     alone = [one_step[False](states[one], hypers[one], one_batch(), plain[one]) for one in range(2)]
     fused = jax.jit(jax.vmap(one_step[False], in_axes=(0, 0, None, 0)))
     together = fused(stacked(states), stacked(hypers), one_batch(), stacked(plain))
