@@ -10,7 +10,7 @@ import numpy as np
 from jaxalign.inference.sampler import Sampler
 from jaxalign.inference.scorer import LARGE_PASS_TOKENS, PASS_TOKENS, Scorer
 from jaxalign.models.layout import BaseWeights
-from jaxalign.models.lora import LoraParams, init_adapter
+from jaxalign.models.lora import NO_ADAPTER, LoraParams
 from jaxalign.models.transformer import Transformer
 from jaxalign.parallel.compilation import Programs
 from jaxalign.parallel.placing import placed
@@ -18,8 +18,9 @@ from jaxalign.parallel.processor import on_cpu
 from jaxalign.parallel.rules import Placement
 from jaxalign.pretrained.sources import Model
 
-ROW_LENGTH = 2048
-"""The largest number of tokens in a packed row. It is smaller if the model's context is shorter."""
+ROW_LENGTH, READ_LENGTH = 2048, 3072
+"""The largest number of tokens in a packed row, and in one that a CPU only reads; less where the model's context is
+shorter."""
 
 
 def signature_in(signature: str, precision: str) -> str:
@@ -82,10 +83,10 @@ class BaseModel:
         Args:
             adapter: one adapter without its scale, or a stack of them [A, ...]; None scores with the bare base.
             scale: the adapter's scale (alpha / rank), or the scales [A] of a stack.
-            row_length: the largest number of tokens in a packed row; None means the model's `row_length`.
+            row_length: the largest number of tokens in a packed row; None takes what is fast for the model.
         """
         if adapter is None:
-            adapter, scale = init_adapter(jax.random.key(0), self.model.architecture, 1, ("q_proj",), layers=0), 0.0
+            adapter, scale = NO_ADAPTER, 0.0
         self.weights(layered=False)  # converted now, so that the first pass's time does not include it
         placement, network = self.placement, self.network()
         if placement is None:
@@ -95,5 +96,6 @@ class BaseModel:
             raw = placed(placement, adapter, *(["adapters"] if np.ndim(scale) else []))
             network = network.clone(placement=placement)
         parts = 1 if placement is None else placement.parts("rows") * placement.parts("adapters")
-        length, tokens = self.row_length(row_length), (PASS_TOKENS if on_cpu() else LARGE_PASS_TOKENS) * parts
+        length = row_length or min(self.model.architecture.context, READ_LENGTH if on_cpu() else ROW_LENGTH)
+        tokens = (PASS_TOKENS if on_cpu() else LARGE_PASS_TOKENS) * parts
         return Scorer(network, self.base_weights, raw, scale, self.programs, length, tokens)

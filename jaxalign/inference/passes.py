@@ -14,6 +14,9 @@ SPARE = 1.3
 """A known shape may cost this many times as much as the best one, because it is compiled already (except for lists of
 blocks of keys that have another width)."""
 
+PASS_COST = 64
+"""What each pass costs beside its tokens, in tokens: on a CPU it copies all weights once."""
+
 Owner = tuple[int, int]
 """(tree, segment): the scored segment that a branch of a batch belongs to."""
 
@@ -33,14 +36,15 @@ def pack_for_reading(
     Args:
         groups: the trees of each group, which are read with one adapter; at least one tree in all.
         row_length: the largest number of tokens in a row. A longer path makes the rows longer.
-        batch_tokens: the largest number of tokens in a batch; but a batch has at least one row.
+        batch_tokens: the largest number of tokens in a batch of several rows. A single row may have half as many more,
+            where that repeats less of what several trees begin with.
         shapes: the shapes that are known already. One of them is used if it costs little more than the best one.
             Otherwise the best one is used, and added to them.
     """
     known = [] if shapes is None else shapes
     layouts = _layouts(groups, row_length, batch_tokens, known)
-    best = min(layouts.values(), key=lambda layout: layout.cost(1))
-    size = max(min(batch_tokens // best.tokens, best.rows), 1)
+    best = min(layouts.values(), key=lambda layout: layout.cost(layout.together(batch_tokens)))
+    size = best.together(batch_tokens)
     shape = Shape(size, best.tokens, rounded_up(max(best.predictions, 1), 16))
     old = [one for one in known if one.tokens in layouts and one.predictions >= layouts[one.tokens].predictions]
     old = [one for one in old if layouts[one.tokens].cost(one.rows) <= SPARE * best.cost(size)]
@@ -77,9 +81,14 @@ class _Layout:
         counts = (np.bincount(rows, [predictions(p) for p, _, _ in pieces]) for pieces, rows in self.groups if rows)
         return int(max(count.max() for count in counts))
 
+    def together(self, batch_tokens: int) -> int:
+        """Return the number of rows in a batch of at most `batch_tokens` tokens; it is at least one."""
+        return max(min(batch_tokens // self.tokens, self.rows), 1)
+
     def cost(self, together: int) -> float:
         """Return the approximate cost of reading with `together` rows in a batch, in tokens of short rows."""
-        return rounded_up(self.rows, together) * self.tokens * (1 + self.tokens * ATTENTION_COST)
+        passes = -(-self.rows // together)
+        return passes * (together * self.tokens * (1 + self.tokens * ATTENTION_COST) + PASS_COST)
 
 
 def _layouts(
@@ -89,7 +98,7 @@ def _layouts(
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     quantum = row_quantum()
     first = rounded_up(longest, quantum)
-    last = max(min(row_length, batch_tokens), first)
+    last = max(min(row_length, batch_tokens + batch_tokens // 2), first)
     step = max(128 // quantum, (last - first) // (8 * quantum)) * quantum
     lengths = {*range(first, last + 1, step)}
     lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}
