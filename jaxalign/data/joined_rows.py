@@ -9,10 +9,11 @@ from jaxalign.models.attention import KEY_BLOCK, QUERY_BLOCK
 
 
 def joined(texts: PackedBatch, batch: PackedBatch) -> PackedBatch:
-    """Return a batch of one row [1, T] with the row of texts [1, t] before its tokens: [1, t + T], t in whole blocks.
+    """Return a batch of one row [1, T] with the row of texts [1, t] in front: [1, room + T].
 
-    The predictions are those of `batch` alone. Those of the texts have their sources where they were. It is for
-    programs, which JAX traces.
+    `room` is t rounded up to whole blocks of queries, so that the lists of blocks need only be shifted. The padding
+    between is read by nobody. The predictions are those of `batch`; the sources of `texts` hold for the new row, too.
+    It is for use inside of a program.
     """
     own, length = texts.tokens.shape[1], batch.tokens.shape[1]
     room = rounded_up(own, QUERY_BLOCK)

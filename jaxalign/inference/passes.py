@@ -9,6 +9,7 @@ import numpy as np
 from jaxalign.data.bucketing import ATTENTION_COST, row_quantum
 from jaxalign.data.packing import PackedBatch, Shape, assign_rows, fill_rows, pack, rounded_up, split_tree, widened
 from jaxalign.data.trees import Tree, path_lengths, predictions, tree_length
+from jaxalign.parallel.processor import on_cpu
 
 SPARE = 1.3
 """A known shape may cost this many times as much as the best one, because it is compiled already (except for lists of
@@ -36,8 +37,8 @@ def pack_for_reading(
     Args:
         groups: the trees of each group, which are read with one adapter; at least one tree in all.
         row_length: the largest number of tokens in a row. A longer path makes the rows longer.
-        batch_tokens: the largest number of tokens in a batch of several rows. A single row may have half as many more,
-            where that repeats less of what several trees begin with.
+        batch_tokens: the largest number of tokens in a batch of several rows. On a CPU, a single row may have half as
+            many more, because it repeats less of what several trees begin with.
         shapes: the shapes that are known already. One of them is used if it costs little more than the best one.
             Otherwise the best one is used, and added to them.
     """
@@ -98,7 +99,8 @@ def _layouts(
     longest = max(max(path_lengths(tree)) for trees in groups for tree in trees)
     quantum = row_quantum()
     first = rounded_up(longest, quantum)
-    last = max(min(row_length, batch_tokens + batch_tokens // 2), first)
+    most = batch_tokens + batch_tokens // 2 if on_cpu() else batch_tokens
+    last = max(min(row_length, most), first)
     step = max(128 // quantum, (last - first) // (8 * quantum)) * quantum
     lengths = {*range(first, last + 1, step)}
     lengths |= {shape.tokens for shape in known if first <= shape.tokens <= last}

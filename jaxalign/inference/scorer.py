@@ -23,7 +23,8 @@ from jaxalign.objectives.forward import choices_program, reader, states_program
 from jaxalign.parallel.compilation import Programs
 
 PASS_TOKENS, LARGE_PASS_TOKENS = 2048, 16384
-"""The largest number of tokens in one pass on one device: a CPU, or a GPU or TPU, which few tokens do not keep busy."""
+"""The largest number of tokens in one pass on one device: a CPU, or a GPU or TPU, which few tokens do not keep busy. A
+single row may be longer (see `pack_for_reading`)."""
 
 _Values = tuple[Float64[np.ndarray, "B P"], ...]
 """One or more values of each prediction of a batch."""
@@ -43,7 +44,7 @@ class Scorer:
     row_length: int
     """The largest number of tokens in a packed row."""
     batch_tokens: int = PASS_TOKENS
-    """The largest number of tokens in one pass, over all adapters."""
+    """The largest number of tokens in one pass of several rows, over all adapters."""
     share: bool = True
     """Whether tokens with which several paths begin, in one tree or in several, are computed only once."""
     shapes: list[Shape] = dataclasses.field(default_factory=list)

@@ -53,7 +53,8 @@ def mean_divergence(
 ) -> Float32[Array, ""]:
     """Return the mean of KL(base || model) over the predictions of a batch, with their weights, in nats.
 
-    `states` [B, T, D] are the model's, and `base` [B, P, D] those of the bare base that predict (`states_program`).
+    `states` [B, T, D] are the model's, and `base` [B, P, D] those of the bare base that predict (`states_program`),
+    read without dropout. They have no gradient.
     """
     with jax.named_scope("head"):
         head, softcap = head_kernel(params, model.architecture), model.architecture.logit_softcap

@@ -19,16 +19,17 @@ from jaxalign.parallel.placing import described, placed
 from jaxalign.training.regularising_texts import RegularisingTexts
 from jaxalign.training.step import HeldTexts, step_batch
 
-STEPS_TOGETHER = 8
-"""The number of steps whose texts are read together: the products of one row alone would be slow."""
+STEPS_TOGETHER, TOKENS_TOGETHER = 8, 2048
+"""The largest number of steps whose texts are read together, and of their tokens: one row alone would be slow to read,
+and long ones need memory."""
 
 
 @dataclasses.dataclass
 class BaseReader:
     """Reads the texts of a stage's steps, and of its validation, with the base.
 
-    The texts of steps are read in groups of `STEPS_TOGETHER`, counted from step 0, so that a step gets the same numbers
-    in a run that goes on.
+    The texts of steps are read in groups, counted from step 0, so that a step gets the same numbers in a run that goes
+    on.
     """
 
     model: Transformer
@@ -37,20 +38,26 @@ class BaseReader:
     seed: int
     programs: Programs
     newest: tuple[int, Array] | None = None
-    """The number of the group that was read last, and its states [STEPS_TOGETHER, P, D]."""
+    """The number of the group that was read last, and its states [C, P, D], of at least as many rows as steps."""
+
+    @property
+    def together(self) -> int:
+        """The number of steps in a group."""
+        return max(min(STEPS_TOGETHER, TOKENS_TOGETHER // self.texts.tokens), 1)
 
     def of_step(self, step: int) -> HeldTexts:
         """Return what the program of a step takes."""
-        group, turn = divmod(step, STEPS_TOGETHER)
+        group, turn = divmod(step, self.together)
         if self.newest is None or self.newest[0] != group:
             self.newest = group, self._read(self._group(group))
         return step_batch(self.model, self.texts.batch(self.seed, step)), self.newest[1], np.asarray(turn, np.int32)
 
     def planned(self) -> Any:
         """Return the shapes and types of what `of_step` returns."""
-        texts = self.texts.batch(self.seed, 0)
-        shape = (STEPS_TOGETHER, texts.source.shape[1], self.model.architecture.width)
-        states = described(self.model.placement, np.broadcast_to(np.zeros((), self.model.dtype), shape))
+        texts, placement = self.texts.batch(self.seed, 0), self.model.placement
+        several = on_mesh(placement, self._group(0), put=described).source  # on a mesh perhaps more rows than steps
+        shape = (*several.shape, self.model.architecture.width)
+        states = described(placement, np.broadcast_to(np.zeros((), self.model.dtype), shape))
         return step_batch(self.model, texts, put=described), states, np.asarray(0, np.int32)
 
     def compile_ahead(self) -> None:
@@ -64,13 +71,13 @@ class BaseReader:
         return on_mesh(self.model.placement, texts), self._read(texts)
 
     def _group(self, group: int) -> PackedBatch:
-        first = group * STEPS_TOGETHER
-        batches = [self.texts.batch(self.seed, step) for step in range(first, first + STEPS_TOGETHER)]
+        first = group * self.together
+        batches = [self.texts.batch(self.seed, step) for step in range(first, first + self.together)]
         return jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
 
     def _read(self, texts: PackedBatch) -> Float[Array, "B P D"]:
         arguments = self._arguments(texts)
-        return self.programs.get("base", states_program, (self.model,), arguments)(*arguments)
+        return self.programs.get("read the base", states_program, (self.model,), arguments)(*arguments)
 
     def _arguments(self, texts: PackedBatch, put: Callable[..., Any] = placed) -> tuple[Any, ...]:
         return self.params, NO_ADAPTER, np.float32(1), on_mesh(self.model.placement, texts, put=put)

@@ -293,7 +293,7 @@ def measure_validation(
 ) -> dict[str, float] | None:
     """Return `validation_loss`, and with a regulariser the `divergence` from the base on held-out texts.
 
-    `scale` is alpha / rank, and `base` reads the texts. None if there is no validation data.
+    `scale` is alpha / rank, and `base` reads the texts. Without validation data, the result is None.
     """
     loss = feed.validation_loss(reader(model, params, adapter, scale, programs))
     if loss is None:

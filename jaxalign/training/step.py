@@ -48,8 +48,9 @@ Losses = tuple[Float32[Array, ""], Float32[Array, ""], dict[str, Float32[Array, 
 """(sum, count, sums of metrics); to log a sum, divide it by the count."""
 
 HeldTexts = tuple[PackedBatch, Float[Array, "C P D"], Int32[Array | np.ndarray, ""]]
-"""Texts [B, ...] on which a step holds the model near its base, the states of the base that predict the texts of C
-steps, and which of these steps it is. Of the B rows, which several devices share, only the first is not empty."""
+"""What holds a step near the base: its texts [B, ...], the base's states that predict the texts of a group of steps, of
+which there are at most C, and the step's place in the group. Only the first of the B rows has texts; the others fill up
+a mesh."""
 
 Objective = Callable[[Array | np.ndarray, PackedBatch, Hyperparameters], Losses]
 """From the log-probabilities [B, P] of a batch's predictions to the loss."""
@@ -108,9 +109,7 @@ class _Gradients:
 
     def states(self, adapter, batch, number):
         """Return the states of a batch [B, ...]; its `number` in the step is for dropout."""
-        dropout = (
-            self.key if self.key is None else (jax.random.fold_in(self.key, number), jnp.asarray(self.hyper.dropout))
-        )
+        dropout = None if self.key is None else (jax.random.fold_in(self.key, number), jnp.asarray(self.hyper.dropout))
         return batch_states(self.model, self.params, effective(adapter, self.hyper.scale), batch, dropout)
 
     def losses(self, states, batch):
@@ -118,9 +117,9 @@ class _Gradients:
         log_probs = predicted_log_probs(self.model, self.params, states, batch)
         return objective(self.objective_name, log_probs, batch, self.hyper)
 
-    def divergence(self, states, texts, several, turn):
+    def divergence(self, states, texts, together, turn):
         """Return the mean divergence on texts, given their states and the rest of `HeldTexts`."""
-        own = jax.lax.dynamic_slice_in_dim(several, turn, 1)
+        own = jax.lax.dynamic_slice_in_dim(together, turn, 1)
         own = jnp.broadcast_to(own, (len(texts.tokens), *own.shape[1:]))
         return mean_divergence(self.model, self.params, states, texts, constrained(self.model.placement, own, "rows"))
 
@@ -144,7 +143,7 @@ class _Gradients:
         return value, count, sums, jax.tree.map(lambda g: g / jnp.maximum(count, 1e-9), gradient)
 
     def with_texts(self, adapter, found, number, texts, *base):
-        """Return the losses and the gradient that were `found` with the divergence on texts, in a pass of its own."""
+        """Return what was `found` with the divergence on texts added, which are read in a pass of their own."""
         value, count, sums, gradient = found
 
         def divergence(adapter):
@@ -172,7 +171,7 @@ class _Gradients:
 def _fit_into_one_row(model: Transformer, batches: PackedBatch, texts: PackedBatch) -> bool:
     """Return whether a step reads its batch and its texts in one pass.
 
-    Then each weight is read once, and products of many rows are faster. A kernel wants rows of its own lengths.
+    Then each weight is read once, and products of many tokens are faster. Kernels want rows in multiples of 128 tokens.
     """
     return model.attention == "blocks" and batches.tokens.shape[:2] == (1, 1) and len(texts.tokens) == 1
 

@@ -7,6 +7,7 @@ from tiny_model import MODEL, packed, random_adapter, random_tokens, random_tree
 
 from jaxalign.data.trees import Segment, path_lengths, radix, tree_length
 from jaxalign.errors import UserError
+from jaxalign.inference import passes
 from jaxalign.inference.passes import pack_for_reading
 from jaxalign.inference.scorer import Scorer
 from jaxalign.models.lora import effective
@@ -263,3 +264,16 @@ def test_mean_states_are_those_of_each_text_alone(scorer, layers, adapted):
             tokens[0, :length] = np.concatenate([prompt, answer])[:-1]
             states = read(tokens, np.where(places < length, length, places + 1))
             np.testing.assert_allclose(mean, states[0, len(prompt) - 1 : length].mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize(("cpu", "count"), [(True, 1), (False, 2)])
+def test_on_a_cpu_a_single_row_may_be_half_as_long_again_as_a_pass(cpu, count, monkeypatch):
+    monkeypatch.setattr(passes, "on_cpu", lambda: cpu)
+    random = np.random.default_rng(0)
+    rubric = random_tokens(random, 300, 300)
+    trees = [(Segment(rubric, -1), Segment(random_tokens(random, 85, 85), 0, True)) for _ in range(28)]  # 2,652 tokens
+    batches = [one for ((one, _),) in pack_for_reading([radix(trees)[0]], 10**6, 2048)]
+    assert [len(one.tokens) for one in batches] == [1] * count
+    assert (batches[0].tokens.shape[1] > 2048) == cpu
+    short = [one for ((one, _),) in pack_for_reading([radix(trees)[0]], 512, 2048)]
+    assert all(one.tokens.size <= 2048 for one in short)

@@ -59,6 +59,11 @@ def one_batch():
     return jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(2, 96, 48)))
 
 
+def one_row():
+    """Return the same step as a single row."""
+    return jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(1, 160, 96)))
+
+
 @pytest.mark.slow
 def test_accumulating_micro_batches_is_one_big_batch(one_step):
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4))
@@ -131,8 +136,7 @@ def test_a_step_adds_the_weighted_divergence_from_the_base_to_the_mean_loss(one_
 
     (_, divergence), expected = jax.jit(jax.value_and_grad(total, has_aux=True))(state.adapter)
     hyper = jax.tree.map(jnp.float32, Hyperparameters(1e-2, b1=0.0, scale=2.0, divergence=3.0))
-    one_row = jax.tree.map(lambda x: x[None], pack(apart(*some_examples()), Shape(1, 160, 96)))
-    for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch()), one_row):
+    for batches in (one_batch(), jax.tree.map(lambda x: x.reshape(2, 1, *x.shape[2:]), one_batch()), one_row()):
         new, metrics = one_step[False](state, hyper, batches, held(params, plain_texts(6), plain))
         found = next(part.mu for part in new.opt_state if hasattr(part, "mu"))  # with b1 = 0 it is the gradient
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), found, expected)
@@ -140,18 +144,19 @@ def test_a_step_adds_the_weighted_divergence_from_the_base_to_the_mean_loss(one_
 
 
 @pytest.mark.slow
-def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_single_runs(one_step, params):
+@pytest.mark.parametrize("batch", [one_batch, one_row])
+def test_adapters_under_vmap_with_weights_and_plain_texts_of_their_own_train_as_single_runs(one_step, params, batch):
     hypers = [jax.tree.map(jnp.float32, Hyperparameters(1e-2, eps=1e-4, divergence=weight)) for weight in (0.0, 4.0)]
     states = [init_state(random_adapter(seed, targets=TARGETS), seed) for seed in range(2)]
     plain = [held(params, plain_texts(seed)) for seed in range(2)]
-    alone = [one_step[False](states[one], hypers[one], one_batch(), plain[one]) for one in range(2)]
+    alone = [one_step[False](states[one], hypers[one], batch(), plain[one]) for one in range(2)]
     fused = jax.jit(jax.vmap(one_step[False], in_axes=(0, 0, None, 0)))
-    together = fused(stacked(states), stacked(hypers), one_batch(), stacked(plain))
+    together = fused(stacked(states), stacked(hypers), batch(), stacked(plain))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), together, stacked(alone))
     # With a weight of 0 the texts change nothing. A program without them rounds in its own way.
-    others = one_step[False](states[0], hypers[0], one_batch(), plain[1])
+    others = one_step[False](states[0], hypers[0], batch(), plain[1])
     jax.tree.map(np.testing.assert_array_equal, others[0].adapter, alone[0][0].adapter)
-    without = one_step[False](states[0], hypers[0], one_batch())
+    without = one_step[False](states[0], hypers[0], batch())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), without[0].adapter, alone[0][0].adapter
     )
