@@ -65,6 +65,11 @@ def test_a_plan_without_weights_is_what_the_program_with_them_takes(found):
 
 
 @pytest.mark.slow
+def test_what_would_be_compiled_ahead_is_what_a_run_compiles(found):
+    assert found["compiled twice"] == 0
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_mesh(found):
     assert found["resumed"] < 1e-6
 
@@ -89,6 +94,7 @@ def main(folder: Path) -> None:
     from jaxalign.inference.sampling_params import Request, SamplingParams
     from jaxalign.models.architecture import Architecture, axis_sizes, from_config
     from jaxalign.models.lora import effective, stack_lora
+    from jaxalign.parallel import compilation
     from jaxalign.parallel.compilation import Programs
     from jaxalign.parallel.placing import bytes_of_part, placed
     from jaxalign.parallel.rules import MESH_AXES, Placement, map_adapters, placement_of
@@ -100,8 +106,9 @@ def main(folder: Path) -> None:
     from jaxalign.runs.records import read_records
     from jaxalign.training.loop import fit, resume_point
     from jaxalign.training.optimizer import Hyperparameters
-    from jaxalign.training.planning import bytes_of_program, planned_step
+    from jaxalign.training.planning import bytes_of_program, compile_ahead, planned_step
     from jaxalign.training.preference import PreferenceStage
+    from jaxalign.training.regularising_texts import RegularisingTexts
     from jaxalign.training.state import init_state
     from jaxalign.training.step import train_program, train_step
 
@@ -114,13 +121,16 @@ def main(folder: Path) -> None:
     source, random = SafetensorsFolder(folder), np.random.default_rng(0)
     targets = ("q_proj", "o_proj", "down_proj")
     adapters = [random_adapter(seed, targets=targets, architecture=architecture) for seed in range(2)]
-    hyper = Hyperparameters(1e-3, eps=1e-4, scale=2.0, beta=0.5)
+    hyper = Hyperparameters(1e-3, eps=1e-4, scale=2.0, beta=0.5, divergence=0.5)
+    kinds = [[random_tokens(random, 5, 12) for _ in range(8)] for _ in range(2)]
     changes = {"max_steps": 2, "checkpoint_every": 1, "max_rows": 1, "schedule": "constant", "warmup_steps": 0}
-    settings = dataclasses.replace(few_examples.SETTINGS, hyper=hyper, **changes)
-    dpo_settings = dataclasses.replace(settings, batch_size=4, validate=False, max_rows=None)
+    plain = dataclasses.replace(few_examples.SETTINGS, hyper=hyper, **changes)
+    settings = dataclasses.replace(plain, regularising=RegularisingTexts(kinds, kinds, 32))
+    dpo_settings = dataclasses.replace(plain, batch_size=4, validate=False, max_rows=None)
     trees = [random_tree(random, 6) for _ in range(6)]
     prompts = [random_tokens(random, 18, 24) for _ in range(4)]  # one program prefills all
     report: dict = {name: {} for name in MESHES} | {"collectives": {}, "gathers in loops": {}, "sizes": {}}
+    report["compiled twice"] = 0
 
     def sft(base: BaseModel, name: str, **changes) -> list:
         run = Run(folder / name)
@@ -137,6 +147,10 @@ def main(folder: Path) -> None:
             extra={"stages": []},
             resume=None if point is None else point[:2],
         )
+        ahead = [(few_examples.STAGE, dataclasses.replace(settings, **changes))]
+        compile_ahead(base.network("projections"), base.weights(False), adapters[0], ahead, base.programs)
+        report["compiled twice"] += len(compilation.STARTED)  # what a run has compiled, it would not compile ahead
+        compilation.STARTED.clear()
         records = [*read_records(run.metrics), *read_records(run.validation)]
         return [[record.get("loss", record.get("validation_loss")) for record in records], adapter]
 
@@ -165,7 +179,7 @@ def main(folder: Path) -> None:
         """Return two adapters, trained together on batches of their own."""
         network, placement = base.network("projections"), base.placement
         feed = few_examples.STAGE.feed(settings)
-        batches = [feed.batch(members)[0] for _, members in feed.steps[:2]]
+        batches = [feed.batch(members)[0] for _, members in feed.steps[:2]]  # without regularising texts
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         states = [init_state(adapter, seed) for seed, adapter in enumerate(adapters)]
         state = placed(placement, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), "adapters")
