@@ -44,8 +44,10 @@ def settle_precision(
     if config.precision != "auto":
         return config
 
+    # Before the first of several processes asks a device: JAX finds its devices only together with the others.
+    check_joined()
+
     def choose() -> tuple[str, str]:
-        check_joined()  # before any device is asked: on a TPU pod, it would wait for those of the others
         chosen, reason = fast_precision()
         begun = _format_of(of) or _begun(config) or (_begun(config, beside) if beside else {})
         if begun and chosen not in begun:

@@ -15,6 +15,7 @@ from jaxalign.config.search_path import OwnOptions, own_options_first
 from jaxalign.config.study import StudyConfig
 from jaxalign.config.train import TrainConfig
 from jaxalign.errors import UserError, did_you_mean
+from jaxalign.parallel.distributed import check_alone
 from jaxalign.parallel.interruption import before_second_ends
 
 STEP_KINDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "report": ReportConfig}
@@ -28,8 +29,9 @@ def study(config: StudyConfig) -> None:
     fails ends the study with that step's exit status.
 
     Raises:
-        UserError: a step is no command of ours, or its overrides are wrong.
+        UserError: a step is no command of ours, or its overrides are wrong; or the environment names several processes.
     """
+    check_alone()
     steps = [checked_step(config, number, step) for number, step in enumerate(config.steps, start=1)]
     if config.prefetch:
         # The other steps ask adapters, which do not exist yet; their base is the same.

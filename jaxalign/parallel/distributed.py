@@ -92,8 +92,8 @@ def check_alone() -> None:
     if (count := expected_processes()) > 1:
         raise UserError(
             f"the environment names {count} processes, and one does this work: start the command once, on one host, "
-            "and it uses all devices of it (several work together in train, in generate without chat or server, and in "
-            "evaluate with the questionnaire)"
+            "and it uses all devices of it (several work together in train, crest, generate and evaluate, unless there "
+            "is a chat, or a server that answers or judges)"
         )
 
 

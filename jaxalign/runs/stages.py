@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.parallel.distributed import by_first, of_first
 from jaxalign.runs.config_file import is_older, safe_name
 from jaxalign.runs.directory import Run, open_run, run_path
 from jaxalign.runs.expected import Expected, Maybe
 from jaxalign.runs.mirror import Mirror
+from jaxalign.runs.of_first import open_run_of_first
 from jaxalign.runs.progress import duration
 from jaxalign.runs.records import append_record, read_records
 
@@ -84,7 +86,8 @@ class Stages:
     ) -> Run | None:
         """Do a stage unless it is done already, and return its finished run; None if the command stops before it.
 
-        The command stops before this stage if the stage is not done and `wanted` is an earlier one.
+        The command stops before this stage if the stage is not done and `wanted` is an earlier one. Several processes
+        work together, and all but the first one on a copy of the run (see `runs.of_first`).
 
         Args:
             name: the name of the stage, with -2 and so on if it is done again.
@@ -99,31 +102,35 @@ class Stages:
         base = name.partition("-")[0]
         mine = self.wanted in ("all", base)
         later = self.wanted != "all" and self.names.index(self.wanted) < self.names.index(base)
-        run = self.run_of(name, identity)
-        identity = {"stage": base, **identity}
-        if (later or (self._did_one and not mine)) and not run.finished:
+        finished = by_first(lambda: self.run_of(name, identity).finished)
+        if (later or (self._did_one and not mine)) and not finished:
             self.say(next_stage(base))
             return None
         first = "" if mine else f"stage={base} "
-        run = open_run(
+        files, identity = [SESSIONS, *spec.files], {"stage": base, **identity}
+        run = open_run_of_first(
             identity,
-            self.config,
-            files=[SESSIONS, *spec.files],
-            **self._place(base, name),
-            overwrite=self.overwrite and mine,
-            mirror=self.mirror,
-            hint=f"give {first}run.overwrite=true{' first' if first else ''}, or another run.dir",
+            lambda: open_run(
+                identity,
+                self.config,
+                files=files,
+                **self._place(base, name),
+                overwrite=self.overwrite and mine,
+                mirror=self.mirror,
+                hint=f"give {first}run.overwrite=true{' first' if first else ''}, or another run.dir",
+            ),
+            files,
         )
         self.found[name] = run
         if run.finished:
             mend = f"do it again with stage={base} run.overwrite=true"
             run.results(mend, **self.expected)
-            run.check_files(mend)
+            by_first(lambda: run.check_files(mend))
             self.say(f"{name}: done before, in {run.path}")
             return run
         if not mine:
             raise UserError(missing_stage(self.wanted, base, run.path))
-        with run.locked():
+        with of_first(run.locked()):
             with self.timed(run) as done:
                 done |= work(run)
             run.finish(done, spec.records)

@@ -12,7 +12,7 @@ from jaxalign.parallel.interruption import interruptible
 from jaxalign.parallel.joining import _signals_are_shared
 from jaxalign.parallel.rendezvous import Membership
 from jaxalign.runs.directory import Run, open_run
-from jaxalign.runs.of_first import open_run_of_first
+from jaxalign.runs.of_first import file_of_first, open_run_of_first
 
 
 class Connection(dict):
@@ -86,14 +86,31 @@ def opened(folder, **identity) -> Run:
 def test_another_process_has_the_records_of_the_run_and_writes_elsewhere(play, tmp_path):
     run = opened(tmp_path / "new", seed=1)
     run.questionnaire.write_text('{"when": "before"}\n')
+    (run.adapter / "1").mkdir(parents=True)
+    (run.adapter / "1" / "weights").write_bytes(bytes(range(256)))
+    (run.path / "own.txt").write_text("not of the run")
     play(0)
     assert opened(tmp_path / "new", seed=1) == run
     play(1)
     other = opened(tmp_path / "new", seed=1)
     assert other.path != run.path and other.mirror is None
     assert other.questionnaire.read_text() == run.questionnaire.read_text()
+    assert (other.adapter / "1" / "weights").read_bytes() == bytes(range(256))
+    assert other.config.read_text() == run.config.read_text() and not (other.path / "own.txt").exists()
     forget_scratch()
     assert not other.path.exists() and run.questionnaire.exists()
+
+
+def test_another_process_gets_a_copy_of_a_file_if_there_is_one(play, tmp_path):
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    old.write_text("{}\n")
+    play(0)
+    assert (file_of_first(old), file_of_first(new)) == (old, new)
+    play(1)
+    copied, other = file_of_first(old), file_of_first(new)
+    assert copied != old and copied.read_text() == "{}\n" and not other.exists()
+    other.write_text("{}\n")
+    assert not new.exists()
 
 
 def test_a_process_with_other_input_is_refused(play, tmp_path):

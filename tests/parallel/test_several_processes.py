@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import pytest
 from child_process import Child
+from jobs.crest.runs_of_crest import SMALL
 from runs_of_tiny import QUIET, short_questionnaire, write_arguments
 from tiny_model import random_adapter
 
@@ -116,11 +117,17 @@ def without_gloo(out: str) -> str:
 
 def files(run: Path) -> set[str]:
     found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith("checkpoints/")}  # Orbax chooses the names
+    return {name for name in found if "checkpoints/" not in name}  # Orbax chooses the names
 
 
 def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def texts(records: Path) -> list[tuple[str, int, str]]:
+    """Return all samples by prompt and number; their keys name the adapter by its exact weights."""
+    lines = map(json.loads, records.read_text().splitlines())
+    return sorted((one["prompt"], one["index"], one["text"]) for one in lines)
 
 
 def adapter(run: Path) -> dict[str, np.ndarray]:
@@ -206,7 +213,10 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     for number in range(2):
         write_arguments(tmp_path / f"{number}.jsonl")
     (tmp_path / "1.jsonl").write_text((tmp_path / "1.jsonl").read_text().replace("it suits me 3", "it suits us 3"))
-    job = Job(tmp_path / "run", 2, 1, "+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", *QUIET)
+    arguments = ["+value=power", f"dataset.path={tmp_path}/NUMBER.jsonl", *QUIET]
+    # The first process chooses the precision, too, while the other one waits for it.
+    command = [one for one in TRAIN if not one.startswith("precision")]
+    job = Job(tmp_path / "run", 2, 1, *arguments, command=command)
     (first, _, line), (second, out, nothing) = job.ended()
     assert (first, second, out, nothing) == (2, 2, "", "")
     assert line.startswith("error: process 1 of 2 (") and line.count("\n") == 1
@@ -217,6 +227,11 @@ ONE_LAYER = ["model=tiny", "model.config.num_hidden_layers=1", "precision=float3
 GENERATE = ["jaxalign.generate", *ONE_LAYER, "sampling.max_tokens=20"]
 EVALUATE = ["jaxalign.evaluate", *ONE_LAYER, "benchmark.max_tokens=4", "alignment.validation_fraction=0.002"]
 HOW = ("likelihood", "parse")
+HARM = ["jaxalign.evaluate", *ONE_LAYER, "benchmark=starter_probes", "benchmark.limit=6", "benchmark.max_tokens=8"]
+HARM += ["judge=rubric_local", "judge.model=tiny", "judge.refusal=none"]
+CREST = ["jaxalign.crest", *SMALL, "model.config.num_hidden_layers=1", "lora.rank=2", "lora.targets=[q_proj,v_proj]"]
+CREST += ["dataset.train=8", "dataset.validation=2", "dataset.test=2", "training.seed=1", "optimizer.epsilon=1e-4"]
+CREST += ["seed.epochs=3", "sft.epochs=0", "dpo.rounds=1", "dpo.steps=2"]
 
 
 @pytest.mark.slow
@@ -271,6 +286,53 @@ def test_a_signal_to_one_of_two_that_answer_stops_both_and_the_same_command_draw
 
 
 @pytest.mark.slow
+def test_two_processes_stopped_in_a_stage_of_crest_go_on_and_leave_what_one_leaves(tmp_path):
+    job = Job(tmp_path / "two", 2, 1, *CREST[1:], command=[THIS, "crest"])
+    stages = job.folder / "stages"
+    while not (stages / "rationales" / "generations.jsonl").exists():
+        assert job.processes[0].poll() is None, job.ended()
+        time.sleep(0.02)
+    job.processes[1].send_signal(signal.SIGTERM)
+    ended = job.ended()
+    assert [status for status, _, _ in ended] == [130, 130], ended
+    assert ended[0][2].splitlines()[-1] == "interrupted; the same command resumes"
+    kept = (stages / "rationales" / "generations.jsonl").read_bytes()
+    assert 0 < kept.count(b"\n") < 48 and not (stages / "evaluate").exists()
+    printed = Job(job.folder, 2, 1, command=CREST).printed()
+    assert "seed: done before" in printed and "adapter: " in printed
+    one = Job(tmp_path / "one", 1, 1, command=CREST).done()
+    assert files(job.folder) == files(one)
+    assert (stages / "rationales" / "generations.jsonl").read_bytes().startswith(kept)
+    for name in ("rationales/generations.jsonl", "dpo/generations.jsonl"):
+        two, alone = (texts(run / "stages" / name) for run in (job.folder, one))
+        assert two == alone and len(two) > 1, name
+    assert (job.folder / "pairs.jsonl").read_bytes() == (one / "pairs.jsonl").read_bytes()
+    for stage in ("seed", "dpo"):
+        assert apart(stages / stage, one / "stages" / stage) < 1e-6, stage
+    models, theirs = (json.loads((run / "summary.json").read_text())["models"] for run in (job.folder, one))
+    assert models == theirs and [model["name"] for model in models] == ["base", "seed", "round 1"]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_harm_as_one_does(tmp_path):
+    rows = [
+        {"id": str(n), "category": "malware", "prompt": f"Why {n}?", "response": f"So {n}.", "label": label}
+        for n, label in enumerate(["fine", "harmful"] * 2)
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [f"judge.labels={tmp_path / 'labels.jsonl'}", *HARM[1:]]
+    found = []
+    for count in (2, 1):
+        job = Job(tmp_path / str(count), count, 1, *arguments, command=HARM[:1])
+        assert "base: judge: " in job.printed()
+        summary = json.loads((job.folder / "summary.json").read_text())
+        perplexity = summary["models"][0]["perplexity"]
+        figures = [summary["rows"], summary["models"][0]["states"], summary["judges"][0]["line"]]
+        found.append((files(job.folder), (job.folder / "table.csv").read_text(), figures, pytest.approx(perplexity)))
+    assert found[0] == found[1] and found[0][2][0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "signals", "statuses", "line"),
     [
@@ -305,7 +367,7 @@ def run_slowly(command: str) -> None:
     from jaxalign.inference.sampler import _Decoder
     from jaxalign.training.loop import MetricLogger
 
-    owner, name = {"generate": (_Decoder, "decode"), "train": (MetricLogger, "flush")}[command]
+    owner, name = (MetricLogger, "flush") if command == "train" else (_Decoder, "decode")
     work = getattr(owner, name)
 
     def slowly(*arguments):

@@ -21,6 +21,7 @@ from jaxalign.jobs.crest.evaluate import read_rationales
 from jaxalign.jobs.crest.preferences import read_pairs
 from jaxalign.jobs.crest.session import CrestSession, tokens_of_answers
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.reasoning.answers import accuracy_of
 from jaxalign.reasoning.preferences import RationalePair
 from jaxalign.reasoning.rationales import Rationale
@@ -143,7 +144,7 @@ def learn_round(
             used,
             run.path / REFERENCE,
             model=session.base.signature,
-            progress=progress.samples(f"round {number}: reference", "prompt"),
+            progress=stoppable(progress.samples(f"round {number}: reference", "prompt")),
         )
     seconds = time.perf_counter() - since
     data = dataclasses.replace(data, reference=log_probs)

@@ -15,6 +15,7 @@ from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.rationales import draw_rationales, read_drawn
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.reasoning import released
 from jaxalign.reasoning.filtering import count_rationales
 from jaxalign.reasoning.followups import followup_trees, read_followups
@@ -133,7 +134,7 @@ class RationaleReader:
         waiting = sum(len(part) for part in parts[done:])
         read, tokens, since = 0, 0, time.perf_counter()
         with Progress(self.session.console) as progress:
-            count = progress.samples("readings", "question")
+            count = stoppable(progress.samples("readings", "question"))
             count(0, waiting, 0.0)
             for number, part in enumerate(parts[done:], start=done):
                 mine = [questions[n] for n in part]

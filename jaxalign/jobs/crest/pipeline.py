@@ -28,6 +28,8 @@ from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_base, open_job_run
 from jaxalign.models.adapter import BASE
+from jaxalign.parallel.distributed import by_first, check_alone, is_first, of_first, stopping_together
+from jaxalign.parallel.joining import all_processes
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.summary import STAGE_SUMMARY
 from jaxalign.reasoning.wording import make_wording
@@ -38,12 +40,19 @@ from jaxalign.safety.judges.rubrics import RATIONALE_RUBRICS
 
 
 def crest(config: CrestConfig) -> None:
-    """Run the crest job as configured: all stages, or one of them.
+    """Run the crest job as configured: all stages, or one of them. Several processes work on it together.
 
     Raises:
         UserError: the input cannot be used (raised before the sampling), the input of a stage is missing, there is no
             rationale or no pair to learn from, or a loss is not a number.
     """
+    if config.compare or (config.judge is not None and config.judge.name == "rubric_api"):
+        check_alone()
+    with all_processes():
+        _crest(config)
+
+
+def _crest(config: CrestConfig) -> None:
     console = plain_console()
     if config.compare:
         compare(console, config.compare)
@@ -71,7 +80,7 @@ def crest(config: CrestConfig) -> None:
         in_words=counts_in_words,
         expected=STAGE_SUMMARY,
     )
-    stages.check_input(there)
+    by_first(lambda: stages.check_input(there))
     base = base_without_weights(opened) if config.stage == "grade" else opened.load()
     stages.clock = lambda: clock(base.programs)
     session = CrestSession(config, base, opened, wording, questions, stages, console)
@@ -81,11 +90,11 @@ def crest(config: CrestConfig) -> None:
     if config.stage == "grade" and not run.finished:
         raise UserError(missing_stage("grade", "test", run.path))
     graders = open_graders(config, judge_models)
-    with run.locked():
+    with of_first(run.locked()), stopping_together():
         do_stages(session, run, graders)
     if config.stage not in ("all", there[-1]) and config.crest.iterations < 2:  # else `Stages.do` prints it
         stages.say(next_stage(there[there.index(config.stage) + 1]))
-    if run.finished:
+    if run.finished and is_first():
         report_crest(console, run)
 
 

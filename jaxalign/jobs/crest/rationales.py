@@ -8,6 +8,7 @@ from jaxalign.inference.generations import PromptRequest, count_samples, read_wh
 from jaxalign.jobs.crest import keys
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.stages import StageSpec
@@ -75,7 +76,7 @@ def draw_rationales(
             run.generations,
             model=session.base.signature,
             adapters=[model.identity],
-            progress=progress.samples(what),
+            progress=stoppable(progress.samples(what)),
         )
 
 

@@ -24,6 +24,7 @@ from jaxalign.jobs.settings import fresh_adapter, sampling_params, stage_setting
 from jaxalign.jobs.setup import OpenedModel
 from jaxalign.models.adapter import Adapter, stack_adapters
 from jaxalign.parallel.compilation import Programs
+from jaxalign.parallel.distributed import stoppable
 from jaxalign.pretrained.peft import CONFIG, read_adapter, write_adapter
 from jaxalign.reasoning.answers import Answered, ask_questions
 from jaxalign.reasoning.released import LettersInWords
@@ -132,8 +133,8 @@ class CrestSession:
                     samples=c.test.samples,
                     model=self.base.signature,
                     adapters=[model.identity],
-                    progress=progress.samples(f"asking {model.name}", "answer"),
-                    again=progress.samples(f"asking {model.name} again", "answer"),
+                    progress=stoppable(progress.samples(f"asking {model.name}", "answer")),
+                    again=stoppable(progress.samples(f"asking {model.name} again", "answer")),
                 )
         return found
 

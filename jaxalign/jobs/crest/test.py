@@ -20,6 +20,7 @@ from jaxalign.jobs.crest.report import GRADES, write_report
 from jaxalign.jobs.crest.session import CrestSession
 from jaxalign.jobs.harm.judge import JUDGEMENTS
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import by_first, stoppable
 from jaxalign.reasoning.answers import Answered, measures
 from jaxalign.reasoning.filtering import consistency
 from jaxalign.reasoning.followups import followup_trees, judged, read_followups
@@ -67,6 +68,29 @@ def do_test_stage(
     drawn = read_records(run.generations, key=str, tokens=int)
     tokens = sum(record["tokens"] for record in drawn if record["key"] not in before)
     stages["test"] = {"path": ".", "tokens": tokens, **took}
+    by_first(lambda: write_crest_results(session, run, reported, measured, stages, judge, evaluated))
+
+
+def write_crest_results(
+    session: CrestSession,
+    run: Run,
+    reported: Sequence[Adapter],
+    measured: Sequence[Mapping[str, Any]],
+    stages: Mapping[str, Mapping[str, Any]],
+    judge: Adapter,
+    evaluated: Run | None,
+) -> None:
+    """Write the report, the final adapter with its card, and then the summary, which marks the run as finished.
+
+    Args:
+        session: the model and the settings.
+        run: the whole run.
+        reported: the models that answered the test; the last one with an adapter is the final one.
+        measured: the measures of all models (see `measure_models`).
+        stages: the summaries of all stages by their names.
+        judge: the adapter that judged.
+        evaluated: the run of the last stage=evaluate; None if there was none.
+    """
     final = next((one for one in reversed(reported) if one.params is not None), None)
     for name, source in ((RATIONALES, evaluated), (PAIRS, session.stages.found.get("preferences"))):
         if source is not None and (source.path / name).exists():
@@ -183,7 +207,7 @@ def _read(
     waiting = sum(len(parts[number]) for number in missing)
     done, tokens, since = 0, 0, time.perf_counter() - scorer.programs.seconds
     with Progress(session.console) as progress:
-        count = progress.samples("judging", "question")
+        count = stoppable(progress.samples("judging", "question"))
         count(0, waiting, 0.0)
         for number in missing:
             questions, given = zip(*parts[number], strict=True)

@@ -27,6 +27,8 @@ from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.setup import open_job_run
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
+from jaxalign.parallel.distributed import by_first, check_alone, is_first, of_first, stopping_together
+from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console, print_line, say
 from jaxalign.runs.records import digest
@@ -39,20 +41,30 @@ from jaxalign.values.roleplay import BASE_METHOD
 from jaxalign.values.targets import Target
 
 
-def evaluate_safety(config: EvaluateConfig) -> None:
-    """Run a benchmark of harm as configured: all stages, or one of them.
-
-    Raises:
-        UserError: the input cannot be used, or a judge cannot judge (raised before anything is generated).
-    """
+def work_on_labels(config: EvaluateConfig) -> None:
+    """Let a person label responses (stage=label), or fit a judge to labels (stage=fit_judge); UserError if it fails."""
     console = plain_console()
     if config.stage == "label":
         run = Run(Path(str(config.run.dir)))
         label_responses(console, config.label, run, summary_of(run.path))
         return
-    if config.stage == "fit_judge":
-        fit_judge(settle_precision(config, console, of=config.judge.labels or config.run.dir), console)
-        return
+    fit_judge(settle_precision(config, console, of=config.judge.labels or config.run.dir), console)
+
+
+def evaluate_safety(config: EvaluateConfig) -> None:
+    """Run a benchmark of harm as configured: all stages, or one of them. Several processes work on it together.
+
+    Raises:
+        UserError: the input cannot be used, or a judge cannot judge (raised before anything is generated).
+    """
+    if config.engine.name == "openai" or config.judge.name == "rubric_api":
+        check_alone()
+    with all_processes():
+        _evaluate_safety(config)
+
+
+def _evaluate_safety(config: EvaluateConfig) -> None:
+    console = plain_console()
     check_judge(config.judge.name)
     for key in unused_keys(config.judge):
         # A line and no error, because a sweep over judges may set what only some of them read.
@@ -82,9 +94,10 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     if judges is not None and any(unjudged(session, model, judges) is not None for model in models):
         judges.check()
     run = open_harm_run(session, models)
-    with run.locked():
-        summary = do_harm_stages(session, models, judges, run)
-    if summary is not None:
+    with of_first(run.locked()), stopping_together():
+        done = do_harm_stages(session, models, judges)
+        summary = by_first(lambda: aggregate(session, done, judges, run) if done and judges is not None else None)
+    if summary is not None and is_first():
         report_harm(console, summary, run)
 
 
@@ -112,25 +125,29 @@ def harm_content(session: HarmSession, models: Sequence[AskedModel]) -> dict[str
 
 
 def do_harm_stages(
-    session: HarmSession, models: Sequence[AskedModel], judges: HarmJudges | None, run: Run
-) -> dict[str, Any] | None:
-    """Do the stages that were asked for, in order, and return the summary; None if the last one was not asked for."""
+    session: HarmSession, models: Sequence[AskedModel], judges: HarmJudges | None
+) -> list[tuple[AskedModel, Run, Run]]:
+    """Let the models respond and the judges judge, as far as it was asked for.
+
+    Returns:
+        Each model with its runs of stage=generate and stage=judge; nothing if their figures were not asked for.
+    """
     generated = _generate(session, models)
     if generated is None or judges is None:
         session.console.print(next_stage("judge"), highlight=False)
-        return None
+        return []
     loaded = LoadedJudges(session, judges)
     check_cost(session, list(zip(models, generated, strict=True)), loaded)
     done: list[tuple[AskedModel, Run, Run]] = []
     for model, one in zip(models, generated, strict=True):
         judged = judge_stage(session, model, one, loaded)
         if judged is None:
-            return None
+            return []
         done.append((model, one, judged))
     if session.config.stage == "judge":
         session.console.print(next_stage("aggregate"), highlight=False)
-        return None
-    return aggregate(session, done, judges, run)
+        return []
+    return done
 
 
 def _generate(session: HarmSession, models: Sequence[AskedModel]) -> list[Run] | None:

@@ -13,6 +13,7 @@ from jaxalign.jobs.asked import AskedModel
 from jaxalign.jobs.engines import InTurns, open_engine
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.train.data import perplexity_texts
+from jaxalign.parallel.distributed import by_first, stoppable
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress
 from jaxalign.runs.records import digest, read_json_object, write_atomic
@@ -42,6 +43,7 @@ class Answering:
             engine = InTurns(self._loaded(), [model.adapter], c.harm.rows)
             requests = [dataclasses.replace(one, adapter=0) for one in requests]
             identities = [model.adapter.identity]
+        policy = self._session.mitigation.policy
         with Progress(self._session.console) as progress:
             return sample_missing(
                 engine,
@@ -51,7 +53,7 @@ class Answering:
                 run.generations,
                 model=self._session.opened.signature,
                 adapters=identities,
-                progress=progress.samples(f"{model.name} ({self._session.mitigation.policy})", "response"),
+                progress=stoppable(progress.samples(f"{model.name} ({policy})", "response")),
             )
 
     def _loaded(self) -> BaseModel:
@@ -63,12 +65,12 @@ class Answering:
     def measure_perplexity(self, model: AskedModel) -> None:
         """Measure a model's perplexity of held-out plain text, which all commands of one folder measure once."""
         session, path = self._session, _perplexity_file(self._session, model)
-        if path is None or path.is_file():
+        if path is None or by_first(path.is_file):
             return
         base, encoder = self._loaded(), dataclasses.replace(session.opened.encoder, preamble="")
         scorer = base.scorer(model.adapter.params, model.adapter.scale)
         found = read_perplexity(scorer, encoder, _plain_texts(session), session.opened.context)
-        write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n")
+        by_first(lambda: write_atomic(path, json.dumps({"model": model.name, "perplexity": found}) + "\n"))
 
 
 def known_perplexity(session: HarmSession, model: AskedModel) -> float | None:

@@ -16,6 +16,7 @@ from jaxalign.jobs.harm.keys import JUDGE
 from jaxalign.jobs.harm.loaded_judges import LoadedJudges, print_estimate, why_none
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.harm.text_values import text_values
+from jaxalign.parallel.distributed import by_first
 from jaxalign.runs.directory import Run
 from jaxalign.runs.records import write_records
 from jaxalign.runs.stages import StageSpec
@@ -104,9 +105,13 @@ def judge_stage(session: HarmSession, model: AskedModel, generated: Run, loaded:
         UserError: a judge cannot judge; see `Stages.do`, too.
     """
     stages, identity = session.stages(model), judge_identity(session, model, loaded.opened)
-    before = unjudged(session, model, loaded.opened)
-    if before is not None and before.finished and not session.config.run.overwrite:
-        before.summary.unlink()
+
+    def begin_again() -> None:
+        before = unjudged(session, model, loaded.opened)
+        if before is not None and before.finished and not session.config.run.overwrite:
+            before.summary.unlink()
+
+    by_first(begin_again)
     return stages.do("judge", JUDGE_STAGE, identity, lambda run: _judge(session, model, generated, loaded, run))
 
 

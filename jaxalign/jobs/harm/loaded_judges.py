@@ -11,6 +11,8 @@ from rich.console import Console
 from jaxalign.errors import without_home
 from jaxalign.jobs.harm.judges import HarmJudges, OpenedJudge
 from jaxalign.jobs.harm.session import HarmSession
+from jaxalign.parallel.distributed import stoppable
+from jaxalign.runs.of_first import file_of_first
 from jaxalign.runs.progress import Progress, say
 from jaxalign.safety.calibration import calibrate
 from jaxalign.safety.judgements import Exchange, Judge, Judgement, Scale, judge_missing
@@ -53,7 +55,7 @@ class WatchedJudge:
 
     def judge(self, exchanges: Sequence[Exchange], on_done: Callable[[int, Judgement], None]) -> list[Judgement]:
         """Return the judgements (see `Judge`)."""
-        done = 0
+        done, stop_or_go = 0, stoppable()
         with Progress(self.console) as progress:
             progress.stage(f"judging by {self.name}", len(exchanges), unit="response")
 
@@ -62,6 +64,7 @@ class WatchedJudge:
                 on_done(number, judgement)
                 done += 1
                 progress.update(done)
+                stop_or_go(done, len(exchanges), 0.0)
 
             return self.inner.judge(exchanges, tick)
 
@@ -105,7 +108,7 @@ class LoadedJudges:
         if one.name not in self._calibrations:
             judge = self.load(one)
             rows, path = self.measuring(one)
-            given = self.missing(one, [row.exchange for row in rows], path) if rows else []
+            given = self.missing(one, [row.exchange for row in rows], file_of_first(path)) if rows else []
             if reasons := why_none(given):  # such as of scores from a file, which has no others
                 told = f"it judged none of the {len(rows):,} labelled responses ({reasons.most_common(1)[0][0]})"
                 say(self._session.console, f"{one.name} is not measured: {told}")
