@@ -17,11 +17,10 @@ from jaxalign.jobs.adapters import check_together
 from jaxalign.jobs.asked import open_asked
 from jaxalign.jobs.engines import OpenedEngine, compare_engines, open_engine
 from jaxalign.jobs.settings import sampling_params
-from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
+from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places, working_together
 from jaxalign.jobs.terminal import SideBySide, chat, check_chat
 from jaxalign.models.adapter import BASE, Adapter
 from jaxalign.parallel.distributed import by_first, check_alone, of_first, stoppable, stopping_together
-from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console, print_line, say
 from jaxalign.runs.records import digest, write_records
@@ -41,7 +40,7 @@ def generate(config: GenerateConfig) -> None:
         check_alone()
         _generate(config)
         return
-    with all_processes():
+    with working_together(config):
         _generate(config)
 
 

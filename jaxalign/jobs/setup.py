@@ -1,7 +1,10 @@
 """The beginning of every job: the model's files, its encoder, its weights, and the directory of the run."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +16,21 @@ from rich.console import Console
 from jaxalign.config.identity import as_dict, identity
 from jaxalign.config.model import ModelCommandConfig, check_system
 from jaxalign.data.encoding import Encoder
+from jaxalign.errors import UserError
 from jaxalign.inference.base_model import BaseModel, signature_in
 from jaxalign.jobs.mirroring import mirror_of, open_mirror
 from jaxalign.models.kernels import check_attention, choose_attention
 from jaxalign.models.linear import CODES, SCALE_GROUP, stored_sizes
 from jaxalign.parallel.compilation import Programs, use_compilation_cache
 from jaxalign.parallel.distributed import by_first, check_joined
+from jaxalign.parallel.joining import all_processes
 from jaxalign.parallel.mesh import build_mesh, check_memory, device_lines
 from jaxalign.parallel.rules import Placement, placement_of, undivided_lines
 from jaxalign.pretrained import sources
 from jaxalign.pretrained.chat_template import DATE
 from jaxalign.pretrained.sources import Model, ModelFiles, cache_folder, source_of
 from jaxalign.pretrained.weights import abstract_params, bytes_on_device
-from jaxalign.runs.config_file import older_runs
+from jaxalign.runs.config_file import differing_keys, flat, older_runs
 from jaxalign.runs.directory import Run, open_run
 from jaxalign.runs.of_first import open_run_of_first
 from jaxalign.runs.progress import compilations, say
@@ -124,6 +129,26 @@ class OpenedModel:
             for line in (f"{first}; attention: {attention}; {base}", *more, *undivided):
                 say(self.console, line)
         return held
+
+
+@contextlib.contextmanager
+def working_together(config: ModelCommandConfig) -> Iterator[None]:
+    """Work with the other processes of the job, if there are any (see `all_processes`).
+
+    Raises:
+        UserError: not all of them are there, or this one has other settings than the first. Paths may differ.
+    """
+    with all_processes():
+        mine = without_paths(as_dict(config))
+        if differs := differing_keys(by_first(lambda: mine), mine):
+            raise UserError(f"it has other settings than the first process: {differs}; start one command on all hosts")
+        yield
+
+
+def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings, nested or not, as a flat dictionary without those that name a path, and without `run.dir`."""
+    found = {key: value for key, value in flat(settings).items() if key not in ("run.dir", "run.root")}
+    return {key: value for key, value in found.items() if os.sep not in json.dumps(value, ensure_ascii=False)}
 
 
 def open_base(

@@ -9,7 +9,7 @@ from runs_of_tiny import write_arguments
 from tiny_model import ARCHITECTURE
 
 from jaxalign.jobs import setup
-from jaxalign.jobs.setup import OpenedModel
+from jaxalign.jobs.setup import OpenedModel, without_paths
 from jaxalign.train import main
 
 
@@ -39,3 +39,9 @@ def test_no_kernel_is_tried_for_a_command_that_runs_no_model(tmp_path, capsys, m
     data = write_arguments(tmp_path / "arguments.jsonl")
     main(["+value=power", "model=tiny", "precision=float32", f"dataset.path={data}", "inspect=1"])
     assert "segment 0" in capsys.readouterr().out
+
+
+def test_paths_may_differ_between_hosts_and_no_other_setting():
+    run = {"dir": "here", "root": "there", "overwrite": True}
+    settings = {"stage": "all", "run": run, "dataset": {"path": "/data/a.jsonl", "limit": 3}, "adapters": ["a/b", "c"]}
+    assert without_paths(settings) == {"stage": "all", "run.overwrite": True, "dataset.limit": 3}

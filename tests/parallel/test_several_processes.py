@@ -223,6 +223,16 @@ def test_an_error_in_one_process_ends_both_in_one_line(tmp_path):
     assert "it has other input than the first process: dataset was" in line
 
 
+@pytest.mark.slow
+def test_a_process_that_was_asked_for_something_else_ends_both_in_one_line(tmp_path):
+    job = Job(
+        tmp_path / "run", 2, 1, "sampling.seed=NUMBER", command=["jaxalign.generate", "model=tiny", "prompt=Why?"]
+    )
+    (first, _, line), (second, _, _) = job.ended()
+    assert (first, second) == (2, 2) and line.count("\n") == 1
+    assert line.startswith("error: process 1 of 2 (") and "sampling.seed was 0 and is 1; start one command on" in line
+
+
 ONE_LAYER = ["model=tiny", "model.config.num_hidden_layers=1", "precision=float32"]  # the sampler compiles each layer
 GENERATE = ["jaxalign.generate", *ONE_LAYER, "sampling.max_tokens=20"]
 EVALUATE = ["jaxalign.evaluate", *ONE_LAYER, "benchmark.max_tokens=4", "alignment.validation_fraction=0.002"]

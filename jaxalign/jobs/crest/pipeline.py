@@ -26,10 +26,9 @@ from jaxalign.jobs.crest.test import CREST_FILES, do_test_stage
 from jaxalign.jobs.harm.judges import JudgeModels, OpenedJudge, open_rubrics
 from jaxalign.jobs.mirroring import mirror_of
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_base, open_job_run
+from jaxalign.jobs.setup import open_base, open_job_run, working_together
 from jaxalign.models.adapter import BASE
 from jaxalign.parallel.distributed import by_first, check_alone, is_first, of_first, stopping_together
-from jaxalign.parallel.joining import all_processes
 from jaxalign.reasoning.report import counts_in_words
 from jaxalign.reasoning.summary import STAGE_SUMMARY
 from jaxalign.reasoning.wording import make_wording
@@ -48,7 +47,7 @@ def crest(config: CrestConfig) -> None:
     """
     if config.compare or (config.judge is not None and config.judge.name == "rubric_api"):
         check_alone()
-    with all_processes():
+    with working_together(config):
         _crest(config)
 
 

@@ -24,11 +24,10 @@ from jaxalign.jobs.harm.loaded_judges import LoadedJudges
 from jaxalign.jobs.harm.printed_summary import report_harm
 from jaxalign.jobs.harm.session import HarmSession
 from jaxalign.jobs.precision import settle_precision
-from jaxalign.jobs.setup import open_job_run
+from jaxalign.jobs.setup import open_job_run, working_together
 from jaxalign.jobs.train.data import configured_target
 from jaxalign.models.adapter import Adapter
 from jaxalign.parallel.distributed import by_first, check_alone, is_first, of_first, stopping_together
-from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import plain_console, print_line, say
 from jaxalign.runs.records import digest
@@ -59,7 +58,7 @@ def evaluate_safety(config: EvaluateConfig) -> None:
     """
     if config.engine.name == "openai" or config.judge.name == "rubric_api":
         check_alone()
-    with all_processes():
+    with working_together(config):
         _evaluate_safety(config)
 
 

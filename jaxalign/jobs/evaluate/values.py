@@ -16,11 +16,10 @@ from jaxalign.inference.generations import PromptRequest, sample_missing
 from jaxalign.inference.sampling_params import Request, SamplingParams, check_requests
 from jaxalign.jobs.adapters import TOGETHER, print_undivided
 from jaxalign.jobs.asked import AskedModel, load_asked, models_to_ask, open_asked, role_of
-from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places
+from jaxalign.jobs.setup import OpenedModel, open_job_run, print_places, working_together
 from jaxalign.jobs.train.data import configured_target, read_questionnaire_text
 from jaxalign.models.adapter import BASE, Adapter, stack_adapters
 from jaxalign.parallel.distributed import by_first, is_first, of_first, stoppable, stopping_together
-from jaxalign.parallel.joining import all_processes
 from jaxalign.runs.directory import GENERATIONS, Run
 from jaxalign.runs.progress import Progress, plain_console
 from jaxalign.runs.records import append_record, read_records, write_atomic
@@ -42,7 +41,7 @@ def evaluate_values(config: EvaluateConfig) -> None:
     Raises:
         UserError: the input cannot be used; it is raised before anything is asked.
     """
-    with all_processes():
+    with working_together(config):
         _evaluate_values(config)
 
 

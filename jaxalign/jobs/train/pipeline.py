@@ -22,7 +22,7 @@ from jaxalign.jobs.adapters import print_other_storages
 from jaxalign.jobs.model_card import model_card
 from jaxalign.jobs.precision import settle_precision
 from jaxalign.jobs.settings import fresh_adapter
-from jaxalign.jobs.setup import open_base, open_job_run, print_places
+from jaxalign.jobs.setup import open_base, open_job_run, print_places, working_together
 from jaxalign.jobs.train.data import TrainingText, encode_preferences, encode_text, read_training_text, token_budget
 from jaxalign.jobs.train.inspection import print_examples
 from jaxalign.jobs.train.plan import print_plan
@@ -33,7 +33,6 @@ from jaxalign.models.lora import adapter_hash
 from jaxalign.objectives.dpo import LOSSES
 from jaxalign.parallel.compilation import forgetting_started
 from jaxalign.parallel.distributed import by_first, is_first, of_first, stopping_together
-from jaxalign.parallel.joining import all_processes
 from jaxalign.pretrained.peft import read_adapter, write_adapter
 from jaxalign.runs.directory import Run
 from jaxalign.runs.progress import duration, plain_console, say
@@ -55,7 +54,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: the input cannot be used (raised before the training), or a loss is not a number.
     """
-    with all_processes():
+    with working_together(config):
         _train(config)
 
 
